@@ -1,0 +1,1 @@
+"""Multi-graph alignment: the invention. Imports torch, numpy, numba; nothing of ours."""

@@ -1,0 +1,1 @@
+"""The command line: verbs and paths only; every hyper-parameter lives in a recipe."""

@@ -1,0 +1,47 @@
+"""`exgra-med`: nouns and verbs. Imports nothing heavier than typer, so `--help` answers at once."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from exgra_med import __version__
+from exgra_med.errors import ExgraMedError
+
+app = typer.Typer(
+    name="exgra-med",
+    help="Train and evaluate medical vision-language models with multi-graph alignment.",
+    epilog="Research use only: no output of this software is clinical advice.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run() -> None:
+    """Run the command line; a known error becomes one sentence on stderr and its exit code."""
+    try:
+        app()
+    except ExgraMedError as error:
+        typer.secho(f"Error: {error.message}", fg="red", err=True)
+        if error.hint:
+            typer.secho(error.hint, err=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.secho("Stopped.", err=True)
+        sys.exit(130)

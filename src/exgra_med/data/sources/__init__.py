@@ -1,0 +1,1 @@
+"""One file per dataset, from its published files to records."""

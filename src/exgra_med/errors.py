@@ -1,0 +1,64 @@
+"""The one error tree: a sentence that says what and where, and a hint that says how to mend it.
+
+Exit codes of the command line: 2 when the user can mend the input, 1 when the work itself failed.
+"""
+
+
+class ExgraMedError(Exception):
+    """Base of every error meant for a person.
+
+    Args:
+        message: one sentence, what is wrong and where.
+        hint: one sentence, how to mend it; may be empty.
+    """
+
+    exit_code = 2
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message} {self.hint}".strip()
+
+
+class RecipeError(ExgraMedError):
+    """A recipe, or a `--set` on top of it, does not describe a run."""
+
+
+class DataError(ExgraMedError):
+    """A data file, record or image cannot be used."""
+
+
+class CheckpointError(ExgraMedError):
+    """A checkpoint is missing, malformed, or does not fit the model."""
+
+
+class RunError(ExgraMedError):
+    """A run folder cannot be used for what was asked."""
+
+
+class ScoreError(ExgraMedError):
+    """Predictions and reference do not fit together."""
+
+
+class MissingExtraError(ExgraMedError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(
+            f"{feature} needs the extra [{extra}].", f"pip install 'exgra-med[{extra}]'"
+        )
+
+
+class ServiceError(ExgraMedError):
+    """A language-model service cannot be reached or answered wrongly."""
+
+    exit_code = 1
+
+
+class TrainingError(ExgraMedError):
+    """Training cannot go on: a loss that is not finite, nothing supervised, a disk that is full."""
+
+    exit_code = 1

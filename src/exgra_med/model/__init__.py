@@ -1,0 +1,1 @@
+"""Pixels and tokens to logits: the native LLaVA subclass, its processor, checkpoints."""

@@ -1,0 +1,201 @@
+"""The recipe: the only place where a hyper-parameter lives.
+
+Every section is a strict frozen pydantic model; the line under a field is its documentation, in the
+reference pages and in the JSON Schema alike.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """Base of every part of a recipe: frozen, and no unknown key passes."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+    )
+
+
+class VisionArchitecture(Section):
+    """A CLIP vision tower built from its sizes."""
+
+    hidden_size: Count = 1024
+    intermediate_size: Count = 4096
+    num_layers: Count = 24
+    num_heads: Count = 16
+    image_size: Count = 224
+    """Pixels along each side of the square image that the tower sees."""
+    patch_size: Count = 14
+    """Pixels along each side of one patch."""
+    feature_layer: int = -2
+    """Which hidden state feeds the projector; -2 is the paper's."""
+
+
+class LanguageArchitecture(Section):
+    """A LLaMA language model built from its sizes."""
+
+    hidden_size: Count = 4096
+    intermediate_size: Count = 11008
+    num_layers: Count = 32
+    num_heads: Count = 32
+    max_positions: Count = 2048
+    """Longest sequence in tokens."""
+
+
+class TokenizerArchitecture(Section):
+    """A LLaMA-style byte-fallback BPE tokenizer trained on the run's own text."""
+
+    vocabulary_size: Count = 32000
+    """Pieces before the padding token and the three image tokens are added."""
+
+
+class Architecture(Section):
+    """A model built from sizes, with random weights under the run's seed."""
+
+    vision: VisionArchitecture = VisionArchitecture()
+    language: LanguageArchitecture = LanguageArchitecture()
+    tokenizer: TokenizerArchitecture = TokenizerArchitecture()
+    connector: Literal["none", "dci", "sci"] = "none"
+    """Which vision layers reach the projector: one, or dense mixtures of them."""
+
+
+class ModelSettings(Section):
+    """Where the model of the first stage comes from: a checkpoint, or an architecture."""
+
+    start: str | None = None
+    """A checkpoint folder of this project, or a hub name."""
+    architecture: Architecture | None = None
+    """Sizes of a model to build with random weights."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "ModelSettings":
+        if (self.start is None) == (self.architecture is None):
+            raise ValueError("give exactly one of `start` and `architecture`")
+        return self
+
+
+class DataSettings(Section):
+    """Which prepared folder and split a stage reads."""
+
+    folder: str
+    """A prepared folder, or `bundled:NAME` for a sample that comes with the package."""
+    split: str = "train"
+    """Name of the JSON Lines file in the folder, without its ending."""
+    held_out_split: str | None = "validation"
+    """Split on which losses and matching accuracy are measured during training."""
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the split that is used; smaller shares lie inside larger ones."""
+    subset_seed: int = 0
+    """Seed of the nested subset."""
+    max_pixels: Count = 50_000_000
+    """Larger images are refused before they are decoded."""
+
+
+class TextSettings(Section):
+    """How a record becomes token ids."""
+
+    template: str = "exgra"
+    """Name of the chat template, the same in training and inference."""
+    max_length: Count = 2048
+    """Longest conversation in tokens; longer ones are cut at the end."""
+
+
+class AlignmentSettings(Section):
+    """Multi-graph alignment; defaults are the original's, or docs/faithfulness.md says why not."""
+
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Factor alpha of the alignment loss beside the language-model loss."""
+    objective: Literal["barycenter", "pairwise", "all"] = "barycenter"
+    """Which pairs of graphs are matched."""
+    pooling: Literal["tokens", "padded"] = "tokens"
+    """Mean over a text's own tokens, or over the padded row as in the original."""
+    neighbours: Count = 5
+    """Edges that leave each node of a kNN graph."""
+    num_layers: Annotated[int, Field(ge=0)] = 2
+    """Graph convolutions before the costs."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    """Dropout after message passing, in training."""
+    noise_scale: Annotated[float, Field(ge=0.0)] = 0.05
+    """Scale of the Gumbel noise on node and edge costs."""
+    perturbation: Positive = 80.0
+    """Factor lambda of the black-box gradient."""
+    solver: str = "anneal"
+    """Matching solver."""
+
+
+class StageSettings(Section):
+    """One stage of training: what learns, on what, for how long."""
+
+    learn: list[Literal["connector", "image_tokens", "language"]]
+    """Parts that receive gradients; the vision tower is always frozen."""
+    data: DataSettings | None = None
+    """Data of this stage; the recipe's own `data` where absent."""
+    alignment: AlignmentSettings | None = None
+    """Multi-graph alignment beside the language-model loss; none where absent."""
+    epochs: Positive = 1.0
+    """Passes over the data."""
+    max_steps: Count | None = None
+    """Stop after this many optimizer steps, whatever the epochs say."""
+    batch_size: Count = 16
+    """Records per device and forward pass; also the number of nodes of each graph."""
+    accumulation_steps: Count = 1
+    """Forward passes per optimizer step."""
+    learning_rate: Positive
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_fraction: Fraction = 0.03
+    """Share of the steps over which the learning rate rises from zero."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    max_gradient_norm: Positive | None = 1.0
+    """Gradients are scaled down to this norm."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    num_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes that decode images."""
+    log_every_steps: Count = 1
+    save_every_steps: Count | None = None
+    """Steps between resumable checkpoints; none but the last where absent."""
+    keep_checkpoints: Count = 1
+    """Resumable checkpoints that stay on disk."""
+    evaluate_every_steps: Count | None = None
+    """Steps between held-out measurements; only at start and end where absent."""
+    num_held_out_batches: Count = 8
+    """Held-out batches of `batch_size` records in one measurement."""
+
+
+class EvaluationSettings(Section):
+    """How answers are generated and scored."""
+
+    data: DataSettings | None = None
+    """Data to answer; the recipe's own `data` where absent."""
+    split: str = "test"
+    """Split to answer."""
+    batch_size: Count = 32
+    """Questions answered at once."""
+    max_new_tokens: Count = 64
+    """Longest answer in tokens."""
+    num_bootstrap_samples: Count = 2000
+    """Resamples of an image-clustered interval."""
+    num_report_images: Annotated[int, Field(ge=0)] = 12
+    """Images with question, answer and prediction in the report."""
+
+
+class Recipe(Section):
+    """A run: one model, and stages that follow one another in the order they are written."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_./-]*$")
+    description: str = ""
+    seed: int = 0
+    """Seed of weights, data order, dropout and noise."""
+    model: ModelSettings
+    data: DataSettings
+    text: TextSettings = TextSettings()
+    stages: dict[str, StageSettings] = Field(min_length=1)
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    def stage_data(self, stage: str) -> DataSettings:
+        """Data settings of a stage, falling back on the recipe's own."""
+        return self.stages[stage].data or self.data

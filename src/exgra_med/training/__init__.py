@@ -1,0 +1,1 @@
+"""Learning: stages, the loop on accelerate, checkpoints that resume bit for bit."""
