@@ -17,7 +17,11 @@ class Section(BaseModel):
     """Base of every part of a recipe: frozen, and no unknown key passes."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
 
 
