@@ -1,6 +1,6 @@
 """From a name or a file to a checked recipe, with the origin of every value.
 
-    schema default  <  extends  <  recipe  <  EXGRA_MED_SET  <  --set
+schema default  <  extends  <  recipe  <  EXGRA_MED_SET  <  --set
 """
 
 import os
@@ -59,7 +59,7 @@ def check_recipe(values: Any, where: str) -> Recipe:
     """Check plain data against the schema.
 
     Raises:
-        RecipeError: the first thing that is wrong, with its path and a near name where there is one.
+        RecipeError: the first fault, with its path and a near name where there is one.
     """
     if not isinstance(values, dict):
         raise RecipeError(f"{where}: a recipe is a mapping of names to values.")

@@ -1,4 +1,4 @@
-"""YAML as people write it: `1e-4` is a number (PyYAML alone reads a string), duplicate keys refused."""
+"""YAML as people write it: `1e-4` is a number (PyYAML reads a string), no key stands twice."""
 
 import re
 from typing import Any
@@ -24,7 +24,8 @@ def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict
     for key_node, _ in node.value:
         key = loader.construct_object(key_node)
         if key in seen:
-            raise yaml.YAMLError(f"line {key_node.start_mark.line + 1}: the key {key!r} stands twice")
+            line = key_node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: the key {key!r} stands twice")
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 
@@ -43,7 +44,7 @@ def parse_yaml(text: str, where: str) -> Any:
         RecipeError: the text is not YAML.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 (a subclass of SafeLoader)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise RecipeError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
 
