@@ -9,7 +9,7 @@ import exgra_med
 
 ROOT = Path(exgra_med.__file__).parent
 ORDER = (
-    "errors files recipe data llm captions model alignment training evaluation "
+    "errors files progress recipe data llm captions model alignment training evaluation "
     "studies serving web cli"
 ).split()
 MODULES = sorted(ROOT.rglob("*.py"))
