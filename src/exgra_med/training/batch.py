@@ -65,7 +65,7 @@ class StageDataset(Dataset[Example]):
         self.with_alignment = with_alignment
         for record in records:
             for name in record.images:
-                images.check(name, record.id)
+                images.locate(name, record.id)
             if with_alignment and record.extended is None:
                 raise DataError(
                     f"Record {record.id!r} has no extended answers, which alignment needs.",
