@@ -31,6 +31,12 @@ class DataError(ExgraMedError):
     """A data file, record or image cannot be used."""
 
 
+class WriteError(DataError):
+    """A file cannot be written: a full disk, no permission. Nothing half-written is left."""
+
+    exit_code = 1
+
+
 class CheckpointError(ExgraMedError):
     """A checkpoint is missing, malformed, or does not fit the model."""
 

@@ -1,0 +1,86 @@
+"""JSON text -> plain values, with every oddity of hostile or broken files refused by name."""
+
+import json
+from pathlib import Path
+from typing import Any, NoReturn
+
+from exgra_med.errors import DataError
+
+
+def decode_json(text: str, where: str) -> Any:
+    """Decode one JSON document; `NaN`, `Infinity` and a key given twice are refused.
+
+    Args:
+        text: the document.
+        where: file, and line where known, for the error message.
+
+    Raises:
+        DataError: the text is not strict JSON.
+    """
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise DataError(f"{where}: {name} is not a JSON value.", "Write null or a number.")
+
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            names = [key for key, _ in pairs]
+            twice = next(key for key in names if names.count(key) > 1)
+            raise DataError(f"{where}: the key {twice!r} is given twice in one object.")
+        return value
+
+    try:
+        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
+        raise DataError(
+            f"{where}: not valid JSON ({error.msg}, {place}).", "The file may be cut short."
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{where}: JSON nested too deeply.") from error
+    except ValueError as error:
+        raise DataError(f"{where}: not valid JSON ({error}).") from error
+
+
+def read_text(path: Path) -> str:
+    """The whole file as UTF-8 text, a byte-order mark removed.
+
+    Raises:
+        DataError: the file is absent, cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text (byte {error.start}).", "Save the file as UTF-8."
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Decode a whole JSON file.
+
+    Raises:
+        DataError: the file is absent, not UTF-8, or not strict JSON.
+    """
+    return decode_json(read_text(path), str(path))
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """Decode a JSON file that must hold a list of objects; outer blanks of keys are stripped.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise DataError(f"{path}: expected a JSON list, found {type(value).__name__}.")
+    rows = []
+    for number, row in enumerate(value):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {number} is a {type(row).__name__}, not an object.")
+        rows.append({key.strip(): item for key, item in row.items()})
+    return rows

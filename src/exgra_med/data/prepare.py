@@ -1,0 +1,255 @@
+"""Published files -> a prepared folder, whole or not at all."""
+
+import hashlib
+import json
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from exgra_med import __version__
+from exgra_med.data.atomic import atomic_write, write_error
+from exgra_med.data.json_lines import write_records
+from exgra_med.data.prepared import FORMAT, MANIFEST, Prepared, file_sha256, open_prepared
+from exgra_med.data.record import Record
+from exgra_med.data.source import Collected, Dropped, ImageBytes, Options, find_source
+from exgra_med.errors import DataError, ExgraMedError
+
+MAX_PIXELS = 50_000_000
+"""Images above this many pixels are refused; the largest of the paper's datasets has 13 million."""
+
+Progress = Callable[[str, int], None]
+"""Called with what is being worked on and how many are done."""
+
+
+def prepare(
+    name: str,
+    source: Path,
+    out: Path,
+    *,
+    variant: str | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    drop_broken_images: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Prepare a dataset from a local folder with its published files.
+
+    Args:
+        name: a name of `SOURCES`.
+        source: folder with the published files.
+        out: the prepared folder to make.
+        variant: split variant; the source's first where absent.
+        seed: seed of splits that are not published.
+        overwrite: replace a prepared folder that is already there.
+        drop_broken_images: list records with a missing or broken image as dropped, instead of
+            stopping with an error.
+        max_pixels: larger images are refused.
+        progress: is told of each image.
+
+    Raises:
+        DataError: something in the source, or `out` holds something else.
+        WriteError: the disk is full.
+    """
+    found = find_source(name)
+    variant = variant or next(iter(found.variants))
+    if variant not in found.variants:
+        raise DataError(
+            f"{name} has no split variant {variant!r}.", f"Known: {', '.join(found.variants)}."
+        )
+    if not source.is_dir():
+        raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
+    collected = found.collect(source, Options(variant, seed, max_pixels))
+    origin = {
+        "dataset": found.name,
+        "variant": variant,
+        "licence": found.licence,
+        "seed": seed,
+        "sources": {
+            path.relative_to(source).as_posix(): {
+                "sha256": file_sha256(path),
+                "bytes": path.stat().st_size,
+            }
+            for path in sorted(collected.files)
+        },
+    }
+    return write_prepared(
+        out,
+        collected,
+        origin,
+        overwrite=overwrite,
+        drop_broken_images=drop_broken_images,
+        progress=progress,
+    )
+
+
+def write_prepared(
+    out: Path,
+    collected: Collected,
+    origin: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+    drop_broken_images: bool = False,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Write records and images as a prepared folder that appears whole or not at all.
+
+    Preparing the same again finds an equal folder and leaves it as it is.
+
+    Args:
+        out: the folder to make.
+        collected: records and images.
+        origin: manifest fields that say where the records come from; at least `dataset`.
+        overwrite: replace a prepared folder that differs.
+        drop_broken_images: drop and list records whose image cannot be read.
+        progress: is told of each image.
+
+    Raises:
+        DataError: `out` holds something else, an image is broken, or no record is left.
+        WriteError: the disk is full.
+    """
+    out = Path(out)
+    _refuse_foreign(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
+        (temporary / "images").mkdir(parents=True)
+    except OSError as error:
+        raise write_error(out, error) from error
+    try:
+        manifest = _write_content(temporary, collected, origin, drop_broken_images, progress)
+        text = json.dumps(manifest, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
+        atomic_write(temporary / MANIFEST, text)
+        _put_in_place(temporary, out, overwrite)
+    except OSError as error:
+        raise write_error(out, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return open_prepared(out)
+
+
+def _refuse_foreign(out: Path) -> None:
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise DataError(f"{out}: not a folder.", "Choose another folder for --out.")
+    if out.is_dir() and any(out.iterdir()):
+        try:
+            open_prepared(out)
+        except DataError as error:
+            raise DataError(
+                f"{out}: the folder is not empty and not a prepared folder.",
+                "Choose another folder for --out; nothing was changed.",
+            ) from error
+
+
+def _put_in_place(temporary: Path, out: Path, overwrite: bool) -> None:
+    """Rename, so that a reader sees the old folder, or the new one, or none."""
+    if not out.exists() or not any(out.iterdir()):
+        temporary.replace(out)
+        return
+    old = open_prepared(out)
+    if old.fingerprint == file_sha256(temporary / MANIFEST) and _is_intact(old):
+        return
+    if not overwrite:
+        raise DataError(
+            f"{out}: holds another prepared folder ({old.manifest['dataset']}, or changed since).",
+            "Choose another folder, or give --overwrite.",
+        )
+    retired = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
+    out.rename(retired)
+    temporary.replace(out)
+    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _is_intact(prepared: Prepared) -> bool:
+    files = prepared.manifest["files"]
+    if any(file_sha256(prepared.path / name) != sha for name, sha in files.items()):
+        return False
+    return prepared.manifest["images"] == _image_digest(prepared.path / "images")
+
+
+def _write_content(
+    folder: Path,
+    collected: Collected,
+    origin: Mapping[str, Any],
+    drop_broken_images: bool,
+    progress: Progress | None,
+) -> dict[str, Any]:
+    store = _ImageStore(folder / "images", collected.images, progress)
+    counts: dict[str, int] = {}
+    types: dict[str, dict[str, int]] = {}
+    for split, records in collected.splits.items():
+        tally: Counter[str] = Counter()
+        kept = store.keep(records, tally)
+        counts[split] = write_records(folder / f"{split}.jsonl", kept)
+        types[split] = dict(sorted(tally.items()))
+    dropped = collected.dropped + store.broken
+    if store.broken and not drop_broken_images:
+        first = "; ".join(item.reason for item in store.broken[:3])
+        raise DataError(
+            f"{len(store.broken)} records have an image that cannot be used: {first}",
+            "Mend the files, or give --drop-broken-images to leave these records out.",
+        )
+    if not sum(counts.values()):
+        raise DataError("not one record is left.", "Is this the right folder for --source?")
+    return {
+        **origin,
+        "format": FORMAT,
+        "code_version": __version__,
+        "counts": counts,
+        "counts_by_type": types,
+        "dropped": [{"id": item.id, "reason": item.reason} for item in dropped],
+        "files": {f"{split}.jsonl": file_sha256(folder / f"{split}.jsonl") for split in counts},
+        "images": _image_digest(folder / "images"),
+        "notes": collected.notes,
+    }
+
+
+class _ImageStore:
+    """Copies each image once, when the first record that shows it passes by."""
+
+    def __init__(self, folder: Path, images: ImageBytes, progress: Progress | None) -> None:
+        self.folder = folder
+        self.images = images
+        self.progress = progress
+        self.state: dict[str, str] = {}
+        self.broken: list[Dropped] = []
+
+    def keep(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
+        """Yield the records whose images were copied; the others are listed in `broken`."""
+        for record in records:
+            reasons = [reason for name in record.images if (reason := self._copy(name, record.id))]
+            if reasons:
+                self.broken.append(Dropped(record.id, reasons[0]))
+                continue
+            tally[record.answer_type or "none"] += 1
+            yield record
+
+    def _copy(self, name: str, where: str) -> str:
+        """Copy an image; returns why not, or nothing."""
+        if name not in self.state:
+            try:
+                content = self.images.read_bytes(name, where)
+                self.state[name] = ""
+            except ExgraMedError as error:
+                self.state[name] = error.message
+            else:
+                path = self.folder / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            if self.progress:
+                self.progress("images", len(self.state))
+        return self.state[name]
+
+
+def _image_digest(folder: Path) -> dict[str, Any]:
+    """How many images there are, and one sha256 over their names and contents."""
+    paths = {
+        path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()
+    }
+    digest = hashlib.sha256()
+    for name in sorted(paths):
+        digest.update(f"{file_sha256(paths[name])}  {name}\n".encode())
+    return {"count": len(paths), "sha256": digest.hexdigest()}

@@ -1,0 +1,97 @@
+"""What a dataset source is: its name, and a function from published files to records."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError
+
+
+class ImageBytes(Protocol):
+    """Where a source keeps its images."""
+
+    def read_bytes(self, name: str, where: str = "") -> bytes:
+        """The file of an image, unchanged, after it was decoded once in full.
+
+        Raises:
+            DataError: the image is missing or broken.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that is not among the records, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Collected:
+    """What a source found.
+
+    Args:
+        splits: records of each split; may be generators, read once and in order.
+        images: where the images of the records are.
+        files: published files that were read, for the manifest.
+        dropped: rows left out; may grow while the splits are read.
+        notes: facts for the manifest that have no field of their own.
+    """
+
+    splits: Mapping[str, Iterable[Record]]
+    images: ImageBytes
+    files: list[Path]
+    dropped: list[Dropped] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is to be prepared.
+
+    Args:
+        variant: name of a split variant of the source.
+        seed: seed of every split that is not published.
+        max_pixels: larger images are refused.
+    """
+
+    variant: str
+    seed: int
+    max_pixels: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that can be prepared.
+
+    Args:
+        name: as typed on the command line.
+        title: one line for `data list`.
+        licence: of the published data.
+        variants: split variants, the default first, each with one line.
+        collect: reads the published files in a folder.
+    """
+
+    name: str
+    title: str
+    licence: str
+    variants: Mapping[str, str]
+    collect: Callable[[Path, Options], Collected]
+
+
+def find_source(name: str) -> Source:
+    """The source of a name.
+
+    Raises:
+        DataError: no such source.
+    """
+    from exgra_med.data.sources import SOURCES
+
+    if name not in SOURCES:
+        raise DataError(f"there is no dataset {name!r}.", f"Known: {', '.join(sorted(SOURCES))}.")
+    module, _, attribute = SOURCES[name].partition(":")
+    return getattr(import_module(module), attribute)

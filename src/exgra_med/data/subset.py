@@ -1,0 +1,32 @@
+"""Nested seeded subsets: 10 % lies inside 40 %, and 40 % inside the whole."""
+
+import hashlib
+from collections.abc import Sequence
+
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError
+
+
+def seeded_key(seed: int, name: str) -> str:
+    """A pseudo-random sort key that depends on nothing but the seed and the name."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def nested_subset(records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+    """Take a share of the records, in their order.
+
+    Args:
+        records: the whole.
+        fraction: share in (0, 1]; round(n * fraction) records are taken, at least one.
+        seed: another seed takes others.
+
+    Raises:
+        DataError: the fraction is not in (0, 1].
+    """
+    if not 0.0 < fraction <= 1.0:
+        raise DataError(f"a fraction of {fraction} is not above 0 and at most 1.")
+    if fraction == 1.0 or not records:
+        return list(records)
+    count = max(1, round(len(records) * fraction))
+    ranked = sorted(range(len(records)), key=lambda row: (seeded_key(seed, records[row].id), row))
+    return [records[row] for row in sorted(ranked[:count])]
