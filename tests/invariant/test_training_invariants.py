@@ -42,7 +42,9 @@ def train(folder: Path, *assignments: str, resume: bool = False, reporter: objec
 
 def weights(run: Run, stage: str) -> dict[str, torch.Tensor]:
     files = sorted(run.final(stage).glob("*.safetensors"))
-    return {f"{file.name}/{name}": value for file in files for name, value in load_file(file).items()}
+    return {
+        f"{file.name}/{name}": value for file in files for name, value in load_file(file).items()
+    }
 
 
 def assert_equal_weights(one: Run, other: Run, stage: str) -> None:

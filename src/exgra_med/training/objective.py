@@ -4,6 +4,7 @@ model and alignment.
 Shapes: B records, T tokens, N images, P image tokens, D width of the language model.
 """
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -27,14 +28,18 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.settings = settings
-        self.alignment = None if settings is None else build_alignment(model, settings)
+        self.alignment = (
+            None
+            if settings is None
+            else build_alignment(model.config.text_config.hidden_size, settings)
+        )
 
-    def forward(self, batch: Batch, noise_seed: list[int] | None = None) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, noise_seed: list[int]) -> dict[str, Tensor]:
         """Compute the losses of one batch.
 
         Args:
             batch: see `training.batch.collate`.
-            noise_seed: seed of the noise on the matching costs; without it, no noise is drawn.
+            noise_seed: seed of noise, dropout and search in the alignment of this batch.
 
         Returns:
             `language_loss_sum` (sum over supervised tokens), `num_supervised`; and with alignment
@@ -79,7 +84,7 @@ class Objective(nn.Module):
         return F.cross_entropy(logits, targets, reduction="sum")
 
     def _alignment_loss(
-        self, batch: Batch, features_NPD: Tensor, noise_seed: list[int] | None
+        self, batch: Batch, features_NPD: Tensor, noise_seed: list[int]
     ) -> dict[str, Tensor]:
         with_image, sample_of_image = batch["sample_of_image"].unique(return_inverse=True)
         image = mean_by_sample(features_NPD.mean(1), sample_of_image, len(with_image))
@@ -87,11 +92,11 @@ class Objective(nn.Module):
             self._pool_text(batch[f"{name}_ids"][with_image], batch[f"{name}_mask"][with_image])
             for name in ("answer", "extended")
         ]
-        output = self.alignment(image, *texts, **_noise(noise_seed))
+        output = self.alignment(image, *texts, generator=seed_number(noise_seed))
         return {
             "alignment_loss": output.loss,
-            "matching_accuracy": torch.as_tensor(output.matching_accuracy, device=image.device),
-            "num_nodes": torch.tensor(len(with_image), device=image.device),
+            "matching_accuracy": torch.tensor(output.matching_accuracy, device=image.device),
+            "num_nodes": torch.tensor(output.num_nodes, device=image.device),
         }
 
     def _pool_text(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
@@ -102,6 +107,16 @@ class Objective(nn.Module):
             return states_BTD.mean(1)
         weights_BT1 = mask_BT.unsqueeze(-1).to(states_BTD.dtype)
         return (states_BTD * weights_BT1).sum(1) / weights_BT1.sum(1)
+
+
+def build_alignment(dim: int, settings: AlignmentSettings) -> MultiGraphAlignment:
+    """The alignment module of a stage for embeddings of `dim` features."""
+    return MultiGraphAlignment(dim, **settings.model_dump(exclude={"weight", "pooling"}))
+
+
+def seed_number(parts: list[int]) -> int:
+    """One seed from several numbers; near inputs give unrelated seeds."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 2)
 
 
 def mean_by_sample(values_ND: Tensor, sample_of_value_N: Tensor, num_samples: int) -> Tensor:
