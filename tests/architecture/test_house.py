@@ -52,7 +52,8 @@ def test_the_command_line_answers_without_loading_torch(arguments: list[str]) ->
         "import sys; from exgra_med.cli.main import app\n"
         "try: app(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'matplotlib', 'numba'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'PIL', 'matplotlib', 'numba'}\n"
+        "heavy &= set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     done = subprocess.run(

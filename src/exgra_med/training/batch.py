@@ -86,7 +86,7 @@ class StageDataset(Dataset[Example]):
         )
         if all(label == IGNORED for label in encoded.labels):
             raise TrainingError(
-                f"Record {record.id!r} has no supervised token within {self.text.max_length} tokens.",
+                f"Record {record.id!r} has nothing supervised in {self.text.max_length} tokens.",
                 "Raise text.max_length, or leave the record out.",
             )
         images = [self.images.open(name, record.id) for name in record.images]

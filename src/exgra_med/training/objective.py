@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import IGNORED, Batch
 

@@ -1,5 +1,7 @@
 """The learning rate, worked by hand."""
 
+from itertools import pairwise
+
 import pytest
 
 from exgra_med.recipe.schema import StageSettings
@@ -15,7 +17,7 @@ def test_it_rises_in_a_line_and_falls_as_half_a_cosine() -> None:
     rates = [learning_rate(stage(), step, 10) for step in range(10)]
     assert rates[:3] == [0.0, 0.5, 1.0]
     assert rates[6] == pytest.approx(0.5)
-    assert all(late < early for early, late in zip(rates[2:], rates[3:], strict=False))
+    assert all(late < early for early, late in pairwise(rates[2:]))
 
 
 def test_a_constant_schedule_stays() -> None:
