@@ -1,6 +1,6 @@
 """A model with its processor: what is built, saved, loaded, trained and asked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,10 +79,17 @@ class Bundle:
         return self.tokenizer.convert_tokens_to_ids(token)  # type: ignore
 
 
-def save_bundle(bundle: Bundle, folder: Path) -> None:
+def save_bundle(
+    bundle: Bundle, folder: Path, write_beside: Callable[[Path], None] | None = None
+) -> None:
     """Save model and processor as one folder, whole or not at all.
 
     With `connector: none` the folder is a stock LLaVA checkpoint.
+
+    Args:
+        bundle: what to save.
+        folder: where; a checkpoint that stands there is replaced.
+        write_beside: adds files of the caller's before the folder takes its place.
 
     Raises:
         CheckpointError: the disk is full, or the folder holds something else.
@@ -94,6 +101,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         if config["connector"] == "none":
             config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
             write_json(fresh / CONFIG, config)
+        if write_beside is not None:
+            write_beside(fresh)
 
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:
