@@ -1,13 +1,15 @@
 """A model with its processor: what is built, saved, loaded, trained and asked."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import (
     AutoProcessor,
     CLIPImageProcessorPil,
@@ -79,13 +81,33 @@ class Bundle:
         return self.tokenizer.convert_tokens_to_ids(token)  # type: ignore
 
 
-def save_bundle(bundle: Bundle, folder: Path) -> None:
+def pixel_values(bundle: Bundle, images: Sequence[Image.Image]) -> Tensor:
+    """Preprocess images as the original does: RGB, resize, centre crop, normalise.
+
+    Args:
+        bundle: whose image processor to use.
+        images: any mode and size, at least one.
+
+    Returns:
+        [N, 3, H, W] float32.
+    """
+    rgb = [image.convert("RGB") for image in images]
+    return bundle.image_processor(rgb, return_tensors="pt")["pixel_values"]
+
+
+def save_bundle(bundle: Bundle, folder: Path, extra: Mapping[str, str] | None = None) -> None:
     """Save model and processor as one folder, whole or not at all.
 
     With `connector: none` the folder is a stock LLaVA checkpoint.
 
+    Args:
+        bundle: what to save.
+        folder: where; a checkpoint that stands there is replaced.
+        extra: further text files, name to content.
+
     Raises:
-        CheckpointError: the disk is full, or the folder holds something else.
+        CheckpointError: the folder holds something else.
+        DiskFullError: nothing more fits; what was there before is still there.
     """
     with written_whole(Path(folder)) as fresh, quiet():
         bundle.model.save_pretrained(fresh)
@@ -94,6 +116,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         if config["connector"] == "none":
             config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
             write_json(fresh / CONFIG, config)
+        for name, text in (extra or {}).items():
+            (fresh / name).write_text(text, encoding="utf-8")
 
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:
