@@ -1,13 +1,15 @@
 """A model with its processor: what is built, saved, loaded, trained and asked."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import (
     AutoProcessor,
     CLIPImageProcessorPil,
@@ -79,6 +81,20 @@ class Bundle:
         return self.tokenizer.convert_tokens_to_ids(token)  # type: ignore
 
 
+def pixel_values(bundle: Bundle, images: Sequence[Image.Image]) -> Tensor:
+    """Preprocess images as the original does: RGB, resize, centre crop, normalise.
+
+    Args:
+        bundle: whose image processor to use.
+        images: any mode and size, at least one.
+
+    Returns:
+        [N, 3, H, W] float32.
+    """
+    rgb = [image.convert("RGB") for image in images]
+    return bundle.image_processor(rgb, return_tensors="pt")["pixel_values"]
+
+
 def save_bundle(
     bundle: Bundle, folder: Path, write_beside: Callable[[Path], None] | None = None
 ) -> None:
@@ -92,7 +108,8 @@ def save_bundle(
         write_beside: adds files of the caller's before the folder takes its place.
 
     Raises:
-        CheckpointError: the disk is full, or the folder holds something else.
+        CheckpointError: the folder holds something else.
+        DiskFullError: nothing more fits; what was there before is still there.
     """
     with written_whole(Path(folder)) as fresh, quiet():
         bundle.model.save_pretrained(fresh)

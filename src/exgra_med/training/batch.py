@@ -16,8 +16,7 @@ from exgra_med.data.encode import alignment_text, encode_conversation, encode_te
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError, TrainingError
-from exgra_med.model.bundle import Bundle
-from exgra_med.model.images import pixel_values
+from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.recipe.schema import TextSettings
 
 IGNORED = -100
