@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from exgra_med import __version__
+from exgra_med.cli import data
 from exgra_med.errors import ExgraMedError
 
 app = typer.Typer(
@@ -16,6 +17,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+
+
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:
