@@ -1,0 +1,21 @@
+"""One thread that solves while the training thread goes on.
+
+The compiled solvers hold no interpreter lock, so the rest of the forward pass runs beside them.
+"""
+
+import functools
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+@functools.cache
+def _worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="matching")
+
+
+def submit(work: Callable[[], T]) -> "Future[T]":
+    """Queue `work`; jobs run one after the other in the order they were queued."""
+    return _worker().submit(work)
