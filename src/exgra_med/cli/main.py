@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from exgra_med import __version__
-from exgra_med.cli import demo, doctor, evaluate, recipe, train
+from exgra_med.cli import data, demo, doctor, evaluate, recipe, train
 from exgra_med.errors import ExgraMedError
 
 app = typer.Typer(
@@ -24,6 +24,9 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
 )
 app.add_typer(recipe.app, name="recipe")
 evaluate.register(app)
+
+
+app.add_typer(data.app, name="data")
 
 
 def _print_version(wanted: bool) -> None:
