@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from exgra_med import __version__
-from exgra_med.cli import evaluate
+from exgra_med.cli import data, evaluate
 from exgra_med.errors import ExgraMedError
 
 app = typer.Typer(
@@ -17,6 +17,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.add_typer(data.app, name="data")
 evaluate.register(app)
 
 
