@@ -1,0 +1,216 @@
+"""Chat templates: turns of talk -> segments of text, each supervised or not. Pure functions.
+
+A template is five pieces of text; the same pieces make the training text and the prompt, so that a
+prompt is always the beginning of the training text of the same record.
+
+    opening  (user cue answer)*  closing
+    `S\\n\\n###`  ` Human: {q}\\n###`  ` Assistant:`  ` {a}\\n###`
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from exgra_med.data.record import IMAGE_PLACEHOLDER, Record, Turn
+from exgra_med.errors import DataError
+
+IMAGE_PATCH = "<im_patch>"
+IMAGE_START = "<im_start>"
+IMAGE_END = "<im_end>"
+PAD = "[PAD]"
+IMAGE_BLOCK = IMAGE_START + IMAGE_PATCH + IMAGE_END
+"""One image in a text; the placeholder is repeated once for each visual token after tokenising."""
+STOP = "###"
+"""The end of a turn: generation stops here."""
+_IMAGE_TOKENS = re.compile(
+    "|".join(map(re.escape, (IMAGE_PATCH, IMAGE_START, IMAGE_END, PAD, IMAGE_PLACEHOLDER)))
+)
+
+_ASSISTANT = (
+    "A chat between a curious human and an artificial intelligence assistant. The assistant gives "
+    "helpful, detailed, and polite answers to the human's questions."
+)
+_LLAVA_MED = (
+    "You are LLaVA-Med, a large language and vision assistant trained by a group of researchers at "
+    "Microsoft, based on the general domain LLaVA architecture."
+)
+_CLINICAL = (
+    "You are designed to assist human with a variety of medical and clinical research tasks using "
+    "natural language.Follow the instructions carefully."
+)
+_VISUAL = (
+    "You are able to understand the visual content that the user provides, and assist the user "
+    "with a variety of medical and clinical tasks using natural language.Follow the instructions "
+    "carefully and explain your answers in detail."
+)
+_GREETING = "###Human: Hi!###Assistant: Hi there!  How can I help you today?\n###"
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A stretch of text that is learned from (`supervised`) or only read."""
+
+    text: str
+    supervised: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplate:
+    """The pieces of a chat text; `{text}` stands for what was said."""
+
+    opening: str
+    user: str
+    cue: str
+    answer: str
+    closing: str = ""
+
+
+TEMPLATES: dict[str, ChatTemplate] = {
+    # Ours, in training and inference alike: the original's training layout without its last blank.
+    "exgra": ChatTemplate(
+        opening=f"{_ASSISTANT}\n\n###",
+        user=" Human: {text}\n###",
+        cue=" Assistant:",
+        answer=" {text}\n###",
+    ),
+    # Stages 1 and 2 and fine-tuning of the original.
+    "original-train": ChatTemplate(
+        opening=f"{_ASSISTANT}\n\n###",
+        user=" Human: {text}\n###",
+        cue=" Assistant:",
+        answer=" {text}\n###",
+        closing=" ",
+    ),
+    # Validation during the original's fine-tuning; its prompt ends before "Assistant:".
+    "original-validation": ChatTemplate(
+        opening=f"{_ASSISTANT}{_GREETING}",
+        user="Human: {text}\n###",
+        cue="",
+        answer="Assistant: {text}\n###",
+    ),
+    # Inference of the original: the model writes "Assistant: " itself.
+    "original-simple": ChatTemplate(
+        opening=f"{_ASSISTANT}{_GREETING}",
+        user="Human: {text}###",
+        cue="",
+        answer="Assistant: {text}###",
+    ),
+    "original-simple-legacy": ChatTemplate(
+        opening=f"{_LLAVA_MED}{_CLINICAL}###Human: Hi!\n\n### Response:"
+        "###Assistant: Hi there!  How can I help you today?\n###",
+        user="Human: {text}\n\n### Response:###",
+        cue="",
+        answer="Assistant: {text}###",
+    ),
+    "original-multimodal": ChatTemplate(
+        opening=f"{_LLAVA_MED}{_VISUAL}{_GREETING}",
+        user="Human: {text}###",
+        cue="",
+        answer="Assistant: {text}###",
+    ),
+}
+
+
+def chat_template(name: str) -> ChatTemplate:
+    """The template of that name.
+
+    Raises:
+        DataError: there is none.
+    """
+    if name not in TEMPLATES:
+        raise DataError(
+            f"There is no chat template {name!r}.", f"The templates are {', '.join(TEMPLATES)}."
+        )
+    return TEMPLATES[name]
+
+
+def options_suffix(options: Sequence[str]) -> str:
+    """The original's ending of a closed question.
+
+    >>> options_suffix(["Yes", "No"])
+    ' (Answer with either "Yes" or "No").'
+    """
+    quoted = [f'"{option}"' for option in options]
+    return f" (Answer with either {', '.join(quoted[:-1])} or {quoted[-1]})."
+
+
+def multiple_choice_question(question: str, candidates: Sequence[str]) -> str:
+    """The original's OmniMedVQA question; the candidates are written as a Python list."""
+    return (
+        f"{question}Here are {len(candidates)} candidate answers:{list(candidates)} Only return "
+        "what you think is the correct answer from the candidate answers, do not return any other "
+        "irrelevant text!"
+    )
+
+
+def without_image_tokens(text: str) -> str:
+    """The text without anything that would pass for an image."""
+    cleaned = _IMAGE_TOKENS.sub("", text)
+    return cleaned if cleaned == text else without_image_tokens(cleaned)
+
+
+def plain(text: str) -> str:
+    """What a person said, without surrounding blanks and image tokens."""
+    return without_image_tokens(text).strip()
+
+
+def user_text(text: str, num_images: int = 0, options: Sequence[str] | None = None) -> str:
+    """What a user turn reads like: question, options of a closed question, then its images."""
+    suffix = options_suffix(options) if options else ""
+    return plain(text) + suffix + f"\n{IMAGE_BLOCK}" * num_images
+
+
+def render(messages: Sequence[tuple[str, str]], template: ChatTemplate) -> list[Segment]:
+    """The whole text of a conversation.
+
+    Args:
+        messages: `(role, text)`, role `user` or `assistant`, images already in the text.
+        template: the pieces to join.
+
+    Returns:
+        The segments; an answer with its end marker is supervised, everything else is not.
+    """
+    segments = [Segment(template.opening, False)]
+    for role, text in messages:
+        if role == "user":
+            segments.append(Segment(template.user.replace("{text}", text) + template.cue, False))
+        else:
+            segments.append(Segment(template.answer.replace("{text}", text), True))
+    if template.closing:
+        segments.append(Segment(template.closing, False))
+    return segments
+
+
+def conversation_segments(record: Record, name: str) -> list[Segment]:
+    """The training text of a record.
+
+    The images stand after the first question. `record.meta["options"]`, where present, is the list
+    of answers a closed question allows; it is named after the first question.
+    """
+    options = record.meta.get("options")
+    messages = [("user", user_text(record.question, len(record.images), options))]
+    messages += [(turn.role, plain(turn.text)) for turn in record.turns[1:]]
+    return render(messages, chat_template(name))
+
+
+def prompt_text(
+    turns: Sequence[Turn], name: str, num_images: int = 0, options: Sequence[str] | None = None
+) -> str:
+    """The text up to the place where the model answers the last user turn.
+
+    Args:
+        turns: alternating turns, the first and the last by the user.
+        name: the chat template.
+        num_images: images of the first user turn.
+        options: the answers the first question allows, where it is closed.
+
+    Raises:
+        DataError: the last turn is not the user's.
+    """
+    if not turns or turns[-1].role != "user":
+        raise DataError("A prompt must end with a turn by the user.", "Leave out the last answer.")
+    template = chat_template(name)
+    messages = [("user", user_text(turns[0].text, num_images, options))]
+    messages += [(turn.role, plain(turn.text)) for turn in turns[1:]]
+    text = "".join(segment.text for segment in render(messages, template))
+    return text.removesuffix(template.closing)

@@ -1,0 +1,60 @@
+"""A model made from sizes, with random weights: the same classes and layout as any checkpoint."""
+
+from collections.abc import Iterable
+
+import torch
+from transformers import CLIPVisionConfig, GenerationConfig, LlamaConfig
+
+from exgra_med.model.bundle import Bundle
+from exgra_med.model.config import ExgraConfig
+from exgra_med.model.processor import clip_image_processor, make_processor
+from exgra_med.model.tokenizer import train_tokenizer
+from exgra_med.model.vlm import ExgraForConditionalGeneration
+from exgra_med.recipe.schema import Architecture
+
+
+def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> Bundle:
+    """Build tokenizer, processor and model; equal arguments give equal bits.
+
+    Args:
+        architecture: the sizes.
+        texts: what the tokenizer learns its pieces from.
+        seed: seed of the weights; torch's global generator is left as it was.
+    """
+    vision, language = architecture.vision, architecture.language
+    tokenizer = train_tokenizer(texts, architecture.tokenizer.vocabulary_size)
+    tokenizer.model_max_length = language.max_positions
+    processor = make_processor(
+        tokenizer, clip_image_processor(vision.image_size), vision.patch_size
+    )
+    config = ExgraConfig(
+        vision_config=CLIPVisionConfig(
+            hidden_size=vision.hidden_size,
+            intermediate_size=vision.intermediate_size,
+            num_hidden_layers=vision.num_layers,
+            num_attention_heads=vision.num_heads,
+            image_size=vision.image_size,
+            patch_size=vision.patch_size,
+        ),
+        text_config=LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=language.hidden_size,
+            intermediate_size=language.intermediate_size,
+            num_hidden_layers=language.num_layers,
+            num_attention_heads=language.num_heads,
+            max_position_embeddings=language.max_positions,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        ),
+        image_token_index=processor.image_token_id,
+        image_seq_length=(vision.image_size // vision.patch_size) ** 2,
+        vision_feature_layer=vision.feature_layer,
+        connector=architecture.connector,
+        connector_split=vision.num_layers // 2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ExgraForConditionalGeneration(config)
+    model.generation_config = GenerationConfig.from_model_config(config)
+    return Bundle(model.eval(), processor)

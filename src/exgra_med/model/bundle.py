@@ -1,0 +1,209 @@
+"""A model with its processor: what is built, saved, loaded, trained and asked."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from transformers import (
+    AutoProcessor,
+    CLIPImageProcessorPil,
+    LlavaProcessor,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from exgra_med.data.chat import IMAGE_END, IMAGE_PATCH, IMAGE_START
+from exgra_med.errors import CheckpointError
+from exgra_med.model.config import ExgraConfig
+from exgra_med.model.folder import (
+    CONFIG,
+    is_original_layout,
+    local_folder,
+    read_json,
+    write_json,
+    written_whole,
+)
+from exgra_med.model.vlm import ExgraForConditionalGeneration
+
+NATIVE_KEYS = ("connector", "connector_split", "connector_first_layer")
+STOCK = {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}
+
+
+@dataclass
+class Bundle:
+    """A model and the processor that prepares its inputs."""
+
+    model: ExgraForConditionalGeneration
+    processor: LlavaProcessor
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """Text to ids."""
+        return self.processor.tokenizer  # type: ignore
+
+    @property
+    def image_processor(self) -> CLIPImageProcessorPil:
+        """Images to pixel values."""
+        return self.processor.image_processor  # type: ignore
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Visual tokens of one image."""
+        return self.model.config.image_seq_length
+
+    @property
+    def pad_token_id(self) -> int:
+        """Id of `[PAD]`."""
+        return self.tokenizer.pad_token_id  # type: ignore
+
+    @property
+    def image_token_id(self) -> int:
+        """Id of `<im_patch>`, the placeholder of one visual token."""
+        return self._id(IMAGE_PATCH)
+
+    @property
+    def image_start_id(self) -> int:
+        """Id of `<im_start>`."""
+        return self._id(IMAGE_START)
+
+    @property
+    def image_end_id(self) -> int:
+        """Id of `<im_end>`."""
+        return self._id(IMAGE_END)
+
+    def _id(self, token: str) -> int:
+        return self.tokenizer.convert_tokens_to_ids(token)  # type: ignore
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> None:
+    """Save model and processor as one folder, whole or not at all.
+
+    With `connector: none` the folder is a stock LLaVA checkpoint.
+
+    Raises:
+        CheckpointError: the disk is full, or the folder holds something else.
+    """
+    with written_whole(Path(folder)) as fresh, quiet():
+        bundle.model.save_pretrained(fresh)
+        save_processor(bundle.processor, fresh)
+        config = read_json(fresh / CONFIG)
+        if config["connector"] == "none":
+            config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
+            write_json(fresh / CONFIG, config)
+
+
+def save_processor(processor: LlavaProcessor, folder: Path) -> None:
+    """Save the processor so that reloading gives the same ids and pixels everywhere.
+
+    transformers rebuilds some tokenizer classes on loading, and prefers another resampler where
+    torchvision is installed: the class of both parts is pinned.
+    """
+    processor.save_pretrained(folder)
+    tokenizer = read_json(folder / "tokenizer_config.json")
+    write_json(
+        folder / "tokenizer_config.json", tokenizer | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    )
+    config = read_json(folder / "processor_config.json")
+    config["image_processor"]["image_processor_type"] = type(processor.image_processor).__name__
+    write_json(folder / "processor_config.json", config)
+
+
+def load_bundle(
+    folder_or_name: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu"
+) -> Bundle:
+    """Load a checkpoint of this project, or a stock LLaVA export of it.
+
+    Args:
+        folder_or_name: a local folder or a hub name.
+        dtype: type of the weights.
+        device: where they go.
+
+    Raises:
+        CheckpointError: the folder is missing, in the original's layout or damaged, or its weights
+            have missing, unexpected, misshapen or non-finite tensors, each of which is named.
+    """
+    folder = local_folder(folder_or_name)
+    config = read_config(folder)
+    try:
+        with quiet():
+            loaded: Any = ExgraForConditionalGeneration.from_pretrained(
+                folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # collected and refused below, all at once
+            )
+            processor: Any = AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{folder} cannot be loaded: {str(error).splitlines()[0]}",
+            "The folder may be incomplete; copy or download it again.",
+        ) from error
+    model, report = loaded
+    problems = key_problems(report)
+    problems += [
+        f"not finite: {name}"
+        for name, weight in model.state_dict().items()
+        if not bool(torch.isfinite(weight).all())
+    ]
+    refuse(folder, problems)
+    return Bundle(model.to(device).eval(), processor)
+
+
+def read_config(folder: Path) -> ExgraConfig:
+    """The native configuration of a checkpoint folder; stock LLaVA is `connector: none`.
+
+    Raises:
+        CheckpointError: the folder has the original's layout, or another model in it.
+    """
+    config = read_json(folder / CONFIG)
+    if is_original_layout(config):
+        raise CheckpointError(
+            f"{folder} is a checkpoint in the original's layout.",
+            f"Convert it first: exgra-med checkpoint import {folder} "
+            "--vision openai/clip-vit-large-patch14 --out DIR",
+        )
+    if config.get("model_type") not in (ExgraConfig.model_type, "llava"):
+        raise CheckpointError(
+            f"{folder} holds a model of type {config.get('model_type')!r}, not LLaVA."
+        )
+    return ExgraConfig.from_dict(config | {"model_type": ExgraConfig.model_type})
+
+
+def key_problems(report: dict[str, Any]) -> list[str]:
+    """One line for each key that is missing, unexpected or of the wrong shape."""
+    problems = [f"missing: {key}" for key in sorted(report["missing_keys"])]
+    problems += [f"unexpected: {key}" for key in sorted(report["unexpected_keys"])]
+    problems += [
+        f"wrong shape: {key} is {list(found)}, not {list(expected)}"
+        for key, found, expected in sorted(report["mismatched_keys"])
+    ]
+    return problems
+
+
+def refuse(folder: Path, problems: list[str]) -> None:
+    """Raise a CheckpointError that names every problem, where there is one."""
+    if problems:
+        raise CheckpointError(
+            f"The weights in {folder} do not fit the model:\n  " + "\n  ".join(problems),
+            "Check that configuration and weights belong together.",
+        )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the progress bars and warnings of transformers; our own errors say more."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()

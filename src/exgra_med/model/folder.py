@@ -1,0 +1,88 @@
+"""Checkpoint folders: written whole or not at all, and told apart before anything is loaded."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from exgra_med.errors import CheckpointError
+
+CONFIG = "config.json"
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `folder` that takes its place when everything is written.
+
+    Raises:
+        CheckpointError: the disk is full or not writable, or `folder` holds something that is not a
+            checkpoint; what was there before is still there, and nothing half-written is.
+    """
+    if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
+        raise CheckpointError(
+            f"{folder} has files in it, but is no checkpoint.", "Choose another folder."
+        )
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
+            fresh, previous = Path(name) / "fresh", Path(name) / "previous"
+            fresh.mkdir()
+            yield fresh
+            if folder.exists():
+                folder.rename(previous)
+            fresh.rename(folder)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CheckpointError(
+            f"The checkpoint {folder} could not be written: {reason}.",
+            "Free some space or choose another disk; nothing was left half-written.",
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        CheckpointError: the file is missing or is not a JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path.parent} has no {path.name}.") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is not a JSON object.")
+    return value
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write a JSON object, keys sorted."""
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def is_original_layout(config: dict[str, Any]) -> bool:
+    """Whether a `config.json` is the original's, which stock transformers silently misreads."""
+    return "text_config" not in config and str(config.get("model_type", "")).startswith("llava")
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder of a checkpoint; a hub name is downloaded.
+
+    Raises:
+        CheckpointError: there is no such folder, or the hub does not have it.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{source} is a file; a checkpoint is a folder.")
+    if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
+        raise CheckpointError(f"There is no folder {source}.")
+    from exgra_med.model.hub import download
+
+    return download(str(source))

@@ -1,0 +1,170 @@
+"""Greedy answers: batched, with a key-value cache, stopping exactly at `###`.
+
+A batch gives the answers its prompts get one by one; rows that have finished leave the batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL import Image
+from transformers import DynamicCache
+
+from exgra_med.data.chat import STOP
+from exgra_med.errors import DataError
+from exgra_med.model.bundle import Bundle
+from exgra_med.model.images import pixel_values
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """One answer: the text before the end marker, stripped, and what it took to write it."""
+
+    text: str
+    num_tokens: int
+    finish_reason: FinishReason
+    token_ids: list[int]
+
+
+def generate(
+    bundle: Bundle,
+    prompts: Sequence[list[int]],
+    images: Sequence[Sequence[Image.Image]],
+    max_new_tokens: int,
+) -> list[Generated]:
+    """Answer prompts greedily, all at once.
+
+    Args:
+        bundle: model and processor.
+        prompts: token ids, from `encode_prompt`.
+        images: the images of each prompt, in reading order; none for a text-only prompt.
+        max_new_tokens: longest answer in tokens.
+
+    Raises:
+        DataError: a prompt has no room for its images, or room for more.
+    """
+    if not prompts:
+        return []
+    written: list[list[int]] = [[] for _ in prompts]
+    reasons: list[FinishReason] = ["length"] * len(prompts)
+    for row, token, reason in step_tokens(bundle, prompts, images, max_new_tokens):
+        written[row].append(token)
+        if reason:
+            reasons[row] = reason
+    return [
+        Generated(answer_text(bundle, ids), len(ids), reason, ids)
+        for ids, reason in zip(written, reasons, strict=True)
+    ]
+
+
+def stream(
+    bundle: Bundle, prompt: list[int], images: Sequence[Image.Image], max_new_tokens: int
+) -> Iterator[str]:
+    """The answer to one prompt, in pieces as they are written; joined they are `Generated.text`."""
+    ids: list[int] = []
+    shown = ""
+    for _, token, reason in step_tokens(bundle, [prompt], [images], max_new_tokens):
+        ids.append(token)
+        # A run of byte pieces is decoded as a whole, so it waits until it is complete.
+        piece = str(bundle.tokenizer.convert_ids_to_tokens(token))
+        if not reason and piece.startswith("<0x"):
+            continue
+        text = answer_text(bundle, ids)
+        # The last blanks are stripped if nothing follows; `#` may be the beginning of `###`.
+        safe = text if reason else text.rstrip("#\N{REPLACEMENT CHARACTER}").rstrip()
+        yield safe[len(shown) :]
+        shown = safe
+
+
+def answer_text(bundle: Bundle, ids: list[int]) -> str:
+    """The text of new tokens before the end marker, stripped."""
+    text = bundle.tokenizer.decode(ids, skip_special_tokens=True)
+    return text.split(STOP)[0].strip()  # type: ignore
+
+
+@torch.inference_mode()
+def step_tokens(
+    bundle: Bundle,
+    prompts: Sequence[list[int]],
+    images: Sequence[Sequence[Image.Image]],
+    max_new_tokens: int,
+) -> Iterator[tuple[int, int, FinishReason | None]]:
+    """Yield `(row, token, reason)` for each new token; `reason` is set with the last of a row."""
+    model, device = bundle.model, bundle.model.device
+    check_placeholders(bundle, prompts, images)
+    longest = max(map(len, prompts))
+    pad = bundle.pad_token_id
+    ids_BT = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
+    mask_BT = torch.tensor(
+        [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device
+    )
+    flat = [image for row in images for image in row]
+    if flat:
+        pixels = pixel_values(bundle, flat).to(device, model.dtype)
+        inputs = model.insert_images(ids_BT, model.image_features(pixels))
+    else:
+        inputs = model.get_input_embeddings()(ids_BT)
+    rows = list(range(len(prompts)))
+    written: list[list[int]] = [[] for _ in prompts]
+    hashes = hash_ids(bundle)
+    cache = DynamicCache(config=model.config.text_config)
+    positions = (mask_BT.cumsum(1) - 1).clamp(min=0)
+    for step in range(max_new_tokens):
+        output = model.model.language_model(
+            inputs_embeds=inputs,
+            attention_mask=mask_BT,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        tokens_B = model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
+        keep = []
+        for place, (row, token) in enumerate(zip(rows, tokens_B.tolist(), strict=True)):
+            written[row].append(token)
+            reason = finish_reason(bundle, written[row], hashes, step + 1 == max_new_tokens)
+            yield row, token, reason
+            if reason is None:
+                keep.append(place)
+        if not keep:
+            return
+        if len(keep) < len(rows):
+            places = torch.tensor(keep, device=device)
+            rows = [rows[place] for place in keep]
+            cache.batch_select_indices(places)
+            tokens_B, mask_BT, positions = tokens_B[places], mask_BT[places], positions[places]
+        inputs = model.get_input_embeddings()(tokens_B.unsqueeze(1))
+        mask_BT = torch.cat([mask_BT, mask_BT.new_ones(len(rows), 1)], 1)
+        positions = positions[:, -1:] + 1
+
+
+def finish_reason(
+    bundle: Bundle, ids: list[int], hashes: frozenset[int], is_last: bool
+) -> FinishReason | None:
+    """Why a row ends with its newest token, if it does."""
+    if ids[-1] == bundle.tokenizer.eos_token_id:
+        return "stop"
+    if ids[-1] in hashes and STOP in bundle.tokenizer.decode(ids, skip_special_tokens=True):
+        return "stop"
+    return "length" if is_last else None
+
+
+def hash_ids(bundle: Bundle) -> frozenset[int]:
+    """Ids of the pieces with a `#` in them: only these can complete the end marker."""
+    vocabulary = bundle.tokenizer.get_vocab()
+    return frozenset(i for piece, i in vocabulary.items() if "#" in piece or piece == "<0x23>")
+
+
+def check_placeholders(
+    bundle: Bundle, prompts: Sequence[list[int]], images: Sequence[Sequence[Image.Image]]
+) -> None:
+    """Refuse a prompt whose placeholders do not fit its images."""
+    for row, (prompt, own) in enumerate(zip(prompts, images, strict=True)):
+        expected = len(own) * bundle.num_image_tokens
+        if prompt.count(bundle.image_token_id) != expected:
+            raise DataError(
+                f"Prompt {row} has {prompt.count(bundle.image_token_id)} image placeholders, but "
+                f"its {len(own)} images have {expected} visual tokens."
+            )
