@@ -67,7 +67,9 @@ class HeldOut:
     def _batches(self) -> Iterator[Batch]:
         dataset = self.dataset
         groups = [record.images[0] if record.images else record.id for record in dataset.records]
-        steps = plan_epoch(len(dataset), self.batch_size, 1, _ORDER_SEED, 0, groups)
+        # Two nodes with the same image cannot be told apart, so no graph gets more than there are.
+        part_size = min(self.batch_size, len(set(groups)))
+        steps = plan_epoch(len(dataset), part_size, 1, _ORDER_SEED, 0, groups)
         padding_id = dataset.bundle.tokenizer.pad_token_id
         for (part,) in steps[: self.num_batches]:
             yield collate([dataset[number] for number in part], padding_id)
