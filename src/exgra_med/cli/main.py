@@ -23,10 +23,8 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
     train.train
 )
 app.add_typer(recipe.app, name="recipe")
-evaluate.register(app)
-
-
 app.add_typer(data.app, name="data")
+evaluate.register(app)
 
 
 def _print_version(wanted: bool) -> None:
