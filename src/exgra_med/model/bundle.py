@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -81,18 +81,33 @@ class Bundle:
         return self.tokenizer.convert_tokens_to_ids(token)  # type: ignore
 
 
-def pixel_values(bundle: Bundle, images: Sequence[Image.Image]) -> Tensor:
+def pixel_values(
+    bundle: Bundle, images: Sequence[Image.Image], aspect: Literal["square", "pad"] = "square"
+) -> Tensor:
     """Preprocess images as the original does: RGB, resize, centre crop, normalise.
 
     Args:
         bundle: whose image processor to use.
         images: any mode and size, at least one.
+        aspect: `square` cuts a long side, as all published checkpoints were trained; `pad` first
+            puts the image in the middle of a square of the mean colour.
 
     Returns:
         [N, 3, H, W] float32.
     """
     rgb = [image.convert("RGB") for image in images]
+    if aspect == "pad":
+        rgb = [pad_to_square(image, bundle.image_processor.image_mean) for image in rgb]
     return bundle.image_processor(rgb, return_tensors="pt")["pixel_values"]
+
+
+def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """The image in the middle of a square of the colour `mean` (fractions of 255)."""
+    side = max(image.size)
+    colour = tuple(int(channel * 255) for channel in mean)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
 
 
 def save_bundle(

@@ -24,7 +24,7 @@ from exgra_med.model.connector import connect
 class ExgraModel(LlavaModel):
     """Vision tower, connector, projector and language model, without the language-model head."""
 
-    config: ExgraConfig
+    config: ExgraConfig  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(self, config: ExgraConfig) -> None:
         super().__init__(config)
@@ -63,7 +63,7 @@ class ExgraModel(LlavaModel):
 class ExgraForConditionalGeneration(LlavaForConditionalGeneration):
     """The model that is trained and asked; its `forward` and `generate` are stock LLaVA's."""
 
-    config: ExgraConfig
+    config: ExgraConfig  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(self, config: ExgraConfig) -> None:
         super().__init__(config)
