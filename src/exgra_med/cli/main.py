@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from exgra_med import __version__
-from exgra_med.cli import data, demo, doctor, evaluate, recipe, train
+from exgra_med.cli import data, demo, doctor, evaluate, evaluate_model, recipe, train
 from exgra_med.errors import ExgraMedError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
 )
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
+app.add_typer(evaluate_model.app, name="evaluate")
 evaluate.register(app)
 
 

@@ -86,7 +86,7 @@ def score_floors(
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Floor -> scorer -> `average, open_recall, closed_accuracy` in percent, and their intervals."""
+    """Floor -> scorer -> `average, open_recall, closed_accuracy` in percent, with intervals."""
     result: dict[str, Any] = {}
     for name, predictions in floor_predictions(train, test).items():
         result[name] = {}

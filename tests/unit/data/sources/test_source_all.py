@@ -145,7 +145,9 @@ def test_omnimedvqa_reads_every_file_of_the_folder(tmp_path: Path) -> None:
     odd = {"modality_type": None, "modality": "OCT (Optical Coherence Tomography"}
     rows = [
         omni_row("A_0"),
-        omni_row("A_1", option_C="MRI", option_D="CT", modality_type="MR (Mag-netic Resonance Imaging)"),
+        omni_row(
+            "A_1", option_C="MRI", option_D="CT", modality_type="MR (Mag-netic Resonance Imaging)"
+        ),
         omni_row("A_2", **odd),
         omni_row("A_3", gt_answer="ultrasound"),
         omni_row("A_4", option_B=None),
@@ -251,10 +253,12 @@ def test_pathvqa_golden_pickle_reads_as_the_original_reads_it(tmp_path: Path) ->
     talk = [item["conversations"][1]["value"] for item in run["output"]]
     assert [r.answer for r in records] == talk
 
+    pytest.importorskip("pyarrow")
+
 
 def test_pathvqa_hub_parquet_streams_equal_images_once(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    import pyarrow.parquet
+    pytest.importorskip("pyarrow.parquet")
 
     picture(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
@@ -271,7 +275,7 @@ def test_pathvqa_hub_parquet_streams_equal_images_once(tmp_path: Path) -> None:
     assert counts(prepared) == (3, 3, 3) and prepared.manifest["images"]["count"] == 1
 
 
-# --- LLaVA-Med, ExGra-Med, chat benchmark, custom --------------------------------------------------
+# --- LLaVA-Med, ExGra-Med, chat benchmark, custom ---
 
 
 def talk(question: str, answer: str, key: str = "conversations") -> dict[str, Any]:
