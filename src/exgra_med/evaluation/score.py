@@ -4,7 +4,7 @@ No torch here: scoring stored answers takes milliseconds, and scoring them again
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ def score_vqa(
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
     groups: bool = True,
-    oddities: Counter[str] | None = None,
+    oddities: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Score one file of predictions.
 

@@ -96,6 +96,8 @@ class DataSettings(Section):
     """Share of the split that is used; smaller shares lie inside larger ones."""
     subset_seed: int = 0
     """Seed of the nested subset."""
+    questions_per_record: Count = 1
+    """Records of one image are joined into conversations of up to this many questions."""
     max_pixels: Count = 50_000_000
     """Larger images are refused before they are decoded."""
 
