@@ -107,6 +107,10 @@ class ImageFolder:
         image.save(stream, "PNG")
         return stream.getvalue()
 
+    def stored_name(self, name: str) -> str:
+        """The image's name in a prepared folder."""
+        return stored_name(name)
+
 
 def decode_image(
     file: Path | IO[bytes], max_pixels: int, name: str, where: str = ""

@@ -11,7 +11,6 @@ from typing import Any
 
 from exgra_med import __version__
 from exgra_med.data.atomic import atomic_write, write_error
-from exgra_med.data.images import stored_name
 from exgra_med.data.json_lines import write_records
 from exgra_med.data.prepared import FORMAT, MANIFEST, Prepared, file_sha256, open_prepared
 from exgra_med.data.record import Record
@@ -230,7 +229,14 @@ class _ImageStore:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
             tally[record.answer_type or "none"] += 1
-            yield _with_stored_names(record)
+            yield self._with_stored_names(record)
+
+    def _with_stored_names(self, record: Record) -> Record:
+        names = [self.images.stored_name(name) for name in record.images]
+        if names == record.images:
+            return record
+        image = names[0] if isinstance(record.image, str) else names
+        return record.model_copy(update={"image": image})
 
     def _copy(self, name: str, where: str) -> str:
         """Copy an image; returns why not, or nothing."""
@@ -241,19 +247,12 @@ class _ImageStore:
             except ExgraMedError as error:
                 self.state[name] = error.message
             else:
-                path = self.folder / stored_name(name)
+                path = self.folder / self.images.stored_name(name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             if self.progress:
                 self.progress("images", len(self.state))
         return self.state[name]
-
-
-def _with_stored_names(record: Record) -> Record:
-    names = [stored_name(name) for name in record.images]
-    if names == record.images:
-        return record
-    return record.model_copy(update={"image": names[0] if isinstance(record.image, str) else names})
 
 
 def _image_digest(folder: Path) -> dict[str, Any]:
