@@ -96,9 +96,9 @@ class Step:
     def expect(self, got: torch.Tensor, wanted: torch.Tensor, what: str) -> None:
         largest = float(wanted.abs().max())
         if largest < NOTHING:
-            assert float(got.abs().max()) < NOTHING, f"{self.name}: {what} should be zero"
+            assert float(got.detach().abs().max()) < NOTHING, f"{self.name}: {what} should be zero"
             return
-        error = float((got - wanted).abs().max()) / largest
+        error = float((got - wanted).detach().abs().max()) / largest
         assert error <= TOLERANCE, f"{self.name}: {what} is off by {error:.2e} of its largest entry"
 
 
