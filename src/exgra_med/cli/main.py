@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from exgra_med import __version__
-from exgra_med.cli import demo, doctor, evaluate, recipe, train
+from exgra_med.cli import checkpoint, data, demo, doctor, evaluate, recipe, train
 from exgra_med.errors import ExgraMedError
 
 app = typer.Typer(
@@ -23,6 +23,8 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
     train.train
 )
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(data.app, name="data")
+app.add_typer(checkpoint.app, name="checkpoint")
 evaluate.register(app)
 
 

@@ -38,7 +38,8 @@ class Prepared:
     @property
     def splits(self) -> list[str]:
         """Names of the splits that the folder has, in the usual order."""
-        return list(self.manifest["counts"])
+        counts = self.manifest["counts"]
+        return [*(name for name in SPLITS if name in counts), *sorted(set(counts) - set(SPLITS))]
 
     def split_path(self, split: str) -> Path:
         """The file of a split.
@@ -132,7 +133,7 @@ def file_sha256(path: Path) -> str:
 
 def _bundled(name: str) -> Path:
     sample = name.removeprefix(BUNDLED)
-    names = sorted(item.name for item in SAMPLES.iterdir() if item.is_dir())
+    names = sorted(item.name for item in SAMPLES.iterdir() if (item / MANIFEST).is_file())
     if sample not in names:
         raise DataError(f"there is no bundled sample {sample!r}.", f"Known: {', '.join(names)}.")
     return SAMPLES / sample

@@ -28,6 +28,7 @@ class Pairing:
 def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
     """Join by id.
 
+    Answers that carry the published id of a record (`meta["published_id"]`) are joined by that.
     Files of the original can repeat an id (PathVQA names a question by its image); then both files
     must have the same ids in the same order, and are joined by position.
 
@@ -40,6 +41,8 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
     prediction_ids = [prediction.id for prediction in predictions]
     if len(set(question_ids)) < len(question_ids):
         return _by_position(predictions, questions, question_ids, prediction_ids)
+    if known_by := _published_ids(questions, prediction_ids):
+        question_ids = known_by
     texts: dict[str, set[str]] = {}
     for prediction in predictions:
         texts.setdefault(prediction.id, set()).add(prediction.text)
@@ -48,7 +51,7 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
     if not common:
         raise ScoreError(
             f"No prediction has the id of a question: {prediction_ids[:3]} against "
-            f"{question_ids[:3]}.",
+            f"{[question.id for question in questions[:3]]}.",
             "Score against the reference that was answered.",
         )
     contradictory = {name for name in common if len(texts[name]) > 1}
@@ -72,6 +75,15 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
         },
         same_order=first_seen == [name for name in question_ids if name in texts],
     )
+
+
+def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list[str] | None:
+    """Ids under which the data set was published, where those, and only those, fit the answers."""
+    if {question.id for question in questions} & set(prediction_ids):
+        return None
+    published = [str(question.meta.get("published_id", "")) for question in questions]
+    unique = len(set(published)) == len(published) and "" not in published
+    return published if unique and set(published) & set(prediction_ids) else None
 
 
 def _by_position(

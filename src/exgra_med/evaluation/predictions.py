@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from exgra_med.errors import DataError, RunError
+from exgra_med.data.atomic import write_error
+from exgra_med.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class PredictionWriter:
         """Write a batch of answers, one line each, and hand it to the disk.
 
         Raises:
-            RunError: the disk is full or the file cannot be written.
+            WriteError: the disk is full or the file cannot be written; whole answers are kept.
         """
         lines = "".join(
             json.dumps(
@@ -136,10 +137,7 @@ class PredictionWriter:
             self._stream.flush()
             os.fsync(self._stream.fileno())
         except OSError as error:
-            raise RunError(
-                f"{self.path}: answers cannot be written ({error.strerror}).",
-                "Make room and run again; answers on disk are kept.",
-            ) from error
+            raise write_error(self.path, error) from error
         self.done.update(each.id for each in predictions)
 
     def _drop_torn_line(self) -> None:

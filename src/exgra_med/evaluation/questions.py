@@ -12,7 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from exgra_med.data.record import IMAGE_PLACEHOLDER, Record, parse_record
+from exgra_med.data.json_lines import iterate_lines
+from exgra_med.data.json_text import decode_json, read_json_list, read_text
+from exgra_med.data.original import TALK_KEYS, strip_placeholder
+from exgra_med.data.record import Record, parse_record
 from exgra_med.errors import DataError
 
 # The three types of PathVQA beside the two of VQA-RAD and SLAKE.
@@ -23,7 +26,6 @@ _TYPES: dict[str, Literal["OPEN", "CLOSED"]] = {
     "OTHER": "OPEN",
     "NUMBER": "OPEN",
 }
-_TALK_KEYS = ("conversations", "conversatons")
 _YES_NO = {"yes", "no", "是", "不是"}
 
 
@@ -61,15 +63,17 @@ def read_reference(path: Path) -> Reference:
     Raises:
         DataError: the file is neither, or an item has no question and answer; names the item.
     """
-    text = _read_text(path)
-    if text.lstrip().startswith("["):
-        return _from_original(text, path)
     oddities: Counter[str] = Counter()
-    questions = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            where = f"{path}:{number}"
-            questions.append(question_of(parse_record(_decode(line, where), where), oddities))
+    if read_text(path).lstrip().startswith("["):
+        questions = [
+            _original_question(item, f"{path}: item {number}", oddities)
+            for number, item in enumerate(read_json_list(path))
+        ]
+    else:
+        questions = [
+            question_of(parse_record(decode_json(text, where), where), oddities)
+            for where, text in iterate_lines(path)
+        ]
     return Reference(questions, oddities)
 
 
@@ -109,10 +113,9 @@ def read_candidates(path: Path) -> list[str | int]:
     Raises:
         DataError: the file is none of these.
     """
-    text = _read_text(path)
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = json.loads(read_text(path))
+    except ValueError:
         value = None
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
@@ -122,22 +125,12 @@ def read_candidates(path: Path) -> list[str | int]:
     return sorted({each.answer for each in questions if each.answer_type == "OPEN"})
 
 
-def _from_original(text: str, path: Path) -> Reference:
-    items = _decode(text, str(path))
-    oddities: Counter[str] = Counter()
-    questions = [
-        _original_question(item, f"{path}: item {number}", oddities)
-        for number, item in enumerate(items)
-    ]
-    return Reference(questions, oddities)
-
-
 def _original_question(item: Any, where: str, oddities: Counter[str]) -> Question:
     if not isinstance(item, dict) or "id" not in item:
         raise DataError(
             f"{where}: not an object with an id.", "Give records or the original's JSON."
         )
-    talk = next((item[key] for key in _TALK_KEYS if key in item), None)
+    talk = next((item[key] for key in TALK_KEYS if key in item), None)
     if not isinstance(talk, list) or len(talk) < 2:
         raise DataError(f"{where} (id {item['id']!r}): no question with an answer.")
     if len(talk) > 2:
@@ -151,7 +144,7 @@ def _original_question(item: Any, where: str, oddities: Counter[str]) -> Questio
     oddities["answer_type_with_blanks"] += type_had_blanks
     return Question(
         id=str(item["id"]),
-        text=question.replace(IMAGE_PLACEHOLDER, "").strip(),
+        text=strip_placeholder(question),
         answer=answer,
         answer_type=_original_type(raw_type, answer, where, oddities),
         images=tuple(image) if isinstance(image, list) else (image,) if image else (),
@@ -190,17 +183,3 @@ def _original_type(
 def _guess_type(answer: str, oddities: Counter[str]) -> Literal["OPEN", "CLOSED"]:
     oddities["answer_type_guessed"] += 1
     return "CLOSED" if answer.strip().strip(".").casefold() in _YES_NO else "OPEN"
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read ({error}).") from error
-
-
-def _decode(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg}).") from error

@@ -1,11 +1,10 @@
 """`results.json` of a run: sections that different verbs fill, merged and replaced atomically."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from exgra_med.data.atomic import atomic_write
 from exgra_med.errors import RunError
 
 RESULTS_NAME = "results.json"
@@ -47,23 +46,13 @@ def update_results(run: Path, section: dict[str, Any]) -> dict[str, Any]:
         The whole results after the merge.
 
     Raises:
-        RunError: the file cannot be read or written; what was there stays as it was.
+        RunError: the file there is not what this software writes.
+        WriteError: the disk is full; what was there stays as it was.
     """
     results = _merge(read_results(run), section)
     path = run / RESULTS_NAME
     run.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False) + "\n"
-    handle, temporary = tempfile.mkstemp(dir=run, prefix=f".{RESULTS_NAME}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise RunError(f"{path}: cannot be written ({error.strerror}).") from error
+    atomic_write(path, json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
     return results
 
 

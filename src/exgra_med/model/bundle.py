@@ -1,6 +1,6 @@
 """A model with its processor: what is built, saved, loaded, trained and asked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +110,9 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
     return square
 
 
-def save_bundle(bundle: Bundle, folder: Path, extra: Mapping[str, str] | None = None) -> None:
+def save_bundle(
+    bundle: Bundle, folder: Path, write_beside: Callable[[Path], None] | None = None
+) -> None:
     """Save model and processor as one folder, whole or not at all.
 
     With `connector: none` the folder is a stock LLaVA checkpoint.
@@ -118,21 +120,27 @@ def save_bundle(bundle: Bundle, folder: Path, extra: Mapping[str, str] | None = 
     Args:
         bundle: what to save.
         folder: where; a checkpoint that stands there is replaced.
-        extra: further text files, name to content.
+        write_beside: adds files of the caller's before the folder takes its place.
 
     Raises:
         CheckpointError: the folder holds something else.
         DiskFullError: nothing more fits; what was there before is still there.
     """
-    with written_whole(Path(folder)) as fresh, quiet():
+    with written_whole(Path(folder)) as fresh:
+        write_bundle(bundle, fresh)
+        if write_beside is not None:
+            write_beside(fresh)
+
+
+def write_bundle(bundle: Bundle, fresh: Path) -> None:
+    """Write model and processor into an empty folder."""
+    with quiet():
         bundle.model.save_pretrained(fresh)
         save_processor(bundle.processor, fresh)
-        config = read_json(fresh / CONFIG)
-        if config["connector"] == "none":
-            config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
-            write_json(fresh / CONFIG, config)
-        for name, text in (extra or {}).items():
-            (fresh / name).write_text(text, encoding="utf-8")
+    config = read_json(fresh / CONFIG)
+    if config["connector"] == "none":
+        config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
+        write_json(fresh / CONFIG, config)
 
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:
@@ -152,13 +160,15 @@ def save_processor(processor: LlavaProcessor, folder: Path) -> None:
 
 
 def load_bundle(
-    folder_or_name: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    folder_or_name: str | Path,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    device: str = "cpu",
 ) -> Bundle:
     """Load a checkpoint of this project, or a stock LLaVA export of it.
 
     Args:
         folder_or_name: a local folder or a hub name.
-        dtype: type of the weights.
+        dtype: type of the weights; `auto` keeps the stored one.
         device: where they go.
 
     Raises:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -240,10 +239,13 @@ class StageTraining:
     def _finish(self, objective: Objective, total: int) -> Path:
         final = self.run.final(self.name)
         if self.accelerator.is_main_process:
-            extra: dict[str, Any] = {"recipe.yaml": recipe_yaml(self.run.recipe)}
-            save_bundle(self.bundle, final, extra)
-            if objective.alignment is not None:
-                save_alignment(objective.alignment, final)
+
+            def beside(folder: Path) -> None:
+                (folder / "recipe.yaml").write_text(recipe_yaml(self.run.recipe), encoding="utf-8")
+                if objective.alignment is not None:
+                    save_alignment(objective.alignment, folder)
+
+            save_bundle(self.bundle, final, beside)
         self.accelerator.wait_for_everyone()
         self.log.write(kind="stage", stage=self.name, event="end", step=total, total_steps=total)
         return final

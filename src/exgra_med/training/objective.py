@@ -44,14 +44,15 @@ class Objective(nn.Module):
 
         Returns:
             `language_loss_sum` (sum over supervised tokens), `num_supervised`; and with alignment
-            `alignment_loss`, `matching_accuracy`, `num_nodes`.
+            `alignment_loss`, `matching_accuracy`, `num_nodes`. In evaluation mode the accuracy is
+            that without noise.
         """
         features_NPD = None
+        embeddings_BTD = self.model.get_input_embeddings()(batch["input_ids"])
         if batch["pixel_values"] is not None:
             features_NPD = self.model.image_features(batch["pixel_values"])
-        hidden_BTD = self._decode(
-            self.model.insert_images(batch["input_ids"], features_NPD), batch["attention_mask"]
-        )
+            embeddings_BTD = self.model.insert_images(batch["input_ids"], features_NPD)
+        hidden_BTD = self._decode(embeddings_BTD, batch["attention_mask"])
         losses = self._language_loss(hidden_BTD, batch["labels"])
         if self.alignment is None or "extended_ids" not in batch or features_NPD is None:
             return losses
@@ -94,9 +95,12 @@ class Objective(nn.Module):
             for name in ("answer", "extended")
         ]
         output = self.alignment(image, *texts, generator=seed_number(noise_seed))
+        accuracy = output.matching_accuracy
+        if not self.training:
+            accuracy = self.alignment.matching_accuracy(image, *texts)
         return {
             "alignment_loss": output.loss,
-            "matching_accuracy": torch.tensor(output.matching_accuracy, device=image.device),
+            "matching_accuracy": torch.tensor(accuracy, device=image.device),
             "num_nodes": torch.tensor(output.num_nodes, device=image.device),
         }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.errors import RunError
+from exgra_med.errors import RunError, WriteError
 from exgra_med.evaluation.results import read_results, update_results, vqa_section
 
 
@@ -28,7 +28,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(RunError, match="No space left"):
+    with pytest.raises(WriteError, match="No space left"):
         update_results(tmp_path, {"a": 2})
     assert read_results(tmp_path)["a"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

@@ -117,6 +117,14 @@ def test_repeated_question_ids_need_the_same_order() -> None:
         score_vqa(answers[:1], records)
 
 
+def test_answers_under_the_published_id_are_joined_by_it() -> None:
+    records = [
+        each.model_copy(update={"id": f"set/test/{each.id}", "meta": {"published_id": each.id}})
+        for each in RECORDS
+    ]
+    assert score_vqa(ANSWERS, records)["metrics"] == score_vqa(ANSWERS, RECORDS)["metrics"]
+
+
 def test_nothing_in_common_and_an_unknown_scorer_are_errors() -> None:
     with pytest.raises(ScoreError, match="No prediction has the id"):
         score_vqa([Prediction("x", "yes")], RECORDS)

@@ -7,6 +7,7 @@ itself ("left or right?"), and from words that exclude one another.
 
 import re
 
+from exgra_med.data.options import closed_options
 from exgra_med.evaluation.normalise import positions, words
 
 Options = dict[str, tuple[tuple[str, ...], ...]]
@@ -95,7 +96,7 @@ def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Op
     if listed:
         options = {" ".join(words(option)): (words(option),) for option in listed}
     else:
-        options = _options_in_question(question)
+        options = _options_in_question(question, reference)
         for contrast in _CONTRASTS:
             if chosen_options(expected, contrast):
                 options = options | contrast
@@ -110,14 +111,10 @@ def _options_in_note(question: str) -> tuple[str, ...]:
     return tuple(_QUOTED.findall(note.group(1))) if note else ()
 
 
-def _options_in_question(question: str) -> Options:
-    found = words(question)
+def _options_in_question(question: str, reference: str) -> Options:
     options: Options = {}
-    for index, word in enumerate(found):
-        if word == "or" and 0 < index < len(found) - 1:
-            for option in (found[index - 1], found[index + 1]):
-                options[option] = ((option,),)
-            options["both"] = (("both",),)
+    for option in closed_options(question, reference) or ():
+        options[" ".join(words(option))] = (words(option),)
     for choice in _CHINESE_CHOICE.finditer(question):
         for option in choice.groups():
             options[" ".join(words(option))] = (words(option),)

@@ -1,0 +1,66 @@
+from pathlib import Path
+
+import pytest
+
+from exgra_med.data.prepared import open_prepared
+from exgra_med.errors import DataError
+
+SAMPLE = open_prepared("bundled:vqa-rad-sample")
+
+
+def test_the_sample_has_its_images_and_counts() -> None:
+    counts = {split: len(SAMPLE.records(split)) for split in SAMPLE.splits}
+    assert counts == {"train": 238, "validation": 42, "test": 56} == SAMPLE.manifest["counts"]
+    folder = SAMPLE.image_folder(256 * 256)
+    images = [{r.images[0] for r in SAMPLE.records(split)} for split in SAMPLE.splits]
+    assert [len(part) for part in images] == [34, 6, 8]
+    assert len(set.union(*images)) == 48
+    for name in set.union(*images):
+        assert max(folder.open(name).size) <= 256
+
+
+def test_every_training_and_validation_answer_is_extended() -> None:
+    for split in ("train", "validation"):
+        for record in SAMPLE.records(split):
+            [extended] = record.extended or []
+            assert len(extended) > len(record.answer), record.id
+            assert extended[0].isupper() and extended.endswith("."), record.id
+    assert not any(record.extended for record in SAMPLE.records("test"))
+
+
+def test_extended_answers_invent_no_side_and_no_number() -> None:
+    for split in ("train", "validation"):
+        for record in SAMPLE.records(split):
+            said = f"{record.question} {record.answer}".lower()
+            [extended] = record.extended or [""]
+            words = extended.lower().replace(",", " ").replace(".", " ").split()
+            for word in words:
+                if word.rstrip("th%").isdigit() or word in ("left", "right", "bilateral"):
+                    assert word in said, (record.id, word)
+            yes_no = record.answer.lower()
+            if yes_no in ("yes", "no") and not extended.startswith("The recorded answer"):
+                assert words[0] == yes_no, record.id
+
+
+def test_the_sample_is_small_and_attributed() -> None:
+    files = [path for path in SAMPLE.path.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 1_500_000
+    assert "CC0" in (SAMPLE.path / "ATTRIBUTION.md").read_text(encoding="utf-8")
+
+
+def test_another_name_lists_what_there_is() -> None:
+    with pytest.raises(DataError, match="vqa-rad-sample"):
+        open_prepared("bundled:nothing")
+    with pytest.raises(DataError):
+        open_prepared("bundled:../samples/vqa-rad-sample")
+
+
+def test_the_sample_can_be_rebuilt(shared: Path, tmp_path: Path) -> None:
+    import runpy
+
+    tool = Path(__file__).parents[3] / "tools/build_sample.py"
+    answers = tool.with_name("sample_extended_answers.json")
+    build = runpy.run_path(str(tool))["build"]
+    build(shared / "data/vqa_rad", answers, tmp_path / "sample")
+    for name in ("train.jsonl", "validation.jsonl", "test.jsonl", "ATTRIBUTION.md"):
+        assert (tmp_path / "sample" / name).read_bytes() == (SAMPLE.path / name).read_bytes()
