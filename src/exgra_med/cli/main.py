@@ -6,7 +6,17 @@ from typing import Annotated
 import typer
 
 from exgra_med import __version__
-from exgra_med.cli import checkpoint, data, demo, doctor, evaluate, recipe, train
+from exgra_med.cli import (
+    chat,
+    checkpoint,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    recipe,
+    serve,
+    train,
+)
 from exgra_med.errors import ExgraMedError
 
 app = typer.Typer(
@@ -22,6 +32,8 @@ app.command(epilog="Example: exgra-med doctor --json")(doctor.doctor)
 app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.aligned.epochs=2")(
     train.train
 )
+app.command(epilog=chat.EXAMPLE)(chat.chat)
+app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
 app.add_typer(checkpoint.app, name="checkpoint")

@@ -14,9 +14,11 @@ from exgra_med.model.convert.weights import read_weights
 from exgra_med.model.folder import local_folder, read_json, write_json, written_whole
 from exgra_med.model.hub import download
 from exgra_med.model.published import LICENCES, NOTICE, known
-from exgra_med.model.verification import TENSORS, write_verification
+from exgra_med.model.verification import TENSORS, file_hashes, write_verification
 
 PROVENANCE = "import.json"
+EXPORTED = "export.json"
+"""Marks an export, and says which weights it was made from."""
 ALIGNMENT = "alignment.safetensors"
 FORMATS = ("hf-llava",)
 
@@ -92,6 +94,7 @@ def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
         write_stock(bundle, fresh)
         if (folder / PROVENANCE).is_file():
             write_json(fresh / PROVENANCE, read_json(folder / PROVENANCE))
+        write_json(fresh / EXPORTED, {"format": form, "sha256": file_hashes(folder)})
         (fresh / "README.md").write_text(_card(folder.name), encoding="utf-8")
         write_verification(bundle, fresh, stored)
 
