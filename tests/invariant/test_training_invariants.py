@@ -101,7 +101,7 @@ def test_alignment_weight_zero_is_plain_language_model_training(tmp_path: Path) 
 
 
 def test_accumulated_passes_equal_one_large_pass(tmp_path: Path) -> None:
-    off = "stages.aligned.alignment=null"
+    off = "stages.aligned={alignment: null, distinct_images: false}"
     large = train(tmp_path / "large", off, "stages.aligned.batch_size=8")
     small = train(
         tmp_path / "small",
