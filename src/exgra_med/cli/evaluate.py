@@ -49,7 +49,7 @@ def _print_score(result: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from exgra_med.evaluation.wording import counts_sentence, score_rows
+    from exgra_med.evaluation.wording import counts_sentences, score_rows
 
     console = Console()
     table = Table(title=f"{result['scorer']} score", title_justify="left")
@@ -58,5 +58,5 @@ def _print_score(result: dict[str, Any]) -> None:
     for row in score_rows(result):
         table.add_row(*row)
     console.print(table)
-    for sentence in counts_sentence(result):
+    for sentence in counts_sentences(result):
         console.print(sentence, style="dim")
