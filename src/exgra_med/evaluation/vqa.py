@@ -11,16 +11,12 @@ from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.questions import Question, question_of
 from exgra_med.evaluation.results import update_results, vqa_section
+from exgra_med.evaluation.run_folder import predictions_path
 from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.scorers import ScorerName, score_items
 from exgra_med.evaluation.statistics import cluster_codes
 
 RUN_SCORERS: tuple[ScorerName, ...] = ("strict", "legacy")
-
-
-def predictions_path(run: Path, dataset: str) -> Path:
-    """Where a run keeps its answers to a data set."""
-    return run / "predictions" / f"{dataset}.jsonl"
 
 
 def score_run(

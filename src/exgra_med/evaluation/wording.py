@@ -74,3 +74,19 @@ def counts_sentences(result: dict[str, Any]) -> list[str]:
             f"Questions that the published script skips: {result['left_out_by_published_rule']}."
         )
     return sentences
+
+
+def comparison_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a result of `compare`."""
+    return [
+        (
+            row["label"],
+            percent(row["first"]),
+            percent(row["second"]),
+            f"{row['difference']:+.1f}",
+            interval_text(row["interval"]),
+            f"{row['p_holm']:.3f}",
+            row["conclusion"],
+        )
+        for row in result["rows"]
+    ]

@@ -16,7 +16,8 @@ from exgra_med.data.record import Record
 from exgra_med.evaluation.predict import facts_path
 from exgra_med.evaluation.predictions import Prediction, PredictionWriter
 from exgra_med.evaluation.results import update_results
-from exgra_med.evaluation.vqa import predictions_path, score_run
+from exgra_med.evaluation.run_folder import predictions_path
+from exgra_med.evaluation.vqa import score_run
 
 DATASET = "made-up"
 ORGANS = ("CHEST", "HEAD")

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from exgra_med.data.images import ImageFolder
-from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.pairing import Pairing, pair
+from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predict import facts_path
 from exgra_med.evaluation.predictions import read_predictions
 from exgra_med.evaluation.questions import question_of
@@ -19,7 +15,12 @@ from exgra_med.evaluation.report.examples import Examples, pick_examples
 from exgra_med.evaluation.report.limits import limits, verdict
 from exgra_med.evaluation.report.log import StageCurves, read_log
 from exgra_med.evaluation.results import read_results
-from exgra_med.evaluation.vqa import predictions_path
+from exgra_med.evaluation.run_folder import (
+    answered_datasets,
+    asked_questions,
+    predictions_path,
+    read_recipe,
+)
 from exgra_med.evaluation.wording import counts_sentences
 
 NOTICE = (
@@ -72,13 +73,13 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     Raises:
         RunError: the folder is no run, or a file in it cannot be read.
     """
-    recipe = _read_recipe(run)
+    recipe = read_recipe(run)
     results = read_results(run)
     vqa = results.get("vqa") or {}
     record = _read_object(run / "record.json")
     stages = read_log(run / "log.jsonl")
     is_toy = bool((recipe.get("model") or {}).get("architecture"))
-    dataset = str(vqa.get("dataset") or _first_predictions(run) or "")
+    dataset = str(vqa.get("dataset") or next(iter(answered_datasets(run)), ""))
     examples, problem = _examples(run, recipe, dataset, data_folder)
     return Content(
         name=str(recipe.get("name") or run.name),
@@ -102,21 +103,6 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     )
 
 
-def _read_recipe(run: Path) -> dict[str, Any]:
-    path = run / "recipe.yaml"
-    if not path.is_file():
-        raise RunError(
-            f"{run}: not a run folder, there is no recipe.yaml.", "Name a folder of runs/."
-        )
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: cannot be read as YAML.") from error
-    if not isinstance(recipe, dict):
-        raise RunError(f"{path}: not a recipe.")
-    return recipe
-
-
 def _read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
@@ -125,11 +111,6 @@ def _read_object(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise RunError(f"{path}: cannot be read as JSON.") from error
     return value if isinstance(value, dict) else {}
-
-
-def _first_predictions(run: Path) -> str | None:
-    names = sorted(path.stem for path in (run / "predictions").glob("*.jsonl"))
-    return names[0] if names else None
 
 
 def _chance(recipe: dict[str, Any]) -> dict[str, float]:
@@ -150,21 +131,16 @@ def _examples(
     answers = predictions_path(run, dataset)
     if not dataset or not answers.is_file():
         return None, "This run has no stored answers."
-    evaluation = recipe.get("evaluation") or {}
-    data = evaluation.get("data") or recipe.get("data") or {}
     try:
-        prepared = open_prepared(data_folder or str(data.get("folder")))
-        records = prepared.records(str(evaluation.get("split") or "test"))
+        asked = asked_questions(recipe, data_folder)
     except DataError as error:
         return None, f"The questions are not at hand: {error.message}"
-    pairing = _pair(answers, [question_of(record) for record in records])
-    images: ImageFolder = prepared.image_folder(int(data.get("max_pixels") or 50_000_000))
-    number = int(evaluation.get("num_report_images", 12))
+    pairing = pair(
+        read_predictions(answers).predictions, [question_of(record) for record in asked.records]
+    )
+    number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
+    images = asked.prepared.image_folder(asked.max_pixels)
     return pick_examples(pairing, images, number, int(recipe.get("seed") or 0)), ""
-
-
-def _pair(answers: Path, questions: list[Any]) -> Pairing:
-    return pair(read_predictions(answers).predictions, questions)
 
 
 def _tiles(results: dict[str, Any]) -> list[Tile]:
