@@ -9,7 +9,8 @@ import exgra_med
 
 ROOT = Path(exgra_med.__file__).parent
 ORDER = (
-    "errors recipe data llm captions model alignment training evaluation studies serving web cli"
+    "errors files progress recipe data llm captions model alignment training evaluation "
+    "studies serving web cli"
 ).split()
 MODULES = sorted(ROOT.rglob("*.py"))
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from exgra_med import __version__
-from exgra_med.cli import data, evaluate
+from exgra_med.cli import data, demo, doctor, evaluate, evaluate_model, recipe, train
 from exgra_med.errors import ExgraMedError
 
 app = typer.Typer(
@@ -17,7 +17,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
+app.command(epilog="Example: exgra-med demo --out runs/demo")(demo.demo)
+app.command(epilog="Example: exgra-med doctor --json")(doctor.doctor)
+app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.aligned.epochs=2")(
+    train.train
+)
+app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
+app.add_typer(evaluate_model.app, name="evaluate")
 evaluate.register(app)
 
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from PIL import Image
 
@@ -73,32 +74,7 @@ class ImageFolder:
             DataError: the name leaves the folder, or the file is missing, too large, of another
                 format, or broken.
         """
-        path = self.locate(name, where)
-        prefix = f"{where}: " if where else ""
-        try:
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > self.max_pixels:
-                    raise DataError(
-                        f"{prefix}the image {name!r} has {width} x {height} pixels, "
-                        f"more than {self.max_pixels}.",
-                        "Raise `data.max_pixels` in the recipe if this image is wanted.",
-                    )
-                if image.mode.startswith(("I", "F")):
-                    raise DataError(
-                        f"{prefix}the image {name!r} has more than 8 bits per channel "
-                        f"(mode {image.mode}).",
-                        "Convert it to 8 bits with a window of your choice first.",
-                    )
-                return image.convert("RGB")
-        except DataError:
-            raise
-        # Decoders raise whatever hostile bytes make them raise: all of it means a broken file.
-        except Exception as error:
-            raise DataError(
-                f"{prefix}the image {name!r} cannot be decoded ({_reason(error)}).",
-                f"It must be a whole {', '.join(FORMATS)} file.",
-            ) from error
+        return decode_image(self.locate(name, where), self.max_pixels, name, where)
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
         """The file of an image, unchanged, after it was decoded once in full.
@@ -108,6 +84,47 @@ class ImageFolder:
         """
         self.open(name, where)
         return self.locate(name, where).read_bytes()
+
+
+def decode_image(
+    file: Path | IO[bytes], max_pixels: int, name: str, where: str = ""
+) -> Image.Image:
+    """Decode one file in full, as RGB.
+
+    Args:
+        file: path, or an open binary stream.
+        max_pixels: width times height above which it is refused before it is decoded.
+        name: of the image, for the error message.
+        where: record id, for the error message.
+
+    Raises:
+        DataError: too large, of another format, or broken.
+    """
+    prefix = f"{where}: " if where else ""
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise DataError(
+                    f"{prefix}the image {name!r} has {width} x {height} pixels, "
+                    f"more than {max_pixels}.",
+                    "Raise `data.max_pixels` in the recipe if this image is wanted.",
+                )
+            if image.mode.startswith(("I", "F")):
+                raise DataError(
+                    f"{prefix}the image {name!r} has more than 8 bits per channel "
+                    f"(mode {image.mode}).",
+                    "Convert it to 8 bits with a window of your choice first.",
+                )
+            return image.convert("RGB")
+    except DataError:
+        raise
+    # Decoders raise whatever hostile bytes make them raise: all of it means a broken file.
+    except Exception as error:
+        raise DataError(
+            f"{prefix}the image {name!r} cannot be decoded ({_reason(error)}).",
+            f"It must be a whole {', '.join(FORMATS)} file.",
+        ) from error
 
 
 def _reason(error: Exception) -> str:

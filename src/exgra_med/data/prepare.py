@@ -34,6 +34,7 @@ def prepare(
     overwrite: bool = False,
     drop_broken_images: bool = False,
     max_pixels: int = MAX_PIXELS,
+    mapping: dict[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Prepare a dataset from a local folder with its published files.
@@ -48,6 +49,7 @@ def prepare(
         drop_broken_images: list records with a missing or broken image as dropped, instead of
             stopping with an error.
         max_pixels: larger images are refused.
+        mapping: field of a record -> column, for `custom` only.
         progress: is told of each image.
 
     Raises:
@@ -60,9 +62,11 @@ def prepare(
         raise DataError(
             f"{name} has no split variant {variant!r}.", f"Known: {', '.join(found.variants)}."
         )
+    if mapping and name != "custom":
+        raise DataError(f"--map is for the dataset custom, not for {name}.")
     if not source.is_dir():
         raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
-    collected = found.collect(source, Options(variant, seed, max_pixels))
+    collected = found.collect(source, Options(variant, seed, max_pixels, mapping or {}))
     origin = {
         "dataset": found.name,
         "variant": variant,

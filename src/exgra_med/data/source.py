@@ -57,11 +57,13 @@ class Options:
         variant: name of a split variant of the source.
         seed: seed of every split that is not published.
         max_pixels: larger images are refused.
+        mapping: field of a record -> column, for `custom`.
     """
 
     variant: str
     seed: int
     max_pixels: int
+    mapping: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

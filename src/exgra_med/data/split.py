@@ -15,13 +15,16 @@ def images_for_share(counts: Mapping[str, int], share: float, seed: int, salt: s
         salt: name of the side that is chosen, so that two choices do not follow one order.
 
     Returns:
-        The images; the record count is the nearest to the share that the order allows.
+        The images; the record count is the nearest to the share that the order allows, and at least
+        one image where there are two.
     """
+    if len(counts) < 2:
+        return set()
     wanted = share * sum(counts.values())
     chosen: set[str] = set()
     total = 0
     for image in sorted(counts, key=lambda name: seeded_key(seed, f"{salt}:{name}")):
-        if total + counts[image] / 2 > wanted:
+        if chosen and total + counts[image] / 2 > wanted:
             break
         chosen.add(image)
         total += counts[image]

@@ -1,13 +1,15 @@
 """A model with its processor: what is built, saved, loaded, trained and asked."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
+from torch import Tensor
 from transformers import (
     AutoProcessor,
     CLIPImageProcessorPil,
@@ -79,13 +81,50 @@ class Bundle:
         return self.tokenizer.convert_tokens_to_ids(token)  # type: ignore
 
 
-def save_bundle(bundle: Bundle, folder: Path) -> None:
+def pixel_values(
+    bundle: Bundle, images: Sequence[Image.Image], aspect: Literal["square", "pad"] = "square"
+) -> Tensor:
+    """Preprocess images as the original does: RGB, resize, centre crop, normalise.
+
+    Args:
+        bundle: whose image processor to use.
+        images: any mode and size, at least one.
+        aspect: `square` cuts a long side, as all published checkpoints were trained; `pad` first
+            puts the image in the middle of a square of the mean colour.
+
+    Returns:
+        [N, 3, H, W] float32.
+    """
+    rgb = [image.convert("RGB") for image in images]
+    if aspect == "pad":
+        rgb = [pad_to_square(image, bundle.image_processor.image_mean) for image in rgb]
+    return bundle.image_processor(rgb, return_tensors="pt")["pixel_values"]
+
+
+def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
+    """The image in the middle of a square of the colour `mean` (fractions of 255)."""
+    side = max(image.size)
+    colour = tuple(int(channel * 255) for channel in mean)
+    square = Image.new("RGB", (side, side), colour)
+    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+    return square
+
+
+def save_bundle(
+    bundle: Bundle, folder: Path, write_beside: Callable[[Path], None] | None = None
+) -> None:
     """Save model and processor as one folder, whole or not at all.
 
     With `connector: none` the folder is a stock LLaVA checkpoint.
 
+    Args:
+        bundle: what to save.
+        folder: where; a checkpoint that stands there is replaced.
+        write_beside: adds files of the caller's before the folder takes its place.
+
     Raises:
-        CheckpointError: the disk is full, or the folder holds something else.
+        CheckpointError: the folder holds something else.
+        DiskFullError: nothing more fits; what was there before is still there.
     """
     with written_whole(Path(folder)) as fresh, quiet():
         bundle.model.save_pretrained(fresh)
@@ -94,6 +133,8 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         if config["connector"] == "none":
             config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
             write_json(fresh / CONFIG, config)
+        if write_beside is not None:
+            write_beside(fresh)
 
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:

@@ -45,11 +45,11 @@ class ExgraConfig(LlavaConfig):
 SCI_LAYERS = (7, 15)
 
 
-def connector_layers(config: LlavaConfig) -> list[list[int]]:
+def connector_layers(config: ExgraConfig) -> list[list[int]]:
     """The groups of hidden states whose means are joined along the channels, in order.
 
     Args:
-        config: stock (one group for each entry of `vision_feature_layer`) or native.
+        config: its `vision_feature_layer` may be a list, as in a folded export.
 
     Returns:
         Groups of non-negative indices into `hidden_states`.
@@ -60,9 +60,9 @@ def connector_layers(config: LlavaConfig) -> list[list[int]]:
     num_states = config.vision_config.num_hidden_layers + 1
     chosen = config.vision_feature_layer
     groups = [[layer] for layer in (chosen if isinstance(chosen, list) else [chosen])]
-    if isinstance(config, ExgraConfig) and config.connector == "sci":
+    if config.connector == "sci":
         groups += [[layer] for layer in SCI_LAYERS]
-    if isinstance(config, ExgraConfig) and config.connector == "dci":
+    if config.connector == "dci":
         first, split = config.connector_first_layer, config.connector_split
         groups += [list(range(first + i * split, first + (i + 1) * split)) for i in (0, 1)]
     for layer in (layer for group in groups for layer in group):

@@ -1,7 +1,8 @@
 """Checkpoint folders: written whole or not at all, and told apart before anything is loaded."""
 
+import errno
 import json
-import tempfile
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from exgra_med.errors import CheckpointError
+from exgra_med.files import new_folder
 
 CONFIG = "config.json"
 
@@ -19,28 +21,21 @@ def written_whole(folder: Path) -> Iterator[Path]:
     """Yield an empty folder beside `folder` that takes its place when everything is written.
 
     Raises:
-        CheckpointError: the disk is full or not writable, or `folder` holds something that is not a
-            checkpoint; what was there before is still there, and nothing half-written is.
+        CheckpointError: `folder` holds something that is not a checkpoint.
+        DiskFullError: nothing more fits; what was there before is still there.
     """
     if folder.exists() and not (folder / CONFIG).is_file() and any(folder.iterdir()):
         raise CheckpointError(
             f"{folder} has files in it, but is no checkpoint.", "Choose another folder."
         )
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as name:
-            fresh, previous = Path(name) / "fresh", Path(name) / "previous"
-            fresh.mkdir()
+    with new_folder(folder) as fresh:
+        try:
             yield fresh
-            if folder.exists():
-                folder.rename(previous)
-            fresh.rename(folder)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CheckpointError(
-            f"The checkpoint {folder} could not be written: {reason}.",
-            "Free some space or choose another disk; nothing was left half-written.",
-        ) from error
+        except SafetensorError as error:
+            # The safetensors library reports a full disk as an error of its own.
+            if "os error 28" in str(error) or "No space left" in str(error):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from transformers import DynamicCache
 
 from exgra_med.data.chat import STOP
 from exgra_med.errors import DataError
-from exgra_med.model.bundle import Bundle
-from exgra_med.model.images import pixel_values
+from exgra_med.model.bundle import Bundle, pixel_values
 
 FinishReason = Literal["stop", "length"]
 
@@ -102,11 +101,10 @@ def step_tokens(
         [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device
     )
     flat = [image for row in images for image in row]
+    features_NPD = None
     if flat:
-        pixels = pixel_values(bundle, flat).to(device, model.dtype)
-        inputs = model.insert_images(ids_BT, model.image_features(pixels))
-    else:
-        inputs = model.get_input_embeddings()(ids_BT)
+        features_NPD = model.image_features(pixel_values(bundle, flat).to(device, model.dtype))
+    inputs = model.insert_images(ids_BT, features_NPD)
     rows = list(range(len(prompts)))
     written: list[list[int]] = [[] for _ in prompts]
     hashes = hash_ids(bundle)

@@ -39,13 +39,14 @@ _SCAFFOLD = prompt_text([Turn(role="user", text="?")], "exgra", 0, ["Yes", "No"]
 
 
 def llama_tokenizer(
-    vocabulary: dict[str, int], merges: Sequence[tuple[str, str]]
+    vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], begin: str = BEGIN
 ) -> PreTrainedTokenizerFast:
     """A byte-fallback BPE tokenizer that encodes as the slow LLaMA tokenizer did.
 
     Args:
         vocabulary: piece -> id, with `<unk>`, `<s>`, `</s>` and the 256 byte pieces.
         merges: pairs of pieces, most important first.
+        begin: the token every text begins with.
 
     Returns:
         The tokenizer, with `[PAD]`, `<im_patch>`, `<im_start>`, `<im_end>` added in this order.
@@ -67,13 +68,13 @@ def llama_tokenizer(
         [AddedToken(token, normalized=False, special=True) for token in (UNKNOWN, BEGIN, END)]
     )
     backend.post_processor = processors.TemplateProcessing(
-        single=f"{BEGIN} $A",
-        pair=f"{BEGIN} $A {BEGIN} $B",
-        special_tokens=[(BEGIN, vocabulary[BEGIN])],
+        single=f"{begin} $A",
+        pair=f"{begin} $A {begin} $B",
+        special_tokens=[(begin, vocabulary[begin])],
     )
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=backend,
-        bos_token=BEGIN,
+        bos_token=begin,
         eos_token=END,
         unk_token=UNKNOWN,
         padding_side="left",

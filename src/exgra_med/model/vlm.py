@@ -24,7 +24,7 @@ from exgra_med.model.connector import connect
 class ExgraModel(LlavaModel):
     """Vision tower, connector, projector and language model, without the language-model head."""
 
-    config_class = ExgraConfig
+    config: ExgraConfig  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(self, config: ExgraConfig) -> None:
         super().__init__(config)
@@ -63,7 +63,7 @@ class ExgraModel(LlavaModel):
 class ExgraForConditionalGeneration(LlavaForConditionalGeneration):
     """The model that is trained and asked; its `forward` and `generate` are stock LLaVA's."""
 
-    config_class = ExgraConfig
+    config: ExgraConfig  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(self, config: ExgraConfig) -> None:
         super().__init__(config)
@@ -74,8 +74,12 @@ class ExgraForConditionalGeneration(LlavaForConditionalGeneration):
         """Projected visual tokens [N, P, D] of images [N, 3, H, W]."""
         return torch.stack(list(self.model.get_image_features(pixel_values_NCHW).pooler_output))
 
-    def insert_images(self, input_ids_BT: Tensor, features_NPD: Tensor) -> Tensor:
+    def insert_images(self, input_ids_BT: Tensor, features_NPD: Tensor | None) -> Tensor:
         """Text embeddings [B, T, D] with visual tokens at the placeholders, in reading order.
+
+        Args:
+            input_ids_BT: token ids.
+            features_NPD: from `image_features`; none where no row has an image.
 
         A row without placeholders takes nothing, so text-only rows cannot shift the images.
 
@@ -84,12 +88,14 @@ class ExgraForConditionalGeneration(LlavaForConditionalGeneration):
         """
         embeds_BTD = self.get_input_embeddings()(input_ids_BT)
         places_BT = input_ids_BT == self.config.image_token_id
-        expected = features_NPD.shape[0] * features_NPD.shape[1]
-        if int(places_BT.sum()) != expected:
+        num_images, per_image = features_NPD.shape[:2] if features_NPD is not None else (0, 0)
+        if int(places_BT.sum()) != num_images * per_image:
             raise DataError(
                 f"The texts have {int(places_BT.sum())} image placeholders, but the "
-                f"{features_NPD.shape[0]} images have {expected} visual tokens."
+                f"{num_images} images have {num_images * per_image} visual tokens."
             )
+        if features_NPD is None:
+            return embeds_BTD
         return embeds_BTD.masked_scatter(places_BT.unsqueeze(-1), features_NPD.to(embeds_BTD.dtype))
 
 

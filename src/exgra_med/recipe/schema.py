@@ -17,7 +17,11 @@ class Section(BaseModel):
     """Base of every part of a recipe: frozen, and no unknown key passes."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=()
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        use_attribute_docstrings=True,
+        protected_namespaces=(),
     )
 
 
@@ -92,6 +96,8 @@ class DataSettings(Section):
     """Share of the split that is used; smaller shares lie inside larger ones."""
     subset_seed: int = 0
     """Seed of the nested subset."""
+    questions_per_record: Count = 1
+    """Records of one image are joined into conversations of up to this many questions."""
     max_pixels: Count = 50_000_000
     """Larger images are refused before they are decoded."""
 
@@ -110,8 +116,10 @@ class AlignmentSettings(Section):
 
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Factor alpha of the alignment loss beside the language-model loss."""
-    objective: Literal["barycenter", "pairwise", "all"] = "barycenter"
-    """Which pairs of graphs are matched."""
+    objective: Literal[
+        "barycenter", "pairwise", "all", "infonce", "siglip", "optimal-transport"
+    ] = "barycenter"
+    """Which pairs of graphs are matched; the last three are controls without graphs."""
     pooling: Literal["tokens", "padded"] = "tokens"
     """Mean over a text's own tokens, or over the padded row as in the original."""
     neighbours: Count = 5
@@ -124,8 +132,14 @@ class AlignmentSettings(Section):
     """Scale of the Gumbel noise on node and edge costs."""
     perturbation: Positive = 80.0
     """Factor lambda of the black-box gradient."""
+    estimator: Literal["blackbox", "compatible", "imle"] = "blackbox"
+    """Gradient through the solver; `compatible` is the original's, which a loss scale distorts."""
+    noise_samples: Count = 1
+    """Noise samples of a step, for `imle`."""
     solver: str = "anneal"
     """Matching solver."""
+    effort: Literal["fast", "thorough"] = "fast"
+    """How long the solver searches."""
 
 
 class StageSettings(Section):

@@ -46,7 +46,9 @@ def rad(tmp_path: Path) -> Path:
         image = Image.new("RGB", (20 + number, 16), (number * 50, 80, 120))
         image.save(folder / "images" / f"synpic{number}.jpg")
     rows = [_row(n) for n in range(8)]
-    rows += [_row(n, phrase_type="test_freeform") for n in range(8, 12)]
+    rows += [
+        _row(n, phrase_type="test_freeform", image_name=f"synpic{n % 2}.jpg") for n in range(8, 12)
+    ]
     _write(folder, rows)
     return folder
 

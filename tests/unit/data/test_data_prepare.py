@@ -119,14 +119,14 @@ def test_a_missing_and_a_truncated_image_stop_or_are_listed(rad: Path, tmp_path:
     (rad / "images/synpic0.jpg").unlink()
     cut = rad / "images/synpic1.jpg"
     cut.write_bytes(cut.read_bytes()[:-200])
-    with pytest.raises(DataError, match="6 records have an image that cannot be used"):
+    with pytest.raises(DataError, match="8 records have an image that cannot be used"):
         prepare("vqa-rad", rad, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     prepared = prepare("vqa-rad", rad, tmp_path / "out", drop_broken_images=True)
-    assert sum(prepared.manifest["counts"].values()) == 6
+    assert sum(prepared.manifest["counts"].values()) == 4
     reasons = [item["reason"] for item in prepared.manifest["dropped"]]
-    assert sum("is missing" in reason for reason in reasons) == 3
-    assert sum("cannot be decoded" in reason for reason in reasons) == 3
+    assert sum("is missing" in reason for reason in reasons) == 4
+    assert sum("cannot be decoded" in reason for reason in reasons) == 4
     assert prepared.manifest["images"]["count"] == 2
 
 

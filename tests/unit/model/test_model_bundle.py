@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
-from exgra_med.model.images import pixel_values
+from exgra_med.files import DiskFullError
+from exgra_med.model.bundle import Bundle, load_bundle, pixel_values, save_bundle
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_what_was_there(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(type(bundle.processor), "save_pretrained", full)
-    with pytest.raises(CheckpointError, match="No space left"):
+    with pytest.raises(DiskFullError, match="full"):
         save_bundle(bundle, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]

@@ -1,0 +1,58 @@
+# Everything a newcomer needs: `make demo` and `make test`. Needs Python 3.11 or newer, make and git.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
+
+.PHONY: help demo test test-all check format docs clean pins
+
+help:  ## say what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: .venv/.ready  ## install the pinned set, train the demo, write runs/demo/report.html
+	$(BIN)/exgra-med demo --out runs/demo
+
+test: .venv/.ready-test  ## install the pinned set, run the default tests (offline, under 3 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-all: .venv/.ready-test  ## also the slow tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not network and not browser"
+
+check: .venv/.ready-test  ## lint, format, spelling and types, as in CI
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/pyrefly check
+
+format: .venv/.ready-test  ## mend what can be mended by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+pins:  ## renew the pinned sets in requirements/ (needs pip-tools)
+	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
+	  --constraint requirements/constraints.txt --extra report \
+	  --output-file requirements/run.txt pyproject.toml requirements/build.in
+	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
+	  --constraint requirements/run.txt --extra report --extra lora --extra dev --extra oracle \
+	  --output-file requirements/test.txt pyproject.toml requirements/build.in
+	sed -i 's/+cpu$$//' requirements/run.txt requirements/test.txt
+
+clean:  ## remove the environment and the demo's run
+	rm -rf .venv runs/demo
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "exgra-med needs Python 3.11 or newer; say which with: make PYTHON=python3.11 ...")'
+	@echo "Making the environment .venv ..."
+	$(PYTHON) -m venv .venv
+
+.venv/.ready: requirements/run.txt pyproject.toml | .venv/bin/python
+	@echo "Installing the pinned set (about 1 GB with a CPU build of torch; some minutes) ..."
+	$(PIP) -r requirements/run.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv/.ready-test: requirements/test.txt .venv/.ready
+	@echo "Installing the pinned test set ..."
+	$(PIP) -r requirements/test.txt
+	@touch $@

@@ -1,0 +1,299 @@
+"""The alignment loss: three sets of pooled embeddings in, one number out.
+
+    views: image, answer, extended [B, D]; barycenter = their mean
+    for each ordered pair (first, second) of the objective, six for `barycenter`:
+        edges  = k nearest neighbours among the nodes of `first`            graph.py
+        h1, h2 = dropout(message passing(nodes, edges)), shared weights     graph_conv.py
+        U, Q   = costs of matching nodes and edges, with Gumbel noise       cost.py
+        X      = argmin over partial matchings                              solvers/
+    loss = mean over pairs of Hamming(X, I)                                 blackbox.py
+
+Shapes: B samples = nodes of each graph, D features, P ordered pairs, E edges, S noise samples.
+Source: ExGra-Med, NeurIPS 2025 (arXiv 2410.02615).
+"""
+
+import functools
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from exgra_med.alignment.barycenter import barycenter, directed_pairs
+from exgra_med.alignment.blackbox import PendingMatching, begin_matching
+from exgra_med.alignment.controls import CONTROLS, control_loss, retrieval_accuracy
+from exgra_med.alignment.cost import add_noise, gumbel, matching_costs
+from exgra_med.alignment.errors import MatchingError
+from exgra_med.alignment.graph import build_edges, pad_edges
+from exgra_med.alignment.graph_conv import MessagePassing
+from exgra_med.alignment.matching import MatchingResult, find_solver, solve_matching
+from exgra_med.alignment.solvers.protocol import Effort
+
+Generator = np.random.Generator | int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentOutput:
+    """Loss of one step and what is cheap to know beside it.
+
+    Attributes:
+        loss: scalar float32, differentiable.
+        matching_accuracy: share of nodes matched to themselves, under noise and dropout.
+        share_unmatched: share of nodes left without a partner.
+        share_certified: share of matchings proven optimal.
+        solver_milliseconds: time in the solver for the forward problems.
+        num_nodes: B, the size of the graphs.
+    """
+
+    loss: torch.Tensor
+    matching_accuracy: float
+    share_unmatched: float
+    share_certified: float
+    solver_milliseconds: float
+    num_nodes: int
+
+
+@dataclass(frozen=True)
+class PendingAlignment:
+    """A loss whose matchings are under way; do other work, then call `result`."""
+
+    matching: PendingMatching | None
+    ready: AlignmentOutput | None = field(default=None)
+
+    def result(self) -> AlignmentOutput:
+        """Wait for the matchings of the forward problems and return the loss."""
+        if self.matching is None:
+            assert self.ready is not None
+            return self.ready
+        found = self.matching.found.result()
+        return AlignmentOutput(
+            loss=self.matching.loss(),
+            matching_accuracy=_share_own(found),
+            share_unmatched=float((found.assignment < 0).float().mean()),
+            share_certified=float(found.certified.float().mean()),
+            solver_milliseconds=found.milliseconds,
+            num_nodes=found.assignment.shape[1],
+        )
+
+
+class MultiGraphAlignment(nn.Module):
+    """Align three views of a batch by matching their graphs.
+
+    Args:
+        dim: D, features of an embedding.
+        objective: `barycenter` (the paper's), `pairwise` or `all`; or a control without graphs:
+            `infonce`, `siglip`, `optimal-transport`.
+        neighbours: edges that leave each node of a kNN graph.
+        num_layers: graph convolutions before the costs.
+        dropout: share of features dropped after message passing, in training.
+        noise_scale: scale of the Gumbel noise on similarities; the original's code has 0.05, the
+            paper speaks of Gumbel(0, 1).
+        perturbation: lambda of the black-box gradient.
+        solver: name of a matching solver.
+        effort: `fast` or `thorough`.
+        graph: `knn`, `radius` or `full`.
+        radius: for `radius`, in units of a graph's mean distance.
+        estimator: `blackbox` (equivariant under a factor on the loss), `compatible` (the
+            original's, which is not), or `imle` (mean over `noise_samples`).
+        noise_samples: S, noise samples of a step, for `imle`.
+
+    Raises:
+        MatchingError: a setting has no meaning.
+
+    Example:
+        >>> align = MultiGraphAlignment(32)
+        >>> views = [torch.randn(8, 32, requires_grad=True) for _ in range(3)]
+        >>> align(*views, generator=0).loss.backward()
+
+    Everything random in a step (noise, dropout, search) comes from `generator`: a numpy generator
+    whose state belongs in the checkpoint (`generator.bit_generator.state`), a number, or None for
+    a seed from torch's global generator.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        objective: str = "barycenter",
+        neighbours: int = 5,
+        num_layers: int = 2,
+        dropout: float = 0.1,
+        noise_scale: float = 0.05,
+        perturbation: float = 80.0,
+        solver: str = "anneal",
+        effort: Effort = "fast",
+        graph: str = "knn",
+        radius: float = 1.0,
+        estimator: Literal["blackbox", "compatible", "imle"] = "blackbox",
+        noise_samples: int = 1,
+    ) -> None:
+        super().__init__()
+        if perturbation <= 0 or noise_scale < 0 or not 0 <= dropout < 1 or neighbours < 1:
+            raise MatchingError(
+                f"perturbation={perturbation} must be positive, noise_scale={noise_scale} not "
+                f"negative, dropout={dropout} in [0, 1), neighbours={neighbours} at least 1."
+            )
+        if estimator not in ("blackbox", "compatible", "imle"):
+            raise MatchingError(f"No estimator is called {estimator!r}.")
+        if noise_samples != 1 and estimator != "imle":
+            raise MatchingError("Several noise samples need the estimator 'imle'.")
+        self.pairs = () if objective in CONTROLS else directed_pairs(objective)
+        find_solver(solver)
+        self.objective = objective
+        self.dropout = dropout
+        self.noise_scale = noise_scale
+        self.perturbation = perturbation
+        self.noise_samples = noise_samples
+        self.compatible = estimator == "compatible"
+        self._edges = functools.partial(
+            build_edges, kind=graph, neighbours=neighbours, radius=radius
+        )
+        self._solve = functools.partial(solve_matching, solver=solver, effort=effort)
+        self.message_passing = MessagePassing(dim, num_layers if self.pairs else 0)
+
+    def forward(
+        self,
+        image: torch.Tensor,
+        answer: torch.Tensor,
+        extended: torch.Tensor,
+        *,
+        generator: Generator = None,
+    ) -> AlignmentOutput:
+        """Loss of one batch; each view is [B, D] of any float dtype, row b the same sample."""
+        return self.begin(image, answer, extended, generator=generator).result()
+
+    def begin(
+        self,
+        image: torch.Tensor,
+        answer: torch.Tensor,
+        extended: torch.Tensor,
+        *,
+        generator: Generator = None,
+    ) -> PendingAlignment:
+        """Compute the costs and hand them to the worker; `forward` without the waiting."""
+        with torch.autocast(image.device.type, enabled=False):
+            views = [view.float() for view in (image, answer, extended)]
+            _check(views)
+            if not self.pairs:
+                return PendingAlignment(None, self._control(views))
+            stream, seed = _step_generator(generator, image.device)
+            if image.shape[0] == 1:
+                return PendingAlignment(None, self._single(views))
+            first, second, edges = self.problem_nodes(views)
+            if self.training and self.dropout:
+                keep = torch.rand((2, *first.shape), device=first.device, generator=stream)
+                kept = (keep >= self.dropout).float() / (1 - self.dropout)
+                first, second = first * kept[0], second * kept[1]
+            unary, quadratic = matching_costs(first, second, edges)
+            unary, quadratic = self._add_noise(unary, quadratic, stream)
+            edges = edges.repeat(self.noise_samples, 1, 1)
+            matching = begin_matching(
+                unary,
+                quadratic,
+                edges,
+                lambda u, q, start: self._solve(u, q, edges, seed=seed, start=start),
+                perturbation=self.perturbation,
+                samples=self.noise_samples,
+                compatible=self.compatible,
+            )
+            return PendingAlignment(matching)
+
+    @torch.no_grad()
+    def matching_accuracy(
+        self, image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor
+    ) -> float:
+        """Share of nodes matched to themselves, mean over pairs, without noise or dropout."""
+        with torch.autocast(image.device.type, enabled=False):
+            views = [view.float() for view in (image, answer, extended)]
+            _check(views)
+            if image.shape[0] == 1:
+                return 1.0
+            if not self.pairs:
+                return retrieval_accuracy(*views)
+            first, second, edges = self.problem_nodes(views)
+            unary, quadratic = matching_costs(first, second, edges)
+            return _share_own(self._solve(unary, quadratic, edges, seed=0))
+
+    def problem_nodes(
+        self, views: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Nodes of all P pairs after message passing.
+
+        A set of nodes passes messages once over each edge list that it meets, although several
+        pairs may use the result (for `barycenter` 10 passes instead of 12).
+
+        Args:
+            views: three [B, D] float32.
+
+        Returns:
+            nodes of the first and of the second graphs, [P, B, D] each, and edges [P, 2, E].
+        """
+        sets = [*views, barycenter(*views)]
+        edges = {first: self._edges(sets[first]) for first, _ in self.pairs}
+        passes = sorted(
+            {(node, first) for pair in self.pairs for node in pair for first in pair[:1]}
+        )
+        num_nodes = views[0].shape[0]
+        shifted = [edges[first] + num * num_nodes for num, (_, first) in enumerate(passes)]
+        nodes = torch.cat([sets[node] for node, _ in passes])
+        passed = self.message_passing(nodes, torch.cat(shifted, dim=1))
+        passed = passed.view(len(passes), num_nodes, -1)
+        number = {key: num for num, key in enumerate(passes)}
+        return (
+            passed[[number[first, first] for first, _ in self.pairs]],
+            passed[[number[second, first] for first, second in self.pairs]],
+            pad_edges([edges[first] for first, _ in self.pairs]),
+        )
+
+    def _add_noise(
+        self, unary: torch.Tensor, quadratic: torch.Tensor, stream: torch.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """S noisy copies of the costs, [S * P, ...]; node noise is shared by the P pairs."""
+        copies = self.noise_samples
+        nodes = gumbel((copies, 1, *unary.shape[1:]), self.noise_scale, stream, unary.device)
+        edges = gumbel((copies, *quadratic.shape), self.noise_scale, stream, unary.device)
+        unary, quadratic = add_noise(unary, quadratic, nodes, edges)
+        return unary.flatten(0, 1), quadratic.flatten(0, 1)
+
+    def _single(self, views: list[torch.Tensor]) -> AlignmentOutput:
+        """One sample has nobody to be confused with: loss 0, all parameters in the graph."""
+        nothing = torch.empty((2, 0), dtype=torch.long, device=views[0].device)
+        loss = 0.0 * self.message_passing(barycenter(*views), nothing).sum()
+        return _plain_output(loss, 1.0, 1)
+
+    def _control(self, views: list[torch.Tensor]) -> AlignmentOutput:
+        loss = control_loss(self.objective, *views)
+        with torch.no_grad():
+            return _plain_output(loss, retrieval_accuracy(*views), views[0].shape[0])
+
+
+def _plain_output(loss: torch.Tensor, accuracy: float, num_nodes: int) -> AlignmentOutput:
+    return AlignmentOutput(
+        loss=loss,
+        matching_accuracy=accuracy,
+        share_unmatched=0.0,
+        share_certified=0.0,
+        solver_milliseconds=0.0,
+        num_nodes=num_nodes,
+    )
+
+
+def _share_own(found: MatchingResult) -> float:
+    own = torch.arange(found.assignment.shape[1], device=found.assignment.device)
+    return float((found.assignment == own).float().mean())
+
+
+def _check(views: list[torch.Tensor]) -> None:
+    shapes = [tuple(view.shape) for view in views]
+    if len(set(shapes)) != 1 or len(shapes[0]) != 2 or shapes[0][0] == 0:
+        raise MatchingError(f"The three views have shapes {shapes}, not three times [B, D].")
+
+
+def _step_generator(generator: Generator, device: torch.device) -> tuple[torch.Generator, int]:
+    """A torch generator on the device and the solver's seed, both from one source."""
+    if generator is None:
+        seed = int(torch.randint(2**62, (1,)))
+    else:
+        seed = int(np.random.default_rng(generator).integers(2**62))
+    return torch.Generator(device).manual_seed(seed), seed % 2**31

@@ -1,0 +1,113 @@
+"""`solve_matching`: the one door to all solvers."""
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from exgra_med.alignment.errors import MatchingError
+from exgra_med.alignment.solvers import SOLVERS
+from exgra_med.alignment.solvers.objective import matching_objective
+from exgra_med.alignment.solvers.protocol import Effort, Problems, Solver, check_problems
+
+Array = Any
+"""A numpy array or a torch tensor; results come back as what was given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchingResult:
+    """Solved problems.
+
+    Attributes:
+        assignment: [P, n] int64, the label of each node, -1 = unmatched.
+        objective: [P] float64, the cost of the assignment, from its definition.
+        certified: [P] bool, True where the assignment is proven optimal.
+        milliseconds: wall time of the solver, without checks.
+    """
+
+    assignment: Array
+    objective: Array
+    certified: Array
+    milliseconds: float
+
+
+def find_solver(name: str) -> Solver:
+    """Load a solver by name.
+
+    Raises:
+        MatchingError: no solver has that name.
+    """
+    if name not in SOLVERS:
+        raise MatchingError(f"No solver is called {name!r}; there are {', '.join(SOLVERS)}.")
+    module, function = SOLVERS[name].split(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def solve_matching(
+    unary: Array,
+    quadratic: Array,
+    edges: Array,
+    solver: str | Solver = "anneal",
+    seed: int = 0,
+    edges2: Array | None = None,
+    *,
+    start: Array | None = None,
+    effort: Effort = "fast",
+) -> MatchingResult:
+    """Find cheap partial matchings of a batch of problems (definition: solvers/protocol.py).
+
+    Args:
+        unary: [P, n, n] costs U of matching node i with label k.
+        quadratic: [P, E, F] costs Q of edge e landing on edge f.
+        edges: [P, 2, E] directed edges of the first graphs, and of the second where `edges2` is
+            absent; a column of -1 marks an absent edge.
+        solver: a name of `SOLVERS`, or a function that obeys `Solver`.
+        seed: of every random choice; equal input and seed give equal output.
+        edges2: [P, 2, F] edges of the second graphs.
+        start: [P, n] matching to begin from; the identity where absent.
+        effort: `fast`, or `thorough` for a better matching at several times the price.
+
+    Raises:
+        MatchingError: the input is no batch of matching problems, or no such solver exists.
+
+    Example:
+        >>> edges = np.array([[[0, 1], [1, 0]]])
+        >>> result = solve_matching(-np.eye(2)[None], np.zeros((1, 2, 2)), edges)
+        >>> result.assignment.tolist(), result.objective.tolist()
+        ([[0, 1]], [-2.0])
+    """
+    given_numpy = isinstance(unary, np.ndarray)
+    costs = _tensor(unary), _tensor(quadratic)
+    links = _tensor(edges)
+    links2 = links if edges2 is None else _tensor(edges2)
+    check_problems(*costs, links, links2)
+    first = links.to(torch.int32).contiguous()
+    problems = Problems(
+        unary=costs[0].float().contiguous(),
+        quadratic=costs[1].float().contiguous(),
+        edges=first,
+        edges2=first if edges2 is None else links2.to(torch.int32).contiguous(),
+        start=None if start is None else _tensor(start).to(torch.int32).contiguous(),
+        seed=seed,
+        effort=effort,
+    )
+    solve = find_solver(solver) if isinstance(solver, str) else solver
+    begin = time.perf_counter()
+    solution = solve(problems)
+    milliseconds = 1e3 * (time.perf_counter() - begin)
+    objective = matching_objective(*costs, links, solution.assignment, links2)
+    back: Callable[[torch.Tensor], Array] = (lambda t: t.numpy()) if given_numpy else (lambda t: t)
+    return MatchingResult(
+        assignment=back(solution.assignment),
+        objective=back(objective),
+        certified=back(solution.certified),
+        milliseconds=milliseconds,
+    )
+
+
+def _tensor(array: Array) -> torch.Tensor:
+    return array.detach() if isinstance(array, torch.Tensor) else torch.as_tensor(array)

@@ -1,0 +1,21 @@
+"""Compile a function with numba where numba is there, else leave it as plain Python."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+HAS_NUMBA = importlib.util.find_spec("numba") is not None
+
+
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile without the interpreter lock and keep the result on disk.
+
+    No value in these loops is ever NaN; saying so lets minima be vectorised.
+    """
+    if not HAS_NUMBA:
+        return function
+    import numba
+
+    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})(
+        function
+    )

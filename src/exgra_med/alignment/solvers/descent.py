@@ -1,0 +1,98 @@
+"""Going downhill: single moves, swaps, and ejection chains.
+
+A chain takes a node's label away, gives it the best label there is, ejects that label's owner and
+goes on with the owner, up to a depth; of all the matchings on the way the cheapest is kept. Shifts,
+steals, swaps and longer cycles are all prefixes of chains.
+"""
+
+import numpy as np
+
+from exgra_med.alignment.solvers.compiled import compiled
+from exgra_med.alignment.solvers.state import set_label
+
+EPSILON = 1e-9
+
+
+@compiled
+def chain(M, Q, graph, graph2, matching, owner, first, depth, nodes, labels, taken):
+    """Follow one chain from node `first`; leaves the state at its best prefix.
+
+    Returns the gain, zero or negative; `nodes`, `labels` and `taken` are scratch of size
+    2 * depth + 2, the same, and n.
+    """
+    n = matching.shape[0]
+    taken[:] = False
+    total = 0.0
+    best = -EPSILON
+    count = 0
+    keep = 0
+    node = first
+    if matching[node] >= 0:
+        total -= M[node, matching[node]]
+        nodes[0] = node
+        labels[0] = matching[node]
+        count = 1
+        taken[matching[node]] = True
+        set_label(M, Q, graph, graph2, matching, owner, node, -1)
+        if total < best:
+            best = total
+            keep = count
+        # The first node does not take its old label back, but the end of the chain may: a cycle.
+    came_from = labels[0] if count else -1
+    for _ in range(depth):
+        score = np.inf
+        label = -1
+        for k in range(n):
+            if taken[k]:
+                continue
+            cost = M[node, k]
+            if owner[k] >= 0:
+                cost -= M[owner[k], k]
+            if cost < score:
+                score = cost
+                label = k
+        if label < 0:
+            break
+        ejected = owner[label]
+        if ejected >= 0:
+            nodes[count] = ejected
+            labels[count] = label
+            count += 1
+            set_label(M, Q, graph, graph2, matching, owner, ejected, -1)
+        nodes[count] = node
+        labels[count] = -1
+        count += 1
+        set_label(M, Q, graph, graph2, matching, owner, node, label)
+        taken[label] = True
+        if came_from >= 0:
+            taken[came_from] = False
+            came_from = -1
+        total += score
+        if total < best:
+            best = total
+            keep = count
+        if ejected < 0:
+            break
+        node = ejected
+    while count > keep:
+        count -= 1
+        set_label(M, Q, graph, graph2, matching, owner, nodes[count], labels[count])
+    return best if keep else 0.0
+
+
+@compiled
+def descend(M, Q, graph, graph2, matching, owner, depth):
+    """Chains from every node until none gains; returns the gain, zero or negative."""
+    n = matching.shape[0]
+    nodes = np.empty(2 * depth + 2, np.int32)
+    labels = np.empty(2 * depth + 2, np.int32)
+    taken = np.zeros(n, np.bool_)
+    gained = 0.0
+    idle = 0
+    first = 0
+    while idle < n:
+        gain = chain(M, Q, graph, graph2, matching, owner, first, depth, nodes, labels, taken)
+        gained += gain
+        idle = 0 if gain < 0.0 else idle + 1
+        first = first + 1 if first + 1 < n else 0
+    return gained

@@ -1,0 +1,83 @@
+"""The oracle: all partial matchings, one after the other. For tests and for tiny problems."""
+
+import numpy as np
+import torch
+
+from exgra_med.alignment.errors import MatchingError
+from exgra_med.alignment.solvers.compiled import HAS_NUMBA, compiled
+from exgra_med.alignment.solvers.protocol import Problems, Solution
+from exgra_med.alignment.solvers.state import build_graph
+
+LARGEST = 9 if HAS_NUMBA else 6
+
+
+@compiled
+def enumerate_matchings(U, Q, table, table2):
+    """Depth-first over nodes; the cost of a prefix is kept for each depth."""
+    n = U.shape[0]
+    matching = np.full(n, -2, np.int64)
+    used = np.zeros(n, np.bool_)
+    cost = np.zeros(n + 1, np.float64)
+    best = 0.0
+    best_matching = np.full(n, -1, np.int64)
+    depth = 0
+    while depth >= 0:
+        if depth == n:
+            if cost[n] < best:
+                best = cost[n]
+                best_matching[:] = matching
+            depth -= 1
+            continue
+        old = matching[depth]
+        if old >= 0:
+            used[old] = False
+        label = old + 1
+        while label >= 0 and label < n and used[label]:
+            label += 1
+        if label >= n:
+            matching[depth] = -2
+            depth -= 1
+            continue
+        matching[depth] = label
+        total = cost[depth]
+        if label >= 0:
+            used[label] = True
+            total += U[depth, label]
+            for j in range(depth):
+                other = matching[j]
+                if other >= 0:
+                    if table[depth, j] >= 0 and table2[label, other] >= 0:
+                        total += Q[table[depth, j], table2[label, other]]
+                    if table[j, depth] >= 0 and table2[other, label] >= 0:
+                        total += Q[table[j, depth], table2[other, label]]
+        cost[depth + 1] = total
+        depth += 1
+    return best_matching
+
+
+def solve_exhaustively(problems: Problems) -> Solution:
+    """Look at every partial matching of every problem.
+
+    Raises:
+        MatchingError: more than `LARGEST` nodes.
+    """
+    num_nodes = problems.unary.shape[1]
+    if num_nodes > LARGEST:
+        raise MatchingError(
+            f"Exhaustive matching stops at {LARGEST} nodes and was asked for {num_nodes}."
+        )
+    assignment = []
+    for U, Q, edges, edges2 in zip(
+        *(
+            tensor.cpu().numpy()
+            for tensor in (problems.unary, problems.quadratic, problems.edges, problems.edges2)
+        ),
+        strict=True,
+    ):
+        table, table2 = build_graph(edges, num_nodes)[1], build_graph(edges2, num_nodes)[1]
+        assignment.append(enumerate_matchings(U, Q, table, table2))
+    device = problems.unary.device
+    return Solution(
+        assignment=torch.from_numpy(np.stack(assignment)).to(device),
+        certified=torch.ones(len(assignment), dtype=torch.bool, device=device),
+    )

@@ -1,0 +1,107 @@
+"""The matching problem, what a solver gets, what it gives back.
+
+    min over partial matchings p:
+        sum_i U[i, p_i]  +  sum_{e = (i, j)} sum_{f = (k, l)} Q[e, f] [p_i = k and p_j = l]
+
+A node may stay unmatched at cost 0; no two nodes share a label. Edges are directed: tail goes to
+tail and head to head.
+
+Shapes: P problems, n nodes on either side, E edges of the first graph, F of the second.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import torch
+
+from exgra_med.alignment.errors import MatchingError
+
+Effort = Literal["fast", "thorough"]
+UNMATCHED = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problems:
+    """A batch of matching problems, checked and on one device.
+
+    Attributes:
+        unary: [P, n, n] float32 costs U.
+        quadratic: [P, E, F] float32 costs Q.
+        edges: [P, 2, E] int32 edges of the first graphs; -1 marks an absent edge.
+        edges2: [P, 2, F] int32 edges of the second graphs.
+        start: [P, n] int32 matching to begin from; none where absent.
+        seed: of every random choice; each problem sees the same stream, so its answer depends
+            neither on its place in the batch nor on the number of threads.
+        effort: `fast` or `thorough`.
+    """
+
+    unary: torch.Tensor
+    quadratic: torch.Tensor
+    edges: torch.Tensor
+    edges2: torch.Tensor
+    start: torch.Tensor | None = None
+    seed: int = 0
+    effort: Effort = "fast"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Solution:
+    """What a solver returns.
+
+    Attributes:
+        assignment: [P, n] int64, label of each node, -1 = unmatched.
+        certified: [P] bool, the matching is proven optimal.
+    """
+
+    assignment: torch.Tensor
+    certified: torch.Tensor
+
+
+class Solver(Protocol):
+    """A function from problems to partial matchings; deterministic for equal problems."""
+
+    def __call__(self, problems: Problems) -> Solution:
+        """Solve all problems of the batch."""
+        ...
+
+
+def check_problems(
+    unary: torch.Tensor, quadratic: torch.Tensor, edges: torch.Tensor, edges2: torch.Tensor
+) -> None:
+    """Refuse what is not a batch of matching problems.
+
+    Raises:
+        MatchingError: shapes do not fit, a cost is not finite, an edge has no such node, is a
+            loop, or occurs twice.
+    """
+    num_problems, num_nodes = unary.shape[:2] if unary.ndim == 3 else (0, 0)
+    if unary.ndim != 3 or unary.shape[1] != unary.shape[2]:
+        raise MatchingError(f"Unary costs have shape {tuple(unary.shape)}, not [P, n, n].")
+    wanted = (num_problems, edges.shape[-1], edges2.shape[-1])
+    if tuple(quadratic.shape) != wanted:
+        raise MatchingError(
+            f"Quadratic costs have shape {tuple(quadratic.shape)}; the edges ask for {wanted}."
+        )
+    for name, costs in (("Unary", unary), ("Quadratic", quadratic)):
+        if not bool(torch.isfinite(costs).all()):
+            raise MatchingError(f"{name} costs are not all finite.")
+    _check_edges(edges, num_problems, num_nodes)
+    if edges2 is not edges:
+        _check_edges(edges2, num_problems, num_nodes)
+
+
+def _check_edges(edges: torch.Tensor, num_problems: int, num_nodes: int) -> None:
+    if edges.ndim != 3 or tuple(edges.shape[:2]) != (num_problems, 2):
+        raise MatchingError(f"Edges have shape {tuple(edges.shape)}, not [P, 2, E].")
+    if edges.numel() == 0:
+        return
+    if int(edges.max()) >= num_nodes or int(edges.min()) < -1:
+        raise MatchingError(f"An edge names a node outside of 0 to {num_nodes - 1}.")
+    tail, head = edges[:, 0].long(), edges[:, 1].long()
+    present = (tail >= 0) & (head >= 0)
+    if bool(((tail == head) & present).any()):
+        raise MatchingError("An edge leads from a node to itself.")
+    problem = torch.arange(num_problems, device=edges.device)[:, None]
+    keys = ((problem * num_nodes + tail) * num_nodes + head)[present]
+    if int(keys.numel()) and int(torch.bincount(keys).max()) > 1:
+        raise MatchingError("An edge occurs twice in one graph.")

@@ -1,0 +1,121 @@
+"""The state of a search: a partial matching and what every single change would cost.
+
+The heart is the table M[i, k]: the cost of node i having label k with everything else as it is,
+
+    M[i, k] = U[i, k] + sum over edges (i, j) of Q[(i, j), (k, p_j)]
+                      + sum over edges (j, i) of Q[(j, i), (p_j, k)].
+
+Moving node i from label a to label b costs M[i, b] - M[i, a], so a move is judged in O(1); making
+it changes only the rows of i's neighbours, in O(degree^2).
+
+A graph is one flat int32 array, because compiled calls with many arrays are slow. For both
+directions, edges that leave a node and edges that arrive, it has n + 1 places and then pairs
+
+    start_0 .. start_n | edge, other | edge, other | ...
+
+where node i's pairs lie from start_i to start_{i+1}; the second direction begins at `start_n` of
+the first. `table[i, j]` is the number of edge (i, j); -1 where there is only the reverse, -2 where
+there is neither.
+
+All functions are plain loops over numpy arrays for numba; without numba they run, slowly.
+"""
+
+import numpy as np
+
+from exgra_med.alignment.solvers.compiled import compiled
+
+
+@compiled
+def build_graph(edges, num_nodes):
+    """The flat array and the table of a [2, E] edge list (-1: absent edge)."""
+    num_edges = edges.shape[1]
+    graph = np.empty(2 * (num_nodes + 1 + 2 * num_edges), np.int32)
+    table = np.full((num_nodes, num_nodes), -2, np.int32)
+    fill = np.empty(num_nodes, np.int32)
+    begin = 0
+    for row in range(2):
+        fill[:] = 0
+        for e in range(num_edges):
+            if edges[0, e] >= 0:
+                fill[edges[row, e]] += 2
+        place = begin + num_nodes + 1
+        for i in range(num_nodes):
+            graph[begin + i] = place
+            place += fill[i]
+            fill[i] = graph[begin + i]
+        graph[begin + num_nodes] = place
+        for e in range(num_edges):
+            if edges[0, e] >= 0:
+                near, far = edges[row, e], edges[1 - row, e]
+                graph[fill[near]] = e
+                graph[fill[near] + 1] = far
+                fill[near] += 2
+                table[edges[0, e], edges[1, e]] = e
+                if table[edges[1, e], edges[0, e]] == -2:
+                    table[edges[1, e], edges[0, e]] = -1
+        begin = place
+    return graph, table
+
+
+@compiled
+def set_label(M, Q, graph, graph2, matching, owner, node, label):
+    """Give `node` another `label` (-1: none). The label must be free."""
+    old = matching[node]
+    if old >= 0:
+        owner[old] = -1
+    matching[node] = label
+    if label >= 0:
+        owner[label] = node
+    n = M.shape[0]
+    begin, begin2 = 0, 0
+    for direction in range(2):
+        first_old, last_old, first_new, last_new = 0, 0, 0, 0
+        if old >= 0:
+            first_old, last_old = graph2[begin2 + old], graph2[begin2 + old + 1]
+        if label >= 0:
+            first_new, last_new = graph2[begin2 + label], graph2[begin2 + label + 1]
+        for x in range(graph[begin + node], graph[begin + node + 1], 2):
+            costs = Q[graph[x]]
+            row = M[graph[x + 1]]
+            for y in range(first_old, last_old, 2):
+                row[graph2[y + 1]] -= costs[graph2[y]]
+            for y in range(first_new, last_new, 2):
+                row[graph2[y + 1]] += costs[graph2[y]]
+        if direction == 0:
+            begin, begin2 = graph[n], graph2[n]
+
+
+@compiled
+def load(M, U, Q, graph, graph2, matching, owner, labels):
+    """Make the state that of the matching `labels`; returns its cost."""
+    n = U.shape[0]
+    for i in range(n):
+        matching[i] = -1
+        owner[i] = -1
+        for k in range(n):
+            M[i, k] = U[i, k]
+    cost = 0.0
+    for i in range(n):
+        if labels[i] >= 0:
+            cost += M[i, labels[i]]
+            set_label(M, Q, graph, graph2, matching, owner, i, labels[i])
+    return cost
+
+
+@compiled
+def between(Q, table, table2, i, k, j, m):
+    """What the edges between nodes i (with label k) and j (with label m) cost."""
+    cost = 0.0
+    e = table[i, j]
+    if e == -2:
+        return cost
+    if e >= 0:
+        f = table2[k, m]
+        if f >= 0:
+            cost += Q[e, f]
+    e = table[j, i]
+    if e >= 0:
+        f = table2[m, k]
+        if f >= 0:
+            cost += Q[e, f]
+    return cost

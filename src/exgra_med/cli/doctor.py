@@ -1,0 +1,87 @@
+"""`exgra-med doctor`: what this installation can do, and what it lacks."""
+
+import json
+import shutil
+from importlib import util
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+EXTRAS = {
+    "report": ("matplotlib", "jinja2"),
+    "llm": ("openai",),
+    "lora": ("peft",),
+    "web": ("gradio",),
+    "track": ("trackio",),
+}
+
+
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say which versions, devices, extras and how much disk there are.
+
+    Ends with exit code 1 where something the core needs is missing or does not work.
+    """
+    findings = examine()
+    if as_json:
+        typer.echo(json.dumps(findings, indent=2))
+    else:
+        for name, value in _lines(findings):
+            typer.echo(f"{name:<22} {value}")
+    if findings["problems"]:
+        for problem in findings["problems"]:
+            typer.secho(f"Problem: {problem}", fg="red", err=True)
+        raise typer.Exit(1)
+
+
+def examine() -> dict[str, Any]:
+    """Gather the findings; `problems` lists what keeps the core from working."""
+    import torch
+
+    from exgra_med.recipe.provenance import describe_software
+
+    problems: list[str] = []
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    findings = {
+        **describe_software(),
+        "accelerators": devices,
+        "bfloat16": bool(devices) and torch.cuda.is_bf16_supported(),
+        "free_disk_gigabytes": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
+        "extras": {
+            name: all(util.find_spec(module) is not None for module in modules)
+            for name, modules in EXTRAS.items()
+        },
+        "matching_solver": _solver(problems),
+    }
+    return findings | {"problems": problems}
+
+
+def _solver(problems: list[str]) -> str:
+    """Solve one small matching problem whose answer is known."""
+    import numpy as np
+
+    from exgra_med.alignment import solve_matching
+
+    unary = (1.0 - 2.0 * np.eye(3))[None]
+    result = solve_matching(unary, np.zeros((1, 1, 1)), np.array([[[0], [1]]]))
+    if list(np.asarray(result.assignment)[0]) != [0, 1, 2]:
+        problems.append("the matching solver gave a wrong answer to a problem with a known one")
+        return "wrong"
+    return "works"
+
+
+def _lines(findings: dict[str, Any]) -> list[tuple[str, str]]:
+    lines = []
+    for name, value in findings.items():
+        if name == "problems":
+            continue
+        if name == "extras":
+            value = ", ".join(f"{key} {'yes' if there else 'no'}" for key, there in value.items())
+        elif isinstance(value, dict):
+            value = ", ".join(f"{key} {version}" for key, version in value.items())
+        elif isinstance(value, list):
+            value = ", ".join(value) or "none"
+        lines.append((name.replace("_", " "), str(value)))
+    return lines

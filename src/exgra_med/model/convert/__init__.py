@@ -1,0 +1,1 @@
+"""Checkpoints of other layouts: name tables and what has to be inferred."""

@@ -1,0 +1,72 @@
+"""The tokenizer of an original checkpoint: `tokenizer.model` and `added_tokens.json`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from exgra_med.data.chat import IMAGE_END, IMAGE_PATCH, IMAGE_START, PAD
+from exgra_med.errors import CheckpointError
+from exgra_med.model.convert.sentencepiece import read_sentencepiece
+from exgra_med.model.folder import read_json
+from exgra_med.model.tokenizer import llama_tokenizer
+
+ADDED = (PAD, IMAGE_PATCH, IMAGE_START, IMAGE_END)
+
+
+def read_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerFast:
+    """Read the tokenizer so that it encodes as the slow one of 2023 did.
+
+    Args:
+        folder: the checkpoint.
+        rows: rows of the embedding, which must hold every token.
+
+    Raises:
+        CheckpointError: the files are missing, or the added tokens are not the original's.
+    """
+    config = _optional(folder / "tokenizer_config.json")
+    vocabulary, merges = _pieces(folder)
+    found = _added_tokens(folder, config)
+    expected = {token: len(vocabulary) + i for i, token in enumerate(ADDED)}
+    if {token: found.get(token) for token in ADDED} != expected:
+        raise CheckpointError(
+            f"The added tokens of {folder} are {found}, not {expected}.",
+            "Only checkpoints trained with mm_use_im_start_end (all published ones) can be read.",
+        )
+    if max(expected.values()) >= rows:
+        raise CheckpointError(
+            f"The tokenizer of {folder} knows {max(expected.values()) + 1} tokens, but the "
+            f"embedding has {rows} rows."
+        )
+    begin = config.get("bos_token") or "<s>"
+    tokenizer = llama_tokenizer(
+        vocabulary, merges, begin["content"] if isinstance(begin, dict) else begin
+    )
+    tokenizer.model_max_length = min(int(config.get("model_max_length") or 2048), 2**31)
+    return tokenizer
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _pieces(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    if (folder / "tokenizer.model").is_file():
+        return read_sentencepiece(folder / "tokenizer.model")
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has neither tokenizer.model nor tokenizer.json.")
+    model = read_json(path).get("model", {})
+    if model.get("type") != "BPE":
+        raise CheckpointError(f"{path} is not a BPE tokenizer.")
+    pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+    return model["vocab"], [(left, right) for left, right in pairs]
+
+
+def _added_tokens(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    path = folder / "added_tokens.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    decoder = config.get("added_tokens_decoder", {})
+    return {value["content"]: int(number) for number, value in decoder.items()}

@@ -1,0 +1,77 @@
+"""The one place that reads weight files of other projects: tensors only, never code."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from exgra_med.errors import CheckpointError
+from exgra_med.model.folder import read_json
+
+NAMES = ("model.safetensors", "pytorch_model.bin")
+"""A file or, with `.index.json`, the shards it names; the first that exists is read."""
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files with a folder's weights.
+
+    Raises:
+        CheckpointError: there is none, or a shard is missing or lies outside the folder.
+    """
+    for name in NAMES:
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = sorted(set(map(str, read_json(index).get("weight_map", {}).values())))
+            missing = [shard for shard in shards if not (folder / shard).is_file()]
+            if missing or not shards:
+                raise CheckpointError(f"{folder} lacks the weight files {missing}.")
+            strays = [shard for shard in shards if Path(shard).name != shard]
+            if strays:
+                raise CheckpointError(f"{index} names files outside its folder: {strays}.")
+            return [folder / shard for shard in shards]
+        if (folder / name).is_file():
+            return [folder / name]
+    raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(NAMES)}.")
+
+
+def read_weights(files: list[Path]) -> dict[str, Tensor]:
+    """All tensors of some files, on the CPU.
+
+    Raises:
+        CheckpointError: a file is damaged, holds something else than tensors, or repeats a name.
+    """
+    weights: dict[str, Tensor] = {}
+    for path in files:
+        for name, tensor in _tensors(path):
+            if name in weights:
+                raise CheckpointError(f"{path} repeats the tensor {name}.")
+            weights[name] = tensor
+    return weights
+
+
+def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    try:
+        if path.suffix == ".safetensors":
+            content = load_file(path)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} holds more than tensors and is not read, because it could run code.",
+            "Ask its author for safetensors.",
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is damaged or not a weight file: {str(error).splitlines()[0]}",
+            "Copy or download it again.",
+        ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} is not a table of named tensors.")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise CheckpointError(f"{path}: {name!r} is not a tensor.")
+        yield name, tensor

@@ -1,0 +1,52 @@
+"""A pydantic error in one sentence, with the nearest known name."""
+
+import difflib
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
+    """Return the message and the hint for the first fault.
+
+    Args:
+        error: what pydantic found.
+        model: the schema's root.
+    """
+    fault = error.errors()[0]
+    path = [str(part) for part in fault["loc"]]
+    where = ".".join(path) or "recipe"
+    if fault["type"] != "extra_forbidden":
+        return f"{where}: {_lower_first(fault['msg'])}", _got(fault)
+    known = _fields_at(model, path[:-1])
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    hint = f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}."
+    return f"{where}: unknown key", hint
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _got(fault: Any) -> str:
+    value = fault.get("input")
+    return f"Got {value!r}." if isinstance(value, str | int | float | bool) else ""
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Names of the fields of the section at `path`."""
+    here: Any = model
+    for key in path:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            here = _section(here.model_fields[key].annotation)
+        else:
+            here = _section(get_args(here)[1])
+    return list(here.model_fields)
+
+
+def _section(annotation: Any) -> Any:
+    """The section inside `Section | None`, or the mapping type itself."""
+    if get_origin(annotation) in (Union, UnionType):
+        return next(part for part in get_args(annotation) if part is not type(None))
+    return annotation

@@ -1,0 +1,129 @@
+"""From a name or a file to a checked recipe, with the origin of every value.
+
+schema default  <  extends  <  recipe  <  EXGRA_MED_SET  <  --set
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from exgra_med.errors import RecipeError
+from exgra_med.recipe.explain_error import explain
+from exgra_med.recipe.schema import Recipe
+from exgra_med.recipe.yaml_text import parse_yaml
+
+ENVIRONMENT_VARIABLE = "EXGRA_MED_SET"
+"""Assignments like those of `--set`, separated by semicolons."""
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A checked recipe and, for every value somebody wrote, where it was written."""
+
+    recipe: Recipe
+    origins: dict[str, str]
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name to file of every recipe in the package, sorted by name."""
+    root = Path(str(resources.files("exgra_med.recipes")))
+    files = sorted(root.rglob("*.yaml"))
+    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
+
+
+def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> LoadedRecipe:
+    """Load a recipe.
+
+    Args:
+        name_or_path: name of a shipped recipe (`demo`), or a YAML file.
+        assignments: `a.b=value` texts, applied last.
+
+    Raises:
+        RecipeError: no such recipe, an unknown key, a value out of range, a broken `extends`.
+    """
+    values, origins = _read_with_bases(_find(name_or_path), ())
+    environment = os.environ.get(ENVIRONMENT_VARIABLE, "")
+    for text in filter(None, (part.strip() for part in environment.split(";"))):
+        _assign(values, origins, text, ENVIRONMENT_VARIABLE)
+    for text in assignments:
+        _assign(values, origins, text, "--set")
+    return LoadedRecipe(check_recipe(values, name_or_path), origins)
+
+
+def check_recipe(values: Any, where: str) -> Recipe:
+    """Check plain data against the schema.
+
+    Raises:
+        RecipeError: the first fault, with its path and a near name where there is one.
+    """
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: a recipe is a mapping of names to values.")
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        message, hint = explain(error, Recipe)
+        raise RecipeError(f"{where}: {message}.", hint) from error
+
+
+def _find(name_or_path: str) -> Path:
+    shipped = shipped_recipes()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    raise RecipeError(
+        f"There is no recipe named {name_or_path!r} and no such file.",
+        f"Shipped recipes: {', '.join(shipped)}.",
+    )
+
+
+def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    path = path.resolve()
+    if path in chain:
+        raise RecipeError(f"{path.name}: `extends` goes round in a circle.")
+    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping of names to values.")
+    base_name = values.pop("extends", None)
+    merged: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    if base_name is not None:
+        beside = path.parent / str(base_name)
+        base = beside if beside.is_file() else _find(str(base_name))
+        merged, origins = _read_with_bases(base, (*chain, path))
+    _merge(merged, origins, values, path.name, "")
+    return merged, origins
+
+
+def _merge(
+    target: dict[str, Any], origins: dict[str, str], values: Mapping[str, Any], origin: str, at: str
+) -> None:
+    for key, value in values.items():
+        here = f"{at}.{key}" if at else str(key)
+        if isinstance(value, dict):
+            if not isinstance(target.get(key), dict):
+                target[key] = {}
+            _merge(target[key], origins, value, origin, here)
+        else:
+            target[key] = value
+            origins[here] = origin
+
+
+def _assign(values: dict[str, Any], origins: dict[str, str], text: str, origin: str) -> None:
+    path, separator, raw = text.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError(f"{origin}: {text!r} is not of the form a.b=value.")
+    if keys[0] == "stages" and len(keys) > 1 and keys[1] not in values.get("stages", {}):
+        names = ", ".join(values.get("stages", {}))
+        raise RecipeError(f"{origin}: there is no stage {keys[1]!r}.", f"Stages: {names}.")
+    nested: Any = parse_yaml(raw, f"{origin} {path}")
+    for key in reversed(keys):
+        nested = {key: nested}
+    _merge(values, origins, nested, origin, "")

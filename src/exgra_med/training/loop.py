@@ -1,0 +1,264 @@
+"""The training loop of one stage, on accelerate. Everything that varies is in the recipe.
+
+    exgra-med train RECIPE --out runs/NAME [--resume]
+
+Equality the tests hold: a run that is killed and resumed ends with the weights, bit for bit, of
+one that was not; alignment weight 0 is plain language-model training, bit for bit.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from exgra_med.errors import TrainingError
+from exgra_med.model.bundle import Bundle, save_bundle
+from exgra_med.progress import Reporter
+from exgra_med.recipe.run import Run, recipe_yaml
+from exgra_med.training.batch import Batch, StageDataset, collate, to_device
+from exgra_med.training.checkpoint import restore_progress, save_alignment, save_progress
+from exgra_med.training.held_out import HeldOut
+from exgra_med.training.log import TrainingLog
+from exgra_med.training.objective import Objective
+from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from exgra_med.training.order import num_steps, plan_epoch
+from exgra_med.training.parts import choose_parts
+
+
+class StageTraining:
+    """One stage of a run, from its first step, or its newest checkpoint, to its last.
+
+    Args:
+        run: the run folder, with its recipe.
+        name: the stage.
+        bundle: the model the stage starts from.
+        dataset: the records to learn from.
+        held_out: measures on records that are not learnt from.
+        reporter: told where training is.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        name: str,
+        bundle: Bundle,
+        dataset: StageDataset,
+        held_out: HeldOut,
+        reporter: Reporter,
+    ) -> None:
+        self.run, self.name, self.bundle, self.dataset = run, name, bundle, dataset
+        self.held_out, self.reporter = held_out, reporter
+        self.stage = run.recipe.stages[name]
+        self.folder = run.stage_folder(name)
+        self.log = TrainingLog(run.log)
+        # Stages differ in their data order and noise, whatever their position keeps them apart.
+        self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
+        self.accelerator = Accelerator(
+            mixed_precision="bf16" if self.stage.precision == "bfloat16" else "no"
+        )
+
+    def train(self) -> Path:
+        """Train to the end and write the finished checkpoint.
+
+        Returns:
+            The folder of the finished checkpoint.
+
+        Raises:
+            TrainingError: the loss is not finite.
+        """
+        torch.manual_seed(_as_integer(self.seed))
+        choose_parts(self.bundle, self.stage.learn)
+        objective = Objective(self.bundle.model, self.stage.alignment)
+        learning = [each for each in objective.parameters() if each.requires_grad]
+        optimizer = build_optimizer(learning, self.stage)
+        done = restore_progress(self.folder, objective, optimizer)
+        self.log.cut_back(self.name, done)
+        module, optimizer = self.accelerator.prepare(objective, optimizer)
+        total = self._total_steps()
+        self.reporter.start(self.name, total, done)
+        if done == 0:
+            self.log.write(kind="stage", stage=self.name, event="start", step=0, total_steps=total)
+            self._measure(objective, 0)
+        loader = iter(self._loader(done))
+        for step in range(done, total):
+            figures = self._step(module, objective, optimizer, loader, step, total)
+            self._after_step(objective, optimizer, step + 1, total, figures)
+        self.reporter.finish()
+        return self._finish(objective, total)
+
+    @property
+    def _num_parts(self) -> int:
+        return self.stage.accumulation_steps * self.accelerator.num_processes
+
+    def _total_steps(self) -> int:
+        total = num_steps(
+            len(self.dataset), self.stage.batch_size, self._num_parts, self.stage.epochs
+        )
+        return total if self.stage.max_steps is None else min(total, self.stage.max_steps)
+
+    def _loader(self, done: int) -> DataLoader:
+        padding_id = self.bundle.tokenizer.pad_token_id
+        return DataLoader(
+            self.dataset,
+            batch_sampler=list(self._parts(done)),
+            collate_fn=lambda examples: collate(examples, padding_id),
+            num_workers=self.stage.num_workers,
+            persistent_workers=self.stage.num_workers > 0,
+        )
+
+    def _parts(self, done: int) -> Iterator[list[int]]:
+        """Record numbers of every forward pass of this process from step `done` on."""
+        records = self.dataset.records
+        groups = None
+        if self.stage.alignment is not None:
+            groups = [record.images[0] if record.images else record.id for record in records]
+        step, epoch, rank = 0, 0, self.accelerator.process_index
+        while step < self._total_steps():
+            for parts in plan_epoch(
+                len(records),
+                self.stage.batch_size,
+                self._num_parts,
+                _as_integer(self.seed),
+                epoch,
+                groups,
+            ):
+                if done <= step < self._total_steps():
+                    yield from parts[rank :: self.accelerator.num_processes]
+                step += 1
+            epoch += 1
+
+    def _step(
+        self,
+        module: torch.nn.Module,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        loader: Iterator[Batch],
+        step: int,
+        total: int,
+    ) -> dict[str, float]:
+        started = time.perf_counter()
+        batches = [next(loader) for _ in range(self.stage.accumulation_steps)]
+        supervised = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
+        supervised = self.accelerator.reduce(
+            torch.as_tensor(supervised, device=self.accelerator.device)
+        )
+        rate = learning_rate(self.stage, step, total)
+        set_learning_rate(optimizer, rate)
+        module.train()
+        sums: dict[str, Tensor] = {}
+        for number, batch in enumerate(batches):
+            last = number == len(batches) - 1
+            with nullcontext() if last else self.accelerator.no_sync(module):
+                losses = module(
+                    to_device(batch, self.accelerator.device),
+                    [*self.seed, step, number, self.accelerator.process_index],
+                )
+                loss, shown = self._total_loss(losses, supervised)
+                self._check_finite(loss, batch, step)
+                self.accelerator.backward(loss)
+            for key, value in shown.items():
+                sums[key] = sums.get(key, torch.zeros_like(value)) + value
+        norm = self._clip(objective)
+        optimizer.step()
+        optimizer.zero_grad()
+        averaged = {
+            key: float(self.accelerator.reduce(value, "mean")) for key, value in sums.items()
+        }
+        num_tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        return averaged | {
+            "learning_rate": rate,
+            "gradient_norm": norm,
+            "tokens_per_second": round(num_tokens / (time.perf_counter() - started), 1),
+        }
+
+    def _total_loss(
+        self, losses: dict[str, Tensor], supervised: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean over the supervised tokens of the whole step, plus the mean of the graphs' losses.
+
+        The two have different divisors on purpose: tokens of all passes and devices together,
+        against one value per graph. Devices are averaged when gradients are, hence the factor.
+        """
+        passes = self.stage.accumulation_steps
+        language = losses["language_loss_sum"] * self.accelerator.num_processes / supervised
+        shown: dict[str, Tensor] = {"language_loss": language.detach()}
+        total = language
+        settings = self.stage.alignment
+        if settings is not None and "alignment_loss" in losses:
+            alignment = losses["alignment_loss"] / passes
+            shown["alignment_loss"] = alignment.detach()
+            shown["matching_accuracy"] = losses["matching_accuracy"].float() / passes
+            if settings.weight > 0:
+                total = total + settings.weight * alignment
+        return total, {"loss": total.detach()} | shown
+
+    def _check_finite(self, loss: Tensor, batch: Batch, step: int) -> None:
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"The loss of stage {self.name!r} is {float(loss)} at step {step}, "
+                f"on the records {', '.join(batch['ids'])}.",
+                "Lower the learning rate, or look at these records with `exgra-med data show`.",
+            )
+
+    def _clip(self, objective: Objective) -> float:
+        limit = self.stage.max_gradient_norm
+        learning = [each for each in objective.parameters() if each.grad is not None]
+        return float(torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit))
+
+    def _after_step(
+        self,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        done: int,
+        total: int,
+        figures: dict[str, float],
+    ) -> None:
+        stage = self.stage
+        if done % stage.log_every_steps == 0 or done == total:
+            epoch = done * stage.epochs / self._total_steps()
+            self.log.write(
+                kind="train", stage=self.name, step=done, epoch=round(epoch, 4), **figures
+            )
+        if (stage.evaluate_every_steps and done % stage.evaluate_every_steps == 0) or done == total:
+            self._measure(objective, done)
+        if stage.save_every_steps and done % stage.save_every_steps == 0 and done < total:
+            save_progress(self.folder, done, objective, optimizer, stage.keep_checkpoints)
+        self.reporter.advance(done, _note(figures))
+
+    def _measure(self, objective: Objective, step: int) -> None:
+        figures = self.held_out.measure(objective, self.accelerator.device)
+        if figures:
+            self.log.write(kind="held_out", stage=self.name, step=step, **figures)
+
+    def _finish(self, objective: Objective, total: int) -> Path:
+        final = self.run.final(self.name)
+        if self.accelerator.is_main_process:
+
+            def beside(folder: Path) -> None:
+                (folder / "recipe.yaml").write_text(recipe_yaml(self.run.recipe), encoding="utf-8")
+                if objective.alignment is not None:
+                    save_alignment(objective.alignment, folder)
+
+            save_bundle(self.bundle, final, beside)
+        self.accelerator.wait_for_everyone()
+        self.log.write(kind="stage", stage=self.name, event="end", step=total, total_steps=total)
+        return final
+
+
+def _as_integer(seed: list[int]) -> int:
+    """One integer for generators that take no list."""
+    return seed[0] * 1000 + seed[1]
+
+
+def _note(figures: dict[str, float]) -> str:
+    names = {"language_loss": "language", "alignment_loss": "alignment"}
+    parts = [f"{short} {figures[name]:.3f}" for name, short in names.items() if name in figures]
+    if "matching_accuracy" in figures:
+        parts.append(f"matched {figures['matching_accuracy']:.0%}")
+    return "  ".join(parts)

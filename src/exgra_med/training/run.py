@@ -1,0 +1,104 @@
+"""A whole run: the stages of a recipe in their order, each from the checkpoint of the one before.
+
+A stage always starts from a folder, also within one process, so a resumed run and an undisturbed
+one take the same path.
+"""
+
+from pathlib import Path
+
+from exgra_med.data.conversation import join_by_image
+from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.data.subset import nested_subset
+from exgra_med.model.build import build_model
+from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
+from exgra_med.progress import Reporter
+from exgra_med.recipe.run import Run
+from exgra_med.recipe.schema import DataSettings
+from exgra_med.training.batch import StageDataset
+from exgra_med.training.held_out import HeldOut
+from exgra_med.training.loop import StageTraining
+
+
+def train_run(run: Run, reporter: Reporter) -> Path:
+    """Train every stage that is not finished yet.
+
+    Returns:
+        The checkpoint of the last stage.
+
+    Raises:
+        ExgraMedError: data, checkpoint or training fault; what was saved stays.
+    """
+    folder = _start(run)
+    for name in run.recipe.stages:
+        if not run.final(name).is_dir():
+            _train_stage(run, name, load_bundle(folder), reporter)
+        folder = run.final(name)
+    return folder
+
+
+def _start(run: Run) -> Path:
+    """The checkpoint the first stage starts from; built once where the recipe gives sizes."""
+    settings = run.recipe.model
+    if settings.architecture is None:
+        return Path(str(settings.start))
+    folder = run.stage_folder("start") / "final"
+    if not folder.is_dir():
+        save_bundle(build_model(settings.architecture, _texts(run), run.recipe.seed), folder)
+    return folder
+
+
+def _texts(run: Run) -> list[str]:
+    """Training text of every stage, each folder and split once: what the tokenizer learns from."""
+    sources = {
+        (settings.folder, settings.split): None
+        for settings in map(run.recipe.stage_data, run.recipe.stages)
+    }
+    return [
+        text
+        for folder, split in sources
+        for record in open_prepared(folder).records(split)
+        for text in [turn.text for turn in record.turns] + (record.extended or [])
+    ]
+
+
+def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> None:
+    recipe, stage = run.recipe, run.recipe.stages[name]
+    settings = recipe.stage_data(name)
+    prepared = open_prepared(settings.folder)
+    chosen = nested_subset(
+        prepared.records(settings.split), settings.fraction, settings.subset_seed
+    )
+    records = join_by_image(chosen, settings.questions_per_record)
+    images = prepared.image_folder(settings.max_pixels)
+    dataset = StageDataset(records, images, bundle, recipe.text, stage.alignment is not None)
+    held_out = HeldOut(
+        _held_out_dataset(prepared, settings, dataset),
+        stage.batch_size,
+        stage.num_held_out_batches,
+    )
+    _record_data(run, name, prepared, dataset)
+    StageTraining(run, name, bundle, dataset, held_out, reporter).train()
+
+
+def _held_out_dataset(
+    prepared: Prepared, settings: DataSettings, like: StageDataset
+) -> StageDataset | None:
+    if settings.held_out_split is None:
+        return None
+    records = join_by_image(
+        prepared.records(settings.held_out_split), settings.questions_per_record
+    )
+    with_alignment = like.with_alignment and all(record.extended for record in records)
+    return StageDataset(records, like.images, like.bundle, like.text, with_alignment)
+
+
+def _record_data(run: Run, name: str, prepared: Prepared, dataset: StageDataset) -> None:
+    settings = run.recipe.stage_data(name)
+    data = run.record().get("data", {})
+    data[name] = {
+        "folder": settings.folder,
+        "split": settings.split,
+        "fingerprint": prepared.fingerprint,
+        "num_records": len(dataset),
+    }
+    run.add_to_record("data", data)

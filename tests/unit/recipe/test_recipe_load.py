@@ -1,0 +1,93 @@
+"""Reading recipes: inheritance, assignments, and one sentence for each fault."""
+
+from pathlib import Path
+
+import pytest
+
+from exgra_med.errors import RecipeError
+from exgra_med.recipe.load import load_recipe, shipped_recipes
+
+BASE = """
+name: base
+model: {architecture: {language: {hidden_size: 32}}}
+data: {folder: somewhere}
+stages:
+  first: {learn: [connector], learning_rate: 1e-4}
+  second: {learn: [language], learning_rate: 2e-5, alignment: {weight: 1}}
+"""
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "base.yaml"
+    path.write_text(BASE)
+    return path
+
+
+def test_a_number_without_a_dot_is_a_number(base: Path) -> None:
+    assert load_recipe(str(base)).recipe.stages["first"].learning_rate == 1e-4
+
+
+def test_assignments_win_over_extends_and_the_origin_is_known(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = base.with_name("child.yaml")
+    child.write_text("extends: base.yaml\nname: child\nstages: {first: {epochs: 2}}\n")
+    monkeypatch.setenv("EXGRA_MED_SET", "seed=3; stages.first.batch_size=4")
+    loaded = load_recipe(str(child), ["seed=4", "stages.second.alignment=null"])
+    first = loaded.recipe.stages["first"]
+    assert (first.epochs, first.batch_size, loaded.recipe.seed) == (2.0, 4, 4)
+    assert loaded.recipe.stages["second"].alignment is None
+    assert list(loaded.recipe.stages) == ["first", "second"]
+    assert loaded.origins["stages.first.epochs"] == "child.yaml"
+    assert loaded.origins["stages.first.learning_rate"] == "base.yaml"
+    assert loaded.origins["stages.first.batch_size"] == "EXGRA_MED_SET"
+    assert loaded.origins["seed"] == "--set"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("stages.second.alignment.weigth=2", "stages.second.alignment.weigth: unknown key"),
+        ("stages.first.epoch=2", "Did you mean `epochs`?"),
+        ("model.architecture.language.hidden=3", "Did you mean `hidden_size`?"),
+        ("stages.third.epochs=1", "there is no stage 'third'"),
+        ('stages.first.epochs="3"', "stages.first.epochs: input should be a valid number"),
+        ("stages.first.batch_size=0", "greater than 0"),
+        ("stages.first.batch_size=true", "stages.first.batch_size"),
+        ("model.start=x", "exactly one of `start` and `architecture`"),
+        ("seed", "not of the form a.b=value"),
+        ("seed=[1", "not valid YAML"),
+        ("stages.first.schedule=cosin", "'cosine' or 'constant'"),
+    ],
+)
+def test_a_fault_is_one_sentence_with_its_path(base: Path, assignment: str, message: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(str(base), [assignment])
+    assert message in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b.yaml\nname: a\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\n")
+    with pytest.raises(RecipeError, match="circle"):
+        load_recipe(str(tmp_path / "a.yaml"))
+
+
+def test_a_key_that_stands_twice_is_refused(base: Path) -> None:
+    base.write_text(BASE + "name: again\n")
+    with pytest.raises(RecipeError, match="stands twice"):
+        load_recipe(str(base))
+
+
+def test_an_unknown_name_lists_the_shipped_recipes() -> None:
+    with pytest.raises(RecipeError, match="demo"):
+        load_recipe("nowhere")
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_shipped_recipe_loads_and_describes_itself(name: str) -> None:
+    recipe = load_recipe(name).recipe
+    assert recipe.name == name
+    assert recipe.description
