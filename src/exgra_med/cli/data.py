@@ -1,11 +1,13 @@
 """`exgra-med data`: prepare, check and look at datasets."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exgra_med.cli import data_derive
+from exgra_med.cli import data_derive, data_facts
 from exgra_med.cli.output import print_json, say
 
 app = typer.Typer(
@@ -37,14 +39,15 @@ def list_sources(as_json: Json = False) -> None:
 )
 def prepare(
     name: Annotated[str, typer.Argument(help="A name of `data list`.")],
-    source: Annotated[Path, typer.Option("--source", help="Folder with the published files.")],
+    source: Annotated[Path, typer.Option("--source", help="Folder, zip or tar with the files.")],
     out: Out,
     split_variant: Annotated[
         str | None, typer.Option("--split-variant", help="Which split; see `data list`.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of splits that are not published.")] = 0,
     column: Annotated[
-        list[str] | None, typer.Option("--map", help="For `custom`: FIELD=COLUMN, repeatable.")
+        list[str] | None,
+        typer.Option("--map", help="For custom and shards: FIELD=COLUMN."),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
@@ -114,20 +117,31 @@ def show(
     folder: Folder,
     record: Annotated[str, typer.Argument(metavar="N|ID", help="Row of the split, or an id.")],
     split: Annotated[str, typer.Option("--split", help="Where row N is counted.")] = "train",
+    template: Annotated[str, typer.Option("--template", help="Chat template.")] = "exgra",
     as_json: Json = False,
 ) -> None:
-    """Show one record: image size, question, answer, extended answer."""
+    """Show one record: picture, question, answers, and the text that training learns from."""
     from exgra_med.data.listing import describe_record, find_record
+    from exgra_med.data.prepare import MAX_PIXELS
     from exgra_med.data.prepared import open_prepared
 
     prepared = open_prepared(folder)
     found = find_record(prepared, record, split)
-    described = describe_record(prepared, found)
+    described = describe_record(prepared, found, template)
     if as_json:
         print_json(described)
         return
+    if sys.stdout.isatty() and os.environ.get("COLORTERM") in ("truecolor", "24bit"):
+        from exgra_med.cli.picture import half_blocks
+
+        for name in found.images:
+            typer.echo(half_blocks(prepared.image_folder(MAX_PIXELS).open(name, found.id)))
+    text = described.pop("text")
     for key, value in described.items():
         say(f"{key}: {value}")
+    say("text, what is learned from in [[ ]]:")
+    say("".join(f"[[{s['text']}]]" if s["supervised"] else s["text"] for s in text))
 
 
 data_derive.register(app)
+data_facts.register(app)
