@@ -35,9 +35,8 @@ def samples(start: int, stop: int) -> list[tuple[str, bytes]]:
         if n % 2:
             members.append((f"part/{n:05d}.txt", f"Caption {n}.".encode()))
         else:
-            members.append(
-                (f"part/{n:05d}.json", json.dumps({"caption": f"Caption {n}."}).encode())
-            )
+            text = json.dumps({"caption": f"Caption {n}."})
+            members.append((f"part/{n:05d}.json", text.encode()))
     return members
 
 
@@ -77,7 +76,7 @@ def test_a_broken_shard_is_named(tmp_path: Path, members: list, message: str) ->
 
 def test_a_shard_with_a_link_and_a_folder_without_shards(tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
-    with pytest.raises(DataError, match="no \\*.parquet"):
+    with pytest.raises(DataError, match=r"no \*\.parquet"):
         prepare("shards", tmp_path / "shards", tmp_path / "out")
     with tarfile.open(tmp_path / "shards/a.tar", "w") as bundle:
         info = tarfile.TarInfo("a.png")
