@@ -6,18 +6,17 @@ from typing import Any
 
 from exgra_med.data.record import Record
 from exgra_med.evaluation.floors import floor_predictions
-from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.paired import paired_difference
+from exgra_med.evaluation.pairing import pair
+from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.questions import Question, question_of
 from exgra_med.evaluation.results import update_results, vqa_section
+from exgra_med.evaluation.run_folder import predictions_path
 from exgra_med.evaluation.score import score_vqa
-from exgra_med.evaluation.scorers import ScorerName
+from exgra_med.evaluation.scorers import ScorerName, score_items
+from exgra_med.evaluation.statistics import cluster_codes
 
 RUN_SCORERS: tuple[ScorerName, ...] = ("strict", "legacy")
-
-
-def predictions_path(run: Path, dataset: str) -> Path:
-    """Where a run keeps its answers to a data set."""
-    return run / "predictions" / f"{dataset}.jsonl"
 
 
 def score_run(
@@ -76,7 +75,9 @@ def score_run(
             oddities=oddities,
         )
         sections["vqa"] |= vqa_section(score)["vqa"]
-    sections["floors"] = score_floors(train, questions, num_bootstrap_samples, seed)
+    sections["floors"] = score_floors(
+        train, questions, num_bootstrap_samples, seed, model=answers.predictions
+    )
     return update_results(run, sections)
 
 
@@ -85,11 +86,29 @@ def score_floors(
     test: Sequence[Question],
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
+    model: Sequence[Prediction] = (),
 ) -> dict[str, Any]:
-    """Floor -> scorer -> `average, open_recall, closed_accuracy` in percent, and their intervals."""
+    """Floor -> scorer -> average, open recall and closed accuracy in percent, with intervals.
+
+    Args:
+        train: training questions.
+        test: the questions that were asked.
+        num_bootstrap_samples: resamples behind each interval.
+        seed: of the resamples.
+        model: a model's answers; adds `model_minus_floor`, question by question (strict).
+    """
     result: dict[str, Any] = {}
+    clusters = cluster_codes([question.cluster for question in test])
     for name, predictions in floor_predictions(train, test).items():
         result[name] = {}
+        if model:
+            result[name]["model_minus_floor"] = paired_difference(
+                score_items(pair(list(model), list(test)), "strict").values,
+                score_items(pair(predictions, list(test)), "strict").values,
+                clusters,
+                num_bootstrap_samples,
+                seed,
+            )
         for scorer in RUN_SCORERS:
             score = score_vqa(
                 predictions,
