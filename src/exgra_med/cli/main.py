@@ -7,6 +7,7 @@ import typer
 
 from exgra_med import __version__
 from exgra_med.cli import (
+    chat,
     checkpoint,
     data,
     demo,
@@ -14,6 +15,7 @@ from exgra_med.cli import (
     evaluate,
     evaluate_model,
     recipe,
+    serve,
     train,
 )
 from exgra_med.errors import ExgraMedError
