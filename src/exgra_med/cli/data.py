@@ -1,7 +1,5 @@
 """`exgra-med data`: prepare, check and look at datasets."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -49,6 +47,9 @@ def prepare(
         list[str] | None,
         typer.Option("--map", help="For custom and shards: FIELD=COLUMN."),
     ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="First fetch the hub's copy into --source.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
     ] = False,
@@ -63,6 +64,11 @@ def prepare(
     from exgra_med.data.listing import describe_manifest
     from exgra_med.data.prepare import prepare as prepare_dataset
 
+    if download:
+        from exgra_med.data.download import download as fetch
+        from exgra_med.data.source import find_source
+
+        fetch(find_source(name), source)
     with counting(silent=as_json) as progress:
         prepared = prepare_dataset(
             name,
@@ -107,40 +113,6 @@ def check(folder: Folder, as_json: Json = False) -> None:
             say(line)
     if report.faults:
         raise typer.Exit(2)
-
-
-@app.command(
-    epilog="Examples: `exgra-med data show bundled:vqa-rad-sample 17`, "
-    "`exgra-med data show data/slake slake/test/11934`"
-)
-def show(
-    folder: Folder,
-    record: Annotated[str, typer.Argument(metavar="N|ID", help="Row of the split, or an id.")],
-    split: Annotated[str, typer.Option("--split", help="Where row N is counted.")] = "train",
-    template: Annotated[str, typer.Option("--template", help="Chat template.")] = "exgra",
-    as_json: Json = False,
-) -> None:
-    """Show one record: picture, question, answers, and the text that training learns from."""
-    from exgra_med.data.listing import describe_record, find_record
-    from exgra_med.data.prepare import MAX_PIXELS
-    from exgra_med.data.prepared import open_prepared
-
-    prepared = open_prepared(folder)
-    found = find_record(prepared, record, split)
-    described = describe_record(prepared, found, template)
-    if as_json:
-        print_json(described)
-        return
-    if sys.stdout.isatty() and os.environ.get("COLORTERM") in ("truecolor", "24bit"):
-        from exgra_med.cli.picture import half_blocks
-
-        for name in found.images:
-            typer.echo(half_blocks(prepared.image_folder(MAX_PIXELS).open(name, found.id)))
-    text = described.pop("text")
-    for key, value in described.items():
-        say(f"{key}: {value}")
-    say("text, what is learned from in [[ ]]:")
-    say("".join(f"[[{s['text']}]]" if s["supervised"] else s["text"] for s in text))
 
 
 data_derive.register(app)

@@ -1,5 +1,7 @@
-"""`exgra-med data` verbs that say what is in data: overlap, answers, numbers."""
+"""`exgra-med data` verbs that say what is in data: one record, overlap, answers, numbers."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +15,7 @@ Folder = Annotated[str, typer.Argument(help="A prepared folder, or `bundled:vqa-
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the noun `data`."""
+    app.command(epilog=_example("show bundled:vqa-rad-sample 17"))(show)
     app.command(epilog=_example("audit train.jsonl test.jsonl --images images --json"))(audit)
     app.command(epilog=_example("candidates data/vqa-rad --out candidate.json"))(candidates)
     app.command(epilog=_example("stats bundled:vqa-rad-sample --out stats.html"))(stats)
@@ -20,6 +23,36 @@ def register(app: typer.Typer) -> None:
 
 def _example(text: str) -> str:
     return f"Example: `exgra-med data {text}`"
+
+
+def show(
+    folder: Folder,
+    record: Annotated[str, typer.Argument(metavar="N|ID", help="Row of the split, or an id.")],
+    split: Annotated[str, typer.Option("--split", help="Where row N is counted.")] = "train",
+    template: Annotated[str, typer.Option("--template", help="Chat template.")] = "exgra",
+    as_json: Json = False,
+) -> None:
+    """Show one record: picture, question, answers, and the text that training learns from."""
+    from exgra_med.data.listing import describe_record, find_record
+    from exgra_med.data.prepare import MAX_PIXELS
+    from exgra_med.data.prepared import open_prepared
+
+    prepared = open_prepared(folder)
+    found = find_record(prepared, record, split)
+    described = describe_record(prepared, found, template)
+    if as_json:
+        print_json(described)
+        return
+    if sys.stdout.isatty() and os.environ.get("COLORTERM") in ("truecolor", "24bit"):
+        from exgra_med.cli.picture import half_blocks
+
+        for name in found.images:
+            typer.echo(half_blocks(prepared.image_folder(MAX_PIXELS).open(name, found.id)))
+    text = described.pop("text")
+    for key, value in described.items():
+        say(f"{key}: {value}")
+    say("text, what is learned from in [[ ]]:")
+    say("".join(f"[[{s['text']}]]" if s["supervised"] else s["text"] for s in text))
 
 
 def audit(

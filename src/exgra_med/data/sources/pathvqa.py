@@ -146,4 +146,5 @@ SOURCE = Source(
     licence="MIT stated; figures and captions belong to their publishers",
     variants={"official": "published train, validation and test"},
     collect=collect,
+    hub="flaviagiammarino/path-vqa",
 )

@@ -118,7 +118,8 @@ def _find(source: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise DataError(
-        f"{source}: {name!r} is missing.", "Get the release from https://osf.io/89kps/ (CC0)."
+        f"{source}: {name!r} is missing.",
+        "The release is at https://osf.io/89kps/; the hub's parquet needs --split-variant hub.",
     )
 
 
@@ -178,4 +179,5 @@ SOURCE = Source(
         "med-vqa": "the med-vqa/MEVF files with templated rows, 3,064 / 451 (leaks, see docs)",
     },
     collect=collect,
+    hub="flaviagiammarino/vqa-rad",
 )
