@@ -4,6 +4,7 @@ The compiled solvers hold no interpreter lock, so the rest of the forward pass r
 """
 
 import functools
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -19,3 +20,8 @@ def _worker() -> ThreadPoolExecutor:
 def submit(work: Callable[[], T]) -> "Future[T]":
     """Queue `work`; jobs run one after the other in the order they were queued."""
     return _worker().submit(work)
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked child inherits the executor, but not its thread.
+    os.register_at_fork(after_in_child=_worker.cache_clear)

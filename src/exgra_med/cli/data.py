@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from exgra_med.cli import data_derive
 from exgra_med.cli.output import print_json, say
 
 app = typer.Typer(
@@ -42,6 +43,9 @@ def prepare(
         str | None, typer.Option("--split-variant", help="Which split; see `data list`.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of splits that are not published.")] = 0,
+    column: Annotated[
+        list[str] | None, typer.Option("--map", help="For `custom`: FIELD=COLUMN, repeatable.")
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
     ] = False,
@@ -65,6 +69,7 @@ def prepare(
             seed=seed,
             overwrite=overwrite,
             drop_broken_images=drop_broken_images,
+            mapping=_pairs(column or []),
             progress=progress,
         )
     if as_json:
@@ -72,6 +77,15 @@ def prepare(
         return
     for line in describe_manifest(prepared):
         say(line)
+
+
+def _pairs(columns: list[str]) -> dict[str, str]:
+    from exgra_med.errors import DataError
+
+    pairs = {text.partition("=")[0]: text.partition("=")[2] for text in columns}
+    if not all(pairs.values()):
+        raise DataError("--map needs FIELD=COLUMN.", "For example --map question=Frage.")
+    return pairs
 
 
 @app.command(epilog="Example: `exgra-med data check data/vqa-rad`")
@@ -116,24 +130,4 @@ def show(
         say(f"{key}: {value}")
 
 
-@app.command(
-    epilog="Example: `exgra-med data subset data/vqa-rad --fraction 0.1 --out data/vqa-rad-10`"
-)
-def subset(
-    folder: Folder,
-    out: Out,
-    fraction: Annotated[float, typer.Option("--fraction", help="Share of the training split.")],
-    seed: Annotated[int, typer.Option("--seed", help="Another seed takes other records.")] = 0,
-    as_json: Json = False,
-) -> None:
-    """Make a smaller prepared folder; a smaller share lies inside a larger one."""
-    from exgra_med.data.listing import describe_manifest
-    from exgra_med.data.prepared import open_prepared
-    from exgra_med.data.shrink import write_subset
-
-    prepared = write_subset(open_prepared(folder), fraction, seed, out)
-    if as_json:
-        print_json({"path": str(out), "fingerprint": prepared.fingerprint, **prepared.manifest})
-        return
-    for line in describe_manifest(prepared):
-        say(line)
+data_derive.register(app)

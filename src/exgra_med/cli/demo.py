@@ -18,8 +18,8 @@ def demo(
     """
     from rich.console import Console
 
-    from exgra_med.cli.evaluate import evaluate_run
     from exgra_med.evaluation.report import write_report
+    from exgra_med.evaluation.run import evaluate_vqa
     from exgra_med.progress import RichReporter
     from exgra_med.recipe.load import load_recipe
     from exgra_med.recipe.run import start_run
@@ -30,6 +30,6 @@ def demo(
     run = start_run(out, load_recipe("demo", assignments or ()).recipe, resume=True)
     reporter = RichReporter(console)
     train_run(run, reporter)
-    evaluate_run(run, reporter)
+    evaluate_vqa(run, reporter)
     report = write_report(run.path)
     console.print(f"Done. Open {report} in a browser; {run.results} has the numbers.")

@@ -13,6 +13,7 @@ from exgra_med.cli import (
     demo,
     doctor,
     evaluate,
+    evaluate_model,
     recipe,
     serve,
     train,
@@ -36,6 +37,7 @@ app.command(epilog=chat.EXAMPLE)(chat.chat)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
+app.add_typer(evaluate_model.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 evaluate.register(app)
 

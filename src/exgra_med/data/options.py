@@ -4,6 +4,9 @@ import re
 
 YES_NO = ["Yes", "No"]
 
+_CHINESE = [["是", "不是"], ["是的", "不是"], ["有", "没有"], ["存在", "不存在"]]
+_CHINESE += [["包含", "不包含"], ["会", "不会"], ["正常", "不正常"], ["是", "否"]]
+
 _ARTICLES = {"a", "an", "the"}
 _STOPS = {"is", "are", "was", "were", "be", "seen", "in", "on", "of", "located", "appear", "taken"}
 _STOPS |= {"does", "do", "has", "have", "with", "or", "to", "at", "this", "image", "use"}
@@ -27,6 +30,9 @@ def closed_options(question: str, answer: str) -> list[str] | None:
     """
     if _plain(answer) in ("yes", "no"):
         return list(YES_NO)
+    for pair in _CHINESE:
+        if answer in pair:
+            return list(pair)
     text = re.sub(r"[?.\"]", " ", question).strip()
     listed = _listed(text)
     if listed and _plain(answer) in map(_plain, listed):

@@ -34,6 +34,7 @@ def prepare(
     overwrite: bool = False,
     drop_broken_images: bool = False,
     max_pixels: int = MAX_PIXELS,
+    mapping: dict[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Prepare a dataset from a local folder with its published files.
@@ -48,6 +49,7 @@ def prepare(
         drop_broken_images: list records with a missing or broken image as dropped, instead of
             stopping with an error.
         max_pixels: larger images are refused.
+        mapping: field of a record -> column, for `custom` only.
         progress: is told of each image.
 
     Raises:
@@ -60,9 +62,11 @@ def prepare(
         raise DataError(
             f"{name} has no split variant {variant!r}.", f"Known: {', '.join(found.variants)}."
         )
+    if mapping and name != "custom":
+        raise DataError(f"--map is for the dataset custom, not for {name}.")
     if not source.is_dir():
         raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
-    collected = found.collect(source, Options(variant, seed, max_pixels))
+    collected = found.collect(source, Options(variant, seed, max_pixels, mapping or {}))
     origin = {
         "dataset": found.name,
         "variant": variant,
@@ -225,7 +229,14 @@ class _ImageStore:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
             tally[record.answer_type or "none"] += 1
-            yield record
+            yield self._with_stored_names(record)
+
+    def _with_stored_names(self, record: Record) -> Record:
+        names = [self.images.stored_name(name) for name in record.images]
+        if names == record.images:
+            return record
+        image = names[0] if isinstance(record.image, str) else names
+        return record.model_copy(update={"image": image})
 
     def _copy(self, name: str, where: str) -> str:
         """Copy an image; returns why not, or nothing."""
@@ -236,7 +247,7 @@ class _ImageStore:
             except ExgraMedError as error:
                 self.state[name] = error.message
             else:
-                path = self.folder / name
+                path = self.folder / self.images.stored_name(name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             if self.progress:

@@ -21,6 +21,10 @@ class ImageBytes(Protocol):
         """
         ...
 
+    def stored_name(self, name: str) -> str:
+        """The image's name in the prepared folder; differs where the format does."""
+        ...
+
 
 @dataclass(frozen=True)
 class Dropped:
@@ -57,11 +61,13 @@ class Options:
         variant: name of a split variant of the source.
         seed: seed of every split that is not published.
         max_pixels: larger images are refused.
+        mapping: field of a record -> column, for `custom`.
     """
 
     variant: str
     seed: int
     max_pixels: int
+    mapping: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

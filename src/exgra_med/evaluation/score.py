@@ -4,9 +4,9 @@ No torch here: scoring stored answers takes milliseconds, and scoring them again
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ def score_vqa(
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
     groups: bool = True,
-    oddities: Counter[str] | None = None,
+    oddities: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
     """Score one file of predictions.
 
@@ -65,8 +65,7 @@ def score_vqa(
     Raises:
         ScoreError: predictions and records do not fit, or the scorer is unknown.
     """
-    if scorer not in SCORERS:
-        raise ScoreError(f"Unknown scorer {scorer!r}.", f"Known are {', '.join(SCORERS)}.")
+    scorer = as_scorer(scorer)
     oddities = Counter() if oddities is None else Counter(oddities)
     pairing = pair(list(predictions), as_questions(records, oddities))
     items = score_items(pairing, scorer, candidates)
@@ -95,6 +94,18 @@ def score_vqa(
     return result
 
 
+def as_scorer(name: str) -> ScorerName:
+    """The scorer of that name.
+
+    Raises:
+        ScoreError: there is none.
+    """
+    for scorer in SCORERS:
+        if scorer == name:
+            return scorer
+    raise ScoreError(f"Unknown scorer {name!r}.", f"Known are {', '.join(SCORERS)}.")
+
+
 def score_files(
     predictions: Path,
     reference: Path,
@@ -121,7 +132,7 @@ def score_files(
     return score_vqa(
         answers.predictions,
         asked.questions,
-        cast(ScorerName, scorer),
+        as_scorer(scorer),
         candidates=None if candidates is None else read_candidates(candidates),
         num_bootstrap_samples=num_bootstrap_samples,
         seed=seed,

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Values = NDArray[np.float64]
 
+MIN_CLUSTERS = 5
+"""Fewer clusters give no interval."""
+
 # Resamples held in memory at once: rows x clusters, in numbers.
 _CHUNK_NUMBERS = 8_000_000
 
@@ -75,10 +78,11 @@ def interval(samples: Values, num_clusters: int, level: float = 0.95) -> tuple[f
     percentiles are moved outward by that much (Hesterberg 2015, "expanded percentile").
 
     Returns:
-        Lower and upper bound, or None where fewer than two clusters or no sample counts.
+        Lower and upper bound, or None where too few clusters or no samples count: resampling fewer
+        than five images says nothing about other images.
     """
     kept = samples[~np.isnan(samples)]
-    if num_clusters < 2 or not len(kept):
+    if num_clusters < MIN_CLUSTERS or not len(kept):
         return None
     freedom = num_clusters - 1
     outward = math.sqrt(num_clusters / freedom) * student_quantile(0.5 + level / 2, freedom)

@@ -16,21 +16,21 @@ LABELS = {
     "bleu_3": "BLEU-3",
 }
 _COUNTS = {
-    "missing": "questions have no answer; they score 0",
-    "contradictory": "questions have several different answers; they score 0",
-    "extra": "answers belong to no question; they are left out",
-    "duplicate": "ids come more than once",
-    "empty": "answers are empty",
+    "missing": "Questions without an answer (each scores 0)",
+    "contradictory": "Questions with several different answers (each scores 0)",
+    "extra": "Answers that belong to no question (left out)",
+    "duplicate": "Ids that come more than once",
+    "empty": "Empty answers",
 }
 _ODDITIES = {
-    "answer_type_guessed": "questions have no answer type; yes/no answers were taken as closed",
-    "answer_type_with_blanks": "answer types have blanks around them",
-    "pathvqa_answer_type": "answer types are PathVQA's own (yes/no = closed)",
-    "empty_reference": "reference answers are empty",
-    "reference_not_text": "reference answers are numbers; they were read as text",
-    "prediction_not_text": "predictions are numbers; they were read as text",
-    "only_first_turn_scored": "records have several turns; the first one is scored",
-    "torn_last_line": "line at the end of the predictions was torn and dropped",
+    "answer_type_guessed": "Questions without an answer type (yes/no answers were taken as closed)",
+    "answer_type_with_blanks": "Answer types with blanks around them",
+    "pathvqa_answer_type": "Answer types of PathVQA (yes/no was taken as closed)",
+    "empty_reference": "Empty reference answers",
+    "reference_not_text": "Reference answers that are numbers (read as text)",
+    "prediction_not_text": "Predictions that are numbers (read as text)",
+    "only_first_turn_scored": "Records with several turns (the first one is scored)",
+    "torn_last_line": "Torn lines at the end of the predictions (dropped)",
 }
 
 
@@ -59,18 +59,34 @@ def interval_text(bounds: list[float] | None) -> str:
     return "–" if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"
 
 
-def counts_sentence(result: dict[str, Any]) -> list[str]:
+def counts_sentences(result: dict[str, Any]) -> list[str]:
     """One sentence for everything that was out of order; none where nothing was."""
     pairing, oddities = result["pairing"], result["oddities"]
-    sentences = [f"{pairing[key]} {text}." for key, text in _COUNTS.items() if pairing.get(key)]
+    sentences = [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
     if not pairing.get("same_order", True):
         sentences.append("The answers come in another order than the questions; joined by id.")
-    sentences += [f"{oddities[key]} {text}." for key, text in _ODDITIES.items() if key in oddities]
+    sentences += [f"{text}: {oddities[key]}." for key, text in _ODDITIES.items() if key in oddities]
     dropped = result["num_closed"] - result["denominators"]["closed_accuracy"]
     if result["scorer"] == "legacy-pathvqa" and dropped:
-        sentences.append(f"{dropped} wrong closed answers are dropped by the published script.")
+        sentences.append(f"Wrong closed answers that the published script drops: {dropped}.")
     if result.get("left_out_by_published_rule"):
         sentences.append(
-            f"{result['left_out_by_published_rule']} questions are skipped by the published script."
+            f"Questions that the published script skips: {result['left_out_by_published_rule']}."
         )
     return sentences
+
+
+def comparison_rows(result: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a result of `compare`."""
+    return [
+        (
+            row["label"],
+            percent(row["first"]),
+            percent(row["second"]),
+            f"{row['difference']:+.1f}",
+            interval_text(row["interval"]),
+            f"{row['p_holm']:.3f}",
+            row["conclusion"],
+        )
+        for row in result["rows"]
+    ]

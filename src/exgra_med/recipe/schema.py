@@ -96,6 +96,8 @@ class DataSettings(Section):
     """Share of the split that is used; smaller shares lie inside larger ones."""
     subset_seed: int = 0
     """Seed of the nested subset."""
+    questions_per_record: Count = 1
+    """Records of one image are joined into conversations of up to this many questions."""
     max_pixels: Count = 50_000_000
     """Larger images are refused before they are decoded."""
 
@@ -157,6 +159,9 @@ class StageSettings(Section):
     """Records per device and forward pass; also the number of nodes of each graph."""
     accumulation_steps: Count = 1
     """Forward passes per optimizer step."""
+    distinct_images: bool = True
+    """Let the records of a forward pass have different images, as far as the data allows: equal
+    images are nodes that no matching can tell apart."""
     learning_rate: Positive
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_fraction: Fraction = 0.03

@@ -75,8 +75,8 @@ class StageDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, number: int) -> Example:
-        record = self.records[number]
+    def __getitem__(self, index: int) -> Example:
+        record = self.records[index]
         encoded = encode_conversation(
             self.bundle.tokenizer,
             record,

@@ -43,7 +43,7 @@ class HeldOut:
         objective.eval()
         sums: dict[str, float] = {}
         num_records = num_nodes = num_graphs = 0
-        for batch in self._batches():
+        for batch in self._batches(self.dataset):
             losses = objective(to_device(batch, device), [_NOISE_SEED])
             num_records += len(batch["ids"])
             for name in ("language_loss_sum", "num_supervised"):
@@ -64,10 +64,11 @@ class HeldOut:
             figures["chance"] = num_graphs / num_nodes
         return figures
 
-    def _batches(self) -> Iterator[Batch]:
-        dataset = self.dataset
+    def _batches(self, dataset: StageDataset) -> Iterator[Batch]:
         groups = [record.images[0] if record.images else record.id for record in dataset.records]
-        steps = plan_epoch(len(dataset), self.batch_size, 1, _ORDER_SEED, 0, groups)
+        # Two nodes with the same image cannot be told apart, so no graph gets more than there are.
+        part_size = min(self.batch_size, len(set(groups)))
+        steps = plan_epoch(len(dataset), part_size, 1, _ORDER_SEED, 0, groups)
         padding_id = dataset.bundle.tokenizer.pad_token_id
         for (part,) in steps[: self.num_batches]:
             yield collate([dataset[number] for number in part], padding_id)

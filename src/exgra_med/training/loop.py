@@ -6,6 +6,7 @@ Equality the tests hold: a run that is killed and resumed ends with the weights,
 one that was not; alignment weight 0 is plain language-model training, bit for bit.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -115,7 +116,7 @@ class StageTraining:
         """Record numbers of every forward pass of this process from step `done` on."""
         records = self.dataset.records
         groups = None
-        if self.stage.alignment is not None:
+        if self.stage.distinct_images:
             groups = [record.images[0] if record.images else record.id for record in records]
         step, epoch, rank = 0, 0, self.accelerator.process_index
         while step < self._total_steps():
@@ -186,14 +187,15 @@ class StageTraining:
         """
         passes = self.stage.accumulation_steps
         language = losses["language_loss_sum"] * self.accelerator.num_processes / supervised
-        shown = {"language_loss": language.detach()}
+        shown: dict[str, Tensor] = {"language_loss": language.detach()}
         total = language
-        if "alignment_loss" in losses:
+        settings = self.stage.alignment
+        if settings is not None and "alignment_loss" in losses:
             alignment = losses["alignment_loss"] / passes
             shown["alignment_loss"] = alignment.detach()
             shown["matching_accuracy"] = losses["matching_accuracy"].float() / passes
-            if self.stage.alignment.weight > 0:
-                total = total + self.stage.alignment.weight * alignment
+            if settings.weight > 0:
+                total = total + settings.weight * alignment
         return total, {"loss": total.detach()} | shown
 
     def _check_finite(self, loss: Tensor, batch: Batch, step: int) -> None:
@@ -207,9 +209,7 @@ class StageTraining:
     def _clip(self, objective: Objective) -> float:
         limit = self.stage.max_gradient_norm
         learning = [each for each in objective.parameters() if each.grad is not None]
-        return float(
-            self.accelerator.clip_grad_norm_(learning, limit if limit is not None else float("inf"))
-        )
+        return float(torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit))
 
     def _after_step(
         self,

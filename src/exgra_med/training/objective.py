@@ -4,6 +4,8 @@ model and alignment.
 Shapes: B records, T tokens, N images, P image tokens, D width of the language model.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from exgra_med.alignment import MultiGraphAlignment
+from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import IGNORED, Batch
 
@@ -25,15 +28,18 @@ class Objective(nn.Module):
         settings: alignment of the stage; none for plain language modelling.
     """
 
-    def __init__(self, model: nn.Module, settings: AlignmentSettings | None) -> None:
+    model: Any  # transformers types the parts of a model as Module or Tensor
+
+    def __init__(
+        self, model: ExgraForConditionalGeneration, settings: AlignmentSettings | None
+    ) -> None:
         super().__init__()
         self.model = model
         self.settings = settings
-        self.alignment = (
-            None
-            if settings is None
-            else build_alignment(model.config.text_config.hidden_size, settings)
-        )
+        self.alignment: MultiGraphAlignment | None = None
+        if settings is not None:
+            self.alignment = build_alignment(model.config.text_config.hidden_size, settings)
+            self.alignment.requires_grad_(settings.weight > 0)
 
     def forward(self, batch: Batch, noise_seed: list[int]) -> dict[str, Tensor]:
         """Compute the losses of one batch.
@@ -56,8 +62,11 @@ class Objective(nn.Module):
         losses = self._language_loss(hidden_BTD, batch["labels"])
         if self.alignment is None or "extended_ids" not in batch or features_NPD is None:
             return losses
+        assert self.settings is not None
+        # Weight 0 still measures, but touches no gradient: it is plain training, bit for bit.
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.weight > 0):
-            return losses | self._alignment_loss(batch, features_NPD, noise_seed)
+            views = self._views(batch, features_NPD)
+            return losses | self._align(self.alignment, views, noise_seed)
 
     def _decode(self, embeddings_BTD: Tensor, mask_BT: Tensor) -> Tensor:
         decoder = self.model.get_decoder()
@@ -85,19 +94,22 @@ class Objective(nn.Module):
         logits = self.model.get_output_embeddings()(states).float()
         return F.cross_entropy(logits, targets, reduction="sum")
 
-    def _alignment_loss(
-        self, batch: Batch, features_NPD: Tensor, noise_seed: list[int]
-    ) -> dict[str, Tensor]:
+    def _views(self, batch: Batch, features_NPD: Tensor) -> list[Tensor]:
+        """Image, answer and extended answer of every record with an image, [B, D] each."""
         with_image, sample_of_image = batch["sample_of_image"].unique(return_inverse=True)
-        image = mean_by_sample(features_NPD.mean(1), sample_of_image, len(with_image))
-        texts = [
+        return [mean_by_sample(features_NPD.mean(1), sample_of_image, len(with_image))] + [
             self._pool_text(batch[f"{name}_ids"][with_image], batch[f"{name}_mask"][with_image])
             for name in ("answer", "extended")
         ]
-        output = self.alignment(image, *texts, generator=seed_number(noise_seed))
+
+    def _align(
+        self, alignment: MultiGraphAlignment, views: list[Tensor], noise_seed: list[int]
+    ) -> dict[str, Tensor]:
+        image, answer, extended = views
+        output = alignment(image, answer, extended, generator=seed_number(noise_seed))
         accuracy = output.matching_accuracy
         if not self.training:
-            accuracy = self.alignment.matching_accuracy(image, *texts)
+            accuracy = alignment.matching_accuracy(image, answer, extended)
         return {
             "alignment_loss": output.loss,
             "matching_accuracy": torch.tensor(accuracy, device=image.device),
@@ -108,7 +120,7 @@ class Objective(nn.Module):
         """Mean of the last hidden states of each text, [B, D]; `padded` counts padding as the
         original does."""
         states_BTD = self._decode(self.model.get_input_embeddings()(ids_BT), mask_BT)
-        if self.settings.pooling == "padded":
+        if self.settings is not None and self.settings.pooling == "padded":
             return states_BTD.mean(1)
         weights_BT1 = mask_BT.unsqueeze(-1).to(states_BTD.dtype)
         return (states_BTD * weights_BT1).sum(1) / weights_BT1.sum(1)

@@ -1,9 +1,10 @@
 """Which parts of the model learn in a stage. The vision tower never does, as in the paper."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from exgra_med.model.bundle import Bundle
 
@@ -17,7 +18,7 @@ def choose_parts(bundle: Bundle, learn: Sequence[str]) -> None:
             embeddings and its head) and `image_tokens` (only the embedding rows of `<im_start>`
             and `<im_end>`, as the original's stage 1 does for records with an image).
     """
-    model = bundle.model
+    model: Any = bundle.model
     model.requires_grad_(False)
     if "connector" in learn:
         model.model.multi_modal_projector.requires_grad_(True)
@@ -25,17 +26,16 @@ def choose_parts(bundle: Bundle, learn: Sequence[str]) -> None:
         model.get_decoder().requires_grad_(True)
         model.get_output_embeddings().requires_grad_(True)
     elif "image_tokens" in learn:
-        embeddings = model.get_input_embeddings()
-        embeddings.requires_grad_(True)
-        keep_rows(embeddings, [bundle.image_start_id, bundle.image_end_id])
+        weight = model.get_input_embeddings().weight.requires_grad_(True)
+        keep_rows(weight, [bundle.image_start_id, bundle.image_end_id])
 
 
-def keep_rows(embeddings: nn.Module, rows: Sequence[int]) -> None:
-    """Zero the gradient of every row of an embedding but the given ones."""
-    kept = torch.zeros(embeddings.weight.shape[0], 1)
+def keep_rows(weight: Tensor, rows: Sequence[int]) -> None:
+    """Zero the gradient of every row of a matrix but the given ones."""
+    kept = torch.zeros(weight.shape[0], 1)
     kept[list(rows)] = 1.0
 
     def mask(gradient: Tensor) -> Tensor:
         return gradient * kept.to(gradient)
 
-    embeddings.weight.register_hook(mask)
+    weight.register_hook(mask)

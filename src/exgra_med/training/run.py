@@ -6,12 +6,14 @@ one take the same path.
 
 from pathlib import Path
 
+from exgra_med.data.conversation import join_by_image
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.subset import nested_subset
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run
+from exgra_med.recipe.schema import DataSettings
 from exgra_med.training.batch import StageDataset
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.loop import StageTraining
@@ -63,13 +65,14 @@ def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> Non
     recipe, stage = run.recipe, run.recipe.stages[name]
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
-    records = nested_subset(
+    chosen = nested_subset(
         prepared.records(settings.split), settings.fraction, settings.subset_seed
     )
+    records = join_by_image(chosen, settings.questions_per_record)
     images = prepared.image_folder(settings.max_pixels)
     dataset = StageDataset(records, images, bundle, recipe.text, stage.alignment is not None)
     held_out = HeldOut(
-        _held_out_dataset(prepared, settings.held_out_split, dataset),
+        _held_out_dataset(prepared, settings, dataset),
         stage.batch_size,
         stage.num_held_out_batches,
     )
@@ -78,11 +81,13 @@ def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> Non
 
 
 def _held_out_dataset(
-    prepared: Prepared, split: str | None, like: StageDataset
+    prepared: Prepared, settings: DataSettings, like: StageDataset
 ) -> StageDataset | None:
-    if split is None:
+    if settings.held_out_split is None:
         return None
-    records = prepared.records(split)
+    records = join_by_image(
+        prepared.records(settings.held_out_split), settings.questions_per_record
+    )
     with_alignment = like.with_alignment and all(record.extended for record in records)
     return StageDataset(records, like.images, like.bundle, like.text, with_alignment)
 

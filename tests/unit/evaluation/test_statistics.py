@@ -77,8 +77,9 @@ def test_ignoring_clusters_would_cover_too_little() -> None:
     assert covered / 300 < 0.8
 
 
-def test_one_cluster_has_no_interval() -> None:
-    assert interval(np.ones(10), 1) is None
+def test_a_few_clusters_have_no_interval() -> None:
+    assert interval(np.linspace(0, 1, 10), 4) is None
+    assert interval(np.linspace(0, 1, 10), 5) is not None
     assert interval(np.full(10, np.nan), 5) is None
 
 

@@ -6,6 +6,7 @@ A new solver is one function; its name in `SOLVERS` puts the shared test-suite o
 SOLVERS = {
     "anneal": "exgra_med.alignment.solvers.anneal:solve_by_annealing",
     "local-search": "exgra_med.alignment.solvers.anneal:solve_by_local_search",
+    "torch": "exgra_med.alignment.solvers.torch_batched:solve_batched",
     "exhaustive": "exgra_med.alignment.solvers.exhaustive:solve_exhaustively",
 }
 """Name -> module:function."""

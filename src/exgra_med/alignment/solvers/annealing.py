@@ -6,61 +6,80 @@ from exgra_med.alignment.solvers.compiled import compiled
 from exgra_med.alignment.solvers.random_stream import EXPONENTIAL, TABLE_BITS, advance
 from exgra_med.alignment.solvers.state import between, set_label
 
+BLOCK = 32
+"""Proposals at one temperature."""
+
 
 @compiled
-def anneal(M, Q, g, h, matching, owner, proposals, hot, cold, stream, best_matching):
+def anneal(
+    M,
+    Q,
+    graph,
+    graph2,
+    table,
+    table2,
+    matching,
+    owner,
+    pairs,
+    proposals,
+    hot,
+    cold,
+    stream,
+    best_matching,
+):
     """Cool from temperature `hot` to `cold` over a number of proposals.
 
-    Returns the cost of the best matching on the way relative to the start, zero or negative, the
-    final cost relative to the start, and the state of the random stream. `best_matching` is
-    filled whenever the best improves.
+    A proposal is one of the `pairs` (node, label). If the node has that label, it is to lose it;
+    if the label is free, the node is to take it; if it is taken, the owner is to lose it, or to
+    take the node's old label, whichever is cheaper.
+
+    Returns the cost of the best matching on the way relative to the start, zero or negative, and
+    the state of the random stream. `best_matching` is that matching.
     """
-    n = matching.shape[0]
-    block = 32
-    blocks = max(1, proposals // block)
+    blocks = max(1, proposals // BLOCK)
     factor = (cold / hot) ** (1.0 / blocks)
     temperature = hot
-    size = np.uint64(n)
+    size = np.uint64(pairs.shape[0])
     mask = np.uint64((1 << TABLE_BITS) - 1)
-    low = np.uint64(0xFFFFF)
     current = 0.0
     best = 0.0
     best_matching[:] = matching
     for _ in range(blocks):
-        for _ in range(block):
+        for _ in range(BLOCK):
             stream = advance(stream)
-            i = np.int64(((stream & low) * size) >> np.uint64(20))
-            b = np.int64((((stream >> np.uint64(20)) & low) * size) >> np.uint64(20))
-            rise = temperature * EXPONENTIAL[np.int64((stream >> np.uint64(40)) & mask)]
+            drawn = np.int64(((stream >> np.uint64(32)) * size) >> np.uint64(32))
+            rise = temperature * EXPONENTIAL[np.int64(stream & mask)]
+            i, b = pairs[drawn, 0], pairs[drawn, 1]
             a = matching[i]
             if a == b:
                 delta = -M[i, a]
                 if delta < rise:
-                    set_label(M, Q, g, h, matching, owner, i, -1)
+                    set_label(M, Q, graph, graph2, matching, owner, i, -1)
+                    current += delta
+                continue
+            j = owner[b]
+            delta = M[i, b]
+            if a >= 0:
+                delta -= M[i, a]
+            if j < 0:
+                if delta < rise:
+                    set_label(M, Q, graph, graph2, matching, owner, i, b)
                     current += delta
             else:
-                j = owner[b]
-                out = M[i, a] if a >= 0 else 0.0
-                if j < 0:
-                    delta = M[i, b] - out
-                    if delta < rise:
-                        set_label(M, Q, g, h, matching, owner, i, b)
-                        current += delta
-                else:
-                    delta = M[i, b] - out - M[j, b]
-                    swap = 0.0
-                    if a >= 0:
-                        delta += between(Q, g, h, i, a, j, b)
-                        swap = M[j, a] + between(Q, g, h, i, b, j, a)
-                    if delta + min(swap, 0.0) < rise:
-                        set_label(M, Q, g, h, matching, owner, j, -1)
-                        set_label(M, Q, g, h, matching, owner, i, b)
-                        if swap < 0.0:
-                            set_label(M, Q, g, h, matching, owner, j, a)
-                            delta += swap
-                        current += delta
+                delta -= M[j, b]
+                swap = 0.0
+                if a >= 0:
+                    delta += between(Q, table, table2, i, a, j, b)
+                    swap = M[j, a] + between(Q, table, table2, i, b, j, a)
+                if delta + min(swap, 0.0) < rise:
+                    set_label(M, Q, graph, graph2, matching, owner, j, -1)
+                    set_label(M, Q, graph, graph2, matching, owner, i, b)
+                    if swap < 0.0:
+                        set_label(M, Q, graph, graph2, matching, owner, j, a)
+                        delta += swap
+                    current += delta
             if current < best - 1e-9:
                 best = current
                 best_matching[:] = matching
         temperature *= factor
-    return best, current, stream
+    return best, stream

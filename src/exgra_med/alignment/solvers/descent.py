@@ -14,7 +14,7 @@ EPSILON = 1e-9
 
 
 @compiled
-def chain(M, Q, g, h, matching, owner, first, depth, nodes, labels, taken):
+def chain(M, Q, graph, graph2, matching, owner, first, depth, nodes, labels, taken):
     """Follow one chain from node `first`; leaves the state at its best prefix.
 
     Returns the gain, zero or negative; `nodes`, `labels` and `taken` are scratch of size
@@ -33,7 +33,7 @@ def chain(M, Q, g, h, matching, owner, first, depth, nodes, labels, taken):
         labels[0] = matching[node]
         count = 1
         taken[matching[node]] = True
-        set_label(M, Q, g, h, matching, owner, node, -1)
+        set_label(M, Q, graph, graph2, matching, owner, node, -1)
         if total < best:
             best = total
             keep = count
@@ -58,11 +58,11 @@ def chain(M, Q, g, h, matching, owner, first, depth, nodes, labels, taken):
             nodes[count] = ejected
             labels[count] = label
             count += 1
-            set_label(M, Q, g, h, matching, owner, ejected, -1)
+            set_label(M, Q, graph, graph2, matching, owner, ejected, -1)
         nodes[count] = node
         labels[count] = -1
         count += 1
-        set_label(M, Q, g, h, matching, owner, node, label)
+        set_label(M, Q, graph, graph2, matching, owner, node, label)
         taken[label] = True
         if came_from >= 0:
             taken[came_from] = False
@@ -76,12 +76,12 @@ def chain(M, Q, g, h, matching, owner, first, depth, nodes, labels, taken):
         node = ejected
     while count > keep:
         count -= 1
-        set_label(M, Q, g, h, matching, owner, nodes[count], labels[count])
+        set_label(M, Q, graph, graph2, matching, owner, nodes[count], labels[count])
     return best if keep else 0.0
 
 
 @compiled
-def descend(M, Q, g, h, matching, owner, depth):
+def descend(M, Q, graph, graph2, matching, owner, depth):
     """Chains from every node until none gains; returns the gain, zero or negative."""
     n = matching.shape[0]
     nodes = np.empty(2 * depth + 2, np.int32)
@@ -91,7 +91,7 @@ def descend(M, Q, g, h, matching, owner, depth):
     idle = 0
     first = 0
     while idle < n:
-        gain = chain(M, Q, g, h, matching, owner, first, depth, nodes, labels, taken)
+        gain = chain(M, Q, graph, graph2, matching, owner, first, depth, nodes, labels, taken)
         gained += gain
         idle = 0 if gain < 0.0 else idle + 1
         first = first + 1 if first + 1 < n else 0

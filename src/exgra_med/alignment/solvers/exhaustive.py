@@ -74,7 +74,7 @@ def solve_exhaustively(problems: Problems) -> Solution:
         ),
         strict=True,
     ):
-        table, table2 = build_graph(edges, num_nodes)[6], build_graph(edges2, num_nodes)[6]
+        table, table2 = build_graph(edges, num_nodes)[1], build_graph(edges2, num_nodes)[1]
         assignment.append(enumerate_matchings(U, Q, table, table2))
     device = problems.unary.device
     return Solution(

@@ -2,14 +2,20 @@
 
 The heart is the table M[i, k]: the cost of node i having label k with everything else as it is,
 
-    M[i, k] = U[i, k] + sum over edges between i and matched nodes j of Q[(i, j), (k, p_j)] + ...
+    M[i, k] = U[i, k] + sum over edges (i, j) of Q[(i, j), (k, p_j)]
+                      + sum over edges (j, i) of Q[(j, i), (p_j, k)].
 
-both directions of an edge. Moving node i from label a to label b costs M[i, b] - M[i, a], so a move
-is judged in O(1); making it changes only rows of i's neighbours, in O(degree^2).
+Moving node i from label a to label b costs M[i, b] - M[i, a], so a move is judged in O(1); making
+it changes only the rows of i's neighbours, in O(degree^2).
 
-A graph is stored as three arrays for edges that leave a node and three for those that arrive:
-`start[i]:start[i + 1]` is node i's range in `edge` (its number) and `other` (the far end), and as
-`table[i, j]`, the number of edge (i, j) or -1.
+A graph is one flat int32 array, because compiled calls with many arrays are slow. For both
+directions, edges that leave a node and edges that arrive, it has n + 1 places and then pairs
+
+    start_0 .. start_n | edge, other | edge, other | ...
+
+where node i's pairs lie from start_i to start_{i+1}; the second direction begins at `start_n` of
+the first. `table[i, j]` is the number of edge (i, j); -1 where there is only the reverse, -2 where
+there is neither.
 
 All functions are plain loops over numpy arrays for numba; without numba they run, slowly.
 """
@@ -20,67 +26,67 @@ from exgra_med.alignment.solvers.compiled import compiled
 
 
 @compiled
-def lists(edges, num_nodes, row):
-    """Edges that leave (`row` 0) or arrive at (`row` 1) each node: start, edge, other."""
-    num_edges = edges.shape[1]
-    start = np.zeros(num_nodes + 1, np.int32)
-    for e in range(num_edges):
-        if edges[0, e] >= 0:
-            start[edges[row, e] + 1] += 1
-    for i in range(num_nodes):
-        start[i + 1] += start[i]
-    fill = start[:-1].copy()
-    edge = np.empty(num_edges, np.int32)
-    other = np.empty(num_edges, np.int32)
-    for e in range(num_edges):
-        if edges[0, e] >= 0:
-            place = fill[edges[row, e]]
-            edge[place] = e
-            other[place] = edges[1 - row, e]
-            fill[edges[row, e]] += 1
-    return start, edge, other
-
-
-@compiled
 def build_graph(edges, num_nodes):
-    """Both kinds of lists and the table of edge numbers."""
-    table = np.full((num_nodes, num_nodes), -1, np.int32)
-    for e in range(edges.shape[1]):
-        if edges[0, e] >= 0:
-            table[edges[0, e], edges[1, e]] = e
-    leave = lists(edges, num_nodes, 0)
-    arrive = lists(edges, num_nodes, 1)
-    return leave[0], leave[1], leave[2], arrive[0], arrive[1], arrive[2], table
+    """The flat array and the table of a [2, E] edge list (-1: absent edge)."""
+    num_edges = edges.shape[1]
+    graph = np.empty(2 * (num_nodes + 1 + 2 * num_edges), np.int32)
+    table = np.full((num_nodes, num_nodes), -2, np.int32)
+    fill = np.empty(num_nodes, np.int32)
+    begin = 0
+    for row in range(2):
+        fill[:] = 0
+        for e in range(num_edges):
+            if edges[0, e] >= 0:
+                fill[edges[row, e]] += 2
+        place = begin + num_nodes + 1
+        for i in range(num_nodes):
+            graph[begin + i] = place
+            place += fill[i]
+            fill[i] = graph[begin + i]
+        graph[begin + num_nodes] = place
+        for e in range(num_edges):
+            if edges[0, e] >= 0:
+                near, far = edges[row, e], edges[1 - row, e]
+                graph[fill[near]] = e
+                graph[fill[near] + 1] = far
+                fill[near] += 2
+                table[edges[0, e], edges[1, e]] = e
+                if table[edges[1, e], edges[0, e]] == -2:
+                    table[edges[1, e], edges[0, e]] = -1
+        begin = place
+    return graph, table
 
 
 @compiled
-def add_label(M, Q, g, h, node, label, sign):
-    """Add (sign 1) or take away (sign -1) what `node` having `label` means to its neighbours."""
-    for x in range(g[0][node], g[0][node + 1]):
-        e, i = g[1][x], g[2][x]
-        for y in range(h[0][label], h[0][label + 1]):
-            M[i, h[2][y]] += sign * Q[e, h[1][y]]
-    for x in range(g[3][node], g[3][node + 1]):
-        e, i = g[4][x], g[5][x]
-        for y in range(h[3][label], h[3][label + 1]):
-            M[i, h[5][y]] += sign * Q[e, h[4][y]]
-
-
-@compiled
-def set_label(M, Q, g, h, matching, owner, node, label):
+def set_label(M, Q, graph, graph2, matching, owner, node, label):
     """Give `node` another `label` (-1: none). The label must be free."""
     old = matching[node]
     if old >= 0:
-        add_label(M, Q, g, h, node, old, -1.0)
         owner[old] = -1
     matching[node] = label
     if label >= 0:
         owner[label] = node
-        add_label(M, Q, g, h, node, label, 1.0)
+    n = M.shape[0]
+    begin, begin2 = 0, 0
+    for direction in range(2):
+        first_old, last_old, first_new, last_new = 0, 0, 0, 0
+        if old >= 0:
+            first_old, last_old = graph2[begin2 + old], graph2[begin2 + old + 1]
+        if label >= 0:
+            first_new, last_new = graph2[begin2 + label], graph2[begin2 + label + 1]
+        for x in range(graph[begin + node], graph[begin + node + 1], 2):
+            costs = Q[graph[x]]
+            row = M[graph[x + 1]]
+            for y in range(first_old, last_old, 2):
+                row[graph2[y + 1]] -= costs[graph2[y]]
+            for y in range(first_new, last_new, 2):
+                row[graph2[y + 1]] += costs[graph2[y]]
+        if direction == 0:
+            begin, begin2 = graph[n], graph2[n]
 
 
 @compiled
-def load(M, U, Q, g, h, matching, owner, labels):
+def load(M, U, Q, graph, graph2, matching, owner, labels):
     """Make the state that of the matching `labels`; returns its cost."""
     n = U.shape[0]
     for i in range(n):
@@ -92,22 +98,24 @@ def load(M, U, Q, g, h, matching, owner, labels):
     for i in range(n):
         if labels[i] >= 0:
             cost += M[i, labels[i]]
-            set_label(M, Q, g, h, matching, owner, i, labels[i])
+            set_label(M, Q, graph, graph2, matching, owner, i, labels[i])
     return cost
 
 
 @compiled
-def between(Q, g, h, i, k, j, m):
+def between(Q, table, table2, i, k, j, m):
     """What the edges between nodes i (with label k) and j (with label m) cost."""
     cost = 0.0
-    e = g[6][i, j]
+    e = table[i, j]
+    if e == -2:
+        return cost
     if e >= 0:
-        f = h[6][k, m]
+        f = table2[k, m]
         if f >= 0:
             cost += Q[e, f]
-    e = g[6][j, i]
+    e = table[j, i]
     if e >= 0:
-        f = h[6][m, k]
+        f = table2[m, k]
         if f >= 0:
             cost += Q[e, f]
     return cost

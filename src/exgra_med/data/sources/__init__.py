@@ -2,5 +2,12 @@
 
 SOURCES = {
     "vqa-rad": "exgra_med.data.sources.vqa_rad:SOURCE",
+    "slake": "exgra_med.data.sources.slake:SOURCE",
+    "pathvqa": "exgra_med.data.sources.pathvqa:SOURCE",
+    "omnimedvqa": "exgra_med.data.sources.omnimedvqa:SOURCE",
+    "llava-med": "exgra_med.data.sources.llava_med:SOURCE",
+    "exgra-med": "exgra_med.data.sources.exgra_med:SOURCE",
+    "chat-benchmark": "exgra_med.data.sources.chat_benchmark:SOURCE",
+    "custom": "exgra_med.data.sources.custom:SOURCE",
 }
 """Name on the command line -> `module:object` of its `Source`."""

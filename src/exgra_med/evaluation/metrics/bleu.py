@@ -30,9 +30,9 @@ def sentence_bleu(reference: list[str], hypothesis: list[str]) -> dict[str, floa
     Returns:
         `bleu`, `bleu_1`, `bleu_2`, `bleu_3`, each from 0 to 1.
     """
-    precisions = [_modified_precision(reference, hypothesis, n) for n in (1, 2, 3, 4)]
-    if precisions[0] == 0:
+    if set(reference).isdisjoint(hypothesis):
         return dict.fromkeys(BLEU_WEIGHTS, 0.0)
+    precisions = [_modified_precision(reference, hypothesis, n) for n in (1, 2, 3, 4)]
     penalty = 1.0
     if len(hypothesis) <= len(reference):
         penalty = math.exp(1 - len(reference) / len(hypothesis))
@@ -47,8 +47,8 @@ def sentence_bleu(reference: list[str], hypothesis: list[str]) -> dict[str, floa
 def _modified_precision(reference: list[str], hypothesis: list[str], n: int) -> Fraction:
     counts = _ngrams(hypothesis, n)
     limits = _ngrams(reference, n)
-    clipped = sum(min(count, limits[gram]) for gram, count in counts.items())
-    return Fraction(clipped, max(1, counts.total()))
+    clipped = sum(min(count, limits[gram]) for gram, count in counts.items() if gram in limits)
+    return Fraction(clipped, max(1, len(hypothesis) - n + 1))
 
 
 def _ngrams(words: list[str], n: int) -> Counter[tuple[str, ...]]:

@@ -53,6 +53,10 @@ _CONTRASTS: tuple[Options, ...] = tuple(
         "高密度|低密度",
     )
 )
+_CONTRAST_WORDS = tuple(
+    frozenset(phrase[0] for phrases in contrast.values() for phrase in phrases)
+    for contrast in _CONTRASTS
+)
 _NOTE = re.compile(r"\(\s*answer with either(.*?)\)\s*\.?", re.IGNORECASE | re.DOTALL)
 _QUOTED = re.compile(r"[\"“]([^\"”]+)[\"”]")
 _CHINESE_CHOICE = re.compile(r"([^,，。?？是]+?)还是([^,，。?？]+)")
@@ -65,13 +69,16 @@ def chosen_options(sequence: tuple[str, ...], options: Options) -> set[str]:
     Longer names go first and hide what lies inside them ("left lung" hides "left"); a name right
     behind a negation ("not left") is no choice, unless the negation is part of the name.
     """
-    named = sorted(
-        ((phrase, label) for label, phrases in options.items() for phrase in phrases),
-        key=lambda pair: -len(pair[0]),
-    )
+    present = set(sequence)
+    named = [
+        (phrase, label)
+        for label, phrases in options.items()
+        for phrase in phrases
+        if phrase and phrase[0] in present
+    ]
     taken: set[int] = set()
     chosen: set[str] = set()
-    for phrase, label in named:
+    for phrase, label in sorted(named, key=_longest_first):
         for start in positions(sequence, phrase):
             place = set(range(start, start + len(phrase)))
             if place & taken:
@@ -80,6 +87,10 @@ def chosen_options(sequence: tuple[str, ...], options: Options) -> set[str]:
             if not (start and start - 1 not in taken and sequence[start - 1] in _NEGATIONS):
                 chosen.add(label)
     return chosen
+
+
+def _longest_first(named: tuple[tuple[str, ...], str]) -> int:
+    return -len(named[0])
 
 
 def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Options:
@@ -97,8 +108,8 @@ def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Op
         options = {" ".join(words(option)): (words(option),) for option in listed}
     else:
         options = _options_in_question(question, reference)
-        for contrast in _CONTRASTS:
-            if chosen_options(expected, contrast):
+        for contrast, first_words in zip(_CONTRASTS, _CONTRAST_WORDS, strict=True):
+            if not first_words.isdisjoint(expected) and chosen_options(expected, contrast):
                 options = options | contrast
     options.pop("", None)
     if len(chosen_options(expected, options)) != 1 and expected:

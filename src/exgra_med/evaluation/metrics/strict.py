@@ -23,6 +23,8 @@ from exgra_med.evaluation.normalise import items, words
 
 SCORER_VERSION = "1"
 
+_ABSTAIN: Options = {ABSTAIN: ABSTENTIONS}
+
 
 class Verdict(StrEnum):
     """What became of a closed answer; everything but `right` scores 0."""
@@ -86,7 +88,7 @@ def closed(
     answer = words(prediction)
     if answer and answer == words(reference):
         return ClosedScore(Verdict.RIGHT, expected, expected)
-    chosen = chosen_options(answer, options | {ABSTAIN: ABSTENTIONS})
+    chosen = chosen_options(answer, options | _ABSTAIN)
     abstained = ABSTAIN in chosen
     chosen.discard(ABSTAIN)
     if len(chosen) > 1:

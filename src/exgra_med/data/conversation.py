@@ -1,0 +1,45 @@
+"""Questions about one image joined into a conversation, the shape of the paper's stage-2 data."""
+
+from collections.abc import Sequence
+
+from exgra_med.data.record import Record
+
+
+def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]:
+    """Join records of the same image, in their order, into conversations.
+
+    Args:
+        records: each with one or more questions; those without an image stay alone.
+        num_questions: most records in one conversation; 1 leaves everything as it is.
+
+    Returns:
+        Records named after the first one they hold, with the number of the others added. Extended
+        answers are kept where every joined record has them; the answer type of a conversation of
+        several questions is open to neither kind and left out.
+    """
+    groups: dict[str, list[Record]] = {}
+    joined: list[list[Record]] = []
+    for record in records:
+        key = "\n".join(record.images)
+        group = groups.get(key)
+        if not record.images or group is None or len(group) == num_questions:
+            group = []
+            joined.append(group)
+            groups[key] = group
+        group.append(record)
+    return [_join(group) for group in joined]
+
+
+def _join(group: list[Record]) -> Record:
+    if len(group) == 1:
+        return group[0]
+    first = group[0]
+    extended = [text for record in group for text in record.extended or []]
+    complete = all(record.extended is not None for record in group)
+    return Record(
+        id=f"{first.id}+{len(group) - 1}",
+        image=first.image,
+        turns=[turn for record in group for turn in record.turns],
+        extended=extended if complete else None,
+        meta={key: first.meta[key] for key in ("organ", "modality", "split") if key in first.meta},
+    )

@@ -1,0 +1,201 @@
+"""A prepared folder made from another: fewer records, another split, or with extended answers."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.json_lines import iterate_lines
+from exgra_med.data.json_text import decode_json
+from exgra_med.data.original import read_original
+from exgra_med.data.prepare import MAX_PIXELS, Progress, write_prepared
+from exgra_med.data.prepared import SPLITS, Prepared, file_sha256
+from exgra_med.data.record import Record
+from exgra_med.data.resized import ResizedImages
+from exgra_med.data.rows import facts
+from exgra_med.data.source import Collected, ImageBytes
+from exgra_med.data.split import images_for_share
+from exgra_med.data.subset import nested_subset
+from exgra_med.errors import DataError
+
+
+def write_subset(prepared: Prepared, fraction: float, seed: int, out: Path) -> Prepared:
+    """Write a folder with a share of `train`; the other splits stay whole, so scores compare.
+
+    Args:
+        prepared: the whole.
+        fraction: share of the training records, in (0, 1].
+        seed: another seed takes others.
+        out: the folder to make.
+
+    Raises:
+        DataError: the fraction is out of range, or `out` holds something else.
+        WriteError: the disk is full.
+    """
+    splits = _every_split(prepared)
+    splits["train"] = nested_subset(splits["train"], fraction, seed)
+    how = {"made_by": "subset", "fraction": fraction, "seed": seed}
+    return _write(prepared, splits, how, out)
+
+
+def write_split(
+    prepared: Prepared, validation: float, test: float, seed: int, out: Path
+) -> Prepared:
+    """Write a folder with the same records, split anew by image.
+
+    Args:
+        prepared: the folder whose records are pooled.
+        validation: share of all records for validation, 0..1.
+        test: share of all records for test, 0..1.
+        seed: another seed splits otherwise.
+        out: the folder to make.
+
+    Raises:
+        DataError: shares that leave nothing for training, a record without an image or with
+            several, or `out` holds something else.
+        WriteError: the disk is full.
+    """
+    if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
+        raise DataError(f"shares of {validation} and {test} leave nothing for training.")
+    records = [record for split in _every_split(prepared).values() for record in split]
+    for record in records:
+        if len(record.images) != 1:
+            raise DataError(f"{record.id}: has {len(record.images)} images, so no split by image.")
+    counts = Counter(record.images[0] for record in records)
+    held = images_for_share(counts, test, seed, "test") if test else set()
+    rest = {image: count for image, count in counts.items() if image not in held}
+    share = validation / (1 - test)
+    chosen = images_for_share(rest, share, seed, "validation") if validation else set()
+    splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    for record in records:
+        image = record.images[0]
+        name = "test" if image in held else "validation" if image in chosen else "train"
+        splits[name].append(_moved(record, prepared.manifest["dataset"], name))
+    how = {"made_by": "split", "validation": validation, "test": test, "seed": seed}
+    return _write(prepared, splits, how, out)
+
+
+def merge_captions(
+    prepared: Prepared, captions: Path, out: Path, allow_missing: bool = False
+) -> Prepared:
+    """Write a folder whose training records have extended answers from a file.
+
+    Args:
+        prepared: the folder to extend.
+        captions: JSON Lines of `{"id", "extended"}`, or the original's JSON with longer answers;
+            joined by record id, else by published id.
+        out: the folder to make.
+        allow_missing: training records without an extended answer are no error.
+
+    Raises:
+        DataError: nothing fits, a training record has none, or the answers do not fit its turns.
+        WriteError: the disk is full.
+    """
+    extended = _read_captions(captions)
+    splits = _every_split(prepared)
+    used: set[str] = set()
+    for split in splits:
+        splits[split] = [_extended(record, extended, used) for record in splits[split]]
+    if not used:
+        raise DataError(f"{captions}: no id of it is in {prepared.path}.")
+    missing = [record.id for record in splits["train"] if record.extended is None]
+    if missing and not allow_missing:
+        raise DataError(
+            f"{captions}: {len(missing)} training records have no extended answer, "
+            f"first {missing[0]!r}.",
+            "Generate the rest, or give --allow-missing.",
+        )
+    how = {
+        "made_by": "merge-captions",
+        "captions_sha256": file_sha256(captions),
+        "unused_captions": len(extended) - len(used),
+        "training_records_without": len(missing),
+    }
+    return _write(prepared, splits, how, out)
+
+
+def open_answers(records: Iterable[Record]) -> list[str]:
+    """Answers of open questions, lower-cased, each once, in order: the original's candidates."""
+    answers = (record.answer.lower() for record in records if record.answer_type == "OPEN")
+    return list(dict.fromkeys(answers))
+
+
+def _every_split(prepared: Prepared) -> dict[str, list[Record]]:
+    return {split: prepared.records(split) for split in prepared.splits}
+
+
+def _moved(record: Record, dataset: str, split: str) -> Record:
+    published = record.id.rpartition("/")[2]
+    # The old split stays in the id's middle where two splits count their rows alike.
+    old = str(record.meta.get("official_split", record.meta.get("split", "")))
+    name = f"{dataset}/{split}/{old}-{published}" if old else f"{dataset}/{split}/{published}"
+    return record.model_copy(update={"id": name, "meta": record.meta | {"split": split}})
+
+
+def _extended(record: Record, extended: Mapping[str, list[str]], used: set[str]) -> Record:
+    for key in (record.id, str(record.meta.get("published_id", ""))):
+        if key in extended:
+            used.add(key)
+            if len(extended[key]) != len(record.answers):
+                raise DataError(
+                    f"{record.id}: {len(extended[key])} extended answers for "
+                    f"{len(record.answers)} assistant turns."
+                )
+            return record.model_copy(update={"extended": extended[key]})
+    return record
+
+
+def _read_captions(path: Path) -> dict[str, list[str]]:
+    if path.suffix == ".json":
+        return {record.id: record.extended or record.answers for record in read_original(path)}
+    extended: dict[str, list[str]] = {}
+    for where, text in iterate_lines(path):
+        row: Any = decode_json(text, where)
+        value = row.get("extended") if isinstance(row, dict) else None
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
+            raise DataError(f"{where}: 'extended' is not a list of texts.")
+        name = str(row.get("id", ""))
+        if not name or name in extended:
+            raise DataError(f"{where}: the id {name!r} is missing or comes twice.")
+        extended[name] = value
+    return extended
+
+
+def write_resized(
+    prepared: Prepared, shortest_pixels: int, out: Path, progress: Progress | None = None
+) -> Prepared:
+    """Write a folder with the same records and smaller images, so that training decodes less.
+
+    Args:
+        prepared: the folder with the full images.
+        shortest_pixels: length of the short side, the `image_size` of the model.
+        out: the folder to make.
+        progress: is told of each image.
+
+    Raises:
+        DataError: the size is not positive, an image is broken, or `out` holds something else.
+        WriteError: the disk is full.
+    """
+    if shortest_pixels < 1:
+        raise DataError(f"a side of {shortest_pixels} pixels is too short.")
+    images = ResizedImages(prepared.image_folder(MAX_PIXELS), shortest_pixels)
+    how = {"made_by": "resize", "shortest_pixels": shortest_pixels}
+    return _write(prepared, _every_split(prepared), how, out, images, progress)
+
+
+def _write(
+    prepared: Prepared,
+    splits: Mapping[str, list[Record]],
+    how: dict[str, Any],
+    out: Path,
+    images: ImageBytes | None = None,
+    progress: Progress | None = None,
+) -> Prepared:
+    manifest = prepared.manifest
+    kept = ("dataset", "variant", "licence", "seed", "sources")
+    origin = {key: manifest[key] for key in kept if key in manifest}
+    origin["made_from"] = {"fingerprint": prepared.fingerprint, **how}
+    images = images or prepared.image_folder(MAX_PIXELS)
+    collected = Collected(splits, images, [], notes=facts(splits))
+    return write_prepared(out, collected, origin, progress=progress)

@@ -1,0 +1,85 @@
+"""LLaVA-Med's chat benchmark: 193 questions on 50 figures with GPT-4 reference answers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.json_lines import iterate_lines
+from exgra_med.data.json_text import decode_json
+from exgra_med.data.original import strip_placeholder
+from exgra_med.data.record import Record
+from exgra_med.data.rows import text_field, vqa_record
+from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.errors import DataError
+
+NAME = "chat-benchmark"
+FILE = "llava_med_eval_qa50_qa.jsonl"
+ROWS = 193
+DOMAINS = ("chest_xray", "mri", "histology", "gross", "ct_scan")
+"""In the order of the original scorer, which takes the first that is true."""
+
+
+def collect(source: Path, options: Options) -> Collected:
+    """Read the benchmark's JSON Lines file and `images/`.
+
+    Raises:
+        DataError: the file is missing or a line cannot be understood.
+    """
+    path = source / FILE
+    if not path.is_file():
+        found = sorted(source.glob("*eval*qa*.jsonl"))
+        if len(found) != 1:
+            raise DataError(f"{source}: {FILE!r} is missing.")
+        path = found[0]
+    dropped: list[Dropped] = []
+    records = []
+    for where, text in iterate_lines(path):
+        row = decode_json(text, where)
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not an object.")
+        record = _record(row, where, dropped)
+        if record:
+            records.append(record)
+    rows = len(records) + len(dropped)
+    notes = {"completeness": "complete" if rows == ROWS else f"partial: {rows} of {ROWS} rows"}
+    root = source / "images" if (source / "images").is_dir() else source
+    splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": records}
+    return Collected(splits, ImageFolder(root, options.max_pixels), [path], dropped, notes)
+
+
+def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record | None:
+    published = text_field(row, "question_id", where)
+    domain = row.get("domain")
+    if not isinstance(domain, dict):
+        raise DataError(f"{where}: 'domain' is not an object.")
+    mention = row.get("in_text_mention")
+    meta: dict[str, Any] = {
+        "published_id": published,
+        "split": "test",
+        "domain": next((name for name in DOMAINS if domain.get(name)), None),
+        "question_type": text_field(row, "type", where),
+        "pair_id": text_field(row, "pair_id", where),
+        "caption": text_field(row, "fig_caption", where),
+        "mention": mention if isinstance(mention, str) else json.dumps(mention),
+    }
+    question = strip_placeholder(text_field(row, "text", where))
+    return vqa_record(
+        f"{NAME}/test/{published}",
+        {"question": question, "gpt4_answer": row.get("gpt4_answer", "")},
+        where,
+        image=text_field(row, "image", where),
+        answer_type=None,
+        meta=meta,
+        answer_key="gpt4_answer",
+        dropped=dropped,
+    )
+
+
+SOURCE = Source(
+    name=NAME,
+    title="LLaVA-Med chat benchmark: 193 questions with GPT-4 reference answers",
+    licence="CC BY-NC 4.0, research only; bring the 50 figures yourself",
+    variants={"published": "test only"},
+    collect=collect,
+)

@@ -1,0 +1,128 @@
+"""Your own data: `train`, `validation`, `test` as JSON Lines or CSV, with a mapping of columns."""
+
+import csv
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.json_lines import iterate_lines
+from exgra_med.data.json_text import decode_json, read_text
+from exgra_med.data.record import Record, parse_record
+from exgra_med.data.rows import facts, text_field, vqa_record
+from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.errors import DataError
+
+NAME = "custom"
+SPLITS = ("train", "validation", "test")
+FIELDS = ("id", "image", "question", "answer", "answer_type", "extended", "options")
+"""Fields that a column can be mapped to; other columns go to `meta`."""
+
+
+def collect(source: Path, options: Options) -> Collected:
+    """Read the splits that are there; `--map question=Frage` names a column.
+
+    JSON Lines rows that have `turns` are taken as records of this project.
+
+    Raises:
+        DataError: no split, an unknown mapping, or a row that cannot be understood.
+    """
+    unknown = set(options.mapping) - set(FIELDS)
+    if unknown:
+        raise DataError(
+            f"--map names the unknown field {sorted(unknown)[0]!r}.", f"Known: {', '.join(FIELDS)}."
+        )
+    dropped: list[Dropped] = []
+    files = []
+    splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    for split in SPLITS:
+        paths = [path for end in ("jsonl", "csv") if (path := source / f"{split}.{end}").is_file()]
+        if len(paths) > 1:
+            raise DataError(f"{source}: both {paths[0].name} and {paths[1].name} are there.")
+        for path in paths:
+            files.append(path)
+            rows = _lines(path) if path.suffix == ".jsonl" else _table(path)
+            for number, (where, row) in enumerate(rows):
+                record = _record(row, where, split, number, options.mapping, dropped)
+                if record:
+                    splits[split].append(record)
+    if not files:
+        raise DataError(f"{source}: none of train, validation or test as .jsonl or .csv.")
+    root = source / "images" if (source / "images").is_dir() else source
+    return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, facts(splits))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for where, text in iterate_lines(path):
+        row = decode_json(text, where)
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not an object.")
+        yield where, row
+
+
+def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        for row in reader:
+            where = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():
+                raise DataError(f"{where}: not as many cells as the header.")
+            yield where, {key.strip(): value for key, value in row.items()}
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: not valid CSV ({error}).") from error
+
+
+def _record(
+    row: dict[str, Any],
+    where: str,
+    split: str,
+    number: int,
+    mapping: dict[str, str],
+    dropped: list[Dropped],
+) -> Record | None:
+    if "turns" in row:
+        return parse_record(row, where)
+    column = {field: mapping.get(field, field) for field in FIELDS}
+    for field in ("question", "answer"):
+        if column[field] not in row:
+            raise DataError(
+                f"{where}: there is no column {column[field]!r}.",
+                f"It has {', '.join(row)}; give --map {field}=COLUMN.",
+            )
+    value = {field: row[name] for field, name in column.items() if row.get(name) not in (None, "")}
+    published = text_field(value, "id", where) if "id" in value else str(number)
+    used = set(column.values())
+    meta = {key: item for key, item in row.items() if key not in used}
+    meta |= {"published_id": published, "split": split}
+    kind = text_field(value, "answer_type", where).upper() if "answer_type" in value else None
+    if kind not in ("OPEN", "CLOSED", None):
+        raise DataError(f"{where}: unknown answer_type {kind!r}.", "Known are OPEN and CLOSED.")
+    choices = value.get("options")
+    if isinstance(choices, str):
+        choices = [part.strip() for part in choices.split("|")]
+    record = vqa_record(
+        f"{NAME}/{split}/{published}",
+        {"question": value.get("question", ""), "answer": value.get("answer", "")},
+        where,
+        image=text_field(value, "image", where) if "image" in value else "",
+        answer_type=kind,
+        meta=meta,
+        options=choices,
+        dropped=dropped,
+    )
+    if record is None:
+        return None
+    updates: dict[str, Any] = {} if record.image else {"image": None}
+    if "extended" in value:
+        updates["extended"] = [text_field(value, "extended", where)]
+    return record.model_copy(update=updates)
+
+
+SOURCE = Source(
+    name=NAME,
+    title="your own train, validation, test as .jsonl or .csv, with --map FIELD=COLUMN",
+    licence="yours",
+    variants={"given": "the files' own split"},
+    collect=collect,
+)

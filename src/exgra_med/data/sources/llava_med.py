@@ -1,0 +1,86 @@
+"""LLaVA-Med's and ExGra-Med's training files: captions and instructions over PubMed figures.
+
+A folder with JSON files of the original's layout (`conversations`, `*_long`) and `images/`. All is
+for training; a small seeded validation split takes whole images.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.json_text import read_json_list
+from exgra_med.data.original import parse_items
+from exgra_med.data.record import Record
+from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.split import images_for_share
+from exgra_med.errors import DataError
+
+NAME = "llava-med"
+VALIDATION_SHARE = 0.01
+
+
+def collect(source: Path, options: Options) -> Collected:
+    """Read every `*.json` of a folder as training talk.
+
+    Raises:
+        DataError: there is no JSON file, or an item cannot be understood; names file and item.
+    """
+    files = sorted(path for path in source.glob("*.json") if path.name != "manifest.json")
+    if not files:
+        raise DataError(f"{source}: there are no JSON files.", "Give the folder with the talk.")
+    found: Counter[str] = Counter()
+    dropped: list[Dropped] = []
+    records: list[Record] = []
+    for path in files:
+        items = _with_text(read_json_list(path), path, dropped)
+        for record in parse_items(items, path.name, found):
+            name = f"{NAME}/{path.stem}/{record.id}"
+            records.append(record.model_copy(update={"id": name}))
+    shown = Counter(image for record in records for image in record.images)
+    chosen = images_for_share(shown, VALIDATION_SHARE, options.seed, "validation")
+    splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
+    for record in records:
+        held_out = bool(record.images) and chosen.issuperset(record.images)
+        splits["validation" if held_out else "train"].append(record)
+    # A record with several images may share one with validation; it is in neither split then.
+    splits["train"] = [record for record in splits["train"] if _is_apart(record, chosen, dropped)]
+    notes: dict[str, Any] = {
+        "spellings_found": dict(sorted(found.items())),
+        "with_extended_answers": sum(record.extended is not None for record in records),
+    }
+    root = source / "images" if (source / "images").is_dir() else source
+    return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, notes)
+
+
+def _with_text(
+    items: list[dict[str, Any]], path: Path, dropped: list[Dropped]
+) -> list[dict[str, Any]]:
+    """Items whose messages all say something; the others are listed."""
+    kept = []
+    for number, item in enumerate(items):
+        talks = [value for key, value in item.items() if key.startswith("convers")]
+        messages = [m for talk in talks if isinstance(talk, list) for m in talk]
+        values = [m.get("value") for m in messages if isinstance(m, dict)]
+        if any(isinstance(value, str) and not value.strip() for value in values):
+            name = item.get("id", number)
+            dropped.append(Dropped(f"{NAME}/{path.stem}/{name}", "an empty message"))
+        else:
+            kept.append(item)
+    return kept
+
+
+def _is_apart(record: Record, chosen: set[str], dropped: list[Dropped]) -> bool:
+    if chosen.isdisjoint(record.images):
+        return True
+    dropped.append(Dropped(record.id, "shares an image with validation"))
+    return False
+
+
+SOURCE = Source(
+    name=NAME,
+    title="LLaVA-Med and ExGra-Med training files: captions, instructions, extended answers",
+    licence="CC BY-NC 4.0",
+    variants={"all": "everything for training, 1 % of the images held out"},
+    collect=collect,
+)

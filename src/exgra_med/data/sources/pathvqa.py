@@ -1,0 +1,164 @@
+"""PathVQA (He et al. 2020): pathology figures; official pickles, LXMERT JSON, or the hub's parquet.
+
+Pickles go through a reader that can build nothing but plain values. Ids are made from split and
+row, because the published ones name the image.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.json_text import read_json_list
+from exgra_med.data.parquet import BytesImages, iterate_rows
+from exgra_med.data.pickle_reader import read_plain_pickle
+from exgra_med.data.record import Record
+from exgra_med.data.rows import vqa_record
+from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.errors import DataError
+
+NAME = "pathvqa"
+SPLITS = {"train": "train", "validation": "val", "test": "test"}
+YES_NO = ("yes", "no")
+
+Row = tuple[str, dict[str, Any]]
+"""Where it stands, and image, question, answer, answer_type, published id."""
+
+
+def collect(source: Path, options: Options) -> Collected:
+    """Read whichever published layout a folder has; the one with answer types is preferred.
+
+    Raises:
+        DataError: no layout is whole, or a row cannot be understood.
+        MissingExtraError: only parquet files are there and pyarrow is not installed.
+    """
+    dropped: list[Dropped] = []
+    layouts = {
+        "vqa pickles": ["qas/{}_vqa.pkl"],
+        "qa pickles": ["qas/{0}/{0}_qa.pkl", "qas/{}_qa.pkl"],
+        "lxmert json": ["pvqa_{}.json", "qas/pvqa_{}.json"],
+    }
+    for layout, patterns in layouts.items():
+        for pattern in patterns:
+            files = {split: source / pattern.format(SPLITS[split]) for split in SPLITS}
+            present = [path for path in files.values() if path.is_file()]
+            if not present:
+                continue
+            absent = [path for path in files.values() if path not in present]
+            if absent:
+                raise DataError(f"{absent[0]}: missing, while {present[0].name} is there.")
+            splits = {
+                split: list(_records(_rows(layout, path, SPLITS[split]), split, dropped))
+                for split, path in files.items()
+            }
+            images = ImageFolder(source / "images", options.max_pixels)
+            notes = {"layout": layout}
+            return Collected(splits, images, list(files.values()), dropped, notes)
+    return _collect_parquet(source, options, dropped)
+
+
+def _collect_parquet(source: Path, options: Options, dropped: list[Dropped]) -> Collected:
+    files = {split: sorted(source.rglob(f"{split}-*.parquet")) for split in SPLITS}
+    if not all(files.values()):
+        raise DataError(
+            f"{source}: no layout of PathVQA is there.",
+            "Expected qas/*_vqa.pkl, qas/*/*_qa.pkl, pvqa_*.json, or train-*.parquet and so on.",
+        )
+    images = BytesImages(options.max_pixels)
+
+    def rows(paths: list[Path]) -> Iterator[Row]:
+        for path, number, row in iterate_rows(paths, ["image", "question", "answer"]):
+            where = f"{path.name}: row {number}"
+            yield where, {**row, "image": images.add(row["image"], where)}
+
+    # Generators: an image's bytes are kept only until its first record is written.
+    splits = {split: _records(rows(paths), split, dropped) for split, paths in files.items()}
+    every = [path for paths in files.values() for path in paths]
+    return Collected(splits, images, every, dropped, {"layout": "hub parquet"})
+
+
+def _rows(layout: str, path: Path, folder: str) -> Iterator[Row]:
+    if layout == "lxmert json":
+        for number, entry in enumerate(read_json_list(path)):
+            where = f"{path.name}: entry {number}"
+            questions, answers = (_parallel(entry, key, where) for key in ("sentf", "labelf"))
+            if len(questions) != len(answers):
+                raise DataError(f"{where}: {len(questions)} questions, {len(answers)} answers.")
+            for question, label in zip(questions, answers, strict=True):
+                yield where, _item(entry, question, _label(label, where), None, folder, where)
+        return
+    value = read_plain_pickle(path)
+    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
+        raise DataError(f"{path.name}: expected a list of dicts.")
+    for number, row in enumerate(value):
+        where = f"{path.name}: row {number}"
+        if layout == "vqa pickles":
+            answer = _label(row.get("label"), where)
+            yield where, _item(row, row.get("sent"), answer, row.get("answer_type"), folder, where)
+        else:
+            entry = {"img_id": row.get("image")}
+            yield where, _item(entry, row.get("question"), row.get("answer"), None, folder, where)
+
+
+def _item(
+    row: dict[str, Any], question: Any, answer: Any, kind: Any, folder: str, where: str
+) -> dict[str, Any]:
+    image = row.get("img_id")
+    if not isinstance(image, str) or not image:
+        raise DataError(f"{where}: the image id is missing.")
+    if kind not in ("yes/no", "other", "number", None):
+        raise DataError(f"{where}: unknown answer_type {kind!r}.", "Known: yes/no, other, number.")
+    return {
+        "image": f"{folder}/{image}.jpg",
+        "question": question,
+        "answer": answer,
+        "kind": kind,
+        "published": row.get("question_id"),
+        "question_type": row.get("question_type"),
+    }
+
+
+def _parallel(entry: dict[str, Any], key: str, where: str) -> list[Any]:
+    value = entry.get(key)
+    if not isinstance(value, dict) or not isinstance(value.get("pvqa"), list):
+        raise DataError(f"{where}: {key}.pvqa is not a list.")
+    return value["pvqa"]
+
+
+def _label(label: Any, where: str) -> str:
+    """The first answer of a label, which may have none; the original takes the first too."""
+    if not isinstance(label, dict):
+        raise DataError(f"{where}: the label is not a dict.")
+    return str(next(iter(label), ""))
+
+
+def _records(rows: Iterator[Row], split: str, dropped: list[Dropped]) -> Iterator[Record]:
+    for number, (where, row) in enumerate(rows):
+        answer = str(row.get("answer", "")).strip().lower()
+        # `other` answers that happen to be "yes" stay open, as in the original.
+        closed = row["kind"] == "yes/no" if row.get("kind") else answer in YES_NO
+        meta = {"split": split, "published_image": Path(row["image"]).stem}
+        if row.get("published") is not None:
+            meta["published_id"] = row["published"]
+        if row.get("question_type"):
+            meta["question_type"] = row["question_type"]
+        record = vqa_record(
+            f"{NAME}/{split}/{number}",
+            row,
+            where,
+            image=row["image"],
+            answer_type="CLOSED" if closed else "OPEN",
+            meta=meta,
+            dropped=dropped,
+        )
+        if record:
+            yield record
+
+
+SOURCE = Source(
+    name=NAME,
+    title="PathVQA: pathology figures from textbooks, 32,795 questions",
+    licence="MIT stated; figures and captions belong to their publishers",
+    variants={"official": "published train, validation and test"},
+    collect=collect,
+)

@@ -1,0 +1,151 @@
+"""SLAKE 1.0 (Liu et al. 2021): English and Chinese questions on 642 images.
+
+Each language is split by image, but not the two together: 142 images are in the training split of
+one language and in the test split of the other. The variant `both-disjoint` leaves such training
+rows out.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.json_text import read_json_list
+from exgra_med.data.record import Record
+from exgra_med.data.rows import (
+    answer_type_field,
+    check_counts,
+    facts,
+    image_splits,
+    text_field,
+    vqa_record,
+)
+from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.errors import DataError
+
+NAME = "slake"
+FILES = {
+    "train": ("train.json",),
+    # The hub's copy calls the same file validation.json.
+    "validation": ("validate.json", "validation.json"),
+    "test": ("test.json",),
+}
+EXPECTED = {
+    ("train", "en"): 4919,
+    ("train", "zh"): 4916,
+    ("validation", "en"): 1053,
+    ("validation", "zh"): 1046,
+    ("test", "en"): 1061,
+    ("test", "zh"): 1033,
+}
+"""Rows of the complete release, by split and language."""
+
+_LANGUAGES = {"en": {"en"}, "zh": {"zh"}, "both": {"en", "zh"}, "both-disjoint": {"en", "zh"}}
+
+
+def collect(source: Path, options: Options) -> Collected:
+    """Read a folder with `train.json`, `validate.json`, `test.json` and `imgs/`.
+
+    Raises:
+        DataError: a file is missing or a row cannot be understood; names file and row.
+    """
+    files = {split: _find(source, names) for split, names in FILES.items()}
+    languages = _LANGUAGES[options.variant]
+    dropped: list[Dropped] = []
+    found: Counter[tuple[str, str]] = Counter()
+    splits: dict[str, list[Record]] = {split: [] for split in FILES}
+    for split, path in files.items():
+        for number, row in enumerate(read_json_list(path)):
+            where = f"{path.name}: row {number} (qid {row.get('qid')})"
+            language = text_field(row, "q_lang", where)
+            if language not in ("en", "zh"):
+                raise DataError(f"{where}: unknown q_lang {language!r}.", "Known are en and zh.")
+            found[split, language] += 1
+            if language not in languages:
+                continue
+            record = _record(row, where, split, language, dropped)
+            if record:
+                splits[split].append(record)
+    notes: dict[str, Any] = {"completeness": check_counts(NAME, found, EXPECTED)}
+    shown = image_splits(splits)
+    notes["test_images_in_train"] = sum({"train", "test"} <= names for names in shown.values())
+    if options.variant == "both-disjoint":
+        _separate(splits, dropped)
+    notes |= facts(splits)
+    return Collected(
+        splits,
+        ImageFolder(_image_root(source), options.max_pixels),
+        list(files.values()),
+        dropped,
+        notes,
+    )
+
+
+def _separate(splits: dict[str, list[Record]], dropped: list[Dropped]) -> None:
+    """Drop rows of train and validation whose image a later split shows."""
+    for split, later in (("train", ("validation", "test")), ("validation", ("test",))):
+        taken = {image for name in later for record in splits[name] for image in record.images}
+        kept = []
+        for record in splits[split]:
+            if taken.isdisjoint(record.images):
+                kept.append(record)
+            else:
+                reason = "its image is in validation or test of the other language"
+                dropped.append(Dropped(record.id, reason))
+        splits[split] = kept
+
+
+def _find(source: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (source / name).is_file():
+            return source / name
+    raise DataError(
+        f"{source}: {names[0]!r} is missing.", "Get SLAKE 1.0 from the hub: BoKelvin/SLAKE."
+    )
+
+
+def _image_root(source: Path) -> Path:
+    for name in ("imgs", "images"):
+        if (source / name).is_dir():
+            return source / name
+    raise DataError(f"{source}: the folder 'imgs' is missing.", "Unpack imgs.zip beside the JSON.")
+
+
+def _record(
+    row: dict[str, Any], where: str, split: str, language: str, dropped: list[Dropped]
+) -> Record | None:
+    qid = text_field(row, "qid", where)
+    meta: dict[str, Any] = {
+        "published_id": qid,
+        "split": split,
+        "language": language,
+        "organ": text_field(row, "location", where),
+        "modality": text_field(row, "modality", where),
+        "question_type": text_field(row, "content_type", where),
+        "base_type": text_field(row, "base_type", where),
+        "image_id": text_field(row, "img_id", where),
+        "triple": row.get("triple"),
+    }
+    return vqa_record(
+        f"{NAME}/{split}/{qid}",
+        row,
+        where,
+        image=text_field(row, "img_name", where),
+        answer_type=answer_type_field(row, where),
+        meta=meta,
+        dropped=dropped,
+    )
+
+
+SOURCE = Source(
+    name=NAME,
+    title="SLAKE 1.0: 642 radiology images, 14,028 questions in English and Chinese",
+    licence="CC BY 4.0 as a whole; images of upstream sets under their own (some CC BY-NC-SA)",
+    variants={
+        "en": "the English questions, as in the paper",
+        "zh": "the Chinese questions",
+        "both": "both languages; test images of one are in train of the other (reported)",
+        "both-disjoint": "both languages, training rows on a held-out image left out (listed)",
+    },
+    collect=collect,
+)

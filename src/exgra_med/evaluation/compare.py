@@ -1,0 +1,193 @@
+"""Two runs on the same questions: what can be told apart, and what cannot."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exgra_med.errors import ScoreError
+from exgra_med.evaluation.paired import HEADLINES, paired_difference
+from exgra_med.evaluation.pairing import pair
+from exgra_med.evaluation.predictions import Prediction, read_predictions
+from exgra_med.evaluation.questions import Question, question_of, read_reference
+from exgra_med.evaluation.run_folder import (
+    answered_datasets,
+    asked_questions,
+    predictions_path,
+    read_recipe,
+)
+from exgra_med.evaluation.score import summary
+from exgra_med.evaluation.scorers import MEASURES, ScorerName, score_items
+from exgra_med.evaluation.statistics import (
+    cluster_codes,
+    holm,
+    mcnemar,
+    paired_permutation,
+    smallest_difference,
+)
+
+LABELS = {
+    "average": "average of open recall and closed accuracy",
+    "open_recall": "open recall",
+    "closed_accuracy": "closed accuracy",
+}
+_NUM_FLIPS = 10_000
+_LEVEL = 0.05
+
+
+def compare(
+    first: Sequence[Prediction],
+    second: Sequence[Prediction],
+    questions: Sequence[Question],
+    scorer: ScorerName = "strict",
+    *,
+    num_bootstrap_samples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare two sets of answers question by question.
+
+    The p-value of each row is from a permutation test that swaps the two runs for all questions of
+    an image at once; Holm's adjustment runs over the rows. For closed questions the exact McNemar
+    p-value stands beside it; it takes questions about one image as independent.
+
+    Args:
+        first: answers of the first run.
+        second: answers of the second run.
+        questions: the questions both were asked.
+        scorer: `strict` or `legacy`; the PathVQA rule drops different questions for each run.
+        num_bootstrap_samples: resamples of the paired bootstrap.
+        seed: of resamples and permutations.
+
+    Returns:
+        `rows`, one a measure: `first, second, difference, interval, p, p_holm, conclusion, ...`.
+
+    Raises:
+        ScoreError: answers and questions do not fit, or the scorer cannot be compared.
+    """
+    if scorer == "legacy-pathvqa":
+        raise ScoreError(
+            "legacy-pathvqa drops other questions for every run, so runs cannot be compared by it.",
+            "Use --scorer strict or legacy.",
+        )
+    asked = list(questions)
+    clusters = cluster_codes([question.cluster for question in asked])
+    pairings = [pair(list(answers), asked) for answers in (first, second)]
+    one, other = (score_items(pairing, scorer).values for pairing in pairings)
+    scores = [summary(each, clusters, 0, seed, scorer)["metrics"] for each in (one, other)]
+    difference = paired_difference(one, other, clusters, num_bootstrap_samples, seed)
+    rows: list[dict[str, Any]] = []
+    for name, label in LABELS.items():
+        if difference[name] is None:
+            continue
+        row: dict[str, Any] = {
+            "measure": name,
+            "label": label,
+            "first": scores[0][HEADLINES.get(name, name)],
+            "second": scores[1][HEADLINES.get(name, name)],
+            "difference": difference[name],
+            "interval": difference["intervals"][name],
+            "p": paired_permutation(_contributions(one - other, name), clusters, _NUM_FLIPS, seed),
+        }
+        if name == "closed_accuracy":
+            row |= _discordant(one, other)
+        rows.append(row)
+    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = adjusted
+        row["smallest_visible_difference"] = _visible(row["interval"])
+        row["conclusion"] = _conclusion(row)
+    return {
+        "schema_version": 1,
+        "scorer": scorer,
+        "num_questions": len(asked),
+        "num_images": int(clusters.max()) + 1,
+        "missing": [pairing.counts["missing"] for pairing in pairings],
+        "level": _LEVEL,
+        "rows": rows,
+    }
+
+
+def compare_stored(
+    first: Path,
+    second: Path,
+    reference: Path | None = None,
+    scorer: ScorerName = "strict",
+    *,
+    data_folder: str | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare two run folders, or two files of predictions with a reference; see `compare`.
+
+    Args:
+        first: run folder or file.
+        second: run folder or file.
+        reference: records or a JSON file of the original; needed for files.
+        scorer: `strict` or `legacy`.
+        data_folder: the prepared folder that was answered, where it is not at the recipe's place.
+        seed: of resamples and permutations.
+
+    Raises:
+        ScoreError: nothing says which questions were asked, or the runs answered different data.
+    """
+    if reference is not None:
+        questions = read_reference(reference).questions
+    elif first.is_dir():
+        questions = [
+            question_of(record)
+            for record in asked_questions(read_recipe(first), data_folder).records
+        ]
+    else:
+        raise ScoreError(
+            f"{first} is a file, and nothing says which questions it answers.",
+            "Name the reference as third argument.",
+        )
+    dataset = _common_dataset(first, second) if first.is_dir() and second.is_dir() else ""
+    answers = [
+        read_predictions(predictions_path(path, dataset) if path.is_dir() else path).predictions
+        for path in (first, second)
+    ]
+    return compare(answers[0], answers[1], questions, scorer, seed=seed)
+
+
+def _common_dataset(first: Path, second: Path) -> str:
+    names = [answered_datasets(run) for run in (first, second)]
+    common = [name for name in names[0] if name in names[1]]
+    if len(common) != 1:
+        raise ScoreError(
+            f"The runs have {len(common)} data sets in common: {names[0]} against {names[1]}.",
+            "Name the two files of predictions and their reference.",
+        )
+    return common[0]
+
+
+def _contributions(differences: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """What each question adds to the difference of a measure; sums to it."""
+    parts = []
+    for measure in HEADLINES.values() if name == "average" else [HEADLINES[name]]:
+        column = differences[:, MEASURES.index(measure)]
+        parts.append(column / (~np.isnan(column)).sum())
+    return np.nansum(parts, axis=0)
+
+
+def _discordant(one: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, Any]:
+    column = MEASURES.index("closed_accuracy")
+    first, second = one[:, column], other[:, column]
+    only_first = int(((first == 1) & (second == 0)).sum())
+    only_second = int(((first == 0) & (second == 1)).sum())
+    return {
+        "only_first_right": only_first,
+        "only_second_right": only_second,
+        "p_mcnemar": mcnemar(only_first, only_second),
+    }
+
+
+def _visible(bounds: list[float] | None) -> float | None:
+    return None if bounds is None else smallest_difference((bounds[1] - bounds[0]) / (2 * 1.96))
+
+
+def _conclusion(row: dict[str, Any]) -> str:
+    if row["p_holm"] >= _LEVEL:
+        return "cannot be told apart"
+    better = "first" if row["difference"] > 0 else "second"
+    return f"the {better} run is better, by {abs(row['difference']):.1f} points"

@@ -1,0 +1,111 @@
+"""What answers well without understanding: scores that stand beside every score of a model.
+
+`majority` gives the most frequent training answer of the question's type; `text_nearest` the answer
+of the most similar training question, without any image; `same_image_nearest` the same among the
+training questions about the same image, which is what a leak between splits is worth.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exgra_med.evaluation.predictions import Prediction
+from exgra_med.evaluation.questions import Question
+
+FLOOR_LABELS = {
+    "majority": "most frequent training answer",
+    "text_nearest": "nearest training question, no image",
+    "same_image_nearest": "nearest training question on the same image",
+}
+_WORD = re.compile(r"[^\W_]+")
+
+
+def floor_predictions(
+    train: Sequence[Question], test: Sequence[Question]
+) -> dict[str, list[Prediction]]:
+    """Answers of each floor to the test questions.
+
+    Similarity is the cosine between the sets of lower-case words; the first of equally similar
+    training questions wins. Only training questions of the same answer type are looked at, except
+    where an image has none of that type.
+
+    Args:
+        train: training questions with answers.
+        test: questions to answer.
+
+    Returns:
+        Floor -> predictions; `same_image_nearest` only where a test image occurs in training.
+    """
+    if not train:
+        return {}
+    most_frequent = {
+        kind: Counter(each.answer for each in train if each.answer_type == kind).most_common(1)
+        for kind in ("OPEN", "CLOSED")
+    }
+    nearest = _Nearest(train)
+    train_images = {image for each in train for image in each.images}
+    answers: dict[str, list[str]] = {name: [] for name in FLOOR_LABELS}
+    for question in test:
+        common = most_frequent[question.answer_type]
+        answers["majority"].append(common[0][0] if common else "")
+        text_answer, image_answer = nearest.answers(question)
+        answers["text_nearest"].append(text_answer)
+        answers["same_image_nearest"].append(image_answer)
+    if not any(image in train_images for each in test for image in each.images):
+        del answers["same_image_nearest"]
+    return {
+        name: [Prediction(each.id, text) for each, text in zip(test, texts, strict=True)]
+        for name, texts in answers.items()
+    }
+
+
+class _Nearest:
+    """Training questions indexed by word."""
+
+    def __init__(self, train: Sequence[Question]) -> None:
+        self._answers = [each.answer for each in train]
+        sets = [_word_set(each.text) for each in train]
+        self._sizes = np.array([max(1, len(each)) for each in sets], dtype=np.float64)
+        self._is_open = np.array([each.answer_type == "OPEN" for each in train])
+        having: dict[str, list[int]] = {}
+        by_image: dict[str, list[int]] = {}
+        for index, (each, found) in enumerate(zip(train, sets, strict=True)):
+            for word in found:
+                having.setdefault(word, []).append(index)
+            for image in each.images:
+                by_image.setdefault(image, []).append(index)
+        self._having = {word: np.array(rows) for word, rows in having.items()}
+        self._by_image = {image: np.array(rows) for image, rows in by_image.items()}
+
+    def answers(self, question: Question) -> tuple[str, str]:
+        """Answer of the nearest question anywhere, and among those on the same images."""
+        similarity = self._similarity(question)
+        of_type = self._is_open == (question.answer_type == "OPEN")
+        if not of_type.any():
+            return "", ""
+        anywhere = int(np.where(of_type, similarity, -1.0).argmax())
+        rows = [self._by_image[image] for image in question.images if image in self._by_image]
+        if not rows:
+            return self._answers[anywhere], self._answers[anywhere]
+        same = np.unique(np.concatenate(rows))
+        if of_type[same].any():
+            same = same[of_type[same]]
+        best = int(same[similarity[same].argmax()])
+        return self._answers[anywhere], self._answers[best]
+
+    def _similarity(self, question: Question) -> NDArray[np.float64]:
+        found = _word_set(question.text)
+        lists = [self._having[word] for word in found if word in self._having]
+        shared = np.zeros(len(self._answers))
+        if lists:
+            shared += np.bincount(np.concatenate(lists), minlength=len(self._answers))
+        cosine = shared / np.sqrt(self._sizes * max(1, len(found)))
+        # Rounding keeps equal similarities equal, so that the first one wins everywhere.
+        return np.round(cosine, 9)
+
+
+def _word_set(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))

@@ -1,0 +1,205 @@
+"""Records -> answers on disk: batched by length, resumable to the single answer, any engine.
+
+An engine is a function from a batch of records to as many answers; `model_answerer` makes one of a
+model of this project, others plug in the same way.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from exgra_med.data.atomic import atomic_write
+from exgra_med.data.chat import user_text
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.json_text import read_json
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError, RunError
+from exgra_med.evaluation.predictions import Prediction, PredictionWriter
+from exgra_med.recipe.schema import EvaluationSettings
+
+if TYPE_CHECKING:
+    from exgra_med.model.bundle import Bundle
+
+
+class Answer(Protocol):
+    """What an engine says about one question."""
+
+    @property
+    def text(self) -> str:
+        """The answer, cleaned of the end marker."""
+
+    @property
+    def num_tokens(self) -> int:
+        """New tokens it took."""
+
+    @property
+    def finish_reason(self) -> str:
+        """`stop`, or `length` where the token limit ended it."""
+
+
+Answerer = Callable[[Sequence[Record]], Sequence[Answer]]
+Progress = Callable[[int, int], None]
+
+
+def answer_records(
+    answer: Answerer,
+    records: Sequence[Record],
+    out: Path,
+    batch_size: int,
+    about: dict[str, Any],
+    progress: Progress | None = None,
+) -> int:
+    """Answer every record that has no answer on disk yet.
+
+    Records of similar length share a batch. Each batch is on disk before the next one begins.
+
+    Args:
+        answer: the engine.
+        records: questions to answer, ids unique.
+        out: JSON Lines file; a file from an earlier, unfinished call is continued.
+        batch_size: records asked at once.
+        about: JSON-ready facts that decide the answers (checkpoint, template, decoding, data);
+            kept beside `out`, and answers of other facts are refused.
+        progress: called with (answered, all).
+
+    Returns:
+        Answers that were made now.
+
+    Raises:
+        RunError: `out` holds answers made under other facts.
+        DataError: two records have the same id.
+        WriteError: the disk is full; whole answers are kept.
+    """
+    ids = [record.id for record in records]
+    if len(set(ids)) < len(ids):
+        raise DataError(f"{out.name}: record ids repeat.", "Every question needs its own id.")
+    _same_facts(out, about)
+    with PredictionWriter(out) as writer:
+        pending = [record for record in records if record.id not in writer.done]
+        pending.sort(key=lambda record: len(shown_question(record)))
+        made = len(records) - len(pending)
+        if progress:
+            progress(made, len(records))
+        for start in range(0, len(pending), batch_size):
+            batch = pending[start : start + batch_size]
+            answers = answer(batch)
+            assert len(answers) == len(batch), "an engine answers every record it is given"
+            writer.append(
+                [
+                    Prediction(
+                        id=record.id,
+                        text=each.text,
+                        finish_reason=each.finish_reason,
+                        prompt=shown_question(record),
+                        num_tokens=each.num_tokens,
+                    )
+                    for record, each in zip(batch, answers, strict=True)
+                ]
+            )
+            made += len(batch)
+            if progress:
+                progress(made, len(records))
+    return len(pending)
+
+
+def shown_question(record: Record) -> str:
+    """The question as the model reads it, options included, image tokens left out."""
+    return user_text(record.question, 0, record.meta.get("options"))
+
+
+def model_answerer(
+    bundle: "Bundle", image_folder: ImageFolder, template: str, max_new_tokens: int
+) -> Answerer:
+    """Greedy answers of a model of this project.
+
+    Args:
+        bundle: model and processor, on the device that answers.
+        image_folder: where the records' images lie.
+        template: name of the chat template, the one of training.
+        max_new_tokens: longest answer in tokens.
+    """
+    from exgra_med.data.encode import encode_prompt
+    from exgra_med.model.generate import generate
+
+    def answer(records: Sequence[Record]) -> Sequence[Answer]:
+        prompts = [
+            encode_prompt(
+                bundle.tokenizer,
+                record.turns[:1],
+                template,
+                bundle.num_image_tokens,
+                len(record.images),
+                record.meta.get("options"),
+            )
+            for record in records
+        ]
+        images = [
+            [image_folder.open(name, record.id) for name in record.images] for record in records
+        ]
+        return generate(bundle, prompts, images, max_new_tokens)
+
+    return answer
+
+
+def predict(
+    bundle: "Bundle",
+    records: Sequence[Record],
+    image_folder: ImageFolder,
+    settings: EvaluationSettings,
+    out: Path,
+    *,
+    template: str = "exgra",
+    about: dict[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> int:
+    """Answer records greedily with a model of this project; see `answer_records`.
+
+    Args:
+        bundle: model and processor, in evaluation mode on the device that answers.
+        records: questions to answer.
+        image_folder: where their images lie.
+        settings: batch size and longest answer.
+        out: JSON Lines file of answers.
+        template: name of the chat template, the one of training.
+        about: further facts that decide the answers, such as hashes of checkpoint and data.
+        progress: called with (answered, all).
+
+    Returns:
+        Answers that were made now.
+    """
+    facts = {
+        "template": template,
+        "decoding": "greedy",
+        "max_new_tokens": settings.max_new_tokens,
+        **(about or {}),
+    }
+    answer = model_answerer(bundle, image_folder, template, settings.max_new_tokens)
+    return answer_records(answer, records, out, settings.batch_size, facts, progress)
+
+
+def facts_path(out: Path) -> Path:
+    """The file beside an answer file that says how its answers were made."""
+    return out.with_suffix(".about.json")
+
+
+def _same_facts(out: Path, about: dict[str, Any]) -> None:
+    path = facts_path(out)
+    if out.exists() and out.stat().st_size:
+        if not path.exists():
+            raise RunError(
+                f"{out}: there are answers, but nothing says how they were made.",
+                "Score them as they are, or remove them to answer again.",
+            )
+        earlier = read_json(path)
+        differing = sorted(
+            key for key in earlier.keys() | about.keys() if earlier.get(key) != about.get(key)
+        )
+        if differing:
+            raise RunError(
+                f"{out}: its answers were made with another {', '.join(differing)}.",
+                "Use another run folder, or remove the file to answer again.",
+            )
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, json.dumps(about, ensure_ascii=False, indent=2) + "\n")

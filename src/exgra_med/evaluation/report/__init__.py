@@ -1,0 +1,5 @@
+"""A run folder -> one self-contained page: what was trained, its scores, what they do not show."""
+
+from exgra_med.evaluation.report.render import write_report
+
+__all__ = ["write_report"]

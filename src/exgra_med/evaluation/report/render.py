@@ -1,0 +1,90 @@
+"""Report content -> `report.html`, `report.md` and `scores.csv` in the run folder."""
+
+import csv
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.atomic import atomic_write
+from exgra_med.errors import MissingExtraError
+from exgra_med.evaluation.report.content import Content, gather
+from exgra_med.evaluation.report.figures import training_figures
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(run: Path, data_folder: str | None = None) -> Path:
+    """Write the report of a run; it needs no network, no other file and no script to be read.
+
+    Args:
+        run: the run folder.
+        data_folder: the prepared folder that was answered, where it is not at the recipe's place.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        RunError: the folder is no run.
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    content = gather(run, data_folder)
+    html = render_html(content)
+    atomic_write(run / "report.md", render_markdown(content))
+    atomic_write(run / "scores.csv", render_csv(content))
+    atomic_write(run / "report.html", html)
+    return run / "report.html"
+
+
+def render_html(content: Content) -> str:
+    """The page. Whatever a model or a data set says is shown as text, never as markup."""
+    figures = training_figures(content.stages, content.chance)
+    css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return (
+        _environment(escape=True)
+        .get_template("report.html.j2")
+        .render(report=content, figures=figures, css=css)
+    )
+
+
+def render_markdown(content: Content) -> str:
+    """The same without pictures."""
+    return _environment(escape=False).get_template("report.md.j2").render(report=content)
+
+
+def render_csv(content: Content) -> str:
+    """One row a measure and scorer, for spreadsheets."""
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["measure", "scorer", "percent", "low", "high", "questions"])
+    for row in content.scores:
+        for scorer, cell in (("strict", row.strict), ("legacy", row.legacy)):
+            writer.writerow([row.name, scorer, cell.value, cell.low, cell.high, row.count])
+    for floor in content.floors:
+        if not floor.is_model:
+            name = f"floor: {floor.label}"
+            for scorer, cell in (("strict", floor.average), ("legacy", floor.legacy_average)):
+                writer.writerow([name, scorer, cell.value, cell.low, cell.high, ""])
+    return stream.getvalue()
+
+
+def _environment(escape: bool) -> Any:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingExtraError("The report", "report") from error
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=escape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["plain"] = _plain
+    return environment
+
+
+def _plain(text: Any) -> str:
+    """Text for a Markdown table or line: one line, with nothing that Markdown would act on."""
+    flat = " ".join(str(text).split())
+    return "".join(f"\\{char}" if char in "\\`*_[]<>|#!~" else char for char in flat)

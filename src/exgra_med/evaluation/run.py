@@ -1,0 +1,101 @@
+"""A trained run -> answers, scores and alignment figures in its folder."""
+
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.prepared import Prepared, file_sha256, open_prepared
+from exgra_med.evaluation.predict import predict
+from exgra_med.evaluation.results import update_results
+from exgra_med.evaluation.vqa import predictions_path, score_run
+from exgra_med.model.bundle import load_bundle
+from exgra_med.progress import Reporter
+from exgra_med.recipe.run import Run
+from exgra_med.training.log import read_log
+
+
+def evaluate_vqa(
+    run: Run, reporter: Reporter, on: str | None = None, split: str | None = None
+) -> dict[str, Any]:
+    """Answer a split with the last checkpoint of a run, then score the answers.
+
+    Args:
+        run: a run whose stages are finished.
+        reporter: told how far the answers are.
+        on: a prepared folder; the recipe's evaluation data where absent.
+        split: a split of it; the recipe's where absent.
+
+    Returns:
+        The whole results.
+
+    Raises:
+        RunError: the run is not finished, or holds answers made in another way.
+        DataError: the data cannot be used.
+    """
+    recipe = run.recipe
+    settings = recipe.evaluation
+    prepared = open_prepared(on or (settings.data or recipe.data).folder)
+    split = split or settings.split
+    records = prepared.records(split)
+    checkpoint = run.last_checkpoint
+    dataset = prepared.manifest["dataset"]
+    reporter.start(f"answers to {dataset}/{split}", len(records), 0)
+    predict(
+        load_bundle(checkpoint),
+        records,
+        prepared.image_folder(recipe.data.max_pixels),
+        settings,
+        predictions_path(run.path, dataset),
+        template=recipe.text.template,
+        about=_origin(checkpoint, prepared, split),
+        progress=lambda done, _: reporter.advance(done, ""),
+    )
+    reporter.finish()
+    update_results(run.path, alignment_section(run))
+    return score_run(
+        run.path,
+        dataset,
+        records,
+        prepared.records("train"),
+        split=split,
+        num_bootstrap_samples=settings.num_bootstrap_samples,
+        seed=recipe.seed,
+        data_fingerprint=prepared.fingerprint,
+    )
+
+
+def alignment_section(run: Run) -> dict[str, Any]:
+    """Held-out matching accuracy (without noise) and alignment loss of the last aligned stage.
+
+    Returns:
+        `{"alignment": {"matching_accuracy": {"start", "end", "chance"}, "loss": {"start", "end"},
+        "stage", "num_records"}}`; empty where no stage measured them.
+    """
+    measured = [
+        event
+        for event in read_log(run.log)
+        if event["kind"] == "held_out" and "matching_accuracy" in event
+    ]
+    if not measured:
+        return {}
+    stage = measured[-1]["stage"]
+    first, *_ = steps = [event for event in measured if event["stage"] == stage]
+    last = steps[-1]
+    return {
+        "alignment": {
+            "stage": stage,
+            "num_records": last["num_records"],
+            "matching_accuracy": {
+                "start": first["matching_accuracy"],
+                "end": last["matching_accuracy"],
+                "chance": last["chance"],
+            },
+            "loss": {"start": first["alignment_loss"], "end": last["alignment_loss"]},
+        }
+    }
+
+
+def _origin(checkpoint: Path, prepared: Prepared, split: str) -> dict[str, Any]:
+    weights = {
+        path.name: file_sha256(path) for path in sorted(checkpoint.glob("model*.safetensors"))
+    }
+    return {"checkpoint": weights, "data": prepared.fingerprint, "split": split}

@@ -1,0 +1,69 @@
+"""What evaluation reads from a run folder: its recipe, its answers, the questions they answer."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.data.record import Record
+from exgra_med.errors import RunError
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The questions of a run's evaluation."""
+
+    prepared: Prepared
+    split: str
+    records: list[Record]
+    max_pixels: int
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """The resolved recipe of a run, as plain values, so that runs of other versions can be read.
+
+    Raises:
+        RunError: the folder is no run, or its recipe is not YAML.
+    """
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise RunError(
+            f"{run}: not a run folder, there is no recipe.yaml.", "Name a folder that a run made."
+        )
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read as YAML.") from error
+    if not isinstance(recipe, dict):
+        raise RunError(f"{path}: not a recipe.")
+    return recipe
+
+
+def asked_questions(recipe: dict[str, Any], data_folder: str | None = None) -> Asked:
+    """The questions that a recipe's evaluation asks.
+
+    Args:
+        recipe: from `read_recipe`.
+        data_folder: the prepared folder, where it is not at the recipe's place.
+
+    Raises:
+        DataError: the prepared folder is not there, or was changed.
+    """
+    evaluation = recipe.get("evaluation") or {}
+    data = evaluation.get("data") or recipe.get("data") or {}
+    prepared = open_prepared(data_folder or str(data.get("folder")))
+    split = str(evaluation.get("split") or "test")
+    max_pixels = int(data.get("max_pixels") or 50_000_000)
+    return Asked(prepared, split, prepared.records(split), max_pixels)
+
+
+def predictions_path(run: Path, dataset: str) -> Path:
+    """Where a run keeps its answers to a data set."""
+    return run / "predictions" / f"{dataset}.jsonl"
+
+
+def answered_datasets(run: Path) -> list[str]:
+    """Names of the data sets that a run has answers to."""
+    return sorted(path.stem for path in (run / "predictions").glob("*.jsonl"))

@@ -1,0 +1,125 @@
+"""Stored answers of a run -> `results.json`: both scorers, and the floors beside them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.record import Record
+from exgra_med.evaluation.floors import floor_predictions
+from exgra_med.evaluation.paired import paired_difference
+from exgra_med.evaluation.pairing import pair
+from exgra_med.evaluation.predictions import Prediction, read_predictions
+from exgra_med.evaluation.questions import Question, question_of
+from exgra_med.evaluation.results import update_results, vqa_section
+from exgra_med.evaluation.run_folder import predictions_path
+from exgra_med.evaluation.score import score_vqa
+from exgra_med.evaluation.scorers import ScorerName, score_items
+from exgra_med.evaluation.statistics import cluster_codes
+
+RUN_SCORERS: tuple[ScorerName, ...] = ("strict", "legacy")
+
+
+def score_run(
+    run: Path,
+    dataset: str,
+    records: Sequence[Record],
+    train_records: Sequence[Record] = (),
+    *,
+    split: str = "test",
+    num_bootstrap_samples: int = 2000,
+    seed: int = 0,
+    data_fingerprint: str | None = None,
+) -> dict[str, Any]:
+    """Score a run's stored answers and write sections `vqa` and `floors` of `results.json`.
+
+    Args:
+        run: the run folder.
+        dataset: name of its answer file, without the ending.
+        records: the questions that were answered.
+        train_records: questions of training; give floors, candidates, and seen answers.
+        split: name of the split, for the report.
+        num_bootstrap_samples: resamples of images behind each interval.
+        seed: of the resamples.
+        data_fingerprint: sha256 of the prepared folder's manifest, for the report.
+
+    Returns:
+        The whole results.
+    """
+    answers = read_predictions(predictions_path(run, dataset))
+    questions = [question_of(record) for record in records]
+    train = [question_of(record) for record in train_records]
+    oddities = {
+        "prediction_not_text": answers.num_not_text,
+        "torn_last_line": int(answers.torn_last_line),
+    }
+    candidates: list[str | int] = sorted(
+        {question.answer for question in train if question.answer_type == "OPEN"}
+    )
+    sections: dict[str, Any] = {
+        "vqa": {
+            "dataset": dataset,
+            "split": split,
+            "num_train_questions": len(train),
+            "data_fingerprint": data_fingerprint,
+        }
+    }
+    for scorer in RUN_SCORERS:
+        score = score_vqa(
+            answers.predictions,
+            questions,
+            scorer,
+            candidates=candidates or None,
+            train_answers=[question.answer for question in train] or None,
+            num_bootstrap_samples=num_bootstrap_samples,
+            seed=seed,
+            oddities=oddities,
+        )
+        sections["vqa"] |= vqa_section(score)["vqa"]
+    sections["floors"] = score_floors(
+        train, questions, num_bootstrap_samples, seed, model=answers.predictions
+    )
+    return update_results(run, sections)
+
+
+def score_floors(
+    train: Sequence[Question],
+    test: Sequence[Question],
+    num_bootstrap_samples: int = 2000,
+    seed: int = 0,
+    model: Sequence[Prediction] = (),
+) -> dict[str, Any]:
+    """Floor -> scorer -> average, open recall and closed accuracy in percent, with intervals.
+
+    Args:
+        train: training questions.
+        test: the questions that were asked.
+        num_bootstrap_samples: resamples behind each interval.
+        seed: of the resamples.
+        model: a model's answers; adds `model_minus_floor`, question by question (strict).
+    """
+    result: dict[str, Any] = {}
+    clusters = cluster_codes([question.cluster for question in test])
+    for name, predictions in floor_predictions(train, test).items():
+        result[name] = {}
+        if model:
+            result[name]["model_minus_floor"] = paired_difference(
+                score_items(pair(list(model), list(test)), "strict").values,
+                score_items(pair(predictions, list(test)), "strict").values,
+                clusters,
+                num_bootstrap_samples,
+                seed,
+            )
+        for scorer in RUN_SCORERS:
+            score = score_vqa(
+                predictions,
+                test,
+                scorer,
+                num_bootstrap_samples=num_bootstrap_samples,
+                seed=seed,
+                groups=False,
+            )
+            section = vqa_section(score)["vqa"][scorer]
+            names = ("average", "open_recall", "closed_accuracy")
+            result[name][scorer] = {key: section[key] for key in names}
+            result[name][scorer]["intervals"] = {key: section["intervals"][key] for key in names}
+    return result

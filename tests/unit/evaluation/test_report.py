@@ -1,0 +1,181 @@
+"""The report: self-contained, escaped, honest about toys, and readable without pictures."""
+
+import json
+import re
+import shutil
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import yaml
+
+from exgra_med.errors import MissingExtraError, RunError
+from exgra_med.evaluation.report.content import NOTICE, gather
+from exgra_med.evaluation.report.figures import training_figures
+from exgra_med.evaluation.report.log import read_log
+from exgra_med.evaluation.report.render import render_html, render_markdown, write_report
+
+
+@pytest.fixture(scope="module")
+def html(demo_run: Path) -> str:
+    return render_html(gather(demo_run))
+
+
+class Tags(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def tags(html: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(html)
+    return parser.found
+
+
+def test_markdown_is_as_before(demo_run: Path, snapshot: object) -> None:
+    text = render_markdown(gather(demo_run))
+    # The hash of the bundled sample changes whenever the sample does.
+    assert re.sub(r"[0-9a-f]{64}", "<sha256>", text) == snapshot
+
+
+def test_the_page_loads_nothing_from_anywhere(html: str) -> None:
+    for tag, attributes in tags(html):
+        assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
+        assert not any(name.startswith("on") for name in attributes)
+        for name in ("src", "href", "xlink:href", "srcset", "data", "action"):
+            value = attributes.get(name) or ""
+            assert value == "" or value.startswith(("#", "data:image/jpeg;base64,"))
+    styles = re.findall(r"<style>.*?</style>|style=\"[^\"]*\"", html, re.DOTALL)
+    assert styles
+    assert not any("http" in style or "@import" in style for style in styles)
+    assert "default-src 'none'" in html
+
+
+def test_what_a_model_says_is_text(html: str, demo_run: Path) -> None:
+    assert "<script>" not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    markdown = render_markdown(gather(demo_run))
+    assert "<script>" not in markdown
+    assert "](http" not in markdown.replace("\\]", "").replace("\\(", "")
+
+
+def test_every_part_is_there(html: str) -> None:
+    for part in ("scores", "floors", "training", "answers", "details", "limits", "made"):
+        assert f'<section id="{part}">' in html
+    found = tags(html)
+    assert sum(tag == "figure" for tag, _ in found) == 4
+    assert sum(tag == "img" for tag, _ in found) == 24
+    assert html.count(NOTICE) == 1
+    assert "toy model" in html
+    assert "chance 12.5 %" in html
+    ids = [attributes["id"] for _, attributes in found if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+
+
+def test_files_are_written_and_equal_when_written_again(demo_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "demo"
+    shutil.copytree(demo_run, run)
+    first = write_report(run).read_bytes()
+    assert write_report(run).read_bytes() == first
+    assert {path.name for path in run.iterdir()} >= {"report.html", "report.md", "scores.csv"}
+    rows = (run / "scores.csv").read_text().splitlines()
+    assert rows[0] == "measure,scorer,percent,low,high,questions"
+    assert rows[1].startswith("average,strict,")
+
+
+def test_a_run_from_a_checkpoint_is_no_toy_and_gaps_are_said(
+    demo_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "bare"
+    run.mkdir()
+    recipe = yaml.safe_load((demo_run / "recipe.yaml").read_text())
+    recipe["model"] = {"start": "some/checkpoint"}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    content = gather(run)
+    assert not content.is_toy
+    assert content.examples is None
+    html = render_html(content)
+    assert "toy" not in re.sub(
+        r"<style>.*?</style>|A toy model, trained", "", html, flags=re.DOTALL
+    )
+    assert "has not been scored" in html
+    assert "no stored answers" in html
+
+
+def test_the_notice_cannot_be_taken_away_by_a_recipe(demo_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "demo"
+    shutil.copytree(demo_run, run)
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    recipe |= {"notice": "", "description": "</p></header><!--"}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    html = render_html(gather(run))
+    assert "Research use only." in html.split("<main>")[0]
+    assert NOTICE in html.split("<footer>")[1]
+    assert "<!--" not in html
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("recipe.yaml", "a: [", "YAML"),
+        ("recipe.yaml", "just text", "not a recipe"),
+        ("record.json", "{", "JSON"),
+        ("log.jsonl", "{\n{}\n", "log.jsonl:1"),
+    ],
+)
+def test_a_broken_file_is_named(
+    demo_run: Path, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    run = tmp_path / "demo"
+    shutil.copytree(demo_run, run)
+    (run / name).write_text(text)
+    with pytest.raises(RunError, match=message):
+        gather(run)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="not a run folder"):
+        gather(tmp_path)
+
+
+def test_without_the_extra_the_error_says_what_to_install(
+    demo_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = gather(demo_run)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingExtraError, match=r"exgra-med\[report\]"):
+        render_html(content)
+
+
+def test_a_torn_log_and_steps_run_twice(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    lines = [
+        {"kind": "train", "stage": "a", "step": 1, "loss": 3.0},
+        {"kind": "train", "stage": "a", "step": 2, "loss": 9.0},
+        {"kind": "train", "stage": "a", "step": 2, "loss": 2.0, "matching_accuracy": None},
+        {"kind": "train", "stage": "b", "step": 1, "language_loss": float("inf")},
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in lines) + '\n{"kind": "tr')
+    first, second = read_log(path)
+    assert first.train["language_loss"].values == [3.0, 2.0]
+    assert not first.has("matching_accuracy")
+    assert not second.has("language_loss")
+    assert read_log(tmp_path / "absent.jsonl") == []
+
+
+def test_a_long_curve_stays_small_and_a_hostile_stage_name_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    stage = '"><script>'
+    lines = [
+        {"kind": "train", "stage": stage, "step": step, "language_loss": 1 / (1 + step)}
+        for step in range(20_000)
+    ]
+    path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
+    (figure,) = training_figures(read_log(path), {})
+    assert len(figure.svg) < 60_000
+    assert "<script" not in figure.svg
