@@ -39,6 +39,10 @@ class ScaledImages:
 
     folder: ImageFolder
 
+    def stored_name(self, name: str) -> str:
+        """The image's name in the sample: unchanged."""
+        return name
+
     def read_bytes(self, name: str, where: str = "") -> bytes:
         """The scaled image as JPEG."""
         image = self.folder.open(name, where)

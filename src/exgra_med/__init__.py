@@ -3,4 +3,21 @@
 Research use only. Nothing this package prints is clinical advice.
 """
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from exgra_med.model.assistant import load
+
 __version__ = "0.1.0"
+__all__ = ["__version__", "load"]
+
+_LAZY = {"load": "exgra_med.model.assistant"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import exgra_med` stays light."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_LAZY[name]), name)

@@ -15,6 +15,8 @@ GRAPHS = ("knn", "radius", "full")
 def knn_edges(nodes: torch.Tensor, neighbours: int = 5) -> torch.Tensor:
     """Connect each node with its nearest nodes (Euclidean, no loops), nearest first.
 
+    Of equally near nodes the one with the lower number comes first, on every device.
+
     Args:
         nodes: [B, D] features.
         neighbours: edges that leave each node; fewer where B is too small.
@@ -26,7 +28,7 @@ def knn_edges(nodes: torch.Tensor, neighbours: int = 5) -> torch.Tensor:
     """
     distances = _distances(nodes)
     count = min(neighbours, nodes.shape[0] - 1)
-    found = distances.topk(count, dim=1, largest=False, sorted=True).indices
+    found = distances.argsort(dim=1, stable=True)[:, :count]
     asking = torch.arange(nodes.shape[0], device=nodes.device).repeat_interleave(count)
     return torch.stack([asking, found.reshape(-1)])
 
@@ -82,6 +84,8 @@ def pad_edges(graphs: list[torch.Tensor]) -> torch.Tensor:
 
 
 def _distances(nodes: torch.Tensor) -> torch.Tensor:
-    distances = torch.cdist(nodes, nodes)
+    # Without the matrix product, which cancels where features share a large mean and makes
+    # duplicates differ.
+    distances = torch.cdist(nodes, nodes, compute_mode="donot_use_mm_for_euclid_dist")
     distances.fill_diagonal_(float("inf"))
     return distances

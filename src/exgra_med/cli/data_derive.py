@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command("merge-captions", epilog=_example("merge-captions data/a long.jsonl --out data/b"))(
         merge_captions
     )
+    app.command(epilog=_example("resize data/vqa-rad --shortest 336 --out data/small"))(resize)
     app.command(epilog=_example("candidates data/vqa-rad --out candidate.json"))(candidates)
     app.command(epilog=_example("stats bundled:vqa-rad-sample --out stats.html"))(stats)
 
@@ -94,6 +95,22 @@ def merge_captions(
     from exgra_med.data.prepared import open_prepared
 
     _report(merge(open_prepared(folder), captions, out, allow_missing), as_json)
+
+
+def resize(
+    folder: Folder,
+    out: Out,
+    shortest: Annotated[int, typer.Option("--shortest", help="Pixels of the short side.")],
+    as_json: Json = False,
+) -> None:
+    """Make a copy with images of the model's size, so that training decodes less."""
+    from exgra_med.cli.output import counting
+    from exgra_med.data.derive import write_resized
+    from exgra_med.data.prepared import open_prepared
+
+    with counting(silent=as_json) as progress:
+        prepared = write_resized(open_prepared(folder), shortest, out, progress)
+    _report(prepared, as_json)
 
 
 def candidates(

@@ -6,7 +6,18 @@ from typing import Annotated
 import typer
 
 from exgra_med import __version__
-from exgra_med.cli import data, demo, doctor, evaluate, evaluate_model, recipe, train
+from exgra_med.cli import (
+    chat,
+    checkpoint,
+    data,
+    demo,
+    doctor,
+    evaluate,
+    evaluate_model,
+    recipe,
+    serve,
+    train,
+)
 from exgra_med.errors import ExgraMedError
 
 app = typer.Typer(
@@ -22,9 +33,12 @@ app.command(epilog="Example: exgra-med doctor --json")(doctor.doctor)
 app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.aligned.epochs=2")(
     train.train
 )
+app.command(epilog=chat.EXAMPLE)(chat.chat)
+app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate_model.app, name="evaluate")
+app.add_typer(checkpoint.app, name="checkpoint")
 evaluate.register(app)
 
 

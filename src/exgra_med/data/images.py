@@ -1,19 +1,25 @@
 """The one place that opens images: confined to a folder, capped, refused when broken."""
 
+import io
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import numpy as np
 from PIL import Image
 
-from exgra_med.errors import DataError
+from exgra_med.data.eight_bits import scale_to_eight_bits
+from exgra_med.errors import DataError, MissingExtraError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """Formats that may be decoded; every other decoder is code that hostile bytes never reach."""
 
 MAX_IMAGE_BYTES = 512 * 2**20
 """Larger files are refused before their header is read."""
+
+DICOM_ENDINGS = (".dcm", ".dicom")
+NIFTI_ENDINGS = (".nii", ".nii.gz")
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -53,7 +59,7 @@ class ImageFolder:
                 f"{prefix}the image {name!r} leaves the image folder.",
                 "Names are relative to the image folder, without '..'.",
             )
-        path = (self.root / name).resolve()
+        path = (self.root / file_name(name)).resolve()
         if not path.is_relative_to(self.root.resolve()):
             raise DataError(f"{prefix}the image {name!r} is a link that leaves the image folder.")
         if not path.is_file():
@@ -74,16 +80,36 @@ class ImageFolder:
             DataError: the name leaves the folder, or the file is missing, too large, of another
                 format, or broken.
         """
-        return decode_image(self.locate(name, where), self.max_pixels, name, where)
+        path = self.locate(name, where)
+        lower = path.name.lower()
+        if lower.endswith(DICOM_ENDINGS):
+            from exgra_med.data.dicom import read_dicom
+
+            return read_dicom(path, self.max_pixels, name, where)
+        if lower.endswith(NIFTI_ENDINGS):
+            from exgra_med.data.nifti import read_nifti
+
+            return read_nifti(path, self.max_pixels, name, where)
+        return decode_image(path, self.max_pixels, name, where)
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
         """The file of an image, unchanged, after it was decoded once in full.
 
+        Of DICOM and NIfTI only the pixels, as PNG: no tag of a patient is copied.
+
         Raises:
             DataError: as for `open`.
         """
-        self.open(name, where)
-        return self.locate(name, where).read_bytes()
+        image = self.open(name, where)
+        if stored_name(name) == name:
+            return self.locate(name, where).read_bytes()
+        stream = io.BytesIO()
+        image.save(stream, "PNG")
+        return stream.getvalue()
+
+    def stored_name(self, name: str) -> str:
+        """The image's name in a prepared folder."""
+        return stored_name(name)
 
 
 def decode_image(
@@ -111,13 +137,9 @@ def decode_image(
                     "Raise `data.max_pixels` in the recipe if this image is wanted.",
                 )
             if image.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"{prefix}the image {name!r} has more than 8 bits per channel "
-                    f"(mode {image.mode}).",
-                    "Convert it to 8 bits with a window of your choice first.",
-                )
+                return scale_to_eight_bits(np.asarray(image))
             return image.convert("RGB")
-    except DataError:
+    except (DataError, MissingExtraError):
         raise
     # Decoders raise whatever hostile bytes make them raise: all of it means a broken file.
     except Exception as error:
@@ -125,6 +147,20 @@ def decode_image(
             f"{prefix}the image {name!r} cannot be decoded ({_reason(error)}).",
             f"It must be a whole {', '.join(FORMATS)} file.",
         ) from error
+
+
+def file_name(name: str) -> str:
+    """The file of an image name, without the frame or slice that `#` picks in it."""
+    head, mark, _ = name.partition("#")
+    picks = head.lower().endswith((*DICOM_ENDINGS, *NIFTI_ENDINGS))
+    return head if mark and picks else name
+
+
+def stored_name(name: str) -> str:
+    """The name of an image in a prepared folder: its own, or `.png` behind DICOM and NIfTI."""
+    if file_name(name).lower().endswith((*DICOM_ENDINGS, *NIFTI_ENDINGS)):
+        return re.sub(r"[#=,]", "-", name) + ".png"
+    return name
 
 
 def _reason(error: Exception) -> str:

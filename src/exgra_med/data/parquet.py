@@ -69,6 +69,10 @@ class BytesImages:
             self.content[name] = content
         return name
 
+    def stored_name(self, name: str) -> str:
+        """The image's name in a prepared folder: unchanged."""
+        return name
+
     def read_bytes(self, name: str, where: str = "") -> bytes:
         """The bytes of an image, after it was decoded once; they are not kept any longer.
 

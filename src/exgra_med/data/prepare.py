@@ -229,7 +229,14 @@ class _ImageStore:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
             tally[record.answer_type or "none"] += 1
-            yield record
+            yield self._with_stored_names(record)
+
+    def _with_stored_names(self, record: Record) -> Record:
+        names = [self.images.stored_name(name) for name in record.images]
+        if names == record.images:
+            return record
+        image = names[0] if isinstance(record.image, str) else names
+        return record.model_copy(update={"image": image})
 
     def _copy(self, name: str, where: str) -> str:
         """Copy an image; returns why not, or nothing."""
@@ -240,7 +247,7 @@ class _ImageStore:
             except ExgraMedError as error:
                 self.state[name] = error.message
             else:
-                path = self.folder / name
+                path = self.folder / self.images.stored_name(name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             if self.progress:

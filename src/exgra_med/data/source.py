@@ -21,6 +21,10 @@ class ImageBytes(Protocol):
         """
         ...
 
+    def stored_name(self, name: str) -> str:
+        """The image's name in the prepared folder; differs where the format does."""
+        ...
+
 
 @dataclass(frozen=True)
 class Dropped:

@@ -126,15 +126,21 @@ def save_bundle(
         CheckpointError: the folder holds something else.
         DiskFullError: nothing more fits; what was there before is still there.
     """
-    with written_whole(Path(folder)) as fresh, quiet():
-        bundle.model.save_pretrained(fresh)
-        save_processor(bundle.processor, fresh)
-        config = read_json(fresh / CONFIG)
-        if config["connector"] == "none":
-            config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
-            write_json(fresh / CONFIG, config)
+    with written_whole(Path(folder)) as fresh:
+        write_bundle(bundle, fresh)
         if write_beside is not None:
             write_beside(fresh)
+
+
+def write_bundle(bundle: Bundle, fresh: Path) -> None:
+    """Write model and processor into an empty folder."""
+    with quiet():
+        bundle.model.save_pretrained(fresh)
+        save_processor(bundle.processor, fresh)
+    config = read_json(fresh / CONFIG)
+    if config["connector"] == "none":
+        config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
+        write_json(fresh / CONFIG, config)
 
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:
@@ -154,13 +160,15 @@ def save_processor(processor: LlavaProcessor, folder: Path) -> None:
 
 
 def load_bundle(
-    folder_or_name: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    folder_or_name: str | Path,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    device: str = "cpu",
 ) -> Bundle:
     """Load a checkpoint of this project, or a stock LLaVA export of it.
 
     Args:
         folder_or_name: a local folder or a hub name.
-        dtype: type of the weights.
+        dtype: type of the weights; `auto` keeps the stored one.
         device: where they go.
 
     Raises:

@@ -159,6 +159,9 @@ class StageSettings(Section):
     """Records per device and forward pass; also the number of nodes of each graph."""
     accumulation_steps: Count = 1
     """Forward passes per optimizer step."""
+    distinct_images: bool = True
+    """Let the records of a forward pass have different images, as far as the data allows: equal
+    images are nodes that no matching can tell apart."""
     learning_rate: Positive
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_fraction: Fraction = 0.03

@@ -23,11 +23,14 @@ class TrainingLog:
             stream.write(json.dumps(event) + "\n")
 
     def cut_back(self, stage: str, step: int) -> None:
-        """Drop what a killed process wrote of `stage` after `step`, and a torn last line."""
+        """Drop what a killed process wrote of `stage` after `step`, and a torn last line.
+
+        With step 0 the stage begins anew, so all of it goes.
+        """
         kept = [
             event
             for event in read_log(self.path)
-            if event.get("stage") != stage or event.get("step", 0) <= step
+            if event["stage"] != stage or (step > 0 and event["step"] <= step)
         ]
         files.write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
 

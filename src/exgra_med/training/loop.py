@@ -116,7 +116,7 @@ class StageTraining:
         """Record numbers of every forward pass of this process from step `done` on."""
         records = self.dataset.records
         groups = None
-        if self.stage.alignment is not None:
+        if self.stage.distinct_images:
             groups = [record.images[0] if record.images else record.id for record in records]
         step, epoch, rank = 0, 0, self.accelerator.process_index
         while step < self._total_steps():

@@ -24,19 +24,19 @@ def test_list_names_sources_and_samples() -> None:
 
 def test_show_by_row_and_by_id_is_the_same() -> None:
     row = json.loads(invoke("show", "bundled:vqa-rad-sample", "0", "--json"))
-    assert row["id"] == "vqa-rad-sample/train/3"
-    assert row["question"] == "What type of imaging does this not represent?"
-    assert row["extended"].startswith("The type of imaging")
+    assert row["id"] == "vqa-rad-sample/train/62"
+    assert row["question"] == "is the small bowel appropriately identified with GI contrast?"
+    assert row["extended"].startswith("Yes, the small bowel")
     assert "pixels" in row["images"][0]
     assert json.loads(invoke("show", "bundled:vqa-rad-sample", row["id"], "--json")) == row
-    assert "ultrasound" in invoke("show", "bundled:vqa-rad-sample", "0")
+    assert "GI contrast" in invoke("show", "bundled:vqa-rad-sample", "0")
 
 
 def test_check_counts_and_exits_2_on_a_fault(tmp_path: Path) -> None:
     out = tmp_path / "ten"
     invoke("subset", "bundled:vqa-rad-sample", "--fraction", "0.1", "--out", str(out))
     report = json.loads(invoke("check", str(out), "--json"))
-    assert report["ok"] and report["counts"]["train"] == 24
+    assert report["ok"] and report["counts"]["train"] == 20
     assert report["facts"]["test_images_in_train"] == 0
     next((out / "images").iterdir()).write_bytes(b"broken")
     result = CliRunner().invoke(app, ["data", "check", str(out)])

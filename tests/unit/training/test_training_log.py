@@ -23,3 +23,11 @@ def test_cutting_back_drops_only_later_steps_of_that_stage(tmp_path: Path) -> No
         ("a", 2),
         ("b", 1),
     ]
+
+
+def test_a_stage_that_begins_anew_leaves_nothing_of_its_first_try(tmp_path: Path) -> None:
+    log = TrainingLog(tmp_path / "log.jsonl")
+    log.write(stage="a", step=4)
+    log.write(stage="b", step=0)
+    log.cut_back("b", 0)
+    assert read_log(log.path) == [{"stage": "a", "step": 4}]

@@ -1,5 +1,6 @@
 """The default solver: descent from a known start, a proof, then annealing and descent again.
 
+0. Up to six nodes, look at everything (exhaustive.py).
 1. Drop pairs that cannot be worth having (pruning.py).
 2. Descend from the start given and from the identity (descent.py).
 3. If the cheaper of the two is provably optimal, stop (bound.py).
@@ -17,12 +18,15 @@ from exgra_med.alignment.solvers.annealing import anneal
 from exgra_med.alignment.solvers.bound import optimality_gap
 from exgra_med.alignment.solvers.compiled import HAS_NUMBA, compiled
 from exgra_med.alignment.solvers.descent import descend
+from exgra_med.alignment.solvers.exhaustive import enumerate_matchings
 from exgra_med.alignment.solvers.protocol import Problems, Solution
 from exgra_med.alignment.solvers.pruning import prune
 from exgra_med.alignment.solvers.random_stream import seeded
 from exgra_med.alignment.solvers.state import build_graph, load
 from exgra_med.alignment.solvers.torch_batched import solve_batched
 
+SMALL = 6
+"""Nodes up to which all matchings are looked at (13327 of them)."""
 CHAIN_DEPTH = 6
 PASSES = 12
 """Passes over all messages before a proof is given up."""
@@ -44,8 +48,8 @@ class Schedule:
         runs: annealing runs, each from the best matching so far.
         proposals_per_pair: proposals of one run for each pair of node and label.
         nodes_in_full: above this size proposals per pair fall with 1 / n.
-        hot: temperature at the start.
-        hot_few: temperature at the start where few pairs are left.
+        hot: temperature at the start of every other run.
+        hot_few: that of the runs between, and of all where few pairs are left.
         cold: temperature at the end.
     """
 
@@ -87,13 +91,15 @@ def solve_one(U, Q, edges, edges2, starts, seed, runs, per_pair, hot, hot_few, c
     n = U.shape[0]
     graph, table = build_graph(edges, n)
     graph2, table2 = build_graph(edges2, n)
+    if n <= SMALL:
+        return enumerate_matchings(U, Q, table, table2), True
     largest, scale = cost_scales(U, Q)
     U, pairs = prune(U, Q, graph, graph2, largest)
     M = np.empty((n, n), np.float64)
     matching = np.empty(n, np.int32)
     owner = np.empty(n, np.int32)
     found = np.empty(n, np.int32)
-    best_matching = np.full(n, -1, np.int32)
+    best_matching = np.full(n, -1, np.int64)
     best = 0.0
     for s in range(starts.shape[0]):
         found[:] = starts[s]
@@ -110,13 +116,13 @@ def solve_one(U, Q, edges, edges2, starts, seed, runs, per_pair, hot, hot_few, c
     if gap == 0.0:
         return best_matching, True
     proposals = int(per_pair * pairs.shape[0])
-    if pairs.shape[0] < FEW * n * n:
+    few = pairs.shape[0] < FEW * n * n
+    if few:
         runs *= 4
-        hot = hot_few
     if gap < NEAR * abs(best):
         proposals //= 4
     stream = seeded(seed)
-    for _ in range(runs):
+    for run in range(runs):
         load(M, U, Q, graph, graph2, matching, owner, best_matching)
         _, stream = anneal(
             M,
@@ -129,7 +135,7 @@ def solve_one(U, Q, edges, edges2, starts, seed, runs, per_pair, hot, hot_few, c
             owner,
             pairs,
             proposals,
-            hot * scale,
+            (hot_few if few or run % 2 else hot) * scale,
             cold * scale,
             stream,
             found,

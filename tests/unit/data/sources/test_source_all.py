@@ -68,9 +68,8 @@ def slake(tmp_path: Path) -> Path:
     folder = tmp_path / "slake"
     for image in range(4):
         picture(folder / f"imgs/xmlab{image}/source.jpg", image * 40)
-    save(
-        folder / "train.json", [slake_row(1, 0), slake_row(2, 2, "zh"), slake_row(3, 0, answer="")]
-    )
+    rows = [slake_row(1, 0), slake_row(2, 2, "zh"), slake_row(3, 0, answer="")]
+    save(folder / "train.json", rows)
     save(folder / "validation.json", [slake_row(4, 1)])
     save(folder / "test.json", [slake_row(5, 2), slake_row(6, 3, "zh")])
     return folder
@@ -143,11 +142,10 @@ def test_omnimedvqa_reads_every_file_of_the_folder(tmp_path: Path) -> None:
     picture(root / "Images/ACRIMA/a b.png")
     access = root / "QA_information/Open-access"
     odd = {"modality_type": None, "modality": "OCT (Optical Coherence Tomography"}
+    magnetic = "MR (Mag-netic Resonance Imaging)"
     rows = [
         omni_row("A_0"),
-        omni_row(
-            "A_1", option_C="MRI", option_D="CT", modality_type="MR (Mag-netic Resonance Imaging)"
-        ),
+        omni_row("A_1", option_C="MRI", option_D="CT", modality_type=magnetic),
         omni_row("A_2", **odd),
         omni_row("A_3", gt_answer="ultrasound"),
         omni_row("A_4", option_B=None),
@@ -253,12 +251,10 @@ def test_pathvqa_golden_pickle_reads_as_the_original_reads_it(tmp_path: Path) ->
     talk = [item["conversations"][1]["value"] for item in run["output"]]
     assert [r.answer for r in records] == talk
 
-    pytest.importorskip("pyarrow")
-
 
 def test_pathvqa_hub_parquet_streams_equal_images_once(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
-    pytest.importorskip("pyarrow.parquet")
+    parquet = pytest.importorskip("pyarrow.parquet")
 
     picture(tmp_path / "a.jpg")
     content = (tmp_path / "a.jpg").read_bytes()
@@ -270,12 +266,12 @@ def test_pathvqa_hub_parquet_streams_equal_images_once(tmp_path: Path) -> None:
     ]
     for split in ("train", "validation", "test"):
         table = pyarrow.Table.from_pylist(rows)
-        pyarrow.parquet.write_table(table, root / f"{split}-00000-of-00001.parquet")
+        parquet.write_table(table, root / f"{split}-00000-of-00001.parquet")
     prepared = prepare("pathvqa", tmp_path / "hub", tmp_path / "out")
     assert counts(prepared) == (3, 3, 3) and prepared.manifest["images"]["count"] == 1
 
 
-# --- LLaVA-Med, ExGra-Med, chat benchmark, custom ---
+# --- LLaVA-Med, ExGra-Med, chat benchmark, custom ------------------------------------------------
 
 
 def talk(question: str, answer: str, key: str = "conversations") -> dict[str, Any]:

@@ -1,0 +1,65 @@
+"""`exgra-med chat`: ask a model in the terminal."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from exgra_med.model.assistant import Conversation
+
+EXAMPLE = 'Example: exgra-med chat runs/demo/checkpoints/vqa/final image.png "Is there a fracture?"'
+
+
+def chat(
+    model: Annotated[str, typer.Argument(help="Checkpoint folder, or a hub name.")],
+    image: Annotated[Path | None, typer.Argument(help="A picture; leave out for text.")] = None,
+    question: Annotated[str | None, typer.Argument(help="One question; else a dialogue.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object for each answer.")
+    ] = False,
+) -> None:
+    """Ask about a picture: one question, or a dialogue that ends with an empty line.
+
+    Questions can also come from a pipe, one a line.
+    """
+    from exgra_med.model.assistant import Conversation, load, open_images
+    from exgra_med.model.published import NOTICE
+
+    conversation = Conversation(load(model, device=device), open_images(image))
+    typer.secho(NOTICE, dim=True, err=True)
+    if question is not None:
+        _answer(conversation, question, as_json)
+        return
+    interactive = sys.stdin.isatty()
+    while True:
+        if interactive:
+            typer.secho("> ", nl=False, err=True)
+        asked = sys.stdin.readline().strip()
+        if not asked:
+            return
+        _answer(conversation, asked, as_json)
+
+
+def _answer(conversation: "Conversation", question: str, as_json: bool) -> None:
+    if as_json:
+        answer = conversation.ask(question)
+        fields = {
+            "question": question,
+            "text": answer.text,
+            "num_tokens": answer.num_tokens,
+            "finish_reason": answer.finish_reason,
+        }
+        typer.echo(json.dumps(fields, ensure_ascii=False))
+        return
+    for piece in conversation.stream(question):
+        typer.echo(_printable(piece), nl=False)
+    typer.echo()
+
+
+def _printable(text: str) -> str:
+    # A model may write anything, also sequences that would steer the terminal.
+    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,0 +1,111 @@
+"""2-D DICOM -> pixels, and nothing else (extra `dicom`).
+
+Rescale, window and MONOCHROME1 are applied, a frame is picked with `name.dcm#frame=3`. No tag is
+copied, printed or put in an error. This is **not** de-identification: text burned into the pixels
+and recognisable features stay. Files that say, or whose kind makes it likely, that text is burned
+in are refused.
+"""
+
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from exgra_med.data.eight_bits import picked, scale_to_eight_bits
+from exgra_med.errors import DataError, MissingExtraError
+
+LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")
+"""Modalities whose pictures often carry text; they need BurnedInAnnotation = NO."""
+
+
+def read_dicom(path: Path, max_pixels: int, name: str, where: str = "") -> Image.Image:
+    """Read one frame of a DICOM file as 8-bit RGB.
+
+    Args:
+        path: the file.
+        max_pixels: rows times columns above which it is refused before it is decoded.
+        name: of the image, with `#frame=N` where the file has several.
+        where: record id, for the error message.
+
+    Raises:
+        MissingExtraError: pydicom is not installed.
+        DataError: burned-in text, too large, no such frame, or broken; never holds a tag's value.
+    """
+    try:
+        import pydicom  # pyrefly: ignore
+    except ImportError as error:
+        raise MissingExtraError("reading DICOM files", "dicom") from error
+    prefix = f"{where}: the image {name!r}" if where else f"the image {name!r}"
+    logger = logging.getLogger("pydicom")
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        with warnings.catch_warnings():
+            # pydicom's warnings and log lines quote the values of tags.
+            warnings.simplefilter("ignore")
+            dataset = pydicom.dcmread(path)
+            _check(dataset, max_pixels, prefix)
+            return _render(dataset, name, prefix)
+    except DataError:
+        raise
+    # Whatever a broken file raises may quote a tag, so its text is not passed on.
+    except Exception as error:
+        kind = type(error).__name__
+        raise DataError(
+            f"{prefix} is a DICOM file that cannot be decoded ({kind}).",
+            "It may be cut short, or compressed in a way that needs another pydicom plugin.",
+        ) from None
+    finally:
+        logger.disabled = disabled
+
+
+def _check(dataset: Any, max_pixels: int, prefix: str) -> None:
+    burned = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
+    modality = str(dataset.get("Modality", "")).strip().upper()
+    if burned == "YES" or (burned != "NO" and modality in LIKELY_BURNED_IN):
+        raise DataError(
+            f"{prefix} has, or may have, text burned into its pixels.",
+            "Remove the text and set BurnedInAnnotation to NO before you prepare it.",
+        )
+    if int(dataset.Rows) * int(dataset.Columns) > max_pixels:
+        raise DataError(f"{prefix} has more than {max_pixels} pixels.")
+
+
+def _render(dataset: Any, name: str, prefix: str) -> Image.Image:
+    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    choice = picked(name)
+    if frames > 1 and "frame" not in choice:
+        raise DataError(
+            f"{prefix} has {frames} frames.", f"Pick one, for example {name}#frame={frames // 2}."
+        )
+    frame = choice.get("frame", 0)
+    if not 0 <= frame < frames:
+        raise DataError(f"{prefix}: there is no frame {frame}, there are {frames}.")
+    pixels = np.asarray(dataset.pixel_array)
+    if frames > 1:
+        pixels = pixels[frame]
+    photometric = str(dataset.PhotometricInterpretation)
+    if pixels.ndim == 3:
+        if photometric != "RGB":
+            from pydicom.pixels import convert_color_space  # pyrefly: ignore
+
+            pixels = convert_color_space(pixels, photometric, "RGB")
+        return Image.fromarray(pixels.astype(np.uint8)).convert("RGB")
+    slope = float(dataset.get("RescaleSlope", 1) or 1)
+    values = pixels.astype(np.float64) * slope + float(dataset.get("RescaleIntercept", 0) or 0)
+    low, high = _window(dataset)
+    return scale_to_eight_bits(values, low, high, invert=photometric == "MONOCHROME1")
+
+
+def _window(dataset: Any) -> tuple[float | None, float | None]:
+    """The first window of the file, PS3.3 C.11.2.1.2; none where it has none."""
+    center, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if center is None or width is None:
+        return None, None
+    center = float(center if isinstance(center, (int, float, str)) else center[0])
+    width = float(width if isinstance(width, (int, float, str)) else width[0])
+    if width < 1:
+        return None, None
+    return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2

@@ -1,0 +1,121 @@
+"""A loaded model that answers questions, with or without an image, over several turns.
+
+from exgra_med import load
+assistant = load("runs/demo/checkpoints/vqa/final")
+print(assistant.ask("Is there a fracture?", "image.png"))
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+
+from exgra_med.data.encode import encode_prompt
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.record import Turn
+from exgra_med.model.bundle import Bundle, load_bundle
+from exgra_med.model.generate import Generated, generate, stream
+from exgra_med.recipe.schema import DataSettings
+
+MAX_NEW_TOKENS = 256
+"""Longest answer of a conversation, in tokens."""
+ImageLike = Image.Image | str | Path
+
+
+class Assistant(Bundle):
+    """A model with its processor, and the shortest way to ask it."""
+
+    def ask(
+        self,
+        question: str,
+        image: ImageLike | Sequence[ImageLike] | None = None,
+        options: Sequence[str] | None = None,
+        template: str = "exgra",
+    ) -> str:
+        """Answer one question.
+
+        Args:
+            question: in plain words.
+            image: a picture or its path, several, or none.
+            options: the answers a closed question allows.
+            template: name of the chat template; `original-simple` for published checkpoints as
+                the original asks them.
+        """
+        return Conversation(self, open_images(image), template).ask(question, options).text
+
+
+@dataclass
+class Conversation:
+    """Questions and answers about the images of the first question."""
+
+    bundle: Bundle
+    images: list[Image.Image] = field(default_factory=list)
+    template: str = "exgra"
+    turns: list[Turn] = field(default_factory=list)
+
+    def ask(self, question: str, options: Sequence[str] | None = None) -> Generated:
+        """Answer, and remember question and answer."""
+        prompt = self._prompt(question, options)
+        answer = generate(self.bundle, [prompt], [self.images], MAX_NEW_TOKENS)[0]
+        self._remember(answer.text)
+        return answer
+
+    def stream(self, question: str) -> Iterator[str]:
+        """The answer in pieces as they are written; remembered when it is complete."""
+        pieces = []
+        prompt = self._prompt(question, None)
+        for piece in stream(self.bundle, prompt, self.images, MAX_NEW_TOKENS):
+            pieces.append(piece)
+            yield piece
+        self._remember("".join(pieces))
+
+    def _prompt(self, question: str, options: Sequence[str] | None) -> list[int]:
+        if self.turns and self.turns[-1].role == "user":
+            self.turns.pop()  # a question that was interrupted has no answer
+        self.turns.append(Turn(role="user", text=question))
+        return encode_prompt(
+            self.bundle.tokenizer,
+            self.turns,
+            self.template,
+            self.bundle.num_image_tokens,
+            len(self.images),
+            options,
+        )
+
+    def _remember(self, answer: str) -> None:
+        # A turn has a text; an empty answer must not end the dialogue.
+        self.turns.append(Turn(role="assistant", text=answer or "-"))
+
+
+def load(
+    folder_or_name: str | Path,
+    dtype: torch.dtype | Literal["auto"] = torch.float32,
+    device: str = "cpu",
+) -> Assistant:
+    """Load a checkpoint of this project by folder or hub name; see `load_bundle`."""
+    bundle = load_bundle(folder_or_name, dtype, device)
+    return Assistant(bundle.model, bundle.processor)
+
+
+def open_images(image: ImageLike | Sequence[ImageLike] | None) -> list[Image.Image]:
+    """Pictures as RGB; paths are opened with the checks of `data/images.py`.
+
+    Raises:
+        DataError: a file is missing, broken or too large.
+    """
+    if image is None:
+        return []
+    if isinstance(image, Image.Image | str | Path):
+        image = [image]
+    max_pixels = DataSettings.model_fields["max_pixels"].default
+    opened = []
+    for each in image:
+        if isinstance(each, Image.Image):
+            opened.append(each.convert("RGB"))
+        else:
+            path = Path(each).expanduser()
+            opened.append(ImageFolder(path.parent, max_pixels).open(path.name))
+    return opened

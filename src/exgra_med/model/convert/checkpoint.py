@@ -1,0 +1,137 @@
+"""Import and export of whole checkpoint folders, each with its provenance and its verification."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from exgra_med.errors import CheckpointError
+from exgra_med.model.bundle import load_bundle, write_bundle
+from exgra_med.model.convert.original import PROJECTORS, Imported, import_original
+from exgra_med.model.convert.stock import write_stock
+from exgra_med.model.convert.weights import read_weights
+from exgra_med.model.folder import local_folder, read_json, write_json, written_whole
+from exgra_med.model.hub import download
+from exgra_med.model.published import LICENCES, NOTICE, known
+from exgra_med.model.verification import TENSORS, file_hashes, write_verification
+
+PROVENANCE = "import.json"
+EXPORTED = "export.json"
+"""Marks an export, and says which weights it was made from."""
+ALIGNMENT = "alignment.safetensors"
+FORMATS = ("hf-llava",)
+
+
+def import_checkpoint(
+    source: str,
+    vision: str,
+    out: Path,
+    connector: str | None = None,
+    revision: str | None = None,
+    onto: Path | None = None,
+) -> dict[str, Any]:
+    """Convert an original checkpoint into a native folder.
+
+    Args:
+        source: a folder, a hub name, or stage 1's `mm_projector.bin`.
+        vision: folder or hub name of the CLIP tower.
+        out: the folder to write.
+        connector: `none`, `dci` or `sci` where the projector's width leaves a choice.
+        revision: commit of the hub to download.
+        onto: native checkpoint that a projector file is put into.
+
+    Returns:
+        What was inferred and from what, as it is written to `import.json`.
+
+    Raises:
+        CheckpointError: the source is not usable; names every wrong tensor. Nothing is written.
+    """
+    if source.endswith("mm_projector.bin"):
+        imported = _import_projector(Path(source), onto)
+    else:
+        if onto is not None:
+            raise CheckpointError("`--onto` is for stage 1's mm_projector.bin alone.")
+        folder = _fetch(source, revision)
+        imported = import_original(folder, local_folder(vision), connector)
+    report = {
+        "source": Path(source).name,
+        "revision": revision,
+        "vision": vision if "/" in vision and not Path(vision).exists() else Path(vision).name,
+        "inferred": [asdict(each) for each in imported.inferred],
+        "licences": list(LICENCES),
+    }
+    with written_whole(out) as fresh:
+        write_bundle(imported.bundle, fresh)
+        if imported.alignment:
+            save_file(
+                {name: tensor.contiguous() for name, tensor in imported.alignment.items()},
+                fresh / ALIGNMENT,
+            )
+        write_json(fresh / PROVENANCE, report)
+        (fresh / "README.md").write_text(_card(Path(source).name), encoding="utf-8")
+        write_verification(imported.bundle, fresh)
+    return report
+
+
+def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
+    """Write a checkpoint so that nothing of this project is needed to use it.
+
+    Args:
+        source: a native folder, or a hub name.
+        out: the folder to write.
+        form: `hf-llava`, the only one.
+
+    Raises:
+        CheckpointError: the source is not usable, or the format is unknown.
+    """
+    if form not in FORMATS:
+        raise CheckpointError(f"There is no format {form!r}.", f"Use {', '.join(FORMATS)}.")
+    folder = local_folder(source)
+    bundle = load_bundle(folder, dtype="auto")
+    stored = read_weights([folder / TENSORS]) if (folder / TENSORS).is_file() else None
+    with written_whole(out) as fresh:
+        write_stock(bundle, fresh)
+        if (folder / PROVENANCE).is_file():
+            write_json(fresh / PROVENANCE, read_json(folder / PROVENANCE))
+        write_json(fresh / EXPORTED, {"format": form, "sha256": file_hashes(folder)})
+        (fresh / "README.md").write_text(_card(folder.name), encoding="utf-8")
+        write_verification(bundle, fresh, stored)
+
+
+def _fetch(source: str, revision: str | None) -> Path:
+    published = known(source)
+    if Path(source).is_dir() or published is None:
+        return local_folder(source)
+    return download(published.hub_name, revision or published.revision)
+
+
+def _import_projector(path: Path, onto: Path | None) -> Imported:
+    """Stage 1's projector and embeddings, put into a complete native checkpoint."""
+    if onto is None:
+        raise CheckpointError(
+            f"{path.name} holds a projector and embeddings, not a model.",
+            "Name the checkpoint they belong into with --onto DIR.",
+        )
+    bundle = load_bundle(onto, dtype="auto")
+    table = PROJECTORS["mlp2x_gelu"] | {"model.embed_tokens.": "model.language_model.embed_tokens."}
+    weights = read_weights([path])
+    state = bundle.model.state_dict()
+    problems = []
+    for prefix, native in table.items():
+        for name in (name for name in weights if name.startswith(prefix)):
+            target = native + name.removeprefix(prefix)
+            if state[target].shape != weights[name].shape:
+                shapes = f"{list(weights[name].shape)}, not {list(state[target].shape)}"
+                problems.append(f"wrong shape: {name} is {shapes}")
+            else:
+                state[target].copy_(weights[name])
+    problems += [f"unexpected: {name}" for name in weights if not name.startswith(tuple(table))]
+    if problems:
+        raise CheckpointError(f"{path} does not fit {onto}:\n  " + "\n  ".join(problems))
+    return Imported(bundle, {})
+
+
+def _card(name: str) -> str:
+    licences = "\n".join(f"* {licence}" for licence in LICENCES)
+    return f"# {name}\n\n{NOTICE}\n\nTerms this checkpoint inherits:\n\n{licences}\n"

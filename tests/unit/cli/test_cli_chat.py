@@ -1,0 +1,86 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import exgra_med
+from exgra_med.cli.main import app
+from exgra_med.errors import CheckpointError, DataError
+from exgra_med.model.assistant import Assistant, Conversation
+from exgra_med.model.convert.checkpoint import import_checkpoint
+
+DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
+PICTURE = DATA / "images" / "square.png"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("chat") / "native"
+    import_checkpoint(str(DATA / "checkpoint_dci"), str(DATA / "clip_tiny"), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def assistant(folder: Path) -> Assistant:
+    return exgra_med.load(folder)
+
+
+def chat(*arguments: object, typed: str = "") -> str:
+    result = CliRunner().invoke(
+        app, ["chat", *map(str, arguments)], input=typed, catch_exceptions=False
+    )
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_three_lines_of_python(assistant: Assistant) -> None:
+    answer = assistant.ask("What is shown?", PICTURE)
+    assert answer == assistant.ask("What is shown?", [Image.open(PICTURE)])
+    assert answer != assistant.ask("What is shown?")
+
+
+def test_closed_questions_name_their_options(assistant: Assistant) -> None:
+    by_hand = 'Is it? (Answer with either "Yes" or "No").'
+    assert assistant.ask("Is it?", PICTURE, ["Yes", "No"]) == assistant.ask(by_hand, PICTURE)
+
+
+def test_one_question(folder: Path, assistant: Assistant) -> None:
+    told = chat(folder, PICTURE, "What is shown?")
+    expected = assistant.ask("What is shown?", PICTURE)
+    assert [c for c in told.strip() if c.isalnum()] == [c for c in expected if c.isalnum()]
+
+
+def test_a_dialogue_remembers(folder: Path, assistant: Assistant) -> None:
+    conversation = Conversation(assistant, [Image.open(PICTURE)])
+    first, second = conversation.ask("What is shown?"), conversation.ask("Where?")
+    told = chat(folder, PICTURE, "--json", typed="What is shown?\nWhere?\n")
+    answers = [json.loads(line) for line in told.splitlines()]
+    assert [answer["text"] for answer in answers] == [first.text, second.text]
+    assert answers[0]["finish_reason"] in ("stop", "length") and answers[0]["num_tokens"] > 0
+    assert second.text != Conversation(assistant, conversation.images).ask("Where?").text
+
+
+def test_streaming_remembers_like_asking(assistant: Assistant) -> None:
+    one, two = Conversation(assistant), Conversation(assistant)
+    assert "".join(one.stream("What is shown?")) == two.ask("What is shown?").text
+    assert one.turns == two.turns
+
+
+def test_what_a_model_writes_cannot_steer_the_terminal() -> None:
+    from exgra_med.cli.chat import _printable
+
+    assert _printable("a\x1b[2J\nb") == "a\N{REPLACEMENT CHARACTER}[2J\nb"
+
+
+def test_bad_input_is_a_sentence(folder: Path, assistant: Assistant) -> None:
+    with pytest.raises(DataError, match="missing"):
+        assistant.ask("What?", "no-such.png")
+    with pytest.raises(CheckpointError, match="checkpoint import"):
+        exgra_med.load(DATA / "checkpoint_dci")
+
+
+def test_unknown_names_are_not_made_up() -> None:
+    with pytest.raises(AttributeError):
+        _ = exgra_med.nothing

@@ -1,0 +1,36 @@
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from exgra_med.cli.main import app
+
+DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
+
+
+def run(*arguments: object) -> str:
+    result = CliRunner().invoke(app, ["checkpoint", *map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_import_export_verify_and_inspect(tmp_path: Path) -> None:
+    native, export = tmp_path / "native", tmp_path / "export"
+    vision = DATA / "clip_tiny"
+    told = run("import", DATA / "checkpoint_none", "--vision", vision, "--out", native)
+    assert "connector: none" in told
+    run("export", native, "--format", "hf-llava", "--out", export)
+    assert "WRONG" not in run("verify", export)
+    assert json.loads(run("inspect", export, "--json"))["layout"] == "stock LLaVA"
+    (export / "verification.json").unlink()
+    assert all(each["passed"] for each in json.loads(run("verify", export, "--record", "--json")))
+    (export / "tokenizer.json").write_text((export / "tokenizer.json").read_text() + "\n")
+    result = CliRunner().invoke(app, ["checkpoint", "verify", str(export)])
+    assert result.exit_code == 1 and "WRONG hash of tokenizer.json" in result.output
+
+
+def test_list_names_nine() -> None:
+    listed = json.loads(run("list", "--json"))
+    assert len(listed["checkpoints"]) == 9
+    assert listed["checkpoints"][5]["connector"] == "dci"
+    assert "exgra-med-dci-slake" in run("list")

@@ -1,0 +1,47 @@
+"""Memory while a million records pass by stays flat."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CODE = """
+import resource, sys
+from pathlib import Path
+from exgra_med.data.json_lines import iterate_records, write_records
+from exgra_med.data.record import Record, Turn
+
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+def make(n):
+    question = Turn(role="user", text=f"What is shown in figure {n}? " * 4)
+    turns = [question, Turn(role="assistant", text="A scan. " * 10)]
+    more = {"image": f"{n}.jpg", "extended": ["Long. " * 40]}
+    return Record(id=f"synthetic/train/{n}", turns=turns, **more)
+
+path, count = Path(sys.argv[1]), int(sys.argv[2])
+start = peak()
+assert write_records(path, (make(n) for n in range(count))) == count
+assert sum(1 for _ in iterate_records(path)) == count
+print(peak() - start)
+"""
+
+
+def growth_megabytes(folder: Path, count: int) -> float:
+    arguments = [sys.executable, "-c", CODE, str(folder / "train.jsonl"), str(count)]
+    result = subprocess.run(arguments, check=True, capture_output=True, text=True)
+    return float(result.stdout)
+
+
+def test_twenty_thousand_records_take_few_megabytes(tmp_path: Path) -> None:
+    # Held in memory they would take about 60 MB.
+    assert growth_megabytes(tmp_path, 20_000) < 20
+
+
+@pytest.mark.slow
+def test_a_million_records_take_less_than_500_megabytes(tmp_path: Path) -> None:
+    assert growth_megabytes(tmp_path, 1_000_000) < 500
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024 < 700

@@ -1,0 +1,87 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from exgra_med.errors import CheckpointError
+from exgra_med.model.convert.checkpoint import import_checkpoint
+from exgra_med.serving import launch
+
+DATA = Path(__file__).parents[1] / "golden" / "data" / "model"
+
+
+@pytest.fixture(scope="module")
+def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("serving") / "native"
+    import_checkpoint(str(DATA / "checkpoint_dci"), str(DATA / "clip_tiny"), out)
+    return out
+
+
+def test_an_export_is_made_once_and_again_when_the_weights_change(native: Path) -> None:
+    export = launch.prepare(str(native))
+    assert export == native.with_name("native-hf-llava")
+    stamp = (export / "config.json").stat().st_mtime_ns
+    assert launch.prepare(str(native)) == export == launch.prepare(str(export))
+    assert (export / "config.json").stat().st_mtime_ns == stamp
+    tokenizer = native / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text() + "\n")
+    assert (launch.prepare(str(native)) / "config.json").stat().st_mtime_ns != stamp
+
+
+def test_the_layout_of_the_original_is_refused(native: Path) -> None:
+    with pytest.raises(CheckpointError, match="checkpoint import"):
+        launch.prepare(str(DATA / "checkpoint_dci"))
+
+
+def test_transformers_runs_here_and_listens_where_it_is_told(native: Path) -> None:
+    command = launch.server_command("transformers", native, "127.0.0.1", 8123, "cpu")
+    assert command[:4] == [sys.executable, "-m", "transformers.cli.transformers", "serve"]
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "8123"
+    assert "--trust-remote-code" not in command
+
+
+@pytest.mark.parametrize(("layers", "through_transformers"), [(-2, False), ([0, 23], True)])
+def test_vllm_reads_a_folded_connector_through_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: object, through_transformers: bool
+) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    (tmp_path / "config.json").write_text(json.dumps({"vision_feature_layer": layers}))
+    assert launch.choose_server() == "vllm"
+    command = launch.server_command("vllm", tmp_path, "127.0.0.1", 8000, "cuda")
+    assert command[:3] == ["/bin/vllm", "serve", str(tmp_path)]
+    assert ("--model-impl" in command) == through_transformers
+    assert "--allowed-media-domains" in command
+
+
+def test_an_unknown_or_missing_server_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(CheckpointError, match="'triton'"):
+        launch.choose_server("triton")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(CheckpointError, match="vLLM is not installed"):
+        launch.choose_server("vllm")
+    monkeypatch.setattr(launch, "find_spec", lambda name: None)
+    with pytest.raises(launch.MissingExtraError, match=r"\[serve\]"):
+        launch.choose_server()
+
+
+def test_nothing_remote_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    environment = launch.server_environment()
+    assert environment["https_proxy"] == environment["HTTP_PROXY"] == launch.NOWHERE
+    assert "NO_PROXY" not in environment and environment["HF_HUB_OFFLINE"] == "1"
+
+
+def test_the_server_runs_in_an_empty_folder(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+
+    def call(command: list[str], env: dict[str, str], cwd: str) -> int:
+        seen.update(command=command, files=list(Path(cwd).iterdir()))
+        return 3
+
+    monkeypatch.setattr(launch, "choose_server", lambda wanted: "transformers")
+    monkeypatch.setattr(launch.subprocess, "call", call)
+    assert launch.serve(str(native), "127.0.0.1", 8000, "cpu") == 3
+    assert seen["files"] == [] and Path(seen["command"][4]).is_absolute()
