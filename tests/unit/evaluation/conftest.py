@@ -55,6 +55,7 @@ def write_log(path: Path) -> None:
                 )
                 held["alignment_loss"] = 10 * (1 - accuracy)
                 held["matching_accuracy"] = accuracy
+                held["chance"] = 0.125
             lines.append(line)
             if step == 1 or step % 30 == 0:
                 lines.append(held)

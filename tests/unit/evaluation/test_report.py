@@ -176,6 +176,6 @@ def test_a_long_curve_stays_small_and_a_hostile_stage_name_harmless(tmp_path: Pa
         for step in range(20_000)
     ]
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    (figure,) = training_figures(read_log(path), {})
+    (figure,) = training_figures(read_log(path))
     assert len(figure.svg) < 60_000
     assert "<script" not in figure.svg

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import DataError, RunError
+from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predict import facts_path
 from exgra_med.evaluation.predictions import read_predictions
@@ -55,7 +55,6 @@ class Content:
     balance: list[tuple[str, str]]
     oddities: list[str]
     stages: list[StageCurves]
-    chance: dict[str, float]
     examples: Examples | None
     examples_problem: str
     provenance: list[tuple[str, str]]
@@ -80,7 +79,7 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     stages = read_log(run / "log.jsonl")
     is_toy = bool((recipe.get("model") or {}).get("architecture"))
     dataset = str(vqa.get("dataset") or next(iter(answered_datasets(run)), ""))
-    examples, problem = _examples(run, recipe, dataset, data_folder)
+    examples, problem = _examples(run, recipe, dataset, vqa.get("split"), data_folder)
     return Content(
         name=str(recipe.get("name") or run.name),
         description=str(recipe.get("description") or ""),
@@ -95,7 +94,6 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         balance=tables.balance_rows(vqa),
         oddities=_oddities(vqa),
         stages=stages,
-        chance=_chance(recipe),
         examples=examples,
         examples_problem=problem,
         provenance=_provenance(run, recipe, record, vqa, dataset),
@@ -113,31 +111,25 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _chance(recipe: dict[str, Any]) -> dict[str, float]:
-    stages = recipe.get("stages") or {}
-    return {
-        name: 1 / stage["batch_size"]
-        for name, stage in stages.items()
-        if isinstance(stage, dict)
-        and stage.get("alignment") is not None
-        and stage.get("batch_size")
-    }
-
-
 def _examples(
-    run: Path, recipe: dict[str, Any], dataset: str, data_folder: str | None
+    run: Path,
+    recipe: dict[str, Any],
+    dataset: str,
+    split: str | None,
+    data_folder: str | None,
 ) -> tuple[Examples | None, str]:
     """Cards, or why there are none; a report without pictures is still a report."""
     answers = predictions_path(run, dataset)
     if not dataset or not answers.is_file():
         return None, "This run has no stored answers."
     try:
-        asked = asked_questions(recipe, data_folder)
-    except DataError as error:
+        asked = asked_questions(recipe, data_folder, split)
+        pairing = pair(
+            read_predictions(answers).predictions,
+            [question_of(record) for record in asked.records],
+        )
+    except (DataError, ScoreError) as error:
         return None, f"The questions are not at hand: {error.message}"
-    pairing = pair(
-        read_predictions(answers).predictions, [question_of(record) for record in asked.records]
-    )
     number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
     images = asked.prepared.image_folder(asked.max_pixels)
     return pick_examples(pairing, images, number, int(recipe.get("seed") or 0)), ""
