@@ -177,17 +177,9 @@ class MultiGraphAlignment(nn.Module):
             _check(views)
             if not self.pairs:
                 return PendingAlignment(None, self._control(views))
-            stream, seed = _step_generator(generator, image.device)
             if image.shape[0] == 1:
                 return PendingAlignment(None, self._single(views))
-            first, second, edges = self.problem_nodes(views)
-            if self.training and self.dropout:
-                keep = torch.rand((2, *first.shape), device=first.device, generator=stream)
-                kept = (keep >= self.dropout).float() / (1 - self.dropout)
-                first, second = first * kept[0], second * kept[1]
-            unary, quadratic = matching_costs(first, second, edges)
-            unary, quadratic = self._add_noise(unary, quadratic, stream)
-            edges = edges.repeat(self.noise_samples, 1, 1)
+            unary, quadratic, edges, seed = self.costs(views, generator=generator)
             matching = begin_matching(
                 unary,
                 quadratic,
@@ -198,6 +190,28 @@ class MultiGraphAlignment(nn.Module):
                 compatible=self.compatible,
             )
             return PendingAlignment(matching)
+
+    def costs(
+        self, views: list[torch.Tensor], *, generator: Generator = None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, int]:
+        """Noisy costs of all problems of a step, and the seed of their solver.
+
+        Args:
+            views: three [B, D] float32, B at least 2.
+            generator: source of dropout (in training), noise and the seed.
+
+        Returns:
+            unary [S * P, B, B], quadratic [S * P, E, E], edges [S * P, 2, E], seed.
+        """
+        stream, seed = _step_generator(generator, views[0].device)
+        first, second, edges = self.problem_nodes(views)
+        if self.training and self.dropout:
+            keep = torch.rand((2, *first.shape), device=first.device, generator=stream)
+            kept = (keep >= self.dropout).float() / (1 - self.dropout)
+            first, second = first * kept[0], second * kept[1]
+        unary, quadratic = matching_costs(first, second, edges)
+        unary, quadratic = self._add_noise(unary, quadratic, stream)
+        return unary, quadratic, edges.repeat(self.noise_samples, 1, 1), seed
 
     @torch.no_grad()
     def matching_accuracy(

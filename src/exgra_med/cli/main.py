@@ -7,6 +7,7 @@ import typer
 
 from exgra_med import __version__
 from exgra_med.cli import (
+    bench,
     chat,
     checkpoint,
     data,
@@ -37,6 +38,7 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
 app.command(epilog=chat.EXAMPLE)(chat.chat)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate_model.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")

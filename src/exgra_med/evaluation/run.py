@@ -33,7 +33,8 @@ def evaluate_vqa(
     """
     recipe = run.recipe
     settings = recipe.evaluation
-    prepared = open_prepared(on or (settings.data or recipe.data).folder)
+    data = recipe.evaluation_data
+    prepared = open_prepared(on or data.folder)
     split = split or settings.split
     records = prepared.records(split)
     checkpoint = run.last_checkpoint
@@ -42,7 +43,7 @@ def evaluate_vqa(
     predict(
         load_bundle(checkpoint),
         records,
-        prepared.image_folder(recipe.data.max_pixels),
+        prepared.image_folder(data.max_pixels),
         settings,
         predictions_path(run.path, dataset),
         template=recipe.text.template,
