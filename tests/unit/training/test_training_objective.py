@@ -71,10 +71,7 @@ def test_packed_equals_separate_in_values_and_gradients(
             for rows in batch["calls"]:
                 rows["segment"][rows["attention_mask"] == 0] = -1
         own = Objective(toy.model, None)
-        features = toy.model.image_features(batch["pixel_values"])
-        states = [
-            own._decode(rows, None if n else features) for n, rows in enumerate(batch["calls"])
-        ]
+        features, states = own.encode(batch)
         views = pool_views(batch, features, states)
         total = own._language_loss(states, batch["calls"])["language_loss_sum"]
         total = total + sum((view * torch.arange(16.0)).sum() for view in views)
@@ -97,10 +94,7 @@ def test_packed_equals_separate_in_values_and_gradients(
 def test_the_originals_pooling_counts_padding(toy: Bundle, batch: Batch) -> None:
     own = Objective(toy.model, None)
     with torch.no_grad():
-        features = toy.model.image_features(batch["pixel_values"])
-        states = [
-            own._decode(rows, None if n else features) for n, rows in enumerate(batch["calls"])
-        ]
+        features, states = own.encode(batch)
         _, answer, _ = pool_views(batch, features, states)
     torch.testing.assert_close(answer, states[1].mean(1))
     mask = batch["calls"][1]["attention_mask"].unsqueeze(-1)
