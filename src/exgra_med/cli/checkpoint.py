@@ -32,12 +32,15 @@ def import_(
     onto: Annotated[
         Path | None, typer.Option(help="Native checkpoint that mm_projector.bin is put into.")
     ] = None,
+    num_l: Annotated[
+        int | None, typer.Option("--num-l", help="Blocks in each mean of dci with BiomedCLIP.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a checkpoint of the original, and say what was inferred and why."""
     from exgra_med.model.convert.checkpoint import import_checkpoint
 
-    report = import_checkpoint(source, vision, out, connector, revision, onto)
+    report = import_checkpoint(source, vision, out, connector, revision, onto, num_l)
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         return

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exgra_med.cli import data_derive
+from exgra_med.cli import data_derive, data_facts
 from exgra_med.cli.output import print_json, say
 
 app = typer.Typer(
@@ -37,15 +37,19 @@ def list_sources(as_json: Json = False) -> None:
 )
 def prepare(
     name: Annotated[str, typer.Argument(help="A name of `data list`.")],
-    source: Annotated[Path, typer.Option("--source", help="Folder with the published files.")],
+    source: Annotated[Path, typer.Option("--source", help="Folder, zip or tar with the files.")],
     out: Out,
     split_variant: Annotated[
         str | None, typer.Option("--split-variant", help="Which split; see `data list`.")
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of splits that are not published.")] = 0,
     column: Annotated[
-        list[str] | None, typer.Option("--map", help="For `custom`: FIELD=COLUMN, repeatable.")
+        list[str] | None,
+        typer.Option("--map", help="For custom and shards: FIELD=COLUMN."),
     ] = None,
+    download: Annotated[
+        bool, typer.Option("--download", help="First fetch the hub's copy into --source.")
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
     ] = False,
@@ -60,6 +64,11 @@ def prepare(
     from exgra_med.data.listing import describe_manifest
     from exgra_med.data.prepare import prepare as prepare_dataset
 
+    if download:
+        from exgra_med.data.download import download as fetch
+        from exgra_med.data.source import find_source
+
+        fetch(find_source(name), source)
     with counting(silent=as_json) as progress:
         prepared = prepare_dataset(
             name,
@@ -106,28 +115,5 @@ def check(folder: Folder, as_json: Json = False) -> None:
         raise typer.Exit(2)
 
 
-@app.command(
-    epilog="Examples: `exgra-med data show bundled:vqa-rad-sample 17`, "
-    "`exgra-med data show data/slake slake/test/11934`"
-)
-def show(
-    folder: Folder,
-    record: Annotated[str, typer.Argument(metavar="N|ID", help="Row of the split, or an id.")],
-    split: Annotated[str, typer.Option("--split", help="Where row N is counted.")] = "train",
-    as_json: Json = False,
-) -> None:
-    """Show one record: image size, question, answer, extended answer."""
-    from exgra_med.data.listing import describe_record, find_record
-    from exgra_med.data.prepared import open_prepared
-
-    prepared = open_prepared(folder)
-    found = find_record(prepared, record, split)
-    described = describe_record(prepared, found)
-    if as_json:
-        print_json(described)
-        return
-    for key, value in described.items():
-        say(f"{key}: {value}")
-
-
 data_derive.register(app)
+data_facts.register(app)

@@ -4,11 +4,13 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
+from exgra_med.data.chat import conversation_segments, plain
 from exgra_med.data.prepare import MAX_PIXELS, Progress
 from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError
 
+TEMPLATE = "exgra"
 LONG_TEXT_CHARACTERS = 6000
 """About 1,500 tokens; with a picture's 256 and a prompt, near the paper's window of 2,048."""
 
@@ -86,10 +88,13 @@ def check_prepared(prepared: Prepared, progress: Progress | None = None) -> Chec
 
 
 def _check_texts(record: Record, report: CheckReport) -> None:
+    segments = conversation_segments(record, TEMPLATE)
+    if not any(plain(text) for text in record.answers) or not any(s.supervised for s in segments):
+        report.faults.append(f"{record.id}: nothing in it is learned from.")
     for text in [*record.answers, *(record.extended or [])]:
         if not text.strip():
-            report.faults.append(f"{record.id}: an answer is blank, so nothing is learnt from it.")
-    length = sum(len(turn.text) for turn in record.turns)
+            report.faults.append(f"{record.id}: an answer or extended answer is blank.")
+    length = sum(len(segment.text) for segment in segments)
     if length > LONG_TEXT_CHARACTERS:
         report.notices.append(f"{record.id}: {length} characters may not fit the context window.")
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from exgra_med.data.chat import conversation_segments
 from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.prepared import BUNDLED, SAMPLES, Prepared, open_prepared
 from exgra_med.data.record import Record
@@ -79,11 +80,16 @@ def find_record(prepared: Prepared, name: str, split: str) -> Record:
     raise DataError(f"{prepared.path}: there is no record {name!r}.", "Give a row number or an id.")
 
 
-def describe_record(prepared: Prepared, record: Record) -> dict[str, Any]:
-    """A record and the size of its images, as plain values in reading order.
+def describe_record(prepared: Prepared, record: Record, template: str) -> dict[str, Any]:
+    """A record, the size of its images and its training text, as plain values in reading order.
+
+    Args:
+        prepared: the folder.
+        record: one of its records.
+        template: chat template of the training text.
 
     Raises:
-        DataError: an image is missing or broken.
+        DataError: an image is missing or broken, or there is no such template.
     """
     folder = prepared.image_folder(MAX_PIXELS)
     described: dict[str, Any] = {"id": record.id}
@@ -97,4 +103,8 @@ def describe_record(prepared: Prepared, record: Record) -> dict[str, Any]:
         described["extended" if number < 1 else f"extended_{number + 1}"] = text
     described["answer_type"] = record.answer_type
     described["meta"] = record.meta
+    described["text"] = [
+        {"text": segment.text, "supervised": segment.supervised}
+        for segment in conversation_segments(record, template)
+    ]
     return described

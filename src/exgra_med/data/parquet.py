@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,18 @@ from exgra_med.data.images import MAX_IMAGE_BYTES, decode_image
 from exgra_med.errors import DataError, MissingExtraError
 
 
-def iterate_rows(paths: list[Path], columns: list[str], batch_size: int = 64) -> Iterator[Any]:
+def iterate_rows(
+    paths: list[Path],
+    columns: list[str],
+    optional: Sequence[str] = (),
+    batch_size: int = 64,
+) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     """Yield (path, row number, row) of parquet files without holding a file.
 
     Args:
         paths: files, in order.
         columns: names that must be there.
+        optional: names that are read where they are there.
         batch_size: rows decoded at once.
 
     Raises:
@@ -33,11 +39,13 @@ def iterate_rows(paths: list[Path], columns: list[str], batch_size: int = 64) ->
             file = pyarrow.parquet.ParquetFile(path)
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{path}: not a whole parquet file.") from error
-        missing = [name for name in columns if name not in file.schema_arrow.names]
+        names = set(file.schema_arrow.names)
+        missing = [name for name in columns if name not in names]
         if missing:
             raise DataError(f"{path}: the column {missing[0]!r} is missing.")
         number = 0
-        for batch in file.iter_batches(batch_size, columns=columns):
+        wanted = [*columns, *(name for name in optional if name in names)]
+        for batch in file.iter_batches(batch_size, columns=wanted):
             for row in batch.to_pylist():
                 yield path, number, row
                 number += 1
@@ -52,22 +60,25 @@ class BytesImages:
     delivered: set[str] = field(default_factory=set)
 
     def add(self, content: Any, where: str) -> str:
-        """Keep an image and return its name.
+        """Keep an image until it is written, and return its name.
 
         Raises:
             DataError: not bytes, or too many.
         """
-        if isinstance(content, dict):
-            content = content.get("bytes")
-        if not isinstance(content, bytes):
-            raise DataError(f"{where}: the image is not stored as bytes.")
-        if len(content) > MAX_IMAGE_BYTES:
-            raise DataError(f"{where}: the image is larger than {MAX_IMAGE_BYTES} bytes.")
-        ending = "png" if content.startswith(b"\x89PNG") else "jpg"
-        name = f"{hashlib.sha256(content).hexdigest()[:24]}.{ending}"
+        name = self.name(content, where)
         if name not in self.delivered:
-            self.content[name] = content
+            self.content[name] = _image_bytes(content, where)
         return name
+
+    def name(self, content: Any, where: str) -> str:
+        """The name of an image: the beginning of its sha256.
+
+        Raises:
+            DataError: not bytes, or too many.
+        """
+        value = _image_bytes(content, where)
+        ending = "png" if value.startswith(b"\x89PNG") else "jpg"
+        return f"{hashlib.sha256(value).hexdigest()[:24]}.{ending}"
 
     def stored_name(self, name: str) -> str:
         """The image's name in a prepared folder: unchanged."""
@@ -83,3 +94,13 @@ class BytesImages:
         self.delivered.add(name)
         decode_image(io.BytesIO(content), self.max_pixels, name, where)
         return content
+
+
+def _image_bytes(content: Any, where: str) -> bytes:
+    """The bytes of a hub image column, which is bytes or `{"bytes", "path"}`."""
+    value = content.get("bytes") if isinstance(content, dict) else content
+    if not isinstance(value, bytes):
+        raise DataError(f"{where}: the image is not stored as bytes.")
+    if len(value) > MAX_IMAGE_BYTES:
+        raise DataError(f"{where}: the image is larger than {MAX_IMAGE_BYTES} bytes.")
+    return value

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med import __version__
+from exgra_med.data.archives import is_archive, unpack
 from exgra_med.data.atomic import atomic_write, write_error
 from exgra_med.data.json_lines import write_records
 from exgra_med.data.prepared import FORMAT, MANIFEST, Prepared, file_sha256, open_prepared
@@ -41,7 +42,7 @@ def prepare(
 
     Args:
         name: a name of `SOURCES`.
-        source: folder with the published files.
+        source: folder with the published files, or a zip or tar archive of it.
         out: the prepared folder to make.
         variant: split variant; the source's first where absent.
         seed: seed of splits that are not published.
@@ -49,7 +50,7 @@ def prepare(
         drop_broken_images: list records with a missing or broken image as dropped, instead of
             stopping with an error.
         max_pixels: larger images are refused.
-        mapping: field of a record -> column, for `custom` only.
+        mapping: field of a record -> column, for `custom` and `shards`.
         progress: is told of each image.
 
     Raises:
@@ -62,8 +63,27 @@ def prepare(
         raise DataError(
             f"{name} has no split variant {variant!r}.", f"Known: {', '.join(found.variants)}."
         )
-    if mapping and name != "custom":
-        raise DataError(f"--map is for the dataset custom, not for {name}.")
+    if mapping and name not in ("custom", "shards"):
+        raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
+    if is_archive(source):
+        temporary = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
+        try:
+            unpack(source, temporary)
+            inner = _only_folder(temporary)
+            return prepare(
+                name,
+                inner,
+                out,
+                variant=variant,
+                seed=seed,
+                overwrite=overwrite,
+                drop_broken_images=drop_broken_images,
+                max_pixels=max_pixels,
+                mapping=mapping,
+                progress=progress,
+            )
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
     collected = found.collect(source, Options(variant, seed, max_pixels, mapping or {}))
@@ -88,6 +108,12 @@ def prepare(
         drop_broken_images=drop_broken_images,
         progress=progress,
     )
+
+
+def _only_folder(folder: Path) -> Path:
+    """The folder itself, or the one folder in it, as archives are usually packed."""
+    inside = [path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX"))]
+    return inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
 
 
 def write_prepared(

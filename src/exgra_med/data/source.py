@@ -80,6 +80,7 @@ class Source:
         licence: of the published data.
         variants: split variants, the default first, each with one line.
         collect: reads the published files in a folder.
+        hub: dataset repository for `--download`, where one is public.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Source:
     licence: str
     variants: Mapping[str, str]
     collect: Callable[[Path, Options], Collected]
+    hub: str | None = None
 
 
 def find_source(name: str) -> Source:

@@ -33,7 +33,8 @@ def evaluate_vqa(
     """
     recipe = run.recipe
     settings = recipe.evaluation
-    prepared = open_prepared(on or (settings.data or recipe.data).folder)
+    data = recipe.evaluation_data
+    prepared = open_prepared(on or data.folder)
     split = split or settings.split
     records = prepared.records(split)
     checkpoint = run.last_checkpoint
@@ -42,11 +43,11 @@ def evaluate_vqa(
     predict(
         load_bundle(checkpoint),
         records,
-        prepared.image_folder(recipe.data.max_pixels),
+        prepared.image_folder(data.max_pixels),
         settings,
         predictions_path(run.path, dataset),
         template=recipe.text.template,
-        about=_origin(checkpoint, prepared, split),
+        about=answer_facts(checkpoint, prepared, split),
         progress=lambda done, _: reporter.advance(done, ""),
     )
     reporter.finish()
@@ -94,7 +95,8 @@ def alignment_section(run: Run) -> dict[str, Any]:
     }
 
 
-def _origin(checkpoint: Path, prepared: Prepared, split: str) -> dict[str, Any]:
+def answer_facts(checkpoint: Path, prepared: Prepared, split: str) -> dict[str, Any]:
+    """What decides answers beside the recipe: hashes of weights and data, and the split."""
     weights = {
         path.name: file_sha256(path) for path in sorted(checkpoint.glob("model*.safetensors"))
     }

@@ -41,12 +41,15 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return recipe
 
 
-def asked_questions(recipe: dict[str, Any], data_folder: str | None = None) -> Asked:
+def asked_questions(
+    recipe: dict[str, Any], data_folder: str | None = None, split: str | None = None
+) -> Asked:
     """The questions that a recipe's evaluation asks.
 
     Args:
         recipe: from `read_recipe`.
         data_folder: the prepared folder, where it is not at the recipe's place.
+        split: the split, where it is not the recipe's.
 
     Raises:
         DataError: the prepared folder is not there, or was changed.
@@ -54,7 +57,7 @@ def asked_questions(recipe: dict[str, Any], data_folder: str | None = None) -> A
     evaluation = recipe.get("evaluation") or {}
     data = evaluation.get("data") or recipe.get("data") or {}
     prepared = open_prepared(data_folder or str(data.get("folder")))
-    split = str(evaluation.get("split") or "test")
+    split = split or str(evaluation.get("split") or "test")
     max_pixels = int(data.get("max_pixels") or 50_000_000)
     return Asked(prepared, split, prepared.records(split), max_pixels)
 
@@ -62,6 +65,11 @@ def asked_questions(recipe: dict[str, Any], data_folder: str | None = None) -> A
 def predictions_path(run: Path, dataset: str) -> Path:
     """Where a run keeps its answers to a data set."""
     return run / "predictions" / f"{dataset}.jsonl"
+
+
+def check_path(run: Path, dataset: str, check: str) -> Path:
+    """Where a run keeps the answers of a check, apart from its answers to the plain questions."""
+    return run / "predictions" / dataset / f"{check}.jsonl"
 
 
 def answered_datasets(run: Path) -> list[str]:

@@ -1,11 +1,16 @@
-"""Checkpoints from the hub, by name."""
+"""Checkpoints from the hub, by name: resumed where a download broke off, checked by hash."""
 
+import hashlib
+import os
 from pathlib import Path
 
 from exgra_med.errors import CheckpointError
+from exgra_med.files import write_text
 
-FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.bin", "*.txt"]
+FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.bin", "*.txt", "README.md"]
 """What a checkpoint consists of; code is never downloaded."""
+VERIFIED = "verified.txt"
+"""Blobs whose hash was compared, one a line, so that it is done once."""
 
 
 def download(name: str, revision: str | None = None) -> Path:
@@ -16,16 +21,65 @@ def download(name: str, revision: str | None = None) -> Path:
         revision: a commit, tag or branch.
 
     Raises:
-        CheckpointError: the hub cannot be reached, or has no such checkpoint.
+        CheckpointError: the hub cannot be reached, has no such checkpoint, or sent other bytes
+            than it announced; what was wrong is deleted.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        folder = Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=FILES,
+                endpoint=os.environ.get("HF_ENDPOINT"),
+            )
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        where = f"{name} at {revision}" if revision else name
         raise CheckpointError(
-            f"There is no folder {name}, and the hub does not give a checkpoint of that name "
+            f"There is no folder {name}, and the hub does not give {where} "
             f"({type(error).__name__}).",
-            "Check the name and the network, or give a local folder.",
+            "Check the name and the network and start again; what was loaded is kept.",
         ) from error
+    check_hashes(folder)
+    return folder
+
+
+def check_hashes(snapshot: Path) -> None:
+    """Compare every file of a snapshot with the hash that the hub announced.
+
+    The cache names a blob by that hash: SHA-256 for large files, git's SHA-1 for small ones.
+
+    Raises:
+        CheckpointError: names the files that differ; they are deleted from the cache.
+    """
+    record = snapshot.parent.parent / VERIFIED
+    known = set(record.read_text(encoding="utf-8").split()) if record.is_file() else set()
+    wrong = []
+    for path in sorted(path for path in snapshot.rglob("*") if path.is_file()):
+        blob = path.resolve()
+        if not path.is_symlink() or blob.name in known:
+            continue
+        if blob.name == digest(blob):
+            known.add(blob.name)
+        else:
+            wrong.append(path.name)
+            path.unlink()
+            blob.unlink()
+    write_text(record, "\n".join(sorted(known)) + "\n")
+    if wrong:
+        raise CheckpointError(
+            f"The hub sent other bytes than it announced for {', '.join(wrong)}.",
+            "They were deleted; start again.",
+        )
+
+
+def digest(blob: Path) -> str:
+    """The hash of a blob, of the kind that its name is."""
+    if len(blob.name) == 64:
+        with blob.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    content = blob.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

@@ -34,7 +34,10 @@ def clip_image_processor(image_size: int) -> CLIPImageProcessorPil:
 
 
 def make_processor(
-    tokenizer: PreTrainedTokenizerFast, image_processor: CLIPImageProcessorPil, patch_size: int
+    tokenizer: PreTrainedTokenizerFast,
+    image_processor: CLIPImageProcessorPil,
+    patch_size: int,
+    has_class_token: bool = True,
 ) -> LlavaProcessor:
     """Join tokenizer and image processor.
 
@@ -42,13 +45,14 @@ def make_processor(
         tokenizer: knows the image tokens.
         image_processor: makes the pixel values.
         patch_size: pixels along each side of one patch of the vision tower.
+        has_class_token: whether the tower's first token is no patch (CLIP, ViT; not SigLIP).
     """
     return LlavaProcessor(
         image_processor=image_processor,
         tokenizer=tokenizer,
         patch_size=patch_size,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
+        vision_feature_select_strategy="default" if has_class_token else "full",
+        num_additional_image_tokens=int(has_class_token),
         image_token=IMAGE_PATCH,
         chat_template=CHAT_TEMPLATE,
     )

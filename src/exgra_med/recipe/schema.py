@@ -4,7 +4,7 @@ Every section is a strict frozen pydantic model; the line under a field is its d
 reference pages and in the JSON Schema alike.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -148,7 +148,7 @@ class StageSettings(Section):
     learn: list[Literal["connector", "image_tokens", "language"]]
     """Parts that receive gradients; the vision tower is always frozen."""
     data: DataSettings | None = None
-    """Data of this stage; the recipe's own `data` where absent."""
+    """Data of this stage; what it does not say is taken from the recipe's own `data`."""
     alignment: AlignmentSettings | None = None
     """Multi-graph alignment beside the language-model loss; none where absent."""
     epochs: Positive = 1.0
@@ -159,6 +159,8 @@ class StageSettings(Section):
     """Records per device and forward pass; also the number of nodes of each graph."""
     accumulation_steps: Count = 1
     """Forward passes per optimizer step."""
+    tokens_per_row: Count = 2048
+    """Length of a packed row; a longer conversation makes all rows as long as itself."""
     distinct_images: bool = True
     """Let the records of a forward pass have different images, as far as the data allows: equal
     images are nodes that no matching can tell apart."""
@@ -187,7 +189,7 @@ class EvaluationSettings(Section):
     """How answers are generated and scored."""
 
     data: DataSettings | None = None
-    """Data to answer; the recipe's own `data` where absent."""
+    """Data to answer; what it does not say is taken from the recipe's own `data`."""
     split: str = "test"
     """Split to answer."""
     batch_size: Count = 32
@@ -211,8 +213,38 @@ class Recipe(Section):
     data: DataSettings
     text: TextSettings = TextSettings()
     stages: dict[str, StageSettings] = Field(min_length=1)
+    """Stages by name; one that is null is left out, so that a recipe can drop its base's."""
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _complete_stages(cls, values: Any) -> Any:
+        """Drop the stages that are null and fill in every stage's data from the recipe's own."""
+        if not isinstance(values, dict) or not isinstance(values.get("data"), dict):
+            return values
+        own = values["data"]
+        filled = dict(values)
+        if isinstance(values.get("stages"), dict):
+            filled["stages"] = {
+                name: _with_data(stage, own)
+                for name, stage in values["stages"].items()
+                if stage is not None
+            }
+        filled["evaluation"] = _with_data(values.get("evaluation", {}), own)
+        return filled
+
     def stage_data(self, stage: str) -> DataSettings:
-        """Data settings of a stage, falling back on the recipe's own."""
+        """Data settings of a stage."""
         return self.stages[stage].data or self.data
+
+    @property
+    def evaluation_data(self) -> DataSettings:
+        """Data settings of the evaluation."""
+        return self.evaluation.data or self.data
+
+
+def _with_data(section: Any, own: dict[str, Any]) -> Any:
+    if not isinstance(section, dict):
+        return section
+    said = section.get("data") or {}
+    return section | {"data": own | said if isinstance(said, dict) else said}

@@ -65,7 +65,17 @@ def test_what_a_model_says_is_text(html: str, demo_run: Path) -> None:
 
 
 def test_every_part_is_there(html: str) -> None:
-    for part in ("scores", "floors", "training", "answers", "details", "limits", "made"):
+    for part in (
+        "scores",
+        "floors",
+        "reliance",
+        "choices",
+        "training",
+        "answers",
+        "details",
+        "limits",
+        "made",
+    ):
         assert f'<section id="{part}">' in html
     found = tags(html)
     assert sum(tag == "figure" for tag, _ in found) == 4
@@ -176,6 +186,6 @@ def test_a_long_curve_stays_small_and_a_hostile_stage_name_harmless(tmp_path: Pa
         for step in range(20_000)
     ]
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    (figure,) = training_figures(read_log(path), {})
+    (figure,) = training_figures(read_log(path))
     assert len(figure.svg) < 60_000
     assert "<script" not in figure.svg

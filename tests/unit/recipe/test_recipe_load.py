@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.load import load_recipe, shipped_recipes
+from exgra_med.recipe.load import check_recipe, load_recipe, shipped_recipes
 
 BASE = """
 name: base
@@ -66,6 +66,20 @@ def test_a_fault_is_one_sentence_with_its_path(base: Path, assignment: str, mess
         load_recipe(str(base), [assignment])
     assert message in str(caught.value)
     assert caught.value.exit_code == 2
+
+
+def test_a_stage_takes_from_the_recipe_what_its_data_does_not_say(base: Path) -> None:
+    loaded = load_recipe(
+        str(base), ["data.fraction=0.5", "stages.first.data.split=other", "stages.second.data=null"]
+    )
+    first, second = (loaded.recipe.stage_data(name) for name in ("first", "second"))
+    assert (first.folder, first.split, first.fraction) == ("somewhere", "other", 0.5)
+    assert second == loaded.recipe.data == loaded.recipe.evaluation_data
+    assert check_recipe(loaded.recipe.model_dump(), "again") == loaded.recipe
+
+
+def test_a_stage_that_is_null_is_left_out(base: Path) -> None:
+    assert list(load_recipe(str(base), ["stages.second=null"]).recipe.stages) == ["first"]
 
 
 def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:

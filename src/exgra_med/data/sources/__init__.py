@@ -8,6 +8,7 @@ SOURCES = {
     "llava-med": "exgra_med.data.sources.llava_med:SOURCE",
     "exgra-med": "exgra_med.data.sources.exgra_med:SOURCE",
     "chat-benchmark": "exgra_med.data.sources.chat_benchmark:SOURCE",
+    "shards": "exgra_med.data.sources.shards:SOURCE",
     "custom": "exgra_med.data.sources.custom:SOURCE",
 }
 """Name on the command line -> `module:object` of its `Source`."""

@@ -38,6 +38,8 @@ def collect(source: Path, options: Options) -> Collected:
     Raises:
         DataError: no file of the layout, or a row that cannot be understood; names file and row.
     """
+    if (source / "OmniMedVQA" / "QA_information").is_dir():
+        source = source / "OmniMedVQA"
     files, others = _files(source, options.variant)
     dropped: list[Dropped] = []
     records: list[Record] = []
@@ -139,4 +141,5 @@ SOURCE = Source(
         "all": "Restricted-access too, whose images you must have",
     },
     collect=collect,
+    hub="foreverbeliever/OmniMedVQA",
 )

@@ -10,11 +10,11 @@ from typing import Any
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_text import read_json_list
-from exgra_med.data.parquet import BytesImages, iterate_rows
 from exgra_med.data.pickle_reader import read_plain_pickle
 from exgra_med.data.record import Record
 from exgra_med.data.rows import vqa_record
 from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.hub_parquet import collect_parquet
 from exgra_med.errors import DataError
 
 NAME = "pathvqa"
@@ -54,27 +54,12 @@ def collect(source: Path, options: Options) -> Collected:
             images = ImageFolder(source / "images", options.max_pixels)
             notes = {"layout": layout}
             return Collected(splits, images, list(files.values()), dropped, notes)
-    return _collect_parquet(source, options, dropped)
-
-
-def _collect_parquet(source: Path, options: Options, dropped: list[Dropped]) -> Collected:
-    files = {split: sorted(source.rglob(f"{split}-*.parquet")) for split in SPLITS}
-    if not all(files.values()):
-        raise DataError(
-            f"{source}: no layout of PathVQA is there.",
-            "Expected qas/*_vqa.pkl, qas/*/*_qa.pkl, pvqa_*.json, or train-*.parquet and so on.",
-        )
-    images = BytesImages(options.max_pixels)
-
-    def rows(paths: list[Path]) -> Iterator[Row]:
-        for path, number, row in iterate_rows(paths, ["image", "question", "answer"]):
-            where = f"{path.name}: row {number}"
-            yield where, {**row, "image": images.add(row["image"], where)}
-
-    # Generators: an image's bytes are kept only until its first record is written.
-    splits = {split: _records(rows(paths), split, dropped) for split, paths in files.items()}
-    every = [path for paths in files.values() for path in paths]
-    return Collected(splits, images, every, dropped, {"layout": "hub parquet"})
+    if any(source.rglob("train-*.parquet")):
+        return collect_parquet(NAME, source, options)
+    raise DataError(
+        f"{source}: no layout of PathVQA is there.",
+        "Expected qas/*_vqa.pkl, qas/*/*_qa.pkl, pvqa_*.json, or train-*.parquet and so on.",
+    )
 
 
 def _rows(layout: str, path: Path, folder: str) -> Iterator[Row]:
@@ -161,4 +146,5 @@ SOURCE = Source(
     licence="MIT stated; figures and captions belong to their publishers",
     variants={"official": "published train, validation and test"},
     collect=collect,
+    hub="flaviagiammarino/path-vqa",
 )

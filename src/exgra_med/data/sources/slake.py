@@ -148,4 +148,5 @@ SOURCE = Source(
         "both-disjoint": "both languages, training rows on a held-out image left out (listed)",
     },
     collect=collect,
+    hub="BoKelvin/SLAKE",
 )

@@ -13,6 +13,7 @@ from exgra_med.data.json_text import read_json, read_json_list
 from exgra_med.data.record import Record
 from exgra_med.data.rows import answer_type_field, check_counts, facts, text_field, vqa_record
 from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.hub_parquet import collect_parquet
 from exgra_med.data.split import images_for_share
 from exgra_med.errors import DataError
 
@@ -42,6 +43,8 @@ def collect(source: Path, options: Options) -> Collected:
     Raises:
         DataError: a file is missing or a row cannot be understood; names file and row.
     """
+    if options.variant == "hub":
+        return collect_parquet(NAME, source, options)
     kind = "med-vqa" if options.variant == "med-vqa" else "official"
     if kind == "med-vqa":
         paths = {split: _find(source, name) for split, name in MED_VQA_FILES.items()}
@@ -115,7 +118,8 @@ def _find(source: Path, name: str) -> Path:
         if path.is_file():
             return path
     raise DataError(
-        f"{source}: {name!r} is missing.", "Get the release from https://osf.io/89kps/ (CC0)."
+        f"{source}: {name!r} is missing.",
+        "The release is at https://osf.io/89kps/; the hub's parquet needs --split-variant hub.",
     )
 
 
@@ -171,7 +175,9 @@ SOURCE = Source(
     variants={
         "official": "published train and test; validation takes whole images of train",
         "image-disjoint": "the same rows, no image in two splits (this project's split)",
+        "hub": "the hub's parquet copy, 1,793 / 451, lower-cased, without ids and answer types",
         "med-vqa": "the med-vqa/MEVF files with templated rows, 3,064 / 451 (leaks, see docs)",
     },
     collect=collect,
+    hub="flaviagiammarino/vqa-rad",
 )

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import DataError, RunError
+from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predict import facts_path
 from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.published import PUBLISHED, SOURCE, Published
 from exgra_med.evaluation.questions import question_of
 from exgra_med.evaluation.report import tables
 from exgra_med.evaluation.report.examples import Examples, pick_examples
@@ -51,11 +52,15 @@ class Content:
     dataset: str
     scores: list[tables.ScoreRow]
     floors: list[tables.FloorRow]
+    published: list[Published]
+    published_source: str
+    leaks: list[str]
+    reliance: list[tables.RelianceRow]
+    choices: list[tables.ChoiceRow]
     groups: dict[str, list[tables.GroupRow]]
     balance: list[tuple[str, str]]
     oddities: list[str]
     stages: list[StageCurves]
-    chance: dict[str, float]
     examples: Examples | None
     examples_problem: str
     provenance: list[tuple[str, str]]
@@ -80,22 +85,26 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     stages = read_log(run / "log.jsonl")
     is_toy = bool((recipe.get("model") or {}).get("architecture"))
     dataset = str(vqa.get("dataset") or next(iter(answered_datasets(run)), ""))
-    examples, problem = _examples(run, recipe, dataset, data_folder)
+    examples, problem = _examples(run, recipe, dataset, vqa.get("split"), data_folder)
     return Content(
         name=str(recipe.get("name") or run.name),
         description=str(recipe.get("description") or ""),
         is_toy=is_toy,
         notice=NOTICE,
+        published_source=SOURCE,
         verdict=verdict(results),
         tiles=_tiles(results),
         dataset=f"{dataset}, {vqa.get('split', 'test')} split" if dataset else "",
         scores=tables.score_rows(vqa),
         floors=tables.floor_rows(results),
+        published=list(PUBLISHED.get(dataset, ())) if vqa.get("legacy") else [],
+        leaks=tables.leak_sentences(results),
+        reliance=tables.reliance_rows(results),
+        choices=tables.choice_rows(results),
         groups=tables.group_tables(vqa),
         balance=tables.balance_rows(vqa),
         oddities=_oddities(vqa),
         stages=stages,
-        chance=_chance(recipe),
         examples=examples,
         examples_problem=problem,
         provenance=_provenance(run, recipe, record, vqa, dataset),
@@ -113,31 +122,25 @@ def _read_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _chance(recipe: dict[str, Any]) -> dict[str, float]:
-    stages = recipe.get("stages") or {}
-    return {
-        name: 1 / stage["batch_size"]
-        for name, stage in stages.items()
-        if isinstance(stage, dict)
-        and stage.get("alignment") is not None
-        and stage.get("batch_size")
-    }
-
-
 def _examples(
-    run: Path, recipe: dict[str, Any], dataset: str, data_folder: str | None
+    run: Path,
+    recipe: dict[str, Any],
+    dataset: str,
+    split: str | None,
+    data_folder: str | None,
 ) -> tuple[Examples | None, str]:
     """Cards, or why there are none; a report without pictures is still a report."""
     answers = predictions_path(run, dataset)
     if not dataset or not answers.is_file():
         return None, "This run has no stored answers."
     try:
-        asked = asked_questions(recipe, data_folder)
-    except DataError as error:
+        asked = asked_questions(recipe, data_folder, split)
+        pairing = pair(
+            read_predictions(answers).predictions,
+            [question_of(record) for record in asked.records],
+        )
+    except (DataError, ScoreError) as error:
         return None, f"The questions are not at hand: {error.message}"
-    pairing = pair(
-        read_predictions(answers).predictions, [question_of(record) for record in asked.records]
-    )
     number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
     images = asked.prepared.image_folder(asked.max_pixels)
     return pick_examples(pairing, images, number, int(recipe.get("seed") or 0)), ""
@@ -163,7 +166,11 @@ def _tiles(results: dict[str, Any]) -> list[Tile]:
 
 def _oddities(vqa: dict[str, Any]) -> list[str]:
     strict = vqa.get("strict") or {}
-    return counts_sentences(strict | {"scorer": "strict"}) if "pairing" in strict else []
+    if "pairing" not in strict:
+        return []
+    # Answers are made in order of length, so their order says nothing here.
+    pairing = strict["pairing"] | {"same_order": True}
+    return counts_sentences(strict | {"scorer": "strict", "pairing": pairing})
 
 
 def _provenance(

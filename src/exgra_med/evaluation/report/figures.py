@@ -49,12 +49,11 @@ class Figure:
     svg: str
 
 
-def training_figures(stages: list[StageCurves], chance: dict[str, float]) -> list[Figure]:
+def training_figures(stages: list[StageCurves]) -> list[Figure]:
     """Loss curves of every stage, and matching accuracy where there was alignment.
 
     Args:
         stages: curves from `read_log`.
-        chance: by stage, the matching accuracy of guessing (one over the number of nodes).
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -66,9 +65,7 @@ def training_figures(stages: list[StageCurves], chance: dict[str, float]) -> lis
         if stage.has("alignment_loss"):
             figures.append(_figure(stage, "alignment_loss", "alignment loss"))
         if stage.has("matching_accuracy"):
-            figures.append(
-                _figure(stage, "matching_accuracy", "matching accuracy", chance.get(stage.name))
-            )
+            figures.append(_figure(stage, "matching_accuracy", "matching accuracy", stage.chance))
     return figures
 
 

@@ -34,6 +34,8 @@ class StageCurves:
     held_out: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in MEASURES})
     last: dict[str, Any] = field(default_factory=dict)
     """The last training line, with learning rate and speed."""
+    chance: float | None = None
+    """Matching accuracy of a random matching of the held-out graphs."""
 
     def has(self, measure: str) -> bool:
         """Whether the stage measured this at all."""
@@ -71,6 +73,8 @@ def read_log(path: Path) -> list[StageCurves]:
         curves = stages[name].train if kind == "train" else stages[name].held_out
         for measure in MEASURES:
             curves[measure].add(step, entry.get(measure))
+        if isinstance(entry.get("chance"), float):
+            stages[name].chance = entry["chance"]
         if kind == "train":
             if "language_loss" not in entry:
                 curves["language_loss"].add(step, entry.get("loss"))

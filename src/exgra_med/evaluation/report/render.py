@@ -37,7 +37,7 @@ def write_report(run: Path, data_folder: str | None = None) -> Path:
 
 def render_html(content: Content) -> str:
     """The page. Whatever a model or a data set says is shown as text, never as markup."""
-    figures = training_figures(content.stages, content.chance)
+    figures = training_figures(content.stages)
     css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
     return (
         _environment(escape=True)

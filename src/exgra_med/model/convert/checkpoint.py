@@ -30,6 +30,7 @@ def import_checkpoint(
     connector: str | None = None,
     revision: str | None = None,
     onto: Path | None = None,
+    num_l: int | None = None,
 ) -> dict[str, Any]:
     """Convert an original checkpoint into a native folder.
 
@@ -40,6 +41,7 @@ def import_checkpoint(
         connector: `none`, `dci` or `sci` where the projector's width leaves a choice.
         revision: commit of the hub to download.
         onto: native checkpoint that a projector file is put into.
+        num_l: blocks in each mean of `dci` with BiomedCLIP.
 
     Returns:
         What was inferred and from what, as it is written to `import.json`.
@@ -53,7 +55,7 @@ def import_checkpoint(
         if onto is not None:
             raise CheckpointError("`--onto` is for stage 1's mm_projector.bin alone.")
         folder = _fetch(source, revision)
-        imported = import_original(folder, local_folder(vision), connector)
+        imported = import_original(folder, local_folder(vision), connector, num_l)
     report = {
         "source": Path(source).name,
         "revision": revision,

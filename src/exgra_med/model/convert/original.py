@@ -61,13 +61,16 @@ class Imported:
     inferred: list[Inference] = field(default_factory=list)
 
 
-def import_original(source: Path, vision: Path, connector: str | None = None) -> Imported:
+def import_original(
+    source: Path, vision: Path, connector: str | None = None, num_l: int | None = None
+) -> Imported:
     """Convert a checkpoint folder of the original.
 
     Args:
         source: the folder.
         vision: a CLIP repository with the weights of the vision tower.
         connector: `none`, `dci` or `sci`; inferred from the projector's width where absent.
+        num_l: blocks in each mean of `dci` with BiomedCLIP; half of the blocks where absent.
 
     Raises:
         CheckpointError: the folder has another layout, or its weights have missing, unexpected or
@@ -84,6 +87,7 @@ def import_original(source: Path, vision: Path, connector: str | None = None) ->
     inferred = [Inference("vision tower", vision.name, "named by --vision; not in the checkpoint")]
     kind = projector_kind(weights, inferred)
     chosen = infer_connector(weights, kind, tower, connector, inferred)
+    split = infer_split(tower, num_l, inferred)
     rows = embedding_rows(weights)
     tokenizer: Any = read_tokenizer(source, rows)
     inferred.append(Inference("vocabulary", rows, "rows of model.embed_tokens.weight"))
@@ -102,7 +106,8 @@ def import_original(source: Path, vision: Path, connector: str | None = None) ->
         vision_feature_layer=config.get("mm_vision_select_layer", -2),
         projector_hidden_act="gelu" if kind == "mlp2x_gelu" else "linear",
         connector=chosen,
-        connector_split=tower.config.num_hidden_layers // 2,
+        connector_split=split,
+        connector_first_layer=tower.first_layer,
     )
     renamed, alignment = rename(weights, kind, native)
     renamed |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights.items()}
@@ -156,6 +161,22 @@ def infer_connector(
         evidence += "; dci and sci both fit, dci is the published one (--connector sci otherwise)"
     inferred.append(Inference("connector", connector or fitting[0], evidence))
     return connector or fitting[0]
+
+
+def infer_split(tower: VisionSource, num_l: int | None, inferred: list[Inference]) -> int:
+    """Layers in each mean of `dci`."""
+    depth = tower.config.num_hidden_layers
+    if tower.first_layer == 0:
+        if num_l is not None:
+            raise CheckpointError(
+                "`num_l` has no effect with CLIP, in the original either.", "Leave it out."
+            )
+        return depth // 2
+    if num_l is not None and not 0 < 2 * num_l <= depth:
+        raise CheckpointError(f"`num_l` {num_l} does not fit a tower of {depth} blocks.")
+    evidence = "named by --num-l" if num_l else f"half of {depth} blocks; not in the checkpoint"
+    inferred.append(Inference("num_l", num_l or depth // 2, evidence))
+    return num_l or depth // 2
 
 
 def embedding_rows(weights: dict[str, Tensor]) -> int:

@@ -1,4 +1,4 @@
-"""The vision tower of a CLIP repository: configuration, weights, image processor."""
+"""The vision tower of a CLIP or BiomedCLIP repository: configuration, weights, preprocessing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig
 
 from exgra_med.errors import CheckpointError
+from exgra_med.model.convert.biomedclip import is_open_clip, read_open_clip
 from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.processor import clip_image_processor
@@ -24,6 +25,8 @@ class VisionSource:
     config: Any
     weights: dict[str, Tensor]
     image_processor: CLIPImageProcessorPil
+    first_layer: int = 0
+    """The hidden state that the original counts as its first when it averages layers."""
 
     @property
     def num_patches(self) -> int:
@@ -37,6 +40,11 @@ def read_vision(folder: Path) -> VisionSource:
     Raises:
         CheckpointError: the folder holds another kind of model, or no vision weights.
     """
+    if is_open_clip(folder):
+        vit, named, settings = read_open_clip(folder)
+        processor = clip_image_processor(vit.image_size)
+        kept = {name: getattr(processor, name) for name in ("size", "crop_size")}
+        return VisionSource(vit, named, CLIPImageProcessorPil(**(kept | settings)), first_layer=1)
     config = read_json(folder / CONFIG)
     kind = config.get("model_type")
     if kind == "clip":

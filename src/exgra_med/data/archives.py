@@ -1,0 +1,113 @@
+"""The one place that unpacks archives: into one folder, regular files only, with caps."""
+
+import shutil
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import IO
+
+from exgra_med.data.atomic import write_error
+from exgra_med.errors import DataError
+
+MAX_UNPACKED_BYTES = 64 * 2**30
+"""All members together; the largest archive of the paper's datasets has 11 GB."""
+
+MAX_MEMBERS = 2_000_000
+"""More members than this are refused."""
+
+ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name is that of an archive which `unpack` reads."""
+    return path.is_file() and path.name.lower().endswith(ENDINGS)
+
+
+def unpack(
+    archive: Path,
+    target: Path,
+    max_bytes: int = MAX_UNPACKED_BYTES,
+    max_members: int = MAX_MEMBERS,
+) -> None:
+    """Unpack an archive into a folder that does not exist yet.
+
+    Links, devices, absolute names and `..` are refused; sizes are counted while bytes come out, not
+    believed from the headers.
+
+    Args:
+        archive: a zip or tar file.
+        target: folder to make.
+        max_bytes: of all members together.
+        max_members: number of members.
+
+    Raises:
+        DataError: a member that may not be, too many or too large, or a broken archive; the
+            target is gone then.
+        WriteError: the disk is full.
+    """
+    target.mkdir(parents=True)
+    try:
+        if archive.name.lower().endswith(".zip"):
+            _unpack_zip(archive, target, max_bytes, max_members)
+        else:
+            _unpack_tar(archive, target, max_bytes, max_members)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise DataError(f"{archive}: a broken archive.", "Download it again.") from error
+    except OSError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        raise write_error(target, error) from error
+    except BaseException:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def _unpack_zip(archive: Path, target: Path, max_bytes: int, max_members: int) -> None:
+    left = max_bytes
+    with zipfile.ZipFile(archive) as bundle:
+        members = bundle.infolist()
+        if len(members) > max_members:
+            raise DataError(f"{archive}: more than {max_members} members.")
+        for member in members:
+            if member.is_dir():
+                continue
+            # The upper 16 bits are the Unix mode; 0o120000 marks a symbolic link.
+            if (member.external_attr >> 16) & 0o170000 == 0o120000:
+                raise DataError(f"{archive}: the member {member.filename!r} is a link.")
+            path = _inside(target, member.filename, archive)
+            with bundle.open(member) as source:
+                left -= _copy(source, path, left, archive)
+
+
+def _unpack_tar(archive: Path, target: Path, max_bytes: int, max_members: int) -> None:
+    left = max_bytes
+    with tarfile.open(archive, "r:*") as bundle:
+        for number, member in enumerate(bundle):
+            if number >= max_members:
+                raise DataError(f"{archive}: more than {max_members} members.")
+            if member.isdir():
+                continue
+            source = bundle.extractfile(member) if member.isreg() else None
+            if source is None:
+                raise DataError(f"{archive}: the member {member.name!r} is a link or a device.")
+            left -= _copy(source, _inside(target, member.name, archive), left, archive)
+
+
+def _inside(target: Path, name: str, archive: Path) -> Path:
+    if name.startswith("/") or "\\" in name or ".." in name.split("/") or "\0" in name:
+        raise DataError(f"{archive}: the member {name!r} would leave the folder.")
+    path = target / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _copy(source: IO[bytes], path: Path, left: int, archive: Path) -> int:
+    """Copy a member and return its size; more than `left` bytes are an error."""
+    size = 0
+    with path.open("xb") as stream:
+        while block := source.read(2**20):
+            size += len(block)
+            if size > left:
+                raise DataError(f"{archive}: more than the allowed bytes come out of it.")
+            stream.write(block)
+    return size

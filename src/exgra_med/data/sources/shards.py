@@ -1,0 +1,146 @@
+"""Large image-text collections such as MedTrinity: parquet or webdataset shards, read as a stream.
+
+Nothing is unpacked to disk and no shard is held in memory. Every shard is read twice, once for each
+split; which image is held out depends on its own hash alone.
+"""
+
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from exgra_med.data.images import MAX_IMAGE_BYTES
+from exgra_med.data.json_text import decode_json
+from exgra_med.data.parquet import BytesImages, iterate_rows
+from exgra_med.data.record import Record
+from exgra_med.data.rows import vqa_record
+from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.subset import seeded_key
+from exgra_med.errors import DataError
+
+NAME = "shards"
+QUESTION = "Describe this image."
+VALIDATION_SHARE = 0.01
+FIELDS = ("image", "question", "answer", "id")
+_IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+
+
+def collect(source: Path, options: Options) -> Collected:
+    """Read `*.parquet` or `*.tar` shards; `--map answer=caption` names a column.
+
+    Raises:
+        DataError: no shard, both kinds, or an unknown mapping.
+        MissingExtraError: parquet shards and pyarrow is not installed.
+    """
+    unknown = set(options.mapping) - set(FIELDS)
+    if unknown:
+        raise DataError(
+            f"--map names the unknown field {sorted(unknown)[0]!r}.", f"Known: {', '.join(FIELDS)}."
+        )
+    parquet, tars = sorted(source.glob("*.parquet")), sorted(source.glob("*.tar"))
+    if bool(parquet) == bool(tars):
+        found = "both kinds of shards" if parquet else "no *.parquet and no *.tar shards"
+        raise DataError(f"{source}: {found}.")
+    images = BytesImages(options.max_pixels)
+    dropped: list[Dropped] = []
+    splits = {
+        split: _records(parquet or tars, split, images, options, dropped)
+        for split in ("train", "validation")
+    }
+    notes = {"layout": "parquet" if parquet else "webdataset"}
+    return Collected({**splits, "test": []}, images, parquet or tars, dropped, notes)
+
+
+def _records(
+    paths: list[Path], split: str, images: BytesImages, options: Options, dropped: list[Dropped]
+) -> Iterator[Record]:
+    column = {field: options.mapping.get(field, field) for field in FIELDS}
+    for shard, number, row in _rows(paths, column):
+        where = f"{shard.name}: row {number}"
+        image = images.name(row.get(column["image"]), where)
+        share = int(seeded_key(options.seed, image)[:12], 16) / 16**12
+        if (share < VALIDATION_SHARE) != (split == "validation"):
+            continue
+        images.add(row.get(column["image"]), where)
+        meta: dict[str, Any] = {"split": split}
+        if row.get(column["id"]) is not None:
+            meta["published_id"] = str(row[column["id"]])
+        record = vqa_record(
+            f"{NAME}/{split}/{shard.stem}/{number}",
+            {
+                "question": row.get(column["question"]) or QUESTION,
+                "answer": row.get(column["answer"]) or "",
+            },
+            where,
+            image=image,
+            answer_type=None,
+            meta=meta,
+            dropped=dropped,
+        )
+        if record:
+            yield record
+
+
+def _rows(paths: list[Path], column: dict[str, str]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
+    if paths[0].suffix == ".tar":
+        for path in paths:
+            for number, row in enumerate(_webdataset(path, column)):
+                yield path, number, row
+        return
+    # Optional columns may be absent from parquet files.
+    yield from iterate_rows(
+        paths, [column["image"], column["answer"]], optional=[column["question"], column["id"]]
+    )
+
+
+def _webdataset(path: Path, column: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """Samples of a tar: neighbouring members whose names agree up to the first full stop."""
+    row: dict[str, Any] = {}
+    current = None
+    try:
+        with tarfile.open(path, "r|") as bundle:
+            for member in bundle:
+                if member.isdir():
+                    continue
+                source = bundle.extractfile(member) if member.isreg() else None
+                if source is None:
+                    raise DataError(f"{path}: the member {member.name!r} is a link or a device.")
+                if member.size > MAX_IMAGE_BYTES:
+                    raise DataError(f"{path}: the member {member.name!r} is too large.")
+                name = PurePosixPath(member.name).name
+                key, _, ending = name.partition(".")
+                if current not in (None, key):
+                    yield row
+                    row = {}
+                current = key
+                row |= _member(source.read(), ending.lower(), f"{path}: {name}", column)
+                row.setdefault(column["id"], key)
+    except tarfile.TarError as error:
+        raise DataError(f"{path}: a broken tar file.", "Download the shard again.") from error
+    if row:
+        yield row
+
+
+def _member(content: bytes, ending: str, where: str, column: dict[str, str]) -> dict[str, Any]:
+    if ending in _IMAGE_ENDINGS:
+        return {column["image"]: content}
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{where}: neither a picture nor UTF-8 text.") from error
+    if ending == "json":
+        value = decode_json(text, where)
+        if not isinstance(value, dict):
+            raise DataError(f"{where}: not an object.")
+        return {key: v if isinstance(v, str) else json.dumps(v) for key, v in value.items()}
+    return {column["answer"]: text} if ending == "txt" else {}
+
+
+SOURCE = Source(
+    name=NAME,
+    title="large image-text collections as parquet or webdataset shards (MedTrinity and the like)",
+    licence="of the collection",
+    variants={"all": "everything for training, 1 % of the images held out"},
+    collect=collect,
+)

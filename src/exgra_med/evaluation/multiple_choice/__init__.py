@@ -1,0 +1,1 @@
+"""Zero-shot classification by multiple choice (OmniMedVQA): by generation and by likelihood."""

@@ -1,0 +1,91 @@
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from exgra_med.data.archives import unpack
+from exgra_med.data.prepare import prepare
+from exgra_med.errors import DataError
+
+
+def make_tar(path: Path, *members: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, "w:gz") as bundle:
+        for member in members:
+            bundle.addfile(member, io.BytesIO(b"x" * member.size))
+    return path
+
+
+def member(
+    name: str, size: int = 3, kind: bytes = tarfile.REGTYPE, link: str = ""
+) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = size, kind, link
+    return info
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        (member("../evil.txt"), "would leave"),
+        (member("/etc/evil.txt"), "would leave"),
+        (member("a/../../evil.txt"), "would leave"),
+        (member("link", 0, tarfile.SYMTYPE, "/etc/passwd"), "link or a device"),
+        (member("link", 0, tarfile.LNKTYPE, "good.txt"), "link or a device"),
+        (member("device", 0, tarfile.CHRTYPE), "link or a device"),
+        (member("pipe", 0, tarfile.FIFOTYPE), "link or a device"),
+        (member("big", 2000), "more than the allowed bytes"),
+    ],
+    ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
+)
+def test_a_tar_that_may_not_be_is_refused_and_leaves_nothing(
+    tmp_path: Path, bad: tarfile.TarInfo, message: str
+) -> None:
+    archive = make_tar(tmp_path / "a.tar.gz", member("good.txt"), bad)
+    with pytest.raises(DataError, match=message):
+        unpack(archive, tmp_path / "out", max_bytes=1000)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
+
+
+def test_a_zip_that_may_not_be_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    cases = [("../evil", "would leave"), (link, "is a link"), ("bomb", "allowed bytes")]
+    for name, message in cases:
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
+            bundle.writestr(name, b"0" * 5_000_000)
+        with pytest.raises(DataError, match=message):
+            unpack(archive, tmp_path / "out", max_bytes=1_000_000)
+        assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
+
+
+def test_too_many_members_and_broken_archives(tmp_path: Path) -> None:
+    archive = make_tar(tmp_path / "a.tar.gz", *(member(f"{n}") for n in range(5)))
+    with pytest.raises(DataError, match="more than 4 members"):
+        unpack(archive, tmp_path / "out", max_members=4)
+    archive.write_bytes(archive.read_bytes()[:60])
+    with pytest.raises(DataError, match="broken archive"):
+        unpack(archive, tmp_path / "out")
+    (tmp_path / "b.zip").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(DataError, match="broken archive"):
+        unpack(tmp_path / "b.zip", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar.gz"])
+def test_a_dataset_is_prepared_from_its_archive(rad: Path, tmp_path: Path, ending: str) -> None:
+    archive = tmp_path / f"rad.{ending}"
+    files = [path for path in rad.rglob("*") if path.is_file()]
+    if ending == "zip":
+        with zipfile.ZipFile(archive, "w") as bundle:
+            for path in files:
+                bundle.write(path, f"VQA_RAD/{path.relative_to(rad)}")
+    else:
+        with tarfile.open(archive, "w:gz") as bundle:
+            bundle.add(rad, "VQA_RAD")
+    unpacked = prepare("vqa-rad", rad, tmp_path / "a")
+    packed = prepare("vqa-rad", archive, tmp_path / "b")
+    assert packed.fingerprint == unpacked.fingerprint
+    assert not list(tmp_path.glob(".*"))

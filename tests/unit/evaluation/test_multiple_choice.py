@@ -1,0 +1,157 @@
+"""Multiple choice: options are chosen by words or letters, and nothing leaves the count."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError, ScoreError
+from exgra_med.evaluation.multiple_choice.likelihood import (
+    option_scores,
+    prior_scores,
+    text_only_scores,
+)
+from exgra_med.evaluation.multiple_choice.matching import choose_strictly
+from exgra_med.evaluation.multiple_choice.questions import asked_with_options, choice_of, rotated
+from exgra_med.evaluation.multiple_choice.score import guessing, score_choices, score_likelihoods
+from exgra_med.evaluation.predictions import Prediction
+
+MODALITIES = ["CT", "MRI", "X-ray", "Ultrasound"]
+
+
+def record(name: str, options: list[str], answer: str, dataset: str = "a") -> Record:
+    turns = [{"role": "user", "text": "Which?"}, {"role": "assistant", "text": answer}]
+    meta = {"options": options, "dataset": dataset, "modality": "CT"}
+    value = {"id": name, "image": f"{name}.png", "turns": turns, "meta": meta}
+    return Record.model_validate(value | {"answer_type": "CLOSED"})
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "chosen"),
+    [
+        ("CT", MODALITIES, 0),
+        ("Assistant: an x-ray.", MODALITIES, 2),
+        ("Based on the image, it is an MRI of the brain", MODALITIES, 1),
+        ("B", MODALITIES, 1),
+        ("(C)", MODALITIES, 2),
+        ("A. CT", MODALITIES, 0),
+        ("B. CT", MODALITIES, None),
+        ("CT or MRI", MODALITIES, None),
+        ("", MODALITIES, None),
+        ("scan", MODALITIES, None),
+        ("E", MODALITIES, None),
+        ("not CT", MODALITIES, None),
+        ("a benign mass", ["benign mass", "malignant mass"], 0),
+        ("malignant mass", ["mass", "malignant mass"], 1),
+        ("Yes", ["No", "Yes"], 1),
+        ("AB", ["AB", "AB", "X"], 0),
+        ("B", ["AC", "B"], 1),
+    ],
+)
+def test_strict_choice(answer: str, options: list[str], chosen: int | None) -> None:
+    assert choose_strictly(answer, options) == chosen
+
+
+def test_a_record_becomes_a_question_with_the_originals_words() -> None:
+    asked = asked_with_options(record("1", MODALITIES, "mri."), rotation=1)
+    assert asked.id == "1@1"
+    assert asked.question.startswith(
+        "Which?Here are 4 candidate answers:['MRI', 'X-ray', 'Ultrasound', 'CT'] Only return"
+    )
+    assert "options" not in asked.meta
+    assert choice_of(record("1", MODALITIES, "mri.")).right == 1
+    assert rotated("abc", 4) == ("b", "c", "a")
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "message"),
+    [(["CT"], "CT", "1 options"), (MODALITIES, "PET", "none of the options")],
+)
+def test_a_record_without_a_choice_is_refused(
+    options: list[str], answer: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=message):
+        choice_of(record("1", options, answer))
+
+
+CHOICES = [
+    choice_of(each)
+    for each in (
+        record("1", MODALITIES, "CT", "a"),
+        record("2", MODALITIES, "MRI", "a"),
+        record("3", ["Yes", "No"], "No", "b"),
+        record("4", ["Yes", "No"], "Yes", "b"),
+    )
+]
+
+
+def test_missing_and_unreadable_answers_stay_in_the_count() -> None:
+    answers = [Prediction("1", "CT"), Prediction("2", "no idea"), Prediction("3", "No")]
+    result = score_choices(answers, CHOICES)
+    assert result["accuracy"] == 50.0
+    assert result["macro_accuracy"] == 50.0
+    assert result["missing"] == 1
+    assert result["unreadable"] == 50.0
+    assert result["guessing"] == guessing(CHOICES) == 37.5
+    assert result["groups"]["dataset"]["a"]["accuracy"] == 50.0
+    assert result["balanced_accuracy"] == 50.0
+
+
+def test_circular_order_unmasks_an_answerer_that_likes_the_first_option() -> None:
+    answers = []
+    for choice in CHOICES:
+        for rotation in range(len(choice.options)):
+            name = f"{choice.id}@{rotation}" if rotation else choice.id
+            answers.append(Prediction(name, "A"))
+    result = score_choices(answers, CHOICES, num_rotations=4)
+    assert result["accuracy"] == pytest.approx(37.5)
+    assert result["all_orders_right"] == 0.0
+    right = [
+        Prediction(f"{each.id}@{r}" if r else each.id, each.options[each.right])
+        for each in CHOICES
+        for r in range(4)
+    ]
+    perfect = score_choices(right, CHOICES, num_rotations=4)
+    assert perfect["accuracy"] == perfect["all_orders_right"] == 100.0
+
+
+def test_the_prior_takes_its_advantage_from_a_likely_option() -> None:
+    scores = {each.id: [-1.0] + [-2.0] * (len(each.options) - 1) for each in CHOICES}
+    scores["2"] = [-1.0, -1.2, -2.0, -2.0]
+    prior = {each.id: [-1.0] + [-2.0] * (len(each.options) - 1) for each in CHOICES}
+    assert score_likelihoods(scores, CHOICES)["accuracy"] == 50.0
+    calibrated = score_likelihoods(scores, CHOICES, prior)
+    assert calibrated["accuracy"] == 75.0
+    assert calibrated["prior_subtracted"]
+    assert score_likelihoods({}, CHOICES)["missing"] == 4
+
+
+def test_nothing_to_score_is_an_error() -> None:
+    with pytest.raises(ScoreError, match="no multiple-choice"):
+        score_choices([], [])
+    with pytest.raises(ScoreError, match="No prediction"):
+        score_choices([Prediction("x", "CT")], CHOICES)
+    with pytest.raises(ScoreError, match="Unknown rule"):
+        score_choices([Prediction("1", "CT")], CHOICES, "magic")
+
+
+def test_likelihoods_of_a_model_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    from test_predict_model import make_bundle
+
+    bundle = make_bundle()
+    Image.effect_noise((40, 40), 60).convert("RGB").save(tmp_path / "1.png")
+    images = ImageFolder(tmp_path, 10_000)
+    options = ["yes", "a mass in the left upper lobe", "normal"]
+    whole = record("1", options, "yes")
+    scores = option_scores(bundle, whole, images, "exgra", 512)
+    pairs = [
+        option_scores(bundle, record("1", [a, b], a), images, "exgra", 512)
+        for a, b in ((options[0], options[1]), (options[2], options[1]))
+    ]
+    assert scores == pytest.approx([pairs[0][0], pairs[0][1], pairs[1][0]], abs=1e-5)
+    assert all(score < 0 for score in scores)
+    blind = text_only_scores(bundle, whole, images, "exgra", 512)
+    assert blind != pytest.approx(scores, abs=1e-4)
+    assert prior_scores(bundle, whole, images, "exgra", 512) != pytest.approx(blind, abs=1e-4)

@@ -1,0 +1,86 @@
+"""A real (tiny) model behind the answers: batched equals one by one, and is much faster."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.record import Record
+from exgra_med.evaluation.predict import model_answerer, predict
+from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.model.build import build_model
+from exgra_med.model.bundle import Bundle
+from exgra_med.recipe.schema import Architecture, EvaluationSettings
+
+WORDS = "is there a mass in the left upper lobe of this lung or liver on axial slice".split()
+
+
+def make_bundle(hidden_size: int = 32) -> Bundle:
+    architecture = Architecture.model_validate(
+        {
+            "vision": {
+                "hidden_size": 32, "intermediate_size": 64, "num_layers": 4, "num_heads": 2,
+                "image_size": 28, "patch_size": 14,
+            },
+            "language": {
+                "hidden_size": hidden_size, "intermediate_size": 2 * hidden_size, "num_layers": 2,
+                "num_heads": 2, "max_positions": 512,
+            },
+            "tokenizer": {"vocabulary_size": 400},
+        }
+    )  # fmt: skip
+    return build_model(architecture, [" ".join(WORDS), "yes no normal ###"], seed=1)
+
+
+def make_records(number: int) -> list[Record]:
+    """Questions of 1 to 80 words (about 200 tokens), every third without an image."""
+    records = []
+    for index in range(number):
+        length = 1 + index * 79 // max(1, number - 1)
+        question = " ".join(WORDS[(index + i) % len(WORDS)] for i in range(length))
+        value = {
+            "id": str(index),
+            "turns": [{"role": "user", "text": question}, {"role": "assistant", "text": "yes"}],
+        }
+        if index % 3:
+            value["image"] = f"{index % 5}.png"
+        records.append(Record.model_validate(value))
+    return records
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageFolder:
+    for index in range(5):
+        Image.effect_noise((40, 40), 30 + 20 * index).convert("RGB").save(tmp_path / f"{index}.png")
+    return ImageFolder(tmp_path, 10_000)
+
+
+def test_answers_are_stored_with_how_they_were_made(images: ImageFolder, tmp_path: Path) -> None:
+    out = tmp_path / "run" / "predictions" / "a.jsonl"
+    settings = EvaluationSettings(batch_size=4, max_new_tokens=6)
+    assert predict(make_bundle(), make_records(9), images, settings, out) == 9
+    found = read_predictions(out).predictions
+    assert len(found) == 9
+    assert {each.finish_reason for each in found} <= {"stop", "length"}
+    assert all(each.num_tokens and each.num_tokens <= 6 for each in found)
+    assert predict(make_bundle(), make_records(9), images, settings, out) == 0
+
+
+@pytest.mark.slow
+def test_200_answers_in_batches_are_those_of_one_by_one(images: ImageFolder) -> None:
+    bundle = make_bundle()
+    records = make_records(200)
+    answer = model_answerer(bundle, images, "exgra", 64)
+    torch.set_num_threads(1)
+    begin = time.perf_counter()
+    alone = [answer([record])[0] for record in records]
+    alone_seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    together = [each for start in range(0, 200, 50) for each in answer(records[start : start + 50])]
+    batch_seconds = time.perf_counter() - begin
+    assert [each.token_ids for each in together] == [each.token_ids for each in alone]
+    assert len({each.text for each in alone}) > 20
+    print(f"one by one {alone_seconds:.1f} s, in batches {batch_seconds:.1f} s")

@@ -1,0 +1,81 @@
+"""Downloading by name, against a stand-in of the hub."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hub_stand_in import COMMIT, Hub, serving
+from huggingface_hub import constants
+
+from exgra_med.errors import CheckpointError
+from exgra_med.model import folder as folders
+from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
+from exgra_med.model.convert.checkpoint import import_checkpoint
+from exgra_med.model.hub import download
+
+DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
+
+
+@pytest.fixture
+def hub(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    save_bundle(bundle, tmp_path / "repository")
+    (tmp_path / "repository" / "evil.py").write_text("boom")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    with serving(Hub("owner/model", tmp_path / "repository")) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        yield hub
+
+
+def test_a_name_is_downloaded_once_and_loaded(hub: Hub, bundle: Bundle) -> None:
+    loaded = load_bundle("owner/model")
+    assert loaded.model.config.connector == bundle.model.config.connector
+    folder = download("owner/model")
+    assert folder.name == COMMIT
+    assert not (folder / "evil.py").exists()
+
+
+def test_an_interrupted_download_goes_on_where_it_broke_off(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)
+    hub.break_off["model.safetensors"] = 1
+    folder = download("owner/model")
+    size = len(hub.content("model.safetensors"))
+    starts = [int(r.removeprefix("bytes=").split("-")[0]) for n, r in hub.ranges if "safe" in n]
+    assert starts and 0 < starts[0] < size
+    assert (folder / "model.safetensors").read_bytes() == hub.content("model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_wrong_hash_is_refused_and_forgotten(hub: Hub, name: str) -> None:
+    hub.corrupt.add(name)
+    with pytest.raises(CheckpointError, match=f"other bytes than it announced for {name}"):
+        load_bundle("owner/model")
+    hub.corrupt.clear()
+    assert (download("owner/model") / name).read_bytes() == hub.content(name)
+
+
+def test_a_name_the_hub_does_not_know(hub: Hub) -> None:
+    with pytest.raises(CheckpointError, match="does not give owner/other"):
+        load_bundle("owner/other")
+
+
+def test_a_hub_that_is_away_is_a_sentence(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(CheckpointError, match="Check the name and the network"):
+        folders.local_folder("owner/absent")
+
+
+def test_a_published_checkpoint_is_imported_by_its_short_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(DATA / "checkpoint_dci", tmp_path / "repository")
+    with serving(Hub("MERGE-Group/exgra-med-dci", tmp_path / "repository")) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        vision = str(DATA / "clip_tiny")
+        import_checkpoint("exgra-med-dci", vision, tmp_path / "out", revision=COMMIT)
+    assert load_bundle(tmp_path / "out").model.config.connector == "dci"
