@@ -14,6 +14,7 @@ from exgra_med.cli import (
     demo,
     doctor,
     evaluate,
+    evaluate_checks,
     evaluate_model,
     recipe,
     serve,
@@ -42,6 +43,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(evaluate_model.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 evaluate.register(app)
+evaluate_checks.register(evaluate_model.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -50,26 +50,63 @@ def answer_records(
     about: dict[str, Any],
     progress: Progress | None = None,
 ) -> int:
-    """Answer every record that has no answer on disk yet.
-
-    Records of similar length share a batch. Each batch is on disk before the next one begins.
+    """Answer every record that has no answer on disk yet; see `complete`.
 
     Args:
         answer: the engine.
         records: questions to answer, ids unique.
         out: JSON Lines file; a file from an earlier, unfinished call is continued.
         batch_size: records asked at once.
-        about: JSON-ready facts that decide the answers (checkpoint, template, decoding, data);
-            kept beside `out`, and answers of other facts are refused.
+        about: facts that decide the answers.
         progress: called with (answered, all).
 
     Returns:
         Answers that were made now.
+    """
+
+    def predictions(batch: Sequence[Record]) -> list[Prediction]:
+        return [
+            Prediction(
+                id=record.id,
+                text=each.text,
+                finish_reason=each.finish_reason,
+                prompt=shown_question(record),
+                num_tokens=each.num_tokens,
+            )
+            for record, each in zip(batch, answer(batch), strict=True)
+        ]
+
+    return complete(predictions, records, out, batch_size, about, progress)
+
+
+def complete(
+    make: Callable[[Sequence[Record]], list[Prediction]],
+    records: Sequence[Record],
+    out: Path,
+    batch_size: int,
+    about: dict[str, Any],
+    progress: Progress | None = None,
+) -> int:
+    """Make every prediction that is not on disk yet.
+
+    Records of similar length share a batch. Each batch is on disk before the next one begins.
+
+    Args:
+        make: predictions of a batch of records, one each.
+        records: what to predict for, ids unique.
+        out: JSON Lines file; a file from an earlier, unfinished call is continued.
+        batch_size: records of one batch.
+        about: JSON-ready facts that decide the predictions (checkpoint, template, decoding, data);
+            kept beside `out`, and a file made under other facts is refused.
+        progress: called with (done, all).
+
+    Returns:
+        Predictions that were made now.
 
     Raises:
-        RunError: `out` holds answers made under other facts.
+        RunError: `out` holds predictions made under other facts.
         DataError: two records have the same id.
-        WriteError: the disk is full; whole answers are kept.
+        WriteError: the disk is full; whole lines are kept.
     """
     ids = [record.id for record in records]
     if len(set(ids)) < len(ids):
@@ -78,28 +115,15 @@ def answer_records(
     with PredictionWriter(out) as writer:
         pending = [record for record in records if record.id not in writer.done]
         pending.sort(key=lambda record: len(shown_question(record)))
-        made = len(records) - len(pending)
+        done = len(records) - len(pending)
         if progress:
-            progress(made, len(records))
+            progress(done, len(records))
         for start in range(0, len(pending), batch_size):
             batch = pending[start : start + batch_size]
-            answers = answer(batch)
-            assert len(answers) == len(batch), "an engine answers every record it is given"
-            writer.append(
-                [
-                    Prediction(
-                        id=record.id,
-                        text=each.text,
-                        finish_reason=each.finish_reason,
-                        prompt=shown_question(record),
-                        num_tokens=each.num_tokens,
-                    )
-                    for record, each in zip(batch, answers, strict=True)
-                ]
-            )
-            made += len(batch)
+            writer.append(make(batch))
+            done += len(batch)
             if progress:
-                progress(made, len(records))
+                progress(done, len(records))
     return len(pending)
 
 

@@ -29,6 +29,8 @@ class Prediction:
     prompt: str | None = None
     """The question as the model saw it, without the image tokens."""
     num_tokens: int | None = None
+    option_scores: dict[str, list[float]] | None = None
+    """Mean log-likelihood a token of each option, by what the model was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def _parse(value: Any, where: str) -> tuple[Prediction, bool]:
             finish_reason=value.get("finish_reason"),
             prompt=value.get("prompt"),
             num_tokens=value.get("num_tokens"),
+            option_scores=value.get("option_scores"),
         ),
         isinstance(text, str),
     )

@@ -13,8 +13,9 @@ from PIL import Image
 from exgra_med.data.json_lines import write_records
 from exgra_med.data.prepared import file_sha256, open_prepared
 from exgra_med.data.record import Record
+from exgra_med.evaluation.blind import visual_reliance
 from exgra_med.evaluation.predict import facts_path
-from exgra_med.evaluation.predictions import Prediction, PredictionWriter
+from exgra_med.evaluation.predictions import Prediction, PredictionWriter, read_predictions
 from exgra_med.evaluation.results import update_results
 from exgra_med.evaluation.run_folder import predictions_path
 from exgra_med.evaluation.vqa import score_run
@@ -155,6 +156,21 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_bootstrap_samples=300,
         data_fingerprint=prepared.fingerprint,
     )
+    seeing = read_predictions(out).predictions
+    blind = {"blank": seeing[:20], "shuffled": seeing}
+    reliance = visual_reliance(seeing, blind, records, num_bootstrap_samples=100)
+    choices = {
+        "generation_strict": {
+            "accuracy": 40.0,
+            "interval": [30.0, 50.0],
+            "macro_accuracy": 41.0,
+            "balanced_accuracy": 39.0,
+            "unreadable": 7.5,
+            "guessing": 37.5,
+            "num_questions": 93,
+        }
+    }
+    update_results(run, {"visual_reliance": reliance, "multiple_choice": {"omni": choices}})
     alignment = {
         "matching_accuracy": {"start": 0.12, "end": 0.93},
         "loss": {"start": 9.1, "end": 0.7},
