@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
@@ -106,6 +107,18 @@ def test_a_full_disk_leaves_what_was_there(
     with pytest.raises(DiskFullError, match="full"):
         save_bundle(bundle, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_a_full_disk_reported_by_safetensors_is_one_too(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(bundle.model), "save_pretrained", full)
+    with pytest.raises(DiskFullError):
+        save_bundle(bundle, folder)
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
 
 
