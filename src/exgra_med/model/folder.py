@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import new_folder
+from exgra_med.model.published import VISION, known
 
 CONFIG = "config.json"
 
@@ -76,6 +77,13 @@ def local_folder(source: str | Path) -> Path:
         return path
     if path.exists():
         raise CheckpointError(f"{source} is a file; a checkpoint is a folder.")
+    published = known(str(source))
+    if published is not None:
+        raise CheckpointError(
+            f"{published.hub_name} is published in the original's layout.",
+            f"Convert it first: exgra-med checkpoint import {published.name} --vision {VISION} "
+            f"--out checkpoints/{published.name}",
+        )
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise CheckpointError(f"There is no folder {source}.")
     from exgra_med.model.hub import download

@@ -159,6 +159,8 @@ class StageSettings(Section):
     """Records per device and forward pass; also the number of nodes of each graph."""
     accumulation_steps: Count = 1
     """Forward passes per optimizer step."""
+    tokens_per_row: Count = 2048
+    """Length of a packed row; a longer conversation makes all rows as long as itself."""
     distinct_images: bool = True
     """Let the records of a forward pass have different images, as far as the data allows: equal
     images are nodes that no matching can tell apart."""

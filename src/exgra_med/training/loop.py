@@ -21,7 +21,7 @@ from exgra_med.errors import TrainingError
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run, recipe_yaml
-from exgra_med.training.batch import Batch, StageDataset, collate, to_device
+from exgra_med.training.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
 from exgra_med.training.checkpoint import restore_progress, save_alignment, save_progress
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import TrainingLog
@@ -103,11 +103,10 @@ class StageTraining:
         return total if self.stage.max_steps is None else min(total, self.stage.max_steps)
 
     def _loader(self, done: int) -> DataLoader:
-        padding_id = self.bundle.tokenizer.pad_token_id
         return DataLoader(
             self.dataset,
             batch_sampler=list(self._parts(done)),
-            collate_fn=lambda examples: collate(examples, padding_id),
+            collate_fn=self.dataset.collate,
             num_workers=self.stage.num_workers,
             persistent_workers=self.stage.num_workers > 0,
         )
@@ -144,10 +143,8 @@ class StageTraining:
     ) -> dict[str, float]:
         started = time.perf_counter()
         batches = [next(loader) for _ in range(self.stage.accumulation_steps)]
-        supervised = sum((batch["labels"][:, 1:] != -100).sum() for batch in batches)
-        supervised = self.accelerator.reduce(
-            torch.as_tensor(supervised, device=self.accelerator.device)
-        )
+        own = torch.tensor(sum(map(num_supervised, batches)), device=self.accelerator.device)
+        supervised = self.accelerator.reduce(own)
         rate = learning_rate(self.stage, step, total)
         set_learning_rate(optimizer, rate)
         module.train()
@@ -170,11 +167,11 @@ class StageTraining:
         averaged = {
             key: float(self.accelerator.reduce(value, "mean")) for key, value in sums.items()
         }
-        num_tokens = sum(int(batch["attention_mask"].sum()) for batch in batches)
+        computed = sum(map(num_tokens, batches))
         return averaged | {
             "learning_rate": rate,
             "gradient_norm": norm,
-            "tokens_per_second": round(num_tokens / (time.perf_counter() - started), 1),
+            "tokens_per_second": round(computed / (time.perf_counter() - started), 1),
         }
 
     def _total_loss(

@@ -14,7 +14,7 @@ from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run
 from exgra_med.recipe.schema import DataSettings
-from exgra_med.training.batch import StageDataset
+from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.loop import StageTraining
 
@@ -70,9 +70,15 @@ def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> Non
     )
     records = join_by_image(chosen, settings.questions_per_record)
     images = prepared.image_folder(settings.max_pixels)
-    dataset = StageDataset(records, images, bundle, recipe.text, stage.alignment is not None)
+    layout = Layout(
+        packed=stage.alignment is None or stage.alignment.pooling == "tokens",
+        tokens_per_row=stage.tokens_per_row,
+    )
+    # With weight 0 the texts of the graphs are not even read: it is plain training, bit for bit.
+    aligned = stage.alignment is not None and stage.alignment.weight > 0
+    dataset = StageDataset(records, images, bundle, recipe.text, aligned, layout)
     held_out = HeldOut(
-        _held_out_dataset(prepared, settings, dataset),
+        _held_out_dataset(prepared, settings, dataset, stage.alignment is not None),
         stage.batch_size,
         stage.num_held_out_batches,
     )
@@ -81,15 +87,15 @@ def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> Non
 
 
 def _held_out_dataset(
-    prepared: Prepared, settings: DataSettings, like: StageDataset
+    prepared: Prepared, settings: DataSettings, like: StageDataset, measure_alignment: bool
 ) -> StageDataset | None:
     if settings.held_out_split is None:
         return None
     records = join_by_image(
         prepared.records(settings.held_out_split), settings.questions_per_record
     )
-    with_alignment = like.with_alignment and all(record.extended for record in records)
-    return StageDataset(records, like.images, like.bundle, like.text, with_alignment)
+    with_alignment = measure_alignment and all(record.extended for record in records)
+    return StageDataset(records, like.images, like.bundle, like.text, with_alignment, like.layout)
 
 
 def _record_data(run: Run, name: str, prepared: Prepared, dataset: StageDataset) -> None:

@@ -139,6 +139,12 @@ def test_the_layout_of_the_original_is_recognised(tmp_path: Path) -> None:
         load_bundle(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["exgra-med-dci", "MERGE-Group/exgra-med-dci"])
+def test_a_published_name_names_its_import(name: str) -> None:
+    with pytest.raises(CheckpointError, match="checkpoint import exgra-med-dci"):
+        load_bundle(name)
+
+
 @pytest.mark.parametrize("source", ["/no/such/folder", "./nothing", "nothing"])
 def test_a_folder_that_is_not_there_is_named(source: str) -> None:
     with pytest.raises(CheckpointError, match=source):
