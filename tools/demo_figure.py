@@ -1,6 +1,6 @@
 """Draw the README's figure from the log of the demo.
 
-    python tools/demo_figure.py runs/demo docs/figures/demo.svg
+python tools/demo_figure.py runs/demo docs/figures/demo.svg
 """
 
 import sys
