@@ -14,6 +14,7 @@ from exgra_med.data.json_lines import write_records
 from exgra_med.data.prepared import file_sha256, open_prepared
 from exgra_med.data.record import Record
 from exgra_med.evaluation.blind import visual_reliance
+from exgra_med.evaluation.mirror import mirror_probe, sided_records
 from exgra_med.evaluation.predict import facts_path
 from exgra_med.evaluation.predictions import Prediction, PredictionWriter, read_predictions
 from exgra_med.evaluation.results import update_results
@@ -159,6 +160,8 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seeing = read_predictions(out).predictions
     blind = {"blank": seeing[:20], "shuffled": seeing}
     reliance = visual_reliance(seeing, blind, records, num_bootstrap_samples=100)
+    sided = sided_records(records)
+    reliance["mirrored"] = mirror_probe(seeing, seeing, sided)
     choices = {
         "generation_strict": {
             "accuracy": 40.0,
