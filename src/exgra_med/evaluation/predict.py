@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exgra_med.data.atomic import atomic_write
 from exgra_med.data.chat import user_text
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_text import read_json
@@ -17,6 +16,7 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.predictions import Prediction, PredictionWriter, read_predictions
 from exgra_med.evaluation.sharding import join_parts, launched_processes
+from exgra_med.files import write_text
 from exgra_med.recipe.schema import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -239,4 +239,4 @@ def _same_facts(out: Path, about: dict[str, Any]) -> None:
             )
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(about, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, json.dumps(about, ensure_ascii=False, indent=2) + "\n")

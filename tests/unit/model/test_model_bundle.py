@@ -7,7 +7,12 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import DiskFullError
@@ -46,6 +51,12 @@ def test_auto_classes_load_the_native_model(folder: Path, bundle: Bundle) -> Non
     model = AutoModelForImageTextToText.from_pretrained(folder)
     assert type(model) is type(bundle.model)
     assert type(AutoProcessor.from_pretrained(folder)) is type(bundle.processor)
+
+
+def test_pixels_do_not_depend_on_what_else_is_installed(folder: Path, bundle: Bundle) -> None:
+    for backend in (None, "torchvision", "pil"):
+        again = AutoImageProcessor.from_pretrained(folder, backend=backend)
+        assert type(again) is type(bundle.image_processor)
 
 
 def test_without_a_connector_the_folder_is_stock(

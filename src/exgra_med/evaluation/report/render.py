@@ -4,10 +4,10 @@ import csv
 from io import StringIO
 from pathlib import Path
 
-from exgra_med.data.atomic import atomic_write
 from exgra_med.evaluation.report.content import Content, gather
 from exgra_med.evaluation.report.environment import template_environment, template_text
 from exgra_med.evaluation.report.figures import training_figures
+from exgra_med.files import write_text
 
 
 def write_report(run: Path, data_folder: str | None = None) -> Path:
@@ -26,9 +26,9 @@ def write_report(run: Path, data_folder: str | None = None) -> Path:
     """
     content = gather(run, data_folder)
     html = render_html(content)
-    atomic_write(run / "report.md", render_markdown(content))
-    atomic_write(run / "scores.csv", render_csv(content))
-    atomic_write(run / "report.html", html)
+    write_text(run / "report.md", render_markdown(content))
+    write_text(run / "scores.csv", render_csv(content))
+    write_text(run / "report.html", html)
     return run / "report.html"
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from exgra_med.data.atomic import atomic_write
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.compare import compare_stored, conclude
 from exgra_med.evaluation.report.content import NOTICE
@@ -15,6 +14,7 @@ from exgra_med.evaluation.report.environment import template_environment, templa
 from exgra_med.evaluation.report.tables import Cell, cell
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.run_folder import read_recipe
+from exgra_med.files import write_text
 
 _MEASURES = {"average": "average", "open_recall": "open recall", "closed_accuracy": "closed"}
 
@@ -87,8 +87,8 @@ def write_comparison(
     }
     html = template_environment(escape=True).get_template("runs.html.j2").render(values)
     markdown = template_environment(escape=False).get_template("runs.md.j2").render(values)
-    atomic_write(out.with_suffix(".md"), markdown)
-    atomic_write(out, html)
+    write_text(out.with_suffix(".md"), markdown)
+    write_text(out, html)
     return out
 
 
