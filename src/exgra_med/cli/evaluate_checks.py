@@ -48,7 +48,7 @@ def multiple_choice(
         print_json(section)
         return
     for name, score in section.items():
-        if "accuracy" in score:
+        if isinstance(score, dict) and "accuracy" in score:
             say(f"{name.replace('_', ' ')}: {score['accuracy']:.1f} % of {score['num']}")
 
 
@@ -70,10 +70,16 @@ def reliance(
     if as_json:
         print_json(section)
         return
+    probe = section.pop("mirrored")
     for kind, lost in section.items():
         bounds = interval_text(lost["intervals"]["average"])
         value = "–" if lost["average"] is None else f"{lost['average']:.1f}"
         say(
             f"{kind} image: {value} points of the average are lost (95 %: {bounds}), "
             f"{lost['same_answer']:.0f} % of the answers stay the same"
+        )
+    if probe["num"]:
+        say(
+            f"mirrored image: of {probe['num']} answers about a side {probe['follows']:.0f} % "
+            f"follow the image, {probe['stays']:.0f} % stay"
         )

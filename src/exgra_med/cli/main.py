@@ -8,6 +8,7 @@ import typer
 from exgra_med import __version__
 from exgra_med.cli import (
     bench,
+    captions,
     chat,
     checkpoint,
     data,
@@ -42,6 +43,7 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate_model.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
+app.add_typer(captions.app, name="captions")
 evaluate.register(app)
 evaluate_checks.register(evaluate_model.app)
 

@@ -1,13 +1,18 @@
 """The one place that unpacks archives: into one folder, regular files only, with caps."""
 
+import gzip
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from exgra_med.data.atomic import write_error
 from exgra_med.errors import DataError
+from exgra_med.files import disk_errors
 
 MAX_UNPACKED_BYTES = 64 * 2**30
 """All members together; the largest archive of the paper's datasets has 11 GB."""
@@ -16,6 +21,17 @@ MAX_MEMBERS = 2_000_000
 """More members than this are refused."""
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+
+
+_BROKEN = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    lzma.LZMAError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+)
 
 
 def is_archive(path: Path) -> bool:
@@ -45,21 +61,29 @@ def unpack(
             target is gone then.
         WriteError: the disk is full.
     """
-    target.mkdir(parents=True)
     try:
-        if archive.name.lower().endswith(".zip"):
-            _unpack_zip(archive, target, max_bytes, max_members)
-        else:
-            _unpack_tar(archive, target, max_bytes, max_members)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise DataError(f"{archive}: a broken archive.", "Download it again.") from error
-    except OSError as error:
-        shutil.rmtree(target, ignore_errors=True)
-        raise write_error(target, error) from error
+        with disk_errors(target), broken_archives(archive):
+            target.mkdir(parents=True)
+            if archive.name.lower().endswith(".zip"):
+                _unpack_zip(archive, target, max_bytes, max_members)
+            else:
+                _unpack_tar(archive, target, max_bytes, max_members)
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
+
+
+@contextmanager
+def broken_archives(archive: Path) -> Iterator[None]:
+    """Turn what a damaged archive makes its reader say into one sentence.
+
+    Raises:
+        DataError: the archive is damaged.
+    """
+    try:
+        yield
+    except _BROKEN as error:
+        raise DataError(f"{archive}: a broken archive.", "Download it again.") from error
 
 
 def _unpack_zip(archive: Path, target: Path, max_bytes: int, max_members: int) -> None:

@@ -1,15 +1,13 @@
 """`data prepare --download`: a dataset's hub repository into a folder, resumed where it stopped."""
 
 import json
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
 from exgra_med.data.archives import is_archive, unpack
-from exgra_med.data.atomic import atomic_write
 from exgra_med.data.source import Source
 from exgra_med.errors import DataError, ServiceError
+from exgra_med.files import scratch_folder, write_text
 
 LEDGER = "download.json"
 NUM_WORKERS = 8
@@ -63,7 +61,7 @@ def download(source: Source, folder: Path, revision: str | None = None) -> dict[
     }
     files.pop(LEDGER, None)
     ledger = {"repository": source.hub, "commit": commit, "files": files}
-    atomic_write(folder / LEDGER, json.dumps(ledger, indent=2, sort_keys=True) + "\n")
+    write_text(folder / LEDGER, json.dumps(ledger, indent=2, sort_keys=True) + "\n")
     return ledger
 
 
@@ -72,13 +70,9 @@ def _unpack_beside(archive: Path) -> None:
     target = archive.with_name(archive.name.partition(".")[0])
     if target.exists():
         return
-    temporary = archive.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
-    try:
-        unpack(archive, temporary)
-        inner = temporary / target.name
+    with scratch_folder(target) as temporary:
+        outer = temporary / "unpacked"
+        unpack(archive, outer)
+        inner = outer / target.name
         # Most archives hold one folder of their own name.
-        (inner if inner.is_dir() and len(list(temporary.iterdir())) == 1 else temporary).replace(
-            target
-        )
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (inner if inner.is_dir() and len(list(outer.iterdir())) == 1 else outer).replace(target)

@@ -2,9 +2,12 @@
 
 from typing import Any, Literal
 
+from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepared import open_prepared
+from exgra_med.data.record import Record
 from exgra_med.errors import RunError
 from exgra_med.evaluation.blind import BLINDNESS, blinded, visual_reliance
+from exgra_med.evaluation.mirror import MirroredImages, mirror_probe, sided_records
 from exgra_med.evaluation.multiple_choice.run import (
     generate_choices,
     generation_path,
@@ -37,17 +40,22 @@ def evaluate_multiple_choice(
     Args:
         run: a run whose stages are finished.
         reporter: told how far the answers are.
-        on: a prepared folder whose records have options.
+        on: a prepared folder; records without options (open questions) are left out and counted.
         split: its split.
         protocol: generate an answer, compare likelihoods of the options, or both.
         num_rotations: option orders to ask in when generating.
 
     Returns:
         The section of the data set in `results.json`.
+
+    Raises:
+        RunError: the run is not finished, or holds answers made in another way.
+        ScoreError: no record has options.
     """
     recipe = run.recipe
     prepared = open_prepared(on)
-    records = prepared.records(split)
+    everything = prepared.records(split)
+    records = [record for record in everything if record.meta.get("options")]
     images = prepared.image_folder(recipe.data.max_pixels)
     dataset = prepared.manifest["dataset"]
     facts = answer_facts(run.last_checkpoint, prepared, split)
@@ -84,6 +92,7 @@ def evaluate_multiple_choice(
         recipe.evaluation,
         num_rotations=num_rotations,
         seed=recipe.seed,
+        num_without_options=len(everything) - len(records),
     )
 
 
@@ -91,6 +100,8 @@ def evaluate_reliance(
     run: Run, reporter: Reporter, on: str | None = None, split: str | None = None
 ) -> dict[str, Any]:
     """Ask the questions again with blank, noise and exchanged images, and say what that costs.
+
+    Questions whose answer names a side are also asked with the image mirrored.
 
     Args:
         run: a run whose questions are answered (`evaluate_vqa`).
@@ -117,11 +128,10 @@ def evaluate_reliance(
     facts = answer_facts(run.last_checkpoint, prepared, split)
     images = prepared.image_folder(recipe.data.max_pixels)
     bundle = load_bundle(run.last_checkpoint)
-    blind: dict[str, list[Prediction]] = {}
-    for kind in BLINDNESS:
-        asked, shown = blinded(kind, records, images, recipe.seed)
+
+    def ask(kind: str, asked: list[Record], shown: ImageFolder) -> list[Prediction]:
         out = check_path(run.path, dataset, f"image-{kind}")
-        reporter.start(f"answers with {kind} images", len(records), 0)
+        reporter.start(f"answers with {kind} images", len(asked), 0)
         predict(
             bundle,
             asked,
@@ -133,13 +143,21 @@ def evaluate_reliance(
             progress=lambda done, _: reporter.advance(done, ""),
         )
         reporter.finish()
-        blind[kind] = read_predictions(out).predictions
+        return read_predictions(out).predictions
+
+    seen = read_predictions(seeing).predictions
+    blind: dict[str, list[Prediction]] = {
+        kind: ask(kind, *blinded(kind, records, images, recipe.seed)) for kind in BLINDNESS
+    }
     section = visual_reliance(
-        read_predictions(seeing).predictions,
+        seen,
         blind,
         records,
         recipe.evaluation.num_bootstrap_samples,
         recipe.seed,
     )
+    sided = sided_records(records)
+    mirrored = ask("mirrored", sided, MirroredImages(images.root, images.max_pixels))
+    section["mirrored"] = mirror_probe(seen, mirrored, sided)
     update_results(run.path, {"visual_reliance": section})
     return section

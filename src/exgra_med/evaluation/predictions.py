@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from exgra_med.data.atomic import write_error
 from exgra_med.errors import DataError
+from exgra_med.files import disk_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +135,10 @@ class PredictionWriter:
             + "\n"
             for each in predictions
         )
-        try:
+        with disk_errors(self.path):
             self._stream.write(lines.encode("utf-8", "surrogatepass"))
             self._stream.flush()
             os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise write_error(self.path, error) from error
         self.done.update(each.id for each in predictions)
 
     def _drop_torn_line(self) -> None:

@@ -74,4 +74,5 @@ def check_path(run: Path, dataset: str, check: str) -> Path:
 
 def answered_datasets(run: Path) -> list[str]:
     """Names of the data sets that a run has answers to."""
-    return sorted(path.stem for path in (run / "predictions").glob("*.jsonl"))
+    names = (path.stem for path in (run / "predictions").glob("*.jsonl"))
+    return sorted(name for name in names if ".part-" not in name)

@@ -75,7 +75,9 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(
     with pytest.raises(DataError, match="no such folder"):
         prepare("vqa-rad", rad, tmp_path / "out")
     monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")]
     assert prepare("vqa-rad", rad, tmp_path / "out").manifest["counts"]["test"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
 def test_another_folder_is_never_touched(rad: Path, tmp_path: Path) -> None:

@@ -6,8 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import DiskFullError
@@ -46,6 +52,12 @@ def test_auto_classes_load_the_native_model(folder: Path, bundle: Bundle) -> Non
     model = AutoModelForImageTextToText.from_pretrained(folder)
     assert type(model) is type(bundle.model)
     assert type(AutoProcessor.from_pretrained(folder)) is type(bundle.processor)
+
+
+def test_pixels_do_not_depend_on_what_else_is_installed(folder: Path, bundle: Bundle) -> None:
+    for backend in (None, "torchvision", "pil"):
+        again = AutoImageProcessor.from_pretrained(folder, backend=backend)
+        assert type(again) is type(bundle.image_processor)
 
 
 def test_without_a_connector_the_folder_is_stock(
@@ -95,6 +107,18 @@ def test_a_full_disk_leaves_what_was_there(
     with pytest.raises(DiskFullError, match="full"):
         save_bundle(bundle, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+
+
+def test_a_full_disk_reported_by_safetensors_is_one_too(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(bundle.model), "save_pretrained", full)
+    with pytest.raises(DiskFullError):
+        save_bundle(bundle, folder)
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
 
 

@@ -21,6 +21,7 @@ DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
 def hub(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     save_bundle(bundle, tmp_path / "repository")
     (tmp_path / "repository" / "evil.py").write_text("boom")
+    (tmp_path / "repository" / "pytorch_model.bin").write_bytes(b"the same again, pickled")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with serving(Hub("owner/model", tmp_path / "repository")) as hub:
@@ -34,6 +35,7 @@ def test_a_name_is_downloaded_once_and_loaded(hub: Hub, bundle: Bundle) -> None:
     folder = download("owner/model")
     assert folder.name == COMMIT
     assert not (folder / "evil.py").exists()
+    assert not (folder / "pytorch_model.bin").exists()
 
 
 def test_an_interrupted_download_goes_on_where_it_broke_off(

@@ -11,7 +11,7 @@ from exgra_med.evaluation.predict import facts_path
 from exgra_med.evaluation.predictions import read_predictions
 from exgra_med.evaluation.published import PUBLISHED, SOURCE, Published
 from exgra_med.evaluation.questions import question_of
-from exgra_med.evaluation.report import tables
+from exgra_med.evaluation.report import check_tables, tables
 from exgra_med.evaluation.report.examples import Examples, pick_examples
 from exgra_med.evaluation.report.limits import limits, verdict
 from exgra_med.evaluation.report.log import StageCurves, read_log
@@ -55,8 +55,10 @@ class Content:
     published: list[Published]
     published_source: str
     leaks: list[str]
-    reliance: list[tables.RelianceRow]
-    choices: list[tables.ChoiceRow]
+    reliance: list[check_tables.RelianceRow]
+    mirror: list[str]
+    choices: list[check_tables.ChoiceRow]
+    choice_notes: list[str]
     groups: dict[str, list[tables.GroupRow]]
     balance: list[tuple[str, str]]
     oddities: list[str]
@@ -98,9 +100,11 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         scores=tables.score_rows(vqa),
         floors=tables.floor_rows(results),
         published=list(PUBLISHED.get(dataset, ())) if vqa.get("legacy") else [],
-        leaks=tables.leak_sentences(results),
-        reliance=tables.reliance_rows(results),
-        choices=tables.choice_rows(results),
+        leaks=check_tables.leak_sentences(results),
+        reliance=check_tables.reliance_rows(results),
+        mirror=check_tables.mirror_sentences(results),
+        choices=check_tables.choice_rows(results),
+        choice_notes=check_tables.choice_sentences(results),
         groups=tables.group_tables(vqa),
         balance=tables.balance_rows(vqa),
         oddities=_oddities(vqa),

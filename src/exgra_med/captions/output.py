@@ -1,0 +1,137 @@
+"""What a run leaves: extended records, each written once when it is finished, and the failures.
+
+The file of records only grows, in the order in which answers arrive; a process that is killed
+leaves at most one cut line, which the next run removes.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from exgra_med.captions.source import leading_id
+from exgra_med.data.json_lines import iterate_lines, record_line
+from exgra_med.data.json_text import decode_json
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError
+from exgra_med.files import disk_errors
+
+
+def failures_path(out: Path) -> Path:
+    """Where the failures of an output file are listed."""
+    return out.with_name(f"{out.stem}.failures.jsonl")
+
+
+class ExtendedFile:
+    """A growing file of extended records, with the failures of this run beside it.
+
+    Args:
+        path: JSON Lines; what is in it counts as finished.
+        failures: JSON Lines; begins anew, since failed records are tried again.
+        origin: model and prompt, stored with each record; a file of another origin is refused.
+
+    Raises:
+        DataError: the file is no output of this verb, or of another model or prompt.
+        WriteError: a file cannot be written.
+    """
+
+    def __init__(self, path: Path, failures: Path, origin: dict[str, Any]) -> None:
+        self.path = path
+        self.failures = failures
+        self.origin = origin
+        self.finished: set[int] = set()
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _remove_cut_line(path)
+            self._check_origin()
+            self.finished.update(hash(name) for name, _ in finished_ids(path))
+            self._records: IO[bytes] = path.open("ab")
+            self._failures: IO[bytes] = failures.open("wb")
+
+    def __enter__(self) -> "ExtendedFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._records, self._failures:
+            if error is None:
+                os.fsync(self._records.fileno())
+
+    def has(self, name: str) -> bool:
+        """The record of this id is finished."""
+        return hash(name) in self.finished
+
+    def write(self, record: Record, extended: list[str]) -> None:
+        """Append a finished record."""
+        meta = record.meta | {"extended_by": self.origin}
+        done = record.model_copy(update={"extended": extended, "meta": meta})
+        self._append(self._records, record_line(done))
+        self.finished.add(hash(record.id))
+
+    def fail(self, record: Record, turn: int, kind: str, detail: str, attempts: int) -> None:
+        """List a record that could not be extended, without any of its text."""
+        row = {"id": record.id, "turn": turn, "kind": kind, "detail": detail, "attempts": attempts}
+        line = json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+        self._append(self._failures, line)
+
+    def _append(self, stream: IO[bytes], line: bytes) -> None:
+        with disk_errors(self.path):
+            stream.write(line)
+            stream.flush()
+
+    def _check_origin(self) -> None:
+        if not self.path.is_file():
+            return
+        for where, text in iterate_lines(self.path):
+            row = decode_json(text, where)
+            meta = row.get("meta") if isinstance(row, dict) else None
+            found = meta.get("extended_by") if isinstance(meta, dict) else None
+            if found != self.origin:
+                raise DataError(
+                    f"{self.path}: was made by {found or 'something else'}, "
+                    f"this run is {self.origin}.",
+                    "Choose another --out.",
+                )
+            return
+
+
+def finished_ids(path: Path) -> Iterator[tuple[str, int]]:
+    """Yield (id, byte offset) of each record of an output file.
+
+    Raises:
+        DataError: a line has no id.
+    """
+    offset = 0
+    with path.open("rb") if path.exists() else Path(os.devnull).open("rb") as stream:
+        for number, raw in enumerate(stream, start=1):
+            text = raw.decode("utf-8")
+            name = leading_id(text)
+            if name is None:
+                name = decode_json(text, f"{path}:{number}").get("id")
+            if not isinstance(name, str):
+                raise DataError(f"{path}:{number}: no record of this verb.")
+            yield name, offset
+            offset += len(raw)
+
+
+def _remove_cut_line(path: Path) -> None:
+    if not path.is_file():
+        return
+    with path.open("rb+") as stream:
+        end = size = stream.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - 65536)
+            stream.seek(start)
+            newline = stream.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            stream.truncate(end)

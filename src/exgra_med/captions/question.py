@@ -1,0 +1,62 @@
+"""One answer to extend -> messages; a reply -> the extended answer, or why it is refused."""
+
+import json
+from typing import Any
+
+from exgra_med.data.original import strip_placeholder
+from exgra_med.data.record import Record
+from exgra_med.llm.failures import ReplyError
+from exgra_med.llm.prompt import Prompt
+from exgra_med.llm.reply import object_with
+from exgra_med.llm.request import Message
+
+PROMPT = "extend-answer"
+CHECKS = ("helpfulness", "relevance", "accuracy", "level_of_detail", "clarity")
+_TEXT = {"type": "string"}
+
+SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "explanation": {
+            "type": "object",
+            "properties": dict.fromkeys(CHECKS, _TEXT),
+            "required": list(CHECKS),
+            "additionalProperties": False,
+        },
+        "revision": _TEXT,
+    },
+    "required": ["explanation", "revision"],
+    "additionalProperties": False,
+}
+"""What a reply looks like where the server knows structured output."""
+
+
+def messages_for(prompt: Prompt, question: str, answer: str) -> list[Message]:
+    """The two messages that ask for an extended answer; no image and no id is sent."""
+    pair = json.dumps({"instruction": question, "answer": answer}, ensure_ascii=False)
+    return [{"role": "system", "content": prompt.text}, {"role": "user", "content": pair}]
+
+
+def pairs_of(record: Record) -> list[tuple[str, str]]:
+    """Question and answer of each exchange of a record."""
+    texts = [turn.text for turn in record.turns]
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def revision_of(text: str) -> str:
+    """The extended answer in a reply.
+
+    Raises:
+        ReplyError: there is no JSON object with `revision`, or it is no text, or empty.
+    """
+    revision = object_with(text, "revision")["revision"]
+    if not isinstance(revision, str):
+        raise ReplyError(f"'revision' is a {type(revision).__name__}, not a text")
+    revision = strip_placeholder(revision.replace("\0", ""))
+    if not revision:
+        raise ReplyError("'revision' is empty")
+    try:
+        revision.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise ReplyError("'revision' holds half a character") from error
+    return revision

@@ -1,0 +1,97 @@
+"""The records to extend: streamed, with those that are finished passed over unread."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from json import JSONDecoder
+from pathlib import Path
+
+from exgra_med.data.json_lines import iterate_lines
+from exgra_med.data.json_text import decode_json
+from exgra_med.data.original import read_original
+from exgra_med.data.prepared import BUNDLED, file_sha256, open_prepared
+from exgra_med.data.record import Record, parse_record
+from exgra_med.errors import DataError
+
+_HEAD = '{"id": "'
+_DECODER = JSONDecoder()
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where records come from.
+
+    Args:
+        path: JSON Lines of records, or a JSON file of the original.
+        total: number of records.
+        records: those of the original's JSON, which can only be read whole.
+    """
+
+    path: Path
+    total: int
+    records: list[Record] | None
+
+    def iterate(self, skip: Callable[[str], bool] = lambda name: False) -> Iterator[Record]:
+        """Yield the records one by one; those whose id is skipped are not even decoded.
+
+        Raises:
+            DataError: a record is malformed, or an id comes twice.
+        """
+        if self.records is not None:
+            yield from (record for record in self.records if not skip(record.id))
+            return
+        seen: set[int] = set()
+        for where, text in islice(iterate_lines(self.path), self.total):
+            name = leading_id(text)
+            if name is not None and skip(name):
+                continue
+            record = parse_record(decode_json(text, where), where)
+            if hash(record.id) in seen:
+                raise DataError(
+                    f"{where}: the id {record.id!r} comes twice.", "Ids must be unique."
+                )
+            seen.add(hash(record.id))
+            if not skip(record.id):
+                yield record
+
+    def sha256(self) -> str:
+        """Hash of the file."""
+        return file_sha256(self.path)
+
+
+def open_source(name: str, limit: int | None = None) -> Source:
+    """Open a file of records, the original's JSON, or a prepared folder (its training split).
+
+    Args:
+        name: a path, or `bundled:NAME`.
+        limit: take only the first so many records.
+
+    Raises:
+        DataError: nothing of the kind, or the original's JSON is malformed.
+    """
+    path = Path(name)
+    if name.startswith(BUNDLED) or path.is_dir():
+        path = open_prepared(name).split_path("train")
+    if not path.is_file():
+        raise DataError(f"{path}: no such file.")
+    if _is_list(path):
+        records = read_original(path)[:limit]
+        return Source(path, len(records), records)
+    with path.open("rb") as stream:
+        total = sum(1 for line in stream if line.strip())
+    return Source(path, total if limit is None else min(limit, total), None)
+
+
+def leading_id(line: str) -> str | None:
+    """The id of a JSON line that begins with it, as ours do; None for other lines."""
+    if not line.startswith(_HEAD):
+        return None
+    try:
+        return _DECODER.raw_decode(line, len(_HEAD) - 1)[0]
+    except ValueError:
+        return None
+
+
+def _is_list(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")

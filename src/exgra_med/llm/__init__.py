@@ -1,0 +1,1 @@
+"""Language-model services: one client with cache, budget and retries, for captions and judges."""

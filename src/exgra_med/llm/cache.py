@@ -1,0 +1,111 @@
+"""Answers on disk by content hash: what was paid once is never paid again, across files and runs.
+
+SQLite in write-ahead mode, one transaction an answer, so a killed process loses nothing that had
+arrived. Keys are hashes; questions and API keys are not stored.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from exgra_med.errors import ServiceError
+from exgra_med.llm.request import Reply
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS answers (
+    key TEXT PRIMARY KEY, model TEXT NOT NULL, text TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
+    cost REAL, created TEXT NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+_INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
+_SPENT = """
+SELECT model, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost)
+FROM answers GROUP BY model ORDER BY model
+"""
+
+
+def default_cache_path() -> Path:
+    """Where answers are kept when no file is named: in the user's cache folder."""
+    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(folder) / "exgra-med" / "answers.sqlite"
+
+
+class AnswerCache:
+    """Answers of language models in one SQLite file, readable by its owner only.
+
+    Raises:
+        ServiceError: the file is no such cache or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with self._named_errors():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None)
+            # A power cut may lose the last moments; a killed process loses nothing.
+            self._connection.execute("PRAGMA journal_mode=WAL")
+            self._connection.execute("PRAGMA synchronous=NORMAL")
+            self._connection.executescript(_TABLES)
+
+    def get(self, key: str) -> Reply | None:
+        """The stored answer of a request, or None."""
+        with self._named_errors():
+            row = self._connection.execute(
+                "SELECT text, prompt_tokens, completion_tokens, cost FROM answers WHERE key = ?",
+                (key,),
+            ).fetchone()
+        return None if row is None else Reply(*row)
+
+    def put(self, key: str, model: str, reply: Reply) -> None:
+        """Store an answer; it is on disk when this returns."""
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        with self._named_errors():
+            self._connection.execute(
+                _INSERT, (key, model, reply.text, *tokens, reply.cost, created)
+            )
+
+    def forget(self, key: str) -> None:
+        """Remove an answer that turned out to be of no use."""
+        with self._named_errors():
+            self._connection.execute("DELETE FROM answers WHERE key = ?", (key,))
+
+    def remember(self, name: str, value: str) -> None:
+        """Store a small fact, such as that a file was scanned."""
+        with self._named_errors():
+            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def recall(self, name: str) -> str | None:
+        """A fact that was stored, or None."""
+        with self._named_errors():
+            row = self._connection.execute(
+                "SELECT value FROM facts WHERE name = ?", (name,)
+            ).fetchone()
+        return None if row is None else row[0]
+
+    def spent(self) -> list[dict[str, int | float | str | None]]:
+        """For each model: answers, tokens and cost in US dollars (None where unknown)."""
+        names = ("model", "answers", "prompt_tokens", "completion_tokens", "cost")
+        with self._named_errors():
+            rows = self._connection.execute(_SPENT).fetchall()
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._connection.close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise ServiceError(
+                f"{self.path}: the cache of answers cannot be used ({error}).",
+                "Give another file with --cache, or free some space.",
+            ) from error

@@ -1,0 +1,268 @@
+"""One language model, asked many questions: cached, bounded, retried, budgeted.
+
+    service = ChatService(base_url, api_key, model, cache=AnswerCache(path))
+    completion = await service.complete([{"role": "user", "content": "..."}], accept=parse)
+
+`accept` reads a reply and raises `ReplyError` where it is of no use; only accepted replies are
+stored, so a stored answer is always a good one.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from exgra_med.llm.budget import Budget, Price
+from exgra_med.llm.cache import AnswerCache
+from exgra_med.llm.endpoint import Endpoint
+from exgra_med.llm.failures import CompletionError, ReplyError, StoppedError, TransportError
+from exgra_med.llm.rate import RateLimit
+from exgra_med.llm.request import ChatRequest, Message, Reply, Sampling, Transport
+
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 30.0
+LONGEST_RETRY_AFTER_SECONDS = 600.0
+"""A server that asks for more is asked no more: the item goes to the ledger."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An accepted answer. `cost` is in US dollars, None where unknown, 0 from the cache."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    from_cache: bool
+
+
+@dataclass
+class Usage:
+    """What a service has used so far. `cost` is None as soon as one request's cost is unknown."""
+
+    requests: int = 0
+    from_cache: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = 0.0
+
+
+class ChatService:
+    """An OpenAI-compatible model behind a cache.
+
+    Args:
+        base_url: of the server.
+        api_key: its key.
+        model: its name there.
+        cache: stored answers; None asks anew each time.
+        sampling: how answers are drawn.
+        concurrency: most requests under way at once.
+        attempts: most requests for one answer, whatever goes wrong.
+        timeout_seconds: for one request.
+        price: to count money where the server does not.
+        max_cost: cap in US dollars; needs a price.
+        rate: limits in requests and tokens a minute.
+        transport: another way to the model than HTTP.
+        sleep: waits between attempts; for tests.
+
+    Raises:
+        StoppedError: a cap without a price.
+        MissingExtraError: the openai SDK is not installed.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        model: str,
+        *,
+        cache: AnswerCache | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        concurrency: int = 64,
+        attempts: int = 6,
+        timeout_seconds: float = 120.0,
+        price: Price | None = None,
+        max_cost: float | None = None,
+        rate: RateLimit | None = None,
+        transport: Transport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        if max_cost is not None and price is None:
+            raise StoppedError(
+                f"The price of {model} is not known, so its cost cannot be capped.",
+                "Give --price PROMPT COMPLETION in US dollars for a million tokens.",
+            )
+        if transport is None:
+            from exgra_med.llm.openai_transport import OpenAITransport
+
+            transport = OpenAITransport(Endpoint(base_url, api_key), timeout_seconds)
+        self.model = model
+        self.cache = cache
+        self.sampling = sampling
+        self.attempts = attempts
+        self.price = price
+        self.usage = Usage()
+        self._transport = transport
+        self._budget = None if max_cost is None else Budget(max_cost)
+        self._rate = rate or RateLimit()
+        self._sleep = sleep
+        self._slots = asyncio.Semaphore(concurrency)
+        self._under_way: dict[str, asyncio.Future[Reply]] = {}
+        self._failed_in_a_row = 0
+        self._most_failures = max(20, concurrency)
+
+    def request(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None
+    ) -> ChatRequest:
+        """The request that `complete` would make; its `key` names the answer in the cache."""
+        return ChatRequest(self.model, messages, self.sampling, schema)
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        schema: Mapping[str, Any] | None = None,
+        accept: Callable[[str], Any] | None = None,
+    ) -> Completion:
+        """One accepted answer: from the cache, from an equal request under way, or paid.
+
+        Args:
+            messages: the talk so far.
+            schema: JSON schema of the reply, used where the server knows structured output.
+            accept: raises `ReplyError` for a reply of no use, which is then asked again.
+
+        Raises:
+            CompletionError: this answer cannot be had.
+            StoppedError: no answer can be had any more: key, budget, server gone.
+            ServiceError: the cache cannot be used.
+        """
+        request = self.request(messages, schema)
+        key = request.key
+        while True:
+            stored = self._stored(key, accept)
+            if stored is not None:
+                return self._free(stored)
+            other = self._under_way.get(key)
+            if other is None:
+                break
+            await asyncio.wait([other])
+            if not other.cancelled():
+                return self._free(other.result())
+        future = self._under_way[key] = asyncio.get_running_loop().create_future()
+        # Nobody may be waiting; asyncio would warn of an exception that was never read.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            async with self._slots:
+                reply, cost = await self._ask(request, accept)
+            if self.cache is not None:
+                stored = Reply(reply.text, reply.prompt_tokens, reply.completion_tokens, cost)
+                self.cache.put(key, self.model, stored)
+            future.set_result(reply)
+        except Exception as error:
+            future.set_exception(error)
+            raise
+        finally:
+            future.cancel()
+            del self._under_way[key]
+        return Completion(reply.text, reply.prompt_tokens, reply.completion_tokens, cost, False)
+
+    async def close(self) -> None:
+        """Close the connections; the cache stays open."""
+        await self._transport.close()
+
+    def _stored(self, key: str, accept: Callable[[str], Any] | None) -> Reply | None:
+        reply = None if self.cache is None else self.cache.get(key)
+        if reply is not None and accept is not None:
+            try:
+                accept(reply.text)
+            except ReplyError:
+                # Stored under older rules: it would be refused today.
+                return None
+        return reply
+
+    def _free(self, reply: Reply) -> Completion:
+        self.usage.from_cache += 1
+        return Completion(reply.text, reply.prompt_tokens, reply.completion_tokens, 0.0, True)
+
+    async def _ask(
+        self, request: ChatRequest, accept: Callable[[str], Any] | None
+    ) -> tuple[Reply, float | None]:
+        """Ask until a reply is accepted; returns it with what all its attempts cost."""
+        total: float | None = 0.0
+        attempt = 0
+        while True:
+            attempt += 1
+            wait = backoff_seconds(attempt)
+            try:
+                reply, cost = await self._ask_once(request)
+                total = None if total is None or cost is None else total + cost
+                if accept is not None:
+                    accept(reply.text)
+            except ReplyError as error:
+                self._failed_in_a_row = 0
+                failure = CompletionError("invalid reply", str(error), attempt)
+            except TransportError as error:
+                failure = CompletionError(error.kind, error.detail, attempt)
+                if error.fatal:
+                    raise StoppedError(
+                        f"The language model cannot be used: {error.detail}.",
+                        "Check key, address and model name.",
+                    ) from error
+                asked = error.retry_after_seconds
+                if not error.retryable or (asked or 0) > LONGEST_RETRY_AFTER_SECONDS:
+                    raise failure from error
+                wait = wait if asked is None else asked + wait * 0.1
+                last = attempt == self.attempts
+                self._failed_in_a_row += last
+                if last and self._failed_in_a_row >= self._most_failures:
+                    raise StoppedError(
+                        f"The language model does not answer: {self._failed_in_a_row} requests in "
+                        f"a row failed, the last by {error.kind} ({error.detail}).",
+                        "What was finished is kept; start again when the server is back.",
+                    ) from error
+            else:
+                self._failed_in_a_row = 0
+                return reply, total
+            if attempt >= self.attempts:
+                raise failure
+            await self._sleep(wait)
+
+    async def _ask_once(self, request: ChatRequest) -> tuple[Reply, float | None]:
+        prompt_tokens = request.prompt_tokens
+        await self._rate.wait(prompt_tokens + request.sampling.max_tokens // 4)
+        price = self.price
+        dearest = price.cost(prompt_tokens, request.sampling.max_tokens) if price else 0.0
+        if self._budget is not None:
+            await self._budget.reserve(dearest)
+        # A request that is lost on the way may have been charged: its prompt is booked.
+        cost = price.cost(prompt_tokens, 0) if price else None
+        try:
+            self.usage.requests += 1
+            reply = await self._transport.send(request)
+            cost = reply.cost
+            if cost is None and price is not None:
+                cost = price.cost(reply.prompt_tokens, reply.completion_tokens)
+            self._book(reply, cost)
+        except TransportError as error:
+            if error.status is not None:
+                cost = 0.0
+            raise
+        except ReplyError:
+            cost = dearest if price else None
+            raise
+        finally:
+            if self._budget is not None:
+                await self._budget.settle(dearest, cost or 0.0)
+        return reply, cost
+
+    def _book(self, reply: Reply, cost: float | None) -> None:
+        usage = self.usage
+        usage.prompt_tokens += reply.prompt_tokens
+        usage.completion_tokens += reply.completion_tokens
+        usage.cost = None if usage.cost is None or cost is None else usage.cost + cost
+
+
+def backoff_seconds(attempt: int) -> float:
+    """How long to wait after the given attempt: doubled each time, half of it by chance."""
+    longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+    return longest * random.uniform(0.5, 1.0)

@@ -1,0 +1,125 @@
+"""Where requests go and with which key; text leaves this machine only when that was allowed."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from exgra_med.errors import ServiceError
+
+OPENROUTER = "https://openrouter.ai/api/v1"
+OPENAI = "https://api.openai.com/v1"
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """An OpenAI-compatible address.
+
+    Args:
+        base_url: for instance `http://localhost:8000/v1`.
+        api_key: never printed.
+    """
+
+    base_url: str
+    api_key: str = field(repr=False)
+
+    @property
+    def host(self) -> str:
+        """Name or number of the machine."""
+        return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def is_local(self) -> bool:
+        """Requests stay on this machine."""
+        if self.host == "localhost":
+            return True
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return address.is_loopback
+
+
+def find_endpoint(base_url: str | None, environment: Mapping[str, str]) -> Endpoint:
+    """Choose the address and the key that belongs to it.
+
+    Args:
+        base_url: from the user; else `OPENROUTER_ENDPOINT`, `OPENAI_BASE_URL`, or the address of
+            the service whose key is there.
+        environment: variables, `.env` included (`environment_with_file`).
+
+    Raises:
+        ServiceError: no address, a malformed one, or a remote one without its key.
+    """
+    open_router_key = environment.get("OPENROUTER_API_KEY")
+    open_router = environment.get("OPENROUTER_ENDPOINT") or (OPENROUTER if open_router_key else "")
+    url = base_url or open_router or environment.get("OPENAI_BASE_URL")
+    if not url and environment.get("OPENAI_API_KEY"):
+        url = OPENAI
+    if not url:
+        raise ServiceError(
+            "No language-model service is named.",
+            "Give --base-url, or set OPENROUTER_API_KEY or OPENAI_API_KEY in the environment.",
+        )
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ServiceError("The address of the language model is not http(s)://HOST/...")
+    if parts.username or parts.password:
+        raise ServiceError("The address holds a password.", "Put the key in the environment.")
+    # A key goes to its own service only, so that a mistyped address cannot collect it.
+    if parts.hostname == "openrouter.ai" or url == environment.get("OPENROUTER_ENDPOINT"):
+        names = ("OPENROUTER_API_KEY",)
+    else:
+        names = ("OPENAI_API_KEY",)
+    key = next((environment[name] for name in names if environment.get(name)), "")
+    endpoint = Endpoint(url, key or "none")
+    if not key and not endpoint.is_local:
+        raise ServiceError(
+            f"There is no key for {endpoint.host}.", f"Set {names[0]} in the environment or .env."
+        )
+    return endpoint
+
+
+def require_allowed(endpoint: Endpoint, allow_remote: bool) -> None:
+    """Refuse to send text to another machine unless that was allowed.
+
+    Raises:
+        ServiceError: the address is remote and was not allowed.
+    """
+    if not endpoint.is_local and not allow_remote:
+        raise ServiceError(
+            f"The text of your data would leave this machine for {endpoint.host}.",
+            "Give --allow-remote if you may send it there, or use a model on this machine.",
+        )
+
+
+def model_name(model: str, endpoint: Endpoint) -> str:
+    """The name that the service knows: OpenAI's own has no `openai/` before it."""
+    return model.removeprefix("openai/") if endpoint.host == "api.openai.com" else model
+
+
+def environment_with_file(environment: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """Variables of the environment and, where it lacks them, of `folder/.env`.
+
+    Raises:
+        ServiceError: a line of the file is not `NAME=VALUE`.
+    """
+    path = folder / ".env"
+    values: dict[str, str] = {}
+    if path.is_file():
+        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+            text = line.strip().removeprefix("export ").lstrip()
+            if not text or text.startswith("#"):
+                continue
+            name, equals, value = text.partition("=")
+            if not equals:
+                raise ServiceError(f"{path}:{number}: not NAME=VALUE.")
+            values[name.strip()] = _unquoted(value.strip())
+    return values | dict(environment)
+
+
+def _unquoted(value: str) -> str:
+    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
+        return value[1:-1]
+    return value.partition(" #")[0].rstrip()

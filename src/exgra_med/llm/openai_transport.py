@@ -1,0 +1,204 @@
+"""Any OpenAI-compatible server, asked through the openai SDK."""
+
+import asyncio
+import email.utils
+import json
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from exgra_med.errors import MissingExtraError
+from exgra_med.llm.endpoint import Endpoint
+from exgra_med.llm.failures import ReplyError, TransportError
+from exgra_med.llm.request import ChatRequest, Reply, estimate_tokens
+
+_FATAL = {
+    401: "the key was refused",
+    402: "the account has no credit",
+    403: "access was refused",
+    404: "the address or the model is unknown",
+}
+_TRANSIENT = {408, 409, 425, 429}
+
+
+class OpenAITransport:
+    """One client with one pool of connections for a whole run.
+
+    Redirects are not followed and, for a local address, no proxy is used: what was allowed to go
+    to one machine goes to no other.
+
+    Args:
+        endpoint: address and key.
+        timeout_seconds: for one request, from connecting to the last byte.
+
+    Raises:
+        MissingExtraError: the openai SDK is not installed.
+    """
+
+    def __init__(self, endpoint: Endpoint, timeout_seconds: float = 120.0) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise MissingExtraError("A language-model service", "llm") from error
+        self._openai = openai
+        self.endpoint = endpoint
+        self.timeout_seconds = timeout_seconds
+        self._client = openai.AsyncOpenAI(
+            base_url=endpoint.base_url,
+            api_key=endpoint.api_key,
+            timeout=timeout_seconds,
+            max_retries=0,
+            http_client=openai.DefaultAsyncHttpxClient(
+                follow_redirects=False, trust_env=not endpoint.is_local
+            ),
+        )
+        self._knows_schema: bool | None = None
+
+    async def send(self, request: ChatRequest) -> Reply:
+        """Ask once; a server that refuses the schema is asked without it, then and afterwards.
+
+        Raises:
+            TransportError: no reply came.
+            ReplyError: a reply came that holds no text.
+        """
+        with_schema = request.schema is not None and self._knows_schema is not False
+        try:
+            reply = await self._post(request, with_schema)
+        except TransportError as error:
+            if not with_schema or self._knows_schema or error.status not in (400, 422):
+                raise
+            reply = await self._post(request, with_schema=False)
+            self._knows_schema = False
+            return reply
+        if with_schema:
+            self._knows_schema = True
+        return reply
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()
+
+    async def _post(self, request: ChatRequest, with_schema: bool) -> Reply:
+        body = request_body(request, with_schema, self.endpoint.host)
+        openai = self._openai
+        try:
+            # The SDK's timeout restarts with every byte; this one does not.
+            async with asyncio.timeout(self.timeout_seconds):
+                raw = await self._client.chat.completions.with_raw_response.create(**body)
+                text = raw.text
+        except (TimeoutError, openai.APITimeoutError) as error:
+            raise TransportError("timeout", f"{self.timeout_seconds:g} s") from error
+        except openai.APIStatusError as error:
+            raise _status_error(error.status_code, error.response.headers, error.body) from error
+        except openai.APIConnectionError as error:
+            raise TransportError("connection", type(error.__cause__ or error).__name__) from error
+        return parse_reply(text, request)
+
+
+def request_body(request: ChatRequest, with_schema: bool, host: str = "") -> dict[str, Any]:
+    """The arguments of a chat completion, in the wire's names.
+
+    Args:
+        request: what to ask.
+        with_schema: ask for structured output.
+        host: of the service; some names differ between services.
+    """
+    body: dict[str, Any] = {
+        "model": request.model,
+        "messages": [dict(message) for message in request.messages],
+        **request.sampling.given(),
+    }
+    if host == "api.openai.com":
+        body["max_completion_tokens"] = body.pop("max_tokens")
+    if with_schema and request.schema is not None:
+        schema = {"name": "reply", "strict": True, "schema": request.schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    if host == "openrouter.ai":
+        body["extra_body"] = {"usage": {"include": True}}
+    return body
+
+
+def parse_reply(text: str, request: ChatRequest) -> Reply:
+    """A server's answer, decoded and checked.
+
+    Raises:
+        ReplyError: not JSON, no choice, no text, cut at the token limit, or refused by the model.
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReplyError("the server's answer is not JSON") from error
+    return reply_of(value, request.prompt_tokens)
+
+
+def reply_of(value: Any, prompt_tokens: int) -> Reply:
+    """The reply in a decoded chat completion.
+
+    Args:
+        value: the decoded JSON.
+        prompt_tokens: an estimate, for servers that do not count.
+
+    Raises:
+        ReplyError: see `parse_reply`.
+    """
+    choices = value.get("choices") if isinstance(value, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else {}
+    message = choice.get("message") if isinstance(choice, dict) else None
+    if not isinstance(message, dict) or not isinstance(choice, dict):
+        raise ReplyError("the server's answer holds no message")
+    if message.get("refusal"):
+        raise ReplyError("the model refused")
+    if choice.get("finish_reason") in ("length", "content_filter"):
+        raise ReplyError(f"the reply ended early ({choice['finish_reason']})")
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(
+            str(part.get("text", "")) for part in content if isinstance(part, Mapping)
+        )
+    if not isinstance(content, str) or not content.strip():
+        raise ReplyError("empty")
+    usage = value.get("usage")
+    usage = usage if isinstance(usage, dict) else {}
+    cost = usage.get("cost")
+    return Reply(
+        content,
+        _count(usage.get("prompt_tokens"), prompt_tokens),
+        _count(usage.get("completion_tokens"), estimate_tokens(content)),
+        float(cost) if isinstance(cost, (int, float)) else None,
+    )
+
+
+def _count(value: Any, otherwise: int) -> int:
+    return value if isinstance(value, int) and value >= 0 else otherwise
+
+
+def _status_error(status: int, headers: Mapping[str, str], body: Any) -> TransportError:
+    code = body.get("code") or body.get("type") if isinstance(body, dict) else None
+    # Only a short word: a message may quote the prompt or a part of the key.
+    code = str(code) if isinstance(code, (str, int)) and str(code).isidentifier() else ""
+    detail = f"HTTP {status} {code}".strip()
+    if status in _FATAL or code == "insufficient_quota":
+        reason = _FATAL.get(status, "the quota is used up")
+        return TransportError("rejected", f"{detail}: {reason}", fatal=True, status=status)
+    if status in _TRANSIENT or status >= 500:
+        kind = "rate limit" if status == 429 else "server"
+        wait = retry_after_seconds(headers)
+        return TransportError(kind, detail, retry_after_seconds=wait, status=status)
+    return TransportError("rejected", detail, retryable=False, status=status)
+
+
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """How long a server asks to wait: as seconds, milliseconds or date; else None."""
+    for name, scale in (("retry-after-ms", 1e-3), ("retry-after", 1.0)):
+        value = headers.get(name)
+        if value is None:
+            continue
+        try:
+            return max(0.0, float(value) * scale)
+        except ValueError:
+            pass
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        except ValueError:
+            return None
+    return None

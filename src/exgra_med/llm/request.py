@@ -1,0 +1,90 @@
+"""One question to a language model, and what comes back."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Message = Mapping[str, str]
+"""`{"role": "system" | "user" | "assistant", "content": text}`."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a model draws its answer; None leaves the choice to the server.
+
+    Args:
+        max_tokens: longest answer, in tokens; it bounds what one request can cost.
+        temperature: 0 for the likeliest words.
+        top_p: share of probability that is drawn from.
+        seed: for servers that know it.
+    """
+
+    max_tokens: int = 1024
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were chosen, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """Everything that decides an answer, and the schema it should have."""
+
+    model: str
+    messages: Sequence[Message]
+    sampling: Sampling = Sampling()
+    schema: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    @property
+    def key(self) -> str:
+        """Content hash: model, every word of the messages (so the prompt too), sampling."""
+        content = {
+            "model": self.model,
+            "messages": [dict(message) for message in self.messages],
+            "sampling": self.sampling.given(),
+        }
+        text = json.dumps(content, ensure_ascii=False, sort_keys=True)
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Estimate of the prompt's tokens."""
+        return sum(estimate_tokens(message["content"]) + 4 for message in self.messages)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server sent: text, and what it says that cost."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None = None
+    """US dollars where the server says so."""
+
+
+class Transport(Protocol):
+    """A way to a model: a server, or one in this process."""
+
+    async def send(self, request: ChatRequest) -> Reply:
+        """Ask once.
+
+        Raises:
+            TransportError: no reply came.
+            ReplyError: a reply came that holds no text.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections or of the model."""
+
+
+def estimate_tokens(text: str) -> int:
+    """Tokens of a text, without a tokenizer: four ASCII characters each, others one each."""
+    ascii_characters = sum(char.isascii() for char in text)
+    return -(-ascii_characters // 4) + len(text) - ascii_characters
