@@ -48,7 +48,7 @@ def multiple_choice(
         print_json(section)
         return
     for name, score in section.items():
-        if "accuracy" in score:
+        if isinstance(score, dict) and "accuracy" in score:
             say(f"{name.replace('_', ' ')}: {score['accuracy']:.1f} % of {score['num']}")
 
 

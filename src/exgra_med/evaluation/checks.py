@@ -40,17 +40,22 @@ def evaluate_multiple_choice(
     Args:
         run: a run whose stages are finished.
         reporter: told how far the answers are.
-        on: a prepared folder whose records have options.
+        on: a prepared folder; records without options (open questions) are left out and counted.
         split: its split.
         protocol: generate an answer, compare likelihoods of the options, or both.
         num_rotations: option orders to ask in when generating.
 
     Returns:
         The section of the data set in `results.json`.
+
+    Raises:
+        RunError: the run is not finished, or holds answers made in another way.
+        ScoreError: no record has options.
     """
     recipe = run.recipe
     prepared = open_prepared(on)
-    records = prepared.records(split)
+    everything = prepared.records(split)
+    records = [record for record in everything if record.meta.get("options")]
     images = prepared.image_folder(recipe.data.max_pixels)
     dataset = prepared.manifest["dataset"]
     facts = answer_facts(run.last_checkpoint, prepared, split)
@@ -87,6 +92,7 @@ def evaluate_multiple_choice(
         recipe.evaluation,
         num_rotations=num_rotations,
         seed=recipe.seed,
+        num_without_options=len(everything) - len(records),
     )
 
 

@@ -37,7 +37,7 @@ def revision_for(user: str) -> str:
 
 
 class BadServer:
-    """Args: share of requests that go wrong, seconds before each answer, seed, seconds until it listens."""
+    """`share` of the requests go wrong; `latency` seconds before an answer, `delay` to listen."""
 
     def __init__(self, share=0.0, latency=0.0, seed=0, faults=FAULTS, delay=0.0, knows_schema=True):
         self.share, self.latency, self.faults, self.delay = share, latency, faults, delay

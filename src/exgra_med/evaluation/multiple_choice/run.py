@@ -103,6 +103,7 @@ def score_multiple_choice(
     *,
     num_rotations: int = 1,
     seed: int = 0,
+    num_without_options: int = 0,
 ) -> dict[str, Any]:
     """Score what is stored, by every protocol that was asked, into `results.json`.
 
@@ -113,13 +114,14 @@ def score_multiple_choice(
         settings: number of resamples.
         num_rotations: option orders that were asked.
         seed: of the resamples.
+        num_without_options: records that were left out for having none; goes into the result.
 
     Returns:
         The section `multiple_choice` of the data set.
     """
     choices = [choice_of(record) for record in records]
     samples = settings.num_bootstrap_samples
-    section: dict[str, Any] = {}
+    section: dict[str, Any] = {"num_without_options": num_without_options}
     answers = generation_path(run, dataset)
     if answers.is_file():
         predictions = read_predictions(answers).predictions

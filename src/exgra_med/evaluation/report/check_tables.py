@@ -125,3 +125,25 @@ def mirror_sentences(results: dict[str, Any]) -> list[str]:
         f"{Cell(probe['no_side']).text} % name no side. An answer that stays did not come from the "
         "image."
     ]
+
+
+def choice_sentences(results: dict[str, Any]) -> list[str]:
+    """Calibration of option likelihoods, and questions that have no options, in words."""
+    sentences = []
+    for dataset, section in (results.get("multiple_choice") or {}).items():
+        measured = section.get("calibration") or {}
+        if measured.get("num"):
+            risks = measured["risk_at_coverage"]
+            sentences.append(
+                f"{dataset}: stated confidence is off by "
+                f"{100 * measured['expected_calibration_error']:.1f} points on average (expected "
+                f"calibration error; Brier score {measured['brier']:.3f}). Answering only the more "
+                f"confident half, {100 * risks['0.5']:.1f} % are wrong instead of "
+                f"{100 * risks['1.0']:.1f} %."
+            )
+        if section.get("num_without_options"):
+            sentences.append(
+                f"{dataset}: {section['num_without_options']} questions without options were left "
+                "out."
+            )
+    return sentences

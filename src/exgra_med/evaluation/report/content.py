@@ -58,6 +58,7 @@ class Content:
     reliance: list[check_tables.RelianceRow]
     mirror: list[str]
     choices: list[check_tables.ChoiceRow]
+    choice_notes: list[str]
     groups: dict[str, list[tables.GroupRow]]
     balance: list[tuple[str, str]]
     oddities: list[str]
@@ -103,6 +104,7 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         reliance=check_tables.reliance_rows(results),
         mirror=check_tables.mirror_sentences(results),
         choices=check_tables.choice_rows(results),
+        choice_notes=check_tables.choice_sentences(results),
         groups=tables.group_tables(vqa),
         balance=tables.balance_rows(vqa),
         oddities=_oddities(vqa),
