@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from importlib import import_module
 from pathlib import Path
 
 from exgra_med.errors import CheckpointError
@@ -39,7 +40,13 @@ def download(name: str, revision: str | None = None) -> Path:
         folder = fetch(FILES)
         if not any(folder.glob("*.safetensors")):
             folder = fetch(PICKLED)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OSError,
+        transport_error(),
+    ) as error:
         where = f"{name} at {revision}" if revision else name
         raise CheckpointError(
             f"There is no folder {name}, and the hub does not give {where} "
@@ -48,6 +55,13 @@ def download(name: str, revision: str | None = None) -> Path:
         ) from error
     check_hashes(folder)
     return folder
+
+
+def transport_error() -> type[Exception]:
+    """The base of a broken connection's errors; versions of the hub's client differ in library."""
+    from huggingface_hub import get_session
+
+    return import_module(type(get_session()).__module__.partition(".")[0]).HTTPError
 
 
 def check_hashes(snapshot: Path) -> None:
