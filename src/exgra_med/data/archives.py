@@ -149,6 +149,11 @@ def _unpack_zip(archive: Path, target: Path, max_bytes: int, max_members: int) -
             # The upper 16 bits are the Unix mode; 0o120000 marks a symbolic link.
             if (member.external_attr >> 16) & 0o170000 == 0o120000:
                 raise DataError(f"{archive}: the member {member.filename!r} is a link.")
+            if member.flag_bits & 1:
+                raise DataError(
+                    f"{archive}: the member {member.filename!r} is encrypted.",
+                    "Unpack it yourself and give the folder.",
+                )
             path = _inside(target, member.filename, archive)
             with bundle.open(member) as source:
                 left -= _copy(source, path, left, archive)

@@ -10,7 +10,9 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.data.check import CheckReport, Window, check_prepared
 from exgra_med.data.encode import encode_conversation
+from exgra_med.data.prepare import write_prepared
 from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.data.source import Collected
 from exgra_med.errors import DataError
 from exgra_med.model.convert.checkpoint import import_checkpoint
 from exgra_med.model.tokenizer import train_tokenizer
@@ -20,8 +22,12 @@ NUM_IMAGE_TOKENS = 9
 
 
 @pytest.fixture(scope="module")
-def sample() -> Prepared:
-    return open_prepared("bundled:vqa-rad-sample")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Some records of the bundled sample, so that few images are decoded again and again."""
+    bundled = open_prepared("bundled:vqa-rad-sample")
+    splits = {split: bundled.records(split)[:8] for split in ("train", "test")}
+    collected = Collected(splits, bundled.image_folder(10**7), [])
+    return write_prepared(tmp_path_factory.mktemp("check") / "out", collected, {"dataset": "some"})
 
 
 @pytest.fixture(scope="module")
