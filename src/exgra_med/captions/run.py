@@ -120,10 +120,8 @@ def generate(
     prompt = load_prompt(PROMPT)
     records = out.with_name(f"{out.stem}.partial.jsonl") if original else out
     origin = {"model": model, "prompt": prompt.label}
-    with (
-        closing(settings.open_cache()) as cache,
-        ExtendedFile(records, failures_path(out), origin) as file,
-    ):
+    with closing(settings.open_cache()) as cache:
+        file = ExtendedFile(records, failures_path(out), origin)
         if not settings.force:
             refuse_identifiers(source, file.has, cache)
 
@@ -138,7 +136,8 @@ def generate(
                 await service.close()
             return found, service.usage
 
-        outcome, usage = asyncio.run(work())
+        with file:
+            outcome, usage = asyncio.run(work())
     if original:
         write_original(source, records, out)
         if outcome.done == outcome.items:
