@@ -153,16 +153,21 @@ def _digits(text: str) -> set[str]:
 
 
 def _sides(question: str, answer: str, extended: str) -> Iterator[Fault]:
-    before, after = _side_words(answer), _side_words(extended)
-    asked = _side_words(question)
-    if before and after and not before & after:
+    before, after, asked = (_side_words(text) for text in (answer, extended, question))
+    plainly_both = "both" in before
+    before, after, asked = (_expanded(found) for found in (before, after, asked))
+    if before and after and (not before & after or (plainly_both and len(after) == 1)):
         yield Fault("side flipped", f"{_listed(before)} became {_listed(after)}")
-    elif new := after - before - asked - ({"both"} if {"left", "right"} <= before else set()):
+    elif new := after - before - asked:
         yield Fault("side invented", _listed(new))
 
 
 def _side_words(text: str) -> set[str]:
     return {_SIDES[word] for word in words(text) if word in _SIDES}
+
+
+def _expanded(sides: set[str]) -> set[str]:
+    return {"left", "right"} if "both" in sides else sides
 
 
 def _listed(found: set[str]) -> str:
