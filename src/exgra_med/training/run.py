@@ -10,8 +10,7 @@ from pathlib import Path
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.subset import nested_subset
-from exgra_med.model.build import build_model
-from exgra_med.model.bundle import load_bundle, save_bundle
+from exgra_med.model.bundle import load_bundle
 from exgra_med.progress import Reporter, Silent
 from exgra_med.recipe.run import Run, open_run, start_run
 from exgra_med.recipe.schema import DataSettings, Recipe
@@ -20,6 +19,7 @@ from exgra_med.training.best import BestCheckpoint, Scorer, needs_scorer
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.loop import StageTraining
 from exgra_med.training.processes import process_state
+from exgra_med.training.start import starting_checkpoint
 
 
 def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
@@ -48,38 +48,12 @@ def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None
     Raises:
         ExgraMedError: data, checkpoint or training fault; what was saved stays.
     """
-    folder = _start(run)
+    folder = starting_checkpoint(run)
     for name in run.recipe.stages:
         if not run.final(name).is_dir():
             _train_stage(run, name, folder, reporter, scorers)
         folder = run.final(name)
     return folder
-
-
-def _start(run: Run) -> Path:
-    """The checkpoint the first stage starts from; built once where the recipe gives sizes."""
-    settings = run.recipe.model
-    if settings.architecture is None:
-        return Path(str(settings.start))
-    folder = run.stage_folder("start") / "final"
-    with process_state().main_process_first():
-        if not folder.is_dir():
-            save_bundle(build_model(settings.architecture, _texts(run), run.recipe.seed), folder)
-    return folder
-
-
-def _texts(run: Run) -> list[str]:
-    """Training text of every stage, each folder and split once: what the tokenizer learns from."""
-    sources = {
-        (settings.folder, settings.split): None
-        for settings in map(run.recipe.stage_data, run.recipe.stages)
-    }
-    return [
-        text
-        for folder, split in sources
-        for record in open_prepared(folder).records(split)
-        for text in [turn.text for turn in record.turns] + (record.extended or [])
-    ]
 
 
 def _train_stage(
