@@ -39,7 +39,8 @@ class Answer(Protocol):
         """`stop`, or `length` where the token limit ended it."""
 
 
-Answerer = Callable[[Sequence[Record]], Sequence[Answer]]
+Answerer = Callable[[Sequence[Record]], Sequence[Answer | None]]
+"""One answer a record; None where none could be had, which leaves the question open."""
 Progress = Callable[[int, int], None]
 
 
@@ -75,6 +76,7 @@ def answer_records(
                 num_tokens=each.num_tokens,
             )
             for record, each in zip(batch, answer(batch), strict=True)
+            if each is not None
         ]
 
     return complete(predictions, records, out, batch_size, about, progress)
@@ -94,7 +96,7 @@ def complete(
     `accelerate launch` the processes share the work; see `sharding`.
 
     Args:
-        make: predictions of a batch of records, one each.
+        make: predictions of a batch of records, at most one each.
         records: what to predict for, ids unique.
         out: JSON Lines file; a file from an earlier, unfinished call is continued.
         batch_size: records of one batch.
