@@ -123,7 +123,8 @@ def complete(
     stored = read_predictions(out).predictions if out.exists() else []
     done = {each.id for each in stored}
     pending = [record for record in records if record.id not in done]
-    pending.sort(key=lambda record: len(shown_question(record)))
+    # An image is hundreds of tokens: with and without do not share a batch where it can be helped.
+    pending.sort(key=lambda record: (len(record.images), len(shown_question(record))))
     own = pending[processes.index :: processes.count]
     num_done = len(records) - len(pending)
     if progress:

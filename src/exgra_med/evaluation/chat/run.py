@@ -1,20 +1,21 @@
 """`evaluate chat` and `evaluate judge` as calls: answers, judge, scores, in a run folder."""
 
 import re
-from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import RunError, ScoreError
+from exgra_med.errors import RunError
 from exgra_med.evaluation.chat.judge import PROMPT
 from exgra_med.evaluation.chat.judging import estimate_judging, judge_answers, write_transcripts
-from exgra_med.evaluation.chat.questions import ChatQuestion, ChatSet
+from exgra_med.evaluation.chat.questions import ChatSet
 from exgra_med.evaluation.chat.score import score_judgements
 from exgra_med.evaluation.device import best_place, load_to_answer
 from exgra_med.evaluation.foreign import ask_service, start_folder
+from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predict import predict
-from exgra_med.evaluation.predictions import Prediction, read_predictions
+from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.questions import question_of
 from exgra_med.evaluation.results import update_results
 from exgra_med.evaluation.run import checkpoint_facts
 from exgra_med.evaluation.run_folder import check_path
@@ -72,22 +73,21 @@ def answer_chat_by_service(
     return out
 
 
-def stored_answers(path: Path, questions: Sequence[ChatQuestion]) -> dict[str, str]:
-    """Answers by question id, of our files or of the original's (numbers as ids).
+def stored_answers(path: Path, chat: ChatSet) -> tuple[dict[str, str], dict[str, int]]:
+    """Answers by question id, of our files or of the original's, and what did not fit.
 
     Raises:
         DataError: the file cannot be read.
-        ScoreError: no answer belongs to a question, or a question has two.
+        ScoreError: no answer belongs to a question.
     """
-    texts = _by_id(read_predictions(path).predictions, path)
+    questions = [question_of(record) for record in chat.records]
+    pairing = pair(read_predictions(path).predictions, questions)
     answers = {
-        question.id: texts.get(question.id, texts.get(question.published_id))
-        for question in questions
+        question.id: text
+        for question, text in zip(questions, pairing.answers, strict=True)
+        if text is not None
     }
-    found = {name: text for name, text in answers.items() if text is not None}
-    if not found:
-        raise ScoreError(f"{path}: no answer has the id of a question.", "Is it this data set's?")
-    return found
+    return answers, pairing.counts
 
 
 def judge_run(
@@ -111,7 +111,7 @@ def judge_run(
         ServiceError: the judge cannot be used.
     """
     file = _answer_file(source, chat)
-    answers = stored_answers(file, chat.questions)
+    answers, counts = stored_answers(file, chat)
     judgements, usage = judge_answers(chat.questions, answers, settings, reporter)
     judge = settings.served_name(settings.endpoint())
     transcripts = file.with_name(f"{file.stem}.judged-by-{_slug(judge)}.jsonl")
@@ -119,6 +119,7 @@ def judge_run(
     section = score_judgements(chat.questions, answers, judgements, seed=seed)
     section |= {
         "judge": judge,
+        "pairing": counts,
         "prompt": load_prompt(PROMPT).label,
         "sampling": settings.sampling.given(),
         "date": datetime.now(UTC).date().isoformat(),
@@ -134,7 +135,7 @@ def judge_run(
 
 def estimate_run(source: Path, chat: ChatSet, settings: Settings) -> dict[str, Any]:
     """What `judge_run` would ask and cost, without any connection."""
-    answers = stored_answers(_answer_file(source, chat), chat.questions)
+    answers, _ = stored_answers(_answer_file(source, chat), chat)
     return estimate_judging(chat.questions, answers, settings)
 
 
@@ -145,14 +146,6 @@ def _answer_file(source: Path, chat: ChatSet) -> Path:
             f"{source} has no answers to {chat.name} yet.", "Run `exgra-med evaluate chat` first."
         )
     return file
-
-
-def _by_id(predictions: Sequence[Prediction], path: Path) -> Mapping[str, str]:
-    texts: dict[str, str] = {}
-    for each in predictions:
-        if texts.setdefault(each.id, each.text) != each.text:
-            raise ScoreError(f"{path}: {each.id!r} has two different answers.", "Keep one of them.")
-    return texts
 
 
 def _slug(name: str) -> str:
