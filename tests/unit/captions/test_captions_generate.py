@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_server import BadServer
+from bad_server import FAULTS, BadServer
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
@@ -58,7 +58,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def check_misbehaviour(data: Path, number: int, out: Path, timeout: float, latency: float) -> None:
     """Every record is extended or in the ledger, and nothing that was answered is asked again."""
-    with BadServer(share=0.35, seed=1, delay=0.3, latency=latency) as server:
+    # Hangs are rare, so that a timeout long enough for a busy machine costs little.
+    faults = [*FAULTS, *[fault for fault in FAULTS if fault != "hang"] * 3]
+    with BadServer(0.35, seed=1, delay=0.3, latency=latency, faults=faults) as server:
         summary = generate(data, server, out, "--timeout", timeout, "--attempts", 5)
         failures = lines(Path(summary["failures"]))
         done = read_records(out)
@@ -77,7 +79,7 @@ def check_misbehaviour(data: Path, number: int, out: Path, timeout: float, laten
 
 
 def test_200_records_against_every_misbehaviour(records: Records, tmp_path: Path) -> None:
-    check_misbehaviour(records(200), 200, tmp_path / "out.jsonl", timeout=0.5, latency=0.0)
+    check_misbehaviour(records(200), 200, tmp_path / "out.jsonl", timeout=3, latency=0.0)
 
 
 def check_kills(data: Path, number: int, out: Path, kills: int, rest: float) -> None:
@@ -106,7 +108,7 @@ def test_sigkill_loses_at_most_the_requests_in_flight(records: Records, tmp_path
 
 @pytest.mark.slow
 def test_10000_records_against_every_misbehaviour(records: Records, tmp_path: Path) -> None:
-    check_misbehaviour(records(10_000), 10_000, tmp_path / "out.jsonl", timeout=2, latency=0.01)
+    check_misbehaviour(records(10_000), 10_000, tmp_path / "out.jsonl", timeout=10, latency=0.01)
 
 
 @pytest.mark.slow
