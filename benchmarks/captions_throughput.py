@@ -8,6 +8,7 @@ original's way (one request after another, here with one kept connection); `conc
 """
 
 import argparse
+import asyncio
 import json
 import os
 import platform
@@ -23,7 +24,41 @@ import openai
 from exgra_med.captions.run import Settings, generate
 from exgra_med.files import write_text
 
-SERVER = Path(__file__).resolve().parents[1] / "tests" / "unit" / "captions" / "bad_server.py"
+REPLY = json.dumps(
+    {
+        "choices": [{"message": {"content": json.dumps({"revision": "A longer answer. " * 20})}}],
+        "usage": {"prompt_tokens": 600, "completion_tokens": 200},
+    }
+).encode()
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%s" % (
+    len(REPLY),
+    REPLY,
+)
+
+
+class Server(asyncio.Protocol):
+    """Answers every request after the same time, with as little work as possible."""
+
+    def __init__(self, latency: float) -> None:
+        self.latency = latency
+        self.received = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+        head, found, body = self.received.partition(b"\r\n\r\n")
+        if found and len(body) >= int(head.lower().split(b"content-length: ")[1].split()[0]):
+            self.received = b""
+            asyncio.get_running_loop().call_later(self.latency, self.transport.write, ANSWER)
+
+
+async def serve(latency: float) -> None:
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Server(latency), "127.0.0.1", 0)
+    print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
+    await server.serve_forever()
 
 
 def write_records(path: Path, number: int) -> None:
@@ -58,15 +93,18 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=3000, help="of a concurrent round")
     parser.add_argument("--sequential", type=int, default=25, help="records of a sequential round")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--serve", action="store_true", help="be the server")
+    parser.add_argument("--out", type=Path, default=Path("captions_throughput.json"))
     given = parser.parse_args()
-    command = [sys.executable, str(SERVER), str(given.latency)]
-    server = subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
+    if given.serve:
+        asyncio.run(serve(given.latency))
+        return
+    command = [sys.executable, __file__, "--serve", "--latency", str(given.latency)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     url = server.stdout.readline().strip()
     rates: dict[str, list[float]] = {"sequential": [], "concurrent": []}
+    processor: list[float] = []
     loads = []
     try:
         with tempfile.TemporaryDirectory() as temporary:
@@ -75,7 +113,9 @@ def main() -> None:
             for _ in range(given.rounds):
                 loads.append(round(os.getloadavg()[0], 1))
                 rates["sequential"].append(measure(url, folder, given.sequential, 1))
+                before = time.process_time()
                 rates["concurrent"].append(measure(url, folder, given.records, given.concurrency))
+                processor.append(1000 * (time.process_time() - before) / given.records)
     finally:
         server.kill()
     medians = {way: statistics.median(values) for way, values in rates.items()}
@@ -88,6 +128,7 @@ def main() -> None:
             for way, values in rates.items()
         },
         "ratio": round(medians["concurrent"] / medians["sequential"], 1),
+        "processor_milliseconds_per_answer": round(statistics.median(processor), 2),
         "records_per_round": {"sequential": given.sequential, "concurrent": given.records},
         "machine": {
             "platform": f"{platform.system()} {platform.machine()}",
