@@ -14,10 +14,12 @@ import pytest
 from bad_server import FAULTS, BadServer
 from typer.testing import CliRunner
 
+from exgra_med.captions.output import ExtendedFile
 from exgra_med.cli.main import app
+from exgra_med.data.atomic import write_error
 from exgra_med.data.json_lines import read_records
 from exgra_med.data.original import read_original
-from exgra_med.errors import DataError, ExgraMedError, ServiceError
+from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
 from exgra_med.llm import client
 
 pytest.importorskip("openai")
@@ -313,3 +315,36 @@ def test_malformed_input_is_named_before_anything_is_sent(records: Records, tmp_
         shown = CliRunner().invoke(app, arguments(data, server, tmp_path / "out.jsonl"))
     assert isinstance(shown.exception, DataError) and ":4" in str(shown.exception)
     assert not server.requests
+
+
+def test_a_local_address_is_reached_without_the_proxy_of_the_environment(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with BadServer() as server:
+        assert generate(records(2), server, tmp_path / "out.jsonl")["done"] == 2
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, written = tmp_path / "out.jsonl", []
+    append = ExtendedFile._append
+
+    def full(self: ExtendedFile, stream: Any, line: bytes) -> None:
+        if len(written) == 3:
+            raise write_error(self.path, OSError(28, "No space left on device"))
+        written.append(line)
+        append(self, stream, line)
+
+    data = records(20)
+    with BadServer() as server:
+        with monkeypatch.context() as patch, pytest.raises(WriteError, match="No space"):
+            patch.setattr(ExtendedFile, "_append", full)
+            generate(data, server, out, "--concurrency", 2)
+        assert len(read_records(out)) == 3
+        assert generate(data, server, out)["done"] == 20
+        assert max(server.answered.values()) == 1
