@@ -31,7 +31,7 @@ class DataError(ExgraMedError):
     """A data file, record or image cannot be used."""
 
 
-class WriteError(DataError):
+class WriteError(ExgraMedError):
     """A file cannot be written: a full disk, no permission. Nothing half-written is left."""
 
     exit_code = 1

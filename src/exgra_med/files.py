@@ -1,75 +1,291 @@
-"""Writes that are whole or absent: a killed process or a full disk never leaves half a file."""
+"""The one way to write: files and folders appear whole or not at all.
 
+Content goes into `.NAME.partial-N` beside the target, then takes the target's place. The writer
+holds a lock on it that the operating system drops when the process dies, so the next write of the
+same target takes over what a killed run left, and never what another process is writing. (Where
+files cannot be locked, on Windows and some network drives, such leftovers stay until removed.)
+"""
+
+import ctypes
 import errno
 import os
+import re
 import shutil
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
-from exgra_med.errors import ExgraMedError
+from exgra_med.errors import WriteError
+
+if sys.platform == "win32":
+    fcntl = None
+else:
+    import fcntl
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK = (*_FULL, errno.EFBIG, errno.EIO, errno.EROFS)
+_MAX_WRITERS = 64
+"""Processes that may write the same target at the same time."""
+_RETRY_SECONDS = 0.05
 
 
-class DiskFullError(ExgraMedError):
+class DiskFullError(WriteError):
     """Nothing more fits on the disk."""
-
-    exit_code = 1
 
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk into one sentence that names the place."""
+    """Turn a failed write of `path`, or of something beside or in it, into one sentence.
+
+    Errors of the operating system about other files pass unchanged.
+
+    Raises:
+        DiskFullError: the disk is full.
+        WriteError: no permission, no such folder, a name that is too long and the like.
+    """
     try:
         yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        failure = _system_error(error)
+        if failure is None:
             raise
-        raise DiskFullError(
-            f"The disk that holds {path} is full; what was saved before is untouched.",
-            "Free some space and start again with --resume where the verb has it.",
+        if failure.errno not in _DISK and not _is_about(failure, path):
+            raise
+        what = failure.strerror or str(failure)
+        if failure.errno in _FULL:
+            raise DiskFullError(
+                f"{path}: cannot be written, the disk is full ({what}).",
+                "Free some space and start again; what was saved before is untouched.",
+            ) from error
+        raise WriteError(
+            f"{path}: cannot be written ({what}).",
+            "Choose another place or mend this one; what was saved before is untouched.",
         ) from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file atomically.
+def _is_about(error: OSError, path: Path) -> bool:
+    """Whether an error names the target, something in it, its unfinished twin, or its folder."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return False
+    place = Path(error.filename)
+    if path.is_relative_to(place) or place.is_relative_to(path):
+        return True
+    if not place.is_relative_to(path.parent):
+        return False
+    return place.relative_to(path.parent).parts[0].startswith(_slot(path, "").name)
+
+
+def _system_error(error: Exception) -> OSError | None:
+    """The error of the operating system; libraries written in Rust wrap it in one of their own."""
+    if isinstance(error, OSError):
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a binary file that becomes `path` when the block ends well, and vanishes otherwise.
 
     Raises:
-        DiskFullError: the disk is full; an older file of that name is untouched.
+        DiskFullError, WriteError: an older file of that name is untouched.
     """
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        with disk_errors(path):
-            with temporary.open("w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with disk_errors(path), _own(path, is_folder=False) as temporary:
+        with temporary.open("wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        DiskFullError, WriteError: an older file of that name is untouched.
+    """
+    with new_file(path) as stream:
+        stream.write(content)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a UTF-8 file whole or not at all, line ends as they are.
+
+    Raises:
+        DiskFullError, WriteError: an older file of that name is untouched.
+    """
+    write_bytes(path, text.encode("utf-8"))
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder that becomes `path` when the block ends well, and vanishes otherwise.
 
-    A folder that already stands at `path` is replaced.
+    A folder that already stands at `path` is replaced, see `put_folder`.
 
     Raises:
-        DiskFullError: the disk is full; an older folder of that name is untouched.
+        DiskFullError, WriteError: an older folder of that name is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    temporary.mkdir()
-    try:
-        with disk_errors(path):
-            yield temporary
-            if path.exists():
-                retired = path.with_name(f".{path.name}.{uuid4().hex}.old")
-                path.rename(retired)
-                temporary.rename(path)
-                shutil.rmtree(retired)
+    with scratch_folder(path) as temporary:
+        yield temporary
+        put_folder(temporary, path)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that is gone, with all in it, after the block.
+
+    Raises:
+        DiskFullError, WriteError: it cannot be made, or something in it cannot be written.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _own(path, is_folder=True) as temporary:
+            try:
+                yield temporary
+            except WriteError as error:
+                # The place that a person knows.
+                message = error.message.replace(f"{temporary}", f"{path}", 1)
+                raise type(error)(message, error.hint) from error
+
+
+def put_folder(temporary: Path, path: Path) -> None:
+    """Give a `scratch_folder` its final name; an older folder there is deleted.
+
+    On Linux old and new are exchanged in one step where the file system can. Elsewhere the old one
+    is moved away first: for a moment there is no folder at `path`, and a process killed in just
+    that moment leaves the old one as `.NAME.partial-N.old`.
+
+    Raises:
+        DiskFullError, WriteError: the older folder is untouched.
+    """
+    old = temporary.with_name(f"{temporary.name}.old")
+    with disk_errors(path):
+        try:
+            # Also replaces an empty folder.
+            temporary.replace(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EACCES):
+                raise
+        # Until it is gone, no other writer may take the old content for a leftover.
+        with _locked(path, os.O_RDONLY, num_tries=100):
+            if _exchange(temporary, path):
+                shutil.rmtree(temporary, ignore_errors=True)
+                return
+            shutil.rmtree(old, ignore_errors=True)
+            path.replace(old)
+            try:
+                temporary.replace(path)
+            except OSError:
+                old.replace(path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _slot(path: Path, number: object) -> Path:
+    return path.with_name(f".{path.name}.partial-{number}")
+
+
+@contextmanager
+def _own(path: Path, is_folder: bool) -> Iterator[Path]:
+    """Yield the path of an empty file or folder beside `path` that only this caller writes."""
+    for number in [*range(_MAX_WRITERS), uuid4().hex]:
+        temporary = _slot(path, number)
+        try:
+            if is_folder:
+                temporary.mkdir()
             else:
-                temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+                temporary.touch(exist_ok=False)
+            is_new = True
+        except FileExistsError:
+            is_new = False
+        with _locked(temporary, os.O_RDONLY if is_folder else os.O_RDWR) as is_locked:
+            # Where nothing can be locked, only what was just made is surely nobody else's.
+            if not (is_locked or (is_locked is None and is_new)):
+                continue
+            ours = temporary.stat(follow_symlinks=False)
+            if is_folder and not is_new:
+                _empty(temporary)
+            try:
+                yield temporary
+            finally:
+                # Once it is in its place, the name may belong to the next writer.
+                if _is_same(temporary, ours):
+                    if is_folder:
+                        shutil.rmtree(temporary, ignore_errors=True)
+                    else:
+                        temporary.unlink(missing_ok=True)
+            return
+    raise AssertionError("a fresh name was taken")
+
+
+@contextmanager
+def _locked(path: Path, flags: int, num_tries: int = 1) -> Iterator[bool | None]:
+    """Hold the lock on a file or folder; yields whether it was free, None where locks do not work.
+
+    After the lock was taken, `path` may name something else than what was opened: the process that
+    held it has just put it in its place. That counts as not free.
+    """
+    for left in reversed(range(num_tries)):
+        try:
+            descriptor = os.open(path, flags)
+        except OSError:
+            yield None if fcntl is None else False
+            return
+        try:
+            is_locked = _take_lock(descriptor, path)
+            if is_locked is False and left:
+                time.sleep(_RETRY_SECONDS)
+                continue
+            try:
+                yield is_locked
+            finally:
+                if fcntl and is_locked:
+                    # A forked child may still hold the descriptor.
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+            return
+        finally:
+            os.close(descriptor)
+
+
+def _take_lock(descriptor: int, path: Path) -> bool | None:
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError:
+        return None
+
+
+def _is_same(path: Path, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), known)
+    except FileNotFoundError:
+        return False
+
+
+def _empty(folder: Path) -> None:
+    for inside in folder.iterdir():
+        if inside.is_dir() and not inside.is_symlink():
+            shutil.rmtree(inside)
+        else:
+            inside.unlink()
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Swap two folders in one step; says whether the operating system could."""
+    at_working_folder, swap = -100, 2
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):
+        return False
+    paths = os.fsencode(first), os.fsencode(second)
+    return rename(at_working_folder, paths[0], at_working_folder, paths[1], swap) == 0

@@ -43,7 +43,8 @@ print(json.dumps({"prompt": ready["input_ids"][0].tolist(), "new": new.tolist(),
 """
 
 
-@pytest.mark.parametrize("connector", [pytest.param("none", marks=pytest.mark.slow), "dci"])
+@pytest.mark.slow
+@pytest.mark.parametrize("connector", ["none", "dci"])
 def test_a_stranger_gets_the_same_logits_and_answers(
     golden: Path, tmp_path: Path, connector: str
 ) -> None:

@@ -1,11 +1,60 @@
-"""Atomic writes: what stood before survives a full disk."""
+"""Atomic writes: what stood before survives a full disk; what a killed run left is taken over."""
 
 import errno
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from exgra_med import files
+from exgra_med.errors import WriteError
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from exgra_med import files
+
+path, kind = Path(sys.argv[1]), sys.argv[2]
+opened = files.new_file(path) if kind == "file" else files.new_folder(path)
+with opened as target:
+    if kind == "file":
+        target.write(b"half")
+        target.flush()
+    else:
+        (target / "half").write_text("half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+
+
+def hold(path: Path, kind: str) -> subprocess.Popen:
+    """A process that is in the middle of writing `path`."""
+    command = [sys.executable, "-c", HOLD, str(path), kind]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def write(path: Path, kind: str, text: str) -> None:
+    if kind == "file":
+        files.write_text(path, text)
+    else:
+        with files.new_folder(path) as folder:
+            (folder / "content").write_text(text)
+
+
+def read(path: Path) -> str:
+    if path.is_dir():
+        assert [inside.name for inside in path.iterdir()] == ["content"]
+        return (path / "content").read_text()
+    return path.read_text()
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(
@@ -13,13 +62,10 @@ def test_a_full_disk_leaves_the_old_file_and_nothing_else(
 ) -> None:
     path = tmp_path / "record.json"
     files.write_text(path, "old")
-
-    def full(descriptor: int) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(files.DiskFullError, match="full"):
+    with pytest.raises(files.DiskFullError, match="full") as caught:
         files.write_text(path, "new")
+    assert str(path) in caught.value.message and caught.value.exit_code == 1
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -30,7 +76,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
         (folder / "a").write_text("1")
     with pytest.raises(files.DiskFullError), files.new_folder(target) as folder:
         (folder / "a").write_text("2")
-        raise OSError(errno.ENOSPC, "No space left on device")
+        full()
     assert (target / "a").read_text() == "1"
     with files.new_folder(target) as folder:
         (folder / "b").write_text("3")
@@ -38,6 +84,133 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        files.write_text(tmp_path / "absent" / "file", "x")
+def test_a_full_disk_reported_by_a_library_in_rust_is_one_too(tmp_path: Path) -> None:
+    with pytest.raises(files.DiskFullError), files.new_folder(tmp_path / "model"):
+        raise RuntimeError("IO error: No space left on device (os error 28)")
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_other_failed_write_is_a_sentence_with_the_path(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (
+        tmp_path / "absent" / "file",
+        tmp_path / "file" / "inside",
+        tmp_path / ("n" * 300),
+    ):
+        with pytest.raises(WriteError, match="cannot be written") as caught:
+            files.write_text(path, "x")
+        assert str(path) in caught.value.message and caught.value.exit_code == 1
+    for path in (tmp_path / "file", tmp_path / "file" / "inside"):
+        with pytest.raises(WriteError, match="cannot be written"):
+            write(path, "folder", "x")
+    with (
+        pytest.raises(WriteError, match="cannot be written"),
+        files.new_folder(tmp_path / "out") as f,
+    ):
+        (f / ("n" * 300)).write_text("a name from a data file")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_errors_of_other_places_pass_unchanged(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), files.new_folder(tmp_path / "out"):
+        (tmp_path / "source" / "absent").read_text()
+    with pytest.raises(ZeroDivisionError), files.new_file(tmp_path / "out"):
+        raise ZeroDivisionError
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_the_next_write_takes_over_what_a_killed_run_left(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "target"
+    write(path, kind, "old")
+    process = hold(path, kind)
+    process.kill()
+    process.communicate()
+    assert read(path) == "old" and len(list(tmp_path.iterdir())) == 2
+    write(path, kind, "new")
+    assert read(path) == "new" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_another_process_is_writing_is_left_alone(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "target"
+    process = hold(path, kind)
+    [theirs] = tmp_path.iterdir()
+    write(path, kind, "ours")
+    assert read(path) == "ours"
+    half = theirs if kind == "file" else theirs / "half"
+    assert half.read_text() == "half"
+    process.kill()
+    process.communicate()
+
+
+def test_a_link_in_place_of_a_leftover_is_not_followed(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis").write_text("years of work")
+    (tmp_path / ".a.partial-0").symlink_to(precious)
+    (tmp_path / ".b.partial-0").symlink_to(precious / "thesis")
+    write(tmp_path / "a", "folder", "new")
+    write(tmp_path / "b", "file", "new")
+    assert (precious / "thesis").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_without_locks_nothing_is_taken_over(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "fcntl", None)
+    leftover = tmp_path / ".target.partial-0"
+    leftover.touch() if kind == "file" else leftover.mkdir()
+    for text in ("old", "new"):
+        write(tmp_path / "target", kind, text)
+    assert read(tmp_path / "target") == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [leftover.name, "target"]
+
+
+def test_without_an_exchange_the_old_folder_is_moved_away_and_comes_back_on_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "_exchange", lambda *_: False)
+    path = tmp_path / "target"
+    for text in ("one", "two"):
+        write(path, "folder", text)
+    assert read(path) == "two" and list(tmp_path.iterdir()) == [path]
+    rename = Path.replace
+
+    def fail(self: Path, target: Path) -> Path:
+        if self.name == ".target.partial-0" and (tmp_path / ".target.partial-0.old").exists():
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(WriteError, match="Input/output"):
+        write(path, "folder", "three")
+    assert read(path) == "two" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux exchanges folders in one step")
+def test_a_reader_of_a_folder_that_is_replaced_always_finds_one(tmp_path: Path) -> None:
+    path = tmp_path / "target"
+    write(path, "folder", "0")
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom exgra_med import files\n"
+        "for n in range(200):\n"
+        "    with files.new_folder(Path(sys.argv[1])) as f: (f / 'content').write_text(str(n))\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(path)]) for _ in range(2)]
+    num_seen = 0
+    while any(writer.poll() is None for writer in writers):
+        assert path.is_dir()
+        num_seen += 1
+        time.sleep(0)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert num_seen > 100 and read(path) == "199"
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

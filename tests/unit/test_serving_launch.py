@@ -81,7 +81,6 @@ def test_the_server_runs_in_an_empty_folder(native: Path, monkeypatch: pytest.Mo
         seen.update(command=command, files=list(Path(cwd).iterdir()))
         return 3
 
-    monkeypatch.setattr(launch, "choose_server", lambda wanted: "transformers")
     monkeypatch.setattr(launch.subprocess, "call", call)
-    assert launch.serve(str(native), "127.0.0.1", 8000, "cpu") == 3
+    assert launch.serve(str(native), "127.0.0.1", 8000, "cpu", "transformers") == 3
     assert seen["files"] == [] and Path(seen["command"][4]).is_absolute()

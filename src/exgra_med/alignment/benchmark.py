@@ -7,6 +7,8 @@ percent. Best known is the best of everything that was run on a problem, long se
 Processor time, with the checks of the input, is there for busy machines.
 """
 
+import importlib.metadata
+import importlib.util
 import os
 import platform
 import statistics
@@ -29,14 +31,17 @@ CONTENDERS = (
     ("anneal", "thorough"),
     ("torch", "fast"),
     ("exhaustive", "fast"),
+    ("pylibmgm", "fast"),
 )
+"""Solver and effort; pylibmgm runs where it is installed."""
 LARGEST = {
     ("exhaustive", "fast"): 8,
-    ("torch", "fast"): 32,
+    ("torch", "fast"): 16,
+    ("pylibmgm", "fast"): 32,
     ("anneal", "thorough"): 256,
 }
 """Sizes above which a solver takes too long to be asked."""
-SLOW = {("anneal", "thorough"), ("torch", "fast"), ("exhaustive", "fast")}
+SLOW = {("anneal", "thorough"), ("torch", "fast"), ("exhaustive", "fast"), ("pylibmgm", "fast")}
 """These run once for each step."""
 SMALL = 32
 """Sizes up to which several steps are measured, and long searches look for the best."""
@@ -73,7 +78,7 @@ def benchmark_matching(
     places = [(size, regime) for size in sizes for regime in regimes]
     if transition_size is not None:
         places += [(transition_size, regime) for regime in TRANSITION]
-    for contender in CONTENDERS:
+    for contender in _contenders(8):
         _solve(make_problems(align, "random", 8, seed=0), "unary", contender, 0)  # compile
     rows: list[dict[str, Any]] = []
     for size, regime in places:
@@ -97,10 +102,19 @@ class _Record:
         self.certified: list[float] = []
 
 
+def _contenders(size: int) -> list[tuple[str, str]]:
+    installed = importlib.util.find_spec("pylibmgm") is not None
+    return [
+        contender
+        for contender in CONTENDERS
+        if size <= LARGEST.get(contender, size) and (installed or contender[0] != "pylibmgm")
+    ]
+
+
 def _measure(
     steps: list[StepProblems], costs: str, size: int, repetitions: int
 ) -> list[dict[str, Any]]:
-    contenders = [c for c in CONTENDERS if size <= LARGEST.get(c, size)]
+    contenders = _contenders(size)
     records = {contender: _Record() for contender in contenders}
     for problems in steps:
         found: dict[tuple[str, str], list[MatchingResult]] = {c: [] for c in contenders}
@@ -162,6 +176,8 @@ def _quartiles(values: list[float]) -> list[float]:
 def _metadata(dim: int, num_steps: int, repetitions: int) -> dict[str, Any]:
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     versions["torch"] = str(torch.__version__)
+    if importlib.util.find_spec("pylibmgm") is not None:
+        versions["pylibmgm"] = importlib.metadata.version("pylibmgm")
     if HAS_NUMBA:
         import numba
 

@@ -28,6 +28,7 @@ from exgra_med.alignment.errors import MatchingError
 from exgra_med.alignment.graph import build_edges, pad_edges
 from exgra_med.alignment.graph_conv import MessagePassing
 from exgra_med.alignment.matching import MatchingResult, find_solver, solve_matching
+from exgra_med.alignment.scope import SCOPES, gather_views, shared_seed
 from exgra_med.alignment.solvers.protocol import Effort
 
 Generator = np.random.Generator | int | None
@@ -97,6 +98,7 @@ class MultiGraphAlignment(nn.Module):
         estimator: `blackbox` (equivariant under a factor on the loss), `compatible` (the
             original's, which is not), or `imle` (mean over `noise_samples`).
         noise_samples: S, noise samples of a step, for `imle`.
+        scope: `local` builds graphs of this rank's samples, `global` of those of all ranks.
 
     Raises:
         MatchingError: a setting has no meaning.
@@ -127,6 +129,7 @@ class MultiGraphAlignment(nn.Module):
         radius: float = 1.0,
         estimator: Literal["blackbox", "compatible", "imle"] = "blackbox",
         noise_samples: int = 1,
+        scope: Literal["local", "global"] = "local",
     ) -> None:
         super().__init__()
         if perturbation <= 0 or noise_scale < 0 or not 0 <= dropout < 1 or neighbours < 1:
@@ -138,6 +141,9 @@ class MultiGraphAlignment(nn.Module):
             raise MatchingError(f"No estimator is called {estimator!r}.")
         if noise_samples != 1 and estimator != "imle":
             raise MatchingError("Several noise samples need the estimator 'imle'.")
+        if scope not in SCOPES:
+            raise MatchingError(f"No scope is called {scope!r}; there are {', '.join(SCOPES)}.")
+        self.scope = scope
         self.pairs = () if objective in CONTROLS else directed_pairs(objective)
         find_solver(solver)
         self.objective = objective
@@ -175,9 +181,10 @@ class MultiGraphAlignment(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             views = [view.float() for view in (image, answer, extended)]
             _check(views)
+            views = gather_views(views, self.scope)
             if not self.pairs:
                 return PendingAlignment(None, self._control(views))
-            if image.shape[0] == 1:
+            if views[0].shape[0] == 1:
                 return PendingAlignment(None, self._single(views))
             unary, quadratic, edges, seed = self.costs(views, generator=generator)
             matching = begin_matching(
@@ -203,7 +210,7 @@ class MultiGraphAlignment(nn.Module):
         Returns:
             unary [S * P, B, B], quadratic [S * P, E, E], edges [S * P, 2, E], seed.
         """
-        stream, seed = _step_generator(generator, views[0].device)
+        stream, seed = _step_generator(generator, views[0].device, self.scope)
         first, second, edges = self.problem_nodes(views)
         if self.training and self.dropout:
             keep = torch.rand((2, *first.shape), device=first.device, generator=stream)
@@ -215,22 +222,32 @@ class MultiGraphAlignment(nn.Module):
 
     @torch.no_grad()
     def matching_accuracy(
-        self, image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor
+        self,
+        image: torch.Tensor,
+        answer: torch.Tensor,
+        extended: torch.Tensor,
+        *,
+        message_passing: bool = True,
     ) -> float:
-        """Share of nodes matched to themselves, mean over pairs, without noise or dropout."""
+        """Share of nodes matched to themselves, mean over pairs, without noise or dropout.
+
+        Without `message_passing` the bare embeddings are matched. Graph layers can learn to match
+        what embeddings do not show, and they do not stay with the model.
+        """
         with torch.autocast(image.device.type, enabled=False):
             views = [view.float() for view in (image, answer, extended)]
             _check(views)
-            if image.shape[0] == 1:
+            views = gather_views(views, self.scope)
+            if views[0].shape[0] == 1:
                 return 1.0
             if not self.pairs:
                 return retrieval_accuracy(*views)
-            first, second, edges = self.problem_nodes(views)
+            first, second, edges = self.problem_nodes(views, message_passing)
             unary, quadratic = matching_costs(first, second, edges)
             return _share_own(self._solve(unary, quadratic, edges, seed=0))
 
     def problem_nodes(
-        self, views: list[torch.Tensor]
+        self, views: list[torch.Tensor], message_passing: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Nodes of all P pairs after message passing.
 
@@ -239,6 +256,7 @@ class MultiGraphAlignment(nn.Module):
 
         Args:
             views: three [B, D] float32.
+            message_passing: False leaves the nodes as they are.
 
         Returns:
             nodes of the first and of the second graphs, [P, B, D] each, and edges [P, 2, E].
@@ -251,8 +269,9 @@ class MultiGraphAlignment(nn.Module):
         num_nodes = views[0].shape[0]
         shifted = [edges[first] + num * num_nodes for num, (_, first) in enumerate(passes)]
         nodes = torch.cat([sets[node] for node, _ in passes])
-        passed = self.message_passing(nodes, torch.cat(shifted, dim=1))
-        passed = passed.view(len(passes), num_nodes, -1)
+        if message_passing:
+            nodes = self.message_passing(nodes, torch.cat(shifted, dim=1))
+        passed = nodes.view(len(passes), num_nodes, -1)
         number = {key: num for num, key in enumerate(passes)}
         return (
             passed[[number[first, first] for first, _ in self.pairs]],
@@ -304,10 +323,13 @@ def _check(views: list[torch.Tensor]) -> None:
         raise MatchingError(f"The three views have shapes {shapes}, not three times [B, D].")
 
 
-def _step_generator(generator: Generator, device: torch.device) -> tuple[torch.Generator, int]:
+def _step_generator(
+    generator: Generator, device: torch.device, scope: str
+) -> tuple[torch.Generator, int]:
     """A torch generator on the device and the solver's seed, both from one source."""
     if generator is None:
         seed = int(torch.randint(2**62, (1,)))
     else:
         seed = int(np.random.default_rng(generator).integers(2**62))
+    seed = shared_seed(seed, scope, device)
     return torch.Generator(device).manual_seed(seed), seed % 2**31

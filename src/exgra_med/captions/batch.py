@@ -13,10 +13,10 @@ from typing import Any
 
 from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
 from exgra_med.captions.source import Source
-from exgra_med.data.atomic import atomic_file
 from exgra_med.data.json_lines import iterate_lines
 from exgra_med.data.json_text import decode_json
 from exgra_med.errors import DataError
+from exgra_med.files import new_file
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.failures import ReplyError
 from exgra_med.llm.openai_transport import reply_of, request_body
@@ -53,7 +53,7 @@ def write_batches(
     written: list[tuple[Path, int]] = []
     while chunk := list(islice(requests, max_requests)):
         path = out.with_name(f"{out.stem}-{len(written) + 1:03d}{out.suffix}")
-        with atomic_file(path) as stream:
+        with new_file(path) as stream:
             stream.writelines(map(_line, chunk))
         written.append((path, len(chunk)))
     if not written:
@@ -79,7 +79,7 @@ def read_batches(
         WriteError: the disk is full.
     """
     counts: Counter[str] = Counter(stored=0, failed=0)
-    with atomic_file(failures) as stream:
+    with new_file(failures) as stream:
         for path in results:
             for where, text in iterate_lines(path):
                 row = decode_json(text, where)

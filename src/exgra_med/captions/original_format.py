@@ -6,9 +6,9 @@ from typing import Any
 
 from exgra_med.captions.output import finished_ids
 from exgra_med.captions.source import Source
-from exgra_med.data.atomic import atomic_file
 from exgra_med.data.json_text import decode_json
 from exgra_med.data.record import IMAGE_PLACEHOLDER, Record, parse_record
+from exgra_med.files import new_file
 
 _ROLES = {"user": "human", "assistant": "gpt"}
 
@@ -53,7 +53,7 @@ def write_original(source: Source, extended: Path, out: Path) -> int:
     """
     offsets = {hash(name): offset for name, offset in finished_ids(extended)}
     number = 0
-    with extended.open("rb") as stream, atomic_file(out) as target:
+    with extended.open("rb") as stream, new_file(out) as target:
         target.write(b"[")
         for record in source.iterate():
             offset = offsets.get(hash(record.id))

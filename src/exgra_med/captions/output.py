@@ -12,11 +12,11 @@ from types import TracebackType
 from typing import IO, Any
 
 from exgra_med.captions.source import leading_id
-from exgra_med.data.atomic import write_error
 from exgra_med.data.json_lines import iterate_lines, record_line
 from exgra_med.data.json_text import decode_json
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError
+from exgra_med.files import disk_errors
 
 
 def failures_path(out: Path) -> Path:
@@ -43,20 +43,16 @@ class ExtendedFile:
         self.path = path
         self.failures = failures
         self.origin = origin
-        try:
+        with disk_errors(path):
             _remove_cut_line(path)
-        except OSError as error:
-            raise write_error(path, error) from error
         self._check_origin()
         self._finished = {hash(name) for name, _ in finished_ids(path)}
 
     def __enter__(self) -> "ExtendedFile":
-        try:
+        with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._records: IO[bytes] = self.path.open("ab")
             self._failures: IO[bytes] = self.failures.open("wb")
-        except OSError as error:
-            raise write_error(self.path, error) from error
         return self
 
     def __exit__(
@@ -86,11 +82,9 @@ class ExtendedFile:
         self._append(self._failures, line)
 
     def _append(self, stream: IO[bytes], line: bytes) -> None:
-        try:
+        with disk_errors(self.path):
             stream.write(line)
             stream.flush()
-        except OSError as error:
-            raise write_error(self.path, error) from error
 
     def _check_origin(self) -> None:
         if not self.path.is_file():

@@ -47,12 +47,12 @@ def check(
     from exgra_med.captions.check import check_captions
     from exgra_med.captions.check_report import render_check
     from exgra_med.captions.source import open_source
-    from exgra_med.data.atomic import atomic_write
+    from exgra_med.files import write_text
 
     source = open_source(captions)
     report = check_captions(source, worst, sample, seed)
     if html is not None:
-        atomic_write(html, render_check(report, source.path.name))
+        write_text(html, render_check(report, source.path.name))
     if as_json:
         print_json(report.to_json() | {"html": None if html is None else str(html)})
         return

@@ -26,10 +26,14 @@ def chat(
 
     Questions can also come from a pipe, one a line.
     """
+    import torch
+
     from exgra_med.model.assistant import Conversation, load, open_images
     from exgra_med.model.published import NOTICE
 
-    conversation = Conversation(load(model, device=device), open_images(image))
+    # Half precision is slow or missing on CPUs, and what an accelerator is for.
+    dtype = torch.float32 if device == "cpu" else "auto"
+    conversation = Conversation(load(model, dtype, device), open_images(image))
     typer.secho(NOTICE, dim=True, err=True)
     if question is not None:
         _answer(conversation, question, as_json)

@@ -75,6 +75,8 @@ def inspect(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=2))
         return
+    if found["imported"]:
+        found["imported"] = f"from {found['imported']['source']}, see import.json"
     for name, value in found.items():
         typer.echo(f"{name + ':':<15} {_plain(value)}")
 

@@ -84,15 +84,15 @@ def candidates(
     """List the open answers of the training split, in the original's candidate.json format."""
     import json
 
-    from exgra_med.data.atomic import atomic_write
     from exgra_med.data.derive import open_answers
     from exgra_med.data.prepared import open_prepared
+    from exgra_med.files import write_text
 
     value = {"0": open_answers(open_prepared(folder).records("train"))}
     if out is None:
         print_json(value)
         return
-    atomic_write(out, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    write_text(out, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
     say(f"{out}: {len(value['0'])} open answers")
 
 
@@ -102,13 +102,14 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Count what a prepared folder has; with --out, write a page with pictures."""
-    from exgra_med.data.atomic import atomic_write
     from exgra_med.data.prepared import open_prepared
-    from exgra_med.data.stats import statistics, statistics_page
+    from exgra_med.data.stats import statistics
+    from exgra_med.data.stats_page import statistics_page
+    from exgra_med.files import write_text
 
     prepared = open_prepared(folder)
     if out is not None:
-        atomic_write(out, statistics_page(prepared))
+        write_text(out, statistics_page(prepared))
         say(f"{out}: written")
     if as_json or out is None:
         print_json(statistics(prepared))

@@ -29,7 +29,7 @@ Examples:
 
 * `exgra-med report runs/demo`
 
-* `exgra-med report runs/a runs/b --data prepared/vqa-rad`
+* `exgra-med report runs/a runs/b runs/c --out runs/comparison.html`
 """
 _COMPARE_EXAMPLES = """
 Examples:
@@ -74,12 +74,17 @@ def score(
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
     data: DataFolder = None,
+    out: Annotated[
+        Path, typer.Option(help="Page that compares several runs; the first is the reference.")
+    ] = Path("comparison.html"),
 ) -> None:
-    """Write report.html, report.md and scores.csv into each run folder."""
-    from exgra_med.evaluation.report.render import write_report
+    """Write report.html, report.md and scores.csv into each run; several runs are also compared."""
+    from exgra_med.evaluation.report import write_comparison, write_report
 
     for run in runs:
         say(write_report(run, data))
+    if len(runs) > 1:
+        say(write_comparison(runs, out, data))
 
 
 def compare(

@@ -15,6 +15,7 @@ from exgra_med.cli import (
     demo,
     doctor,
     evaluate,
+    evaluate_checks,
     evaluate_model,
     recipe,
     serve,
@@ -44,6 +45,7 @@ app.add_typer(evaluate_model.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(captions.app, name="captions")
 evaluate.register(app)
+evaluate_checks.register(evaluate_model.app)
 
 
 def _print_version(wanted: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from exgra_med.files import write_text
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run import differences, recipe_yaml
 from exgra_med.recipe.schema import Recipe
@@ -74,7 +75,7 @@ def schema(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf-8")
+        write_text(out, text)
 
 
 def _leaves(value: object, at: str) -> list[tuple[str, object]]:

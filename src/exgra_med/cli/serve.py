@@ -20,10 +20,12 @@ def serve(
     unless --host says otherwise, and asks for no password.
     """
     from exgra_med.model.published import NOTICE
+    from exgra_med.serving.launch import choose_server
     from exgra_med.serving.launch import serve as start
 
+    chosen = choose_server(server)
     typer.echo(NOTICE, err=True)
     if host not in ("127.0.0.1", "localhost", "::1"):
         typer.secho(f"Anyone who reaches {host}:{port} can use this server.", fg="yellow", err=True)
     typer.echo(f"http://{host}:{port}/v1", err=True)
-    raise typer.Exit(start(model, host, port, device, server))
+    raise typer.Exit(start(model, host, port, device, chosen))

@@ -63,6 +63,8 @@ class ChatTemplate:
     cue: str
     answer: str
     closing: str = ""
+    multiple_choice: bool = False
+    """Write the options as the original's OmniMedVQA questions do."""
 
 
 TEMPLATES: dict[str, ChatTemplate] = {
@@ -94,6 +96,14 @@ TEMPLATES: dict[str, ChatTemplate] = {
         user="Human: {text}###",
         cue="",
         answer="Assistant: {text}###",
+    ),
+    # Zero-shot classification of the original; the options are the candidate answers.
+    "original-omnimedvqa": ChatTemplate(
+        opening=f"{_ASSISTANT}{_GREETING}",
+        user="Human: {text}###",
+        cue="",
+        answer="Assistant: {text}###",
+        multiple_choice=True,
     ),
     "original-simple-legacy": ChatTemplate(
         opening=f"{_LLAVA_MED}{_CLINICAL}###Human: Hi!\n\n### Response:"
@@ -154,10 +164,19 @@ def plain(text: str) -> str:
     return without_image_tokens(text).strip()
 
 
-def user_text(text: str, num_images: int = 0, options: Sequence[str] | None = None) -> str:
-    """What a user turn reads like: question, options of a closed question, then its images."""
-    suffix = options_suffix(options) if options else ""
-    return plain(text) + suffix + f"\n{IMAGE_BLOCK}" * num_images
+def user_text(
+    text: str,
+    num_images: int = 0,
+    options: Sequence[str] | None = None,
+    multiple_choice: bool = False,
+) -> str:
+    """What a user turn reads like: question, the answers it allows, then its images."""
+    question = plain(text)
+    if options and multiple_choice:
+        question = multiple_choice_question(question, options)
+    elif options:
+        question += options_suffix(options)
+    return question + f"\n{IMAGE_BLOCK}" * num_images
 
 
 def render(messages: Sequence[tuple[str, str]], template: ChatTemplate) -> list[Segment]:
@@ -187,10 +206,11 @@ def conversation_segments(record: Record, name: str) -> list[Segment]:
     The images stand after the first question. `record.meta["options"]`, where present, is the list
     of answers a closed question allows; it is named after the first question.
     """
-    options = record.meta.get("options")
-    messages = [("user", user_text(record.question, len(record.images), options))]
+    template, options = chat_template(name), record.meta.get("options")
+    question = user_text(record.question, len(record.images), options, template.multiple_choice)
+    messages = [("user", question)]
     messages += [(turn.role, plain(turn.text)) for turn in record.turns[1:]]
-    return render(messages, chat_template(name))
+    return render(messages, template)
 
 
 def prompt_text(
@@ -210,7 +230,8 @@ def prompt_text(
     if not turns or turns[-1].role != "user":
         raise DataError("A prompt must end with a turn by the user.", "Leave out the last answer.")
     template = chat_template(name)
-    messages = [("user", user_text(turns[0].text, num_images, options))]
+    question = user_text(turns[0].text, num_images, options, template.multiple_choice)
+    messages = [("user", question)]
     messages += [(turn.role, plain(turn.text)) for turn in turns[1:]]
     text = "".join(segment.text for segment in render(messages, template))
     return text.removesuffix(template.closing)

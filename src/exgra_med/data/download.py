@@ -1,21 +1,21 @@
 """`data prepare --download`: a dataset's hub repository into a folder, resumed where it stopped."""
 
 import json
-import secrets
-import shutil
 from pathlib import Path
 from typing import Any
 
 from exgra_med.data.archives import is_archive, unpack
-from exgra_med.data.atomic import atomic_write
 from exgra_med.data.source import Source
 from exgra_med.errors import DataError, ServiceError
+from exgra_med.files import scratch_folder, write_text
 
 LEDGER = "download.json"
 NUM_WORKERS = 8
 
 
-def download(source: Source, folder: Path, revision: str | None = None) -> dict[str, Any]:
+def download(
+    source: Source, folder: Path, revision: str | None = None, num_workers: int = NUM_WORKERS
+) -> dict[str, Any]:
     """Fetch a dataset's files and unpack its archives.
 
     Files that are already there are not fetched again; what arrived stays when it fails.
@@ -24,6 +24,7 @@ def download(source: Source, folder: Path, revision: str | None = None) -> dict[
         source: a dataset with a hub repository.
         folder: where the files go.
         revision: commit or tag of the repository; the newest where absent.
+        num_workers: files at the same time.
 
     Returns:
         The ledger, also written as `download.json`: repository, commit, files with their sizes.
@@ -46,7 +47,7 @@ def download(source: Source, folder: Path, revision: str | None = None) -> dict[
             repo_type="dataset",
             revision=commit,
             local_dir=folder,
-            max_workers=NUM_WORKERS,
+            max_workers=num_workers,
         )
     # The hub client has a tree of network errors of several libraries; each means the same here.
     except Exception as error:
@@ -63,7 +64,7 @@ def download(source: Source, folder: Path, revision: str | None = None) -> dict[
     }
     files.pop(LEDGER, None)
     ledger = {"repository": source.hub, "commit": commit, "files": files}
-    atomic_write(folder / LEDGER, json.dumps(ledger, indent=2, sort_keys=True) + "\n")
+    write_text(folder / LEDGER, json.dumps(ledger, indent=2, sort_keys=True) + "\n")
     return ledger
 
 
@@ -72,13 +73,9 @@ def _unpack_beside(archive: Path) -> None:
     target = archive.with_name(archive.name.partition(".")[0])
     if target.exists():
         return
-    temporary = archive.with_name(f".{target.name}.partial-{secrets.token_hex(4)}")
-    try:
-        unpack(archive, temporary)
-        inner = temporary / target.name
+    with scratch_folder(target) as temporary:
+        outer = temporary / "unpacked"
+        unpack(archive, outer)
+        inner = outer / target.name
         # Most archives hold one folder of their own name.
-        (inner if inner.is_dir() and len(list(temporary.iterdir())) == 1 else temporary).replace(
-            target
-        )
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        (inner if inner.is_dir() and len(list(outer.iterdir())) == 1 else outer).replace(target)

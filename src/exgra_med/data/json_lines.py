@@ -4,10 +4,10 @@ import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from exgra_med.data.atomic import atomic_file
 from exgra_med.data.json_text import decode_json
 from exgra_med.data.record import Record, parse_record
 from exgra_med.errors import DataError
+from exgra_med.files import new_file
 
 
 def iterate_records(path: Path) -> Iterator[Record]:
@@ -65,7 +65,7 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
         DataError: an id comes twice.
     """
     seen: set[int] = set()
-    with atomic_file(path) as stream:
+    with new_file(path) as stream:
         for record in records:
             key = hash(record.id)
             if key in seen:

@@ -1,6 +1,7 @@
 """One slice of a NIfTI volume -> pixels (extra `dicom`): `name.nii.gz#axis=2,slice=40`."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,7 @@ def read_nifti(path: Path, max_pixels: int, name: str, where: str = "") -> Image
         raise MissingExtraError("reading NIfTI files", "dicom") from error
     prefix = f"{where}: the image {name!r}" if where else f"the image {name!r}"
     try:
-        volume = nibabel.load(path)
+        volume: Any = nibabel.load(path)
         shape = volume.shape
         choice = picked(name)
         if len(shape) != 3 or set(choice) != {"axis", "slice"}:

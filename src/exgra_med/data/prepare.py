@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import secrets
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -11,12 +9,12 @@ from typing import Any
 
 from exgra_med import __version__
 from exgra_med.data.archives import is_archive, unpack
-from exgra_med.data.atomic import atomic_write, write_error
 from exgra_med.data.json_lines import write_records
 from exgra_med.data.prepared import FORMAT, MANIFEST, Prepared, file_sha256, open_prepared
 from exgra_med.data.record import Record
 from exgra_med.data.source import Collected, Dropped, ImageBytes, Options, find_source
 from exgra_med.errors import DataError, ExgraMedError
+from exgra_med.files import put_folder, scratch_folder, write_text
 
 MAX_PIXELS = 50_000_000
 """Images above this many pixels are refused; the largest of the paper's datasets has 13 million."""
@@ -66,13 +64,11 @@ def prepare(
     if mapping and name not in ("custom", "shards"):
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
     if is_archive(source):
-        temporary = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
-        try:
-            unpack(source, temporary)
-            inner = _only_folder(temporary)
+        with scratch_folder(out) as temporary:
+            unpack(source, temporary / "unpacked")
             return prepare(
                 name,
-                inner,
+                _only_folder(temporary / "unpacked"),
                 out,
                 variant=variant,
                 seed=seed,
@@ -82,8 +78,6 @@ def prepare(
                 mapping=mapping,
                 progress=progress,
             )
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     if not source.is_dir():
         raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
     collected = found.collect(source, Options(variant, seed, max_pixels, mapping or {}))
@@ -143,21 +137,12 @@ def write_prepared(
     """
     out = Path(out)
     _refuse_foreign(out)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
-        (temporary / "images").mkdir(parents=True)
-    except OSError as error:
-        raise write_error(out, error) from error
-    try:
+    with scratch_folder(out) as temporary:
+        (temporary / "images").mkdir()
         manifest = _write_content(temporary, collected, origin, drop_broken_images, progress)
         text = json.dumps(manifest, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-        atomic_write(temporary / MANIFEST, text)
+        write_text(temporary / MANIFEST, text)
         _put_in_place(temporary, out, overwrite)
-    except OSError as error:
-        raise write_error(out, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return open_prepared(out)
 
 
@@ -175,22 +160,18 @@ def _refuse_foreign(out: Path) -> None:
 
 
 def _put_in_place(temporary: Path, out: Path, overwrite: bool) -> None:
-    """Rename, so that a reader sees the old folder, or the new one, or none."""
-    if not out.exists() or not any(out.iterdir()):
-        temporary.replace(out)
-        return
-    old = open_prepared(out)
-    if old.fingerprint == file_sha256(temporary / MANIFEST) and _is_intact(old):
-        return
-    if not overwrite:
-        raise DataError(
-            f"{out}: holds another prepared folder ({old.manifest['dataset']}, or changed since).",
-            "Choose another folder, or give --overwrite.",
-        )
-    retired = out.with_name(f".{out.name}.partial-{secrets.token_hex(4)}")
-    out.rename(retired)
-    temporary.replace(out)
-    shutil.rmtree(retired, ignore_errors=True)
+    """Make the new folder the one that readers see, unless the old one is equal or must stay."""
+    if out.exists() and any(out.iterdir()):
+        old = open_prepared(out)
+        if old.fingerprint == file_sha256(temporary / MANIFEST) and _is_intact(old):
+            return
+        if not overwrite:
+            raise DataError(
+                f"{out}: holds another prepared folder "
+                f"({old.manifest['dataset']}, or changed since).",
+                "Choose another folder, or give --overwrite.",
+            )
+    put_folder(temporary, out)
 
 
 def _is_intact(prepared: Prepared) -> bool:
@@ -217,7 +198,7 @@ def _write_content(
         types[split] = dict(sorted(tally.items()))
     dropped = collected.dropped + store.broken
     if store.broken and not drop_broken_images:
-        first = "; ".join(item.reason for item in store.broken[:3])
+        first = "; ".join(f"{item.id}: {item.reason}" for item in store.broken[:3])
         raise DataError(
             f"{len(store.broken)} records have an image that cannot be used: {first}",
             "Mend the files, or give --drop-broken-images to leave these records out.",
@@ -250,7 +231,7 @@ class _ImageStore:
     def keep(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
         """Yield the records whose images were copied; the others are listed in `broken`."""
         for record in records:
-            reasons = [reason for name in record.images if (reason := self._copy(name, record.id))]
+            reasons = [reason for name in record.images if (reason := self._copy(name))]
             if reasons:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
@@ -264,11 +245,11 @@ class _ImageStore:
         image = names[0] if isinstance(record.image, str) else names
         return record.model_copy(update={"image": image})
 
-    def _copy(self, name: str, where: str) -> str:
+    def _copy(self, name: str) -> str:
         """Copy an image; returns why not, or nothing."""
         if name not in self.state:
             try:
-                content = self.images.read_bytes(name, where)
+                content = self.images.read_bytes(name)
                 self.state[name] = ""
             except ExgraMedError as error:
                 self.state[name] = error.message

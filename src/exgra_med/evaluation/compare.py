@@ -93,10 +93,7 @@ def compare(
         if name == "closed_accuracy":
             row |= _discordant(one, other)
         rows.append(row)
-    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = adjusted
-        row["smallest_visible_difference"] = _visible(row["interval"])
-        row["conclusion"] = _conclusion(row)
+    conclude(rows)
     return {
         "schema_version": 1,
         "scorer": scorer,
@@ -106,6 +103,14 @@ def compare(
         "level": _LEVEL,
         "rows": rows,
     }
+
+
+def conclude(rows: Sequence[dict[str, Any]]) -> None:
+    """Adjust the p-values of a whole table by Holm and say in words what follows, in place."""
+    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_holm"] = adjusted
+        row["smallest_visible_difference"] = _visible(row["interval"])
+        row["conclusion"] = _conclusion(row)
 
 
 def compare_stored(

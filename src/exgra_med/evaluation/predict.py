@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exgra_med.data.atomic import atomic_write
 from exgra_med.data.chat import user_text
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_text import read_json
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.predictions import Prediction, PredictionWriter
+from exgra_med.evaluation.predictions import Prediction, PredictionWriter, read_predictions
+from exgra_med.evaluation.sharding import join_parts, launched_processes
+from exgra_med.files import write_text
 from exgra_med.recipe.schema import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -50,57 +51,93 @@ def answer_records(
     about: dict[str, Any],
     progress: Progress | None = None,
 ) -> int:
-    """Answer every record that has no answer on disk yet.
-
-    Records of similar length share a batch. Each batch is on disk before the next one begins.
+    """Answer every record that has no answer on disk yet; see `complete`.
 
     Args:
         answer: the engine.
         records: questions to answer, ids unique.
         out: JSON Lines file; a file from an earlier, unfinished call is continued.
         batch_size: records asked at once.
-        about: JSON-ready facts that decide the answers (checkpoint, template, decoding, data);
-            kept beside `out`, and answers of other facts are refused.
+        about: facts that decide the answers.
         progress: called with (answered, all).
 
     Returns:
         Answers that were made now.
+    """
+
+    def predictions(batch: Sequence[Record]) -> list[Prediction]:
+        return [
+            Prediction(
+                id=record.id,
+                text=each.text,
+                finish_reason=each.finish_reason,
+                prompt=shown_question(record),
+                num_tokens=each.num_tokens,
+            )
+            for record, each in zip(batch, answer(batch), strict=True)
+        ]
+
+    return complete(predictions, records, out, batch_size, about, progress)
+
+
+def complete(
+    make: Callable[[Sequence[Record]], list[Prediction]],
+    records: Sequence[Record],
+    out: Path,
+    batch_size: int,
+    about: dict[str, Any],
+    progress: Progress | None = None,
+) -> int:
+    """Make every prediction that is not on disk yet.
+
+    Records of similar length share a batch. Each batch is on disk before the next one begins. Under
+    `accelerate launch` the processes share the work; see `sharding`.
+
+    Args:
+        make: predictions of a batch of records, one each.
+        records: what to predict for, ids unique.
+        out: JSON Lines file; a file from an earlier, unfinished call is continued.
+        batch_size: records of one batch.
+        about: JSON-ready facts that decide the predictions (checkpoint, template, decoding, data);
+            kept beside `out`, and a file made under other facts is refused.
+        progress: called with (done, all).
+
+    Returns:
+        Predictions that this process made now.
 
     Raises:
-        RunError: `out` holds answers made under other facts.
+        RunError: `out` holds predictions made under other facts.
         DataError: two records have the same id.
-        WriteError: the disk is full; whole answers are kept.
+        WriteError: the disk is full; whole lines are kept.
     """
     ids = [record.id for record in records]
     if len(set(ids)) < len(ids):
         raise DataError(f"{out.name}: record ids repeat.", "Every question needs its own id.")
-    _same_facts(out, about)
-    with PredictionWriter(out) as writer:
-        pending = [record for record in records if record.id not in writer.done]
-        pending.sort(key=lambda record: len(shown_question(record)))
-        made = len(records) - len(pending)
-        if progress:
-            progress(made, len(records))
-        for start in range(0, len(pending), batch_size):
-            batch = pending[start : start + batch_size]
-            answers = answer(batch)
-            assert len(answers) == len(batch), "an engine answers every record it is given"
-            writer.append(
-                [
-                    Prediction(
-                        id=record.id,
-                        text=each.text,
-                        finish_reason=each.finish_reason,
-                        prompt=shown_question(record),
-                        num_tokens=each.num_tokens,
-                    )
-                    for record, each in zip(batch, answers, strict=True)
-                ]
-            )
-            made += len(batch)
+    processes = launched_processes()
+    if processes.is_first:
+        _same_facts(out, about)
+        join_parts(out)
+    processes.wait()
+    stored = read_predictions(out).predictions if out.exists() else []
+    done = {each.id for each in stored}
+    pending = [record for record in records if record.id not in done]
+    pending.sort(key=lambda record: len(shown_question(record)))
+    own = pending[processes.index :: processes.count]
+    num_done = len(records) - len(pending)
+    if progress:
+        progress(num_done, len(records))
+    with PredictionWriter(processes.part(out)) as writer:
+        for start in range(0, len(own), batch_size):
+            batch = own[start : start + batch_size]
+            writer.append(make(batch))
+            num_done += len(batch) * processes.count
             if progress:
-                progress(made, len(records))
-    return len(pending)
+                progress(min(num_done, len(records)), len(records))
+    processes.wait()
+    if processes.is_first:
+        join_parts(out)
+    processes.wait()
+    return len(own)
 
 
 def shown_question(record: Record) -> str:
@@ -202,4 +239,4 @@ def _same_facts(out: Path, about: dict[str, Any]) -> None:
             )
         return
     out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(about, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, json.dumps(about, ensure_ascii=False, indent=2) + "\n")

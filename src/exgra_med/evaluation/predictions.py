@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from exgra_med.data.atomic import write_error
 from exgra_med.errors import DataError
+from exgra_med.files import disk_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Prediction:
     prompt: str | None = None
     """The question as the model saw it, without the image tokens."""
     num_tokens: int | None = None
+    option_scores: dict[str, list[float]] | None = None
+    """Mean log-likelihood a token of each option, by what the model was given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +88,7 @@ def _parse(value: Any, where: str) -> tuple[Prediction, bool]:
             finish_reason=value.get("finish_reason"),
             prompt=value.get("prompt"),
             num_tokens=value.get("num_tokens"),
+            option_scores=value.get("option_scores"),
         ),
         isinstance(text, str),
     )
@@ -132,12 +135,10 @@ class PredictionWriter:
             + "\n"
             for each in predictions
         )
-        try:
+        with disk_errors(self.path):
             self._stream.write(lines.encode("utf-8", "surrogatepass"))
             self._stream.flush()
             os.fsync(self._stream.fileno())
-        except OSError as error:
-            raise write_error(self.path, error) from error
         self.done.update(each.id for each in predictions)
 
     def _drop_torn_line(self) -> None:

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.atomic import atomic_write
 from exgra_med.errors import RunError
+from exgra_med.files import write_text
 
 RESULTS_NAME = "results.json"
 SCHEMA_VERSION = 1
@@ -52,7 +52,7 @@ def update_results(run: Path, section: dict[str, Any]) -> dict[str, Any]:
     results = _merge(read_results(run), section)
     path = run / RESULTS_NAME
     run.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
     return results
 
 

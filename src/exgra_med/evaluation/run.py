@@ -47,7 +47,7 @@ def evaluate_vqa(
         settings,
         predictions_path(run.path, dataset),
         template=recipe.text.template,
-        about=_origin(checkpoint, prepared, split),
+        about=answer_facts(checkpoint, prepared, split),
         progress=lambda done, _: reporter.advance(done, ""),
     )
     reporter.finish()
@@ -95,7 +95,8 @@ def alignment_section(run: Run) -> dict[str, Any]:
     }
 
 
-def _origin(checkpoint: Path, prepared: Prepared, split: str) -> dict[str, Any]:
+def answer_facts(checkpoint: Path, prepared: Prepared, split: str) -> dict[str, Any]:
+    """What decides answers beside the recipe: hashes of weights and data, and the split."""
     weights = {
         path.name: file_sha256(path) for path in sorted(checkpoint.glob("model*.safetensors"))
     }

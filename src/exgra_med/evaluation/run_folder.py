@@ -67,6 +67,12 @@ def predictions_path(run: Path, dataset: str) -> Path:
     return run / "predictions" / f"{dataset}.jsonl"
 
 
+def check_path(run: Path, dataset: str, check: str) -> Path:
+    """Where a run keeps the answers of a check, apart from its answers to the plain questions."""
+    return run / "predictions" / dataset / f"{check}.jsonl"
+
+
 def answered_datasets(run: Path) -> list[str]:
     """Names of the data sets that a run has answers to."""
-    return sorted(path.stem for path in (run / "predictions").glob("*.jsonl"))
+    names = (path.stem for path in (run / "predictions").glob("*.jsonl"))
+    return sorted(name for name in names if ".part-" not in name)

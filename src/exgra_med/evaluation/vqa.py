@@ -6,6 +6,7 @@ from typing import Any
 
 from exgra_med.data.record import Record
 from exgra_med.evaluation.floors import floor_predictions
+from exgra_med.evaluation.leaks import score_clean
 from exgra_med.evaluation.paired import paired_difference
 from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predictions import Prediction, read_predictions
@@ -30,7 +31,7 @@ def score_run(
     seed: int = 0,
     data_fingerprint: str | None = None,
 ) -> dict[str, Any]:
-    """Score a run's stored answers and write sections `vqa` and `floors` of `results.json`.
+    """Score stored answers of a run: sections `vqa`, `floors` and `leaks` of `results.json`.
 
     Args:
         run: the run folder.
@@ -78,6 +79,10 @@ def score_run(
     sections["floors"] = score_floors(
         train, questions, num_bootstrap_samples, seed, model=answers.predictions
     )
+    if train:
+        sections["leaks"] = score_clean(
+            answers.predictions, train, questions, num_bootstrap_samples, seed
+        )
     return update_results(run, sections)
 
 

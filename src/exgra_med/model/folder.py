@@ -1,17 +1,14 @@
 """Checkpoint folders: written whole or not at all, and told apart before anything is loaded."""
 
-import errno
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from exgra_med.errors import CheckpointError
-from exgra_med.files import new_folder
+from exgra_med.files import new_folder, write_text
+from exgra_med.model.published import VISION, known
 
 CONFIG = "config.json"
 
@@ -29,13 +26,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
             f"{folder} has files in it, but is no checkpoint.", "Choose another folder."
         )
     with new_folder(folder) as fresh:
-        try:
-            yield fresh
-        except SafetensorError as error:
-            # The safetensors library reports a full disk as an error of its own.
-            if "os error 28" in str(error) or "No space left" in str(error):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-            raise
+        yield fresh
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -57,7 +48,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object, keys sorted."""
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def is_original_layout(config: dict[str, Any]) -> bool:
@@ -76,6 +67,13 @@ def local_folder(source: str | Path) -> Path:
         return path
     if path.exists():
         raise CheckpointError(f"{source} is a file; a checkpoint is a folder.")
+    published = known(str(source))
+    if published is not None:
+        raise CheckpointError(
+            f"{published.hub_name} is published in the original's layout.",
+            f"Convert it first: exgra-med checkpoint import {published.name} --vision {VISION} "
+            f"--out checkpoints/{published.name}",
+        )
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise CheckpointError(f"There is no folder {source}.")
     from exgra_med.model.hub import download

@@ -74,8 +74,9 @@ def stream(
         text = answer_text(bundle, ids)
         # The last blanks are stripped if nothing follows; `#` may be the beginning of `###`.
         safe = text if reason else text.rstrip("#\N{REPLACEMENT CHARACTER}").rstrip()
-        yield safe[len(shown) :]
-        shown = safe
+        if len(safe) > len(shown):
+            yield safe[len(shown) :]
+            shown = safe
 
 
 def answer_text(bundle: Bundle, ids: list[int]) -> str:

@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+from importlib import import_module
 from pathlib import Path
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import write_text
 
-FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.bin", "*.txt", "README.md"]
+FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "README.md"]
 """What a checkpoint consists of; code is never downloaded."""
+PICKLED = ["pytorch_model*.bin", "open_clip_pytorch_model.bin"]
+"""Weights of older repositories, downloaded where there is no safetensors file."""
 VERIFIED = "verified.txt"
 """Blobs whose hash was compared, one a line, so that it is done once."""
 
@@ -27,16 +30,23 @@ def download(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    try:
-        folder = Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=FILES,
-                endpoint=os.environ.get("HF_ENDPOINT"),
-            )
+    def fetch(patterns: list[str]) -> Path:
+        endpoint = os.environ.get("HF_ENDPOINT")
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, endpoint=endpoint)
         )
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+
+    try:
+        folder = fetch(FILES)
+        if not any(folder.glob("*.safetensors")):
+            folder = fetch(PICKLED)
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OSError,
+        transport_error(),
+    ) as error:
         where = f"{name} at {revision}" if revision else name
         raise CheckpointError(
             f"There is no folder {name}, and the hub does not give {where} "
@@ -45,6 +55,13 @@ def download(name: str, revision: str | None = None) -> Path:
         ) from error
     check_hashes(folder)
     return folder
+
+
+def transport_error() -> type[Exception]:
+    """The base of a broken connection's errors; versions of the hub's client differ in library."""
+    from huggingface_hub import get_session
+
+    return import_module(type(get_session()).__module__.partition(".")[0]).HTTPError
 
 
 def check_hashes(snapshot: Path) -> None:

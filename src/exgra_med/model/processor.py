@@ -2,18 +2,21 @@
 
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
-from exgra_med.data.chat import IMAGE_BLOCK, IMAGE_PATCH, TEMPLATES
+from exgra_med.data.chat import IMAGE_BLOCK, IMAGE_END, IMAGE_PATCH, IMAGE_START, TEMPLATES
 
 _EXGRA = TEMPLATES["exgra"]
+_WITHOUT_IMAGE_TOKENS = "".join(
+    f" | replace('{token}', '')" for token in (IMAGE_PATCH, IMAGE_START, IMAGE_END)
+)
 # As in training, images follow the text of their turn, whatever the order of its parts.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     + _EXGRA.opening.replace("\n", "{{ '\\n' }}")
     + "{%- for message in messages -%}"
-    "{%- if message['content'] is string -%}{%- set said = message['content'] | trim -%}"
-    "{%- else -%}"
-    "{%- set said = message['content'] | selectattr('type', 'equalto', 'text')"
-    " | map(attribute='text') | join('\\n') | trim -%}{%- endif -%}"
+    "{%- if message['content'] is string -%}{%- set text = message['content'] -%}{%- else -%}"
+    "{%- set text = message['content'] | selectattr('type', 'equalto', 'text')"
+    " | map(attribute='text') | join('\\n') -%}{%- endif -%}"
+    "{%- set said = text" + _WITHOUT_IMAGE_TOKENS + " | trim -%}"
     "{%- if message['role'] == 'assistant' -%}{{ ' ' + said + '\\n###' }}"
     "{%- elif message['role'] == 'user' -%}{{ ' Human: ' + said }}"
     "{%- if message['content'] is not string -%}{%- for part in message['content'] -%}"

@@ -66,8 +66,12 @@ class ExgraForConditionalGeneration(LlavaForConditionalGeneration):
     config: ExgraConfig  # pyrefly: ignore[bad-override-mutable-attribute]
 
     def __init__(self, config: ExgraConfig) -> None:
-        super().__init__(config)
+        # Stock's own constructor would first build, and throw away, a second language model.
+        super(LlavaForConditionalGeneration, self).__init__(config)
         self.model = ExgraModel(config)
+        self.lm_head = nn.Linear(
+            config.text_config.hidden_size, config.text_config.vocab_size, bias=False
+        )
         self.post_init()
 
     def image_features(self, pixel_values_NCHW: Tensor) -> Tensor:

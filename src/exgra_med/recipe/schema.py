@@ -68,18 +68,31 @@ class Architecture(Section):
     """Which vision layers reach the projector: one, or dense mixtures of them."""
 
 
+class Parts(Section):
+    """A model joined from a trained language model and a trained vision tower."""
+
+    language: str
+    """Folder or hub name of a LLaMA, Mistral or Qwen2 language model."""
+    vision: str
+    """Folder or hub name of a CLIP model, or of its vision tower alone."""
+    connector: Literal["none", "dci", "sci"] = "none"
+    """Which vision layers reach the projector, whose weights are random under the run's seed."""
+
+
 class ModelSettings(Section):
-    """Where the model of the first stage comes from: a checkpoint, or an architecture."""
+    """Where the model of the first stage comes from: a checkpoint, sizes, or trained parts."""
 
     start: str | None = None
-    """A checkpoint folder of this project, or a hub name."""
+    """A run folder (its last checkpoint), a checkpoint folder of this project, or a hub name."""
     architecture: Architecture | None = None
     """Sizes of a model to build with random weights."""
+    parts: Parts | None = None
+    """Trained parts to join."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSettings":
-        if (self.start is None) == (self.architecture is None):
-            raise ValueError("give exactly one of `start` and `architecture`")
+        if [self.start, self.architecture, self.parts].count(None) != 2:
+            raise ValueError("give exactly one of `start`, `architecture` and `parts`")
         return self
 
 
@@ -136,10 +149,25 @@ class AlignmentSettings(Section):
     """Gradient through the solver; `compatible` is the original's, which a loss scale distorts."""
     noise_samples: Count = 1
     """Noise samples of a step, for `imle`."""
+    scope: Literal["local", "global"] = "local"
+    """Graphs of the records of each device, as in the original, or of all devices together."""
     solver: str = "anneal"
     """Matching solver."""
     effort: Literal["fast", "thorough"] = "fast"
     """How long the solver searches."""
+
+
+class LoraSettings(Section):
+    """Low-rank adapters in the language model, whose own weights stay as they are."""
+
+    rank: Count = 64
+    alpha: Positive = 128.0
+    """The adapter's product is scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    target_modules: str = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
+    """Regular expression over the whole names of the linear layers that get an adapter."""
+    quantize: Literal["none", "nf4"] = "none"
+    """Keep these layers in 4 bits meanwhile (QLoRA; needs a GPU and bitsandbytes)."""
 
 
 class StageSettings(Section):
@@ -151,6 +179,8 @@ class StageSettings(Section):
     """Data of this stage; what it does not say is taken from the recipe's own `data`."""
     alignment: AlignmentSettings | None = None
     """Multi-graph alignment beside the language-model loss; none where absent."""
+    lora: LoraSettings | None = None
+    """Learn the language model through low-rank adapters; all of its weights where absent."""
     epochs: Positive = 1.0
     """Passes over the data."""
     max_steps: Count | None = None
@@ -159,6 +189,8 @@ class StageSettings(Section):
     """Records per device and forward pass; also the number of nodes of each graph."""
     accumulation_steps: Count = 1
     """Forward passes per optimizer step."""
+    tokens_per_row: Count = 2048
+    """Length of a packed row; a longer conversation makes all rows as long as itself."""
     distinct_images: bool = True
     """Let the records of a forward pass have different images, as far as the data allows: equal
     images are nodes that no matching can tell apart."""
@@ -179,8 +211,17 @@ class StageSettings(Section):
     """Resumable checkpoints that stay on disk."""
     evaluate_every_steps: Count | None = None
     """Steps between held-out measurements; only at start and end where absent."""
+    choose: Literal["last", "best"] = "last"
+    """Which weights the stage ends with: those of the last step, or the best by the strict VQA
+    average of generated answers to the held-out split, taken at every measurement."""
     num_held_out_batches: Count = 8
     """Held-out batches of `batch_size` records in one measurement."""
+
+    @model_validator(mode="after")
+    def _adapters_learn_something(self) -> "StageSettings":
+        if self.lora is not None and "language" not in self.learn:
+            raise ValueError("`lora` needs `language` among the parts that learn")
+        return self
 
 
 class EvaluationSettings(Section):

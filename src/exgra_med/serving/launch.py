@@ -83,14 +83,13 @@ def server_environment() -> dict[str, str]:
     return cleared | proxies | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
-def serve(source: str, host: str, port: int, device: str, server: str | None = None) -> int:
+def serve(source: str, host: str, port: int, device: str, server: str) -> int:
     """Export if needed, start a server and wait until it ends.
 
     Returns:
         The server's exit code.
     """
-    chosen = choose_server(server)
-    command = server_command(chosen, prepare(source).resolve(), host, port, device)
+    command = server_command(server, prepare(source).resolve(), host, port, device)
     # An empty working folder: a relative file name in a request leads nowhere.
     with TemporaryDirectory() as empty:
         return subprocess.call(command, env=server_environment(), cwd=empty)

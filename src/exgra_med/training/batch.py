@@ -1,7 +1,6 @@
 """Records to tensors: one example per record, one batch per forward pass.
 
-Shapes: B records, T tokens of the longest conversation, N images in the batch, A and X tokens of
-the longest answer and extended answer.
+Shapes: N images in the batch, M nodes of its graphs.
 """
 
 from collections.abc import Sequence
@@ -18,9 +17,21 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.recipe.schema import TextSettings
+from exgra_med.training.rows import IGNORED, Piece, pack, pad
 
-IGNORED = -100
 Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the sequences of a batch are laid out for the language model.
+
+    Packed: everything in one call, rows of `tokens_per_row`. Padded: three calls of one sequence a
+    row, as in the original, whose pooling counts the padding.
+    """
+
+    packed: bool = True
+    tokens_per_row: int = 2048
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,11 @@ class Example:
     answer_ids: list[int]
     extended_ids: list[int]
 
+    @property
+    def is_node(self) -> bool:
+        """Whether the record takes part in the graphs: it has an image and extended answers."""
+        return self.pixels is not None and bool(self.extended_ids)
+
 
 class StageDataset(Dataset[Example]):
     """The records of a stage, decoded when they are asked for.
@@ -45,6 +61,7 @@ class StageDataset(Dataset[Example]):
         bundle: tokenizer and image processor.
         text: template and length.
         with_alignment: also encode answers and extended answers.
+        layout: how batches are laid out.
 
     Raises:
         DataError: an image file is missing, or a record lacks the extended answers it needs.
@@ -57,12 +74,14 @@ class StageDataset(Dataset[Example]):
         bundle: Bundle,
         text: TextSettings,
         with_alignment: bool,
+        layout: Layout,
     ) -> None:
         self.records = records
         self.images = images
         self.bundle = bundle
         self.text = text
         self.with_alignment = with_alignment
+        self.layout = layout
         for record in records:
             for name in record.images:
                 images.locate(name, record.id)
@@ -74,6 +93,10 @@ class StageDataset(Dataset[Example]):
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def collate(self, examples: Sequence[Example]) -> Batch:
+        """Put examples of this data set together; see `collate`."""
+        return collate(examples, self.bundle.pad_token_id, self.layout)
 
     def __getitem__(self, index: int) -> Example:
         record = self.records[index]
@@ -106,51 +129,74 @@ class StageDataset(Dataset[Example]):
         )
 
 
-def collate(examples: Sequence[Example], padding_id: int) -> Batch:
-    """Put examples together, padded on the right.
+def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Batch:
+    """Put examples together for one step of the objective.
+
+    Args:
+        examples: the records of one forward pass.
+        padding_id: id of the padding token.
+        layout: how the sequences are laid out.
 
     Returns:
-        `ids` (B names), `input_ids` [B, T], `labels` [B, T], `attention_mask` [B, T],
-        `pixel_values` [N, 3, H, W] or none, `sample_of_image` [N]; and, where every example has
-        them, `answer_ids` [B, A], `answer_mask` [B, A], `extended_ids` [B, X],
-        `extended_mask` [B, X]. Masks are 1 on real tokens.
+        `ids` (names of the records); `calls`, a list of rows (see `training.rows`), the first of
+        which holds the conversations; `pixel_values` [N, 3, H, W] or none, in the reading order of
+        the placeholders; `num_nodes` M, the records with an image and extended answers, 0 where
+        the stage does not align; `node_of_image` [N]. Segments 0..M-1 are answers, M..2M-1
+        extended answers.
     """
-    pixels = [example.pixels for example in examples]
-    counts = [0 if each is None else len(each) for each in pixels]
-    present = [each for each in pixels if each is not None]
-    input_ids, attention_mask = _pad([example.input_ids for example in examples], padding_id)
-    labels, _ = _pad([example.labels for example in examples], IGNORED)
-    batch: Batch = {
+    nodes = [number for number, each in enumerate(examples) if each.is_node]
+    conversations = [Piece(each.input_ids, each.labels) for each in examples]
+    answers = [Piece(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
+    extended = [
+        Piece(examples[n].extended_ids, segment=len(nodes) + node) for node, n in enumerate(nodes)
+    ]
+    if layout.packed:
+        rows, order = pack(conversations + answers + extended, layout.tokens_per_row, padding_id)
+        calls = [rows]
+    else:
+        groups = [group for group in (conversations, answers, extended) if group]
+        calls = [pad(group, padding_id, pool_padding=True) for group in groups]
+        order = range(len(examples))
+    images = [
+        (number, image)
+        for number in order
+        if number < len(examples)
+        for image in _images_of(examples[number])
+    ]
+    node_of = {number: node for node, number in enumerate(nodes)}
+    return {
         "ids": [example.id for example in examples],
-        "input_ids": input_ids,
-        "labels": labels,
-        "attention_mask": attention_mask,
-        "pixel_values": torch.cat(present) if present else None,
-        "sample_of_image": torch.arange(len(examples)).repeat_interleave(torch.tensor(counts)),
+        "calls": calls,
+        "pixel_values": torch.stack([each for _, each in images]) if images else None,
+        "num_nodes": len(nodes),
+        "node_of_image": torch.tensor([node_of.get(n, -1) for n, _ in images], dtype=torch.long),
     }
-    if all(example.extended_ids for example in examples):
-        batch["answer_ids"], batch["answer_mask"] = _pad(
-            [example.answer_ids for example in examples], padding_id
-        )
-        batch["extended_ids"], batch["extended_mask"] = _pad(
-            [example.extended_ids for example in examples], padding_id
-        )
-    return batch
+
+
+def num_supervised(batch: Batch) -> int:
+    """Tokens that the language-model loss of a batch counts."""
+    return sum(int((rows["targets"] != IGNORED).sum()) for rows in batch["calls"])
+
+
+def num_tokens(batch: Batch) -> int:
+    """Positions that the language model computes for a batch, padding included."""
+    return sum(rows["input_ids"].numel() for rows in batch["calls"])
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch."""
-    return {
-        name: value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
-        for name, value in batch.items()
-    }
+
+    def move(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, non_blocking=True)
+        if isinstance(value, dict):
+            return {name: move(each) for name, each in value.items()}
+        if isinstance(value, list):
+            return [move(each) for each in value]
+        return value
+
+    return move(batch)
 
 
-def _pad(rows: Sequence[Sequence[int]], value: int) -> tuple[Tensor, Tensor]:
-    longest = max(map(len, rows))
-    padded = torch.full((len(rows), longest), value, dtype=torch.long)
-    mask = torch.zeros((len(rows), longest), dtype=torch.long)
-    for number, row in enumerate(rows):
-        padded[number, : len(row)] = torch.tensor(row, dtype=torch.long)
-        mask[number, : len(row)] = 1
-    return padded, mask
+def _images_of(example: Example) -> list[Tensor]:
+    return [] if example.pixels is None else list(example.pixels)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import torch
 
-from exgra_med.training.batch import Batch, StageDataset, collate, to_device
+from exgra_med.training.batch import Batch, StageDataset, to_device
 from exgra_med.training.objective import Objective
 from exgra_med.training.order import plan_epoch
 
@@ -69,6 +69,5 @@ class HeldOut:
         # Two nodes with the same image cannot be told apart, so no graph gets more than there are.
         part_size = min(self.batch_size, len(set(groups)))
         steps = plan_epoch(len(dataset), part_size, 1, _ORDER_SEED, 0, groups)
-        padding_id = dataset.bundle.tokenizer.pad_token_id
         for (part,) in steps[: self.num_batches]:
-            yield collate([dataset[number] for number in part], padding_id)
+            yield dataset.collate([dataset[number] for number in part])

@@ -1,9 +1,10 @@
 """One root module, one forward: image features once, then both losses. The only place that sees
 model and alignment.
 
-Shapes: B records, T tokens, N images, P image tokens, D width of the language model.
+Shapes: R rows of L tokens, N images, P image tokens, M nodes, D width of the language model.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from torch.utils.checkpoint import checkpoint
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import AlignmentSettings
-from exgra_med.training.batch import IGNORED, Batch
+from exgra_med.training.batch import Batch
+from exgra_med.training.rows import IGNORED, Rows
 
 TOKENS_PER_CHUNK = 1024
 
@@ -35,7 +37,6 @@ class Objective(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.settings = settings
         self.alignment: MultiGraphAlignment | None = None
         if settings is not None:
             self.alignment = build_alignment(model.config.text_config.hidden_size, settings)
@@ -53,33 +54,46 @@ class Objective(nn.Module):
             `alignment_loss`, `matching_accuracy`, `num_nodes`. In evaluation mode the accuracy is
             that without noise.
         """
+        features_NPD, states = self.encode(batch)
+        losses = self._language_loss(states, batch["calls"])
+        if self.alignment is None or batch["num_nodes"] == 0 or features_NPD is None:
+            return losses
+        views = pool_views(batch, features_NPD, states)
+        return losses | self._align(self.alignment, views, noise_seed)
+
+    def encode(self, batch: Batch) -> tuple[Tensor | None, list[Tensor]]:
+        """Projected image features [N, P, D], computed once, and the last hidden states [R, L, D]
+        of every call; the first call has the placeholders."""
         features_NPD = None
-        embeddings_BTD = self.model.get_input_embeddings()(batch["input_ids"])
         if batch["pixel_values"] is not None:
             features_NPD = self.model.image_features(batch["pixel_values"])
-            embeddings_BTD = self.model.insert_images(batch["input_ids"], features_NPD)
-        hidden_BTD = self._decode(embeddings_BTD, batch["attention_mask"])
-        losses = self._language_loss(hidden_BTD, batch["labels"])
-        if self.alignment is None or "extended_ids" not in batch or features_NPD is None:
-            return losses
-        assert self.settings is not None
-        # Weight 0 still measures, but touches no gradient: it is plain training, bit for bit.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.weight > 0):
-            views = self._views(batch, features_NPD)
-            return losses | self._align(self.alignment, views, noise_seed)
+        states = [
+            self._decode(rows, features_NPD if number == 0 else None)
+            for number, rows in enumerate(batch["calls"])
+        ]
+        return features_NPD, states
 
-    def _decode(self, embeddings_BTD: Tensor, mask_BT: Tensor) -> Tensor:
-        decoder = self.model.get_decoder()
-        return decoder(
-            inputs_embeds=embeddings_BTD, attention_mask=mask_BT, use_cache=False
+    def _decode(self, rows: Rows, features_NPD: Tensor | None) -> Tensor:
+        """Last hidden states [R, L, D] of one call. Without the cache, or else the language model
+        overlooks that a row is packed and lets sequences read each other."""
+        embeddings_RLD = self.model.get_input_embeddings()(rows["input_ids"])
+        if features_NPD is not None:
+            embeddings_RLD = self.model.insert_images(rows["input_ids"], features_NPD)
+        return self.model.get_decoder()(
+            inputs_embeds=embeddings_RLD,
+            position_ids=rows["position_ids"],
+            attention_mask=rows["attention_mask"],
+            use_cache=False,
         ).last_hidden_state
 
-    def _language_loss(self, hidden_BTD: Tensor, labels_BT: Tensor) -> dict[str, Tensor]:
+    def _language_loss(self, states: Sequence[Tensor], calls: Sequence[Rows]) -> dict[str, Tensor]:
         """Cross-entropy on supervised positions only, in chunks: logits of all positions would be
         gigabytes at full size and change nothing."""
-        targets = labels_BT[:, 1:]
-        supervised = targets != IGNORED
-        hidden, targets = hidden_BTD[:, :-1][supervised], targets[supervised]
+        supervised = [rows["targets"] != IGNORED for rows in calls]
+        hidden = torch.cat([each[kept] for each, kept in zip(states, supervised, strict=True)])
+        targets = torch.cat(
+            [rows["targets"][kept] for rows, kept in zip(calls, supervised, strict=True)]
+        )
         chunks = zip(hidden.split(TOKENS_PER_CHUNK), targets.split(TOKENS_PER_CHUNK), strict=True)
         parts = [
             checkpoint(self._chunk_loss, states, goals, use_reentrant=False)
@@ -87,20 +101,12 @@ class Objective(nn.Module):
         ]
         return {
             "language_loss_sum": torch.stack(parts).sum(),
-            "num_supervised": supervised.sum(),
+            "num_supervised": torch.tensor(len(targets), device=targets.device),
         }
 
     def _chunk_loss(self, states: Tensor, targets: Tensor) -> Tensor:
         logits = self.model.get_output_embeddings()(states).float()
         return F.cross_entropy(logits, targets, reduction="sum")
-
-    def _views(self, batch: Batch, features_NPD: Tensor) -> list[Tensor]:
-        """Image, answer and extended answer of every record with an image, [B, D] each."""
-        with_image, sample_of_image = batch["sample_of_image"].unique(return_inverse=True)
-        return [mean_by_sample(features_NPD.mean(1), sample_of_image, len(with_image))] + [
-            self._pool_text(batch[f"{name}_ids"][with_image], batch[f"{name}_mask"][with_image])
-            for name in ("answer", "extended")
-        ]
 
     def _align(
         self, alignment: MultiGraphAlignment, views: list[Tensor], noise_seed: list[int]
@@ -116,15 +122,6 @@ class Objective(nn.Module):
             "num_nodes": torch.tensor(output.num_nodes, device=image.device),
         }
 
-    def _pool_text(self, ids_BT: Tensor, mask_BT: Tensor) -> Tensor:
-        """Mean of the last hidden states of each text, [B, D]; `padded` counts padding as the
-        original does."""
-        states_BTD = self._decode(self.model.get_input_embeddings()(ids_BT), mask_BT)
-        if self.settings is not None and self.settings.pooling == "padded":
-            return states_BTD.mean(1)
-        weights_BT1 = mask_BT.unsqueeze(-1).to(states_BTD.dtype)
-        return (states_BTD * weights_BT1).sum(1) / weights_BT1.sum(1)
-
 
 def build_alignment(dim: int, settings: AlignmentSettings) -> MultiGraphAlignment:
     """The alignment module of a stage for embeddings of `dim` features."""
@@ -136,8 +133,23 @@ def seed_number(parts: list[int]) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 2)
 
 
-def mean_by_sample(values_ND: Tensor, sample_of_value_N: Tensor, num_samples: int) -> Tensor:
-    """Mean of the rows that belong to each sample, [num_samples, D]."""
-    total = values_ND.new_zeros(num_samples, values_ND.shape[1])
-    total = total.index_add(0, sample_of_value_N, values_ND)
-    return total / torch.bincount(sample_of_value_N, minlength=num_samples).unsqueeze(1)
+def pool_views(batch: Batch, features_NPD: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+    """Image, answer and extended answer of every node, [M, D] each, in float32.
+
+    Images are the mean over their visual tokens, and over the images of a record; texts the mean
+    over the last hidden states of their segment.
+    """
+    num_nodes = batch["num_nodes"]
+    image = mean_by_group(features_NPD.float().mean(1), batch["node_of_image"], num_nodes)
+    flat = torch.cat([each.flatten(0, 1) for each in states])
+    segment = torch.cat([rows["segment"].flatten() for rows in batch["calls"]])
+    texts = mean_by_group(flat, segment, 2 * num_nodes)
+    return [image, *texts.split(num_nodes)]
+
+
+def mean_by_group(values_ND: Tensor, group_N: Tensor, num_groups: int) -> Tensor:
+    """Mean in float32 of the rows of each group, [num_groups, D]; rows of group -1 are left out."""
+    kept = group_N >= 0
+    values_ND, group_N = values_ND[kept].float(), group_N[kept]
+    total = values_ND.new_zeros(num_groups, values_ND.shape[1]).index_add(0, group_N, values_ND)
+    return total / torch.bincount(group_N, minlength=num_groups).unsqueeze(1)

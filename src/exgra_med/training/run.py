@@ -4,23 +4,43 @@ A stage always starts from a folder, also within one process, so a resumed run a
 one take the same path.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.subset import nested_subset
-from exgra_med.model.build import build_model
-from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
-from exgra_med.progress import Reporter
-from exgra_med.recipe.run import Run
-from exgra_med.recipe.schema import DataSettings
-from exgra_med.training.batch import StageDataset
+from exgra_med.model.bundle import load_bundle
+from exgra_med.progress import Reporter, Silent
+from exgra_med.recipe.run import Run, open_run, start_run
+from exgra_med.recipe.schema import DataSettings, Recipe
+from exgra_med.training.batch import Layout, StageDataset
+from exgra_med.training.best import BestCheckpoint, Scorer, needs_scorer
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.loop import StageTraining
+from exgra_med.training.processes import process_state
+from exgra_med.training.start import starting_checkpoint
 
 
-def train_run(run: Run, reporter: Reporter) -> Path:
+def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
+    """Make or open the run folder, once for all processes; see `recipe.run.start_run`."""
+    state = process_state()
+    run = start_run(path, recipe, resume) if state.is_main_process else None
+    state.wait_for_everyone()
+    return run or open_run(path)
+
+
+ScorerFactory = Callable[[Run, Prepared, DataSettings], Scorer]
+
+
+def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None) -> Path:
     """Train every stage that is not finished yet.
+
+    Args:
+        run: the run folder.
+        reporter: told where training is.
+        scorers: makes the scorer of a stage's held-out records, for stages that choose their best
+            checkpoint.
 
     Returns:
         The checkpoint of the last stage.
@@ -28,41 +48,19 @@ def train_run(run: Run, reporter: Reporter) -> Path:
     Raises:
         ExgraMedError: data, checkpoint or training fault; what was saved stays.
     """
-    folder = _start(run)
+    folder = starting_checkpoint(run)
     for name in run.recipe.stages:
         if not run.final(name).is_dir():
-            _train_stage(run, name, load_bundle(folder), reporter)
+            _train_stage(run, name, folder, reporter, scorers)
         folder = run.final(name)
     return folder
 
 
-def _start(run: Run) -> Path:
-    """The checkpoint the first stage starts from; built once where the recipe gives sizes."""
-    settings = run.recipe.model
-    if settings.architecture is None:
-        return Path(str(settings.start))
-    folder = run.stage_folder("start") / "final"
-    if not folder.is_dir():
-        save_bundle(build_model(settings.architecture, _texts(run), run.recipe.seed), folder)
-    return folder
-
-
-def _texts(run: Run) -> list[str]:
-    """Training text of every stage, each folder and split once: what the tokenizer learns from."""
-    sources = {
-        (settings.folder, settings.split): None
-        for settings in map(run.recipe.stage_data, run.recipe.stages)
-    }
-    return [
-        text
-        for folder, split in sources
-        for record in open_prepared(folder).records(split)
-        for text in [turn.text for turn in record.turns] + (record.extended or [])
-    ]
-
-
-def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> None:
+def _train_stage(
+    run: Run, name: str, start: Path, reporter: Reporter, scorers: ScorerFactory | None
+) -> None:
     recipe, stage = run.recipe, run.recipe.stages[name]
+    bundle = load_bundle(start)
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
     chosen = nested_subset(
@@ -70,26 +68,45 @@ def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> Non
     )
     records = join_by_image(chosen, settings.questions_per_record)
     images = prepared.image_folder(settings.max_pixels)
-    dataset = StageDataset(records, images, bundle, recipe.text, stage.alignment is not None)
+    layout = Layout(
+        packed=stage.alignment is None or stage.alignment.pooling == "tokens",
+        tokens_per_row=stage.tokens_per_row,
+    )
+    # With weight 0 the texts of the graphs are not even read: it is plain training, bit for bit.
+    aligned = stage.alignment is not None and stage.alignment.weight > 0
+    dataset = StageDataset(records, images, bundle, recipe.text, aligned, layout)
     held_out = HeldOut(
-        _held_out_dataset(prepared, settings, dataset),
+        _held_out_dataset(prepared, settings, dataset, stage.alignment is not None),
         stage.batch_size,
         stage.num_held_out_batches,
     )
-    _record_data(run, name, prepared, dataset)
-    StageTraining(run, name, bundle, dataset, held_out, reporter).train()
+    scorer = None if scorers is None else scorers(run, prepared, settings)
+    best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage.choose, scorer))
+    graph_weights = start / "alignment.safetensors"
+    if process_state().is_main_process:
+        _record_data(run, name, prepared, dataset)
+    StageTraining(
+        run,
+        name,
+        bundle,
+        dataset,
+        held_out,
+        reporter if process_state().is_main_process else Silent(),
+        best,
+        graph_weights if graph_weights.is_file() else None,
+    ).train()
 
 
 def _held_out_dataset(
-    prepared: Prepared, settings: DataSettings, like: StageDataset
+    prepared: Prepared, settings: DataSettings, like: StageDataset, measure_alignment: bool
 ) -> StageDataset | None:
     if settings.held_out_split is None:
         return None
     records = join_by_image(
         prepared.records(settings.held_out_split), settings.questions_per_record
     )
-    with_alignment = like.with_alignment and all(record.extended for record in records)
-    return StageDataset(records, like.images, like.bundle, like.text, with_alignment)
+    with_alignment = measure_alignment and all(record.extended for record in records)
+    return StageDataset(records, like.images, like.bundle, like.text, with_alignment, like.layout)
 
 
 def _record_data(run: Run, name: str, prepared: Prepared, dataset: StageDataset) -> None:

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 
 from exgra_med.captions.output import ExtendedFile
 from exgra_med.cli.main import app
-from exgra_med.data.atomic import write_error
 from exgra_med.data.json_lines import read_records
 from exgra_med.data.original import read_original
 from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
+from exgra_med.files import disk_errors
 from exgra_med.llm import client
 
 pytest.importorskip("openai")
@@ -336,13 +336,14 @@ def test_a_full_disk_is_named_and_what_was_written_stays(
 
     def full(self: ExtendedFile, stream: Any, line: bytes) -> None:
         if len(written) == 3:
-            raise write_error(self.path, OSError(28, "No space left on device"))
+            with disk_errors(self.path):
+                raise OSError(28, "No space left on device")
         written.append(line)
         append(self, stream, line)
 
     data = records(20)
     with BadServer() as server:
-        with monkeypatch.context() as patch, pytest.raises(WriteError, match="No space"):
+        with monkeypatch.context() as patch, pytest.raises(WriteError, match="full"):
             patch.setattr(ExtendedFile, "_append", full)
             generate(data, server, out, "--concurrency", 2)
         assert len(read_records(out)) == 3

@@ -75,7 +75,9 @@ def test_a_killed_run_leaves_nothing_that_looks_whole(
     with pytest.raises(DataError, match="no such folder"):
         prepare("vqa-rad", rad, tmp_path / "out")
     monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")]
     assert prepare("vqa-rad", rad, tmp_path / "out").manifest["counts"]["test"] == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "source"]
 
 
 def test_another_folder_is_never_touched(rad: Path, tmp_path: Path) -> None:
@@ -128,6 +130,8 @@ def test_a_missing_and_a_truncated_image_stop_or_are_listed(rad: Path, tmp_path:
     assert sum("is missing" in reason for reason in reasons) == 4
     assert sum("cannot be decoded" in reason for reason in reasons) == 4
     assert prepared.manifest["images"]["count"] == 2
+    # The same for everybody: neither the record that met the image first nor a path is in it.
+    assert len(set(reasons)) == 2 and str(tmp_path) not in json.dumps(prepared.manifest)
 
 
 def test_an_empty_answer_is_dropped_and_listed(rad: Path, tmp_path: Path, change_rad) -> None:

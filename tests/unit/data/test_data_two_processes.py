@@ -65,7 +65,9 @@ def test_a_killed_process_leaves_no_folder_and_the_next_run_is_equal(
     process.communicate()
     with pytest.raises(DataError, match="no such folder"):
         open_prepared(tmp_path / "out")
+    assert list(tmp_path.glob(".out*"))
     assert prepare("vqa-rad", rad, tmp_path / "out").fingerprint == reference.fingerprint
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_readers_beside_a_writer_see_a_whole_folder_or_none(rad: Path, tmp_path: Path) -> None:

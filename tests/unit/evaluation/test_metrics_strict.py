@@ -47,7 +47,7 @@ def test_yes_and_no_are_words(prediction: str, reference: str, verdict: Verdict)
         ("both lungs", "Both", "Is it on the left, right or both sides?", RIGHT),
         ("An MRI of the brain", "MRI", "Is this a CT or an MRI?", RIGHT),
         ("CT", "MRI", "Is this a CT or an MRI?", WRONG),
-        ("saggital", "Axial", "Is this an axial or saggital view?", WRONG),
+        ("sagittal", "Axial", "Is this an axial or sagittal view?", WRONG),
         ("flair", "FLAIR", "Is this a T1 weighted, T2 weighted, or FLAIR image?", RIGHT),
         ("t2", "FLAIR", "Is this a T1 weighted, T2 weighted, or FLAIR image?", WRONG),
         ("a cystic mass", "Cystic", 'Cystic? (Answer with either "Cystic" or "Solid").', RIGHT),

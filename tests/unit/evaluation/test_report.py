@@ -65,7 +65,17 @@ def test_what_a_model_says_is_text(html: str, demo_run: Path) -> None:
 
 
 def test_every_part_is_there(html: str) -> None:
-    for part in ("scores", "floors", "training", "answers", "details", "limits", "made"):
+    for part in (
+        "scores",
+        "floors",
+        "reliance",
+        "choices",
+        "training",
+        "answers",
+        "details",
+        "limits",
+        "made",
+    ):
         assert f'<section id="{part}">' in html
     found = tags(html)
     assert sum(tag == "figure" for tag, _ in found) == 4

@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import (
+    AutoModelForImageTextToText,
+    AutoProcessor,
+    AutoTokenizer,
+)
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import DiskFullError
@@ -46,6 +51,24 @@ def test_auto_classes_load_the_native_model(folder: Path, bundle: Bundle) -> Non
     model = AutoModelForImageTextToText.from_pretrained(folder)
     assert type(model) is type(bundle.model)
     assert type(AutoProcessor.from_pretrained(folder)) is type(bundle.processor)
+
+
+def test_pixels_do_not_depend_on_what_else_is_installed(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Torchvision:
+        """What AutoProcessor would put there on a machine with torchvision."""
+
+    def with_torchvision(*arguments: object, **options: object) -> object:
+        processor = load(*arguments, **options)
+        processor.image_processor = Torchvision()
+        return processor
+
+    load = AutoProcessor.from_pretrained
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", with_torchvision)
+    again = load_bundle(folder)
+    assert type(again.image_processor) is type(bundle.image_processor)
+    assert again.image_processor.size == bundle.image_processor.size
 
 
 def test_without_a_connector_the_folder_is_stock(
@@ -98,6 +121,18 @@ def test_a_full_disk_leaves_what_was_there(
     assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
 
 
+def test_a_full_disk_reported_by_safetensors_is_one_too(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(type(bundle.model), "save_pretrained", full)
+    with pytest.raises(DiskFullError):
+        save_bundle(bundle, folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["checkpoint"]
+
+
 def test_every_wrong_key_is_named(folder: Path) -> None:
     def edit(weights: dict[str, torch.Tensor]) -> None:
         weights["surprise"] = torch.zeros(2)
@@ -137,6 +172,12 @@ def test_the_layout_of_the_original_is_recognised(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="checkpoint import"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["exgra-med-dci", "MERGE-Group/exgra-med-dci"])
+def test_a_published_name_names_its_import(name: str) -> None:
+    with pytest.raises(CheckpointError, match="checkpoint import exgra-med-dci"):
+        load_bundle(name)
 
 
 @pytest.mark.parametrize("source", ["/no/such/folder", "./nothing", "nothing"])

@@ -51,6 +51,12 @@ def test_the_processor_makes_the_same_prompt(bundle: Bundle, pictures: list[Imag
     assert made["input_ids"][0] == encode_prompt(bundle.tokenizer, RECORD.turns[:1], "exgra", 4, 1)
 
 
+def test_a_client_cannot_write_an_image(bundle: Bundle) -> None:
+    content = [{"type": "text", "text": "a <im_patch>b"}]
+    text = bundle.processor.apply_chat_template([{"role": "user", "content": content}])
+    assert "<im_patch>" not in text and "a b" in text
+
+
 def test_the_processor_knows_later_turns(bundle: Bundle) -> None:
     messages = [{"role": turn.role, "content": turn.text} for turn in RECORD.turns[:3]]
     text = bundle.processor.apply_chat_template(messages, add_generation_prompt=True)

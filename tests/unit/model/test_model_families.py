@@ -36,8 +36,15 @@ LANGUAGES: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("tower", TOWERS)
+# Each tower and each language model once by default, every pair in the slow run.
+PAIRS = [
+    pytest.param(tower, language, marks=[] if i == j else pytest.mark.slow)
+    for i, tower in enumerate(TOWERS)
+    for j, language in enumerate(LANGUAGES)
+]
+
+
+@pytest.mark.parametrize(("tower", "language"), PAIRS)
 def test_every_pair_saves_answers_and_exports(
     bundle: Bundle, tower: str, language: str, tmp_path: Path, pictures: list
 ) -> None:

@@ -1,6 +1,10 @@
 """Downloading by name, against a stand-in of the hub."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +25,7 @@ DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
 def hub(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     save_bundle(bundle, tmp_path / "repository")
     (tmp_path / "repository" / "evil.py").write_text("boom")
+    (tmp_path / "repository" / "pytorch_model.bin").write_bytes(b"the same again, pickled")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     with serving(Hub("owner/model", tmp_path / "repository")) as hub:
@@ -34,6 +39,7 @@ def test_a_name_is_downloaded_once_and_loaded(hub: Hub, bundle: Bundle) -> None:
     folder = download("owner/model")
     assert folder.name == COMMIT
     assert not (folder / "evil.py").exists()
+    assert not (folder / "pytorch_model.bin").exists()
 
 
 def test_an_interrupted_download_goes_on_where_it_broke_off(
@@ -79,3 +85,35 @@ def test_a_published_checkpoint_is_imported_by_its_short_name(
         vision = str(DATA / "clip_tiny")
         import_checkpoint("exgra-med-dci", vision, tmp_path / "out", revision=COMMIT)
     assert load_bundle(tmp_path / "out").model.config.connector == "dci"
+
+
+@pytest.mark.slow
+def test_a_download_that_gave_up_keeps_its_whole_files(hub: Hub) -> None:
+    hub.break_off["model.safetensors"] = 100
+    with pytest.raises(CheckpointError, match="what was loaded is kept"):
+        download("owner/model")
+    hub.break_off.clear()
+    hub.sent.clear()
+    folder = download("owner/model")
+    assert hub.sent == ["model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == hub.content("model.safetensors")
+
+
+@pytest.mark.slow
+def test_the_command_line_imports_from_the_hub_of_the_environment(tmp_path: Path) -> None:
+    shutil.copytree(DATA / "checkpoint_none", tmp_path / "repository")
+    with serving(Hub("MERGE-Group/exgra-med", tmp_path / "repository")) as hub:
+        environment = {name: value for name, value in os.environ.items() if "HF_" not in name}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        arguments = ["exgra-med", "--vision", str(DATA / "clip_tiny"), "--out", "out", "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "exgra_med", "checkpoint", "import", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["source"] == "exgra-med"
+    assert load_bundle(tmp_path / "out").model.config.connector == "none"

@@ -4,49 +4,85 @@ import pytest
 import torch
 
 from exgra_med.data.prepared import Prepared
+from exgra_med.data.record import Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import TextSettings
-from exgra_med.training.batch import IGNORED, StageDataset, collate
+from exgra_med.training.batch import Batch, Layout, StageDataset, num_supervised, num_tokens
+from exgra_med.training.rows import IGNORED
+
+PADDED = Layout(packed=False)
+PACKED = Layout(tokens_per_row=256)
 
 
 def dataset(
-    toy: Bundle, sample: Prepared, records: list, aligned: bool = True, **text: object
+    toy: Bundle,
+    sample: Prepared,
+    records: list[Record],
+    layout: Layout = PADDED,
+    aligned: bool = True,
+    **text: object,
 ) -> StageDataset:
     folder = sample.image_folder(10**8)
-    return StageDataset(records, folder, toy, TextSettings.model_validate(text), aligned)
+    return StageDataset(records, folder, toy, TextSettings.model_validate(text), aligned, layout)
 
 
-def test_a_batch_pads_on_the_right_and_masks_what_it_padded(toy: Bundle, sample: Prepared) -> None:
-    examples = list(map(dataset(toy, sample, sample.records("train")[:3]).__getitem__, range(3)))
-    batch = collate(examples, toy.pad_token_id)
-    for row, example in enumerate(examples):
-        length = len(example.input_ids)
-        assert batch["input_ids"][row, :length].tolist() == example.input_ids
-        assert (batch["input_ids"][row, length:] == toy.pad_token_id).all()
-        assert (batch["labels"][row, length:] == IGNORED).all()
-        assert int(batch["attention_mask"][row].sum()) == length
+def whole(data: StageDataset) -> Batch:
+    return data.collate([data[number] for number in range(len(data))])
+
+
+def test_padded_calls_are_those_of_the_original(toy: Bundle, sample: Prepared) -> None:
+    data = dataset(toy, sample, sample.records("train")[:3])
+    batch = whole(data)
+    conversations, answers, extended = batch["calls"]
+    for row in range(3):
+        example = data[row]
+        for rows, ids in [
+            (conversations, example.input_ids),
+            (answers, example.answer_ids),
+            (extended, example.extended_ids),
+        ]:
+            assert rows["input_ids"][row, : len(ids)].tolist() == ids
+            assert (rows["input_ids"][row, len(ids) :] == toy.pad_token_id).all()
+            assert int(rows["attention_mask"][row].sum()) == len(ids)
+        labels = [*example.labels[1:], IGNORED]
+        assert conversations["targets"][row, : len(labels)].tolist() == labels
+    assert (answers["segment"] == torch.arange(3).unsqueeze(1)).all()
+    assert (extended["segment"] == torch.arange(3, 6).unsqueeze(1)).all()
     assert batch["pixel_values"].shape == (3, 3, 28, 28)
-    assert batch["sample_of_image"].tolist() == [0, 1, 2]
-    assert batch["answer_mask"].sum(1).tolist() == [len(each.answer_ids) for each in examples]
+    assert batch["node_of_image"].tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize("layout", [PADDED, PACKED])
 def test_text_only_and_several_images_keep_every_image_with_its_record(
-    toy: Bundle, sample: Prepared
+    toy: Bundle, sample: Prepared, layout: Layout
 ) -> None:
-    first, second, third = sample.records("train")[:3]
+    first, second, third = sample.records("train")[:20:8]
     records = [
         first,
         second.model_copy(update={"image": None}),
         third.model_copy(update={"image": [third.images[0], first.images[0]]}),
     ]
-    data = dataset(toy, sample, records)
-    batch = collate([data[number] for number in range(3)], toy.pad_token_id)
-    assert batch["sample_of_image"].tolist() == [0, 2, 2]
-    assert torch.equal(batch["pixel_values"][0], batch["pixel_values"][2])
-    placeholders = (batch["input_ids"] == toy.image_token_id).sum(1).tolist()
-    per_image = toy.num_image_tokens
-    assert placeholders == [per_image, 0, 2 * per_image]
+    data = dataset(toy, sample, records, layout)
+    batch = whole(data)
+    assert batch["num_nodes"] == 2
+    pixels = {
+        0: {bytes(data[0].pixels[0].numpy())},
+        1: {bytes(each.numpy()) for each in data[2].pixels},
+    }
+    for node, image in zip(batch["node_of_image"].tolist(), batch["pixel_values"], strict=True):
+        assert bytes(image.numpy()) in pixels[node]
+    ids = batch["calls"][0]["input_ids"]
+    assert int((ids == toy.image_token_id).sum()) == 3 * toy.num_image_tokens
+
+
+def test_packing_keeps_every_supervised_token_and_computes_fewer(
+    toy: Bundle, sample: Prepared
+) -> None:
+    records = sample.records("train")[:30:3]
+    padded, packed = (whole(dataset(toy, sample, records, each)) for each in (PADDED, PACKED))
+    assert num_supervised(padded) == num_supervised(packed)
+    assert num_tokens(packed) < num_tokens(padded)
 
 
 def test_a_missing_image_is_found_before_training(toy: Bundle, sample: Prepared) -> None:
@@ -59,14 +95,15 @@ def test_alignment_needs_extended_answers(toy: Bundle, sample: Prepared) -> None
     plain = sample.records("train")[0].model_copy(update={"extended": None})
     with pytest.raises(DataError, match="no extended answers"):
         dataset(toy, sample, [plain])
-    batch = collate([dataset(toy, sample, [plain], aligned=False)[0]], toy.pad_token_id)
-    assert "extended_ids" not in batch
+    batch = whole(dataset(toy, sample, [plain], aligned=False))
+    assert batch["num_nodes"] == 0
+    assert len(batch["calls"]) == 1
 
 
 def test_a_record_with_nothing_supervised_is_refused_by_name(toy: Bundle, sample: Prepared) -> None:
     record = sample.records("train")[0]
-    whole = dataset(toy, sample, [record])[0]
-    first_label = next(place for place, label in enumerate(whole.labels) if label != IGNORED)
+    labels = dataset(toy, sample, [record])[0].labels
+    first_label = next(place for place, label in enumerate(labels) if label != IGNORED)
     short = dataset(toy, sample, [record], max_length=first_label)
     with pytest.raises(TrainingError, match=record.id):
         short[0]

@@ -8,5 +8,6 @@ SOLVERS = {
     "local-search": "exgra_med.alignment.solvers.anneal:solve_by_local_search",
     "torch": "exgra_med.alignment.solvers.torch_batched:solve_batched",
     "exhaustive": "exgra_med.alignment.solvers.exhaustive:solve_exhaustively",
+    "pylibmgm": "exgra_med.alignment.solvers.fusion_moves:solve_by_fusion_moves",
 }
-"""Name -> module:function."""
+"""Name -> module:function; `pylibmgm` only where the user has installed it."""

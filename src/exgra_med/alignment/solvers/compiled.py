@@ -8,7 +8,7 @@ HAS_NUMBA = importlib.util.find_spec("numba") is not None
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter lock and keep the result on disk.
+    """Compile without the interpreter lock and keep the result on disk, where there is a place.
 
     No value in these loops is ever NaN; saying so lets minima be vectorised.
     """
@@ -16,6 +16,15 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
     import numba
 
-    return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nnan", "nsz"})(
-        function
-    )
+    settings: dict[str, Any] = {
+        "nogil": True,
+        "error_model": "numpy",
+        "fastmath": {"nnan", "nsz"},
+    }
+    try:
+        return numba.njit(cache=True, **settings)(function)
+    except RuntimeError as error:
+        # An installation that cannot be written to, for a user without a home.
+        if "no locator available" not in str(error):
+            raise
+        return numba.njit(**settings)(function)

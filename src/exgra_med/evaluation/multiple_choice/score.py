@@ -1,6 +1,6 @@
 """Chosen options -> accuracy per data set, modality and question type; nothing leaves the count."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -84,9 +84,9 @@ def score_choices(
 
 
 def score_likelihoods(
-    option_scores: dict[str, Sequence[float]],
+    option_scores: Mapping[str, Sequence[float]],
     choices: Sequence[Choice],
-    prior: dict[str, Sequence[float]] | None = None,
+    prior: Mapping[str, Sequence[float]] | None = None,
     *,
     num_bootstrap_samples: int = 2000,
     seed: int = 0,

@@ -9,8 +9,9 @@ from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predict import facts_path
 from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.published import PUBLISHED, SOURCE, Published
 from exgra_med.evaluation.questions import question_of
-from exgra_med.evaluation.report import tables
+from exgra_med.evaluation.report import check_tables, tables
 from exgra_med.evaluation.report.examples import Examples, pick_examples
 from exgra_med.evaluation.report.limits import limits, verdict
 from exgra_med.evaluation.report.log import StageCurves, read_log
@@ -51,6 +52,13 @@ class Content:
     dataset: str
     scores: list[tables.ScoreRow]
     floors: list[tables.FloorRow]
+    published: list[Published]
+    published_source: str
+    leaks: list[str]
+    reliance: list[check_tables.RelianceRow]
+    mirror: list[str]
+    choices: list[check_tables.ChoiceRow]
+    choice_notes: list[str]
     groups: dict[str, list[tables.GroupRow]]
     balance: list[tuple[str, str]]
     oddities: list[str]
@@ -85,11 +93,18 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         description=str(recipe.get("description") or ""),
         is_toy=is_toy,
         notice=NOTICE,
+        published_source=SOURCE,
         verdict=verdict(results),
         tiles=_tiles(results),
         dataset=f"{dataset}, {vqa.get('split', 'test')} split" if dataset else "",
         scores=tables.score_rows(vqa),
         floors=tables.floor_rows(results),
+        published=list(PUBLISHED.get(dataset, ())) if vqa.get("legacy") else [],
+        leaks=check_tables.leak_sentences(results),
+        reliance=check_tables.reliance_rows(results),
+        mirror=check_tables.mirror_sentences(results),
+        choices=check_tables.choice_rows(results),
+        choice_notes=check_tables.choice_sentences(results),
         groups=tables.group_tables(vqa),
         balance=tables.balance_rows(vqa),
         oddities=_oddities(vqa),
@@ -155,7 +170,11 @@ def _tiles(results: dict[str, Any]) -> list[Tile]:
 
 def _oddities(vqa: dict[str, Any]) -> list[str]:
     strict = vqa.get("strict") or {}
-    return counts_sentences(strict | {"scorer": "strict"}) if "pairing" in strict else []
+    if "pairing" not in strict:
+        return []
+    # Answers are made in order of length, so their order says nothing here.
+    pairing = strict["pairing"] | {"same_order": True}
+    return counts_sentences(strict | {"scorer": "strict", "pairing": pairing})
 
 
 def _provenance(

@@ -49,7 +49,7 @@ def limits(results: dict[str, Any], is_toy: bool) -> list[str]:
         )
     if not floors and strict:
         sentences.append("No floor was computed, so the score lacks its most useful comparison.")
-    if not results.get("visual_reliance"):
+    if strict and not results.get("visual_reliance"):
         sentences.append(
             "Whether the model looks at the image is not shown: the same questions with blank, "
             "noise or shuffled images were not asked."

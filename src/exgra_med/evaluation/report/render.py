@@ -3,14 +3,11 @@
 import csv
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-from exgra_med.data.atomic import atomic_write
-from exgra_med.errors import MissingExtraError
 from exgra_med.evaluation.report.content import Content, gather
+from exgra_med.evaluation.report.environment import template_environment, template_text
 from exgra_med.evaluation.report.figures import training_figures
-
-_TEMPLATES = Path(__file__).parent / "templates"
+from exgra_med.files import write_text
 
 
 def write_report(run: Path, data_folder: str | None = None) -> Path:
@@ -29,18 +26,18 @@ def write_report(run: Path, data_folder: str | None = None) -> Path:
     """
     content = gather(run, data_folder)
     html = render_html(content)
-    atomic_write(run / "report.md", render_markdown(content))
-    atomic_write(run / "scores.csv", render_csv(content))
-    atomic_write(run / "report.html", html)
+    write_text(run / "report.md", render_markdown(content))
+    write_text(run / "scores.csv", render_csv(content))
+    write_text(run / "report.html", html)
     return run / "report.html"
 
 
 def render_html(content: Content) -> str:
     """The page. Whatever a model or a data set says is shown as text, never as markup."""
     figures = training_figures(content.stages)
-    css = (_TEMPLATES / "report.css").read_text(encoding="utf-8")
+    css = template_text("report.css")
     return (
-        _environment(escape=True)
+        template_environment(escape=True)
         .get_template("report.html.j2")
         .render(report=content, figures=figures, css=css)
     )
@@ -48,7 +45,7 @@ def render_html(content: Content) -> str:
 
 def render_markdown(content: Content) -> str:
     """The same without pictures."""
-    return _environment(escape=False).get_template("report.md.j2").render(report=content)
+    return template_environment(escape=False).get_template("report.md.j2").render(report=content)
 
 
 def render_csv(content: Content) -> str:
@@ -65,26 +62,3 @@ def render_csv(content: Content) -> str:
             for scorer, cell in (("strict", floor.average), ("legacy", floor.legacy_average)):
                 writer.writerow([name, scorer, cell.value, cell.low, cell.high, ""])
     return stream.getvalue()
-
-
-def _environment(escape: bool) -> Any:
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("The report", "report") from error
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters["plain"] = _plain
-    return environment
-
-
-def _plain(text: Any) -> str:
-    """Text for a Markdown table or line: one line, with nothing that Markdown would act on."""
-    flat = " ".join(str(text).split())
-    return "".join(f"\\{char}" if char in "\\`*_[]<>|#!~" else char for char in flat)

@@ -1,4 +1,4 @@
-"""The tokenizer of an original checkpoint: `tokenizer.model` and `added_tokens.json`."""
+"""The tokenizer of an original checkpoint, and that of a language model to start from."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from exgra_med.data.chat import IMAGE_END, IMAGE_PATCH, IMAGE_START, PAD
 from exgra_med.errors import CheckpointError
 from exgra_med.model.convert.sentencepiece import read_sentencepiece
 from exgra_med.model.folder import read_json
-from exgra_med.model.tokenizer import llama_tokenizer
+from exgra_med.model.tokenizer import add_image_tokens, llama_tokenizer
 
 ADDED = (PAD, IMAGE_PATCH, IMAGE_START, IMAGE_END)
 
@@ -39,12 +39,50 @@ def read_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerFast:
             f"The tokenizer of {folder} knows {max(expected.values()) + 1} tokens, but the "
             f"embedding has {rows} rows."
         )
-    begin = config.get("bos_token") or "<s>"
-    tokenizer = llama_tokenizer(
-        vocabulary, merges, begin["content"] if isinstance(begin, dict) else begin
-    )
+    tokenizer = llama_tokenizer(vocabulary, merges, _token(config, "bos_token") or "<s>")
     tokenizer.model_max_length = min(int(config.get("model_max_length") or 2048), 2**31)
     return tokenizer
+
+
+def read_base_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a language model, with the four tokens of ours added.
+
+    LLaMA's encode as the slow tokenizer of 2023 did, whatever version of the library saved them;
+    byte-level ones (Llama-3, Qwen2) are taken as their `tokenizer.json` has them.
+
+    Raises:
+        CheckpointError: there is no BPE tokenizer, or it has no end-of-sequence token.
+    """
+    config = _optional(folder / "tokenizer_config.json")
+    if _is_byte_level(folder):
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / "tokenizer.json"),
+            bos_token=_token(config, "bos_token"),
+            eos_token=_token(config, "eos_token"),
+            padding_side="left",
+            clean_up_tokenization_spaces=False,
+        )
+        if tokenizer.eos_token_id is None:
+            raise CheckpointError(f"The tokenizer of {folder} has no end-of-sequence token.")
+        add_image_tokens(tokenizer)
+    else:
+        tokenizer = llama_tokenizer(*_pieces(folder), _token(config, "bos_token") or "<s>")
+    tokenizer.model_max_length = min(int(config.get("model_max_length") or 2048), 2**31)
+    return tokenizer
+
+
+def _is_byte_level(folder: Path) -> bool:
+    """Whether the folder has only a tokenizer without LLaMA's byte pieces."""
+    path = folder / "tokenizer.json"
+    if (folder / "tokenizer.model").is_file() or not path.is_file():
+        return False
+    model = read_json(path).get("model", {})
+    return model.get("type") == "BPE" and not model.get("byte_fallback")
+
+
+def _token(config: dict[str, Any], name: str) -> str | None:
+    value = config.get(name)
+    return value["content"] if isinstance(value, dict) else value
 
 
 def _optional(path: Path) -> dict[str, Any]:

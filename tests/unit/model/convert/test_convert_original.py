@@ -62,7 +62,7 @@ def nothing_left(out: Path) -> bool:
     return not out.exists() and not [path for path in out.parent.iterdir() if "out" in path.name]
 
 
-@pytest.mark.parametrize("num_shards", [1, 3])
+@pytest.mark.parametrize("num_shards", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_bin_and_safetensors_import_alike(source: Path, out: Path, num_shards: int) -> None:
     import_checkpoint(str(source), VISION, out)
     as_bin(source, num_shards)

@@ -1,0 +1,163 @@
+"""A trained run -> multiple choice, and what its answers owe to the image, in its folder."""
+
+from typing import Any, Literal
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.prepared import open_prepared
+from exgra_med.data.record import Record
+from exgra_med.errors import RunError
+from exgra_med.evaluation.blind import BLINDNESS, blinded, visual_reliance
+from exgra_med.evaluation.mirror import MirroredImages, mirror_probe, sided_records
+from exgra_med.evaluation.multiple_choice.run import (
+    generate_choices,
+    generation_path,
+    likelihood_path,
+    measure_likelihoods,
+    score_multiple_choice,
+)
+from exgra_med.evaluation.predict import predict
+from exgra_med.evaluation.predictions import Prediction, read_predictions
+from exgra_med.evaluation.results import update_results
+from exgra_med.evaluation.run import answer_facts
+from exgra_med.evaluation.run_folder import check_path, predictions_path
+from exgra_med.model.bundle import load_bundle
+from exgra_med.progress import Reporter
+from exgra_med.recipe.run import Run
+
+Protocol = Literal["generation", "likelihood", "both"]
+
+
+def evaluate_multiple_choice(
+    run: Run,
+    reporter: Reporter,
+    on: str,
+    split: str = "test",
+    protocol: Protocol = "both",
+    num_rotations: int = 1,
+) -> dict[str, Any]:
+    """Answer the multiple-choice questions of a prepared folder and score them.
+
+    Args:
+        run: a run whose stages are finished.
+        reporter: told how far the answers are.
+        on: a prepared folder; records without options (open questions) are left out and counted.
+        split: its split.
+        protocol: generate an answer, compare likelihoods of the options, or both.
+        num_rotations: option orders to ask in when generating.
+
+    Returns:
+        The section of the data set in `results.json`.
+
+    Raises:
+        RunError: the run is not finished, or holds answers made in another way.
+        ScoreError: no record has options.
+    """
+    recipe = run.recipe
+    prepared = open_prepared(on)
+    everything = prepared.records(split)
+    records = [record for record in everything if record.meta.get("options")]
+    images = prepared.image_folder(recipe.data.max_pixels)
+    dataset = prepared.manifest["dataset"]
+    facts = answer_facts(run.last_checkpoint, prepared, split)
+    bundle = load_bundle(run.last_checkpoint)
+    if protocol in ("generation", "both"):
+        reporter.start(f"choices on {dataset}/{split}", len(records) * num_rotations, 0)
+        generate_choices(
+            bundle,
+            records,
+            images,
+            recipe,
+            generation_path(run.path, dataset),
+            facts | {"num_rotations": num_rotations},
+            num_rotations=num_rotations,
+            progress=lambda done, _: reporter.advance(done, ""),
+        )
+        reporter.finish()
+    if protocol in ("likelihood", "both"):
+        reporter.start(f"option likelihoods on {dataset}/{split}", len(records), 0)
+        measure_likelihoods(
+            bundle,
+            records,
+            images,
+            recipe,
+            likelihood_path(run.path, dataset),
+            facts,
+            lambda done, _: reporter.advance(done, ""),
+        )
+        reporter.finish()
+    return score_multiple_choice(
+        run.path,
+        dataset,
+        records,
+        recipe.evaluation,
+        num_rotations=num_rotations,
+        seed=recipe.seed,
+        num_without_options=len(everything) - len(records),
+    )
+
+
+def evaluate_reliance(
+    run: Run, reporter: Reporter, on: str | None = None, split: str | None = None
+) -> dict[str, Any]:
+    """Ask the questions again with blank, noise and exchanged images, and say what that costs.
+
+    Questions whose answer names a side are also asked with the image mirrored.
+
+    Args:
+        run: a run whose questions are answered (`evaluate_vqa`).
+        reporter: told how far the answers are.
+        on: the prepared folder that was answered; the recipe's where absent.
+        split: the split that was answered; the recipe's where absent.
+
+    Returns:
+        The section `visual_reliance` of `results.json`.
+
+    Raises:
+        RunError: the questions have not been answered with their images yet.
+    """
+    recipe = run.recipe
+    prepared = open_prepared(on or (recipe.evaluation.data or recipe.data).folder)
+    split = split or recipe.evaluation.split
+    records = prepared.records(split)
+    dataset = prepared.manifest["dataset"]
+    seeing = predictions_path(run.path, dataset)
+    if not seeing.is_file():
+        raise RunError(
+            f"{run.path} has no answers to {dataset} yet.", "Run `exgra-med evaluate vqa` first."
+        )
+    facts = answer_facts(run.last_checkpoint, prepared, split)
+    images = prepared.image_folder(recipe.data.max_pixels)
+    bundle = load_bundle(run.last_checkpoint)
+
+    def ask(kind: str, asked: list[Record], shown: ImageFolder) -> list[Prediction]:
+        out = check_path(run.path, dataset, f"image-{kind}")
+        reporter.start(f"answers with {kind} images", len(asked), 0)
+        predict(
+            bundle,
+            asked,
+            shown,
+            recipe.evaluation,
+            out,
+            template=recipe.text.template,
+            about=facts | {"images": kind, "seed": recipe.seed},
+            progress=lambda done, _: reporter.advance(done, ""),
+        )
+        reporter.finish()
+        return read_predictions(out).predictions
+
+    seen = read_predictions(seeing).predictions
+    blind: dict[str, list[Prediction]] = {
+        kind: ask(kind, *blinded(kind, records, images, recipe.seed)) for kind in BLINDNESS
+    }
+    section = visual_reliance(
+        seen,
+        blind,
+        records,
+        recipe.evaluation.num_bootstrap_samples,
+        recipe.seed,
+    )
+    sided = sided_records(records)
+    mirrored = ask("mirrored", sided, MirroredImages(images.root, images.max_pixels))
+    section["mirrored"] = mirror_probe(seen, mirrored, sided)
+    update_results(run.path, {"visual_reliance": section})
+    return section

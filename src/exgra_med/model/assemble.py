@@ -1,0 +1,166 @@
+"""A native model joined from a trained language model and a trained vision tower.
+
+Nothing of the language model changes but its vocabulary: `[PAD]`, `<im_patch>`, `<im_start>` and
+`<im_end>` are added, and their rows are the mean of the rows that were there. (In the original the
+row of `<im_patch>` is random, and part of the mean that the two markers get.)
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerFast
+
+from exgra_med.errors import CheckpointError
+from exgra_med.model.bundle import Bundle
+from exgra_med.model.config import ExgraConfig, connector_layers
+from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, assemble
+from exgra_med.model.convert.original_tokenizer import read_base_tokenizer
+from exgra_med.model.convert.vision import VisionSource, read_vision
+from exgra_med.model.convert.weights import read_weights, weight_files
+from exgra_med.model.folder import CONFIG, local_folder, read_json
+from exgra_med.model.processor import make_processor
+from exgra_med.recipe.schema import Parts
+
+LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
+"""Language models whose tensors have LLaMA's names."""
+NUM_ADDED = 4
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
+
+
+@dataclass
+class LanguageSource:
+    """A language model as it was read; weights are named as its own library names them."""
+
+    config: Any
+    weights: dict[str, Tensor]
+    tokenizer: PreTrainedTokenizerFast
+
+
+def assemble_parts(parts: Parts, seed: int) -> Bundle:
+    """Join the parts; equal arguments give equal bits.
+
+    The language model keeps the type it is stored in and the tower its own, so the bundle is one to
+    save, and to load again in a single type.
+
+    Args:
+        parts: where they come from.
+        seed: seed of the projector's weights; torch's global generator is left as it was.
+
+    Raises:
+        CheckpointError: a part is missing, of another kind, or its weights do not fit its
+            configuration; every wrong tensor is named.
+    """
+    folder = local_folder(parts.language)
+    language = read_language(folder)
+    tower = read_vision(local_folder(parts.vision))
+    config = native_config(language.config, tower, parts.connector)
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        setattr(config.text_config, name, getattr(language.tokenizer, name))
+    processor = make_processor(language.tokenizer, tower.image_processor, tower.config.patch_size)
+    config.image_token_index = processor.image_token_id  # type: ignore
+    weights = {_native(name): tensor for name, tensor in language.weights.items()}
+    weights |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights.items()}
+    model: Any = assemble(config, weights | projector(config, seed), folder)
+    # The language model may be stored in half precision, which the tower must not be rounded to.
+    model.model.vision_tower.to(next(iter(tower.weights.values())).dtype)
+    model.model.vision_tower.load_state_dict(tower.weights)
+    model.generation_config = GenerationConfig.from_model_config(config)
+    return Bundle(model, processor)
+
+
+def native_config(text: Any, tower: VisionSource | Any, connector: str) -> ExgraConfig:
+    """The configuration of the joined model; the ids of its tokens are still to be set.
+
+    Args:
+        text: the language model's, with the added tokens counted.
+        tower: the vision tower: anything with `config`, `num_patches` and `first_layer`.
+        connector: `none`, `dci` or `sci`.
+    """
+    return ExgraConfig(
+        vision_config=tower.config,
+        text_config=text,
+        image_seq_length=tower.num_patches,
+        vision_feature_layer=-2,
+        connector=connector,  # type: ignore
+        connector_split=tower.config.num_hidden_layers // 2,
+        connector_first_layer=tower.first_layer,
+    )
+
+
+def read_language(folder: Path) -> LanguageSource:
+    """Read a causal language model, with the four tokens and their rows added.
+
+    A head that is tied to the embeddings becomes a matrix of its own.
+
+    Raises:
+        CheckpointError: the folder holds another kind of model, or no embedding.
+    """
+    values = read_json(folder / CONFIG)
+    config = language_config(values, str(folder))
+    tokenizer = read_base_tokenizer(folder)
+    weights = {
+        name: tensor
+        for name, tensor in read_weights(weight_files(folder)).items()
+        if not name.endswith(IGNORED_SUFFIX)
+    }
+    if EMBEDDING not in weights:
+        raise CheckpointError(f"{folder} has no tensor {EMBEDDING}.")
+    if values.get("tie_word_embeddings"):
+        weights[HEAD] = weights[EMBEDDING]
+    num_known = min(len(tokenizer) - NUM_ADDED, len(weights[EMBEDDING]))
+    for name in {EMBEDDING, HEAD} & weights.keys():
+        weights[name] = add_rows(weights[name], num_known, len(tokenizer))
+    config.vocab_size = len(weights[EMBEDDING])
+    return LanguageSource(config, weights, tokenizer)
+
+
+def language_config(values: dict[str, Any], where: str) -> Any:
+    """A language model's configuration from its decoded `config.json`, with an untied head.
+
+    Raises:
+        CheckpointError: it is of another type.
+    """
+    kind = values.get("model_type")
+    if kind not in LANGUAGE_TYPES:
+        raise CheckpointError(
+            f"{where} holds a model of type {kind!r}, not one of {', '.join(LANGUAGE_TYPES)}.",
+            "A whole vision-language model goes into `model.start`, not into `model.parts`.",
+        )
+    rest = {key: value for key, value in values.items() if key != "model_type"}
+    return AutoConfig.for_model(kind, **(rest | {"tie_word_embeddings": False}))
+
+
+def add_rows(matrix: Tensor, num_known: int, num_rows: int) -> Tensor:
+    """Rows `num_known..num_rows` of an embedding or a head become the mean of those before them.
+
+    Args:
+        matrix: [rows, D]; it may already have more rows than its tokenizer has tokens.
+        num_known: rows of real tokens.
+        num_rows: rows that are needed; rows beyond stay.
+    """
+    grown = matrix.new_empty(max(len(matrix), num_rows), matrix.shape[1])
+    grown[: len(matrix)] = matrix
+    grown[num_known:num_rows] = matrix[:num_known].double().mean(0).to(matrix.dtype)
+    return grown
+
+
+def projector(config: ExgraConfig, seed: int) -> dict[str, Tensor]:
+    """Weights of a fresh projector, as torch initialises linear layers (the original's way)."""
+    width = config.text_config.hidden_size
+    channels = config.vision_config.hidden_size * len(connector_layers(config))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = {"linear_1": nn.Linear(channels, width), "linear_2": nn.Linear(width, width)}
+    return {
+        f"model.multi_modal_projector.{layer}.{name}": tensor.detach()
+        for layer, module in layers.items()
+        for name, tensor in module.named_parameters()
+    }
+
+
+def _native(name: str) -> str:
+    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
+    return name if prefix is None else PREFIXES[prefix] + name.removeprefix(prefix)

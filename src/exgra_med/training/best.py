@@ -1,0 +1,76 @@
+"""The best checkpoint of a stage: scored by answering held-out questions, kept, and really loaded.
+
+checkpoints/<stage>/best/   model, processor, score.json
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from exgra_med.errors import RecipeError
+from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
+
+Scorer = Callable[[Bundle], float]
+"""Score of a model on held-out questions, higher is better; given by the layer above."""
+
+
+class BestCheckpoint:
+    """Keeps the best model of a stage on disk.
+
+    Args:
+        folder: the stage's folder.
+        scorer: scores the model; none where the last step is what counts.
+    """
+
+    def __init__(self, folder: Path, scorer: Scorer | None) -> None:
+        self.path = folder / "best"
+        self.scorer = scorer
+
+    def consider(self, bundle: Bundle, step: int) -> float | None:
+        """Score the model and keep it where it is better than what is kept, ties to the earlier.
+
+        Returns:
+            The score, or none where nothing is scored.
+        """
+        if self.scorer is None:
+            return None
+        was_training = bundle.model.training
+        bundle.model.eval()
+        score = self.scorer(bundle)
+        bundle.model.train(was_training)
+        kept = self.kept()
+        if kept is None or score > kept["score"] or kept["step"] > step:
+            save_bundle(bundle, self.path, lambda folder: _write_score(folder, score, step))
+        return score
+
+    def kept(self) -> dict[str, float] | None:
+        """`score` and `step` of the model that is kept."""
+        file = self.path / "score.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def restore(self, bundle: Bundle) -> None:
+        """Load the kept weights into the model."""
+        if self.scorer is not None and self.kept() is not None:
+            best = load_bundle(self.path).model.state_dict()
+            bundle.model.load_state_dict(best)
+
+
+def needs_scorer(stage: str, choose: str, scorer: Scorer | None) -> Scorer | None:
+    """The scorer of a stage that chooses its best checkpoint.
+
+    Raises:
+        RecipeError: the stage wants one, and nobody gave it.
+    """
+    if choose == "last":
+        return None
+    if scorer is None:
+        raise RecipeError(
+            f"stages.{stage}.choose is {choose!r}, but nothing scores the model here.",
+            "Train with `exgra-med train`, or pass a scorer to `train_run`.",
+        )
+    return scorer
+
+
+def _write_score(folder: Path, score: float, step: int) -> None:
+    text = json.dumps({"score": score, "step": step})
+    (folder / "score.json").write_text(text, encoding="utf-8")

@@ -1,0 +1,115 @@
+"""What must hold for every text, in any script."""
+
+import math
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exgra_med.evaluation.metrics import legacy, legacy_pathvqa, strict
+from exgra_med.evaluation.metrics.bleu import sentence_bleu
+from exgra_med.evaluation.metrics.legacy_words import clean
+from exgra_med.evaluation.multiple_choice.matching import choose_by_similarity, choose_strictly
+from exgra_med.evaluation.normalise import words
+from exgra_med.evaluation.pairing import pair
+from exgra_med.evaluation.predictions import Prediction
+from exgra_med.evaluation.questions import Question
+from exgra_med.evaluation.statistics import holm, mcnemar, wilson
+
+ANY = st.text(max_size=40)
+ANSWER = st.lists(
+    st.sampled_from(
+        "yes no left right not both lung the 左 右 没有 是 ct mri x-ray , . a 2".split()
+    ),
+    max_size=8,
+).map(" ".join)
+TEXT = ANY | ANSWER
+
+
+@given(TEXT)
+def test_words_are_stable(text: str) -> None:
+    found = words(text)
+    assert all(found)
+    assert words(" ".join(found)) == found
+
+
+@given(TEXT, TEXT)
+def test_overlaps_lie_between_zero_and_one(prediction: str, reference: str) -> None:
+    for overlap in (
+        strict.open_overlap(prediction, reference),
+        legacy.overlap(prediction, reference),
+    ):
+        assert all(0.0 <= value <= 1.0 for value in overlap)
+    assert all(0.0 <= value <= 1.0 for value in legacy.bleu(prediction, reference).values())
+    assert legacy.closed_hit(prediction, reference) in (0, 1)
+    assert legacy_pathvqa.closed_hit(prediction, reference) in (0, 1, None)
+
+
+@given(TEXT)
+def test_the_reference_is_right(reference: str) -> None:
+    assert legacy.closed_hit(reference, reference) == 1
+    if words(reference):
+        assert strict.closed(reference, reference).hit == 1
+        assert strict.open_overlap(reference, reference) == (1.0, 1.0, 1.0, 1.0)
+
+
+@given(TEXT, TEXT, ANY)
+def test_a_closed_reading_is_consistent(prediction: str, reference: str, question: str) -> None:
+    reading = strict.closed(prediction, reference, question)
+    assert reading.hit == (reading.verdict is strict.Verdict.RIGHT)
+    assert (reading.chosen is None) == (
+        reading.verdict in ("several_options", "abstained", "unparsed")
+    )
+    if reading.hit:
+        assert reading.chosen == reading.expected
+
+
+@given(ANSWER)
+def test_repeating_an_answer_gains_nothing(prediction: str) -> None:
+    once = strict.open_overlap(prediction, "left lung").recall
+    assert strict.open_overlap(f"{prediction} {prediction}", "left lung").recall == once
+
+
+@given(ANY)
+def test_published_cleaning_never_fails(text: str) -> None:
+    assert clean(text) == " ".join(clean(text).split())
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=6), st.lists(st.sampled_from("abc"), max_size=6))
+def test_bleu_of_equal_texts_is_highest(reference: list[str], hypothesis: list[str]) -> None:
+    ours = sentence_bleu(reference, hypothesis)["bleu_1"]
+    assert ours <= sentence_bleu(reference, reference)["bleu_1"] or not reference
+
+
+@given(TEXT, st.lists(ANSWER.filter(bool), min_size=1, max_size=4))
+def test_a_choice_is_an_option(answer: str, options: list[str]) -> None:
+    for choose in (choose_strictly, choose_by_similarity):
+        chosen = choose(answer, options)
+        assert chosen is None or 0 <= chosen < len(options)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["yes", "no", ""])), max_size=8))
+def test_every_question_gets_one_answer_or_none(rows: list[tuple[str, str]]) -> None:
+    questions = [Question(name, "?", "yes", "CLOSED") for name in "ab"]
+    predictions = [Prediction(name, text) for name, text in rows]
+    if not {name for name, _ in rows} & {"a", "b"}:
+        return
+    pairing = pair(predictions, questions)
+    answered = sum(answer is not None for answer in pairing.answers)
+    assert answered + pairing.counts["missing"] + pairing.counts["contradictory"] == 2
+
+
+@given(st.lists(st.floats(0, 1), max_size=8))
+def test_holm_never_lowers_a_p_value(values: list[float]) -> None:
+    adjusted = holm(values)
+    assert all(new >= old and new <= 1 for new, old in zip(adjusted, values, strict=True))
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 300), st.integers(0, 300))
+def test_mcnemar_is_a_symmetric_probability(first: int, second: int) -> None:
+    assert 0 < mcnemar(first, second) <= 1
+    assert math.isclose(mcnemar(first, second), mcnemar(second, first), rel_tol=1e-9)
+    bounds = wilson(first, first + second)
+    if bounds is not None:
+        assert bounds[0] <= first / (first + second) + 1e-12
+        assert bounds[1] >= first / (first + second) - 1e-12

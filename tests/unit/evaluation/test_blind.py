@@ -1,0 +1,66 @@
+"""Blind checks change the image and nothing else."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError
+from exgra_med.evaluation.blind import blinded, shuffled_records, visual_reliance
+from exgra_med.evaluation.predictions import Prediction
+
+
+def record(number: int, image: str | None = None) -> Record:
+    turns = [{"role": "user", "text": "Is it?"}, {"role": "assistant", "text": "yes"}]
+    value = {"id": str(number), "turns": turns, "answer_type": "CLOSED"}
+    return Record.model_validate(value | ({"image": image} if image else {}))
+
+
+RECORDS = [record(i, f"{i % 5}.png") for i in range(20)]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> ImageFolder:
+    for index in range(5):
+        Image.effect_noise((20, 10 + index), 60).convert("RGB").save(tmp_path / f"{index}.png")
+    return ImageFolder(tmp_path, 10_000)
+
+
+def test_blank_and_noise_keep_the_size_and_forget_the_rest(images: ImageFolder) -> None:
+    _, blank = blinded("blank", RECORDS, images)
+    _, noise = blinded("noise", RECORDS, images, seed=1)
+    _, again = blinded("noise", RECORDS, images, seed=1)
+    assert blank.open("3.png").size == noise.open("3.png").size == (20, 13)
+    assert len(blank.open("3.png").getcolors() or ()) == 1
+    assert np.array_equal(noise.open("3.png"), again.open("3.png"))
+    assert not np.array_equal(
+        np.array(noise.open("1.png"))[:10], np.array(noise.open("2.png"))[:10]
+    )
+    with pytest.raises(DataError):
+        blank.open("../3.png")
+
+
+def test_exchanged_images_are_never_the_right_ones() -> None:
+    for seed in range(20):
+        exchanged = shuffled_records(RECORDS, seed)
+        pairs = {(a.images[0], b.images[0]) for a, b in zip(RECORDS, exchanged, strict=True)}
+        assert len(pairs) == 5
+        assert all(a != b for a, b in pairs)
+        assert {b for _, b in pairs} == {f"{i}.png" for i in range(5)}
+    assert shuffled_records([record(0)])[0].images == []
+    with pytest.raises(DataError, match="only one image"):
+        shuffled_records([record(0, "a.png"), record(1, "a.png")])
+
+
+def test_what_is_lost_is_counted_question_by_question() -> None:
+    seeing = [Prediction(each.id, "yes") for each in RECORDS]
+    half = [Prediction(each.id, "yes" if int(each.id) % 2 else "no") for each in RECORDS]
+    lost = visual_reliance(seeing, {"blank": half, "noise": seeing}, RECORDS, 200)
+    assert lost["blank"]["closed_accuracy"] == 50.0
+    assert lost["blank"]["same_answer"] == 50.0
+    assert lost["blank"]["average"] is None
+    assert lost["noise"]["closed_accuracy"] == 0.0
+    assert lost["noise"]["same_answer"] == 100.0
