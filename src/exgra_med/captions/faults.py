@@ -58,7 +58,7 @@ _TASK = re.compile(
 )
 _FUNCTION_WORDS = {
     "English": "the of and is in to a with are that this which".split(),
-    "German": "der die das und ist ein eine mit nicht den im auf".split(),
+    "German": "der die das und eine mit nicht den auf wird von zu".split(),
     "French": "le la les des est une et dans du qui avec pas".split(),
     "Spanish": "el los las es una en del que con se por y".split(),
 }

@@ -101,22 +101,25 @@ async def extend_all(
 
 
 async def _finish(tasks: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
-    """Wait for all workers, or for a stop and the grace after it; a worker's error comes up."""
-    stopping = asyncio.ensure_future(stop.wait())
-    waiting: set[asyncio.Future[Any]] = {*tasks}
+    """Wait for all workers, or for a stop and the grace after it; then a worker's error comes up.
+
+    An error stops the others too, but what they have asked for is paid and may still arrive.
+    """
+    stopping = asyncio.create_task(stop.wait())
+    waiting: set[asyncio.Task[Any]] = {*tasks}
     try:
         while waiting and not stop.is_set():
             done, _ = await asyncio.wait({*waiting, stopping}, return_when=asyncio.FIRST_COMPLETED)
             waiting -= done
-            for task in done - {stopping}:
-                task.result()
+            if any(not task.cancelled() and task.exception() for task in done):
+                stop.set()
         if waiting:
-            done, _ = await asyncio.wait(waiting, timeout=GRACE_SECONDS)
-            for task in done:
-                if not task.cancelled():
-                    task.result()
+            await asyncio.wait(waiting, timeout=GRACE_SECONDS)
     finally:
         stopping.cancel()
+    for task in tasks:
+        if task.done() and not task.cancelled():
+            task.result()
 
 
 def _pending(source: Source, file: ExtendedFile, outcome: Outcome) -> Iterator[Record]:

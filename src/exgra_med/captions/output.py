@@ -43,11 +43,10 @@ class ExtendedFile:
         self.path = path
         self.failures = failures
         self.origin = origin
-        self.finished: set[int] = set()
         with disk_errors(path):
             _remove_cut_line(path)
         self._check_origin()
-        self.finished.update(hash(name) for name, _ in finished_ids(path))
+        self._finished = {hash(name) for name, _ in finished_ids(path)}
 
     def __enter__(self) -> "ExtendedFile":
         with disk_errors(self.path):
@@ -68,15 +67,14 @@ class ExtendedFile:
                 os.fsync(self._records.fileno())
 
     def has(self, name: str) -> bool:
-        """The record of this id is finished."""
-        return hash(name) in self.finished
+        """The record of this id was finished before this run."""
+        return hash(name) in self._finished
 
     def write(self, record: Record, extended: list[str]) -> None:
         """Append a finished record."""
         meta = record.meta | {"extended_by": self.origin}
         done = record.model_copy(update={"extended": extended, "meta": meta})
         self._append(self._records, record_line(done))
-        self.finished.add(hash(record.id))
 
     def fail(self, record: Record, turn: int, kind: str, detail: str, attempts: int) -> None:
         """List a record that could not be extended, without any of its text."""

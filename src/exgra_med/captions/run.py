@@ -58,24 +58,23 @@ def generate(
         if not settings.force:
             refuse_identifiers(source, file.has, cache)
 
-        async def work() -> tuple[Outcome, Usage]:
-            service = settings.service(endpoint, cache)
+        service = settings.service(endpoint, cache)
+
+        async def work() -> Outcome:
             try:
-                workers = settings.concurrency
-                found = await extend_all(
-                    source, file, service, prompt, workers, reporter or Silent()
+                return await extend_all(
+                    source, file, service, prompt, settings.concurrency, reporter or Silent()
                 )
             finally:
                 await service.close()
-            return found, service.usage
 
         with file:
-            outcome, usage = asyncio.run(work())
+            outcome = asyncio.run(work())
     if original:
         write_original(source, records, out)
         if outcome.done == outcome.items:
             records.unlink()
-    return _summary(out, outcome, usage), outcome
+    return _summary(out, outcome, service.usage), outcome
 
 
 def dry_run(name: str, settings: Settings, limit: int | None = None) -> dict[str, Any]:

@@ -43,15 +43,14 @@ class Source:
         seen: set[int] = set()
         for where, text in islice(iterate_lines(self.path), self.total):
             name = leading_id(text)
-            if name is not None and skip(name):
-                continue
-            record = parse_record(decode_json(text, where), where)
-            if hash(record.id) in seen:
-                raise DataError(
-                    f"{where}: the id {record.id!r} comes twice.", "Ids must be unique."
-                )
-            seen.add(hash(record.id))
-            if not skip(record.id):
+            record = None
+            if name is None or not skip(name):
+                record = parse_record(decode_json(text, where), where)
+                name = record.id
+            if hash(name) in seen:
+                raise DataError(f"{where}: the id {name!r} comes twice.", "Ids must be unique.")
+            seen.add(hash(name))
+            if record is not None and not skip(name):
                 yield record
 
     def sha256(self) -> str:

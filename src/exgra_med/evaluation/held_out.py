@@ -39,7 +39,7 @@ def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Sco
             evaluation.max_new_tokens,
         )
         predictions = [
-            Prediction(id=record.id, text=each.text, prompt=shown_question(record))
+            Prediction(id=record.id, text=each.text if each else "", prompt=shown_question(record))
             for start in range(0, len(records), evaluation.batch_size)
             for batch in [records[start : start + evaluation.batch_size]]
             for record, each in zip(batch, answer(batch), strict=True)

@@ -125,6 +125,14 @@ def test_finished_records_are_passed_over_unread(records, tmp_path: Path) -> Non
         list(open_source(str(data)).iterate())
 
 
+def test_an_id_that_comes_twice_is_named_even_where_it_was_finished(records) -> None:
+    path = records(2)
+    path.write_text(path.read_text(encoding="utf-8") * 2, "utf-8")
+    for skip in (lambda name: False, lambda name: True):
+        with pytest.raises(DataError, match=r":3.*twice"):
+            list(open_source(str(path)).iterate(skip))
+
+
 @pytest.mark.parametrize(
     ("line", "name"),
     [
@@ -197,3 +205,4 @@ def test_missing_packages_are_named(records, tmp_path: Path, monkeypatch) -> Non
         verb(*given, "--engine", "vllm")
     with pytest.raises(MissingExtraError, match=r"exgra-med\[llm\]"):
         verb(*given, "--base-url", "http://localhost:1/v1")
+    assert not (tmp_path / "o.jsonl").exists()

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_server import BadServer
+from bad_server import FAULTS, BadServer
 from typer.testing import CliRunner
 
+from exgra_med.captions.output import ExtendedFile
 from exgra_med.cli.main import app
 from exgra_med.data.json_lines import read_records
 from exgra_med.data.original import read_original
-from exgra_med.errors import DataError, ExgraMedError, ServiceError
+from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
+from exgra_med.files import disk_errors
 from exgra_med.llm import client
 
 pytest.importorskip("openai")
@@ -58,7 +60,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def check_misbehaviour(data: Path, number: int, out: Path, timeout: float, latency: float) -> None:
     """Every record is extended or in the ledger, and nothing that was answered is asked again."""
-    with BadServer(share=0.35, seed=1, delay=0.3, latency=latency) as server:
+    # Hangs are rare, so that a timeout long enough for a busy machine costs little.
+    faults = [*FAULTS, *[fault for fault in FAULTS if fault != "hang"] * 3]
+    with BadServer(0.35, seed=1, delay=0.3, latency=latency, faults=faults) as server:
         summary = generate(data, server, out, "--timeout", timeout, "--attempts", 5)
         failures = lines(Path(summary["failures"]))
         done = read_records(out)
@@ -77,7 +81,7 @@ def check_misbehaviour(data: Path, number: int, out: Path, timeout: float, laten
 
 
 def test_200_records_against_every_misbehaviour(records: Records, tmp_path: Path) -> None:
-    check_misbehaviour(records(200), 200, tmp_path / "out.jsonl", timeout=0.5, latency=0.0)
+    check_misbehaviour(records(200), 200, tmp_path / "out.jsonl", timeout=3, latency=0.0)
 
 
 def check_kills(data: Path, number: int, out: Path, kills: int, rest: float) -> None:
@@ -106,7 +110,7 @@ def test_sigkill_loses_at_most_the_requests_in_flight(records: Records, tmp_path
 
 @pytest.mark.slow
 def test_10000_records_against_every_misbehaviour(records: Records, tmp_path: Path) -> None:
-    check_misbehaviour(records(10_000), 10_000, tmp_path / "out.jsonl", timeout=2, latency=0.01)
+    check_misbehaviour(records(10_000), 10_000, tmp_path / "out.jsonl", timeout=10, latency=0.01)
 
 
 @pytest.mark.slow
@@ -311,3 +315,37 @@ def test_malformed_input_is_named_before_anything_is_sent(records: Records, tmp_
         shown = CliRunner().invoke(app, arguments(data, server, tmp_path / "out.jsonl"))
     assert isinstance(shown.exception, DataError) and ":4" in str(shown.exception)
     assert not server.requests
+
+
+def test_a_local_address_is_reached_without_the_proxy_of_the_environment(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with BadServer() as server:
+        assert generate(records(2), server, tmp_path / "out.jsonl")["done"] == 2
+
+
+def test_a_full_disk_is_named_and_what_was_written_stays(
+    records: Records, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, written = tmp_path / "out.jsonl", []
+    append = ExtendedFile._append
+
+    def full(self: ExtendedFile, stream: Any, line: bytes) -> None:
+        if len(written) == 3:
+            with disk_errors(self.path):
+                raise OSError(28, "No space left on device")
+        written.append(line)
+        append(self, stream, line)
+
+    data = records(20)
+    with BadServer() as server:
+        with monkeypatch.context() as patch, pytest.raises(WriteError, match="full"):
+            patch.setattr(ExtendedFile, "_append", full)
+            generate(data, server, out, "--concurrency", 2)
+        assert len(read_records(out)) == 3
+        assert generate(data, server, out)["done"] == 20
+        assert max(server.answered.values()) == 1
