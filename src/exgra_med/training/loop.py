@@ -19,13 +19,14 @@ from torch.utils.data import DataLoader
 
 from exgra_med.errors import TrainingError
 from exgra_med.model.bundle import Bundle, save_bundle
+from exgra_med.model.lora import detach_adapter
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run, recipe_yaml
 from exgra_med.training.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
 from exgra_med.training.checkpoint import restore_progress, save_alignment, save_progress
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import TrainingLog
-from exgra_med.training.objective import Objective
+from exgra_med.training.objective import Objective, seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from exgra_med.training.order import num_steps, plan_epoch
 from exgra_med.training.parts import choose_parts
@@ -73,7 +74,7 @@ class StageTraining:
             TrainingError: the loss is not finite.
         """
         torch.manual_seed(_as_integer(self.seed))
-        choose_parts(self.bundle, self.stage.learn)
+        choose_parts(self.bundle, self.stage.learn, self.stage.lora)
         objective = Objective(self.bundle.model, self.stage.alignment)
         learning = [each for each in objective.parameters() if each.requires_grad]
         optimizer = build_optimizer(learning, self.stage)
@@ -147,6 +148,8 @@ class StageTraining:
         supervised = self.accelerator.reduce(own)
         rate = learning_rate(self.stage, step, total)
         set_learning_rate(optimizer, rate)
+        # The dropout of adapters is a function of the step too, and differs between processes.
+        torch.manual_seed(seed_number([*self.seed, step, self.accelerator.process_index]))
         module.train()
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
@@ -236,8 +239,12 @@ class StageTraining:
     def _finish(self, objective: Objective, total: int) -> Path:
         final = self.run.final(self.name)
         if self.accelerator.is_main_process:
+            lora = self.stage.lora
+            adapter = None if lora is None else detach_adapter(self.bundle, lora)
 
             def beside(folder: Path) -> None:
+                if adapter is not None:
+                    adapter.save(folder / "adapter")
                 (folder / "recipe.yaml").write_text(recipe_yaml(self.run.recipe), encoding="utf-8")
                 if objective.alignment is not None:
                     save_alignment(objective.alignment, folder)

@@ -1,0 +1,42 @@
+"""Adapters through the whole loop: a killed run ends as an undisturbed one, with merged weights."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_training_invariants import KillAt, Killed, assert_equal_weights, train
+
+from exgra_med.model.bundle import load_bundle
+
+pytest.importorskip("peft")
+ONLY_ALIGNED = (
+    "stages.connector=null",
+    "stages.vqa=null",
+    "stages.aligned.lora={rank: 2, alpha: 4}",
+    "stages.aligned={num_held_out_batches: 1, evaluate_every_steps: null}",
+    "stages.aligned={max_steps: 3, save_every_steps: 1}",
+)
+
+
+def test_a_killed_run_with_adapters_resumes_to_the_same_weights(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", *ONLY_ALIGNED)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", *ONLY_ALIGNED, reporter=KillAt("aligned", 2))
+    killed = train(tmp_path / "killed", *ONLY_ALIGNED, resume=True)
+    assert_equal_weights(whole, killed, "aligned")
+    files = [run.final("aligned") / "adapter/adapter_model.safetensors" for run in (whole, killed)]
+    one, other = map(load_file, files)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+    start = load_bundle(whole.final("start")).model.state_dict()
+    final = load_bundle(whole.final("aligned")).model.state_dict()
+    name = "model.language_model.layers.0.self_attn.q_proj.weight"
+    factors = [
+        one[f"base_model.model.{name.replace('weight', f'lora_{part}.weight')}"] for part in "BA"
+    ]
+    product = 4 / 2 * factors[0] @ factors[1]
+    assert product.abs().max() > 1e-6
+    assert (final[name] - start[name] - product).abs().max() <= 1e-6
+    assert torch.equal(final["lm_head.weight"], start["lm_head.weight"])
