@@ -145,7 +145,12 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with _own(path, is_folder=True) as temporary:
-            yield temporary
+            try:
+                yield temporary
+            except WriteError as error:
+                # The place that a person knows.
+                message = error.message.replace(f"{temporary}", f"{path}", 1)
+                raise type(error)(message, error.hint) from error
 
 
 def put_folder(temporary: Path, path: Path) -> None:
@@ -203,15 +208,18 @@ def _own(path: Path, is_folder: bool) -> Iterator[Path]:
             # Where nothing can be locked, only what was just made is surely nobody else's.
             if not (is_locked or (is_locked is None and is_new)):
                 continue
+            ours = temporary.stat(follow_symlinks=False)
             if is_folder and not is_new:
                 _empty(temporary)
             try:
                 yield temporary
             finally:
-                if is_folder:
-                    shutil.rmtree(temporary, ignore_errors=True)
-                else:
-                    temporary.unlink(missing_ok=True)
+                # Once it is in its place, the name may belong to the next writer.
+                if _is_same(temporary, ours):
+                    if is_folder:
+                        shutil.rmtree(temporary, ignore_errors=True)
+                    else:
+                        temporary.unlink(missing_ok=True)
             return
     raise AssertionError("a fresh name was taken")
 
@@ -255,6 +263,13 @@ def _take_lock(descriptor: int, path: Path) -> bool | None:
         return False
     except OSError:
         return None
+
+
+def _is_same(path: Path, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(follow_symlinks=False), known)
+    except FileNotFoundError:
+        return False
 
 
 def _empty(folder: Path) -> None:

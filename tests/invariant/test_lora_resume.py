@@ -7,7 +7,11 @@ import torch
 from safetensors.torch import load_file
 from test_training_invariants import KillAt, Killed, assert_equal_weights, train
 
-from exgra_med.model.bundle import load_bundle
+from exgra_med.model.bundle import Bundle, load_bundle
+from exgra_med.progress import Silent
+from exgra_med.recipe.load import load_recipe
+from exgra_med.recipe.run import start_run
+from exgra_med.training.run import train_run
 
 pytest.importorskip("peft")
 ONLY_ALIGNED = (
@@ -40,3 +44,24 @@ def test_a_killed_run_with_adapters_resumes_to_the_same_weights(tmp_path: Path) 
     assert product.abs().max() > 1e-6
     assert (final[name] - start[name] - product).abs().max() <= 1e-6
     assert torch.equal(final["lm_head.weight"], start["lm_head.weight"])
+
+
+def test_the_best_weights_are_found_again_with_adapters(tmp_path: Path) -> None:
+    scores = iter([0.0, 2.0, 1.0, 1.0])
+    seen = []
+
+    def scorer(bundle: Bundle) -> float:
+        name = "model.multi_modal_projector.linear_2.weight"
+        seen.append(bundle.model.state_dict()[name].clone())
+        return next(scores)
+
+    recipe = load_recipe("debug/tiny", ONLY_ALIGNED).recipe
+    stage = recipe.stages["aligned"].model_copy(
+        update={"choose": "best", "evaluate_every_steps": 1}
+    )
+    recipe = recipe.model_copy(update={"stages": {"aligned": stage}})
+    run = start_run(tmp_path / "run", recipe, resume=False)
+    train_run(run, Silent(), lambda *_: scorer)
+    final = load_bundle(run.final("aligned")).model.state_dict()
+    assert torch.equal(final["model.multi_modal_projector.linear_2.weight"], seen[1])
+    assert not torch.equal(seen[1], seen[2])

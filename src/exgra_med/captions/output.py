@@ -27,6 +27,8 @@ def failures_path(out: Path) -> Path:
 class ExtendedFile:
     """A growing file of extended records, with the failures of this run beside it.
 
+    Nothing is written before the `with` block begins.
+
     Args:
         path: JSON Lines; what is in it counts as finished.
         failures: JSON Lines; begins anew, since failed records are tried again.
@@ -43,14 +45,15 @@ class ExtendedFile:
         self.origin = origin
         self.finished: set[int] = set()
         with disk_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
             _remove_cut_line(path)
-            self._check_origin()
-            self.finished.update(hash(name) for name, _ in finished_ids(path))
-            self._records: IO[bytes] = path.open("ab")
-            self._failures: IO[bytes] = failures.open("wb")
+        self._check_origin()
+        self.finished.update(hash(name) for name, _ in finished_ids(path))
 
     def __enter__(self) -> "ExtendedFile":
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._records: IO[bytes] = self.path.open("ab")
+            self._failures: IO[bytes] = self.failures.open("wb")
         return self
 
     def __exit__(

@@ -120,10 +120,8 @@ def generate(
     prompt = load_prompt(PROMPT)
     records = out.with_name(f"{out.stem}.partial.jsonl") if original else out
     origin = {"model": model, "prompt": prompt.label}
-    with (
-        closing(settings.open_cache()) as cache,
-        ExtendedFile(records, failures_path(out), origin) as file,
-    ):
+    with closing(settings.open_cache()) as cache:
+        file = ExtendedFile(records, failures_path(out), origin)
         if not settings.force:
             refuse_identifiers(source, file.has, cache)
 
@@ -138,7 +136,8 @@ def generate(
                 await service.close()
             return found, service.usage
 
-        outcome, usage = asyncio.run(work())
+        with file:
+            outcome, usage = asyncio.run(work())
     if original:
         write_original(source, records, out)
         if outcome.done == outcome.items:
@@ -153,18 +152,37 @@ def dry_run(name: str, settings: Settings, limit: int | None = None) -> dict[str
         DataError: malformed records.
         ServiceError: no address, or the cache cannot be used.
     """
-    source = open_source(name, limit)
     endpoint = settings.endpoint()
-    with closing(settings.open_cache()) as cache:
-        figures = estimate(
-            source,
-            settings.served_name(endpoint),
-            settings.sampling,
-            settings.known_price(endpoint),
-            cache,
-        )
+    figures = estimate_cost(name, settings, limit, endpoint)
     address = endpoint.base_url if endpoint else "this process (vLLM)"
     return figures | {"address": address, "remote": endpoint is not None and not endpoint.is_local}
+
+
+def estimate_cost(
+    name: str, settings: Settings, limit: int | None = None, endpoint: Endpoint | None = None
+) -> dict[str, Any]:
+    """Requests, tokens and money for what is not in the cache.
+
+    Args:
+        name: as for `generate`.
+        settings: model, price, sampling and cache count.
+        limit: only the first so many records.
+        endpoint: where it would be asked; without one, the list price of the model counts.
+
+    Raises:
+        DataError: malformed records.
+        ServiceError: the cache cannot be used.
+    """
+    source = open_source(name, limit)
+    with closing(settings.open_cache()) as cache:
+        model = settings.served_name(endpoint)
+        return estimate(
+            source,
+            model,
+            settings.sampling,
+            settings.known_price(endpoint) if endpoint else settings.price or known_price(model),
+            cache,
+        )
 
 
 def _service(

@@ -28,7 +28,9 @@ def refuse_identifiers(source: Source, skip: Callable[[str], bool], cache: Answe
         return
     kinds: Counter[str] = Counter()
     ids: list[str] = []
+    scanned = 0
     for record in source.iterate(skip):
+        scanned += 1
         found = {kind for turn in record.turns for kind in find_identifiers(turn.text)}
         kinds.update(found)
         if found and len(ids) < _MOST_IDS:
@@ -40,4 +42,6 @@ def refuse_identifiers(source: Source, skip: Callable[[str], bool], cache: Answe
             f"first records: {', '.join(map(repr, ids))}.",
             "Remove what identifies, or give --force if you have looked and may send it.",
         )
-    cache.remember(name, "clean")
+    # What was passed over may have been sent with --force, unscanned.
+    if scanned == source.total:
+        cache.remember(name, "clean")

@@ -6,6 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from exgra_med.cli import captions_batch, captions_review
+from exgra_med.cli.captions_options import (
+    BaseUrl,
+    Cache,
+    Json,
+    Limit,
+    MaxTokens,
+    Model,
+    PerMillion,
+    Source,
+    Temperature,
+)
 from exgra_med.cli.output import print_json, say
 
 app = typer.Typer(
@@ -13,26 +25,6 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
-
-Source = Annotated[
-    str, typer.Argument(metavar="IN", help="Records, the original's JSON, or a prepared folder.")
-]
-Model = Annotated[str, typer.Option("--model", help="Name of the model at the service.")]
-BaseUrl = Annotated[
-    str | None,
-    typer.Option("--base-url", help="OpenAI-compatible address, e.g. http://localhost:8000/v1."),
-]
-Cache = Annotated[
-    Path | None, typer.Option("--cache", help="File of paid answers; the user's cache else.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first records.")]
-PerMillion = Annotated[
-    tuple[float, float] | None,
-    typer.Option("--price", help="US dollars for a million tokens: prompt, completion."),
-]
-MaxTokens = Annotated[int, typer.Option("--max-tokens", min=1, help="Longest reply.")]
-Temperature = Annotated[float | None, typer.Option("--temperature", help="The service's else.")]
 
 
 class Format(StrEnum):
@@ -136,3 +128,7 @@ def _report(summary: dict[str, Any]) -> None:
     say(f"Written: {summary['out']}")
     if summary["failed"]:
         say(f"Failures, tried again by the next run: {summary['failures']}")
+
+
+captions_review.register(app)
+app.add_typer(captions_batch.batch, name="batch")

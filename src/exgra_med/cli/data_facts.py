@@ -103,7 +103,8 @@ def stats(
 ) -> None:
     """Count what a prepared folder has; with --out, write a page with pictures."""
     from exgra_med.data.prepared import open_prepared
-    from exgra_med.data.stats import statistics, statistics_page
+    from exgra_med.data.stats import statistics
+    from exgra_med.data.stats_page import statistics_page
     from exgra_med.files import write_text
 
     prepared = open_prepared(folder)

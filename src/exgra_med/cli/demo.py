@@ -22,12 +22,11 @@ def demo(
     from exgra_med.evaluation.run import evaluate_vqa
     from exgra_med.progress import RichReporter
     from exgra_med.recipe.load import load_recipe
-    from exgra_med.recipe.run import start_run
-    from exgra_med.training.run import train_run
+    from exgra_med.training.run import begin_run, train_run
 
     console = Console()
     console.print("Research use only. The model of this demo is a toy, and so are its scores.")
-    run = start_run(out, load_recipe("demo", assignments or ()).recipe, resume=True)
+    run = begin_run(out, load_recipe("demo", assignments or ()).recipe, resume=True)
     reporter = RichReporter(console)
     train_run(run, reporter)
     evaluate_vqa(run, reporter)

@@ -24,13 +24,13 @@ def train(
     """
     from rich.console import Console
 
+    from exgra_med.evaluation.held_out import held_out_scorer
     from exgra_med.progress import RichReporter
     from exgra_med.recipe.load import load_recipe
-    from exgra_med.recipe.run import start_run
-    from exgra_med.training.run import train_run
+    from exgra_med.training.run import begin_run, train_run
 
     loaded = load_recipe(recipe, assignments or ())
-    run = start_run(out or Path("runs") / loaded.recipe.name, loaded.recipe, resume)
+    run = begin_run(out or Path("runs") / loaded.recipe.name, loaded.recipe, resume)
     console = Console()
-    final = train_run(run, RichReporter(console))
+    final = train_run(run, RichReporter(console), held_out_scorer)
     console.print(f"Finished. The last checkpoint is {final}.")

@@ -13,7 +13,9 @@ LEDGER = "download.json"
 NUM_WORKERS = 8
 
 
-def download(source: Source, folder: Path, revision: str | None = None) -> dict[str, Any]:
+def download(
+    source: Source, folder: Path, revision: str | None = None, num_workers: int = NUM_WORKERS
+) -> dict[str, Any]:
     """Fetch a dataset's files and unpack its archives.
 
     Files that are already there are not fetched again; what arrived stays when it fails.
@@ -22,6 +24,7 @@ def download(source: Source, folder: Path, revision: str | None = None) -> dict[
         source: a dataset with a hub repository.
         folder: where the files go.
         revision: commit or tag of the repository; the newest where absent.
+        num_workers: files at the same time.
 
     Returns:
         The ledger, also written as `download.json`: repository, commit, files with their sizes.
@@ -44,7 +47,7 @@ def download(source: Source, folder: Path, revision: str | None = None) -> dict[
             repo_type="dataset",
             revision=commit,
             local_dir=folder,
-            max_workers=NUM_WORKERS,
+            max_workers=num_workers,
         )
     # The hub client has a tree of network errors of several libraries; each means the same here.
     except Exception as error:

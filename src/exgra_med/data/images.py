@@ -59,13 +59,23 @@ class ImageFolder:
                 f"{prefix}the image {name!r} leaves the image folder.",
                 "Names are relative to the image folder, without '..'.",
             )
-        path = (self.root / file_name(name)).resolve()
-        if not path.is_relative_to(self.root.resolve()):
-            raise DataError(f"{prefix}the image {name!r} is a link that leaves the image folder.")
-        if not path.is_file():
-            state = "is not a file" if path.exists() else "is missing"
-            raise DataError(f"{prefix}the image {name!r} {state} in {self.root}.")
-        if path.stat().st_size > MAX_IMAGE_BYTES:
+        try:
+            path = (self.root / file_name(name)).resolve()
+            if not path.is_relative_to(self.root.resolve()):
+                raise DataError(
+                    f"{prefix}the image {name!r} is a link that leaves the image folder."
+                )
+            if not path.is_file():
+                state = "is not a file" if path.exists() else "is missing"
+                raise DataError(
+                    f"{prefix}the image {name!r} {state}.", f"It was looked for in {self.root}."
+                )
+            size = path.stat().st_size
+        # A name that is too long, no permission; links in a circle are a RuntimeError up to 3.12.
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "links in a circle"
+            raise DataError(f"{prefix}the image {name!r} cannot be opened ({reason}).") from error
+        if size > MAX_IMAGE_BYTES:
             raise DataError(f"{prefix}the image {name!r} is larger than {MAX_IMAGE_BYTES} bytes.")
         return path
 

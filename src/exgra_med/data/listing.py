@@ -46,7 +46,8 @@ def describe_manifest(prepared: Prepared) -> list[str]:
     lines = []
     for split in prepared.splits:
         types = ", ".join(f"{key} {n}" for key, n in manifest["counts_by_type"][split].items())
-        lines.append(f"{split}: {manifest['counts'][split]} records ({types})")
+        count = f"{split}: {manifest['counts'][split]} records"
+        lines.append(f"{count} ({types})" if types else count)
     lines.append(f"images: {manifest['images']['count']}")
     for item in manifest["dropped"][:10]:
         lines.append(f"dropped {item['id']}: {item['reason']}")

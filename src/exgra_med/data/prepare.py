@@ -198,7 +198,7 @@ def _write_content(
         types[split] = dict(sorted(tally.items()))
     dropped = collected.dropped + store.broken
     if store.broken and not drop_broken_images:
-        first = "; ".join(item.reason for item in store.broken[:3])
+        first = "; ".join(f"{item.id}: {item.reason}" for item in store.broken[:3])
         raise DataError(
             f"{len(store.broken)} records have an image that cannot be used: {first}",
             "Mend the files, or give --drop-broken-images to leave these records out.",
@@ -231,7 +231,7 @@ class _ImageStore:
     def keep(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
         """Yield the records whose images were copied; the others are listed in `broken`."""
         for record in records:
-            reasons = [reason for name in record.images if (reason := self._copy(name, record.id))]
+            reasons = [reason for name in record.images if (reason := self._copy(name))]
             if reasons:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
@@ -245,11 +245,11 @@ class _ImageStore:
         image = names[0] if isinstance(record.image, str) else names
         return record.model_copy(update={"image": image})
 
-    def _copy(self, name: str, where: str) -> str:
+    def _copy(self, name: str) -> str:
         """Copy an image; returns why not, or nothing."""
         if name not in self.state:
             try:
-                content = self.images.read_bytes(name, where)
+                content = self.images.read_bytes(name)
                 self.state[name] = ""
             except ExgraMedError as error:
                 self.state[name] = error.message

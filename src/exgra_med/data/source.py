@@ -81,6 +81,7 @@ class Source:
         variants: split variants, the default first, each with one line.
         collect: reads the published files in a folder.
         hub: dataset repository for `--download`, where one is public.
+        has_image_urls: whether a list of URLs is published with it, for `--download`.
     """
 
     name: str
@@ -89,6 +90,7 @@ class Source:
     variants: Mapping[str, str]
     collect: Callable[[Path, Options], Collected]
     hub: str | None = None
+    has_image_urls: bool = False
 
 
 def find_source(name: str) -> Source:

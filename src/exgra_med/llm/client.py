@@ -96,7 +96,7 @@ class ChatService:
         if transport is None:
             from exgra_med.llm.openai_transport import OpenAITransport
 
-            transport = OpenAITransport(Endpoint(base_url, api_key), timeout_seconds)
+            transport = OpenAITransport(Endpoint(base_url, api_key), timeout_seconds, concurrency)
         self.model = model
         self.cache = cache
         self.sampling = sampling

@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from exgra_med.errors import ServiceError
 
 OPENROUTER = "https://openrouter.ai/api/v1"
+NO_KEY = "none"
+"""Sent where a server on this machine asks for no key."""
 OPENAI = "https://api.openai.com/v1"
 
 
@@ -50,7 +52,7 @@ def find_endpoint(base_url: str | None, environment: Mapping[str, str]) -> Endpo
         environment: variables, `.env` included (`environment_with_file`).
 
     Raises:
-        ServiceError: no address, a malformed one, or a remote one without its key.
+        ServiceError: no address, or a malformed one.
     """
     open_router_key = environment.get("OPENROUTER_API_KEY")
     open_router = environment.get("OPENROUTER_ENDPOINT") or (OPENROUTER if open_router_key else "")
@@ -69,28 +71,28 @@ def find_endpoint(base_url: str | None, environment: Mapping[str, str]) -> Endpo
         raise ServiceError("The address holds a password.", "Put the key in the environment.")
     # A key goes to its own service only, so that a mistyped address cannot collect it.
     if parts.hostname == "openrouter.ai" or url == environment.get("OPENROUTER_ENDPOINT"):
-        names = ("OPENROUTER_API_KEY",)
+        name = "OPENROUTER_API_KEY"
     else:
-        names = ("OPENAI_API_KEY",)
-    key = next((environment[name] for name in names if environment.get(name)), "")
-    endpoint = Endpoint(url, key or "none")
-    if not key and not endpoint.is_local:
-        raise ServiceError(
-            f"There is no key for {endpoint.host}.", f"Set {names[0]} in the environment or .env."
-        )
-    return endpoint
+        name = "OPENAI_API_KEY"
+    key = environment.get(name)
+    return Endpoint(url, key or NO_KEY)
 
 
 def require_allowed(endpoint: Endpoint, allow_remote: bool) -> None:
-    """Refuse to send text to another machine unless that was allowed.
+    """Refuse to send text to another machine unless that was allowed and there is a key for it.
 
     Raises:
-        ServiceError: the address is remote and was not allowed.
+        ServiceError: the address is remote, and was not allowed or has no key.
     """
     if not endpoint.is_local and not allow_remote:
         raise ServiceError(
             f"The text of your data would leave this machine for {endpoint.host}.",
             "Give --allow-remote if you may send it there, or use a model on this machine.",
+        )
+    if not endpoint.is_local and endpoint.api_key == NO_KEY:
+        name = "OPENROUTER_API_KEY" if endpoint.host == "openrouter.ai" else "OPENAI_API_KEY"
+        raise ServiceError(
+            f"There is no key for {endpoint.host}.", f"Set {name} in the environment or in .env."
         )
 
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 Message = Mapping[str, str]
@@ -40,7 +41,7 @@ class ChatRequest:
     sampling: Sampling = Sampling()
     schema: Mapping[str, Any] | None = field(default=None, compare=False)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Content hash: model, every word of the messages (so the prompt too), sampling."""
         content = {
@@ -51,7 +52,7 @@ class ChatRequest:
         text = json.dumps(content, ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
-    @property
+    @cached_property
     def prompt_tokens(self) -> int:
         """Estimate of the prompt's tokens."""
         return sum(estimate_tokens(message["content"]) + 4 for message in self.messages)
@@ -86,5 +87,5 @@ class Transport(Protocol):
 
 def estimate_tokens(text: str) -> int:
     """Tokens of a text, without a tokenizer: four ASCII characters each, others one each."""
-    ascii_characters = sum(char.isascii() for char in text)
+    ascii_characters = len(text.encode("ascii", "ignore"))
     return -(-ascii_characters // 4) + len(text) - ascii_characters

@@ -204,6 +204,25 @@ def load_bundle(
     return Bundle(model.to(device).eval(), processor)
 
 
+def load_tokenizer(folder_or_name: str | Path) -> tuple[Any, int]:
+    """Tokenizer and number of visual tokens of one image; the weights are not read.
+
+    Raises:
+        CheckpointError: the folder is missing, in the original's layout or damaged.
+    """
+    folder = local_folder(folder_or_name)
+    config = read_config(folder)
+    try:
+        with quiet():
+            processor: Any = AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{folder} has no processor that can be loaded: {str(error).splitlines()[0]}",
+            "The folder may be incomplete; copy or download it again.",
+        ) from error
+    return processor.tokenizer, config.image_seq_length
+
+
 def read_config(folder: Path) -> ExgraConfig:
     """The native configuration of a checkpoint folder; stock LLaVA is `connector: none`.
 

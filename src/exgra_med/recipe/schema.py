@@ -149,6 +149,8 @@ class AlignmentSettings(Section):
     """Gradient through the solver; `compatible` is the original's, which a loss scale distorts."""
     noise_samples: Count = 1
     """Noise samples of a step, for `imle`."""
+    scope: Literal["local", "global"] = "local"
+    """Graphs of the records of each device, as in the original, or of all devices together."""
     solver: str = "anneal"
     """Matching solver."""
     effort: Literal["fast", "thorough"] = "fast"
@@ -200,6 +202,8 @@ class StageSettings(Section):
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    activation_checkpointing: bool = False
+    """Keep only what enters each layer of the language model, and compute the rest again."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images."""
     log_every_steps: Count = 1
@@ -209,6 +213,9 @@ class StageSettings(Section):
     """Resumable checkpoints that stay on disk."""
     evaluate_every_steps: Count | None = None
     """Steps between held-out measurements; only at start and end where absent."""
+    choose: Literal["last", "best"] = "last"
+    """Which weights the stage ends with: those of the last step, or the best by the strict VQA
+    average of generated answers to the held-out split, taken at every measurement."""
     num_held_out_batches: Count = 8
     """Held-out batches of `batch_size` records in one measurement."""
 

@@ -92,6 +92,23 @@ def save_alignment(alignment: nn.Module, folder: Path) -> None:
     save_file(state, folder / "alignment.safetensors")
 
 
+def load_alignment(alignment: nn.Module, file: Path) -> None:
+    """Go on with the message-passing weights of an earlier aligned stage.
+
+    Raises:
+        CheckpointError: they do not fit the settings of this stage.
+    """
+    saved, own = load_file(file), alignment.state_dict()
+    _compare_names(file, set(own), set(saved))
+    for name, value in saved.items():
+        if value.shape != own[name].shape:
+            raise CheckpointError(
+                f"{file}: {name} is {list(value.shape)}, not {list(own[name].shape)}.",
+                "The width of the language model differs.",
+            )
+    alignment.load_state_dict(saved)
+
+
 def _optimizer_tensors(
     learning: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:

@@ -12,13 +12,16 @@ class TrainingLog:
 
     Args:
         path: the file; it need not exist.
+        active: whether this process is the one that writes.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, active: bool = True) -> None:
+        self.path, self.active = path, active
 
     def write(self, **event: Any) -> None:
         """Append one event and hand it to the operating system."""
+        if not self.active:
+            return
         with files.disk_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(event) + "\n")
 
@@ -27,6 +30,8 @@ class TrainingLog:
 
         With step 0 the stage begins anew, so all of it goes.
         """
+        if not self.active:
+            return
         kept = [
             event
             for event in read_log(self.path)

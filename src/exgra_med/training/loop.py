@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -23,13 +23,21 @@ from exgra_med.model.lora import detach_adapter
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run, recipe_yaml
 from exgra_med.training.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
-from exgra_med.training.checkpoint import restore_progress, save_alignment, save_progress
+from exgra_med.training.best import BestCheckpoint
+from exgra_med.training.checkpoint import (
+    load_alignment,
+    restore_progress,
+    save_alignment,
+    save_progress,
+)
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import Objective, seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from exgra_med.training.order import num_steps, plan_epoch
-from exgra_med.training.parts import choose_parts
+from exgra_med.training.parts import choose_parts, recompute_activations
+from exgra_med.training.processes import on_cpu
+from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_sigterm
 
 
 class StageTraining:
@@ -42,6 +50,8 @@ class StageTraining:
         dataset: the records to learn from.
         held_out: measures on records that are not learnt from.
         reporter: told where training is.
+        best: keeps the best checkpoint, where the stage chooses one.
+        graph_weights: message-passing weights of an earlier aligned stage, to go on with.
     """
 
     def __init__(
@@ -52,17 +62,25 @@ class StageTraining:
         dataset: StageDataset,
         held_out: HeldOut,
         reporter: Reporter,
+        best: BestCheckpoint,
+        graph_weights: Path | None = None,
     ) -> None:
         self.run, self.name, self.bundle, self.dataset = run, name, bundle, dataset
         self.held_out, self.reporter = held_out, reporter
         self.stage = run.recipe.stages[name]
         self.folder = run.stage_folder(name)
-        self.log = TrainingLog(run.log)
+        self.best, self.graph_weights = best, graph_weights
         # Stages differ in their data order and noise, whatever their position keeps them apart.
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
+        # A pass whose records have no image leaves the connector without a gradient.
+        unused = any(not record.images for record in dataset.records)
         self.accelerator = Accelerator(
-            mixed_precision="bf16" if self.stage.precision == "bfloat16" else "no"
+            cpu=on_cpu(),
+            mixed_precision="bf16" if self.stage.precision == "bfloat16" else "no",
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
         )
+        self.is_main = self.accelerator.is_main_process
+        self.log = TrainingLog(run.log, active=self.is_main)
 
     def train(self) -> Path:
         """Train to the end and write the finished checkpoint.
@@ -72,10 +90,19 @@ class StageTraining:
 
         Raises:
             TrainingError: the loss is not finite.
+            TrainingStopped: SIGTERM came; the run can go on from here.
         """
+        with stop_on_sigterm() as request:
+            return self._train(request)
+
+    def _train(self, request: StopRequest) -> Path:
         torch.manual_seed(_as_integer(self.seed))
         choose_parts(self.bundle, self.stage.learn, self.stage.lora)
+        if self.stage.activation_checkpointing:
+            recompute_activations(self.bundle)
         objective = Objective(self.bundle.model, self.stage.alignment)
+        if objective.alignment is not None and self.graph_weights is not None:
+            load_alignment(objective.alignment, self.graph_weights)
         learning = [each for each in objective.parameters() if each.requires_grad]
         optimizer = build_optimizer(learning, self.stage)
         done = restore_progress(self.folder, objective, optimizer)
@@ -90,6 +117,7 @@ class StageTraining:
         for step in range(done, total):
             figures = self._step(module, objective, optimizer, loader, step, total)
             self._after_step(objective, optimizer, step + 1, total, figures)
+            self._stop_if_asked(request, objective, optimizer, step + 1, total)
         self.reporter.finish()
         return self._finish(objective, total)
 
@@ -228,17 +256,45 @@ class StageTraining:
         if (stage.evaluate_every_steps and done % stage.evaluate_every_steps == 0) or done == total:
             self._measure(objective, done)
         if stage.save_every_steps and done % stage.save_every_steps == 0 and done < total:
-            save_progress(self.folder, done, objective, optimizer, stage.keep_checkpoints)
+            self._save(objective, optimizer, done)
         self.reporter.advance(done, _note(figures))
+
+    def _stop_if_asked(
+        self,
+        request: StopRequest,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        done: int,
+        total: int,
+    ) -> None:
+        """All processes stop after the same step, whichever of them was asked."""
+        asked = torch.tensor(int(request.made), device=self.accelerator.device)
+        if not int(self.accelerator.reduce(asked)) or done == total:
+            return
+        self._save(objective, optimizer, done)
+        self.reporter.finish()
+        raise TrainingStopped(
+            f"Stopped in stage {self.name!r} after step {done} of {total}; everything is saved.",
+            "Start again with --resume to go on.",
+        )
+
+    def _save(self, objective: Objective, optimizer: torch.optim.Optimizer, done: int) -> None:
+        if self.is_main:
+            save_progress(self.folder, done, objective, optimizer, self.stage.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
 
     def _measure(self, objective: Objective, step: int) -> None:
         figures = self.held_out.measure(objective, self.accelerator.device)
+        if self.is_main and (score := self.best.consider(self.bundle, step)) is not None:
+            figures["score"] = score
+        self.accelerator.wait_for_everyone()
         if figures:
             self.log.write(kind="held_out", stage=self.name, step=step, **figures)
 
     def _finish(self, objective: Objective, total: int) -> Path:
         final = self.run.final(self.name)
-        if self.accelerator.is_main_process:
+        if self.is_main:
+            self.best.restore(self.bundle)
             lora = self.stage.lora
             adapter = None if lora is None else detach_adapter(self.bundle, lora)
 

@@ -35,6 +35,12 @@ def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None
         attach_adapter(bundle, lora)
 
 
+def recompute_activations(bundle: Bundle) -> None:
+    """Let the language model keep only what enters each layer, until the backward pass."""
+    decoder: Any = bundle.model.get_decoder()
+    decoder.gradient_checkpointing_enable({"use_reentrant": False})
+
+
 def keep_rows(weight: Tensor, rows: Sequence[int]) -> None:
     """Zero the gradient of every row of a matrix but the given ones."""
     kept = torch.zeros(weight.shape[0], 1)

@@ -4,23 +4,43 @@ A stage always starts from a folder, also within one process, so a resumed run a
 one take the same path.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.subset import nested_subset
-from exgra_med.model.bundle import Bundle, load_bundle
-from exgra_med.progress import Reporter
-from exgra_med.recipe.run import Run
-from exgra_med.recipe.schema import DataSettings
+from exgra_med.model.bundle import load_bundle
+from exgra_med.progress import Reporter, Silent
+from exgra_med.recipe.run import Run, open_run, start_run
+from exgra_med.recipe.schema import DataSettings, Recipe
 from exgra_med.training.batch import Layout, StageDataset
+from exgra_med.training.best import BestCheckpoint, Scorer, needs_scorer
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.loop import StageTraining
+from exgra_med.training.processes import process_state
 from exgra_med.training.start import starting_checkpoint
 
 
-def train_run(run: Run, reporter: Reporter) -> Path:
+def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
+    """Make or open the run folder, once for all processes; see `recipe.run.start_run`."""
+    state = process_state()
+    run = start_run(path, recipe, resume) if state.is_main_process else None
+    state.wait_for_everyone()
+    return run or open_run(path)
+
+
+ScorerFactory = Callable[[Run, Prepared, DataSettings], Scorer]
+
+
+def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None) -> Path:
     """Train every stage that is not finished yet.
+
+    Args:
+        run: the run folder.
+        reporter: told where training is.
+        scorers: makes the scorer of a stage's held-out records, for stages that choose their best
+            checkpoint.
 
     Returns:
         The checkpoint of the last stage.
@@ -31,13 +51,16 @@ def train_run(run: Run, reporter: Reporter) -> Path:
     folder = starting_checkpoint(run)
     for name in run.recipe.stages:
         if not run.final(name).is_dir():
-            _train_stage(run, name, load_bundle(folder), reporter)
+            _train_stage(run, name, folder, reporter, scorers)
         folder = run.final(name)
     return folder
 
 
-def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> None:
+def _train_stage(
+    run: Run, name: str, start: Path, reporter: Reporter, scorers: ScorerFactory | None
+) -> None:
     recipe, stage = run.recipe, run.recipe.stages[name]
+    bundle = load_bundle(start)
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
     chosen = nested_subset(
@@ -57,8 +80,21 @@ def _train_stage(run: Run, name: str, bundle: Bundle, reporter: Reporter) -> Non
         stage.batch_size,
         stage.num_held_out_batches,
     )
-    _record_data(run, name, prepared, dataset)
-    StageTraining(run, name, bundle, dataset, held_out, reporter).train()
+    scorer = None if scorers is None else scorers(run, prepared, settings)
+    best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage.choose, scorer))
+    graph_weights = start / "alignment.safetensors"
+    if process_state().is_main_process:
+        _record_data(run, name, prepared, dataset)
+    StageTraining(
+        run,
+        name,
+        bundle,
+        dataset,
+        held_out,
+        reporter if process_state().is_main_process else Silent(),
+        best,
+        graph_weights if graph_weights.is_file() else None,
+    ).train()
 
 
 def _held_out_dataset(

@@ -7,6 +7,7 @@ from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.recipe.run import Run, open_run
+from exgra_med.training.processes import process_state
 
 
 def starting_checkpoint(run: Run) -> Path:
@@ -20,8 +21,9 @@ def starting_checkpoint(run: Run) -> Path:
     if start is not None:
         return open_run(Path(start)).last_checkpoint if is_run_folder(start) else Path(start)
     folder = run.stage_folder("start") / "final"
-    if not folder.is_dir():
-        save_bundle(_build(run), folder)
+    with process_state().main_process_first():
+        if not folder.is_dir():
+            save_bundle(_build(run), folder)
     return folder
 
 

@@ -37,8 +37,6 @@ def revision_for(user: str) -> str:
 
 
 class BadServer:
-    """`share` of the requests go wrong; `latency` seconds before an answer, `delay` to listen."""
-
     def __init__(self, share=0.0, latency=0.0, seed=0, faults=FAULTS, delay=0.0, knows_schema=True):
         self.share, self.latency, self.faults, self.delay = share, latency, faults, delay
         self.knows_schema = knows_schema

@@ -139,6 +139,11 @@ def link_out(folder: Path) -> None:
     (folder / "images/synpic1.jpg").symlink_to(folder.parent / "secret.jpg")
 
 
+def link_circle(folder: Path) -> None:
+    (folder / "images/synpic1.jpg").unlink()
+    (folder / "images/synpic1.jpg").symlink_to("synpic1.jpg")
+
+
 def cut(name: str, share: float) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         content = (folder / name).read_bytes()
@@ -189,6 +194,8 @@ REFUSED = {
     "image-name-url": ("vqa-rad", field(RAD, image_name="http://169.254.169.254/"), "is a URL"),
     "image-name-empty": ("vqa-rad", field(RAD, image_name=""), "is empty"),
     "image-link-out": ("vqa-rad", link_out, "link that leaves"),
+    "image-link-circle": ("vqa-rad", link_circle, "cannot be opened"),
+    "image-name-long": ("vqa-rad", field(RAD, image_name="n" * 300 + ".jpg"), "cannot be opened"),
     "slake-language": ("slake", field("train.json", q_lang="fr"), "unknown q_lang 'fr'"),
     "slake-split-missing": (
         "slake",

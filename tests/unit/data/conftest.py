@@ -3,11 +3,12 @@
 import errno
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from misbehaving_server import Server
 from PIL import Image
 
 
@@ -80,3 +81,11 @@ def change_rad(rad: Path) -> Callable[..., None]:
         _write(rad, rows)
 
     return change
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A server on this machine that misbehaves as told."""
+    server = Server()
+    yield server
+    server.stop()

@@ -61,6 +61,19 @@ def test_a_zip_that_may_not_be_is_refused(tmp_path: Path) -> None:
         assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w") as bundle:
+        bundle.writestr("secret", b"x")
+    content = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(signature) + offset] |= 1
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="'secret' is encrypted"):
+        unpack(archive, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_many_members_and_broken_archives(tmp_path: Path) -> None:
     archive = make_tar(tmp_path / "a.tar.gz", *(member(f"{n}") for n in range(5)))
     with pytest.raises(DataError, match="more than 4 members"):

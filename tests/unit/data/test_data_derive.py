@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from exgra_med.data.derive import merge_captions, open_answers, write_split
 from exgra_med.data.prepare import prepare
 from exgra_med.data.prepared import open_prepared
-from exgra_med.data.stats import statistics, statistics_page
+from exgra_med.data.stats import statistics
+from exgra_med.data.stats_page import statistics_page
 from exgra_med.errors import DataError
 
 SAMPLE = open_prepared("bundled:vqa-rad-sample")
@@ -101,3 +103,18 @@ def test_the_page_is_self_contained_and_escaped(rad: Path, tmp_path: Path, chang
     page = statistics_page(prepare("vqa-rad", rad, tmp_path / "out"))
     assert "<script" not in page and "<img src=http" not in page
     assert "&lt;script&gt;" in page and "data:image/jpeg;base64" in page
+
+
+def test_the_page_says_what_to_know_before_training(rad, tmp_path, change_rad) -> None:
+    change_rad(0, answer=" ")
+    page = statistics_page(prepare("vqa-rad", rad, tmp_path / "out"))
+    assert "2 of 2 test images are in train too." in page
+    assert "1 rows were left out: empty answer" in page
+    sample = statistics_page(SAMPLE)
+    assert "test images are in train" not in sample and "left out" not in sample
+    shown = sample.partition("<h2>train</h2>")[2].partition("commonest answers")[2]
+    bars = shown.partition("</section>")[0]
+    counts = re.findall(r"<span>(\d+)</span></div>", bars)
+    assert len(counts) == 13 and sum(map(int, counts)) == 198
+    # One picture an image, although each image has several questions.
+    assert sample.count("<figure>") == 18 + 12 + 8

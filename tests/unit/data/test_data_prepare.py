@@ -130,6 +130,8 @@ def test_a_missing_and_a_truncated_image_stop_or_are_listed(rad: Path, tmp_path:
     assert sum("is missing" in reason for reason in reasons) == 4
     assert sum("cannot be decoded" in reason for reason in reasons) == 4
     assert prepared.manifest["images"]["count"] == 2
+    # The same for everybody: neither the record that met the image first nor a path is in it.
+    assert len(set(reasons)) == 2 and str(tmp_path) not in json.dumps(prepared.manifest)
 
 
 def test_an_empty_answer_is_dropped_and_listed(rad: Path, tmp_path: Path, change_rad) -> None:

@@ -23,6 +23,7 @@ class Hub:
     """File name to how often its download ends in the middle."""
     corrupt: set[str] = field(default_factory=set)
     ranges: list[tuple[str, str]] = field(default_factory=list)
+    sent: list[str] = field(default_factory=list)
 
     def content(self, name: str) -> bytes:
         return (self.folder / name).read_bytes()
@@ -101,6 +102,7 @@ def serving(hub: Hub) -> Iterator[Hub]:
             self.end_headers()
             if not with_body:
                 return
+            hub.sent += [name] if name else []
             if hub.break_off.get(name, 0) > 0:
                 hub.break_off[name] -= 1
                 self.wfile.write(body[: len(body) // 2])

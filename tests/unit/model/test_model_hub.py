@@ -1,6 +1,10 @@
 """Downloading by name, against a stand-in of the hub."""
 
+import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +85,35 @@ def test_a_published_checkpoint_is_imported_by_its_short_name(
         vision = str(DATA / "clip_tiny")
         import_checkpoint("exgra-med-dci", vision, tmp_path / "out", revision=COMMIT)
     assert load_bundle(tmp_path / "out").model.config.connector == "dci"
+
+
+@pytest.mark.slow
+def test_a_download_that_gave_up_keeps_its_whole_files(hub: Hub) -> None:
+    hub.break_off["model.safetensors"] = 100
+    with pytest.raises(CheckpointError, match="what was loaded is kept"):
+        download("owner/model")
+    hub.break_off.clear()
+    hub.sent.clear()
+    folder = download("owner/model")
+    assert hub.sent == ["model.safetensors"]
+    assert (folder / "model.safetensors").read_bytes() == hub.content("model.safetensors")
+
+
+@pytest.mark.slow
+def test_the_command_line_imports_from_the_hub_of_the_environment(tmp_path: Path) -> None:
+    shutil.copytree(DATA / "checkpoint_none", tmp_path / "repository")
+    with serving(Hub("MERGE-Group/exgra-med", tmp_path / "repository")) as hub:
+        environment = {name: value for name, value in os.environ.items() if "HF_" not in name}
+        environment |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home")}
+        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+        arguments = ["exgra-med", "--vision", str(DATA / "clip_tiny"), "--out", "out", "--json"]
+        done = subprocess.run(
+            [sys.executable, "-m", "exgra_med", "checkpoint", "import", *arguments],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["source"] == "exgra-med"
+    assert load_bundle(tmp_path / "out").model.config.connector == "none"

@@ -79,7 +79,8 @@ def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record |
 SOURCE = Source(
     name=NAME,
     title="LLaVA-Med chat benchmark: 193 questions with GPT-4 reference answers",
-    licence="CC BY-NC 4.0, research only; bring the 50 figures yourself",
+    licence="CC BY-NC 4.0, research only; 50 figures by --download or your own",
     variants={"published": "test only"},
     collect=collect,
+    has_image_urls=True,
 )

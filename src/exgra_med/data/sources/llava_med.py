@@ -83,4 +83,5 @@ SOURCE = Source(
     licence="CC BY-NC 4.0",
     variants={"all": "everything for training, 1 % of the images held out"},
     collect=collect,
+    has_image_urls=True,
 )

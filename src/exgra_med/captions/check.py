@@ -1,0 +1,152 @@
+"""Extended answers -> counts of faults, the worst examples, and a seeded sample for a person."""
+
+import heapq
+import random
+import statistics
+from array import array
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from exgra_med.captions.faults import WEIGHTS, Fault, copy_rate, find_faults, length_ratio, words
+from exgra_med.captions.question import pairs_of
+from exgra_med.captions.source import Source
+from exgra_med.errors import DataError
+
+
+@dataclass(frozen=True)
+class Example:
+    """One extended answer with what may be wrong with it."""
+
+    id: str
+    turn: int
+    question: str
+    answer: str
+    extended: str
+    faults: list[Fault]
+
+    @property
+    def badness(self) -> int:
+        """Sum of the weights of its faults."""
+        return sum(WEIGHTS[fault.kind] for fault in self.faults)
+
+
+@dataclass
+class CaptionCheck:
+    """What a check found.
+
+    Args:
+        records: number of records with extended answers.
+        without: number of records without.
+        answers: number of extended answers.
+        faulty: answers with at least one fault.
+        counts: answers with each kind of fault.
+        length_ratio: quartiles of length over the answer's length.
+        copy_rate: mean share of runs of four words taken from the answer.
+        origins: number of records by model and prompt.
+        worst: the worst examples, worst first.
+        sample: answers drawn at random under `seed`, for a person to judge.
+        seed: of the sample.
+    """
+
+    seed: int
+    records: int = 0
+    without: int = 0
+    answers: int = 0
+    faulty: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+    length_ratio: list[float] = field(default_factory=list)
+    copy_rate: float = 0.0
+    origins: Counter[str] = field(default_factory=Counter)
+    worst: list[Example] = field(default_factory=list)
+    sample: list[Example] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Figures and ids, without the texts."""
+        return {
+            "records": self.records,
+            "records_without": self.without,
+            "answers": self.answers,
+            "faulty": self.faulty,
+            "faults": {kind: self.counts[kind] for kind in WEIGHTS},
+            "length_ratio": dict(zip(("q1", "median", "q3"), self.length_ratio, strict=True)),
+            "copy_rate": self.copy_rate,
+            "origins": dict(self.origins),
+            "worst": [
+                {"id": one.id, "turn": one.turn, "faults": [fault.kind for fault in one.faults]}
+                for one in self.worst
+            ],
+            "sample": [{"id": one.id, "turn": one.turn} for one in self.sample],
+            "seed": self.seed,
+        }
+
+
+def check_captions(
+    source: Source, num_worst: int = 50, num_sample: int = 50, seed: int = 0
+) -> CaptionCheck:
+    """Check every extended answer of a file; memory does not grow with its length.
+
+    Args:
+        source: records with extended answers.
+        num_worst: examples to keep.
+        num_sample: answers to draw for a person.
+        seed: another seed draws others.
+
+    Raises:
+        DataError: a record is malformed, or no record has extended answers.
+    """
+    report = CaptionCheck(seed)
+    chance = random.Random(seed)
+    ratios = array("f")
+    copied = 0.0
+    worst: list[tuple[int, int, Example]] = []
+    seen: dict[int, int] = {}
+    for record in source.iterate():
+        if record.extended is None:
+            report.without += 1
+            continue
+        report.records += 1
+        origin = record.meta.get("extended_by")
+        report.origins[_origin(origin)] += 1
+        for turn, (question, answer) in enumerate(pairs_of(record)):
+            extended = record.extended[turn]
+            faults = find_faults(question, answer, extended)
+            # The same extension of another answer says little about either.
+            text, of = hash(tuple(words(extended))), hash(tuple(words(answer)))
+            if seen.setdefault(text, of) != of:
+                faults.append(Fault("duplicate", "the same as that of another answer"))
+            example = Example(record.id, turn, question, answer, extended, faults)
+            number = report.answers
+            report.answers += 1
+            ratios.append(length_ratio(answer, extended))
+            copied += copy_rate(answer, extended)
+            report.counts.update({fault.kind for fault in faults})
+            if faults:
+                report.faulty += 1
+                heapq.heappush(worst, (example.badness, -number, example))
+                if len(worst) > num_worst:
+                    heapq.heappop(worst)
+            if len(report.sample) < num_sample:
+                report.sample.append(example)
+            elif (place := chance.randrange(report.answers)) < num_sample:
+                report.sample[place] = example
+    if not report.answers:
+        raise DataError(
+            f"{source.path}: no record has extended answers.", "Check the output of `generate`."
+        )
+    report.copy_rate = round(copied / report.answers, 4)
+    report.length_ratio = _quartiles(ratios)
+    report.worst = [example for _, _, example in sorted(worst, key=lambda row: row[:2])][::-1]
+    return report
+
+
+def _quartiles(values: array) -> list[float]:
+    if len(values) == 1:
+        return [round(values[0], 2)] * 3
+    return [round(value, 2) for value in statistics.quantiles(values, n=4, method="inclusive")]
+
+
+def _origin(value: Any) -> str:
+    if not isinstance(value, dict):
+        return "unknown"
+    return f"{value.get('model')}, prompt {value.get('prompt')}"

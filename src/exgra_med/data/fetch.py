@@ -1,0 +1,252 @@
+"""The one place that fetches a URL: https, public addresses, and limits on size and time.
+
+Every host, redirects included, is resolved once; the address that was checked is the one that is
+connected to, so a name cannot point elsewhere in between. Proxies of the environment are not used.
+"""
+
+import errno
+import functools
+import http.client
+import ipaddress
+import socket
+import ssl
+import threading
+from dataclasses import dataclass
+from typing import IO
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from exgra_med import __version__
+from exgra_med.errors import ServiceError
+
+BLOCK_BYTES = 2**16
+NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True)
+class FetchLimits:
+    """What a fetch may cost.
+
+    Args:
+        max_bytes: of one file; the largest article package has some hundred megabytes.
+        silence_seconds: without a byte, until an attempt is given up.
+        total_seconds: of one attempt.
+        num_attempts: where the fault may pass: no answer, cut off, server errors.
+        pause_seconds: before the second attempt; doubled each time.
+        max_redirects: followed, each checked anew.
+        allow_loopback: also fetch http from this machine, for a mirror of one's own.
+    """
+
+    max_bytes: int = 2**30
+    silence_seconds: float = 30
+    total_seconds: float = 900
+    num_attempts: int = 3
+    pause_seconds: float = 1
+    max_redirects: int = 5
+    allow_loopback: bool = False
+
+
+class FetchError(ServiceError):
+    """A URL could not be fetched; `may_pass` says whether another attempt could help."""
+
+    def __init__(self, message: str, may_pass: bool = False) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
+
+
+def fetch(
+    url: str, target: IO[bytes], limits: FetchLimits, stop: threading.Event | None = None
+) -> int:
+    """Fetch a file, in several attempts where the fault may pass.
+
+    Args:
+        url: https.
+        target: an open binary file; what a failed attempt wrote is cut off.
+        limits: what it may cost.
+        stop: when set by another thread, the fetch ends as failed.
+
+    Returns:
+        The number of bytes.
+
+    Raises:
+        FetchError: refused, not found, too large, too slow, or cut off in the last attempt.
+    """
+    stop = stop or threading.Event()
+    for attempt in range(1, limits.num_attempts + 1):
+        target.seek(0)
+        target.truncate()
+        try:
+            return _attempt(url, target, limits, stop)
+        except FetchError as error:
+            if not error.may_pass or attempt == limits.num_attempts or stop.is_set():
+                raise
+        stop.wait(limits.pause_seconds * 2 ** (attempt - 1))
+    raise FetchError("no attempt was allowed")
+
+
+def _attempt(url: str, target: IO[bytes], limits: FetchLimits, stop: threading.Event) -> int:
+    late = threading.Event()
+    for _ in range(limits.max_redirects + 1):
+        parts, address = check_url(url, limits.allow_loopback)
+        try:
+            with _Exchange(parts, address, limits, late) as answer:
+                if answer.status in (301, 302, 303, 307, 308):
+                    url = _target(url, answer.getheader("Location") or "")
+                    continue
+                if answer.status != 200:
+                    is_transient = answer.status >= 500 or answer.status in (408, 429)
+                    raise FetchError(f"the server answered {answer.status}", is_transient)
+                return _copy(answer, target, limits, late, stop)
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                # Of the target, not of the connection.
+                raise
+            raise _failure(error, late, limits) from error
+    raise FetchError(f"more than {limits.max_redirects} redirects")
+
+
+def _target(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise FetchError("refused: a redirect to no URL") from error
+
+
+def _failure(error: Exception, late: threading.Event, limits: FetchLimits) -> FetchError:
+    if late.is_set():
+        return FetchError(f"took longer than {limits.total_seconds:g} s", may_pass=True)
+    if isinstance(error, TimeoutError):
+        return FetchError(f"no byte for {limits.silence_seconds:g} s", may_pass=True)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return FetchError("the certificate is not valid")
+    return FetchError(f"the connection failed ({type(error).__name__})", may_pass=True)
+
+
+def check_url(url: str, allow_loopback: bool) -> tuple[SplitResult, tuple[str, int]]:
+    """Split a URL and resolve its host to an address that may be connected to.
+
+    Raises:
+        FetchError: not https, a user name in it, an unknown host, or an address that is not
+            public: private, link-local, this machine.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise FetchError("refused: not a URL") from error
+    if not host or parts.username is not None or any(c <= " " or c == "\x7f" for c in url):
+        raise FetchError("refused: not a plain https URL")
+    is_loopback = False
+    if allow_loopback:
+        try:
+            is_loopback = ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            is_loopback = host == "localhost"
+    if parts.scheme != "https" and not (is_loopback and parts.scheme == "http"):
+        raise FetchError(f"refused: only https is fetched, not {parts.scheme!r}")
+    port = port or (443 if parts.scheme == "https" else 80)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise FetchError("the host is unknown", may_pass=True) from error
+    addresses = [str(entry[4][0]) for entry in found]
+    for address in addresses:
+        if not (is_public(address) or (is_loopback and ipaddress.ip_address(address).is_loopback)):
+            raise FetchError("refused: the address is not a public one")
+    return parts, (addresses[0], port)
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address, and the IPv4 address inside an IPv6 one, is one of the internet."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
+        if ip in NAT64:
+            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
+        if any(each is not None and not is_public(str(each)) for each in inner):
+            return False
+        if ip.ipv4_mapped is not None:
+            return True
+    return ip.is_global and not ip.is_multicast
+
+
+class _Exchange:
+    """One request on one connection, which a timer cuts when it takes too long."""
+
+    def __init__(
+        self,
+        parts: SplitResult,
+        address: tuple[str, int],
+        limits: FetchLimits,
+        late: threading.Event,
+    ) -> None:
+        self.parts, self.address, self.limits, self.late = parts, address, limits, late
+        self.timer = threading.Timer(limits.total_seconds, self._cut)
+        self.timer.daemon = True
+        self.socket: socket.socket | None = None
+
+    def __enter__(self) -> http.client.HTTPResponse:
+        host, is_secure = self.parts.hostname or "", self.parts.scheme == "https"
+        self.timer.start()
+        try:
+            self.socket = socket.create_connection(self.address, self.limits.silence_seconds)
+            if is_secure:
+                self.socket = _context().wrap_socket(self.socket, server_hostname=host)
+            kind = http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
+            connection = kind(host, self.address[1])
+            connection.sock = self.socket
+            path = (self.parts.path or "/") + (f"?{self.parts.query}" if self.parts.query else "")
+            agent = f"exgra-med/{__version__}"
+            headers = {"User-Agent": agent, "Accept-Encoding": "identity", "Connection": "close"}
+            connection.request("GET", path, headers=headers)
+            self.answer = connection.getresponse()
+            return self.answer
+        except BaseException:
+            self._close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.answer.close()
+        self._close()
+
+    def _cut(self) -> None:
+        self.late.set()
+        if self.socket is not None:
+            try:
+                self.socket.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return
+
+    def _close(self) -> None:
+        self.timer.cancel()
+        if self.socket is not None:
+            self.socket.close()
+
+
+@functools.cache
+def _context() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def _copy(
+    answer: http.client.HTTPResponse,
+    target: IO[bytes],
+    limits: FetchLimits,
+    late: threading.Event,
+    stop: threading.Event,
+) -> int:
+    announced = answer.length
+    if announced is not None and announced > limits.max_bytes:
+        raise FetchError(f"larger than {limits.max_bytes} bytes")
+    size = 0
+    while block := answer.read1(BLOCK_BYTES):
+        if stop.is_set():
+            raise FetchError("stopped")
+        size += len(block)
+        if size > limits.max_bytes:
+            raise FetchError(f"larger than {limits.max_bytes} bytes")
+        target.write(block)
+    if late.is_set():
+        raise FetchError(f"took longer than {limits.total_seconds:g} s", may_pass=True)
+    if announced is not None and size != announced:
+        raise FetchError("the connection was cut before the end", may_pass=True)
+    return size

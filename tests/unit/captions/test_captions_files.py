@@ -1,0 +1,199 @@
+"""Merge, batch files, cost and the engine in this process: no server."""
+
+import asyncio
+import json
+import sys
+import types
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from exgra_med.captions.batch import write_batches
+from exgra_med.captions.source import leading_id, open_source
+from exgra_med.cli.main import app
+from exgra_med.data.json_lines import iterate_records, read_records
+from exgra_med.data.prepared import open_prepared
+from exgra_med.errors import DataError, MissingExtraError
+from exgra_med.llm.cache import AnswerCache
+from exgra_med.llm.failures import ReplyError
+from exgra_med.llm.request import ChatRequest, Sampling
+from exgra_med.llm.vllm_transport import VllmTransport
+
+
+def verb(*given: object) -> Any:
+    arguments = ["captions", *map(str, given), "--json"]
+    shown = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert shown.exit_code == 0, shown.output
+    return json.loads(shown.stdout)
+
+
+def fake_extended(data: str, out: Path) -> Path:
+    with out.open("w", encoding="utf-8") as stream:
+        for record in open_source(data).iterate():
+            row = record.to_json() | {"extended": [f"Long: {text}" for text in record.answers]}
+            stream.write(json.dumps(row) + "\n")
+    return out
+
+
+def test_merge_with_a_prepared_folder(tmp_path: Path) -> None:
+    data = "bundled:vqa-rad-sample"
+    long = fake_extended(data, tmp_path / "long.jsonl")
+    result = verb("merge", data, long, "--out", tmp_path / "merged")
+    records = open_prepared(tmp_path / "merged").records("train")
+    assert result["without"] == 0 and len(records) == open_source(data).total
+    assert all(record.extended == [f"Long: {record.answer}"] for record in records)
+
+
+def test_merge_with_a_file_of_records(records, tmp_path: Path) -> None:
+    data = records(3, turns=2)
+    long = fake_extended(str(data), tmp_path / "long.jsonl")
+    out = tmp_path / "merged.jsonl"
+    assert verb("merge", data, long, "--out", out)["unused"] == 0
+    assert [one.id for one in read_records(out)] == ["r/0", "r/1", "r/2"]
+    long.write_text("".join(long.read_text().splitlines(keepends=True)[:2]))
+    with pytest.raises(DataError, match="1 records have no extended answer"):
+        verb("merge", data, long, "--out", tmp_path / "second.jsonl")
+    assert not (tmp_path / "second.jsonl").exists()
+    result = verb("merge", data, long, "--out", tmp_path / "second.jsonl", "--allow-missing")
+    assert result["without"] == 1
+    with pytest.raises(DataError, match="no id of it"):
+        other = fake_extended("bundled:vqa-rad-sample", tmp_path / "other.jsonl")
+        verb("merge", data, other, "--out", tmp_path / "third.jsonl")
+
+
+def result_line(request: dict[str, Any], content: str, status: int = 200) -> str:
+    message = {"role": "assistant", "content": content}
+    body = {"choices": [{"message": message}], "usage": {"prompt_tokens": 5, "total_tokens": 9}}
+    response = {"status_code": status, "body": body}
+    return json.dumps({"custom_id": request["custom_id"], "response": response}) + "\n"
+
+
+def test_batch_files_fill_the_cache_that_generate_reads(records, tmp_path: Path) -> None:
+    data, cache, batch = records(4), tmp_path / "c.sqlite", tmp_path / "batch.jsonl"
+    written = verb("batch", "write", data, "--out", batch, "--model", "m", "--cache", cache)
+    assert written["files"] == [{"path": str(batch), "requests": 4}]
+    requests = [json.loads(line) for line in batch.read_text(encoding="utf-8").splitlines()]
+    assert {request["url"] for request in requests} == {"/v1/chat/completions"}
+    assert all(len(request["custom_id"]) == 64 for request in requests)
+    answers = ['{"revision": "good"}', "bad", '{"revision": 5}', '{"revision": "error"}']
+    results = tmp_path / "results.jsonl"
+    results.write_text(
+        "".join(
+            result_line(request, answer, 500 if "error" in answer else 200)
+            for request, answer in zip(requests, answers, strict=True)
+        )
+    )
+    read = verb("batch", "read", results, "--model", "m", "--cache", cache)
+    assert (read["stored"], read["failed"]) == (1, 3)
+    assert len(Path(read["failures"]).read_text().splitlines()) == 3
+    again = verb("batch", "write", data, "--out", batch, "--model", "m", "--cache", cache)
+    assert again["files"][0]["requests"] == 3
+    (spent,) = verb("cost", "--cache", cache)
+    assert (spent["model"], spent["answers"]) == ("m", 1)
+    estimate = verb("cost", data, "--model", "m", "--cache", cache, "--price", 1, 1)
+    assert (estimate["requests"], estimate["from_cache"]) == (3, 1)
+
+
+def test_large_batches_become_several_files(records, tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c.sqlite")
+    source = open_source(str(records(5)))
+    written = write_batches(source, tmp_path / "b.jsonl", "m", Sampling(), cache, max_requests=2)
+    assert [(path.name, count) for path, count in written] == [
+        ("b-001.jsonl", 2),
+        ("b-002.jsonl", 2),
+        ("b-003.jsonl", 1),
+    ]
+
+
+def test_results_of_something_else_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text('{"id": "x"}\n')
+    with pytest.raises(DataError, match="not a line of a batch"):
+        verb("batch", "read", path, "--model", "m", "--cache", tmp_path / "c.sqlite")
+
+
+def test_finished_records_are_passed_over_unread(records, tmp_path: Path) -> None:
+    data = records(3)
+    lines = data.read_text(encoding="utf-8").splitlines()
+    data.write_text("\n".join([lines[0], '{"id": "broken", "turns": 1}', lines[2]]), "utf-8")
+    found = open_source(str(data)).iterate(lambda name: name in ("broken", "r/0"))
+    assert [record.id for record in found] == ["r/2"]
+    with pytest.raises(DataError, match=":2"):
+        list(open_source(str(data)).iterate())
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ('{"id": "a\\"\\u00e9b", "turns": []}', 'a"éb'),
+        ('{"turns": [], "id": "a"}', None),
+        ('{"id": "cut', None),
+        ('{"id": 5}', None),
+    ],
+)
+def test_the_id_at_the_head_of_a_line(line: str, name: str | None) -> None:
+    assert leading_id(line) == name
+
+
+def test_a_source_gives_what_the_reader_of_records_gives(records) -> None:
+    path = records(5, turns=2)
+    assert list(open_source(str(path)).iterate()) == list(iterate_records(path))
+
+
+class FakeLlm:
+    """What `vllm.LLM` offers, as far as it is used."""
+
+    def __init__(self, model: str) -> None:
+        self.batches: list[int] = []
+
+    def chat(self, conversations: list, sampling: list, use_tqdm: bool) -> list:
+        assert len(sampling) == len(conversations)
+        self.batches.append(len(conversations))
+        outputs = []
+        for talk in conversations:
+            cut = "cut" in talk[-1]["content"]
+            reason = "length" if cut else "stop"
+            answer = SimpleNamespace(
+                text='{"revision": "long"}', token_ids=[1, 2], finish_reason=reason
+            )
+            outputs.append(SimpleNamespace(outputs=[answer], prompt_token_ids=[1, 2, 3]))
+        return outputs
+
+
+def test_vllm_answers_in_batches(records, tmp_path: Path, monkeypatch) -> None:
+    module: Any = types.ModuleType("vllm")
+    module.LLM, module.SamplingParams = FakeLlm, SimpleNamespace
+    monkeypatch.setitem(sys.modules, "vllm", module)
+    out, cache = tmp_path / "out.jsonl", tmp_path / "c.sqlite"
+    more = ("--model", "local", "--engine", "vllm", "--cache", cache, "--concurrency", 8)
+    summary = verb("generate", records(20), "--out", out, *more)
+    assert (summary["done"], summary["cost"]) == (20, 0)
+    assert all(record.extended == ["long"] for record in read_records(out))
+
+    async def several() -> tuple[VllmTransport, list[Any]]:
+        transport = VllmTransport("local")
+        asked = [
+            transport.send(ChatRequest("local", [{"role": "user", "content": text}]))
+            for text in ("a", "cut", "c")
+        ]
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        await transport.close()
+        return transport, found
+
+    transport, found = asyncio.run(several())
+    assert transport._llm.batches == [3]
+    assert isinstance(found[1], ReplyError)
+    assert (found[0].prompt_tokens, found[0].completion_tokens) == (3, 2)
+
+
+def test_missing_packages_are_named(records, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    monkeypatch.setitem(sys.modules, "openai", None)
+    given = ("generate", records(1), "--out", tmp_path / "o.jsonl", "--model", "m")
+    with pytest.raises(MissingExtraError, match="vllm"):
+        verb(*given, "--engine", "vllm")
+    with pytest.raises(MissingExtraError, match=r"exgra-med\[llm\]"):
+        verb(*given, "--base-url", "http://localhost:1/v1")
