@@ -53,6 +53,7 @@ class ExtendedFile:
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._records: IO[bytes] = self.path.open("ab")
+        with disk_errors(self.failures):
             self._failures: IO[bytes] = self.failures.open("wb")
         return self
 

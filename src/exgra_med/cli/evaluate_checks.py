@@ -5,9 +5,13 @@ from typing import Annotated
 
 import typer
 
+from exgra_med.cli import service_options as options
 from exgra_med.cli.output import print_json, say
 
 FinishedRun = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+AnsweredRun = Annotated[
+    Path, typer.Argument(help="A finished run; a new folder for --engine openai.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 _CHOICE_EXAMPLES = """
 Examples:
@@ -15,6 +19,9 @@ Examples:
 * `exgra-med evaluate multiple-choice runs/demo --on data/omnimedvqa`
 
 * `exgra-med evaluate multiple-choice runs/demo --on data/omnimedvqa --orders 4`
+
+* `exgra-med evaluate multiple-choice runs/qwen --on data/omnimedvqa --engine openai
+  --model qwen2.5-vl --base-url http://localhost:8000/v1`
 """
 
 
@@ -25,11 +32,17 @@ def register(app: typer.Typer) -> None:
 
 
 def multiple_choice(
-    run: FinishedRun,
+    run: AnsweredRun,
     on: Annotated[str, typer.Option(help="Prepared folder whose questions have options.")],
     split: Annotated[str, typer.Option(help="Split to answer.")] = "test",
     protocol: Annotated[str, typer.Option(help="generation, likelihood or both.")] = "both",
     orders: Annotated[int, typer.Option(min=1, help="Option orders to ask in.")] = 1,
+    engine: options.EngineOption = options.Engine.exgra,
+    base_url: options.BaseUrl = None,
+    model: options.Model = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of --engine openai.")] = 64,
+    concurrency: options.Concurrency = 8,
+    allow_remote: options.AllowRemote = False,
     as_json: AsJson = False,
 ) -> None:
     """Answer multiple-choice questions by generation and by option likelihood, and score them."""
@@ -43,13 +56,24 @@ def multiple_choice(
     if protocol not in ("generation", "likelihood", "both"):
         raise RunError(f"Unknown protocol {protocol!r}.", "generation, likelihood or both.")
     reporter = RichReporter(Console(stderr=True))
-    section = evaluate_multiple_choice(open_run(run), reporter, on, split, protocol, orders)
+    if engine is options.Engine.openai:
+        from exgra_med.evaluation.foreign import evaluate_choices_by_service
+
+        if protocol == "likelihood":
+            raise RunError("A server gives no likelihoods.", "Use --protocol generation.")
+        settings = options.answering_service(
+            model, base_url, allow_remote, concurrency, max_new_tokens
+        )
+        section = evaluate_choices_by_service(run, settings, reporter, on, split, orders)
+    else:
+        section = evaluate_multiple_choice(open_run(run), reporter, on, split, protocol, orders)
     if as_json:
         print_json(section)
         return
     for name, score in section.items():
         if isinstance(score, dict) and "accuracy" in score:
-            say(f"{name.replace('_', ' ')}: {score['accuracy']:.1f} % of {score['num']}")
+            number = score["num_questions"]
+            say(f"{name.replace('_', ' ')}: {score['accuracy']:.1f} % of {number}")
 
 
 def reliance(
@@ -69,6 +93,9 @@ def reliance(
     section = evaluate_reliance(open_run(run), RichReporter(Console(stderr=True)), on, split)
     if as_json:
         print_json(section)
+        return
+    if not section:
+        # Another process of this launch scores and speaks.
         return
     probe = section.pop("mirrored")
     for kind, lost in section.items():

@@ -6,6 +6,19 @@ from typing import Annotated
 
 import typer
 
+from exgra_med.cli import service_options as options
+
+_VQA_EXAMPLES = """
+Examples:
+
+* `exgra-med evaluate vqa runs/demo --on data/vqa-rad --split test`
+
+* `exgra-med evaluate vqa runs/qwen --on data/vqa-rad --engine openai --model qwen2.5-vl
+  --base-url http://localhost:8000/v1`
+
+* `accelerate launch -m exgra_med evaluate vqa runs/demo`
+"""
+
 app = typer.Typer(help="Ask a trained model and score its answers.", no_args_is_help=True)
 
 
@@ -14,13 +27,19 @@ def _noun() -> None:
     pass
 
 
-@app.command(epilog="Example: exgra-med evaluate vqa runs/demo --on data/vqa-rad --split test")
+@app.command(epilog=_VQA_EXAMPLES)
 def vqa(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(help="A finished run; a new folder for --engine openai.")],
     on: Annotated[
         str | None, typer.Option(help="Prepared folder; the one of the recipe else.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split to answer.")] = None,
+    engine: options.EngineOption = options.Engine.exgra,
+    base_url: options.BaseUrl = None,
+    model: options.Model = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Of --engine openai.")] = 64,
+    concurrency: options.Concurrency = 8,
+    allow_remote: options.AllowRemote = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
     """Answer the questions of a split greedily and score the answers, strict and legacy.
@@ -29,17 +48,35 @@ def vqa(
     """
     from rich.console import Console
 
+    from exgra_med.errors import RunError
     from exgra_med.evaluation.run import evaluate_vqa
+    from exgra_med.evaluation.wording import interval_text
     from exgra_med.progress import RichReporter
     from exgra_med.recipe.run import open_run
 
     console = Console(stderr=as_json)
-    results = evaluate_vqa(open_run(run), RichReporter(console), on, split)
+    reporter = RichReporter(console)
+    if engine is options.Engine.openai:
+        from exgra_med.evaluation.foreign import evaluate_vqa_by_service
+
+        if on is None:
+            raise RunError("--engine openai needs the questions.", "Give --on PREPARED_FOLDER.")
+        settings = options.answering_service(
+            model, base_url, allow_remote, concurrency, max_new_tokens
+        )
+        results = evaluate_vqa_by_service(run, settings, reporter, on, split or "test")
+    else:
+        results = evaluate_vqa(open_run(run), reporter, on, split)
+    if not results:
+        # Another process of this launch scores and speaks.
+        return
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
         return
     for scorer in ("strict", "legacy"):
         score = results["vqa"][scorer]
-        low, high = score["intervals"]["average"]
-        console.print(f"{scorer}: average {score['average']:.1f} % (95 %: {low:.1f} to {high:.1f})")
+        # A set without open or without closed questions has no average, few images no interval.
+        average = "–" if score["average"] is None else f"{score['average']:.1f} %"
+        bounds = interval_text(score["intervals"]["average"])
+        console.print(f"{scorer}: average {average} (95 %: {bounds})")
     console.print(f"Everything is in {run / 'results.json'}; `exgra-med report {run}` draws it.")

@@ -15,6 +15,7 @@ from exgra_med.cli import (
     demo,
     doctor,
     evaluate,
+    evaluate_chat,
     evaluate_checks,
     evaluate_model,
     recipe,
@@ -46,6 +47,7 @@ app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(captions.app, name="captions")
 evaluate.register(app)
 evaluate_checks.register(evaluate_model.app)
+evaluate_chat.register(evaluate_model.app)
 
 
 def _print_version(wanted: bool) -> None:

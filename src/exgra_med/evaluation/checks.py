@@ -7,6 +7,7 @@ from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import RunError
 from exgra_med.evaluation.blind import BLINDNESS, blinded, visual_reliance
+from exgra_med.evaluation.device import best_place, load_to_answer
 from exgra_med.evaluation.mirror import MirroredImages, mirror_probe, sided_records
 from exgra_med.evaluation.multiple_choice.run import (
     generate_choices,
@@ -20,7 +21,7 @@ from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.results import update_results
 from exgra_med.evaluation.run import answer_facts
 from exgra_med.evaluation.run_folder import check_path, predictions_path
-from exgra_med.model.bundle import load_bundle
+from exgra_med.evaluation.sharding import launched_processes, told_once
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run
 
@@ -46,20 +47,21 @@ def evaluate_multiple_choice(
         num_rotations: option orders to ask in when generating.
 
     Returns:
-        The section of the data set in `results.json`.
+        The section of the data set in `results.json`; nothing in all but the first process of
+        `accelerate launch`.
 
     Raises:
         RunError: the run is not finished, or holds answers made in another way.
         ScoreError: no record has options.
     """
-    recipe = run.recipe
+    recipe, place, reporter = run.recipe, best_place(), told_once(reporter)
     prepared = open_prepared(on)
     everything = prepared.records(split)
     records = [record for record in everything if record.meta.get("options")]
     images = prepared.image_folder(recipe.data.max_pixels)
     dataset = prepared.manifest["dataset"]
-    facts = answer_facts(run.last_checkpoint, prepared, split)
-    bundle = load_bundle(run.last_checkpoint)
+    facts = answer_facts(run.last_checkpoint, prepared, split, place)
+    bundle = load_to_answer(run.last_checkpoint, place)
     if protocol in ("generation", "both"):
         reporter.start(f"choices on {dataset}/{split}", len(records) * num_rotations, 0)
         generate_choices(
@@ -85,6 +87,8 @@ def evaluate_multiple_choice(
             lambda done, _: reporter.advance(done, ""),
         )
         reporter.finish()
+    if not launched_processes().is_first:
+        return {}
     return score_multiple_choice(
         run.path,
         dataset,
@@ -110,12 +114,12 @@ def evaluate_reliance(
         split: the split that was answered; the recipe's where absent.
 
     Returns:
-        The section `visual_reliance` of `results.json`.
+        The section `visual_reliance` of `results.json`; nothing in all but the first process.
 
     Raises:
         RunError: the questions have not been answered with their images yet.
     """
-    recipe = run.recipe
+    recipe, place, reporter = run.recipe, best_place(), told_once(reporter)
     prepared = open_prepared(on or (recipe.evaluation.data or recipe.data).folder)
     split = split or recipe.evaluation.split
     records = prepared.records(split)
@@ -125,9 +129,9 @@ def evaluate_reliance(
         raise RunError(
             f"{run.path} has no answers to {dataset} yet.", "Run `exgra-med evaluate vqa` first."
         )
-    facts = answer_facts(run.last_checkpoint, prepared, split)
+    facts = answer_facts(run.last_checkpoint, prepared, split, place)
     images = prepared.image_folder(recipe.data.max_pixels)
-    bundle = load_bundle(run.last_checkpoint)
+    bundle = load_to_answer(run.last_checkpoint, place)
 
     def ask(kind: str, asked: list[Record], shown: ImageFolder) -> list[Prediction]:
         out = check_path(run.path, dataset, f"image-{kind}")
@@ -149,15 +153,12 @@ def evaluate_reliance(
     blind: dict[str, list[Prediction]] = {
         kind: ask(kind, *blinded(kind, records, images, recipe.seed)) for kind in BLINDNESS
     }
-    section = visual_reliance(
-        seen,
-        blind,
-        records,
-        recipe.evaluation.num_bootstrap_samples,
-        recipe.seed,
-    )
     sided = sided_records(records)
     mirrored = ask("mirrored", sided, MirroredImages(images.root, images.max_pixels))
+    if not launched_processes().is_first:
+        return {}
+    samples = recipe.evaluation.num_bootstrap_samples
+    section = visual_reliance(seen, blind, records, samples, recipe.seed)
     section["mirrored"] = mirror_probe(seen, mirrored, sided)
     update_results(run.path, {"visual_reliance": section})
     return section

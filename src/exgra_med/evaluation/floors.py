@@ -69,7 +69,11 @@ class _Nearest:
         self._answers = [each.answer for each in train]
         sets = [_word_set(each.text) for each in train]
         self._sizes = np.array([max(1, len(each)) for each in sets], dtype=np.float64)
-        self._is_open = np.array([each.answer_type == "OPEN" for each in train])
+        is_open = np.array([each.answer_type == "OPEN" for each in train])
+        self._of_type = {
+            "OPEN": (is_open, is_open.nonzero()[0]),
+            "CLOSED": (~is_open, (~is_open).nonzero()[0]),
+        }
         having: dict[str, list[int]] = {}
         by_image: dict[str, list[int]] = {}
         for index, (each, found) in enumerate(zip(train, sets, strict=True)):
@@ -82,11 +86,11 @@ class _Nearest:
 
     def answers(self, question: Question) -> tuple[str, str]:
         """Answer of the nearest question anywhere, and among those on the same images."""
-        similarity = self._similarity(question)
-        of_type = self._is_open == (question.answer_type == "OPEN")
-        if not of_type.any():
+        of_type, places = self._of_type[question.answer_type]
+        if not len(places):
             return "", ""
-        anywhere = int(np.where(of_type, similarity, -1.0).argmax())
+        similarity = self._similarity(question)
+        anywhere = int(places[similarity[places].argmax()])
         rows = [self._by_image[image] for image in question.images if image in self._by_image]
         if not rows:
             return self._answers[anywhere], self._answers[anywhere]
@@ -97,14 +101,14 @@ class _Nearest:
         return self._answers[anywhere], self._answers[best]
 
     def _similarity(self, question: Question) -> NDArray[np.float64]:
+        """The squared cosine times the size of the question, in the order of the cosine."""
         found = _word_set(question.text)
         lists = [self._having[word] for word in found if word in self._having]
-        shared = np.zeros(len(self._answers))
-        if lists:
-            shared += np.bincount(np.concatenate(lists), minlength=len(self._answers))
-        cosine = shared / np.sqrt(self._sizes * max(1, len(found)))
-        # Rounding keeps equal similarities equal, so that the first one wins everywhere.
-        return np.round(cosine, 9)
+        if not lists:
+            return np.zeros(len(self._answers))
+        shared = np.bincount(np.concatenate(lists), minlength=len(self._answers))
+        # One division of whole numbers keeps equal similarities equal, so that the first one wins.
+        return shared * shared / self._sizes
 
 
 def _word_set(text: str) -> set[str]:

@@ -39,7 +39,8 @@ class Answer(Protocol):
         """`stop`, or `length` where the token limit ended it."""
 
 
-Answerer = Callable[[Sequence[Record]], Sequence[Answer]]
+Answerer = Callable[[Sequence[Record]], Sequence[Answer | None]]
+"""One answer a record; None where none could be had, which leaves the question open."""
 Progress = Callable[[int, int], None]
 
 
@@ -75,6 +76,7 @@ def answer_records(
                 num_tokens=each.num_tokens,
             )
             for record, each in zip(batch, answer(batch), strict=True)
+            if each is not None
         ]
 
     return complete(predictions, records, out, batch_size, about, progress)
@@ -94,7 +96,7 @@ def complete(
     `accelerate launch` the processes share the work; see `sharding`.
 
     Args:
-        make: predictions of a batch of records, one each.
+        make: predictions of a batch of records, at most one each.
         records: what to predict for, ids unique.
         out: JSON Lines file; a file from an earlier, unfinished call is continued.
         batch_size: records of one batch.
@@ -121,7 +123,8 @@ def complete(
     stored = read_predictions(out).predictions if out.exists() else []
     done = {each.id for each in stored}
     pending = [record for record in records if record.id not in done]
-    pending.sort(key=lambda record: len(shown_question(record)))
+    # An image is hundreds of tokens: with and without do not share a batch where it can be helped.
+    pending.sort(key=lambda record: (len(record.images), len(shown_question(record))))
     own = pending[processes.index :: processes.count]
     num_done = len(records) - len(pending)
     if progress:

@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.prepared import Prepared, file_sha256, open_prepared
+from exgra_med.evaluation.device import Place, best_place, load_to_answer
 from exgra_med.evaluation.predict import predict
 from exgra_med.evaluation.results import update_results
+from exgra_med.evaluation.sharding import launched_processes, told_once
 from exgra_med.evaluation.vqa import predictions_path, score_run
-from exgra_med.model.bundle import load_bundle
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run
 from exgra_med.training.log import read_log
@@ -25,7 +26,7 @@ def evaluate_vqa(
         split: a split of it; the recipe's where absent.
 
     Returns:
-        The whole results.
+        The whole results; nothing in all but the first process of `accelerate launch`.
 
     Raises:
         RunError: the run is not finished, or holds answers made in another way.
@@ -37,20 +38,23 @@ def evaluate_vqa(
     prepared = open_prepared(on or data.folder)
     split = split or settings.split
     records = prepared.records(split)
-    checkpoint = run.last_checkpoint
+    checkpoint, place = run.last_checkpoint, best_place()
+    reporter = told_once(reporter)
     dataset = prepared.manifest["dataset"]
     reporter.start(f"answers to {dataset}/{split}", len(records), 0)
     predict(
-        load_bundle(checkpoint),
+        load_to_answer(checkpoint, place),
         records,
         prepared.image_folder(data.max_pixels),
         settings,
         predictions_path(run.path, dataset),
         template=recipe.text.template,
-        about=answer_facts(checkpoint, prepared, split),
+        about=answer_facts(checkpoint, prepared, split, place),
         progress=lambda done, _: reporter.advance(done, ""),
     )
     reporter.finish()
+    if not launched_processes().is_first:
+        return {}
     update_results(run.path, alignment_section(run))
     return score_run(
         run.path,
@@ -95,9 +99,15 @@ def alignment_section(run: Run) -> dict[str, Any]:
     }
 
 
-def answer_facts(checkpoint: Path, prepared: Prepared, split: str) -> dict[str, Any]:
-    """What decides answers beside the recipe: hashes of weights and data, and the split."""
+def answer_facts(checkpoint: Path, prepared: Prepared, split: str, place: Place) -> dict[str, Any]:
+    """What decides answers beside the recipe: weights and their type, data, and the split."""
+    facts = {"data": prepared.fingerprint, "split": split}
+    return checkpoint_facts(checkpoint, place) | facts
+
+
+def checkpoint_facts(checkpoint: Path, place: Place) -> dict[str, Any]:
+    """Hashes of the weights, and the type they are used in."""
     weights = {
         path.name: file_sha256(path) for path in sorted(checkpoint.glob("model*.safetensors"))
     }
-    return {"checkpoint": weights, "data": prepared.fingerprint, "split": split}
+    return {"checkpoint": weights, "dtype": place.dtype}

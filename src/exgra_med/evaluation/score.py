@@ -70,8 +70,7 @@ def score_vqa(
     pairing = pair(list(predictions), as_questions(records, oddities))
     items = score_items(pairing, scorer, candidates)
     clusters = cluster_codes([question.cluster for question in pairing.questions])
-    left_out = np.array([scorer != "strict" and each.type_had_blanks for each in pairing.questions])
-    items.values[left_out] = np.nan
+    left_out = leave_out(items.values, pairing.questions, scorer)
     is_open = np.array([question.answer_type == "OPEN" for question in pairing.questions])
     result: dict[str, Any] = {
         "schema_version": 1,
@@ -92,6 +91,15 @@ def score_vqa(
     if groups:
         result["groups"] = breakdown(pairing, items.values, clusters, train_answers, seed)
     return result
+
+
+def leave_out(
+    values: NDArray[np.float64], questions: Sequence[Question], scorer: ScorerName
+) -> NDArray[np.bool_]:
+    """Take out of a table the questions that the published scripts skip; says which they are."""
+    rows = np.array([scorer != "strict" and each.type_had_blanks for each in questions])
+    values[rows] = np.nan
+    return rows
 
 
 def as_scorer(name: str) -> ScorerName:

@@ -26,6 +26,7 @@ MEASURES = (
 )  # fmt: skip
 OPEN_MEASURES = MEASURES[:-1]
 _OPEN_COLUMNS = len(OPEN_MEASURES)
+_NO_BLEU = [np.nan] * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,10 @@ OpenRow = Callable[[str, Question], list[float]]
 
 
 def score_items(
-    pairing: Pairing, scorer: ScorerName, candidates: list[str | int] | None = None
+    pairing: Pairing,
+    scorer: ScorerName,
+    candidates: list[str | int] | None = None,
+    with_bleu: bool = True,
 ) -> ItemScores:
     """Score every question; a missing answer scores 0 whatever the scorer.
 
@@ -50,9 +54,10 @@ def score_items(
         pairing: questions and answers.
         scorer: which rules.
         candidates: known open answers for open accuracy, which is NaN without them.
+        with_bleu: whether BLEU is wanted, which takes longest; NaN else.
     """
     if scorer == "strict":
-        return _strict(pairing, candidates)
+        return _strict(pairing, candidates, with_bleu)
     known = legacy.Candidates(candidates) if candidates else None
     closed_hit = legacy.closed_hit if scorer == "legacy" else legacy_pathvqa.closed_hit
     values = _empty(pairing)
@@ -65,13 +70,13 @@ def score_items(
         else:
             values[row, :_OPEN_COLUMNS] = [
                 *legacy.overlap(answer, question.answer),
-                *legacy.bleu(answer, question.answer).values(),
+                *(legacy.bleu(answer, question.answer).values() if with_bleu else _NO_BLEU),
                 known.hit(answer, question.answer) if known else np.nan,
             ]
     return ItemScores(values, {})
 
 
-def _strict(pairing: Pairing, candidates: list[str | int] | None) -> ItemScores:
+def _strict(pairing: Pairing, candidates: list[str | int] | None, with_bleu: bool) -> ItemScores:
     known = _StrictCandidates(candidates) if candidates else None
     values = _empty(pairing)
     readings: dict[int, ClosedScore] = {}
@@ -87,7 +92,7 @@ def _strict(pairing: Pairing, candidates: list[str | int] | None) -> ItemScores:
         else:
             values[row, :_OPEN_COLUMNS] = [
                 *strict.open_overlap(answer, question.answer),
-                *_strict_bleu(answer, question.answer),
+                *(_strict_bleu(answer, question.answer) if with_bleu else _NO_BLEU),
                 known.hit(answer, question.answer) if known else np.nan,
             ]
     return ItemScores(values, readings)
@@ -113,10 +118,12 @@ class _StrictCandidates:
     def __init__(self, answers: list[str | int]) -> None:
         unique = {words(str(answer)) for answer in answers} - {()}
         self._known = sorted(unique)
-        self._having: dict[str, list[int]] = {}
+        self._sizes = np.array([len(set(candidate)) for candidate in self._known])
+        having: dict[str, list[int]] = {}
         for index, candidate in enumerate(self._known):
             for word in set(candidate):
-                self._having.setdefault(word, []).append(index)
+                having.setdefault(word, []).append(index)
+        self._having = {word: np.array(rows) for word, rows in having.items()}
         self._closest: dict[tuple[str, ...], tuple[str, ...] | None] = {}
 
     def hit(self, prediction: str, reference: str) -> float:
@@ -126,17 +133,10 @@ class _StrictCandidates:
         return float(self._closest[found] == words(reference))
 
     def _find(self, found: tuple[str, ...]) -> tuple[str, ...] | None:
-        hits: dict[int, int] = {}
-        for word in set(found):
-            for index in self._having.get(word, ()):
-                hits[index] = hits.get(index, 0) + 1
-        if not hits:
+        lists = [self._having[word] for word in set(found) if word in self._having]
+        if not lists:
             return None
-        size = len(set(found))
-        scores = {
-            index: 2 * count / (size + len(set(self._known[index])))
-            for index, count in hits.items()
-        }
-        best = max(scores.values())
-        winners = [index for index, score in scores.items() if score == best]
-        return self._known[winners[0]] if len(winners) == 1 else None
+        hits = np.bincount(np.concatenate(lists), minlength=len(self._known))
+        scores = 2 * hits / (len(set(found)) + self._sizes)
+        best = int(scores.argmax())
+        return self._known[best] if (scores == scores[best]).sum() == 1 else None

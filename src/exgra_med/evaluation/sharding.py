@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.evaluation.predictions import PredictionWriter, read_predictions
+from exgra_med.progress import Reporter, Silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ def launched_processes() -> Processes:
         return Processes()
     state = _state()
     return Processes(state.process_index, state.num_processes)
+
+
+def told_once(reporter: Reporter) -> Reporter:
+    """The reporter in the first process of a launch, silence in the others."""
+    return reporter if launched_processes().is_first else Silent()
 
 
 def join_parts(out: Path) -> int:

@@ -13,11 +13,16 @@ from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.questions import Question, question_of
 from exgra_med.evaluation.results import update_results, vqa_section
 from exgra_med.evaluation.run_folder import predictions_path
-from exgra_med.evaluation.score import score_vqa
+from exgra_med.evaluation.score import leave_out, score_vqa, summary
 from exgra_med.evaluation.scorers import ScorerName, score_items
 from exgra_med.evaluation.statistics import cluster_codes
 
 RUN_SCORERS: tuple[ScorerName, ...] = ("strict", "legacy")
+_FLOOR_MEASURES = {
+    "average": "average",
+    "open_recall": "recall",
+    "closed_accuracy": "closed_accuracy",
+}
 
 
 def score_run(
@@ -104,27 +109,24 @@ def score_floors(
     """
     result: dict[str, Any] = {}
     clusters = cluster_codes([question.cluster for question in test])
+    own = None
+    if model:
+        own = score_items(pair(list(model), list(test)), "strict", with_bleu=False).values
     for name, predictions in floor_predictions(train, test).items():
         result[name] = {}
-        if model:
-            result[name]["model_minus_floor"] = paired_difference(
-                score_items(pair(list(model), list(test)), "strict").values,
-                score_items(pair(predictions, list(test)), "strict").values,
-                clusters,
-                num_bootstrap_samples,
-                seed,
-            )
+        pairing = pair(predictions, list(test))
         for scorer in RUN_SCORERS:
-            score = score_vqa(
-                predictions,
-                test,
-                scorer,
-                num_bootstrap_samples=num_bootstrap_samples,
-                seed=seed,
-                groups=False,
-            )
-            section = vqa_section(score)["vqa"][scorer]
-            names = ("average", "open_recall", "closed_accuracy")
-            result[name][scorer] = {key: section[key] for key in names}
-            result[name][scorer]["intervals"] = {key: section["intervals"][key] for key in names}
+            values = score_items(pairing, scorer, with_bleu=False).values
+            if own is not None and scorer == "strict":
+                result[name]["model_minus_floor"] = paired_difference(
+                    own, values, clusters, num_bootstrap_samples, seed
+                )
+            leave_out(values, test, scorer)
+            score = summary(values, clusters, num_bootstrap_samples, seed, scorer)
+            result[name][scorer] = {
+                shown: score["metrics"][key] for shown, key in _FLOOR_MEASURES.items()
+            }
+            result[name][scorer]["intervals"] = {
+                shown: score["intervals"][key] for shown, key in _FLOOR_MEASURES.items()
+            }
     return result

@@ -35,6 +35,7 @@ class Completion:
     completion_tokens: int
     cost: float | None
     from_cache: bool
+    finish_reason: str = "stop"
 
 
 @dataclass
@@ -123,6 +124,7 @@ class ChatService:
         messages: Sequence[Message],
         schema: Mapping[str, Any] | None = None,
         accept: Callable[[str], Any] | None = None,
+        keep_cut: bool = False,
     ) -> Completion:
         """One accepted answer: from the cache, from an equal request under way, or paid.
 
@@ -130,13 +132,15 @@ class ChatService:
             messages: the talk so far.
             schema: JSON schema of the reply, used where the server knows structured output.
             accept: raises `ReplyError` for a reply of no use, which is then asked again.
+            keep_cut: also take a reply that is cut, empty or a refusal; for use without a cache,
+                which does not store how a reply ended.
 
         Raises:
             CompletionError: this answer cannot be had.
             StoppedError: no answer can be had any more: key, budget, server gone.
             ServiceError: the cache cannot be used.
         """
-        request = self.request(messages, schema)
+        request = ChatRequest(self.model, messages, self.sampling, schema, keep_cut)
         key = request.key
         while True:
             stored = self._stored(key, accept)
@@ -164,7 +168,8 @@ class ChatService:
         finally:
             future.cancel()
             del self._under_way[key]
-        return Completion(reply.text, reply.prompt_tokens, reply.completion_tokens, cost, False)
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        return Completion(reply.text, *tokens, cost, False, reply.finish_reason)
 
     async def close(self) -> None:
         """Close the connections; the cache stays open."""
@@ -182,7 +187,8 @@ class ChatService:
 
     def _free(self, reply: Reply) -> Completion:
         self.usage.from_cache += 1
-        return Completion(reply.text, reply.prompt_tokens, reply.completion_tokens, 0.0, True)
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        return Completion(reply.text, *tokens, 0.0, True, reply.finish_reason)
 
     async def _ask(
         self, request: ChatRequest, accept: Callable[[str], Any] | None

@@ -145,15 +145,16 @@ def parse_reply(text: str, request: ChatRequest) -> Reply:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ReplyError("the server's answer is not JSON") from error
-    return reply_of(value, request.prompt_tokens)
+    return reply_of(value, request.prompt_tokens, request.keep_cut)
 
 
-def reply_of(value: Any, prompt_tokens: int) -> Reply:
+def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
     """The reply in a decoded chat completion.
 
     Args:
         value: the decoded JSON.
         prompt_tokens: an estimate, for servers that do not count.
+        keep_cut: see `ChatRequest`.
 
     Raises:
         ReplyError: see `parse_reply`.
@@ -163,16 +164,19 @@ def reply_of(value: Any, prompt_tokens: int) -> Reply:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(message, dict) or not isinstance(choice, dict):
         raise ReplyError("the server's answer holds no message")
-    if message.get("refusal"):
-        raise ReplyError("the model refused")
-    if choice.get("finish_reason") in ("length", "content_filter"):
-        raise ReplyError(f"the reply ended early ({choice['finish_reason']})")
+    ended = choice.get("finish_reason")
     content = message.get("content")
+    if keep_cut:
+        content = content or message.get("refusal") or ""
+    elif message.get("refusal"):
+        raise ReplyError("the model refused")
+    elif ended in ("length", "content_filter"):
+        raise ReplyError(f"the reply ended early ({ended})")
     if isinstance(content, list):
         content = "".join(
             str(part.get("text", "")) for part in content if isinstance(part, Mapping)
         )
-    if not isinstance(content, str) or not content.strip():
+    if not isinstance(content, str) or not (keep_cut or content.strip()):
         raise ReplyError("empty")
     usage = value.get("usage")
     usage = usage if isinstance(usage, dict) else {}
@@ -182,6 +186,7 @@ def reply_of(value: Any, prompt_tokens: int) -> Reply:
         _count(usage.get("prompt_tokens"), prompt_tokens),
         _count(usage.get("completion_tokens"), estimate_tokens(content)),
         float(cost) if isinstance(cost, (int, float)) else None,
+        ended if ended in ("length", "content_filter") else "stop",
     )
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-Message = Mapping[str, str]
-"""`{"role": "system" | "user" | "assistant", "content": text}`."""
+Message = Mapping[str, Any]
+"""`{"role": "system" | "user" | "assistant", "content": text}`; with images, `content` is a list of
+parts `{"type": "text" | "image_url", ...}`."""
+IMAGE_TOKENS = 1000
+"""Estimate of what a service counts for one image."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class ChatRequest:
     messages: Sequence[Message]
     sampling: Sampling = Sampling()
     schema: Mapping[str, Any] | None = field(default=None, compare=False)
+    keep_cut: bool = field(default=False, compare=False)
+    """Take a reply as it is, cut at the token limit, empty or a refusal; else these are errors."""
 
     @cached_property
     def key(self) -> str:
@@ -55,7 +60,7 @@ class ChatRequest:
     @cached_property
     def prompt_tokens(self) -> int:
         """Estimate of the prompt's tokens."""
-        return sum(estimate_tokens(message["content"]) + 4 for message in self.messages)
+        return sum(_content_tokens(message["content"]) + 4 for message in self.messages)
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Reply:
     completion_tokens: int
     cost: float | None = None
     """US dollars where the server says so."""
+    finish_reason: str = "stop"
+    """`length` where the token limit ended it."""
 
 
 class Transport(Protocol):
@@ -83,6 +90,15 @@ class Transport(Protocol):
 
     async def close(self) -> None:
         """Let go of connections or of the model."""
+
+
+def _content_tokens(content: str | Sequence[Mapping[str, Any]]) -> int:
+    if isinstance(content, str):
+        return estimate_tokens(content)
+    return sum(
+        estimate_tokens(part["text"]) if part["type"] == "text" else IMAGE_TOKENS
+        for part in content
+    )
 
 
 def estimate_tokens(text: str) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
@@ -144,19 +145,15 @@ def write_bundle(bundle: Bundle, fresh: Path) -> None:
 
 
 def save_processor(processor: LlavaProcessor, folder: Path) -> None:
-    """Save the processor so that reloading gives the same ids and pixels everywhere.
+    """Save the processor so that reloading gives the same ids everywhere.
 
-    transformers rebuilds some tokenizer classes on loading, and prefers another resampler where
-    torchvision is installed: the class of both parts is pinned.
+    transformers rebuilds some tokenizer classes on loading; the plain class is read as it is.
     """
     processor.save_pretrained(folder)
     tokenizer = read_json(folder / "tokenizer_config.json")
     write_json(
         folder / "tokenizer_config.json", tokenizer | {"tokenizer_class": "PreTrainedTokenizerFast"}
     )
-    config = read_json(folder / "processor_config.json")
-    config["image_processor"]["image_processor_type"] = type(processor.image_processor).__name__
-    write_json(folder / "processor_config.json", config)
 
 
 def load_bundle(
@@ -188,6 +185,8 @@ def load_bundle(
                 ignore_mismatched_sizes=True,  # collected and refused below, all at once
             )
             processor: Any = AutoProcessor.from_pretrained(folder)
+            # Where torchvision is installed, transformers would take its resampler.
+            processor.image_processor = pillow_image_processor(folder)
     except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(
             f"{folder} cannot be loaded: {str(error).splitlines()[0]}",
@@ -221,6 +220,20 @@ def load_tokenizer(folder_or_name: str | Path) -> tuple[Any, int]:
             "The folder may be incomplete; copy or download it again.",
         ) from error
     return processor.tokenizer, config.image_seq_length
+
+
+def pillow_image_processor(folder: Path) -> Any:
+    """The image processor of a checkpoint, always the one that resizes with Pillow.
+
+    Raises:
+        CheckpointError: the folder does not describe one that transformers has.
+    """
+    settings = read_json(folder / "processor_config.json").get("image_processor")
+    settings = settings or read_json(folder / "preprocessor_config.json")
+    kind = str(settings.pop("image_processor_type", "")).removesuffix("Pil").removesuffix("Fast")
+    if not hasattr(transformers, f"{kind}Pil"):
+        raise CheckpointError(f"{folder} has an image processor of unknown type {kind!r}.")
+    return getattr(transformers, f"{kind}Pil")(**settings)
 
 
 def read_config(folder: Path) -> ExgraConfig:

@@ -9,7 +9,6 @@ from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import (
-    AutoImageProcessor,
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
@@ -54,10 +53,22 @@ def test_auto_classes_load_the_native_model(folder: Path, bundle: Bundle) -> Non
     assert type(AutoProcessor.from_pretrained(folder)) is type(bundle.processor)
 
 
-def test_pixels_do_not_depend_on_what_else_is_installed(folder: Path, bundle: Bundle) -> None:
-    for backend in (None, "torchvision", "pil"):
-        again = AutoImageProcessor.from_pretrained(folder, backend=backend)
-        assert type(again) is type(bundle.image_processor)
+def test_pixels_do_not_depend_on_what_else_is_installed(
+    folder: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Torchvision:
+        """What AutoProcessor would put there on a machine with torchvision."""
+
+    def with_torchvision(*arguments: object, **options: object) -> object:
+        processor = load(*arguments, **options)
+        processor.image_processor = Torchvision()
+        return processor
+
+    load = AutoProcessor.from_pretrained
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", with_torchvision)
+    again = load_bundle(folder)
+    assert type(again.image_processor) is type(bundle.image_processor)
+    assert again.image_processor.size == bundle.image_processor.size
 
 
 def test_without_a_connector_the_folder_is_stock(

@@ -33,6 +33,24 @@ def collect(source: Path, options: Options) -> Collected:
             raise DataError(f"{source}: {FILE!r} is missing.")
         path = found[0]
     dropped: list[Dropped] = []
+    records = read_questions(path, dropped)
+    rows = len(records) + len(dropped)
+    notes = {"completeness": "complete" if rows == ROWS else f"partial: {rows} of {ROWS} rows"}
+    root = source / "images" if (source / "images").is_dir() else source
+    splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": records}
+    return Collected(splits, ImageFolder(root, options.max_pixels), [path], dropped, notes)
+
+
+def read_questions(path: Path, dropped: list[Dropped]) -> list[Record]:
+    """The questions of any JSON Lines file in the benchmark's format.
+
+    Args:
+        path: the file.
+        dropped: receives the rows without a reference answer.
+
+    Raises:
+        DataError: a line cannot be understood.
+    """
     records = []
     for where, text in iterate_lines(path):
         row = decode_json(text, where)
@@ -41,11 +59,7 @@ def collect(source: Path, options: Options) -> Collected:
         record = _record(row, where, dropped)
         if record:
             records.append(record)
-    rows = len(records) + len(dropped)
-    notes = {"completeness": "complete" if rows == ROWS else f"partial: {rows} of {ROWS} rows"}
-    root = source / "images" if (source / "images").is_dir() else source
-    splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": records}
-    return Collected(splits, ImageFolder(root, options.max_pixels), [path], dropped, notes)
+    return records
 
 
 def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record | None:

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
+import numpy as np
+
 from exgra_med.evaluation.metrics.bleu import sentence_bleu
 from exgra_med.evaluation.metrics.legacy_words import clean
 
@@ -71,11 +73,12 @@ class Candidates:
     def __init__(self, answers: Iterable[str | int]) -> None:
         self._texts = [clean(clean(str(answer))) for answer in answers]
         words = [frozenset(text.split()) for text in self._texts]
-        self._sizes = [len(each) for each in words]
-        self._having: dict[str, list[int]] = {}
+        self._sizes = np.array([max(1, len(each)) for each in words])
+        having: dict[str, list[int]] = {}
         for index, each in enumerate(words):
             for word in each:
-                self._having.setdefault(word, []).append(index)
+                having.setdefault(word, []).append(index)
+        self._having = {word: np.array(rows) for word, rows in having.items()}
         self._cache: dict[str, str] = {}
 
     def closest(self, prediction: str) -> str:
@@ -85,10 +88,11 @@ class Candidates:
         """
         text = clean(clean(prediction))
         if text not in self._cache:
-            hits: Counter[int] = Counter()
-            for word in set(text.split()):
-                hits.update(self._having.get(word, ()))
-            best = min(hits, key=lambda i: (-hits[i] / self._sizes[i], i), default=0)
+            lists = [self._having[word] for word in set(text.split()) if word in self._having]
+            best = 0
+            if lists:
+                hits = np.bincount(np.concatenate(lists), minlength=len(self._texts))
+                best = int((hits / self._sizes).argmax())
             self._cache[text] = self._texts[best]
         return self._cache[text]
 
