@@ -124,6 +124,6 @@ def test_the_best_checkpoint_is_kept_and_really_loaded(tmp_path: Path) -> None:
     kept = json.loads((folder / "best" / "score.json").read_text())
     first_best = min(step for step, score in scores.items() if score == max(scores.values()))
     assert kept == {"score": scores[first_best], "step": first_best}
-    best = load_file(folder / "best" / "model.safetensors")
+    best = load_file(folder / "best" / "parameters.safetensors")
     final = load_file(folder / "final" / "model.safetensors")
     assert all(torch.equal(best[name], final[name]) for name in best)

@@ -27,7 +27,21 @@ def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> 
     processor = make_processor(
         tokenizer, clip_image_processor(vision.image_size), vision.patch_size
     )
-    config = ExgraConfig(
+    config = architecture_config(architecture, len(tokenizer))
+    for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
+        setattr(config.text_config, name, getattr(tokenizer, name))
+    config.image_token_index = processor.image_token_id  # type: ignore
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = ExgraForConditionalGeneration(config)
+    model.generation_config = GenerationConfig.from_model_config(config)
+    return Bundle(model.eval(), processor)
+
+
+def architecture_config(architecture: Architecture, vocabulary_size: int) -> ExgraConfig:
+    """The configuration of a model of these sizes; the ids of its tokens are still to be set."""
+    vision, language = architecture.vision, architecture.language
+    return ExgraConfig(
         vision_config=CLIPVisionConfig(
             hidden_size=vision.hidden_size,
             intermediate_size=vision.intermediate_size,
@@ -37,24 +51,15 @@ def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> 
             patch_size=vision.patch_size,
         ),
         text_config=LlamaConfig(
-            vocab_size=len(tokenizer),
+            vocab_size=vocabulary_size,
             hidden_size=language.hidden_size,
             intermediate_size=language.intermediate_size,
             num_hidden_layers=language.num_layers,
             num_attention_heads=language.num_heads,
             max_position_embeddings=language.max_positions,
-            pad_token_id=tokenizer.pad_token_id,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
         ),
-        image_token_index=processor.image_token_id,
         image_seq_length=(vision.image_size // vision.patch_size) ** 2,
         vision_feature_layer=vision.feature_layer,
         connector=architecture.connector,
         connector_split=vision.num_layers // 2,
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = ExgraForConditionalGeneration(config)
-    model.generation_config = GenerationConfig.from_model_config(config)
-    return Bundle(model.eval(), processor)

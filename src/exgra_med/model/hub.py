@@ -4,9 +4,11 @@ import hashlib
 import os
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import write_text
+from exgra_med.model.folder import CONFIG, read_json
 
 FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "README.md"]
 """What a checkpoint consists of; code is never downloaded."""
@@ -62,6 +64,26 @@ def transport_error() -> type[Exception]:
     from huggingface_hub import get_session
 
     return import_module(type(get_session()).__module__.partition(".")[0]).HTTPError
+
+
+def download_config(name: str) -> dict[str, Any]:
+    """The `config.json` of a repository, without its weights.
+
+    Raises:
+        CheckpointError: the hub cannot be reached, or has no such file.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        path = hf_hub_download(name, CONFIG, endpoint=os.environ.get("HF_ENDPOINT"))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"There is no folder {name}, and the hub does not give its {CONFIG} "
+            f"({type(error).__name__}).",
+            "Check the name and the network.",
+        ) from error
+    return read_json(Path(path))
 
 
 def check_hashes(snapshot: Path) -> None:

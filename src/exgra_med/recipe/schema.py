@@ -202,6 +202,8 @@ class StageSettings(Section):
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    activation_checkpointing: bool = False
+    """Keep only what enters each layer of the language model, and compute the rest again."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images."""
     log_every_steps: Count = 1

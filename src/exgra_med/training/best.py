@@ -1,21 +1,28 @@
 """The best checkpoint of a stage: scored by answering held-out questions, kept, and really loaded.
 
-checkpoints/<stage>/best/   model, processor, score.json
+checkpoints/<stage>/best/   parameters.safetensors (what learns), score.json
 """
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from safetensors.torch import load_file, save_file
+
+from exgra_med import files
 from exgra_med.errors import RecipeError
-from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
+from exgra_med.model.bundle import Bundle
+from exgra_med.training.checkpoint import learning_parameters
+
+WEIGHTS = "parameters.safetensors"
 
 Scorer = Callable[[Bundle], float]
 """Score of a model on held-out questions, higher is better; given by the layer above."""
 
 
 class BestCheckpoint:
-    """Keeps the best model of a stage on disk.
+    """Keeps the best of what learns in a stage on disk.
 
     Args:
         folder: the stage's folder.
@@ -40,7 +47,14 @@ class BestCheckpoint:
         bundle.model.train(was_training)
         kept = self.kept()
         if kept is None or score > kept["score"] or kept["step"] > step:
-            save_bundle(bundle, self.path, lambda folder: _write_score(folder, score, step))
+            learning = learning_parameters(bundle.model)
+            with files.new_folder(self.path) as fresh:
+                save_file(
+                    {name: each.detach().contiguous() for name, each in learning.items()},
+                    fresh / WEIGHTS,
+                )
+                text = json.dumps({"score": score, "step": step})
+                (fresh / "score.json").write_text(text, encoding="utf-8")
         return score
 
     def kept(self) -> dict[str, float] | None:
@@ -50,9 +64,12 @@ class BestCheckpoint:
 
     def restore(self, bundle: Bundle) -> None:
         """Load the kept weights into the model."""
-        if self.scorer is not None and self.kept() is not None:
-            best = load_bundle(self.path).model.state_dict()
-            bundle.model.load_state_dict(best)
+        if self.scorer is None or self.kept() is None:
+            return
+        best = load_file(self.path / WEIGHTS)
+        with torch.no_grad():
+            for name, parameter in learning_parameters(bundle.model).items():
+                parameter.copy_(best[name])
 
 
 def needs_scorer(stage: str, choose: str, scorer: Scorer | None) -> Scorer | None:
@@ -69,8 +86,3 @@ def needs_scorer(stage: str, choose: str, scorer: Scorer | None) -> Scorer | Non
             "Train with `exgra-med train`, or pass a scorer to `train_run`.",
         )
     return scorer
-
-
-def _write_score(folder: Path, score: float, step: int) -> None:
-    text = json.dumps({"score": score, "step": step})
-    (folder / "score.json").write_text(text, encoding="utf-8")

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from exgra_med.errors import TrainingError
 from exgra_med.model.bundle import Bundle, save_bundle
+from exgra_med.model.lora import detach_adapter
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run, recipe_yaml
 from exgra_med.training.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
@@ -31,10 +32,10 @@ from exgra_med.training.checkpoint import (
 )
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import TrainingLog
-from exgra_med.training.objective import Objective
+from exgra_med.training.objective import Objective, seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from exgra_med.training.order import num_steps, plan_epoch
-from exgra_med.training.parts import choose_parts
+from exgra_med.training.parts import choose_parts, recompute_activations
 from exgra_med.training.processes import on_cpu
 from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_sigterm
 
@@ -96,7 +97,9 @@ class StageTraining:
 
     def _train(self, request: StopRequest) -> Path:
         torch.manual_seed(_as_integer(self.seed))
-        choose_parts(self.bundle, self.stage.learn)
+        choose_parts(self.bundle, self.stage.learn, self.stage.lora)
+        if self.stage.activation_checkpointing:
+            recompute_activations(self.bundle)
         objective = Objective(self.bundle.model, self.stage.alignment)
         if objective.alignment is not None and self.graph_weights is not None:
             load_alignment(objective.alignment, self.graph_weights)
@@ -173,6 +176,8 @@ class StageTraining:
         supervised = self.accelerator.reduce(own)
         rate = learning_rate(self.stage, step, total)
         set_learning_rate(optimizer, rate)
+        # The dropout of adapters is a function of the step too, and differs between processes.
+        torch.manual_seed(seed_number([*self.seed, step, self.accelerator.process_index]))
         module.train()
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
@@ -290,8 +295,12 @@ class StageTraining:
         final = self.run.final(self.name)
         if self.is_main:
             self.best.restore(self.bundle)
+            lora = self.stage.lora
+            adapter = None if lora is None else detach_adapter(self.bundle, lora)
 
             def beside(folder: Path) -> None:
+                if adapter is not None:
+                    adapter.save(folder / "adapter")
                 (folder / "recipe.yaml").write_text(recipe_yaml(self.run.recipe), encoding="utf-8")
                 if objective.alignment is not None:
                     save_alignment(objective.alignment, folder)

@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from exgra_med.model.bundle import Bundle
+from exgra_med.model.lora import attach_adapter
+from exgra_med.recipe.schema import LoraSettings
 
 
-def choose_parts(bundle: Bundle, learn: Sequence[str]) -> None:
+def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None = None) -> None:
     """Let the named parts learn and freeze everything else.
 
     Args:
@@ -17,17 +19,26 @@ def choose_parts(bundle: Bundle, learn: Sequence[str]) -> None:
         learn: names among `connector` (the projector), `language` (the language model, its
             embeddings and its head) and `image_tokens` (only the embedding rows of `<im_start>`
             and `<im_end>`, as the original's stage 1 does for records with an image).
+        lora: let the language model learn through adapters, which are attached here.
     """
     model: Any = bundle.model
     model.requires_grad_(False)
     if "connector" in learn:
         model.model.multi_modal_projector.requires_grad_(True)
-    if "language" in learn:
+    if "language" in learn and lora is None:
         model.get_decoder().requires_grad_(True)
         model.get_output_embeddings().requires_grad_(True)
     elif "image_tokens" in learn:
         weight = model.get_input_embeddings().weight.requires_grad_(True)
         keep_rows(weight, [bundle.image_start_id, bundle.image_end_id])
+    if lora is not None:
+        attach_adapter(bundle, lora)
+
+
+def recompute_activations(bundle: Bundle) -> None:
+    """Let the language model keep only what enters each layer, until the backward pass."""
+    decoder: Any = bundle.model.get_decoder()
+    decoder.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def keep_rows(weight: Tensor, rows: Sequence[int]) -> None:

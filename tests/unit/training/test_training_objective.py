@@ -10,7 +10,7 @@ from exgra_med.recipe.schema import AlignmentSettings, TextSettings
 from exgra_med.training import objective as module
 from exgra_med.training.batch import Batch, Layout, StageDataset
 from exgra_med.training.objective import Objective, mean_by_group, pool_views, seed_number
-from exgra_med.training.parts import choose_parts
+from exgra_med.training.parts import choose_parts, recompute_activations
 from exgra_med.training.rows import IGNORED
 
 PADDED = Layout(packed=False)
@@ -146,3 +146,23 @@ def test_the_mean_by_group_and_the_seed() -> None:
     seeds = {seed_number([0, 1, step, 0, rank]) for step in range(50) for rank in range(2)}
     assert len(seeds) == 100
     assert all(0 <= seed < 2**62 for seed in seeds)
+
+
+def test_recomputed_activations_give_the_same_losses_and_gradients(
+    toy: Bundle, sample: Prepared
+) -> None:
+    choose_parts(toy, ["connector", "language"])
+    objective = Objective(toy.model, None).train()
+    learning = [each for each in objective.parameters() if each.requires_grad]
+    batch = make_batch(toy, sample, Layout(tokens_per_row=1024))
+
+    def gradients() -> tuple[torch.Tensor, ...]:
+        loss = objective(batch, [0])["language_loss_sum"]
+        return loss, *torch.autograd.grad(loss, learning, allow_unused=True)
+
+    kept = gradients()
+    recompute_activations(toy)
+    assert toy.model.get_decoder().layers[0].gradient_checkpointing
+    for one, other in zip(kept, gradients(), strict=True):
+        assert (one is None) == (other is None)
+        assert one is None or torch.equal(one, other)

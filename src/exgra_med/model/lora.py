@@ -1,0 +1,170 @@
+"""Low-rank adapters in the language model, through peft: attached, taken off again, merged.
+
+The model stays the same object with the same class, so everything else trains it as ever. What
+`detach_adapter` returns loads in plain peft, the projector with it; the model it leaves behind has
+the adapters' products added to its weights and knows nothing of peft any more.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from exgra_med.errors import MissingExtraError, RecipeError
+from exgra_med.model.bundle import Bundle
+from exgra_med.recipe.schema import LoraSettings
+
+NAME = "default"
+"""peft's own name of a single adapter."""
+PROJECTOR = "multi_modal_projector"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter that was taken off a model: what peft's two files hold."""
+
+    config: Any
+    tensors: dict[str, Tensor]
+
+    def save(self, folder: Path) -> None:
+        """Write `adapter_config.json` and `adapter_model.safetensors` into an empty folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.config.save_pretrained(folder)
+        save_file(self.tensors, folder / "adapter_model.safetensors")
+
+
+def check_adapters_possible(settings: LoraSettings) -> None:
+    """Say in one sentence what is not installed.
+
+    Raises:
+        MissingExtraError: peft is absent.
+        RecipeError: 4 bits are asked for without bitsandbytes or without a GPU.
+    """
+    if util.find_spec("peft") is None:
+        raise MissingExtraError("`lora`", "lora")
+    if settings.quantize == "none":
+        return
+    if util.find_spec("bitsandbytes") is None:
+        raise RecipeError(
+            "`lora.quantize: nf4` needs bitsandbytes, which is not installed.",
+            "pip install bitsandbytes, or set quantize to none.",
+        )
+    if not torch.cuda.is_available():
+        raise RecipeError(
+            "`lora.quantize: nf4` needs a GPU, and there is none.", "Set quantize to none."
+        )
+
+
+def attach_adapter(bundle: Bundle, settings: LoraSettings) -> None:
+    """Give the language model adapters that learn; nothing else changes whether it does.
+
+    Their first factor is random under torch's global seed, the second is zero.
+
+    Raises:
+        MissingExtraError: peft is absent.
+        RecipeError: no layer has such a name, or 4 bits are not possible here.
+    """
+    check_adapters_possible(settings)
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model: Any = bundle.model
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    if settings.quantize == "nf4":
+        _quantize(model, settings.target_modules)
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+    )
+    try:
+        inject_adapter_in_model(config, model, NAME)
+    except ValueError as error:
+        raise RecipeError(
+            f"`lora.target_modules` fits no layer: {settings.target_modules!r}."
+        ) from error
+    # peft freezes everything that is not an adapter.
+    for weight in learning:
+        weight.requires_grad_(True)
+
+
+def detach_adapter(bundle: Bundle, settings: LoraSettings) -> Adapter:
+    """Merge the adapters into the weights and take them off.
+
+    A weight that was kept in 4 bits becomes what its bits say, plus the product.
+    """
+    from peft import LoraConfig
+
+    model: Any = bundle.model
+    tensors = {
+        f"base_model.model.{name.replace(f'.{NAME}', '')}": tensor
+        for name, tensor in model.state_dict().items()
+        if ".lora_" in name or PROJECTOR in name
+    }
+    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    for parent, name, layer in list(_adapted(model)):
+        setattr(parent, name, _merged(layer))
+    config = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,  # type: ignore
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+        modules_to_save=[PROJECTOR],
+        inference_mode=True,
+    )
+    return Adapter(config, tensors)
+
+
+def _adapted(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
+    """Parent, name and layer of every linear layer with an adapter."""
+    from peft.tuners.lora import LoraLayer
+
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, LoraLayer):
+                yield parent, name, child
+
+
+@torch.no_grad()
+def _merged(layer: Any) -> nn.Linear:
+    """A plain linear layer with weight W + (alpha / rank) B A."""
+    base = layer.get_base_layer()
+    weight = base.weight
+    if hasattr(weight, "quant_state"):
+        from bitsandbytes.functional import dequantize_4bit  # type: ignore
+
+        weight = dequantize_4bit(weight.data, weight.quant_state)
+    delta = layer.get_delta_weight(NAME)
+    plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None)
+    plain.weight = nn.Parameter(weight.to(delta.dtype) + delta, requires_grad=False)
+    if base.bias is not None:
+        plain.bias = nn.Parameter(base.bias.detach(), requires_grad=False)
+    return plain
+
+
+def _quantize(model: nn.Module, target_modules: str) -> None:
+    """Replace the linear layers of these names by 4-bit ones; the bits are made on the GPU."""
+    from bitsandbytes.nn import Linear4bit, Params4bit  # type: ignore
+
+    for prefix, parent in model.named_modules():
+        for name, child in parent.named_children():
+            if not isinstance(child, nn.Linear) or not re.fullmatch(
+                target_modules, f"{prefix}.{name}"
+            ):
+                continue
+            small = Linear4bit(
+                child.in_features,
+                child.out_features,
+                bias=child.bias is not None,
+                compute_dtype=torch.bfloat16,
+                quant_type="nf4",
+            )
+            small.weight = Params4bit(child.weight.data, requires_grad=False, quant_type="nf4")
+            small.bias = child.bias
+            setattr(parent, name, small)
