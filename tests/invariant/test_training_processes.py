@@ -54,16 +54,19 @@ def test_two_processes_follow_the_trajectory_of_one(tmp_path: Path) -> None:
     assert len(one) == len(two) == 4
     for first, second in zip(one, two, strict=True):
         assert first == pytest.approx(second, rel=1e-5)
-    spread = [
-        *PLAIN,
-        "--set",
-        "stages.aligned={batch_size: 2, accumulation_steps: 2}",
-    ]
-    train(tmp_path / "four", *spread, processes=2)
-    for first, second in zip(one, losses(tmp_path / "four"), strict=True):
+
+
+@pytest.mark.slow
+def test_two_processes_with_accumulation_follow_it_too(tmp_path: Path) -> None:
+    train(tmp_path / "one", *PLAIN, "--set", "stages.aligned.batch_size=8")
+    spread = "stages.aligned={batch_size: 2, accumulation_steps: 2}"
+    train(tmp_path / "four", *PLAIN, "--set", spread, processes=2)
+    one, four = losses(tmp_path / "one"), losses(tmp_path / "four")
+    for first, second in zip(one, four, strict=True):
         assert first == pytest.approx(second, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_graphs_of_all_processes_equal_those_of_one(tmp_path: Path) -> None:
     """Without noise and dropout, two ranks of four nodes are one graph of eight."""
     quiet = "{weight: 1.0, noise_scale: 0.0, dropout: 0.0, scope: global}"
