@@ -10,7 +10,9 @@ import pytest
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.metrics import legacy, legacy_pathvqa
 from exgra_med.evaluation.metrics.legacy_words import clean
-from exgra_med.evaluation.score import score_files
+from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.questions import read_candidates, read_reference
+from exgra_med.evaluation.score import score_files, score_vqa
 
 DATA = Path(__file__).parent / "data" / "evaluation"
 PER_ITEM = json.loads((DATA / "per_item.json").read_text(encoding="utf-8"))
@@ -129,3 +131,84 @@ def test_the_validation_metric_of_the_published_fine_tuning_is_legacy_on_cut_tex
         expected = item["metrics_when_paired_with_item_5"]
         assert 100 * sum(recalls) / len(recalls) == pytest.approx(expected["recall"], abs=1e-12)
         assert (100 * sum(hits) / len(hits) if hits else 0.0) == expected["accuracy"]
+
+
+def _training_metric(types: list[str], items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Our score of what the published metric of fine-tuning saw, with these types."""
+    questions, predictions = [], []
+    for number, (kind, item) in enumerate(zip(types, items, strict=True)):
+        reference = item["decoded_label"].partition("Assistant: ")[2].split("\n")[0]
+        talk = [{"from": "human", "value": "q"}, {"from": "gpt", "value": reference}]
+        questions.append({"id": number, "answer_type": kind, "conversations": talk})
+        text = item["decoded_prediction"].split("###")[0]
+        predictions.append({"question_id": number, "text": text})
+    return {"questions": questions, "predictions": predictions}
+
+
+def _score(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
+    (folder / "gt.json").write_text(json.dumps(case["questions"]), encoding="utf-8")
+    lines = "".join(json.dumps(each) + "\n" for each in case["predictions"])
+    (folder / "pred.jsonl").write_text(lines, encoding="utf-8")
+    return score_files(folder / "pred.jsonl", folder / "gt.json", "legacy", num_bootstrap_samples=0)
+
+
+def test_the_validation_metric_of_a_whole_call_and_where_it_crashed(tmp_path: Path) -> None:
+    golden = json.loads((DATA / "compute_metrics.json").read_text(encoding="utf-8"))
+    items, results = golden["items"], golden["results"]
+    types = [item["answer_type"] for item in items]
+    metrics = _score(tmp_path, _training_metric(types, items))["metrics"]
+    # The second call took the types of another split, by the order of calls; ours belong to the
+    # records, so every call is the first.
+    for call in (results["calls"][0], results["calls"][2]):
+        assert metrics["recall"] == pytest.approx(call["recall"], abs=1e-12)
+        assert metrics["closed_accuracy"] == call["accuracy"]
+        assert metrics["average"] == pytest.approx(call["average"], abs=1e-12)
+    assert results["closed_only"].startswith("ZeroDivisionError")
+    closed = _score(tmp_path, _training_metric(["CLOSED"] * 5, items[:5]))["metrics"]
+    assert closed["recall"] is None and closed["average"] is None
+    assert closed["closed_accuracy"] == metrics["closed_accuracy"]
+    assert results["label_without_Assistant"].startswith("ValueError")
+    # Our references are records, not decoded labels: there is no marker that could be missing.
+    case = _training_metric(["OPEN"], items[5:6])
+    case["questions"][0]["conversations"][1]["value"] = "liver"
+    assert _score(tmp_path, case)["metrics"]["recall"] == 100.0
+
+
+MODALITIES = "made_up_rad/run_eval_modalities.py"
+
+
+@pytest.mark.parametrize(("place", "organ"), enumerate(("made_up_rad", "CHEST", "HEAD", "ABD")))
+def test_the_tables_of_the_script_for_modalities_are_equal(place: int, organ: str) -> None:
+    questions = read_reference(DATA / "made_up" / "gt.json").questions
+    predictions = read_predictions(DATA / "made_up" / "pred.jsonl").predictions
+    # The golden run gave the organs to the questions in turn.
+    rows = range(len(questions)) if not place else range(place - 1, len(questions), 3)
+    result = score_vqa(
+        [predictions[row] for row in rows],
+        [questions[row] for row in rows],
+        "legacy",
+        candidates=read_candidates(CANDIDATES),
+        num_bootstrap_samples=0,
+    )
+    _, printed = re.split(rf"^ {organ}$", AGGREGATE[MODALITIES]["stdout"], flags=re.MULTILINE)
+    printed = printed.split("========")[0]
+    expected = _table(printed)
+    assert len(expected) == 10
+    for name, value in expected.items():
+        assert float(f"{result['metrics'][name]:g}") == value
+    shown = dict(re.findall(r"^(?:yes/no )?(tp|fp|tn|fn|precision|recall|f1)\s+(\S+)$",
+                            printed.split("yes/no accuracy")[1], re.MULTILINE))  # fmt: skip
+    assert len(shown) == 7
+    for name, value in shown.items():
+        assert float(f"{result['yes_no'][name]:g}") == float(value)
+
+
+def test_a_folder_without_a_data_set_s_name_and_a_bare_file_name_are_no_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert AGGREGATE["made_up/run_eval_modalities.py"]["rc"] == 1
+    assert AGGREGATE["edge/bare_gt_filename/run_eval.py"]["rc"] == 1
+    monkeypatch.chdir(DATA / "made_up")
+    bare = score_files(Path("pred.jsonl"), Path("gt.json"), "legacy", num_bootstrap_samples=0)
+    whole = _table(AGGREGATE["made_up/run_eval.py"]["stdout"])
+    assert float(f"{bare['metrics']['recall']:g}") == whole["recall"]

@@ -150,8 +150,10 @@ def start_folder(folder: Path, settings: Settings, data: dict[str, Any], split: 
     """Make the folder of a served model's answers, or check that an older one is of this model.
 
     Raises:
+        ServiceError: the service may not be asked; nothing is made.
         RunError: it holds a trained run, another model's answers, or something else.
     """
+    allowed_endpoint(settings)
     recipe = folder / "recipe.yaml"
     if recipe.is_file():
         served = (read_recipe(folder).get("served") or {}).get("model")

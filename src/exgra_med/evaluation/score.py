@@ -15,6 +15,7 @@ from exgra_med.data.record import Record
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.balance import closed_balance
 from exgra_med.evaluation.breakdown import breakdown
+from exgra_med.evaluation.metrics.legacy_yes_no import yes_no_table
 from exgra_med.evaluation.metrics.strict import SCORER_VERSION
 from exgra_med.evaluation.normalise import NORMALISER_VERSION
 from exgra_med.evaluation.pairing import Pairing, pair
@@ -88,6 +89,12 @@ def score_vqa(
     }
     if scorer == "strict":
         result["closed_answers"] = _closed_part(items, pairing)
+    else:
+        result["yes_no"] = yes_no_table(
+            (answer or "", question.answer)
+            for question, answer in zip(pairing.questions, pairing.answers, strict=True)
+            if question.answer_type == "CLOSED"
+        )
     if groups:
         result["groups"] = breakdown(pairing, items.values, clusters, train_answers, seed)
     return result

@@ -225,6 +225,12 @@ def test_a_served_model_answers_and_is_graded(tmp_path: Path) -> None:
     assert section["relative_score"] == 50.0
     assert section["transcripts"] == "answers.judged-by-org-j-8b.jsonl"
     assert section["prompt"].startswith("judge-answers/1-")
+    done = CliRunner().invoke(app, ["report", str(run)])
+    assert done.exit_code == 0, done.exception
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert '<section id="chat">' in page and "detailed description" in page
+    assert "| org/j:8b | all questions | 50.0 |" in (run / "report.md").read_text(encoding="utf-8")
+    assert 'chat: mri, org/j:8b",relative,50.0' in (run / "scores.csv").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

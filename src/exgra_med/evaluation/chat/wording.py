@@ -21,14 +21,20 @@ def judged_sentences(section: dict[str, Any]) -> list[str]:
             for name, each in groups.items()
         )
         sentences.append(f"Relative score by {title}: {values}.")
+    return sentences + habit_sentences(section)
+
+
+def habit_sentences(section: dict[str, Any]) -> list[str]:
+    """What length and order are worth to the judge, what was left out, and what it cost."""
     length, order = section["length"], section["order"]
-    sentences.append(
+    bounds = section["intervals"]
+    sentences = [
         f"Win rate against the reference: {_number(section['win_rate'])} % "
         f"(95 %: {interval_text(bounds['win_rate'])}); at equal length "
         f"{_number(length['win_rate'])} % ({interval_text(length['interval'])}), answers have "
         f"{_number(length['mean_characters'])} characters on average and references "
         f"{_number(length['mean_reference_characters'])}."
-    )
+    ]
     if length["extrapolated"]:
         sentences.append(
             "Every answer lies on the same side of its reference in length, so the win rate at "

@@ -11,7 +11,7 @@ from exgra_med.evaluation.predict import facts_path
 from exgra_med.evaluation.predictions import read_predictions
 from exgra_med.evaluation.published import PUBLISHED, SOURCE, Published
 from exgra_med.evaluation.questions import question_of
-from exgra_med.evaluation.report import check_tables, tables
+from exgra_med.evaluation.report import chat_tables, check_tables, tables
 from exgra_med.evaluation.report.examples import Examples, pick_examples
 from exgra_med.evaluation.report.limits import limits, verdict
 from exgra_med.evaluation.report.log import StageCurves, read_log
@@ -59,6 +59,8 @@ class Content:
     mirror: list[str]
     choices: list[check_tables.ChoiceRow]
     choice_notes: list[str]
+    chat: list[chat_tables.ChatRow]
+    chat_notes: list[str]
     groups: dict[str, list[tables.GroupRow]]
     balance: list[tuple[str, str]]
     oddities: list[str]
@@ -105,6 +107,8 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         mirror=check_tables.mirror_sentences(results),
         choices=check_tables.choice_rows(results),
         choice_notes=check_tables.choice_sentences(results),
+        chat=chat_tables.chat_rows(results),
+        chat_notes=chat_tables.chat_sentences(results),
         groups=tables.group_tables(vqa),
         balance=tables.balance_rows(vqa),
         oddities=_oddities(vqa),

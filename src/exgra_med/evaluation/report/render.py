@@ -61,4 +61,8 @@ def render_csv(content: Content) -> str:
             name = f"floor: {floor.label}"
             for scorer, cell in (("strict", floor.average), ("legacy", floor.legacy_average)):
                 writer.writerow([name, scorer, cell.value, cell.low, cell.high, ""])
+    for each in content.chat:
+        for scorer, cell in (("relative", each.relative), ("win-rate", each.win_rate)):
+            name = f"chat: {each.label}, {each.judge}"
+            writer.writerow([name, scorer, cell.value, cell.low, cell.high, each.num])
     return stream.getvalue()
