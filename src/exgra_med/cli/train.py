@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exgra_med.cli.recipe import Assignments
+from exgra_med.cli.recipe import AsJson, Assignments
 
 
 def train(
@@ -17,20 +17,40 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run that the folder holds.")
     ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what it will cost; no weights are loaded.")
+    ] = False,
+    gpu: Annotated[
+        str, typer.Option(help="GPU to plan for: h100, h200, a100-80, a100-40, l40s, ...")
+    ] = "h100",
+    gpus: Annotated[int, typer.Option(min=1, help="GPUs to plan for.")] = 1,
+    as_json: AsJson = False,
 ) -> None:
     """Train the stages of a recipe, one after another.
 
     A run that was stopped, or killed, goes on with --resume and ends with the same weights.
+    --gpu, --gpus and --json belong to --dry-run: `accelerate launch` decides where training runs.
     """
+    from exgra_med.recipe.load import load_recipe
+
+    if dry_run:
+        from exgra_med.cli.train_plan import plan
+
+        plan(load_recipe(recipe, assignments or ()).recipe, gpu, gpus, as_json)
+        return
     from rich.console import Console
 
     from exgra_med.evaluation.held_out import held_out_scorer
     from exgra_med.progress import RichReporter
-    from exgra_med.recipe.load import load_recipe
+    from exgra_med.training.preflight import check_before_training
+    from exgra_med.training.processes import process_state
     from exgra_med.training.run import begin_run, train_run
 
     loaded = load_recipe(recipe, assignments or ())
-    run = begin_run(out or Path("runs") / loaded.recipe.name, loaded.recipe, resume)
+    folder = out or Path("runs") / loaded.recipe.name
+    if process_state().is_main_process:
+        check_before_training(loaded.recipe, folder)
+    run = begin_run(folder, loaded.recipe, resume)
     console = Console()
     final = train_run(run, RichReporter(console), held_out_scorer)
     console.print(f"Finished. The last checkpoint is {final}.")

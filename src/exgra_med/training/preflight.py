@@ -1,0 +1,116 @@
+"""What is found wrong with a run before its model is loaded, one sentence each."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from exgra_med.data.prepared import open_prepared
+from exgra_med.data.record import Record
+from exgra_med.data.subset import nested_subset
+from exgra_med.errors import CheckpointError, DataError, RunError
+from exgra_med.model.bundle import read_config
+from exgra_med.model.folder import CONFIG, read_json
+from exgra_med.model.lora import check_adapters_possible
+from exgra_med.recipe.run import open_run
+from exgra_med.recipe.schema import Recipe
+from exgra_med.training.estimate import estimate_run
+from exgra_med.training.start import is_run_folder
+
+
+def check_before_training(recipe: Recipe, out: Path) -> None:
+    """Look at everything a run needs, but the weights.
+
+    Args:
+        recipe: the recipe.
+        out: the run folder; what it holds already counts as written.
+
+    Raises:
+        CheckpointError, RunError: what the model starts from is not there.
+        DataError: a folder, split, image or extended answer is not there.
+        RecipeError, MissingExtraError: adapters are not possible here.
+        RunError: the disk has less room than the run needs.
+    """
+    check_start(recipe)
+    for name, stage in recipe.stages.items():
+        if stage.lora is not None:
+            check_adapters_possible(stage.lora)
+        check_data(recipe, name)
+    check_disk(recipe, out)
+
+
+def check_start(recipe: Recipe) -> None:
+    """The folders that the model comes from exist and hold a model; hub names pass."""
+    model = recipe.model
+    if model.parts is not None:
+        for part in (model.parts.language, model.parts.vision):
+            if _is_folder(part):
+                read_json(Path(part) / CONFIG)
+    if model.start is None or not _is_folder(model.start):
+        return
+    if is_run_folder(model.start):
+        read_config(open_run(Path(model.start)).last_checkpoint)
+    else:
+        read_config(Path(model.start))
+
+
+def check_data(recipe: Recipe, name: str) -> None:
+    """Every split of a stage exists and has records, with their images and extended answers."""
+    settings, stage = recipe.stage_data(name), recipe.stages[name]
+    prepared = open_prepared(settings.folder)
+    held_out = [] if settings.held_out_split is None else [settings.held_out_split]
+    for split in (settings.split, *held_out):
+        prepared.split_path(split)
+        if prepared.manifest["counts"][split] == 0:
+            raise DataError(
+                f"{prepared.path}: the split {split!r}, which stage {name!r} reads, has no record.",
+                "Name another split; `held_out_split: null` measures nothing.",
+            )
+    records = nested_subset(
+        list(prepared.iterate(settings.split)), settings.fraction, settings.subset_seed
+    )
+    images = prepared.image_folder(settings.max_pixels)
+    for record in records:
+        for image in record.images:
+            images.locate(image, record.id)
+    if stage.alignment is not None and stage.alignment.weight > 0:
+        _check_extended(records, name)
+
+
+def check_disk(recipe: Recipe, out: Path) -> None:
+    """There is room for what the run will write, without what it has written."""
+    needed = estimate_run(recipe, "h100").disk
+    written = sum(each.stat().st_size for each in out.rglob("*") if each.is_file())
+    place = next(each for each in (out.absolute(), *out.absolute().parents) if each.is_dir())
+    free = shutil.disk_usage(place).free
+    if needed - written > free:
+        raise RunError(
+            f"{out} needs about {(needed - written) / 1e9:.1f} GB more, and the disk has "
+            f"{free / 1e9:.1f} GB.",
+            "Choose another disk with --out, or keep fewer checkpoints.",
+        )
+
+
+def _check_extended(records: Sequence[Record], name: str) -> None:
+    missing = [record.id for record in records if record.extended is None]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of the {len(records)} records of stage {name!r} have no extended "
+            f"answers, which alignment needs; the first is {missing[0]!r}.",
+            "Make them with `exgra-med captions generate`, or set the stage's alignment to null.",
+        )
+
+
+def _is_folder(place: str) -> bool:
+    """Whether a name means a folder; one that is not there is refused.
+
+    A hub name is `owner/name`, and nothing here begins with `runs/`.
+    """
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return True
+    if place.count("/") != 1 or place.startswith((".", "/", "~", "runs/")):
+        raise CheckpointError(
+            f"There is no folder {place}.",
+            "Train the run it comes from first, or correct the recipe's `model`.",
+        )
+    return False

@@ -1,0 +1,205 @@
+"""The formula of memory against what a step really keeps, and figures worked by hand."""
+
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from exgra_med.data.prepared import Prepared
+from exgra_med.errors import DataError, RecipeError, RunError
+from exgra_med.model.build import build_model
+from exgra_med.model.bundle import Bundle
+from exgra_med.recipe.load import load_recipe
+from exgra_med.recipe.schema import (
+    AlignmentSettings,
+    Architecture,
+    ModelSettings,
+    StageSettings,
+    TextSettings,
+)
+from exgra_med.training.batch import Batch, Layout, StageDataset, num_tokens
+from exgra_med.training.estimate import estimate_run
+from exgra_med.training.memory import activation_bytes, count_parameters, stage_memory
+from exgra_med.training.objective import Objective
+from exgra_med.training.optimizer import build_optimizer
+from exgra_med.training.parts import choose_parts
+from exgra_med.training.sizes import meta_model, model_config
+
+ROW = 512
+FACTOR = 1.25
+"""Stated in docs/how-to/train-at-full-size.md."""
+SIZES = {
+    "vision": {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_layers": 4,
+        "num_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    },
+    "language": {
+        "hidden_size": 64,
+        "intermediate_size": 172,
+        "num_layers": 6,
+        "num_heads": 4,
+        "max_positions": 512,
+    },
+    "tokenizer": {"vocabulary_size": 320},
+}
+
+
+@pytest.fixture
+def small(sample: Prepared) -> Bundle:
+    texts = [record.question for record in sample.records("train")[:40]]
+    return build_model(Architecture.model_validate(SIZES), texts, seed=0)
+
+
+def make_stage(**settings: Any) -> StageSettings:
+    return StageSettings.model_validate({"learning_rate": 1e-3, "tokens_per_row": ROW} | settings)
+
+
+def make_batch(bundle: Bundle, sample: Prepared, aligned: bool) -> Batch:
+    records = sample.records("train")[:60:5]
+    layout = Layout(tokens_per_row=ROW)
+    images = sample.image_folder(10**8)
+    data = StageDataset(records, images, bundle, TextSettings(), aligned, layout)
+    return data.collate([data[number] for number in range(len(records))])
+
+
+def saved_bytes(objective: Objective, batch: Batch, half: bool) -> tuple[int, torch.Tensor]:
+    """Bytes of the storages that autograd keeps, without those of weights, and the loss."""
+    own = {each.untyped_storage().data_ptr() for each in objective.state_dict().values()}
+    kept: dict[int, int] = {}
+    casts = {tuple(each.shape) for each in objective.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        is_cast = tensor.dtype == torch.bfloat16 and (
+            tuple(tensor.shape) in casts or tuple(tensor.shape[::-1]) in casts
+        )
+        if storage.data_ptr() not in own and not is_cast:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):
+        losses = objective(batch, [0])
+    loss = losses["language_loss_sum"] / losses["num_supervised"]
+    return sum(kept.values()), loss + losses.get("alignment_loss", 0.0)
+
+
+CASES = {
+    "all learn": {"learn": ["connector", "language"]},
+    "bfloat16": {"learn": ["connector", "language"], "precision": "bfloat16"},
+    "aligned": {"learn": ["connector", "language"], "alignment": {}},
+    "frozen language": {"learn": ["connector", "image_tokens"]},
+    "adapters": {"learn": ["connector", "language"], "lora": {"rank": 4}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_formula_of_memory_fits_a_measured_step(
+    small: Bundle, sample: Prepared, case: str
+) -> None:
+    stage = make_stage(**CASES[case])
+    if stage.lora and util.find_spec("peft") is None:
+        pytest.skip("needs peft")
+    parameters = count_parameters(small.model, stage)
+    config = small.model.config
+    choose_parts(small, stage.learn, stage.lora)
+    objective = Objective(small.model, stage.alignment).train()
+    batch = make_batch(small, sample, aligned=stage.alignment is not None)
+    tokens, images = num_tokens(batch), len(batch["pixel_values"])
+    expected = stage_memory(config, stage, parameters, tokens, images)
+    measured, loss = saved_bytes(objective, batch, stage.precision == "bfloat16")
+    assert measured / FACTOR <= expected.activations <= measured * FACTOR
+
+    learning = [each for each in objective.parameters() if each.requires_grad]
+    optimizer = build_optimizer(learning, stage)
+    loss.backward()
+    optimizer.step()
+    weights = sum(each.numel() * each.element_size() for each in objective.parameters())
+    gradients = sum(each.grad.nbytes for each in learning if each.grad is not None)
+    moments = sum(
+        value.nbytes
+        for state in optimizer.state.values()
+        for name, value in state.items()
+        if name != "step"
+    )
+    assert (expected.weights, expected.gradients) == (weights, gradients)
+    assert expected.optimizer == moments
+    assert parameters.total == sum(each.numel() for each in objective.parameters())
+    assert parameters.learning == sum(each.numel() for each in learning)
+
+
+def test_recomputed_activations_need_less() -> None:
+    config = model_config(ModelSettings(architecture=Architecture()))
+    kept, again = (
+        activation_bytes(
+            config, make_stage(learn=["language"], activation_checkpointing=on), 10_000, 16
+        )
+        for on in (False, True)
+    )
+    assert again < kept / 8
+
+
+def test_the_7b_model_has_the_published_size() -> None:
+    config = model_config(load_recipe("pretrain/aligned").recipe.model)
+    model = meta_model(config)
+    stage = make_stage(learn=["connector", "language"], alignment=AlignmentSettings().model_dump())
+    found = count_parameters(model, stage)
+    # LLaMA-7B has 6,738,415,616 weights; four rows more in embedding and head.
+    language = 6_738_415_616 + 2 * 4 * 4096
+    projector = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
+    # Original: two graph convolutions, "+67 M parameters".
+    graph = 2 * (2 * 4096 * 4096 + 4096)
+    assert found.learning == language + projector + graph
+    assert 300e6 < found.total - found.learning < 310e6
+    sharded = stage_memory(config, stage, found, 16_000, 16)
+    assert sharded.optimizer == 8 * found.learning
+
+
+def test_a_planned_run_has_the_steps_and_records_of_its_schedule() -> None:
+    recipe = load_recipe("pretrain/aligned", ["stages.instruct.accumulation_steps=1"]).recipe
+    four = estimate_run(recipe, "a100-80", num_gpus=4)
+    (stage,) = four.stages
+    assert (stage.records_per_step, stage.num_steps) == (64, 3 * 938)
+    assert not stage.workload.counted
+    assert stage.memory_sharded and stage.memory_sharded.total < stage.memory.total
+    # Paper: 7.5 hours on four A100. The estimate rests on assumed lengths and utilisation.
+    assert 4 <= four.hours <= 15
+
+
+def test_counted_data_and_the_share_of_a_subset() -> None:
+    whole, half = (
+        estimate_run(load_recipe("debug/tiny", [f"data.fraction={share}"]).recipe, "h100")
+        for share in (1.0, 0.5)
+    )
+    counts = [each.stages[2].workload.num_records for each in (whole, half)]
+    assert whole.stages[0].workload.counted
+    assert counts[1] == round(counts[0] / 2)
+    assert [stage.num_steps for stage in whole.stages] == [4, 4, 4]
+    assert whole.disk > 0
+
+
+@pytest.mark.parametrize(
+    ("assignments", "error", "message"),
+    [
+        (["data.folder=nowhere"], DataError, "nowhere"),
+        (["model={start: runs/nowhere, architecture: null}"], RunError, "no run or checkpoint"),
+    ],
+)
+def test_what_cannot_be_planned_is_said(
+    assignments: list[str], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        estimate_run(load_recipe("debug/tiny", assignments).recipe, "h100")
+
+
+def test_an_unknown_gpu_lists_the_known() -> None:
+    with pytest.raises(RecipeError, match="a100-80"):
+        estimate_run(load_recipe("debug/tiny").recipe, "abacus")

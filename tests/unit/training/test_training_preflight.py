@@ -1,0 +1,116 @@
+"""What is wrong with a run is found before its model is loaded."""
+
+import json
+import shutil
+from collections import namedtuple
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from exgra_med.data.prepared import SAMPLES, Prepared
+from exgra_med.errors import CheckpointError, DataError, ExgraMedError, RunError
+from exgra_med.recipe.load import load_recipe
+from exgra_med.recipe.run import start_run
+from exgra_med.training.preflight import check_before_training
+
+
+def check(tmp_path: Path, *assignments: str) -> None:
+    check_before_training(load_recipe("debug/tiny", assignments).recipe, tmp_path / "run")
+
+
+def test_a_sound_run_passes(tmp_path: Path) -> None:
+    check(tmp_path)
+    assert not (tmp_path / "run").exists()
+
+
+FROM = "model={{architecture: null, start: {0}}}"
+PARTS = "model={{architecture: null, parts: {{language: {0}, vision: {0}}}}}"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        (FROM.format("runs/nowhere"), "There is no folder runs/nowhere"),
+        (FROM.format("/nowhere/at/all"), "There is no folder /nowhere/at/all"),
+        (PARTS.format("./nowhere"), r"There is no folder \./nowhere"),
+    ],
+)
+def test_a_model_that_is_not_there(tmp_path: Path, assignment: str, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        check(tmp_path, assignment)
+
+
+def test_a_run_that_has_not_finished_and_a_folder_without_a_model(tmp_path: Path) -> None:
+    first = start_run(tmp_path / "first", load_recipe("debug/tiny").recipe, resume=False)
+    with pytest.raises(RunError, match="has not finished"):
+        check(tmp_path, FROM.format(first.path))
+    with pytest.raises(CheckpointError, match=r"no config\.json"):
+        check(tmp_path, FROM.format(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("data.folder=nowhere", "nowhere: no such folder"),
+        ("data.split=twain", "no split 'twain'"),
+        ("data.held_out_split=twain", "no split 'twain'"),
+    ],
+)
+def test_data_that_is_not_there(tmp_path: Path, assignment: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        check(tmp_path, assignment)
+
+
+@pytest.fixture
+def copy(sample: Prepared, tmp_path: Path) -> Path:
+    shutil.copytree(SAMPLES / "vqa-rad-sample", tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def rewrite(folder: Path, split: str, lines: list[str]) -> None:
+    """Change a split as `data prepare` would have written it."""
+    content = "".join(f"{line}\n" for line in lines).encode()
+    (folder / f"{split}.jsonl").write_bytes(content)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["counts"][split] = len(lines)
+    manifest["files"][f"{split}.jsonl"] = sha256(content).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def test_records_without_extended_answers_are_counted(copy: Path, tmp_path: Path) -> None:
+    rows = [json.loads(line) for line in (copy / "train.jsonl").read_text().splitlines()]
+    for row in rows[3:5]:
+        del row["extended"]
+    rewrite(copy, "train", [json.dumps(row) for row in rows])
+    with pytest.raises(DataError, match=f"2 of the {len(rows)} records of stage 'aligned'") as seen:
+        check(tmp_path, f"data.folder={copy}")
+    assert repr(rows[3]["id"]) in seen.value.message
+    check(tmp_path, f"data.folder={copy}", "stages.aligned.alignment=null")
+
+
+def test_an_empty_split_and_a_missing_image(copy: Path, tmp_path: Path) -> None:
+    rewrite(copy, "validation", [])
+    with pytest.raises(DataError, match="'validation', which stage 'connector' reads, has no"):
+        check(tmp_path, f"data.folder={copy}")
+    lines = (copy / "train.jsonl").read_text().splitlines()
+    (copy / "images" / json.loads(lines[0])["image"]).unlink()
+    with pytest.raises(DataError, match=str(json.loads(lines[0])["id"])):
+        check(tmp_path, f"data.folder={copy}", "data.held_out_split=null")
+
+
+def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage(5e6))
+    with pytest.raises(RunError, match=r"needs about .* and the disk has 0\.0 GB"):
+        check(tmp_path)
+    # What the run holds already is not needed again.
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model.safetensors").write_bytes(bytes(40_000_000))
+    check(tmp_path)
+
+
+def test_every_fault_is_a_sentence_with_exit_code_2(tmp_path: Path) -> None:
+    with pytest.raises(ExgraMedError) as seen:
+        check(tmp_path, "data.folder=nowhere")
+    assert seen.value.exit_code == 2
