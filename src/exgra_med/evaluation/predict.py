@@ -20,6 +20,8 @@ from exgra_med.files import write_text
 from exgra_med.recipe.schema import EvaluationSettings
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from exgra_med.model.bundle import Bundle
 
 
@@ -174,9 +176,12 @@ def model_answerer(
             )
             for record in records
         ]
-        images = [
-            [image_folder.open(name, record.id) for name in record.images] for record in records
-        ]
+        opened: dict[str, Image.Image] = {}
+        for record in records:
+            for name in record.images:
+                if name not in opened:
+                    opened[name] = image_folder.open(name, record.id)
+        images = [[opened[name] for name in record.images] for record in records]
         return generate(bundle, prompts, images, max_new_tokens)
 
     return answer

@@ -92,7 +92,9 @@ class ServiceAnswerer:
         except CompletionError:
             self.num_failed += 1
             return None
-        return ServiceAnswer(said.text.strip(), said.completion_tokens, said.finish_reason)
+        # A served export of this project ends a turn inside its marker `###`; a heading stays.
+        text = said.text.strip().rstrip("#").rstrip()
+        return ServiceAnswer(text, said.completion_tokens, said.finish_reason)
 
 
 def allowed_endpoint(settings: Settings) -> Endpoint:

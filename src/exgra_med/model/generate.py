@@ -104,7 +104,12 @@ def step_tokens(
     flat = [image for row in images for image in row]
     features_NPD = None
     if flat:
-        features_NPD = model.image_features(pixel_values(bundle, flat).to(device, model.dtype))
+        # Questions share images: each is looked at once.
+        distinct = {id(image): image for image in flat}
+        pixels = pixel_values(bundle, list(distinct.values())).to(device, model.dtype)
+        order = {name: place for place, name in enumerate(distinct)}
+        chosen = torch.tensor([order[id(image)] for image in flat], device=device)
+        features_NPD = model.image_features(pixels)[chosen]
     inputs = model.insert_images(ids_BT, features_NPD)
     rows = list(range(len(prompts)))
     written: list[list[int]] = [[] for _ in prompts]

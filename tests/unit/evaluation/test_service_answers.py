@@ -41,7 +41,7 @@ def test_a_server_answers_resumes_and_is_scored(data: Path, tmp_path: Path) -> N
     def reply(body: dict[str, Any]) -> str | int:
         if "mass?" in text_of(body) and "Where" in text_of(body):
             return 400 if broken["is"] else ""
-        return "Yes." if "normal" in text_of(body) else "no"
+        return "Yes.\n##" if "normal" in text_of(body) else "no"
 
     common = ["vqa", str(run), "--on", str(data), "--engine", "openai", "--model", "m"]
     with ChatServer(reply, finish_reason="length") as server:
@@ -60,6 +60,7 @@ def test_a_server_answers_resumes_and_is_scored(data: Path, tmp_path: Path) -> N
     found = read_predictions(answers).predictions
     assert {each.finish_reason for each in found} == {"length"}
     assert sum(not each.text for each in found) == where
+    assert {each.text for each in found} == {"Yes.", "no", ""}
     assert read_results(run)["vqa"]["strict"]["pairing"]["empty"] == where
     assert read_results(run)["floors"]
     about = json.loads(answers.with_suffix(".about.json").read_text(encoding="utf-8"))
