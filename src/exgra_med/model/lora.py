@@ -89,6 +89,10 @@ def attach_adapter(bundle: Bundle, settings: LoraSettings) -> None:
         raise RecipeError(
             f"`lora.target_modules` fits no layer: {settings.target_modules!r}."
         ) from error
+    # On 4-bit layers peft makes the factors in the type that these compute with.
+    for name, weight in model.named_parameters():
+        if ".lora_" in name:
+            weight.data = weight.data.float()
     # peft freezes everything that is not an adapter.
     for weight in learning:
         weight.requires_grad_(True)

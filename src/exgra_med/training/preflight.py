@@ -11,14 +11,14 @@ from exgra_med.errors import CheckpointError, DataError, RunError
 from exgra_med.model.bundle import read_config
 from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.lora import check_adapters_possible
-from exgra_med.recipe.run import open_run
-from exgra_med.recipe.schema import Recipe
+from exgra_med.recipe.run import Run, open_run
+from exgra_med.recipe.schema import ModelSettings, Recipe
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.start import is_run_folder
 
 
 def check_before_training(recipe: Recipe, out: Path) -> None:
-    """Look at everything a run needs, but the weights.
+    """Look at everything that the unfinished stages of a run need, but the weights.
 
     Args:
         recipe: the recipe.
@@ -30,12 +30,17 @@ def check_before_training(recipe: Recipe, out: Path) -> None:
         RecipeError, MissingExtraError: adapters are not possible here.
         RunError: the disk has less room than the run needs.
     """
-    check_start(recipe)
-    for name, stage in recipe.stages.items():
+    run = Run(out, recipe)
+    pending = [name for name in recipe.stages if not run.final(name).is_dir()]
+    if len(pending) == len(recipe.stages):
+        check_start(recipe)
+    for name in pending:
+        stage = recipe.stages[name]
         if stage.lora is not None:
             check_adapters_possible(stage.lora)
         check_data(recipe, name)
-    check_disk(recipe, out)
+    if pending:
+        check_disk(_remainder(run, pending), out)
 
 
 def check_start(recipe: Recipe) -> None:
@@ -79,7 +84,9 @@ def check_data(recipe: Recipe, name: str) -> None:
 def check_disk(recipe: Recipe, out: Path) -> None:
     """There is room for what the run will write, without what it has written."""
     needed = estimate_run(recipe, "h100").disk
-    written = sum(each.stat().st_size for each in out.rglob("*") if each.is_file())
+    folders = [Run(out, recipe).stage_folder(name) for name in ("start", *recipe.stages)]
+    files = (each for folder in folders for each in folder.rglob("*") if each.is_file())
+    written = sum(each.stat().st_size for each in files)
     place = next(each for each in (out.absolute(), *out.absolute().parents) if each.is_dir())
     free = shutil.disk_usage(place).free
     if needed - written > free:
@@ -88,6 +95,16 @@ def check_disk(recipe: Recipe, out: Path) -> None:
             f"{free / 1e9:.1f} GB.",
             "Choose another disk with --out, or keep fewer checkpoints.",
         )
+
+
+def _remainder(run: Run, pending: Sequence[str]) -> Recipe:
+    """The recipe of what is still to do; it starts from the last finished stage."""
+    finished = [name for name in run.recipe.stages if name not in pending]
+    if not finished:
+        return run.recipe
+    stages = {name: run.recipe.stages[name] for name in pending}
+    start = ModelSettings(start=str(run.final(finished[-1])))
+    return run.recipe.model_copy(update={"model": start, "stages": stages})
 
 
 def _check_extended(records: Sequence[Record], name: str) -> None:

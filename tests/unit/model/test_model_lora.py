@@ -93,3 +93,31 @@ def test_what_is_not_installed_is_said_in_one_sentence(
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(RecipeError, match="needs a GPU"):
         attach_adapter(make_bundle("none"), small)
+
+
+@needs_peft
+def test_adapters_on_4_bit_layers_merge_to_what_they_answered(
+    make_bundle: Callable[..., Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bits = pytest.importorskip("bitsandbytes")
+    bundle = make_bundle("dci")
+    before = logits(bundle.model, bundle)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    small = SETTINGS.model_copy(update={"quantize": "nf4"})
+    choose_parts(bundle, ["connector", "language"], small)
+    # Stands for the move to a GPU, where the bits are made.
+    for layer in bundle.model.modules():
+        if isinstance(layer, bits.nn.Linear4bit):
+            layer.weight = layer.weight.cpu()
+            layer.compute_dtype = torch.float32
+            if not layer.weight.bnb_quantized:
+                layer.weight = layer.weight._quantize("cpu")
+            assert layer.weight.dtype == torch.uint8
+    adapters = [each for name, each in bundle.model.named_parameters() if ".lora_" in name]
+    assert all(each.dtype == torch.float32 and each.requires_grad for each in adapters)
+    stir(bundle)
+    with_adapter = logits(bundle.model, bundle)
+    assert (with_adapter - before).abs().max() > 1e-2
+    detach_adapter(bundle, small)
+    # Measured on a CPU with bitsandbytes 0.50.2: 2e-7.
+    assert (logits(bundle.model, bundle) - with_adapter).abs().max() <= 1e-5

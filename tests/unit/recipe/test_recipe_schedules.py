@@ -1,5 +1,8 @@
 """The shipped schedules against a table typed from the original's scripts, not from the recipes."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from exgra_med.recipe.load import load_recipe, shipped_recipes
@@ -90,3 +93,13 @@ def test_adapter_recipes_differ_from_their_base_in_the_adapter_and_its_rate(name
     assert adapted.lora.quantize == ("nf4" if kind == "qlora" else "none")
     changed = {"lora": None, "learning_rate": plain.learning_rate}
     assert adapted.model_copy(update=changed) == plain
+
+
+def test_the_reference_page_names_every_recipe_and_its_commands_load() -> None:
+    page = Path(__file__).resolve().parents[3] / "docs" / "reference" / "recipes.md"
+    text = page.read_text(encoding="utf-8")
+    assert set(re.findall(r"`((?:pretrain|finetune)/[^` ]+|demo|debug/tiny)`", text)) == set(
+        shipped_recipes()
+    )
+    for name, assignment in re.findall(r"train (\S+) --set (\S+)", text):
+        load_recipe(name, [assignment])

@@ -10,6 +10,7 @@ import pytest
 
 from exgra_med.data.prepared import SAMPLES, Prepared
 from exgra_med.errors import CheckpointError, DataError, ExgraMedError, RunError
+from exgra_med.model.build import architecture_config
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run import start_run
 from exgra_med.training.preflight import check_before_training
@@ -105,9 +106,19 @@ def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(RunError, match=r"needs about .* and the disk has 0\.0 GB"):
         check(tmp_path)
     # What the run holds already is not needed again.
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "model.safetensors").write_bytes(bytes(40_000_000))
+    kept = tmp_path / "run/checkpoints/vqa/step-000002"
+    kept.mkdir(parents=True)
+    (kept / "model.safetensors").write_bytes(bytes(40_000_000))
     check(tmp_path)
+
+
+def test_what_only_finished_stages_needed_may_be_gone(tmp_path: Path) -> None:
+    gone = (FROM.format("runs/nowhere"), "stages.connector.data.folder=nowhere")
+    with pytest.raises(ExgraMedError):
+        check(tmp_path, *gone)
+    config = architecture_config(load_recipe("debug/tiny").recipe.model.architecture, 404)
+    config.save_pretrained(tmp_path / "run/checkpoints/connector/final")
+    check(tmp_path, *gone)
 
 
 def test_every_fault_is_a_sentence_with_exit_code_2(tmp_path: Path) -> None:
