@@ -201,7 +201,14 @@ class StageSettings(Section):
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm."""
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"
+    """`adamw8bit` keeps AdamW's two moments in 8 bits, in blocks of 256 (extra `optim`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    """Type that matrices are multiplied in (autocast)."""
+    weights: Literal["float32", "bfloat16"] = "float32"
+    """Type that the model and its gradients are kept in; adapters and graph layers stay in float32.
+    bfloat16 needs `adamw8bit`, which rounds the new weights at random: rounded to the nearest,
+    steps smaller than 1/256 of a weight would be lost."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer of the language model, and compute the rest again."""
     num_workers: Annotated[int, Field(ge=0)] = 0
@@ -223,6 +230,16 @@ class StageSettings(Section):
     def _adapters_learn_something(self) -> "StageSettings":
         if self.lora is not None and "language" not in self.learn:
             raise ValueError("`lora` needs `language` among the parts that learn")
+        return self
+
+    @model_validator(mode="after")
+    def _half_weights_are_rounded_at_random(self) -> "StageSettings":
+        if self.weights == "bfloat16" and self.optimizer != "adamw8bit":
+            raise ValueError("`weights: bfloat16` needs `optimizer: adamw8bit`")
+        if self.weights == "bfloat16" and self.precision != "bfloat16":
+            raise ValueError("`weights: bfloat16` needs `precision: bfloat16`")
+        if self.weights == "bfloat16" and self.lora and self.lora.quantize != "none":
+            raise ValueError("`weights: bfloat16` does not go with `lora.quantize`")
         return self
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from exgra_med import files
 from exgra_med.errors import CheckpointError
+from exgra_med.training.eight_bit import plain_state, rebuilt_state
 
 _STEP = "step-{:06d}"
 
@@ -67,12 +68,13 @@ def restore_progress(folder: Path, module: nn.Module, optimizer: torch.optim.Opt
     torch.set_rng_state(state.pop("random.cpu"))
     if "random.cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state.pop("random.cuda"))
+    by_weight: dict[str, dict[str, Tensor]] = {}
     for key, value in state.items():
         kind, _, name = key.partition("/")
         if name:
-            optimizer.state[learning[name]][kind] = value.to(
-                "cpu" if kind == "step" else learning[name].device
-            )
+            by_weight.setdefault(name, {})[kind] = value
+    for name, plain in by_weight.items():
+        optimizer.state[learning[name]] = rebuilt_state(plain, learning[name])
     return json.loads((source / "progress.json").read_text(encoding="utf-8"))["step"]
 
 
@@ -115,7 +117,7 @@ def _optimizer_tensors(
     return {
         f"{kind}/{name}": value
         for name, parameter in learning.items()
-        for kind, value in optimizer.state[parameter].items()
+        for kind, value in plain_state(optimizer.state[parameter]).items()
     }
 
 

@@ -18,7 +18,14 @@ from exgra_med.model.config import ExgraConfig
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import Recipe, StageSettings
 from exgra_med.training.hardware import find_gpu
-from exgra_med.training.memory import Memory, Parameters, count_parameters, stage_memory
+from exgra_med.training.memory import (
+    Memory,
+    Parameters,
+    count_parameters,
+    moment_bytes,
+    stage_memory,
+    weight_bytes,
+)
 from exgra_med.training.order import num_steps
 from exgra_med.training.sizes import meta_model, model_config, num_parameters
 from exgra_med.training.workload import CHARACTERS_PER_TOKEN, Workload, measure_workload
@@ -93,10 +100,12 @@ def stage_disk(stage: StageSettings, parameters: Parameters) -> float:
 
     One resumable checkpoint more than is kept exists while it is written.
     """
-    resumable = 12.0 * parameters.learning * (stage.keep_checkpoints + 1)
-    best = 2 * 4.0 * parameters.learning
+    learning = weight_bytes(stage) * parameters.learning
+    state = learning + moment_bytes(stage, parameters)
+    resumable = float(state) * (stage.keep_checkpoints + 1)
+    best = 2.0 * learning
     return (
-        4.0 * parameters.total
+        float(weight_bytes(stage)) * parameters.total
         + resumable * (stage.save_every_steps is not None)
         + best * (stage.choose == "best")
     )

@@ -35,7 +35,7 @@ from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import Objective, seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from exgra_med.training.order import num_steps, plan_epoch
-from exgra_med.training.parts import choose_parts, recompute_activations
+from exgra_med.training.parts import choose_parts, keep_in_bfloat16, recompute_activations
 from exgra_med.training.processes import on_cpu
 from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_sigterm
 
@@ -98,6 +98,8 @@ class StageTraining:
     def _train(self, request: StopRequest) -> Path:
         torch.manual_seed(_as_integer(self.seed))
         choose_parts(self.bundle, self.stage.learn, self.stage.lora)
+        if self.stage.weights == "bfloat16":
+            keep_in_bfloat16(self.bundle)
         if self.stage.activation_checkpointing:
             recompute_activations(self.bundle)
         objective = Objective(self.bundle.model, self.stage.alignment)
@@ -193,6 +195,8 @@ class StageTraining:
             for key, value in shown.items():
                 sums[key] = sums.get(key, torch.zeros_like(value)) + value
         norm = self._clip(objective)
+        # Weights that are rounded at random are rounded alike on every process.
+        torch.manual_seed(seed_number([*self.seed, step]))
         optimizer.step()
         optimizer.zero_grad()
         averaged = {

@@ -1,13 +1,16 @@
 """The memory that a stage needs on one GPU, from sizes alone.
 
-Bytes, with P parameters, of which P_l learn (without LoRA: those of the parts in `learn`):
+Bytes, with P parameters, of which P_l learn (without LoRA: those of the parts in `learn`); w is 4,
+or 2 with `weights: bfloat16`, but 4 for adapters and graph layers:
 
-    weights      4 P (vision tower, connector, language model, graph layers; kept in float32), with
-                 nf4 0.55 for each weight that an adapter sits on
+    weights      w P (vision tower, connector, language model, graph layers), with nf4 0.55 for each
+                 weight that an adapter sits on
     copies       2 for each weight of language model and connector under bfloat16 (autocast's cast),
-                 but none where they are frozen and activations are recomputed layer by layer
-    gradients    4 P_l, twice that on several GPUs (buckets)
-    optimizer    8 P_l (two moments)
+                 but none where they are frozen and activations are recomputed layer by layer, or
+                 are kept in bfloat16
+    gradients    w P_l, twice that on several GPUs (buckets)
+    optimizer    8 P_l (two moments); with `adamw8bit` 2.03 for each weight of a tensor of whole
+                 blocks of 256 and at least 4096, 2 w for the others
     activations  T tokens x num_layers x layer_bytes, plus what is constant below
 
 One layer of width h, k for keys and values, m inside, rows of L tokens (whose mask is dense), and
@@ -17,11 +20,15 @@ b bytes a number (2 under bfloat16):
     frozen       b (2 h + 2 k + 3 m + L) + 8 h    (gradients pass through to the connector)
     recomputed   4 h, plus one layer of the above for the moment
 
+With `weights: bfloat16` what runs between the layers is bfloat16 too: 8 h instead of 16 h, and 2 h
+recomputed.
+
 docs/how-to/train-at-full-size.md explains it; tests/unit/training/test_training_estimate.py holds
 it to what a step really saves.
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from torch import nn
@@ -29,6 +36,7 @@ from torch import nn
 from exgra_med.model.config import ExgraConfig, connector_layers
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import StageSettings
+from exgra_med.training.eight_bit import BYTES, is_eight_bit
 from exgra_med.training.objective import TOKENS_PER_CHUNK
 from exgra_med.training.sizes import num_parameters
 
@@ -61,28 +69,59 @@ class Parameters:
     """Weights that are kept in 4 bits."""
     castable: int
     """Weights of language model and connector outside of the quantized ones."""
+    float32: int = 0
+    """Weights that stay in float32 whatever the stage's `weights`: adapters and graph layers."""
+    eight_bit: int = 0
+    """Learning weights in tensors whose moments `adamw8bit` keeps in 8 bits."""
+    small_float32: int = 0
+    """Weights among `float32` in tensors too small for that."""
 
 
 def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings) -> Parameters:
     """Count what a stage has and what of it learns, on a model without memory."""
     whole = num_parameters(model)
     tower = num_parameters(model.model.vision_tower)
-    projector = num_parameters(model.model.multi_modal_projector)
     graph = graph_parameters(model.config, stage)
-    learning = graph + ("connector" in stage.learn) * projector
-    total, quantized = whole + graph, 0
+    total, quantized, adapters = whole + graph, 0, 0
     if stage.lora is not None:
         adapted = list(_adapted(model, stage.lora.target_modules))
         adapters = sum(stage.lora.rank * (a.in_features + a.out_features) for a in adapted)
-        total, learning = total + adapters, learning + adapters
         if stage.lora.quantize == "nf4":
             quantized = sum(each.weight.numel() for each in adapted)
-    elif "language" in stage.learn:
-        learning += whole - tower - projector
+    own = list(_float32_sizes(model, stage))
+    learning = [*own, *_learning_sizes(model, stage)]
+    return Parameters(
+        total=total + adapters,
+        learning=sum(learning),
+        quantized=quantized,
+        castable=whole - tower - quantized,
+        float32=graph + adapters,
+        eight_bit=sum(filter(is_eight_bit, learning)),
+        small_float32=sum(size for size in own if not is_eight_bit(size)),
+    )
+
+
+def _float32_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
+    """Numbers of weights of every tensor of graph layers and adapters."""
+    if stage.alignment is not None:
+        width = model.config.text_config.hidden_size
+        yield from [width * width, width, width * width] * stage.alignment.num_layers
+    if stage.lora is not None:
+        for layer in _adapted(model, stage.lora.target_modules):
+            yield from (stage.lora.rank * layer.in_features, stage.lora.rank * layer.out_features)
+
+
+def _learning_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
+    """Numbers of weights of every other tensor that learns."""
+    if "connector" in stage.learn:
+        yield from (each.numel() for each in model.model.multi_modal_projector.parameters())
+    if "language" in stage.learn and stage.lora is None:
+        still = (model.model.vision_tower, model.model.multi_modal_projector)
+        others = {id(weight) for module in still for weight in module.parameters()}
+        yield from (each.numel() for each in model.parameters() if id(each) not in others)
     if "language" not in stage.learn and "image_tokens" in stage.learn:
         # Two rows move, but gradient and moments are those of the whole matrix.
-        learning += model.config.text_config.vocab_size * model.config.text_config.hidden_size
-    return Parameters(total, learning, quantized, whole - tower - quantized)
+        yield model.config.text_config.vocab_size * model.config.text_config.hidden_size
 
 
 def graph_parameters(config: ExgraConfig, stage: StageSettings) -> int:
@@ -105,12 +144,33 @@ def stage_memory(
     half = stage.precision == "bfloat16"
     frozen = "language" not in stage.learn or stage.lora is not None
     copied = half and not (frozen and stage.activation_checkpointing)
+    weight = weight_bytes(stage)
+    learning_float32 = min(parameters.float32, parameters.learning)
+    learning_bytes = weight * (parameters.learning - learning_float32) + 4 * learning_float32
+    kept = parameters.total - parameters.quantized - parameters.float32
     return Memory(
-        weights=4 * (parameters.total - parameters.quantized) + BYTES_NF4 * parameters.quantized,
-        copies=2.0 * parameters.castable * copied,
-        gradients=4.0 * parameters.learning * (2 if num_gpus > 1 else 1),
-        optimizer=8.0 * parameters.learning,
+        weights=weight * kept + 4 * parameters.float32 + BYTES_NF4 * parameters.quantized,
+        copies=2.0 * parameters.castable * (copied and stage.weights == "float32"),
+        gradients=float(learning_bytes) * (2 if num_gpus > 1 else 1),
+        optimizer=moment_bytes(stage, parameters),
         activations=activation_bytes(config, stage, tokens, images),
+    )
+
+
+def weight_bytes(stage: StageSettings) -> int:
+    """Bytes of a weight, but for adapters and graph layers."""
+    return 2 if stage.weights == "bfloat16" else 4
+
+
+def moment_bytes(stage: StageSettings, parameters: Parameters) -> float:
+    """Bytes of both moments of everything that learns."""
+    if stage.optimizer == "adamw":
+        return 8.0 * parameters.learning
+    small = parameters.learning - parameters.eight_bit - parameters.small_float32
+    return (
+        BYTES * parameters.eight_bit
+        + 8.0 * parameters.small_float32
+        + 2.0 * weight_bytes(stage) * small
     )
 
 
@@ -123,9 +183,9 @@ def activation_bytes(
     layer = layer_bytes(config, stage, number)
     layers = text.num_hidden_layers * layer
     if stage.activation_checkpointing:
-        layers = text.num_hidden_layers * 4 * text.hidden_size + layer
+        layers = text.num_hidden_layers * weight_bytes(stage) * text.hidden_size + layer
     # Input embeddings, what is inserted into them, the last norm, and the pooled copy.
-    outside = 5 * 4 * text.hidden_size
+    outside = 5 * weight_bytes(stage) * text.hidden_size
     states = (vision.num_hidden_layers + 1) * vision.hidden_size * 4
     channels = len(connector_layers(config)) * vision.hidden_size
     projector = number * (channels + 3 * text.hidden_size)
@@ -145,11 +205,12 @@ def layer_bytes(config: ExgraConfig, stage: StageSettings, number: int) -> float
     head = getattr(text, "head_dim", None) or width // text.num_attention_heads
     keys = head * text.num_key_value_heads
     mask = stage.tokens_per_row
+    stream = 2 * weight_bytes(stage) * width
     if "language" not in stage.learn:
-        return number * (2 * width + 2 * keys + 3 * inner + mask) + 8 * width
+        return number * (2 * width + 2 * keys + 3 * inner + mask) + stream
     dropped = stage.lora is not None and stage.lora.dropout > 0
     adapters = (number + 1) * (6 * width + inner) * dropped
-    return number * (5 * width + 2 * keys + 4 * inner + mask) + 16 * width + adapters
+    return number * (5 * width + 2 * keys + 4 * inner + mask) + 2 * stream + adapters
 
 
 def _adapted(model: nn.Module, target_modules: str) -> list[nn.Linear]:

@@ -35,6 +35,16 @@ def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None
         attach_adapter(bundle, lora)
 
 
+def keep_in_bfloat16(bundle: Bundle) -> None:
+    """Keep the model in bfloat16, its frozen tower too; adapters stay in float32.
+
+    Buffers stay as they are: the angles of the positions are wrong in bfloat16.
+    """
+    for name, weight in bundle.model.named_parameters():
+        if ".lora_" not in name:
+            weight.data = weight.data.to(torch.bfloat16)
+
+
 def recompute_activations(bundle: Bundle) -> None:
     """Let the language model keep only what enters each layer, until the backward pass."""
     decoder: Any = bundle.model.get_decoder()
