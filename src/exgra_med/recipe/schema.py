@@ -211,6 +211,8 @@ class StageSettings(Section):
     steps smaller than 1/256 of a weight would be lost."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer of the language model, and compute the rest again."""
+    compile: bool = False
+    """Train the layers of the language model through `torch.compile`; equal but for rounding."""
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images."""
     log_every_steps: Count = 1

@@ -30,6 +30,7 @@ from exgra_med.training.checkpoint import (
     save_alignment,
     save_progress,
 )
+from exgra_med.training.compiled import compile_layers
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import Objective, seed_number
@@ -102,6 +103,8 @@ class StageTraining:
             keep_in_bfloat16(self.bundle)
         if self.stage.activation_checkpointing:
             recompute_activations(self.bundle)
+        if self.stage.compile:
+            compile_layers(self.bundle)
         objective = Objective(self.bundle.model, self.stage.alignment)
         if objective.alignment is not None and self.graph_weights is not None:
             load_alignment(objective.alignment, self.graph_weights)
@@ -288,9 +291,11 @@ class StageTraining:
         self.accelerator.wait_for_everyone()
 
     def _measure(self, objective: Objective, step: int) -> None:
-        figures = self.held_out.measure(objective, self.accelerator.device)
-        if self.is_main and (score := self.best.consider(self.bundle, step)) is not None:
-            figures["score"] = score
+        # Compiled layers are for training: a cache that grows would compile them again and again.
+        with torch.compiler.set_stance("force_eager"):
+            figures = self.held_out.measure(objective, self.accelerator.device)
+            if self.is_main and (score := self.best.consider(self.bundle, step)) is not None:
+                figures["score"] = score
         self.accelerator.wait_for_everyone()
         if figures:
             self.log.write(kind="held_out", stage=self.name, step=step, **figures)

@@ -13,6 +13,7 @@ from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.recipe.run import Run, open_run
 from exgra_med.recipe.schema import ModelSettings, Recipe
+from exgra_med.training.compiled import check_compiling_possible
 from exgra_med.training.eight_bit import check_eight_bit_possible
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.start import is_run_folder
@@ -41,6 +42,8 @@ def check_before_training(recipe: Recipe, out: Path) -> None:
             check_adapters_possible(stage.lora)
         if stage.optimizer == "adamw8bit":
             check_eight_bit_possible()
+        if stage.compile:
+            check_compiling_possible()
         check_data(recipe, name)
     if pending:
         check_disk(_remainder(run, pending), out)
