@@ -275,6 +275,9 @@ class Recipe(Section):
     stages: dict[str, StageSettings] = Field(min_length=1)
     """Stages by name; one that is null is left out, so that a recipe can drop its base's."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    """Programs that are handed the figures of `log.jsonl` too; never anything of a record. wandb
+    sends them to its service, unless WANDB_MODE=offline is set."""
 
     @model_validator(mode="before")
     @classmethod

@@ -39,6 +39,7 @@ from exgra_med.training.order import num_steps, plan_epoch
 from exgra_med.training.parts import choose_parts, keep_in_bfloat16, recompute_activations
 from exgra_med.training.processes import on_cpu
 from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_sigterm
+from exgra_med.training.trackers import start_tracking, stop_tracking, track, tracking
 
 
 class StageTraining:
@@ -79,6 +80,7 @@ class StageTraining:
             cpu=on_cpu(),
             mixed_precision="bf16" if self.stage.precision == "bfloat16" else "no",
             kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
+            **tracking(run, name),
         )
         self.is_main = self.accelerator.is_main_process
         self.log = TrainingLog(run.log, active=self.is_main)
@@ -94,7 +96,10 @@ class StageTraining:
             TrainingStopped: SIGTERM came; the run can go on from here.
         """
         with stop_on_sigterm() as request:
-            return self._train(request)
+            try:
+                return self._train(request)
+            finally:
+                stop_tracking(self.accelerator)
 
     def _train(self, request: StopRequest) -> Path:
         torch.manual_seed(_as_integer(self.seed))
@@ -114,6 +119,7 @@ class StageTraining:
         self.log.cut_back(self.name, done)
         module, optimizer = self.accelerator.prepare(objective, optimizer)
         total = self._total_steps()
+        start_tracking(self.accelerator, self.run, self.name, done)
         self.reporter.start(self.name, total, done)
         if done == 0:
             self.log.write(kind="stage", stage=self.name, event="start", step=0, total_steps=total)
@@ -257,9 +263,7 @@ class StageTraining:
         stage = self.stage
         if done % stage.log_every_steps == 0 or done == total:
             epoch = done * stage.epochs / self._total_steps()
-            self.log.write(
-                kind="train", stage=self.name, step=done, epoch=round(epoch, 4), **figures
-            )
+            self._record("train", done, {"epoch": round(epoch, 4)} | figures)
         if (stage.evaluate_every_steps and done % stage.evaluate_every_steps == 0) or done == total:
             self._measure(objective, done)
         if stage.save_every_steps and done % stage.save_every_steps == 0 and done < total:
@@ -298,7 +302,11 @@ class StageTraining:
                 figures["score"] = score
         self.accelerator.wait_for_everyone()
         if figures:
-            self.log.write(kind="held_out", stage=self.name, step=step, **figures)
+            self._record("held_out", step, figures)
+
+    def _record(self, kind: str, step: int, figures: dict[str, float]) -> None:
+        self.log.write(kind=kind, stage=self.name, step=step, **figures)
+        track(self.accelerator, kind, step, figures)
 
     def _finish(self, objective: Objective, total: int) -> Path:
         final = self.run.final(self.name)

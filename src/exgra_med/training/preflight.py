@@ -17,6 +17,7 @@ from exgra_med.training.compiled import check_compiling_possible
 from exgra_med.training.eight_bit import check_eight_bit_possible
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.start import is_run_folder
+from exgra_med.training.trackers import check_trackers_installed
 
 
 def check_before_training(recipe: Recipe, out: Path) -> None:
@@ -29,9 +30,10 @@ def check_before_training(recipe: Recipe, out: Path) -> None:
     Raises:
         CheckpointError, RunError: what the model starts from is not there.
         DataError: a folder, split, image or extended answer is not there.
-        RecipeError, MissingExtraError: adapters are not possible here.
+        RecipeError, MissingExtraError: what a stage or a tracker needs is not installed.
         RunError: the disk has less room than the run needs.
     """
+    check_trackers_installed(recipe.trackers)
     run = Run(out, recipe)
     pending = [name for name in recipe.stages if not run.final(name).is_dir()]
     if len(pending) == len(recipe.stages):
