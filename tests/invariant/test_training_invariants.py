@@ -115,3 +115,21 @@ def test_accumulated_passes_equal_one_large_pass(tmp_path: Path) -> None:
     ]
     # Measured: 2e-7 relative, from the order of float32 sums.
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.slow
+def test_bounded_calls_and_grouped_lengths_resume_to_the_same_weights(tmp_path: Path) -> None:
+    stage = (
+        "stages={connector: null, vqa: null}",
+        "stages.aligned={group_by_length: true, max_tokens_per_call: 512, tokens_per_row: 256}",
+    )
+    whole = train(tmp_path / "whole", *stage)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", *stage, reporter=KillAt("aligned", 3))
+    assert_equal_weights(whole, train(tmp_path / "killed", *stage, resume=True), "aligned")
+    one_call = train(tmp_path / "one", *stage, "stages.aligned.max_tokens_per_call=null")
+    losses = [
+        [event["language_loss"] for event in read_log(run.log) if event["kind"] == "train"]
+        for run in (whole, one_call)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)

@@ -191,6 +191,12 @@ class StageSettings(Section):
     """Forward passes per optimizer step."""
     tokens_per_row: Count = 2048
     """Length of a packed row; a longer conversation makes all rows as long as itself."""
+    max_tokens_per_call: Count | None = None
+    """The rows of a forward pass go to the language model in calls of at most so many tokens, one
+    row at least; the graphs are over all of them. One call where absent."""
+    group_by_length: bool = False
+    """Let records of similar length meet in a step, which saves padding. The nodes of a graph are
+    then of similar length too, and harder to tell apart."""
     distinct_images: bool = True
     """Let the records of a forward pass have different images, as far as the data allows: equal
     images are nodes that no matching can tell apart."""

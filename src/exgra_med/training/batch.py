@@ -17,7 +17,7 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.recipe.schema import TextSettings
-from exgra_med.training.rows import IGNORED, Piece, pack, pad
+from exgra_med.training.rows import IGNORED, Piece, pack, pad, split_rows
 
 Batch = dict[str, Any]
 
@@ -27,11 +27,13 @@ class Layout:
     """How the sequences of a batch are laid out for the language model.
 
     Packed: everything in one call, rows of `tokens_per_row`. Padded: three calls of one sequence a
-    row, as in the original, whose pooling counts the padding.
+    row, as in the original, whose pooling counts the padding. Either way calls of more than
+    `max_tokens_per_call` are split.
     """
 
     packed: bool = True
     tokens_per_row: int = 2048
+    max_tokens_per_call: int | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,15 @@ class StageDataset(Dataset[Example]):
         """Put examples of this data set together; see `collate`."""
         return collate(examples, self.bundle.pad_token_id, self.layout)
 
+    def lengths(self) -> list[int]:
+        """About how long each record is: characters of its texts, four for a visual token."""
+        return [
+            sum(len(turn.text) for turn in record.turns)
+            + (sum(map(len, [*record.answers, *(record.extended or [])])) * self.with_alignment)
+            + 4 * self.bundle.num_image_tokens * len(record.images)
+            for record in self.records
+        ]
+
     def __getitem__(self, index: int) -> Example:
         record = self.records[index]
         encoded = encode_conversation(
@@ -138,11 +149,10 @@ def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Bat
         layout: how the sequences are laid out.
 
     Returns:
-        `ids` (names of the records); `calls`, a list of rows (see `training.rows`), the first of
-        which holds the conversations; `pixel_values` [N, 3, H, W] or none, in the reading order of
-        the placeholders; `num_nodes` M, the records with an image and extended answers, 0 where
-        the stage does not align; `node_of_image` [N]. Segments 0..M-1 are answers, M..2M-1
-        extended answers.
+        `ids` (names of the records); `calls`, a list of rows (see `training.rows`); `pixel_values`
+        [N, 3, H, W] or none, in the reading order of the placeholders; `num_nodes` M, the records
+        with an image and extended answers, 0 where the stage does not align; `node_of_image` [N].
+        Segments 0..M-1 are answers, M..2M-1 extended answers.
     """
     nodes = [number for number, each in enumerate(examples) if each.is_node]
     conversations = [Piece(each.input_ids, each.labels) for each in examples]
@@ -166,7 +176,7 @@ def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Bat
     node_of = {number: node for node, number in enumerate(nodes)}
     return {
         "ids": [example.id for example in examples],
-        "calls": calls,
+        "calls": [part for call in calls for part in split_rows(call, layout.max_tokens_per_call)],
         "pixel_values": torch.stack([each for _, each in images]) if images else None,
         "num_nodes": len(nodes),
         "node_of_image": torch.tensor([node_of.get(n, -1) for n, _ in images], dtype=torch.long),

@@ -35,7 +35,7 @@ from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import Objective, seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from exgra_med.training.order import num_steps, plan_epoch
+from exgra_med.training.order import num_steps, passes
 from exgra_med.training.parts import choose_parts, keep_in_bfloat16, recompute_activations
 from exgra_med.training.processes import on_cpu
 from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_sigterm
@@ -153,24 +153,18 @@ class StageTraining:
 
     def _parts(self, done: int) -> Iterator[list[int]]:
         """Record numbers of every forward pass of this process from step `done` on."""
-        records = self.dataset.records
-        groups = None
-        if self.stage.distinct_images:
-            groups = [record.images[0] if record.images else record.id for record in records]
-        step, epoch, rank = 0, 0, self.accelerator.process_index
-        while step < self._total_steps():
-            for parts in plan_epoch(
-                len(records),
-                self.stage.batch_size,
-                self._num_parts,
-                _as_integer(self.seed),
-                epoch,
-                groups,
-            ):
-                if done <= step < self._total_steps():
-                    yield from parts[rank :: self.accelerator.num_processes]
-                step += 1
-            epoch += 1
+        records, stage, state = self.dataset.records, self.stage, self.accelerator
+        groups = [record.images[0] if record.images else record.id for record in records]
+        return passes(
+            len(records),
+            stage.batch_size,
+            self._num_parts,
+            _as_integer(self.seed),
+            range(done, self._total_steps()),
+            range(state.process_index, self._num_parts, state.num_processes),
+            groups if stage.distinct_images else None,
+            self.dataset.lengths() if stage.group_by_length else None,
+        )
 
     def _step(
         self,

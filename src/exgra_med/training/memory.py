@@ -18,7 +18,7 @@ b bytes a number (2 under bfloat16):
 
     all learn    b (5 h + 2 k + 4 m + L) + 16 h   (adapters with dropout: + (b + 1) (6 h + m))
     frozen       b (2 h + 2 k + 3 m + L) + 8 h    (gradients pass through to the connector)
-    recomputed   4 h, plus one layer of the above for the moment
+    recomputed   4 h, plus one layer of the above for the moment, of the tokens of one call
 
 With `weights: bfloat16` what runs between the layers is bfloat16 too: 8 h instead of 16 h, and 2 h
 recomputed.
@@ -183,7 +183,9 @@ def activation_bytes(
     layer = layer_bytes(config, stage, number)
     layers = text.num_hidden_layers * layer
     if stage.activation_checkpointing:
-        layers = text.num_hidden_layers * weight_bytes(stage) * text.hidden_size + layer
+        together = min(tokens, stage.max_tokens_per_call or tokens)
+        layers = text.num_hidden_layers * weight_bytes(stage) * text.hidden_size
+        layers += layer * together / max(1.0, tokens)
     # Input embeddings, what is inserted into them, the last norm, and the pooled copy.
     outside = 5 * weight_bytes(stage) * text.hidden_size
     states = (vision.num_hidden_layers + 1) * vision.hidden_size * 4

@@ -63,13 +63,16 @@ class Objective(nn.Module):
 
     def encode(self, batch: Batch) -> tuple[Tensor | None, list[Tensor]]:
         """Projected image features [N, P, D], computed once, and the last hidden states [R, L, D]
-        of every call; the first call has the placeholders."""
-        features_NPD = None
-        if batch["pixel_values"] is not None:
-            features_NPD = self.model.image_features(batch["pixel_values"])
+        of every call, which takes the images of its own placeholders."""
+        if batch["pixel_values"] is None:
+            return None, [self._decode(rows, None) for rows in batch["calls"]]
+        features_NPD = self.model.image_features(batch["pixel_values"])
+        token, per_image = self.model.config.image_token_id, features_NPD.shape[1]
+        places = torch.stack([(rows["input_ids"] == token).sum() for rows in batch["calls"]])
+        images = features_NPD.split([each // per_image for each in places.tolist()])
         states = [
-            self._decode(rows, features_NPD if number == 0 else None)
-            for number, rows in enumerate(batch["calls"])
+            self._decode(rows, own if len(own) else None)
+            for rows, own in zip(batch["calls"], images, strict=True)
         ]
         return features_NPD, states
 

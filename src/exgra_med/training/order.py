@@ -5,9 +5,12 @@ A global step is one contiguous piece of the epoch's permutation. It is cut into
 is spread over passes and devices.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+
+STEPS_SORTED = 32
+"""Steps among whose records those of similar length are brought together."""
 
 Part = list[int]
 Step = list[Part]
@@ -20,6 +23,7 @@ def plan_epoch(
     seed: int,
     epoch: int,
     group_of: Sequence[str] | None = None,
+    lengths: Sequence[int] | None = None,
 ) -> list[Step]:
     """Plan one epoch.
 
@@ -32,6 +36,8 @@ def plan_epoch(
         group_of: a group name per record (its image). Where given, the records of one part are
             of different groups as far as the numbers allow: two equal images in one graph are two
             nodes that no matching can tell apart.
+        lengths: length of each record. Where given, records of similar length meet in a step:
+            each `STEPS_SORTED` steps of the permutation are sorted, and the whole steps shuffled.
 
     Returns:
         Steps, each a list of `num_parts` parts, each a list of record numbers. Every record occurs
@@ -39,9 +45,13 @@ def plan_epoch(
     """
     generator = np.random.default_rng([seed, epoch])
     order = [int(number) for number in generator.permutation(num_records)]
+    step_size = part_size * num_parts
+    if lengths is not None:
+        order = _sort_windows(order, STEPS_SORTED * step_size, lengths)
     if group_of is not None:
         order = _spread_groups(order, part_size, group_of)
-    step_size = part_size * num_parts
+    if lengths is not None:
+        order = _shuffle_steps(order, step_size, generator)
     steps = []
     for start in range(0, num_records, step_size):
         chunk = order[start : start + step_size]
@@ -57,6 +67,24 @@ def num_steps(num_records: int, part_size: int, num_parts: int, epochs: float) -
     """Optimizer steps in `epochs` passes, at least one."""
     steps_per_epoch = -(-num_records // (part_size * num_parts))
     return max(1, round(epochs * steps_per_epoch))
+
+
+def _sort_windows(order: Part, size: int, lengths: Sequence[int]) -> Part:
+    """Sort each window of the permutation by length; equal lengths keep their order."""
+    windows = (order[start : start + size] for start in range(0, len(order), size))
+    return [number for each in windows for number in sorted(each, key=lambda n: lengths[n])]
+
+
+def _shuffle_steps(order: Part, step_size: int, generator: np.random.Generator) -> Part:
+    """Whole steps in random order, so that training does not go from short to long; what is left
+    over stays the last step."""
+    num_whole = len(order) // step_size
+    shuffled = [
+        number
+        for step in generator.permutation(num_whole)
+        for number in order[step * step_size : (step + 1) * step_size]
+    ]
+    return shuffled + order[num_whole * step_size :]
 
 
 def _spread_groups(order: Part, part_size: int, group_of: Sequence[str]) -> Part:
@@ -77,3 +105,30 @@ def _spread_groups(order: Part, part_size: int, group_of: Sequence[str]) -> Part
         spread += piece + later[:fill]
         waiting = later[fill:]
     return spread
+
+
+def passes(
+    num_records: int,
+    part_size: int,
+    num_parts: int,
+    seed: int,
+    steps: range,
+    process: range,
+    group_of: Sequence[str] | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Iterator[Part]:
+    """Record numbers of every forward pass of a process.
+
+    Args:
+        num_records, part_size, num_parts, seed, group_of, lengths: see `plan_epoch`.
+        steps: the steps that are still to do, counted over all epochs.
+        process: numbers of this process's parts within a step.
+    """
+    step = epoch = 0
+    while step < steps.stop:
+        plan = plan_epoch(num_records, part_size, num_parts, seed, epoch, group_of, lengths)
+        for parts in plan:
+            if step in steps:
+                yield from (parts[number] for number in process)
+            step += 1
+        epoch += 1

@@ -104,6 +104,23 @@ def pad(pieces: Sequence[Piece], padding_id: int, pool_padding: bool) -> Rows:
     return laid
 
 
+def split_rows(rows: Rows, max_tokens: int | None) -> list[Rows]:
+    """The same rows in several calls of at most `max_tokens`, one row at least in each."""
+    count, length = rows["input_ids"].shape
+    size = count if max_tokens is None else max(1, max_tokens // length)
+    mask = rows["attention_mask"]
+    return [
+        {
+            "input_ids": rows["input_ids"][start : start + size],
+            "position_ids": rows["position_ids"][start : start + size],
+            "targets": rows["targets"][start : start + size],
+            "segment": rows["segment"][start : start + size],
+            "attention_mask": None if mask is None else mask[start : start + size],
+        }
+        for start in range(0, count, size)
+    ]
+
+
 def _padding(row: Sequence[Piece], length: int, padding_id: int) -> Piece:
     return Piece([padding_id] * (length - sum(len(piece.ids) for piece in row)))
 

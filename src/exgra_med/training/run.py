@@ -71,6 +71,7 @@ def _train_stage(
     layout = Layout(
         packed=stage.alignment is None or stage.alignment.pooling == "tokens",
         tokens_per_row=stage.tokens_per_row,
+        max_tokens_per_call=stage.max_tokens_per_call,
     )
     # With weight 0 the texts of the graphs are not even read: it is plain training, bit for bit.
     aligned = stage.alignment is not None and stage.alignment.weight > 0

@@ -4,8 +4,8 @@
 
 Numbers and the stage's settings leave the process, and nothing else: no text, id or image of a
 record, no console output, no path (tensorboard's file, in the run folder, is named after the
-machine). A stage that goes on with a checkpoint goes on in
-the same curve. Off unless a recipe names one; wandb stays on this machine with WANDB_MODE=offline.
+machine). A stage that goes on with a checkpoint goes on in the same curve. Off unless a recipe
+names one; wandb stays on this machine with WANDB_MODE=offline.
 """
 
 import hashlib
