@@ -39,3 +39,34 @@ def matching(
         print_json(result)
     else:
         say(markdown_tables(result))
+
+
+@app.command(
+    epilog="Examples: exgra-med bench step | exgra-med bench step --shape llama-7b "
+    "--device cuda --dtype bfloat16 --out step-7b.json"
+)
+def step(
+    shape: Annotated[str, typer.Option(help="Sizes of the model: tiny, small, llama-7b.")] = (
+        "small"
+    ),
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    records: Annotated[int, typer.Option(min=2, help="Records of the step.")] = 16,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed steps of a process.")] = 3,
+    repeats: Annotated[int, typer.Option(min=1, help="Processes of each way.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Write the result to this JSON file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time one stage-2 step beside the original's way of it: time, memory, alignment, MFU."""
+    from exgra_med.alignment.benchmark_report import write_result
+    from exgra_med.training.benchmark import Settings, benchmark_step, markdown_table
+
+    settings = Settings(shape, device, dtype, records, rounds, repeats)
+    with counting(as_json) as report:
+        result = benchmark_step(settings, report)
+    if out is not None:
+        write_result(result, out)
+    if as_json:
+        print_json(result)
+    else:
+        say(markdown_table(result))

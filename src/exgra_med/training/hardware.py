@@ -26,6 +26,32 @@ GPUS = {
 }
 
 
+NAMES = {
+    "H200": "h200",
+    "H100 80GB HBM3": "h100",
+    "A100-SXM4-80GB": "a100-80",
+    "A100-SXM4-40GB": "a100-40",
+    "L40S": "l40s",
+    "RTX A6000": "a6000",
+    "RTX 4090": "rtx4090",
+}
+"""Part of the name that the driver gives, and the row of the table. An H100 on PCIe or an H200 NVL
+has another peak and is not in it."""
+
+
+def peak_of(device_name: str) -> float | None:
+    """Dense bfloat16 operations per second of a device by its driver's name, where known.
+
+    The table's source: NVIDIA's data sheets (H100 SXM and H200 SXM: 1,979 TFLOPS with sparsity,
+    so 989 without).
+    """
+    if "NVL" in device_name:
+        return None
+    rows = (row for name, row in NAMES.items() if name in device_name)
+    row = next(rows, None)
+    return None if row is None else GPUS[row].operations_per_second
+
+
 def find_gpu(name: str) -> Gpu:
     """A GPU by its name.
 
