@@ -66,6 +66,8 @@ LENGTHS = {"question": (30, 0.4), "answer": (120, 0.6), "extended": (240, 0.6)}
 """Assumed log-normal lengths in tokens: median and spread of each text."""
 LONGEST = 1400
 SYSTEM_TOKENS = 42
+FIRST_ID = 500
+"""Beyond the ids of the tokenizer, whose image tokens may not come by chance."""
 TOKENS_PER_ROW = 768
 
 
@@ -235,11 +237,11 @@ def make_examples(bundle: Bundle, count: int) -> list[Example]:
     def ids(kind: str) -> list[int]:
         median, spread = LENGTHS[kind]
         length = int(np.clip(random.lognormal(np.log(median), spread), 4, LONGEST))
-        return random.integers(300, VOCABULARY, length).tolist()
+        return random.integers(FIRST_ID, VOCABULARY, length).tolist()
 
     examples = []
     for number in range(count):
-        head = random.integers(300, VOCABULARY, SYSTEM_TOKENS).tolist() + ids("question")
+        head = random.integers(FIRST_ID, VOCABULARY, SYSTEM_TOKENS).tolist() + ids("question")
         head += [bundle.image_token_id] * bundle.num_image_tokens
         answer = ids("answer")
         pixels = torch.from_numpy(random.normal(size=(1, 3, size, size)).astype(np.float32))

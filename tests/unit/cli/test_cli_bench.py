@@ -39,6 +39,7 @@ def test_a_step_is_measured_in_every_way_and_written(
     """The real thing with a tiny model: what is in the result, not times."""
     if not own_processes:
         monkeypatch.setattr(step_benchmark, "_in_own_process", step_benchmark.run_way)
+        monkeypatch.setattr(step_benchmark, "VOCABULARY", 1000)
     out = tmp_path / "step.json"
     arguments = ["--shape", "tiny", "--records", "3", "--rounds", "1", "--repeats", "1"]
     shown = CliRunner().invoke(app, ["bench", "step", *arguments, "--out", str(out)])
