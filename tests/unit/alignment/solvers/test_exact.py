@@ -7,6 +7,7 @@ import pytest
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
 from exgra_med.alignment.instances import make_problems
+from exgra_med.alignment.solvers.anneal import DENSE
 from exgra_med.alignment.solvers.annealing_dense import anneal_dense, company, relabel
 from exgra_med.alignment.solvers.bound import cheapest_ends, first_bound
 from exgra_med.alignment.solvers.exact import branch, settle
@@ -166,3 +167,16 @@ def test_dense_annealing_returns_a_matching_that_is_better_than_its_start() -> N
 def optimum_of_pairs(unary: np.ndarray) -> float:
     """Cost of the cheapest single pair: the least that a search should beat."""
     return float(unary.min())
+
+
+@pytest.mark.parametrize("nodes", [64, 65])
+def test_on_both_sides_of_the_limit_of_dense_rows_annealing_beats_descent(nodes: int) -> None:
+    problems = make_problems(MultiGraphAlignment(32), "random", nodes, seed=0)
+    inputs = (problems.unary[:2], problems.quadratic[:2], problems.edges[:2])
+    found = solve_matching(*inputs)
+    assert DENSE == 64
+    assert (found.assignment >= -1).all() and (found.assignment < nodes).all()
+    for labels in found.assignment.tolist():
+        taken = [label for label in labels if label >= 0]
+        assert len(set(taken)) == len(taken)
+    assert found.objective.mean() < solve_matching(*inputs, solver="local-search").objective.mean()
