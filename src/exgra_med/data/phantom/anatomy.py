@@ -5,6 +5,7 @@ picture: "left" is where x is below the middle.
 """
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Side = Literal["left", "right"]
@@ -26,6 +27,9 @@ KINDS = tuple(SHAPES)
 
 RADII = {"small": 0.055, "large": 0.095}
 """Radius of a lesion's disc of equal extent: diameters of 7 and 12 pixels at 64."""
+
+REACHES = {"round": 1.0, "ring": 1.12, "star": 1.5, "bar": 1.49, "wedge": 1.36}
+"""Shape -> how far its outermost point is from its centre, in radii."""
 
 Tissue = Literal["air", "soft", "fluid", "bone"]
 
@@ -60,18 +64,18 @@ class Organ:
 
 
 ORGANS = {
-    "eye": Organ("head", 0.19, 0.25, 0.118, 0.118, "fluid", paired=True),
+    "eye": Organ("head", 0.19, 0.25, 0.132, 0.132, "fluid", paired=True),
     "brain": Organ("head", 0.0, 0.53, 0.32, 0.16, "soft"),
     "cerebellum": Organ("head", 0.0, 0.82, 0.23, 0.12, "bone"),
-    "shoulder": Organ("chest", 0.35, 0.15, 0.125, 0.115, "bone", paired=True),
+    "shoulder": Organ("chest", 0.345, 0.155, 0.13, 0.13, "bone", paired=True),
     "lung": Organ("chest", 0.24, 0.50, 0.17, 0.25, "air", paired=True),
     "heart": Organ("chest", 0.0, 0.80, 0.24, 0.14, "soft"),
     "liver": Organ("abdomen", -0.20, 0.33, 0.22, 0.17, "soft"),
     "stomach": Organ("abdomen", 0.24, 0.33, 0.15, 0.14, "air"),
-    "kidney": Organ("abdomen", 0.22, 0.71, 0.115, 0.16, "bone", paired=True),
-    "bowel": Organ("pelvis", 0.0, 0.30, 0.33, 0.14, "air"),
-    "bladder": Organ("pelvis", 0.0, 0.72, 0.20, 0.15, "fluid"),
-    "hip": Organ("pelvis", 0.34, 0.60, 0.12, 0.14, "bone", paired=True),
+    "kidney": Organ("abdomen", 0.22, 0.71, 0.13, 0.16, "bone", paired=True),
+    "bowel": Organ("pelvis", 0.0, 0.28, 0.31, 0.14, "air"),
+    "bladder": Organ("pelvis", 0.0, 0.77, 0.21, 0.15, "fluid"),
+    "hip": Organ("pelvis", 0.335, 0.55, 0.13, 0.14, "bone", paired=True),
 }
 """Three organs in each of four regions."""
 REGIONS = tuple(dict.fromkeys(organ.region for organ in ORGANS.values()))
@@ -90,6 +94,7 @@ def organs_of(region: str) -> tuple[str, ...]:
     return tuple(name for name, organ in ORGANS.items() if organ.region == region)
 
 
+@cache
 def held_out_pairs() -> frozenset[tuple[str, str]]:
     """Organ and kind of lesion that meet in the split `test_composition` only.
 

@@ -144,13 +144,13 @@ def _texture(
         other = random.standard_normal(picture.shape)
         return np.hypot(picture * bias + 0.03 * noise, 0.03 * other)
     blurred = (noise + np.roll(noise, 1, axis=1)) / np.sqrt(2)
-    return picture * (1 + 0.17 * blurred) * (1.1 - 0.2 * y) + 0.012 * noise
+    return picture * (1 + 0.15 * blurred) * (1.1 - 0.2 * y) + 0.012 * noise
 
 
 def _fan(x: Floats, y: Floats, pixels: int) -> Floats:
     """The field of a curved probe at the upper edge: 1 inside, 0 outside."""
     depth, across = y + 0.45, np.abs(x - 0.5)
     distance = np.hypot(depth, across)
-    angle = np.arctan2(across, depth) - 0.74
+    angle = np.arctan2(across, depth) - 0.68
     edge = np.maximum(np.maximum(angle * distance, distance - 1.44), 0.47 - distance)
     return _cover(edge, pixels, pixels / 64)

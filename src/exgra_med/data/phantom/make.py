@@ -196,7 +196,7 @@ def _question_record(scene: Scene, position: int, asked: Asked) -> Record:
         id=f"{NAME}/{scene.split}/{scene.number}-{position}",
         image=None if scene.split == "language" else image_name(scene),
         turns=_turns(question, candidate.answer),
-        extended=[candidate.extended],
+        extended=[asked.extended],
         answer_type=family.answer_type,
         meta=meta,
     )

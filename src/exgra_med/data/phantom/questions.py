@@ -7,7 +7,7 @@ import numpy as np
 
 from exgra_med.data.phantom.families import FAMILIES, Candidate, Family
 from exgra_med.data.phantom.scene import SPLITS, Scene
-from exgra_med.data.phantom.text import WORDINGS
+from exgra_med.data.phantom.text import EXTENDED, WORDINGS
 
 SLACK = 2
 """How much more often than the rarest answer another may have been given to a wording."""
@@ -20,11 +20,13 @@ class Asked:
     Args:
         family: of `FAMILIES`.
         text: the question.
-        candidate: its answers, and what it is about.
+        extended: the answer with its finding, as a sentence.
+        candidate: its short answer, and what it is about.
     """
 
     family: str
     text: str
+    extended: str
     candidate: Candidate
 
 
@@ -44,6 +46,7 @@ class Questioner:
         self._names = [
             name
             for name, family in FAMILIES.items()
+            for _ in range(family.tickets)
             if family.about_lesions or split != "test_composition"
         ]
 
@@ -51,14 +54,14 @@ class Questioner:
         """The questions about the next scene: as many as wanted, or as it allows."""
         # The last number keeps these choices apart from those of the scene.
         random = np.random.default_rng([self._seed, SPLITS.index(self._split), scene.number, 1])
-        asked: list[Asked] = []
+        asked: dict[str, Asked] = {}
         for place in random.permutation(len(self._names)):
+            name = self._names[place]
             if len(asked) == self._number:
                 break
-            question = self._choose(self._names[place], scene, random)
-            if question:
-                asked.append(question)
-        return asked
+            if name not in asked and (question := self._choose(name, scene, random)):
+                asked[name] = question
+        return list(asked.values())
 
     def _choose(self, name: str, scene: Scene, random: np.random.Generator) -> Asked | None:
         family = FAMILIES[name]
@@ -79,7 +82,10 @@ class Questioner:
             return None
         candidate, wording, key = best
         self._given[*key, candidate.answer] += 1
-        return Asked(name, wording.format(**candidate.words), candidate)
+        sentences = EXTENDED.get(f"{name}:{candidate.answer}") or EXTENDED[name]
+        sentence = sentences[int(random.integers(len(sentences)))]
+        words = candidate.words
+        return Asked(name, wording.format(**words), sentence.format(**words), candidate)
 
     @staticmethod
     def _key(name: str, family: Family, candidate: Candidate, wording: str) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """A scene decides everything before it is drawn, so that the answer to each question is known."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from exgra_med.data.phantom.anatomy import (
     MODALITIES,
     ORGANS,
     RADII,
+    REACHES,
     REGIONS,
     SHAPES,
     SIDES,
@@ -28,7 +29,7 @@ SPLITS = ("train", "validation", "test", "test_composition", "vision", "language
 
 _NUM_LESIONS = (0.2, 0.4, 0.25, 0.15)
 """How often a scene has none, one, two, three lesions."""
-_GAP = 0.03
+_GAP = 0.015
 _MAX_TRIES = 1000
 
 
@@ -66,6 +67,11 @@ class Lesion:
     def radius(self) -> float:
         """Of the disc of equal extent."""
         return RADII[self.size]
+
+    @property
+    def reach(self) -> float:
+        """From its centre to its outermost point."""
+        return REACHES[self.shape] * self.radius
 
     @property
     def pair(self) -> tuple[str, str]:
@@ -152,11 +158,11 @@ def _one_of(random: np.random.Generator, values: Any) -> Any:
 def _place_organs(
     random: np.random.Generator, region: str, mirrored: bool
 ) -> tuple[PlacedOrgan, ...]:
-    shift_x, shift_y = random.uniform(-0.015, 0.015, 2)
+    shift_x, shift_y = random.uniform(-0.015, 0.015, 2).tolist()
     placed = []
     for name in organs_of(region):
         organ = ORGANS[name]
-        stretch_x, stretch_y = random.uniform(0.95, 1.06, 2)
+        stretch_x, stretch_y = random.uniform(0.95, 1.06, 2).tolist()
         for x, side in _centres(organ, mirrored):
             placed.append(
                 PlacedOrgan(
@@ -183,53 +189,65 @@ def _centres(organ: Organ, mirrored: bool) -> list[tuple[float, Side | None]]:
 def _place_lesions(
     random: np.random.Generator, organs: tuple[PlacedOrgan, ...], number: int, held_out: bool
 ) -> tuple[Lesion, ...]:
-    names = tuple(dict.fromkeys(organ.name for organ in organs))
-    lesions: list[Lesion] = []
+    # What lesions are is settled before where they are, so that no attribute depends on the room
+    # there is: "small" must not be the likelier answer in a crowded organ.
+    lesions = _choose_lesions(random, organs, number, held_out)
     for _ in range(_MAX_TRIES):
-        if len(lesions) == number:
+        lesions = [_moved(random, organs, lesion) for lesion in lesions]
+        if all(_apart(a, b) for place, a in enumerate(lesions) for b in lesions[:place]):
             return tuple(lesions)
-        lesion = _lesion(random, organs, _one_of(random, names), held_out)
-        if all(_apart(lesion, other) for other in lesions):
-            lesions.append(lesion)
-    raise AssertionError("three lesions always find room in six places")
+    raise AssertionError("lesions in different organs or sides always find room")
+
+
+def _choose_lesions(
+    random: np.random.Generator, organs: tuple[PlacedOrgan, ...], number: int, held_out: bool
+) -> list[Lesion]:
+    """Lesions without a position, each in another organ or in the other of a pair."""
+    names = tuple(dict.fromkeys(organ.name for organ in organs))
+    chosen: dict[tuple[str, Side | None], Lesion] = {}
+    while len(chosen) < number:
+        name = _one_of(random, names)
+        wanted: Side = _one_of(random, SIDES)
+        parts = [organ for organ in organs if organ.name == name]
+        host = next((part for part in parts if part.side == wanted), parts[0])
+        kinds = [kind for kind in KINDS if ((name, kind) in held_out_pairs()) == held_out]
+        lesion = Lesion(
+            name,
+            host.side or wanted,
+            _one_of(random, kinds),
+            _one_of(random, SIZES),
+            _one_of(random, CONTRASTS),
+            host.x,
+            host.y,
+            float(random.uniform(0, 2 * math.pi)),
+        )
+        chosen.setdefault((name, host.side), lesion)
+    return list(chosen.values())
+
+
+def _moved(random: np.random.Generator, organs: tuple[PlacedOrgan, ...], lesion: Lesion) -> Lesion:
+    """The lesion somewhere in its organ, on its side."""
+    [host] = [
+        organ
+        for organ in organs
+        if organ.name == lesion.organ and organ.side in (None, lesion.side)
+    ]
+    room_x = max(0.0, host.radius_x - lesion.radius - 0.01)
+    room_y = max(0.0, host.radius_y - lesion.radius - 0.01)
+    y = host.y + 0.6 * room_y * float(random.uniform(-1, 1))
+    if host.side is not None:
+        x = host.x + 0.6 * room_x * float(random.uniform(-1, 1))
+        return replace(lesion, x=x, y=y)
+    # Far enough from the middle line that a person sees the side.
+    least = lesion.radius + 0.02
+    offset = float(random.uniform(least, max(least, room_x)))
+    x = host.x + (-offset if lesion.side == "left" else offset)
+    return replace(lesion, x=x, y=y)
 
 
 def _apart(first: Lesion, second: Lesion) -> bool:
-    if (first.organ, first.side) == (second.organ, second.side):
-        return False
     distance = math.hypot(first.x - second.x, first.y - second.y)
-    return distance > first.radius + second.radius + _GAP
-
-
-def _lesion(
-    random: np.random.Generator, organs: tuple[PlacedOrgan, ...], name: str, held_out: bool
-) -> Lesion:
-    kinds = [kind for kind in KINDS if ((name, kind) in held_out_pairs()) == held_out]
-    side: Side = _one_of(random, SIDES)
-    parts = [organ for organ in organs if organ.name == name]
-    host = next((part for part in parts if part.side == side), parts[0])
-    size = _one_of(random, SIZES)
-    room_x = max(0.0, host.radius_x - RADII[size] - 0.01)
-    room_y = max(0.0, host.radius_y - RADII[size] - 0.01)
-    x, y = host.x, host.y + 0.6 * room_y * float(random.uniform(-1, 1))
-    if host.side is None:
-        # Far enough from the middle line that a person sees the side.
-        least = RADII[size] + 0.02
-        offset = float(random.uniform(least, max(least, room_x)))
-        x += -offset if side == "left" else offset
-    else:
-        x += 0.6 * room_x * float(random.uniform(-1, 1))
-        side = host.side
-    return Lesion(
-        name,
-        side,
-        _one_of(random, kinds),
-        size,
-        _one_of(random, CONTRASTS),
-        x,
-        y,
-        float(random.uniform(0, 2 * math.pi)),
-    )
+    return distance > first.reach + second.reach + _GAP
 
 
 def _place_device(random: np.random.Generator, lesions: tuple[Lesion, ...]) -> Device:
@@ -245,7 +263,7 @@ def _place_device(random: np.random.Generator, lesions: tuple[Lesion, ...]) -> D
         )
         centres = np.array([[lesion.x, lesion.y] for lesion in lesions]).reshape(-1, 2)
         distance = device_distance(device, centres[:, 0], centres[:, 1])
-        radii = np.array([1.3 * lesion.radius for lesion in lesions])
-        if (distance > radii + _GAP / 2).all():
+        reaches = np.array([lesion.reach for lesion in lesions])
+        if (distance > reaches + _GAP).all():
             return device
     raise AssertionError("a device always finds room beside three lesions")

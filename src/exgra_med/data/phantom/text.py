@@ -12,9 +12,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "What kind of scan is shown?",
     ),
     "modality_check": (
-        "Is this {a_modality}?",
-        "Was this image taken by {modality}?",
-        "Is {a_modality} shown here?",
+        "Is this {asked_scan}?",
+        "Was this image taken by {asked_modality}?",
+        "Is {asked_scan} shown here?",
     ),
     "region": (
         "Which region of the body is shown?",
@@ -22,8 +22,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Which body region was imaged?",
     ),
     "laterality": (
-        "Is the {organ} on the left or the right side?",
-        "On which side is the {organ}, left or right?",
+        "Is the {asked_organ} on the left or the right side?",
+        "On which side is the {asked_organ}, left or right?",
     ),
     "count": (
         "How many lesions are there?",
@@ -36,9 +36,9 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "Can a lesion be seen?",
     ),
     "lesion_in_organ": (
-        "Is there a lesion in the {organ}?",
-        "Does the {organ} contain a lesion?",
-        "Is the {organ} affected by a lesion?",
+        "Is there a lesion in the {asked_organ}?",
+        "Does the {asked_organ} contain a lesion?",
+        "Is the {asked_organ} affected by a lesion?",
     ),
     "organ": (
         "In which organ is the {shape} lesion?",
@@ -60,8 +60,8 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "How is the lesion in {place} shaped?",
     ),
     "shape_check": (
-        "Is the lesion in {place} {shape}?",
-        "Does the lesion in {place} look {shape}?",
+        "Is the lesion in {place} {asked_shape}?",
+        "Does the lesion in {place} look {asked_shape}?",
     ),
     "kind": (
         "What kind of lesion is in {place}?",
@@ -92,6 +92,118 @@ WORDINGS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Family of questions -> its wordings."""
+
+EXTENDED: dict[str, tuple[str, ...]] = {
+    "modality": (
+        "This is {context}, and it shows {findings}.",
+        "The image was taken by {answer}: it is {context} with {findings}.",
+    ),
+    "modality_check:yes": (
+        "Yes, this is {context}, and it shows {findings}.",
+        "Yes, {context} is shown, with {findings}.",
+    ),
+    "modality_check:no": (
+        "No, this is not {asked_scan} but {context}, with {findings}.",
+        "No, instead of {asked_scan} this is {context}; it shows {findings}.",
+    ),
+    "region": (
+        "The {region} is shown on {scan}, with {findings}.",
+        "This is {context}, so the region is the {region}; it shows {findings}.",
+    ),
+    "laterality": (
+        "The {asked_organ} lies on the {answer} side on {context}, which shows {findings}.",
+        "On {context}, the {asked_organ} is seen on the {answer}, with {findings}.",
+    ),
+    "count:zero": (
+        "There are zero lesions: nothing abnormal is seen on {context}.",
+        "The number of lesions is zero on {context}.",
+    ),
+    "count:one": (
+        "There is one lesion on {context}: {findings}.",
+        "Only one lesion is seen on {context}: {findings}.",
+    ),
+    "count": (
+        "There are {answer} lesions on {context}: {findings}.",
+        "The number of lesions on {context} is {answer}: {findings}.",
+    ),
+    "lesion_present:yes": (
+        "Yes, {context} shows {findings}.",
+        "Yes, there is {findings} on {context}.",
+    ),
+    "lesion_present:no": (
+        "No, there is no lesion on {context}.",
+        "No, {context} is free of lesions.",
+    ),
+    "lesion_in_organ:yes": (
+        "Yes, there is {finding} on {context}.",
+        "Yes, the {asked_organ} is affected by {finding} on {context}.",
+    ),
+    "lesion_in_organ:no": (
+        "No, the {asked_organ} is free of lesions on {context}; what is seen is {findings}.",
+        "No, {context} shows no lesion in the {asked_organ}, but {findings}.",
+    ),
+    "organ": (
+        "The {answer} is affected: {context} shows {finding}.",
+        "The organ is the {answer}, where there is {finding} on {context}.",
+    ),
+    "place": (
+        "{Place} is affected: {context} shows {finding}.",
+        "The lesion lies in {place}, where {context} shows {finding}.",
+    ),
+    "side": (
+        "It is on the {answer} side: {context} shows {finding}.",
+        "The lesion lies on the {answer}, where there is {finding} on {context}.",
+    ),
+    "shape:round": (
+        "It is round: {context} shows {finding}.",
+        "The shape is round; there is {finding} on {context}.",
+    ),
+    "shape": (
+        "It has the shape of a {answer}: {context} shows {finding}.",
+        "The shape is a {answer}; there is {finding} on {context}.",
+    ),
+    "shape_check:yes": (
+        "Yes, it is {asked_shape}: {context} shows {finding}.",
+        "Yes, there is {finding} on {context}.",
+    ),
+    "shape_check:no": (
+        "No, it is not {asked_shape}: {context} shows {finding}.",
+        "No, instead of being {asked_shape} this is {finding} on {context}.",
+    ),
+    "kind": (
+        "It is {article} {answer}: {context} shows {finding}.",
+        "There is {finding} on {context}.",
+    ),
+    "size": (
+        "The {kind} is {answer}: {context} shows {finding}.",
+        "It is {answer}; there is {finding} on {context}.",
+    ),
+    "contrast": (
+        "The {kind} appears {answer}: {context} shows {finding}.",
+        "It is {answer} beside the tissue around it; there is {finding} on {context}.",
+    ),
+    "comparison:yes": (
+        "Yes, it is the larger one: there is {finding}, and {other_finding} on {context}.",
+        "Yes, {context} shows {finding}, which is larger than {other_finding}.",
+    ),
+    "comparison:no": (
+        "No, it is the smaller one: there is {finding}, and {other_finding} on {context}.",
+        "No, {context} shows {finding}, which is smaller than {other_finding}.",
+    ),
+    "device_present:yes": (
+        "Yes, {device} on {context}.",
+        "Yes, {device}; {context} shows {findings}.",
+    ),
+    "device_present:no": (
+        "No, {device} on {context}.",
+        "No, {context} shows no medical device; it shows {findings}.",
+    ),
+    "device": (
+        "{Device} on {context}.",
+        "{Device}; {context} shows {findings}.",
+    ),
+}
+"""Family, or family and answer -> wordings of the extended answer."""
 
 NUMBERS = ("zero", "one", "two", "three")
 _MODALITY = {
