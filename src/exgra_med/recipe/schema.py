@@ -218,7 +218,7 @@ class StageSettings(Section):
     weights: Literal["float32", "bfloat16"] = "float32"
     """Type that the model and its gradients are kept in; adapters and graph layers stay in float32.
     bfloat16 needs `adamw8bit`, which rounds the new weights at random: rounded to the nearest,
-    steps smaller than 1/256 of a weight would be lost."""
+    steps smaller than 1/512 of a weight would be lost."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer of the language model, and compute the rest again."""
     compile: bool = False
