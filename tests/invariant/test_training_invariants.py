@@ -117,6 +117,25 @@ def test_accumulated_passes_equal_one_large_pass(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_stages_may_differ_in_precision(tmp_path: Path) -> None:
+    short = "max_steps: 1, save_every_steps: null, num_held_out_batches: 1"
+    stages = (
+        "stages.aligned=null",
+        f"stages.connector={{{short}, precision: float32}}",
+        f"stages.vqa={{{short}, precision: bfloat16}}",
+    )
+    run = train(tmp_path / "mixed", *stages)
+    plain = train(tmp_path / "plain", *stages, "stages.vqa.precision=float32")
+
+    def loss(run: Run, stage: str) -> float:
+        events = [event for event in read_log(run.log) if event["kind"] == "train"]
+        return next(event["loss"] for event in events if event["stage"] == stage)
+
+    assert loss(run, "connector") == loss(plain, "connector")
+    assert loss(run, "vqa") == pytest.approx(loss(plain, "vqa"), rel=1e-2)
+    assert loss(run, "vqa") != loss(plain, "vqa")
+
+
 @pytest.mark.slow
 def test_bounded_calls_and_grouped_lengths_resume_to_the_same_weights(tmp_path: Path) -> None:
     stage = (

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -76,6 +77,8 @@ class StageTraining:
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
         # A pass whose records have no image leaves the connector without a gradient.
         unused = any(not record.images for record in dataset.records)
+        # Stages may differ in precision, and accelerate keeps the first for the whole process.
+        AcceleratorState._reset_state()
         self.accelerator = Accelerator(
             cpu=on_cpu(),
             mixed_precision="bf16" if self.stage.precision == "bfloat16" else "no",
