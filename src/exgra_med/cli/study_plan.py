@@ -42,7 +42,7 @@ def print_plan(study: "Study", folder: Path, gpu: str, as_json: bool) -> None:
         return
     say(f"{study.name}: {len(nodes)} nodes in {folder}, {len(finished)} finished")
     for node in nodes:
-        if node.made is not None:
+        if node.is_made:
             say(f"  {node.id}")
     width = max(len(cost.name) for cost in costs)
     say(f"\n{'run':<{width}}  {'runs':>4} {'steps':>9} {'tokens':>9} {'hours':>8}   (of one run)")

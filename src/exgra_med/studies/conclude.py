@@ -21,7 +21,7 @@ def conclude(study: Study, statistics: dict[str, Any], missing: list[str]) -> li
     sentences = []
     for arm in titles:
         rows = [row for row in statistics["comparisons"] if row["arm"] == arm]
-        sentences += _about(study, arm, rows, titles)
+        sentences += _about(study, arm, rows, titles, len(statistics["comparisons"]))
     if not statistics["comparisons"]:
         sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
     sentences += _efficiency(statistics["efficiency"], titles)
@@ -38,10 +38,13 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:g} %"
 
 
-def _about(study: Study, arm: str, rows: list[dict[str, Any]], titles: dict[str, str]) -> list[str]:
+def _about(
+    study: Study, arm: str, rows: list[dict[str, Any]], titles: dict[str, str], num_tests: int
+) -> list[str]:
     """An arm against the baseline: overall first, then fraction by fraction."""
     sentences = [
-        _sentence(row, titles) for row in sorted(rows, key=lambda row: row["fraction"] is not None)
+        _sentence(row, titles, num_tests)
+        for row in sorted(rows, key=lambda row: row["fraction"] is not None)
     ]
     method = arm.partition("+")[0]
     for row in rows:
@@ -54,16 +57,19 @@ def _about(study: Study, arm: str, rows: list[dict[str, Any]], titles: dict[str,
     return sentences
 
 
-def _sentence(row: dict[str, Any], titles: dict[str, str]) -> str:
+def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> str:
     arm, baseline = titles[row["arm"]], titles[row["baseline"]]
     where = "over all fractions" if row["fraction"] is None else f"at {percent(row['fraction'])}"
     bounds = row["interval"]
     if row["p_holm"] >= LEVEL:
         size = f", the interval is {_points(bounds[0])} to {_points(bounds[1])}" if bounds else ""
-        return (
-            f"No difference was found between {arm} and {baseline} {where} "
-            f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})."
-        )
+        numbers = f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})"
+        if row["p"] < LEVEL:
+            return (
+                f"The difference between {arm} and {baseline} {where} does not stand up to the "
+                f"correction for {num_tests} comparisons {numbers}."
+            )
+        return f"No difference was found between {arm} and {baseline} {where} {numbers}."
     better = "better" if row["value"] > 0 else "worse"
     if bounds is None:
         size = f"{abs(row['value']):.1f} points"

@@ -49,7 +49,7 @@ def study_cost(study: Study, nodes: Sequence[Node], folder: Path, gpu: str) -> l
         if node.recipe is not None:
             kinds.setdefault(node.id.rpartition("/")[0], []).append(node)
     unmade = [
-        node.id for node in nodes if node.made and not is_finished(folder, node, study.metric)
+        node.id for node in nodes if node.is_made and not is_finished(folder, node, study.metric)
     ]
     if unmade:
         why = f"known once {' and '.join(unmade)} is made"

@@ -74,8 +74,8 @@ def is_finished(folder: Path, node: Node, metric: str) -> bool:
     place = folder / node.id
     if node.kind == "data":
         return (place / MANIFEST).is_file()
-    if node.kind == "part":
-        return (place / "config.json").is_file()
+    if node.kind == "parts":
+        return all((place / part / "config.json").is_file() for part in ("vision", "language"))
     if not (place / "recipe.yaml").is_file():
         return False
     if node.kind == "shared":
@@ -149,7 +149,7 @@ def write_status(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str,
 
 def _check_same(folder: Path, study: Study, nodes: Sequence[Node]) -> None:
     old = read_study(folder)
-    made = [node for node in nodes if node.made is not None and (folder / node.id).exists()]
+    made = [node for node in nodes if node.is_made and (folder / node.id).exists()]
     if made and old.make != study.make:
         raise RunError(
             f"{folder} holds what another study made: `make` differs.",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import RecipeError
+from exgra_med.progress import Reporter
 
 
 def make_data(source: str, folder: Path, settings: Mapping[str, Any]) -> None:
@@ -15,17 +16,28 @@ def make_data(source: str, folder: Path, settings: Mapping[str, Any]) -> None:
         RecipeError: no maker has that name.
         DataError: it refuses the settings.
     """
-    _maker(DATA_MAKERS, source, "make.data.source")(folder, dict(settings))
+    if source not in DATA_MAKERS:
+        raise RecipeError(
+            f"make.data.source: there is no maker {source!r}.", f"Known: {', '.join(DATA_MAKERS)}."
+        )
+    DATA_MAKERS[source](folder, dict(settings))
 
 
-def make_part(name: str, folder: Path, data: Path, settings: Mapping[str, Any]) -> None:
-    """Make a trained part of a model.
+def make_parts(folder: Path, data: str, settings: dict[str, Any], reporter: Reporter) -> None:
+    """Make `language/` and `vision/`, or go on with them.
+
+    Args:
+        folder: where they go.
+        data: a prepared folder.
+        settings: what the base models are made of.
+        reporter: told how far it is.
 
     Raises:
-        RecipeError: no maker has that name.
-        ExgraMedError: it refuses the settings, or its training failed.
+        RecipeError: the settings are none.
+        ExgraMedError: the data does not suit, or training failed.
     """
-    _maker(PART_MAKERS, name, "make.parts")(folder, data, dict(settings))
+    checked = import_module("exgra_med.recipe.parts").check_parts(settings, "make.parts")
+    import_module("exgra_med.training.base_parts").make_parts(checked, data, folder, reporter)
 
 
 def _phantom(folder: Path, settings: dict[str, Any]) -> None:
@@ -34,15 +46,5 @@ def _phantom(folder: Path, settings: dict[str, Any]) -> None:
     module.make_phantom(folder, module.parse_settings(int(settings.get("seed", 0)), texts))
 
 
-def _maker(known: Mapping[str, Callable[..., None]], name: str, where: str) -> Callable[..., None]:
-    if name not in known:
-        raise RecipeError(
-            f"{where}: there is no maker {name!r}.", f"Known: {', '.join(known) or 'none'}."
-        )
-    return known[name]
-
-
 DATA_MAKERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {"phantom": _phantom}
 """Name -> function of a folder and settings; the folder appears whole or not at all."""
-PART_MAKERS: dict[str, Callable[[Path, Path, dict[str, Any]], None]] = {}
-"""Name -> function of a folder, the study's prepared data and settings; likewise."""

@@ -11,9 +11,9 @@ from exgra_med.progress import Reporter
 from exgra_med.recipe.provenance import now
 from exgra_med.studies.budget import spend_like
 from exgra_med.studies.folder import Attempt, is_finished, log_path, open_study, write_attempt
-from exgra_med.studies.make import make_data, make_part
+from exgra_med.studies.make import make_data, make_parts
 from exgra_med.studies.plan import DATA_NODE, Node, find_node
-from exgra_med.studies.schema import MadeData, MadePart, Study
+from exgra_med.studies.schema import Study
 from exgra_med.studies.splits import evaluate_more_splits
 from exgra_med.training.preflight import check_before_training
 from exgra_med.training.processes import process_state
@@ -76,11 +76,12 @@ def _attempt(folder: Path, study: Study, node: Node, reporter: Reporter) -> None
 
 def _work(folder: Path, study: Study, node: Node, reporter: Reporter) -> None:
     place = folder / node.id
-    if isinstance(node.made, MadeData):
-        make_data(node.made.source, place, node.made.settings)
-    elif isinstance(node.made, MadePart):
-        data = folder / DATA_NODE if study.make.data else Path(study.recipe.data.folder)
-        make_part(node.made.maker, place, data, node.made.settings)
+    made = study.make
+    if node.kind == "data" and made.data is not None:
+        make_data(made.data.source, place, made.data.settings)
+    elif node.kind == "parts" and made.parts is not None:
+        data = str(folder / DATA_NODE) if made.data else study.recipe.data.folder
+        make_parts(place, data, made.parts, reporter)
     else:
         _train_and_evaluate(place, study, node, reporter)
 

@@ -71,7 +71,7 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
         "fraction_stage": study.stage,
         "published": None if study.published is None else study.published.model_dump(mode="json"),
         "makes_data": None if study.make.data is None else study.make.data.source,
-        "is_toy": study.recipe.model.architecture is not None or bool(study.make.parts),
+        "is_toy": study.recipe.model.architecture is not None or study.make.parts is not None,
         **statistics,
         "conclusion": conclude(study, statistics, collected.missing),
         "missing": collected.missing,

@@ -9,10 +9,10 @@ from typing import Any, Literal
 from exgra_med.errors import RunError
 from exgra_med.recipe.schema import Recipe
 from exgra_med.studies.changes import changed
-from exgra_med.studies.schema import MadeData, MadePart, Match, Study
+from exgra_med.studies.schema import Match, Study
 
 DATA_NODE = "made/data"
-PARTS = "made/parts"
+PARTS_NODE = "made/parts"
 SHARED = "shared"
 CELLS = "cells"
 
@@ -52,13 +52,17 @@ class Node:
 
     id: str
     """Its folder within the study."""
-    kind: Literal["data", "part", "shared", "cell"]
+    kind: Literal["data", "parts", "shared", "cell"]
     needs: tuple[str, ...]
     recipe: Recipe | None = None
     """Of a run; a matched control's gets its budget when it begins."""
     cell: Cell | None = None
     budget: Budget | None = None
-    made: MadeData | MadePart | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it makes data or parts; all other nodes are runs."""
+        return self.kind in ("data", "parts")
 
 
 def plan_study(study: Study, folder: Path) -> list[Node]:
@@ -132,12 +136,9 @@ def find_node(nodes: list[Node], name: str) -> Node:
 def _made_nodes(study: Study) -> list[Node]:
     nodes = []
     if study.make.data is not None:
-        nodes.append(Node(DATA_NODE, "data", (), made=study.make.data))
-    first = tuple(node.id for node in nodes)
-    nodes += [
-        Node(f"{PARTS}/{name}", "part", first, made=part)
-        for name, part in sorted(study.make.parts.items())
-    ]
+        nodes.append(Node(DATA_NODE, "data", ()))
+    if study.make.parts is not None:
+        nodes.append(Node(PARTS_NODE, "parts", tuple(node.id for node in nodes)))
     return nodes
 
 
@@ -146,8 +147,16 @@ def _base(study: Study, folder: Path) -> Recipe:
     changes: dict[str, Any] = {}
     if study.make.data is not None:
         changes["data.folder"] = (folder / DATA_NODE).as_posix()
-    for name in study.make.parts:
-        changes[f"model.parts.{name}"] = (folder / PARTS / name).as_posix()
+    if study.make.parts is not None:
+        model = study.recipe.model
+        place, origin = folder / PARTS_NODE, model.parts or model.architecture
+        changes["model"] = {
+            "parts": {
+                "language": (place / "language").as_posix(),
+                "vision": (place / "vision").as_posix(),
+                "connector": origin.connector if origin else "none",
+            }
+        }
     changes["evaluation.split"] = study.evaluation.splits[0]
     return changed(study.recipe, changes | study.set, f"{study.name}: set")
 

@@ -21,22 +21,14 @@ class MadeData(Section):
     """What the maker is asked for."""
 
 
-class MadePart(Section):
-    """A trained part of the model that the study makes."""
-
-    maker: str
-    """Name of a maker."""
-    settings: dict[str, Any] = Field(default={})
-    """What the maker is asked for."""
-
-
 class Make(Section):
     """What is made before the first run."""
 
     data: MadeData | None = None
     """A prepared folder; takes the place of the recipe's `data.folder` in every stage."""
-    parts: dict[Literal["language", "vision"], MadePart] = Field(default={})
-    """Trained parts; take the place of `model.parts.language` and `model.parts.vision`."""
+    parts: dict[str, Any] | None = None
+    """Settings of a language model and a vision tower, trained on that data; the model of the
+    recipe is then joined from them."""
 
 
 class Match(Section):
