@@ -80,6 +80,7 @@ def run(
 def _run_here(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, processes: int) -> None:
     from rich.console import Console
 
+    from exgra_med.errors import ExgraMedError
     from exgra_med.progress import RichReporter
     from exgra_med.studies.run import StudyFailed, run_study, share_machine, visible_gpus
 
@@ -89,7 +90,10 @@ def _run_here(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, proc
         run_study(folder, study, nodes, resources, RichReporter(Console()))
     except StudyFailed:
         # What there is can still be looked at; the failures end the command all the same.
-        _finish(folder)
+        try:
+            _finish(folder)
+        except ExgraMedError as error:
+            say(f"Nothing was concluded: {error}")
         raise
 
 

@@ -9,9 +9,9 @@ from exgra_med.studies.plot import BELOW, WIDTH, Drawing, drawing_of, looks
 
 _MEASURES = (
     # place in an entry, title, in percent
-    (("image_answer_accuracy",), "image matched to answer, bare embeddings", True),
-    (("views", "image_answer/recall_1"), "image finds its answer first (R@1)", True),
-    (("views", "image_answer/gap"), "modality gap, image to answer", False),
+    (("image_answer_accuracy",), "image matched to its answer", True),
+    (("views", "image_answer/recall_1"), "answer ranked first (R@1)", True),
+    (("views", "image_answer/gap"), "modality gap", False),
 )
 _PAIR = "image_answer"
 
@@ -53,7 +53,7 @@ def along_training_figure(results: dict[str, Any]) -> Drawing | None:
             figure,
             "along-training",
             f"Embeddings along training, {percent(fraction)} of the data",
-            "Held-out records, mean over seeds, no graph layers: the same ruler for every method. "
+            "Image and answer of held-out records, bare embeddings without graph layers, mean over seeds. "
             "Dotted: chance.",
         )
         plt.close(figure)

@@ -125,9 +125,22 @@ def states(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Attem
             found[node.id] = Attempt("finished", attempt.started if attempt else "", seconds)
         elif attempt is None or attempt.state == "finished":
             found[node.id] = Attempt("waiting")
+        elif attempt.state == "running" and not _is_held(folder, node):
+            # Its process died without a word: a kill, a machine that went down.
+            found[node.id] = Attempt("stopped", attempt.started)
         else:
             found[node.id] = attempt
     return found
+
+
+def lock_path(folder: Path, node: str) -> Path:
+    """What the process that works on a node holds a lock on."""
+    return log_path(folder, node).with_suffix(".lock")
+
+
+def _is_held(folder: Path, node: Node) -> bool:
+    with files.held(lock_path(folder, node.id)) as is_free:
+        return not is_free
 
 
 def write_status(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Any]:

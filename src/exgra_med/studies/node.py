@@ -1,5 +1,6 @@
 """One node of a study, done by the process that calls this."""
 
+import shutil
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from exgra_med.evaluation.run import evaluate_vqa
 from exgra_med.progress import Reporter
 from exgra_med.recipe.provenance import now
 from exgra_med.studies.budget import spend_like
-from exgra_med.studies.folder import Attempt, is_finished, log_path, open_study, write_attempt
+from exgra_med.studies.folder import Attempt, is_finished, lock_path, open_study, write_attempt
 from exgra_med.studies.make import make_data, make_parts
 from exgra_med.studies.plan import DATA_NODE, Node, find_node
 from exgra_med.studies.schema import Study
@@ -36,11 +37,12 @@ def run_node(folder: Path, name: str, reporter: Reporter) -> None:
     study, nodes = open_study(folder)
     node = find_node(nodes, name)
     if is_finished(folder, node, study.metric):
+        _tidy(folder, study, node)
         return
     for need in node.needs:
         if not is_finished(folder, find_node(nodes, need), study.metric):
             raise RunError(f"{name} needs {need}, which is not finished.")
-    lock = log_path(folder, name).with_suffix(".lock")
+    lock = lock_path(folder, name)
     lock.parent.mkdir(parents=True, exist_ok=True)
     if not process_state().is_main_process:
         _work(folder, study, node, reporter)
@@ -71,7 +73,15 @@ def _attempt(folder: Path, study: Study, node: Node, reporter: Reporter) -> None
         # A fault of the software: the log has its traceback, which may quote what it worked on.
         note("failed", f"{type(error).__name__}, see the log.")
         raise
+    _tidy(folder, study, node)
     note("finished")
+
+
+def _tidy(folder: Path, study: Study, node: Node) -> None:
+    """Remove the weights of a cell that is scored, where the study does not keep them."""
+    weights = folder / node.id / "checkpoints"
+    if node.kind == "cell" and not study.keep_weights and weights.is_dir():
+        shutil.rmtree(weights)
 
 
 def _work(folder: Path, study: Study, node: Node, reporter: Reporter) -> None:

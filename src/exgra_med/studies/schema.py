@@ -113,6 +113,8 @@ class Study(Section):
     """Path of the score in the runs' `results.json`."""
     evaluation: StudyEvaluation = StudyEvaluation()
     published: PublishedCurve | None = None
+    keep_weights: bool = True
+    """Keep the checkpoints of cells that are scored; at full size they are terabytes."""
     scale: str | None = None
     """The scale that was chosen."""
 

@@ -15,9 +15,19 @@ from fake_study import STUDY, fake_cell, fake_study, write_study
 from exgra_med import files
 from exgra_med.errors import RunError
 from exgra_med.progress import Silent
-from exgra_med.studies.folder import open_study, read_attempt, start_study, states, write_status
+from exgra_med.studies.expect import remaining_seconds, spoken
+from exgra_med.studies.folder import (
+    Attempt,
+    lock_path,
+    open_study,
+    read_attempt,
+    start_study,
+    states,
+    write_attempt,
+    write_status,
+)
 from exgra_med.studies.load import load_study
-from exgra_med.studies.plan import Node
+from exgra_med.studies.plan import Cell, Node
 from exgra_med.studies.run import (
     Resources,
     StudyFailed,
@@ -233,3 +243,44 @@ def test_a_finished_cell_has_its_score(tmp_path: Path) -> None:
     assert work.state()[cell.id] == "waiting"
     fake_cell(work.folder, work.study, cell, 0.5)
     assert work.state()[cell.id] == "finished"
+
+
+def test_a_process_that_died_without_a_word_is_not_running(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    write_attempt(work.folder, "shared/seed-0", Attempt("running", "then"))
+    assert work.state()["shared/seed-0"] == "stopped"
+    with files.held(lock_path(work.folder, "shared/seed-0")):
+        assert work.state()["shared/seed-0"] == "running"
+
+
+def test_weights_of_scored_cells_go_where_the_study_does_not_keep_them(tmp_path: Path) -> None:
+    from exgra_med.studies.node import run_node
+
+    for keep in (True, False):
+        place = tmp_path / str(keep)
+        place.mkdir()
+        work = Work(place, SMALL + f"keep_weights: {str(keep).lower()}\n")
+        cell = nodes_of(work.study, work.nodes)[0]
+        fake_cell(work.folder, work.study, cell, 0.5)
+        weights = work.folder / cell.id / "checkpoints"
+        (weights / "vqa").mkdir(parents=True)
+        run_node(work.folder, cell.id, Silent())
+        assert weights.exists() is keep
+
+
+def test_the_rest_takes_as_long_as_what_is_like_it() -> None:
+    cells = [
+        Node(f"{method}-{fraction}-{seed}", "cell", (), cell=Cell(method, None, fraction, seed))
+        for method in ("a", "b")
+        for fraction in (0.1, 1.0)
+        for seed in (0, 1)
+    ]
+    found = {node.id: Attempt("waiting") for node in cells}
+    assert remaining_seconds(cells, found, 2) is None
+    found["a-0.1-0"] = Attempt("finished", seconds=10.0)
+    found["a-1.0-0"] = Attempt("finished", seconds=100.0)
+    # Left: one each like a-0.1 and a-1.0, and two each of b, taken by their fraction.
+    assert remaining_seconds(cells, found, 2) == (10 + 100 + 2 * 10 + 2 * 100) / 2
+    found["b-1.0-1"] = Attempt("failed")
+    assert remaining_seconds(cells, found, 1) == 10 + 100 + 2 * 10 + 100
+    assert [spoken(seconds) for seconds in (30, 600, 7200)] == ["30 s", "10 min", "2.0 h"]
