@@ -147,7 +147,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
         return
     for name, attempt in found["nodes"].items():
         seconds = attempt["seconds"]
-        took = f"{seconds:.0f} s" if seconds is not None else ""
+        took = f"{seconds:.0f} s" if seconds and attempt["state"] != "running" else ""
         say(f"{attempt['state']:<9} {took:>7}  {name}  {attempt['sentence']}".rstrip())
     say(", ".join(f"{count} {state}" for state, count in found["counts"].items()))
 

@@ -53,8 +53,8 @@ def along_training_figure(results: dict[str, Any]) -> Drawing | None:
             figure,
             "along-training",
             f"Embeddings along training, {percent(fraction)} of the data",
-            "Image and answer of held-out records, bare embeddings without graph layers, mean over seeds. "
-            "Dotted: chance.",
+            "Image and answer of held-out records, bare embeddings without graph layers, mean over "
+            "seeds. Dotted: chance.",
         )
         plt.close(figure)
     return drawing
