@@ -129,7 +129,9 @@ class StageTraining:
         total = self._total_steps()
         self.reporter.start(self.name, total, done)
         if done == 0:
-            self.log.write(kind="stage", stage=self.name, event="start", step=0, total_steps=total)
+            spread = {"num_processes": self.accelerator.num_processes, "sharded": self.sharded}
+            start = {"event": "start", "step": 0, "total_steps": total}
+            self.log.write(kind="stage", stage=self.name, **start, **spread)
             self._measure(objective, 0)
         loader = iter(self._loader(done))
         for step in range(done, total):

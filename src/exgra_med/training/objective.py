@@ -17,7 +17,7 @@ from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import Batch
-from exgra_med.training.rows import IGNORED, Rows
+from exgra_med.training.rows import IGNORED, NOT_POOLED, Rows
 
 TOKENS_PER_CHUNK = 1024
 Result = TypeVar("Result")
@@ -33,8 +33,8 @@ class Objective(nn.Module):
 
     model: Any  # transformers types the parts of a model as Module or Tensor
     every_part_learns = False
-    """Whether every part gets a gradient from every batch, if only zero. Processes that share out
-    weights sum their gradients together, so that all must have the same ones."""
+    """Whether every part gets a gradient from every batch, if only zero, by as many calls as on
+    other processes: those that share out weights gather them, and sum their gradients, together."""
 
     def __init__(
         self, model: ExgraForConditionalGeneration, settings: AlignmentSettings | None
@@ -60,13 +60,15 @@ class Objective(nn.Module):
             `alignment_loss`, `matching_accuracy`, `num_nodes`. In evaluation mode the accuracy is
             that without noise.
         """
+        fillers = num_fillers(batch) if self.every_part_learns else 0
         features_NPD, states = self.encode(batch)
+        nothing = [self._decode(filler_of(batch["calls"]), None).sum() for _ in range(fillers)]
         losses = self._language_loss(states, batch["calls"])
         if self.every_part_learns:
             unused = [] if batch["pixel_values"] is not None else self.learns_only_with("images")
             unused += [] if batch["num_nodes"] else self.learns_only_with("nodes")
-            touched = [0.0 * each.sum() for each in unused]
-            losses["language_loss_sum"] = sum(touched, losses["language_loss_sum"])
+            nothing += [each.sum() for each in unused]
+            losses["language_loss_sum"] = losses["language_loss_sum"] + 0.0 * sum(nothing)
         # Where graphs are global, processes without a node of their own have to take part.
         if self.alignment is None or (batch["num_nodes"] == 0 and not self.gathers):
             return losses
@@ -155,6 +157,28 @@ class Objective(nn.Module):
             "matching_accuracy": torch.tensor(accuracy, device=image.device),
             "num_nodes": torch.tensor(output.num_nodes, device=image.device),
         }
+
+
+def num_fillers(batch: Batch) -> int:
+    """Calls of the language model that another process has more; its layers are gathered for each
+    call, which all processes have to do together."""
+    own = len(batch["calls"])
+    most = batch["calls"][0]["input_ids"].new_tensor(own)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    return int(most) - own
+
+
+def filler_of(calls: Sequence[Rows]) -> Rows:
+    """A call of one token, from which nothing is learnt."""
+    token = calls[0]["input_ids"][:1, :1]
+    mask = calls[0]["attention_mask"]
+    return {
+        "input_ids": token,
+        "position_ids": torch.zeros_like(token),
+        "targets": torch.full_like(token, IGNORED),
+        "segment": torch.full_like(token, NOT_POOLED),
+        "attention_mask": None if mask is None else torch.ones_like(token),
+    }
 
 
 def build_alignment(dim: int, settings: AlignmentSettings) -> MultiGraphAlignment:

@@ -7,7 +7,7 @@ projector, graph layers). The frozen vision tower stays whole everywhere: it is 
 transformers no longer records hidden states of a tower that is wrapped.
 
 torch's own `fully_shard` instead of accelerate's plugin: that has one precision for everything, so
-graph layers and embeddings would be computed in bfloat16, and its groups differ between versions.
+graph layers and embeddings would be computed in bfloat16.
 
 Only the forward of the root gathers the second group, so everything that calls parts of the model
 goes through `Objective.forward` or `run_inside`.
