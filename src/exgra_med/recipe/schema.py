@@ -206,6 +206,9 @@ class StageSettings(Section):
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    sharding: Literal["none", "full"] = "none"
+    """Each of several processes has the whole model, or a share of its weights, gradients and
+    moments (FSDP2), but for the vision tower. One process has nothing to share."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer of the language model, and compute the rest again."""
     num_workers: Annotated[int, Field(ge=0)] = 0
@@ -227,6 +230,15 @@ class StageSettings(Section):
     def _adapters_learn_something(self) -> "StageSettings":
         if self.lora is not None and "language" not in self.learn:
             raise ValueError("`lora` needs `language` among the parts that learn")
+        return self
+
+    @model_validator(mode="after")
+    def _four_bits_stay_whole(self) -> "StageSettings":
+        if self.sharding == "full" and self.lora is not None and self.lora.quantize != "none":
+            raise ValueError(
+                "`sharding: full` cannot cut weights in 4 bits; set `lora.quantize` or `sharding` "
+                "to none"
+            )
         return self
 
 
