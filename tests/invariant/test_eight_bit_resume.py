@@ -6,6 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from test_training_invariants import KillAt, Killed, assert_equal_weights, train
+from test_training_sharding import launch
+from test_training_sharding import train as train_here
 
 from exgra_med.data.encode import encode_prompt
 from exgra_med.data.prepared import open_prepared
@@ -15,6 +17,8 @@ from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run import start_run
 from exgra_med.training.log import read_log
+from exgra_med.training.loop import StageTraining
+from exgra_med.training.objective import Objective
 from exgra_med.training.run import train_run
 
 pytest.importorskip("torchao", reason="needs the extra [optim]")
@@ -79,3 +83,21 @@ def test_the_best_model_is_scored_and_kept(tmp_path: Path) -> None:
     best = load_file(run.stage_folder("aligned") / "best" / "parameters.safetensors")
     final = load_bundle(run.final("aligned"), "auto").model.state_dict()
     assert all(torch.equal(best[name], final[name]) for name in best)
+
+
+def train_on_one_of_two(rank: int, folder: Path) -> None:
+    finish = StageTraining._finish
+
+    def noted(self: StageTraining, objective: Objective, total: int) -> Path:
+        torch.save(objective.state_dict(), folder / f"{rank}.pt")
+        return finish(self, objective, total)
+
+    StageTraining._finish = noted
+    train_here(folder / "run", *(each.partition("stages.aligned=")[2][1:-1] for each in HALF[2:]))
+
+
+def test_two_processes_round_their_copies_alike(tmp_path: Path) -> None:
+    launch(train_on_one_of_two, tmp_path)
+    one, other = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    assert {each.dtype for each in one.values()} == {torch.bfloat16, torch.float32}
+    assert all(torch.equal(one[name], other[name]) for name in one)

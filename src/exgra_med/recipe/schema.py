@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from exgra_med.recipe.combinations import check_together
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(gt=0)]
@@ -219,6 +221,9 @@ class StageSettings(Section):
     """Type that the model and its gradients are kept in; adapters and graph layers stay in float32.
     bfloat16 needs `adamw8bit`, which rounds the new weights at random: rounded to the nearest,
     steps smaller than 1/512 of a weight would be lost."""
+    sharding: Literal["none", "full"] = "none"
+    """Each of several processes has the whole model, or a share of its weights, gradients and
+    moments (FSDP2), but for the vision tower. One process has nothing to share."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer of the language model, and compute the rest again."""
     compile: bool = False
@@ -239,19 +244,8 @@ class StageSettings(Section):
     """Held-out batches of `batch_size` records in one measurement."""
 
     @model_validator(mode="after")
-    def _adapters_learn_something(self) -> "StageSettings":
-        if self.lora is not None and "language" not in self.learn:
-            raise ValueError("`lora` needs `language` among the parts that learn")
-        return self
-
-    @model_validator(mode="after")
-    def _half_weights_are_rounded_at_random(self) -> "StageSettings":
-        if self.weights == "bfloat16" and self.optimizer != "adamw8bit":
-            raise ValueError("`weights: bfloat16` needs `optimizer: adamw8bit`")
-        if self.weights == "bfloat16" and self.precision != "bfloat16":
-            raise ValueError("`weights: bfloat16` needs `precision: bfloat16`")
-        if self.weights == "bfloat16" and self.lora and self.lora.quantize != "none":
-            raise ValueError("`weights: bfloat16` does not go with `lora.quantize`")
+    def _goes_together(self) -> "StageSettings":
+        check_together(self)
         return self
 
 

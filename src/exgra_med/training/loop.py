@@ -13,32 +13,34 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.state import AcceleratorState
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from exgra_med.errors import TrainingError
-from exgra_med.model.bundle import Bundle, save_bundle
-from exgra_med.model.lora import detach_adapter
+from exgra_med.model.bundle import Bundle
 from exgra_med.progress import Reporter
-from exgra_med.recipe.run import Run, recipe_yaml
-from exgra_med.training.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
-from exgra_med.training.best import BestCheckpoint
-from exgra_med.training.checkpoint import (
-    load_alignment,
-    restore_progress,
-    save_alignment,
-    save_progress,
+from exgra_med.recipe.run import Run
+from exgra_med.training.batch import (
+    Batch,
+    StageDataset,
+    num_images,
+    num_nodes,
+    num_supervised,
+    num_tokens,
+    to_device,
 )
-from exgra_med.training.compiled import compile_layers
+from exgra_med.training.best import BestCheckpoint
+from exgra_med.training.build import build_objective
+from exgra_med.training.checkpoint import restore_progress, save_progress
+from exgra_med.training.finish import write_final
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import TrainingLog
+from exgra_med.training.mixing import mean_over_graphs, total_loss
 from exgra_med.training.objective import Objective, seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from exgra_med.training.order import num_steps, passes
-from exgra_med.training.parts import choose_parts, keep_in_bfloat16, recompute_activations
-from exgra_med.training.processes import on_cpu
+from exgra_med.training.processes import make_accelerator
+from exgra_med.training.sharding import clip_gradients, gather_on_main, left_sharded, run_inside
 from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_sigterm
 from exgra_med.training.trackers import start_tracking, stop_tracking, track, tracking
 
@@ -77,15 +79,9 @@ class StageTraining:
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
         # A pass whose records have no image leaves the connector without a gradient.
         unused = any(not record.images for record in dataset.records)
-        # Stages may differ in precision, and accelerate keeps the first for the whole process.
-        AcceleratorState._reset_state()
-        self.accelerator = Accelerator(
-            cpu=on_cpu(),
-            mixed_precision="bf16" if self.stage.precision == "bfloat16" else "no",
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
-            **tracking(run, name),
-        )
+        self.accelerator = make_accelerator(unused, **tracking(run, name))
         self.is_main = self.accelerator.is_main_process
+        self.sharded = self.stage.sharding == "full" and self.accelerator.num_processes > 1
         self.log = TrainingLog(run.log, active=self.is_main)
 
     def train(self) -> Path:
@@ -106,26 +102,23 @@ class StageTraining:
 
     def _train(self, request: StopRequest) -> Path:
         torch.manual_seed(_as_integer(self.seed))
-        choose_parts(self.bundle, self.stage.learn, self.stage.lora)
-        if self.stage.weights == "bfloat16":
-            keep_in_bfloat16(self.bundle)
-        if self.stage.activation_checkpointing:
-            recompute_activations(self.bundle)
-        if self.stage.compile:
-            compile_layers(self.bundle)
-        objective = Objective(self.bundle.model, self.stage.alignment)
-        if objective.alignment is not None and self.graph_weights is not None:
-            load_alignment(objective.alignment, self.graph_weights)
+        objective = build_objective(
+            self.bundle, self.stage, self.graph_weights, self.accelerator.device, self.sharded
+        )
         learning = [each for each in objective.parameters() if each.requires_grad]
         optimizer = build_optimizer(learning, self.stage)
         done = restore_progress(self.folder, objective, optimizer)
         self.log.cut_back(self.name, done)
-        module, optimizer = self.accelerator.prepare(objective, optimizer)
+        module: torch.nn.Module = objective
+        if not self.sharded:
+            module, optimizer = self.accelerator.prepare(objective, optimizer)
         total = self._total_steps()
         start_tracking(self.accelerator, self.run, self.name, done)
         self.reporter.start(self.name, total, done)
         if done == 0:
-            self.log.write(kind="stage", stage=self.name, event="start", step=0, total_steps=total)
+            spread = {"num_processes": self.accelerator.num_processes, "sharded": self.sharded}
+            start = {"event": "start", "step": 0, "total_steps": total}
+            self.log.write(kind="stage", stage=self.name, **start, **spread)
             self._measure(objective, 0)
         loader = iter(self._loader(done))
         for step in range(done, total):
@@ -180,8 +173,9 @@ class StageTraining:
     ) -> dict[str, float]:
         started = time.perf_counter()
         batches = [next(loader) for _ in range(self.stage.accumulation_steps)]
-        own = torch.tensor(sum(map(num_supervised, batches)), device=self.accelerator.device)
-        supervised = self.accelerator.reduce(own)
+        counts = [num_supervised, num_images, num_nodes]
+        own = torch.tensor([sum(map(count, batches)) for count in counts])
+        supervised, images, nodes = self.accelerator.reduce(own.to(self.accelerator.device))
         rate = learning_rate(self.stage, step, total)
         set_learning_rate(optimizer, rate)
         # The dropout of adapters is a function of the step too, and differs between processes.
@@ -195,13 +189,17 @@ class StageTraining:
                     to_device(batch, self.accelerator.device),
                     [*self.seed, step, number, self.accelerator.process_index],
                 )
-                loss, shown = self._total_loss(losses, supervised)
+                loss, shown = total_loss(
+                    self.stage, losses, supervised, self.accelerator.num_processes
+                )
                 self._check_finite(loss, batch, step)
                 self.accelerator.backward(loss)
             for key, value in shown.items():
                 sums[key] = sums.get(key, torch.zeros_like(value)) + value
+        objective.forget_unused(images=int(images), nodes=int(nodes))
         norm = self._clip(objective)
-        # Weights that are rounded at random are rounded alike on every process.
+        # Every process has a copy of the weights and sends only gradients: where new weights are
+        # rounded at random, other numbers on each would drive the copies apart.
         torch.manual_seed(seed_number([*self.seed, step]))
         optimizer.step()
         optimizer.zero_grad()
@@ -209,32 +207,11 @@ class StageTraining:
             key: float(self.accelerator.reduce(value, "mean")) for key, value in sums.items()
         }
         computed = sum(map(num_tokens, batches))
-        return averaged | {
+        return mean_over_graphs(averaged) | {
             "learning_rate": rate,
             "gradient_norm": norm,
             "tokens_per_second": round(computed / (time.perf_counter() - started), 1),
         }
-
-    def _total_loss(
-        self, losses: dict[str, Tensor], supervised: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over the supervised tokens of the whole step, plus the mean of the graphs' losses.
-
-        The two have different divisors on purpose: tokens of all passes and devices together,
-        against one value per graph. Devices are averaged when gradients are, hence the factor.
-        """
-        passes = self.stage.accumulation_steps
-        language = losses["language_loss_sum"] * self.accelerator.num_processes / supervised
-        shown: dict[str, Tensor] = {"language_loss": language.detach()}
-        total = language
-        settings = self.stage.alignment
-        if settings is not None and "alignment_loss" in losses:
-            alignment = losses["alignment_loss"] / passes
-            shown["alignment_loss"] = alignment.detach()
-            shown["matching_accuracy"] = losses["matching_accuracy"].float() / passes
-            if settings.weight > 0:
-                total = total + settings.weight * alignment
-        return total, {"loss": total.detach()} | shown
 
     def _check_finite(self, loss: Tensor, batch: Batch, step: int) -> None:
         if not torch.isfinite(loss):
@@ -247,7 +224,7 @@ class StageTraining:
     def _clip(self, objective: Objective) -> float:
         limit = self.stage.max_gradient_norm
         learning = [each for each in objective.parameters() if each.grad is not None]
-        return float(torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit))
+        return clip_gradients(learning, math.inf if limit is None else limit)
 
     def _after_step(
         self,
@@ -287,19 +264,29 @@ class StageTraining:
         )
 
     def _save(self, objective: Objective, optimizer: torch.optim.Optimizer, done: int) -> None:
-        if self.is_main:
+        if self.is_main or self.sharded:
             save_progress(self.folder, done, objective, optimizer, self.stage.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _measure(self, objective: Objective, step: int) -> None:
         # Compiled layers are for training: a cache that grows would compile them again and again.
         with torch.compiler.set_stance("force_eager"):
-            figures = self.held_out.measure(objective, self.accelerator.device)
-            if self.is_main and (score := self.best.consider(self.bundle, step)) is not None:
+            with left_sharded(objective):
+                figures = self.held_out.measure(objective, self.accelerator.device)
+            if (score := self._score(objective, step)) is not None:
                 figures["score"] = score
         self.accelerator.wait_for_everyone()
         if figures:
             self._record("held_out", step, figures)
+
+    def _score(self, objective: Objective, step: int) -> float | None:
+        """Score on held-out questions, of the main process or of all that share out the weights."""
+        if self.sharded:
+            device, precision = self.accelerator.device, self.stage.precision
+            return self.best.consider(
+                self.bundle, step, lambda score: run_inside(objective, score, device, precision)
+            )
+        return self.best.consider(self.bundle, step) if self.is_main else None
 
     def _record(self, kind: str, step: int, figures: dict[str, float]) -> None:
         self.log.write(kind=kind, stage=self.name, step=step, **figures)
@@ -307,19 +294,12 @@ class StageTraining:
 
     def _finish(self, objective: Objective, total: int) -> Path:
         final = self.run.final(self.name)
-        if self.is_main:
+        if self.is_main or self.sharded:
             self.best.restore(self.bundle)
-            lora = self.stage.lora
-            adapter = None if lora is None else detach_adapter(self.bundle, lora)
-
-            def beside(folder: Path) -> None:
-                if adapter is not None:
-                    adapter.save(folder / "adapter")
-                (folder / "recipe.yaml").write_text(recipe_yaml(self.run.recipe), encoding="utf-8")
-                if objective.alignment is not None:
-                    save_alignment(objective.alignment, folder)
-
-            save_bundle(self.bundle, final, beside)
+        if self.sharded:
+            gather_on_main(objective)
+        if self.is_main:
+            write_final(self.run, self.name, self.bundle, objective.alignment)
         self.accelerator.wait_for_everyone()
         self.log.write(kind="stage", stage=self.name, event="end", step=total, total_steps=total)
         return final

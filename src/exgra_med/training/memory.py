@@ -13,6 +13,16 @@ or 2 with `weights: bfloat16`, but 4 for adapters and graph layers:
                  blocks of 256 and at least 4096, 2 w for the others
     activations  T tokens x num_layers x layer_bytes, plus what is constant below
 
+With `sharding: full` (float32 weights and AdamW) on N GPUs, tower T, layers B and
+b = B / num_layers each, the rest R = P - T - B (learning: R_l, b_l), n bytes a number in a layer (2 under bfloat16):
+
+    weights      4 (P - T) / N + 4 T, and while they are whole 4 R + 3 n b (a layer that computes,
+                 the next, and the buffer this one comes in)
+    copies       2 for each weight of R in language model and connector under bfloat16
+    gradients    4 P_l / N, and while they are whole 8 R_l + (n + 4) b_l (with what is sent)
+    optimizer    8 P_l / N
+    activations  the same
+
 One layer of width h, k for keys and values, m inside, rows of L tokens (whose mask is dense), and
 b bytes a number (2 under bfloat16):
 
@@ -69,11 +79,17 @@ class Parameters:
     """Weights that are kept in 4 bits."""
     castable: int
     """Weights of language model and connector outside of the quantized ones."""
-    float32: int = 0
+    tower: int
+    """Weights of the vision tower, which every GPU keeps whole."""
+    layers: int
+    """Weights in the layers of the language model, adapters among them."""
+    learning_in_layers: int
+    """Those of them that learn."""
+    float32: int
     """Weights that stay in float32 whatever the stage's `weights`: adapters and graph layers."""
-    eight_bit: int = 0
+    eight_bit: int
     """Learning weights in tensors whose moments `adamw8bit` keeps in 8 bits."""
-    small_float32: int = 0
+    small_float32: int
     """Weights among `float32` in tensors too small for that."""
 
 
@@ -81,20 +97,26 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     """Count what a stage has and what of it learns, on a model without memory."""
     whole = num_parameters(model)
     tower = num_parameters(model.model.vision_tower)
+    layers = num_parameters(model.get_decoder().layers)  # type: ignore
     graph = graph_parameters(model.config, stage)
-    total, quantized, adapters = whole + graph, 0, 0
+    adapters = quantized = 0
+    in_layers = layers if "language" in stage.learn else 0
     if stage.lora is not None:
         adapted = list(_adapted(model, stage.lora.target_modules))
         adapters = sum(stage.lora.rank * (a.in_features + a.out_features) for a in adapted)
+        in_layers = adapters
         if stage.lora.quantize == "nf4":
             quantized = sum(each.weight.numel() for each in adapted)
     own = list(_float32_sizes(model, stage))
     learning = [*own, *_learning_sizes(model, stage)]
     return Parameters(
-        total=total + adapters,
+        total=whole + graph + adapters,
         learning=sum(learning),
         quantized=quantized,
         castable=whole - tower - quantized,
+        tower=tower,
+        layers=layers + adapters,
+        learning_in_layers=in_layers,
         float32=graph + adapters,
         eight_bit=sum(filter(is_eight_bit, learning)),
         small_float32=sum(size for size in own if not is_eight_bit(size)),
@@ -141,6 +163,8 @@ def stage_memory(
     num_gpus: int = 1,
 ) -> Memory:
     """The formula at the head of this file, for one forward pass of `tokens` and `images`."""
+    if stage.sharding == "full" and num_gpus > 1:
+        return _sharded_memory(config, stage, parameters, tokens, images, num_gpus)
     half = stage.precision == "bfloat16"
     frozen = "language" not in stage.learn or stage.lora is not None
     copied = half and not (frozen and stage.activation_checkpointing)
@@ -171,6 +195,34 @@ def moment_bytes(stage: StageSettings, parameters: Parameters) -> float:
         BYTES * parameters.eight_bit
         + 8.0 * parameters.small_float32
         + 2.0 * weight_bytes(stage) * small
+    )
+
+
+def _sharded_memory(
+    config: ExgraConfig,
+    stage: StageSettings,
+    parameters: Parameters,
+    tokens: float,
+    images: float,
+    num_gpus: int,
+) -> Memory:
+    number = 2 if stage.precision == "bfloat16" else 4
+    num_layers = config.text_config.num_hidden_layers
+    layer = parameters.layers / num_layers
+    layer_learning = parameters.learning_in_layers / num_layers
+    rest = parameters.total - parameters.tower - parameters.layers
+    rest_learning = parameters.learning - parameters.learning_in_layers
+    # Adapters are in the layers, and only what is outside of these is cast by autocast.
+    rest_castable = rest - graph_parameters(config, stage)
+    kept = 4 * (parameters.total - parameters.tower) / num_gpus + 4 * parameters.tower
+    return Memory(
+        weights=kept + 4 * rest + 3 * number * layer,
+        copies=2.0 * rest_castable * (number == 2),
+        gradients=4 * parameters.learning / num_gpus
+        + 8 * rest_learning
+        + (number + 4) * layer_learning,
+        optimizer=8 * parameters.learning / num_gpus,
+        activations=activation_bytes(config, stage, tokens, images),
     )
 
 
