@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record
 from exgra_med.evaluation.floors import floor_predictions
 from exgra_med.evaluation.leaks import score_clean
@@ -89,6 +90,25 @@ def score_run(
             answers.predictions, train, questions, num_bootstrap_samples, seed
         )
     return update_results(run, sections)
+
+
+def score_folder_floors(
+    prepared: Prepared, split: str = "test", train_split: str = "train", seed: int = 0
+) -> dict[str, Any]:
+    """What a prepared folder's questions are worth without a model; see `score_floors`.
+
+    Args:
+        prepared: the folder.
+        split: whose questions are answered.
+        train_split: whose answers are known.
+        seed: of the resamples.
+
+    Raises:
+        DataError: the folder has no such split.
+    """
+    train = [question_of(record) for record in prepared.iterate(train_split)]
+    test = [question_of(record) for record in prepared.iterate(split)]
+    return score_floors(train, test, seed=seed)
 
 
 def score_floors(
