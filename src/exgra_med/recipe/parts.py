@@ -25,23 +25,23 @@ from exgra_med.recipe.schema import (
 from exgra_med.recipe.yaml_text import parse_yaml
 
 
-class MaskedImageSettings(Section):
-    """How the tower learns: patches are hidden, and drawn again from those that are left.
+class PastedShapesSettings(Section):
+    """How the tower learns: it finds random shapes pasted into pictures; see
+    `training/pasted_shapes.py`."""
 
-    Source: He et al., Masked Autoencoders Are Scalable Vision Learners (CVPR 2022).
-    """
-
-    mask_fraction: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.6
-    """Share of the patches that are hidden; the tower sees only the others."""
-    decoder_hidden_size: Count = 64
-    """Width of the decoder, which is thrown away afterwards."""
-    decoder_num_layers: Count = 2
-    decoder_num_heads: Count = 4
-    epochs: Positive = 20.0
+    max_shapes: Count = 3
+    """Shapes of a picture; each is there in seven of ten draws."""
+    min_radius: Positive = 0.03
+    """Shares of the picture's side."""
+    max_radius: Positive = 0.13
+    min_contrast: Positive = 0.5
+    """Added or taken away, in the units of normalised pixels."""
+    max_contrast: Positive = 1.5
+    epochs: Positive = 8.0
     """Passes over the images."""
     max_steps: Count | None = None
     """Stop after this many optimizer steps, whatever the epochs say."""
-    batch_size: Count = 64
+    batch_size: Count = 32
     """Images of a step."""
     learning_rate: Positive = 2e-3
     """After warm-up it falls to zero along half a cosine."""
@@ -70,7 +70,7 @@ class VisionPart(Section):
     """Split whose images are learnt from; their texts are not read."""
     max_pixels: Count = 50_000_000
     """Larger images are refused before they are decoded."""
-    training: MaskedImageSettings = MaskedImageSettings()
+    training: PastedShapesSettings = PastedShapesSettings()
 
 
 class LanguagePart(Section):
@@ -105,7 +105,7 @@ class PartsSettings(Section):
     """Both parts."""
 
     seed: int = 0
-    """Seed of weights, data order and masks."""
+    """Seed of weights, data order and pasted shapes."""
     vision: VisionPart = VisionPart()
     language: LanguagePart = LanguagePart()
 

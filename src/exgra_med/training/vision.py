@@ -20,14 +20,14 @@ from exgra_med.model.build import vision_config
 from exgra_med.model.folder import written_whole
 from exgra_med.model.processor import clip_image_processor
 from exgra_med.progress import Reporter
-from exgra_med.recipe.parts import MaskedImageSettings, VisionPart
+from exgra_med.recipe.parts import PastedShapesSettings, VisionPart
 from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.checkpoint import restore_progress, save_progress
 from exgra_med.training.log import TrainingLog
-from exgra_med.training.masked_images import MaskedImageModel
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from exgra_med.training.order import num_steps, plan_epoch
+from exgra_med.training.pasted_shapes import PastedShapesModel, draw_shapes
 
 STAGE = "vision"
 
@@ -68,7 +68,7 @@ def train_vision(
         images: where they lie.
         work: folder of log and resumable checkpoints; what is there is gone on with.
         out: the finished tower.
-        seed: of weights, order and masks.
+        seed: of weights, order and shapes.
         reporter: told how far it is.
 
     Raises:
@@ -80,7 +80,7 @@ def train_vision(
     if not len(pictures):
         raise DataError(f"The split {part.split!r} has no image to train a tower on.")
     torch.manual_seed(seed)
-    model = MaskedImageModel(vision_config(part.architecture), part.training)
+    model = PastedShapesModel(vision_config(part.architecture))
     _train(model, pictures, part.training, work, seed, reporter)
     with written_whole(out) as fresh:
         model.tower.save_pretrained(fresh)
@@ -88,9 +88,9 @@ def train_vision(
 
 
 def _train(
-    model: MaskedImageModel,
+    model: PastedShapesModel,
     pictures: Pictures,
-    settings: MaskedImageSettings,
+    settings: PastedShapesSettings,
     work: Path,
     seed: int,
     reporter: Reporter,
@@ -108,8 +108,8 @@ def _train(
         rate = learning_rate(schedule, step, total)
         set_learning_rate(optimizer, rate)
         stream = torch.Generator().manual_seed(seed_number([seed, step]))
-        order = torch.rand(len(pixels), model.num_patches, generator=stream).argsort(dim=1)
-        loss = model(pixels, order)
+        pasted = draw_shapes(len(pixels), pixels.shape[-1], settings, stream)
+        loss = model(pixels + pasted.unsqueeze(1), pasted)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(
@@ -140,7 +140,7 @@ def _steps(num_images: int, batch_size: int, seed: int, done: int, total: int) -
     return planned[done:total]
 
 
-def _schedule(settings: MaskedImageSettings) -> StageSettings:
+def _schedule(settings: PastedShapesSettings) -> StageSettings:
     """Optimizer and learning rate are those of a stage with the same figures."""
     return StageSettings(
         learn=[],
