@@ -53,7 +53,7 @@ class HeldOut:
         was_training = objective.training
         objective.eval()
         sums: dict[str, float] = {}
-        num_records = num_nodes = num_graphs = num_viewed = 0
+        num_records = num_nodes = num_graphs = num_viewed = num_batches = 0
         views = ViewFigures() if self.measure_views else None
         for batch in self._batches(self.dataset):
             losses = objective(to_device(batch, device), [_NOISE_SEED])
@@ -69,7 +69,7 @@ class HeldOut:
                 image, answer = losses["image_view"], losses["answer_view"]
                 own = len(image) * image_answer_accuracy(image, answer)
                 sums["image_answer"] = sums.get("image_answer", 0.0) + own
-                num_viewed += len(image)
+                num_viewed, num_batches = num_viewed + len(image), num_batches + 1
                 if views is not None:
                     views.add(image, answer, losses.get("extended_view"))
         objective.train(was_training)
@@ -83,6 +83,7 @@ class HeldOut:
             figures["chance"] = num_graphs / num_nodes
         if num_viewed:
             figures["image_answer_accuracy"] = sums["image_answer"] / num_viewed
+            figures.setdefault("chance", num_batches / num_viewed)
             if views is not None:
                 figures["views"] = views.figures()
         return figures
