@@ -137,8 +137,12 @@ class AlignmentSettings(Section):
     """Which views are graphs; `image-answer` is a control that needs no extended answers."""
     pooling: Literal["tokens", "padded"] = "tokens"
     """Mean over a text's own tokens, or over the padded row as in the original."""
+    graph: Literal["knn", "radius", "full"] = "knn"
+    """Which nodes of a view are linked: the nearest, those within `radius`, or all."""
     neighbours: Count = 5
     """Edges that leave each node of a kNN graph."""
+    radius: Positive = 1.0
+    """Distance below which nodes are linked, for `radius`; 1 is the mean of all pairs."""
     num_layers: Annotated[int, Field(ge=0)] = 2
     """Graph convolutions before the costs."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
@@ -153,8 +157,8 @@ class AlignmentSettings(Section):
     """Noise samples of a step, for `imle`."""
     scope: Literal["local", "global"] = "local"
     """Graphs of the records of each device, as in the original, or of all devices together."""
-    solver: str = "anneal"
-    """Matching solver."""
+    solver: Literal["anneal", "local-search", "torch", "exhaustive", "lpmp", "pylibmgm"] = "anneal"
+    """Matching solver; `lpmp` and `pylibmgm` are third-party, `exhaustive` is for tiny graphs."""
     effort: Literal["fast", "thorough"] = "fast"
     """How long the solver searches."""
 

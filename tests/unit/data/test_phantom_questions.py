@@ -11,7 +11,7 @@ from exgra_med.captions.faults import find_faults
 from exgra_med.data.phantom.anatomy import ORGANS, SHAPES, held_out_pairs
 from exgra_med.data.phantom.families import FAMILIES
 from exgra_med.data.phantom.make import PhantomSettings, split_records
-from exgra_med.data.phantom.questions import SLACK, Questioner
+from exgra_med.data.phantom.questions import Questioner
 from exgra_med.data.phantom.scene import Lesion, Scene, sample_scene
 from exgra_med.data.phantom.text import EXTENDED, WORDINGS
 from exgra_med.data.record import Record
@@ -137,11 +137,11 @@ def test_answers_are_level_in_every_family_and_wording(split: str) -> None:
             given[name, record.question][record.answer] += 1
     for (name, question), counts in given.items():
         counts.update(dict.fromkeys(FAMILIES[name].answers, 0))
-        assert max(counts.values()) - min(counts.values()) <= SLACK, question
+        assert max(counts.values()) - min(counts.values()) <= 2, question
     for name, counts in by_family.items():
         assert set(counts) <= set(FAMILIES[name].answers)
         num_cells = len(WORDINGS[name]) * (5 if FAMILIES[name].balanced_words else 1)
-        assert max(counts.values()) - min(counts.values()) <= SLACK * num_cells, name
+        assert max(counts.values()) - min(counts.values()) <= 2 * num_cells, name
 
 
 def test_closed_questions_are_balanced_and_say_their_options() -> None:
