@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from exgra_med.alignment import MultiGraphAlignment
+from exgra_med.alignment.diagnostics import NAMES
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import Batch
@@ -52,13 +53,20 @@ class Objective(nn.Module):
         Returns:
             `language_loss_sum` (sum over supervised tokens), `num_supervised`; and with alignment
             `alignment_loss`, `matching_accuracy`, `num_nodes`. In evaluation mode the accuracy is
-            that without noise.
+            that without noise, and the pooled views of the nodes [M, D] are there, too, as
+            `image_view`, `answer_view` and, where the batch has them, `extended_view`.
         """
         features_NPD, states = self.encode(batch)
         losses = self._language_loss(states, batch["calls"])
-        if self.alignment is None or batch["num_nodes"] == 0 or features_NPD is None:
+        if batch["num_nodes"] == 0 or features_NPD is None:
+            return losses
+        if self.alignment is None and self.training:
             return losses
         views = pool_views(batch, features_NPD, states)
+        if not self.training:
+            losses |= {f"{name}_view": view for name, view in zip(NAMES, views, strict=False)}
+        if self.alignment is None or len(views) < self.alignment.num_views:
+            return losses
         return losses | self._align(self.alignment, views, noise_seed)
 
     def encode(self, batch: Batch) -> tuple[Tensor | None, list[Tensor]]:
@@ -111,7 +119,8 @@ class Objective(nn.Module):
     def _align(
         self, alignment: MultiGraphAlignment, views: list[Tensor], noise_seed: list[int]
     ) -> dict[str, Tensor]:
-        image, answer, extended = views
+        image, answer, *rest = views
+        extended = rest[0] if rest else None
         output = alignment(image, answer, extended, generator=seed_number(noise_seed))
         accuracy = output.matching_accuracy
         if not self.training:
@@ -134,7 +143,7 @@ def seed_number(parts: list[int]) -> int:
 
 
 def pool_views(batch: Batch, features_NPD: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
-    """Image, answer and extended answer of every node, [M, D] each, in float32.
+    """Image, answer and, where the batch has it, extended answer of every node, [M, D] float32.
 
     Images are the mean over their visual tokens, and over the images of a record; texts the mean
     over the last hidden states of their segment.
@@ -143,7 +152,7 @@ def pool_views(batch: Batch, features_NPD: Tensor, states: Sequence[Tensor]) -> 
     image = mean_by_group(features_NPD.float().mean(1), batch["node_of_image"], num_nodes)
     flat = torch.cat([each.flatten(0, 1) for each in states])
     segment = torch.cat([rows["segment"].flatten() for rows in batch["calls"]])
-    texts = mean_by_group(flat, segment, 2 * num_nodes)
+    texts = mean_by_group(flat, segment, num_nodes * (1 + batch["has_extended"]))
     return [image, *texts.split(num_nodes)]
 
 
