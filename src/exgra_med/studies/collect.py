@@ -152,8 +152,8 @@ def _score(folder: Path, node: Node, metric: str) -> Score:
                 for name, each in (results.get("floors") or {}).items()
             },
             "splits": {
-                name: each["strict"]["metrics"]
-                for name, each in (results.get("splits") or {}).items()
+                name: metric_value(each, metric)
+                for name, each in (results.get("other_splits") or {}).items()
             },
             "budget": record.get("budget"),
             "software": {key: record.get(key) for key in ("exgra_med", "git_commit", "versions")},

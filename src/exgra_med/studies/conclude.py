@@ -7,13 +7,16 @@ from exgra_med.studies.schema import Study
 from exgra_med.studies.statistics import LEVEL
 
 
-def conclude(study: Study, statistics: dict[str, Any], missing: list[str]) -> list[str]:
+def conclude(
+    study: Study, statistics: dict[str, Any], missing: list[str], floor: float | None = None
+) -> list[str]:
     """Sentences, the answer first.
 
     Args:
         study: the study.
         statistics: from `compare_arms`.
         missing: cells that are not finished.
+        floor: score of a lookup that never sees an image, in percent.
     """
     if not statistics["arms"]:
         return ["No run is finished, so there is nothing to conclude."]
@@ -25,6 +28,7 @@ def conclude(study: Study, statistics: dict[str, Any], missing: list[str]) -> li
     if not statistics["comparisons"]:
         sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
     sentences += _efficiency(statistics["efficiency"], titles)
+    sentences += _above_floor(statistics, floor)
     sentences += _seeds(statistics)
     if missing:
         sentences.append(
@@ -121,6 +125,22 @@ def _efficiency(efficiency: dict[str, Any] | None, titles: dict[str, str]) -> li
         )
         sentences.append(f"{titles[arm]} {reached} (95 % interval: {low} to {high}){itself}.")
     return sentences
+
+
+def _above_floor(statistics: dict[str, Any], floor: float | None) -> list[str]:
+    """Which arms answer no better than without images, as far as the intervals tell."""
+    blind = [
+        arm["title"]
+        for arm in statistics["arms"].values()
+        if floor is not None
+        and not any(p["interval"] and p["interval"][0] > floor for p in arm["points"])
+    ]
+    if not blind:
+        return []
+    return [
+        f"Not surely above the {floor:.1f} % of a lookup that never sees an image, at any share of "
+        f"the data: {', '.join(blind)}."
+    ]
 
 
 def _seeds(statistics: dict[str, Any]) -> list[str]:

@@ -40,7 +40,7 @@ def along_training_figure(results: dict[str, Any]) -> Drawing | None:
                         linewidth=1.4, label=results["arms"][arm]["title"],
                     )  # fmt: skip
             if in_percent:
-                axes.set_ylim(bottom=0)
+                axes.set_ylim(0, max(10.0, axes.get_ylim()[1]))
                 axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
                 chance = _chance(results, fraction)
                 if chance is not None:

@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from exgra_med.data.phantom.make import make_phantom, parse_settings
 from exgra_med.errors import RecipeError
 from exgra_med.progress import Reporter
 
@@ -41,9 +42,8 @@ def make_parts(folder: Path, data: str, settings: dict[str, Any], reporter: Repo
 
 
 def _phantom(folder: Path, settings: dict[str, Any]) -> None:
-    module = import_module("exgra_med.data.phantom.make")
     texts = {name: str(value) for name, value in settings.items() if name != "seed"}
-    module.make_phantom(folder, module.parse_settings(int(settings.get("seed", 0)), texts))
+    make_phantom(folder, parse_settings(int(settings.get("seed", 0)), texts))
 
 
 DATA_MAKERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {"phantom": _phantom}

@@ -15,7 +15,6 @@ from exgra_med.studies.folder import Attempt, is_finished, lock_path, open_study
 from exgra_med.studies.make import make_data, make_parts
 from exgra_med.studies.plan import DATA_NODE, Node, find_node
 from exgra_med.studies.schema import Study
-from exgra_med.studies.splits import evaluate_more_splits
 from exgra_med.training.preflight import check_before_training
 from exgra_med.training.processes import process_state
 from exgra_med.training.run import begin_run, train_run
@@ -109,5 +108,5 @@ def _train_and_evaluate(place: Path, study: Study, node: Node, reporter: Reporte
     train_run(run, reporter, held_out_scorer)
     if node.kind == "cell":
         # The compared split comes last: its score says that the node is finished.
-        evaluate_more_splits(run, reporter, study.evaluation.splits[1:])
-        evaluate_vqa(run, reporter, split=study.evaluation.splits[0])
+        for split in reversed(study.evaluation.splits):
+            evaluate_vqa(run, reporter, split=split)

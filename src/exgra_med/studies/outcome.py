@@ -7,7 +7,7 @@ from typing import Any
 
 from exgra_med import files
 from exgra_med.errors import RunError
-from exgra_med.studies.collect import Collected, collect
+from exgra_med.studies.collect import Collected, Score, collect
 from exgra_med.studies.compare import compare_arms
 from exgra_med.studies.conclude import conclude
 from exgra_med.studies.folder import open_study, states
@@ -73,7 +73,7 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
         "makes_data": None if study.make.data is None else study.make.data.source,
         "is_toy": study.recipe.model.architecture is not None or study.make.parts is not None,
         **statistics,
-        "conclusion": conclude(study, statistics, collected.missing),
+        "conclusion": conclude(study, statistics, collected.missing, text_floor(first)),
         "missing": collected.missing,
         "num_cells": sum(node.cell is not None for node in nodes),
         "cells": [
@@ -83,6 +83,11 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
             for score in collected.scores
         ],
     }
+
+
+def text_floor(score: Score | None) -> float | None:
+    """The study's metric for a lookup of the nearest training question, without images."""
+    return None if score is None else score.facts["floors"].get("text_nearest")
 
 
 def write_outcome(folder: Path) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def difference_figure(results: dict[str, Any]) -> Drawing | None:
             names.append(f"{results['arms'][row['arm']]['title']}, {data}")
         axes.axvline(0, color=INK, linewidth=1)
         axes.set_yticks(range(len(rows)), names)
-        axes.invert_yaxis()
+        axes.set_ylim(len(rows) - 0.5, -0.5)
         baseline = results["arms"].get(results["baseline"], {}).get("title", results["baseline"])
         axes.set_xlabel(f"points above {baseline}")
         drawing = drawing_of(

@@ -142,9 +142,7 @@ def provenance(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _cell_row(results: dict[str, Any], cell: dict[str, Any]) -> CellRow:
     splits = ", ".join(
-        f"{name} {scores['average']:.1f}"
-        for name, scores in cell["splits"].items()
-        if scores.get("average") is not None
+        f"{name} {score:.1f}" for name, score in cell["splits"].items() if score is not None
     )
     return CellRow(
         title=results["arms"][cell["arm"]]["title"],

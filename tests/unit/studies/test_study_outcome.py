@@ -93,12 +93,14 @@ def row(
     }  # fmt: skip
 
 
-def said(folder: Path, *rows: dict[str, Any], seeds: int = 3, missing: int = 0) -> str:
+def said(
+    folder: Path, *rows: dict[str, Any], seeds: int = 3, missing: int = 0, floor: float = 30.0
+) -> str:
     study = read_study(folder)
-    points = [{"seeds": list(range(seeds))}]
+    points = [{"seeds": list(range(seeds)), "interval": (40.0, 60.0)}]
     arms = {name: {"title": name, "points": points} for name in ("instruct", "exgra-med")}
     statistics = {"arms": arms, "comparisons": list(rows), "efficiency": None}
-    return "\n".join(conclude(study, statistics, [""] * missing))
+    return "\n".join(conclude(study, statistics, [""] * missing, floor))
 
 
 def test_every_branch_of_the_conclusion(folder: Path) -> None:
@@ -129,6 +131,10 @@ def test_every_branch_of_the_conclusion(folder: Path) -> None:
     assert "rest on one seed" in said(folder, row(1, 0.4), seeds=1)
     assert "4 runs of the study are not finished" in said(folder, row(1, 0.4), missing=4)
     assert "nothing to compare" in said(folder)
+    assert said(folder, row(5, 0.01), floor=41.0).endswith(
+        "Not surely above the 41.0 % of a lookup that never sees an image, at any share of the "
+        "data: instruct, exgra-med."
+    )
     nothing = {"arms": {}, "comparisons": [], "efficiency": None}
     assert conclude(read_study(folder), nothing, []) == [
         "No run is finished, so there is nothing to conclude."
