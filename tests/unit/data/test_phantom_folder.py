@@ -22,6 +22,7 @@ FEW = PhantomSettings(
     num_validation=4,
     num_test=6,
     num_test_composition=4,
+    num_finetune=3,
     num_vision=4,
     num_language=6,
 )
