@@ -188,9 +188,9 @@ class MultiGraphAlignment(nn.Module):
         """Compute the costs and hand them to the worker; `forward` without the waiting."""
         with torch.autocast(image.device.type, enabled=False):
             views = gather_views(self._views(image, answer, extended), self.scope)
-            if not self.pairs:
+            if views[0].shape[0] > 0 and not self.pairs:
                 return PendingAlignment(None, self._control(views))
-            if views[0].shape[0] == 1:
+            if views[0].shape[0] < 2:
                 return PendingAlignment(None, self._single(views))
             unary, quadratic, edges, seed = self.costs(views, generator=generator)
             matching = begin_matching(
@@ -242,7 +242,7 @@ class MultiGraphAlignment(nn.Module):
         """
         with torch.autocast(image.device.type, enabled=False):
             views = gather_views(self._views(image, answer, extended), self.scope)
-            if views[0].shape[0] == 1:
+            if views[0].shape[0] < 2:
                 return 1.0
             if not self.pairs:
                 return retrieval_accuracy(*views)
@@ -285,7 +285,7 @@ class MultiGraphAlignment(nn.Module):
 
     def _views(self, *views: torch.Tensor | None) -> list[torch.Tensor]:
         used = [view.float() for view in views[: self.num_views] if view is not None]
-        _check(used, self.num_views)
+        _check(used, self.num_views, self.scope)
         return used
 
     def _add_noise(
@@ -299,10 +299,11 @@ class MultiGraphAlignment(nn.Module):
         return unary.flatten(0, 1), quadratic.flatten(0, 1)
 
     def _single(self, views: list[torch.Tensor]) -> AlignmentOutput:
-        """One sample has nobody to be confused with: loss 0, all parameters in the graph."""
+        """One sample has nobody to be confused with: loss 0, all parameters in the graph. Nor has
+        none, which a rank of a global scope may have."""
         nothing = torch.empty((2, 0), dtype=torch.long, device=views[0].device)
         loss = 0.0 * self.message_passing(barycenter(*views), nothing).sum()
-        return _plain_output(loss, 1.0, 1)
+        return _plain_output(loss, 1.0, len(views[0]))
 
     def _control(self, views: list[torch.Tensor]) -> AlignmentOutput:
         loss = control_loss(self.objective, *views)
@@ -326,10 +327,11 @@ def _share_own(found: MatchingResult) -> float:
     return float((found.assignment == own).float().mean())
 
 
-def _check(views: list[torch.Tensor], expected: int) -> None:
+def _check(views: list[torch.Tensor], expected: int, scope: str) -> None:
     shapes = [tuple(view.shape) for view in views]
-    well_formed = len(set(shapes)) == 1 and len(shapes[0]) == 2 and shapes[0][0] > 0
-    if len(views) != expected or not well_formed:
+    well_formed = len(set(shapes)) == 1 and len(shapes[0]) == 2
+    empty = well_formed and scope == "local" and shapes[0][0] == 0
+    if len(views) != expected or not well_formed or empty:
         raise MatchingError(f"The views have shapes {shapes}, not {expected} times [B, D].")
 
 

@@ -179,8 +179,9 @@ class LoraSettings(Section):
 class StageSettings(Section):
     """One stage of training: what learns, on what, for how long."""
 
-    learn: list[Literal["connector", "image_tokens", "language"]]
-    """Parts that receive gradients; the vision tower is always frozen."""
+    learn: list[Literal["vision", "connector", "image_tokens", "language"]]
+    """Parts that receive gradients. The paper never trains `vision`, which has a trained CLIP; a
+    toy tower has to be made first."""
     data: DataSettings | None = None
     """Data of this stage; what it does not say is taken from the recipe's own `data`."""
     answers: Literal["original", "extended", "both"] = "original"
@@ -213,6 +214,9 @@ class StageSettings(Section):
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    sharding: Literal["none", "full"] = "none"
+    """Each of several processes has the whole model, or a share of its weights, gradients and
+    moments (FSDP2), but for the vision tower. One process has nothing to share."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer of the language model, and compute the rest again."""
     num_workers: Annotated[int, Field(ge=0)] = 0
@@ -245,6 +249,15 @@ class StageSettings(Section):
         alignment = self.alignment
         aligned = alignment is not None and alignment.weight > 0 and alignment.views == "all"
         return aligned or self.answers != "original"
+
+    @model_validator(mode="after")
+    def _four_bits_stay_whole(self) -> "StageSettings":
+        if self.sharding == "full" and self.lora is not None and self.lora.quantize != "none":
+            raise ValueError(
+                "`sharding: full` cannot cut weights in 4 bits; set `lora.quantize` or `sharding` "
+                "to none"
+            )
+        return self
 
 
 class EvaluationSettings(Section):

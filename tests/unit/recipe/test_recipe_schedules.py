@@ -91,7 +91,8 @@ def test_adapter_recipes_differ_from_their_base_in_the_adapter_and_its_rate(name
     (plain,), (adapted,) = one.stages.values(), other.stages.values()
     assert adapted.lora and plain.lora is None
     assert adapted.lora.quantize == ("nf4" if kind == "qlora" else "none")
-    changed = {"lora": None, "learning_rate": plain.learning_rate}
+    changed = {"lora": None, "learning_rate": plain.learning_rate, "sharding": plain.sharding}
+    assert adapted.sharding == ("none" if kind == "qlora" else plain.sharding)
     assert adapted.model_copy(update=changed) == plain
 
 
