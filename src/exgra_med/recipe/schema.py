@@ -251,6 +251,14 @@ class StageSettings(Section):
         return aligned or self.answers != "original"
 
     @model_validator(mode="after")
+    def _towers_stay_whole(self) -> "StageSettings":
+        if self.sharding == "full" and "vision" in self.learn:
+            raise ValueError(
+                "`sharding: full` does not cut the tower; leave `vision` out of `learn`"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _four_bits_stay_whole(self) -> "StageSettings":
         if self.sharding == "full" and self.lora is not None and self.lora.quantize != "none":
             raise ValueError(

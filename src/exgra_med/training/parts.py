@@ -17,8 +17,9 @@ def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None
     Args:
         bundle: the model and its tokens.
         learn: names among `vision` (the tower), `connector` (the projector), `language` (the
-            language model, its embeddings and its head) and `image_tokens` (only the embedding rows of `<im_start>`
-            and `<im_end>`, as the original's stage 1 does for records with an image).
+            language model, its embeddings and its head) and `image_tokens` (only the embedding rows
+            of `<im_start>` and `<im_end>`, as the original's stage 1 does for records with an
+            image).
         lora: let the language model learn through adapters, which are attached here.
     """
     model: Any = bundle.model
