@@ -37,10 +37,8 @@ class PastedShapesSettings(Section):
     min_contrast: Positive = 0.5
     """Added or taken away, in the units of normalised pixels."""
     max_contrast: Positive = 1.5
-    epochs: Positive = 8.0
-    """Passes over the images."""
-    max_steps: Count | None = None
-    """Stop after this many optimizer steps, whatever the epochs say."""
+    num_steps: Count = 2500
+    """Optimizer steps; the images come round again, with other shapes, as often as that needs."""
     batch_size: Count = 32
     """Images of a step."""
     learning_rate: Positive = 2e-3
@@ -61,7 +59,7 @@ class VisionPart(Section):
     architecture: VisionArchitecture = VisionArchitecture(
         hidden_size=96,
         intermediate_size=256,
-        num_layers=5,
+        num_layers=4,
         num_heads=4,
         image_size=64,
         patch_size=8,
@@ -79,7 +77,7 @@ class LanguagePart(Section):
     architecture: LanguageArchitecture = LanguageArchitecture(
         hidden_size=128,
         intermediate_size=344,
-        num_layers=4,
+        num_layers=3,
         num_heads=4,
         max_positions=512,
     )
@@ -90,7 +88,8 @@ class LanguagePart(Section):
     training: StageSettings = StageSettings(
         learn=["language"],
         learn_prompts=True,
-        epochs=3.0,
+        epochs=10.0,
+        max_steps=2000,
         batch_size=32,
         tokens_per_row=512,
         learning_rate=3e-3,

@@ -26,7 +26,7 @@ from exgra_med.training.checkpoint import restore_progress, save_progress
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from exgra_med.training.order import num_steps, plan_epoch
+from exgra_med.training.order import plan_epoch
 from exgra_med.training.pasted_shapes import PastedShapesModel, draw_shapes
 
 STAGE = "vision"
@@ -100,8 +100,7 @@ def _train(
     folder, log = work / "checkpoints" / STAGE, TrainingLog(work / "log.jsonl")
     done = restore_progress(folder, model, optimizer)
     log.cut_back(STAGE, done)
-    total = num_steps(len(pictures), settings.batch_size, 1, settings.epochs)
-    total = total if settings.max_steps is None else min(total, settings.max_steps)
+    total = settings.num_steps
     steps = _steps(len(pictures), settings.batch_size, seed, done, total)
     reporter.start("image tower", total, done)
     for step, pixels in enumerate(DataLoader(pictures, batch_sampler=steps), start=done):

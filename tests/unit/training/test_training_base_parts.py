@@ -31,7 +31,7 @@ TINY = {
             "patch_size": 14,
         },
         "split": "train",
-        "training": {"max_steps": 4, "batch_size": 4, "save_every_steps": 2, "log_every_steps": 1},
+        "training": {"num_steps": 4, "batch_size": 4, "save_every_steps": 2, "log_every_steps": 1},
     },
     "language": {
         "architecture": {
