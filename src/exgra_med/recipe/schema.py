@@ -106,7 +106,7 @@ class DataSettings(Section):
     held_out_split: str | None = "validation"
     """Split on which losses and matching accuracy are measured during training."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the split that is used; smaller shares lie inside larger ones."""
+    """Share of the split's conversations that is used; smaller shares lie inside larger ones."""
     subset_seed: int = 0
     """Seed of the nested subset."""
     questions_per_record: Count = 1

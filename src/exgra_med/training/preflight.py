@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from exgra_med.data.conversation import join_by_image
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
 from exgra_med.data.subset import nested_subset
@@ -70,9 +71,10 @@ def check_data(recipe: Recipe, name: str) -> None:
                 f"{prepared.path}: the split {split!r}, which stage {name!r} reads, has no record.",
                 "Name another split; `held_out_split: null` measures nothing.",
             )
-    records = nested_subset(
-        list(prepared.iterate(settings.split)), settings.fraction, settings.subset_seed
+    conversations = join_by_image(
+        list(prepared.iterate(settings.split)), settings.questions_per_record
     )
+    records = nested_subset(conversations, settings.fraction, settings.subset_seed)
     images = prepared.image_folder(settings.max_pixels)
     for record in records:
         for image in record.images:

@@ -63,10 +63,9 @@ def _train_stage(
     bundle = load_bundle(start)
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
-    chosen = nested_subset(
-        prepared.records(settings.split), settings.fraction, settings.subset_seed
-    )
-    records = join_by_image(chosen, settings.questions_per_record)
+    # A share is one of conversations: of fewer images, not of fewer questions about each.
+    conversations = join_by_image(prepared.records(settings.split), settings.questions_per_record)
+    records = nested_subset(conversations, settings.fraction, settings.subset_seed)
     images = prepared.image_folder(settings.max_pixels)
     layout = Layout(
         packed=stage.alignment is None or stage.alignment.pooling == "tokens",

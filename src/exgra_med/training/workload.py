@@ -67,10 +67,10 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         count, conversation, alignment = known
         records = max(1, round(count * settings.fraction))
         return Workload(records, conversation, alignment * aligned, 1.0, 0.0, counted=False)
-    chosen = nested_subset(
-        list(prepared.iterate(settings.split)), settings.fraction, settings.subset_seed
+    conversations = join_by_image(
+        list(prepared.iterate(settings.split)), settings.questions_per_record
     )
-    records = join_by_image(chosen, settings.questions_per_record)
+    records = nested_subset(conversations, settings.fraction, settings.subset_seed)
     if not records:
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]
