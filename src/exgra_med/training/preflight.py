@@ -71,10 +71,10 @@ def check_data(recipe: Recipe, name: str) -> None:
                 f"{prepared.path}: the split {split!r}, which stage {name!r} reads, has no record.",
                 "Name another split; `held_out_split: null` measures nothing.",
             )
-    conversations = join_by_image(
-        list(prepared.iterate(settings.split)), settings.questions_per_record
-    )
-    records = nested_subset(conversations, settings.fraction, settings.subset_seed)
+    records = list(prepared.iterate(settings.split))
+    if settings.fraction < 1:  # whole splits are named record by record, not joined
+        conversations = join_by_image(records, settings.questions_per_record)
+        records = nested_subset(conversations, settings.fraction, settings.subset_seed)
     images = prepared.image_folder(settings.max_pixels)
     for record in records:
         for image in record.images:
