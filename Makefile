@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help demo test test-all check format docs clean pins
+.PHONY: help demo test test-all check format docs docs-links clean pins
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +36,19 @@ pins:  ## renew the pinned sets in requirements/ (needs pip-tools)
 	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
 	  --constraint requirements/run.txt --extra report --extra lora --extra llm --extra parquet --extra dicom --extra dev --extra oracle \
 	  --output-file requirements/test.txt pyproject.toml requirements/build.in
-	sed -i 's/+cpu$$//' requirements/run.txt requirements/test.txt
+	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
+	  --constraint requirements/test.txt --extra report --extra docs \
+	  --output-file requirements/docs.txt pyproject.toml requirements/build.in
+	sed -i 's/+cpu$$//' requirements/run.txt requirements/test.txt requirements/docs.txt
+
+docs: .venv/.ready-docs  ## build the documentation into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+	$(BIN)/python -m sphinx -b doctest -W --keep-going -n -q docs docs/_build/doctest
+	@echo "Open docs/_build/html/index.html"
+
+docs-links: .venv/.ready-docs  ## also look up external links (needs the internet)
+	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/links
 
 clean:  ## remove the environment and the demo's run
 	rm -rf .venv runs/demo
@@ -55,4 +67,9 @@ clean:  ## remove the environment and the demo's run
 .venv/.ready-test: requirements/test.txt .venv/.ready
 	@echo "Installing the pinned test set ..."
 	$(PIP) -r requirements/test.txt
+	@touch $@
+
+.venv/.ready-docs: requirements/docs.txt .venv/.ready
+	@echo "Installing what builds the documentation ..."
+	$(PIP) -r requirements/docs.txt
 	@touch $@
