@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help demo test test-all check format docs docs-links clean pins
+.PHONY: help demo test test-all check format docs docs-links sbom audit release clean pins
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -49,6 +49,21 @@ docs: .venv/.ready-docs  ## build the documentation into docs/_build/html; a war
 
 docs-links: .venv/.ready-docs  ## also look up external links (needs the internet)
 	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/links
+
+sbom: .venv/.ready  ## list what an installation consists of, as CycloneDX: exgra-med.sbom.json
+	$(PIP) cyclonedx-bom
+	$(BIN)/python -m cyclonedx_py requirements --pyproject pyproject.toml --of JSON \
+	  --output-reproducible -o exgra-med.sbom.json requirements/run.txt
+
+audit: .venv/.ready  ## look the pinned sets up among known vulnerabilities (needs the internet)
+	$(PIP) pip-audit
+	$(BIN)/python -m pip_audit --no-deps -r requirements/run.txt
+	$(BIN)/python -m pip_audit --no-deps -r requirements/test.txt
+
+release: .venv/.ready-test  ## build wheel and sdist into dist/ and look into them
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m pytest -m "" tests/packaging
 
 clean:  ## remove the environment and the demo's run
 	rm -rf .venv runs/demo

@@ -15,9 +15,7 @@ FROZEN = Path(__file__).parent / "public_api.txt"
 
 @pytest.fixture(scope="module")
 def tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location(
-        "public_api", PROJECT / "tools" / "public_api.py"
-    )
+    spec = importlib.util.spec_from_file_location("public_api", PROJECT / "tools" / "public_api.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

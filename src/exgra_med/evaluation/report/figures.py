@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import import_extra
 from exgra_med.evaluation.report.log import Curve, StageCurves
 
 # Colours are drawn as these and then replaced by CSS variables of the page.
@@ -175,11 +175,5 @@ def _svg(figure: Any, name: str) -> str:
 
 
 def _pyplot() -> Any:
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtraError("The report", "report") from error
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    import_extra("matplotlib", "The report", "report").use("svg")
+    return import_extra("matplotlib.pyplot", "The report", "report")
