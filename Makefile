@@ -57,8 +57,8 @@ sbom: .venv/.ready  ## list what an installation consists of, as CycloneDX: exgr
 
 audit: .venv/.ready  ## look the pinned sets up among known vulnerabilities (needs the internet)
 	$(PIP) pip-audit
-	$(BIN)/python -m pip_audit --no-deps -r requirements/run.txt
-	$(BIN)/python -m pip_audit --no-deps -r requirements/test.txt
+	$(BIN)/python -m pip_audit --strict --no-deps -r requirements/run.txt
+	$(BIN)/python -m pip_audit --strict --no-deps -r requirements/test.txt
 
 release: .venv/.ready-test  ## build wheel and sdist into dist/ and look into them
 	rm -rf dist

@@ -33,7 +33,8 @@ def imported_folders(source: Path) -> Counter[tuple[str, str]]:
     found: Counter[tuple[str, str]] = Counter()
     for path in sorted(source.rglob("*.py")):
         own = path.relative_to(source).parts[0].removesuffix(".py")
-        for other in _imported(path) - {own}:
+        # What lies beside the folders starts the program or names what it offers: no layer.
+        for other in _imported(path) - {own} if own in layers() else ():
             found[own, other] += 1
     return found
 

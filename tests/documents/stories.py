@@ -113,7 +113,8 @@ def long_answers(home: Path, tiny: Path) -> None:
 def the_checkout(home: Path, tiny: Path) -> None:
     """What a page that starts in a checkout finds there."""
     project = Path(__file__).resolve().parents[2]
-    shutil.copytree(project / "examples", home / "examples")
+    for place in ("examples", "src/exgra_med/data/samples"):
+        shutil.copytree(project / place, home / place)
 
 
 STORIES: dict[str, tuple[Prepare, ...]] = {
@@ -129,7 +130,7 @@ STORIES: dict[str, tuple[Prepare, ...]] = {
     ),
     "docs/how-to/train-at-full-size.md": (),
     "docs/reference/recipe-schema.md": (),
-    "docs/tutorials/demo.md": (),
+    "docs/tutorials/demo.md": (the_checkout,),
     "docs/tutorials/one-gpu.md": (),
     "docs/tutorials/own-data.md": (the_checkout,),
 }  # fmt: skip
