@@ -52,8 +52,8 @@ def report():
     template_environment(escape=True)
 
 def figures():
-    from exgra_med.evaluation.report.figures import _pyplot
-    _pyplot()
+    from exgra_med.evaluation.report.figures import pyplot
+    pyplot()
 
 def check_page():
     from exgra_med.captions.check_report import render_check

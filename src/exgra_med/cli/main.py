@@ -21,6 +21,7 @@ from exgra_med.cli import (
     evaluate_model,
     recipe,
     serve,
+    study,
     train,
 )
 from exgra_med.errors import ExgraMedError
@@ -41,6 +42,7 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
 app.command(epilog=chat.EXAMPLE)(chat.chat)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate_model.app, name="evaluate")

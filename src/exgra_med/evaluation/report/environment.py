@@ -8,18 +8,19 @@ from exgra_med.errors import import_extra
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def template_environment(escape: bool) -> Any:
+def template_environment(escape: bool, folder: Path = _TEMPLATES) -> Any:
     """A jinja2 environment over the report's templates.
 
     Args:
         escape: turn markup in values into text; for HTML.
+        folder: templates of another report.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
     jinja2 = import_extra("jinja2", "The report", "report")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=escape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
