@@ -128,7 +128,9 @@ STORIES: dict[str, tuple[Prepare, ...]] = {
     "docs/how-to/prepare-data.md": (
         rad_at("Downloads/vqa_rad"), german_table, long_answers, checkpoint("checkpoints/start"),
     ),
+    "docs/how-to/run-a-study.md": (),
     "docs/how-to/train-at-full-size.md": (),
+    "docs/reference/datasets.md": (),
     "docs/reference/recipe-schema.md": (),
     "docs/tutorials/demo.md": (the_checkout,),
     "docs/tutorials/one-gpu.md": (),
