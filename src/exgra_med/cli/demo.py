@@ -25,7 +25,7 @@ def demo(
     """Train a toy model on bundled VQA-RAD images, evaluate it, and write a report.
 
     Minutes on two CPU cores, no network. Started again, it goes on where it was stopped.
-    --self-test takes under a minute and ends with exit code 1 where this installation does not work.
+    --self-test takes under a minute; exit code 1 says that this installation does not work.
     """
     from rich.console import Console
 
