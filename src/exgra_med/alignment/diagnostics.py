@@ -21,7 +21,8 @@ def view_diagnostics(
 ) -> dict[str, float]:
     """Similarity and retrieval for each pair of views, as flat names and numbers.
 
-    Without extended answers there is one pair, `image_answer`.
+    `image`, `answer` and `extended` are [B, D] of any float dtype, row b the same sample. Without
+    extended answers there is one pair, `image_answer`.
 
     Returns, for each pair such as `image_answer`:
         `/cosine_own`, `/cosine_other`: mean cosine of the same and of different samples;

@@ -171,9 +171,10 @@ class MultiGraphAlignment(nn.Module):
         *,
         generator: Generator = None,
     ) -> AlignmentOutput:
-        """Loss of one batch; each view is [B, D] of any float dtype, row b the same sample.
+        """Loss of one batch: `image`, `answer`, `extended` are [B, D] of any float dtype.
 
-        `extended` may be none where the views are `image-answer`.
+        Row b of each is the same sample; `generator` as for the class. `extended` may be none
+        where the views are `image-answer`.
         """
         return self.begin(image, answer, extended, generator=generator).result()
 
@@ -237,6 +238,7 @@ class MultiGraphAlignment(nn.Module):
     ) -> float:
         """Share of nodes matched to themselves, mean over pairs, without noise or dropout.
 
+        `image`, `answer` and `extended` are [B, D], as in `forward`.
         Without `message_passing` the bare embeddings are matched. Graph layers can learn to match
         what embeddings do not show, and they do not stay with the model.
         """

@@ -9,6 +9,7 @@ from exgra_med import __version__
 from exgra_med.cli import (
     bench,
     captions,
+    card,
     chat,
     checkpoint,
     data,
@@ -49,6 +50,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(evaluate_model.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(captions.app, name="captions")
+app.add_typer(card.app, name="card")
 evaluate.register(app)
 evaluate_checks.register(evaluate_model.app)
 evaluate_chat.register(evaluate_model.app)

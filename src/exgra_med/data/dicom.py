@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from exgra_med.data.eight_bits import picked, scale_to_eight_bits
-from exgra_med.errors import DataError, MissingExtraError
+from exgra_med.errors import DataError, import_extra
 
 LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")
 """Modalities whose pictures often carry text; they need BurnedInAnnotation = NO."""
@@ -34,10 +34,7 @@ def read_dicom(path: Path, max_pixels: int, name: str, where: str = "") -> Image
         MissingExtraError: pydicom is not installed.
         DataError: burned-in text, too large, no such frame, or broken; never holds a tag's value.
     """
-    try:
-        import pydicom  # pyrefly: ignore
-    except ImportError as error:
-        raise MissingExtraError("reading DICOM files", "dicom") from error
+    pydicom = import_extra("pydicom", "Reading DICOM files", "dicom")
     prefix = f"{where}: the image {name!r}" if where else f"the image {name!r}"
     logger = logging.getLogger("pydicom")
     disabled, logger.disabled = logger.disabled, True

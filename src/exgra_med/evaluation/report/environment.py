@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import import_extra
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -18,10 +18,7 @@ def template_environment(escape: bool, folder: Path = _TEMPLATES) -> Any:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("The report", "report") from error
+    jinja2 = import_extra("jinja2", "The report", "report")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
         autoescape=escape,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import import_extra
 from exgra_med.evaluation.report.log import Curve, StageCurves
 
 # Colours are drawn as these and then replaced by CSS variables of the page.
@@ -192,11 +192,5 @@ def pyplot() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtraError("The report", "report") from error
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    import_extra("matplotlib", "The report", "report").use("svg")
+    return import_extra("matplotlib.pyplot", "The report", "report")
