@@ -14,6 +14,7 @@ from exgra_med.cli import (
     data,
     demo,
     doctor,
+    draw,
     evaluate,
     evaluate_chat,
     evaluate_checks,
@@ -39,6 +40,7 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
 )
 app.command(epilog=chat.EXAMPLE)(chat.chat)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
+app.command(epilog=draw.EXAMPLE)(draw.draw)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
