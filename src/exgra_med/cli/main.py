@@ -22,6 +22,7 @@ from exgra_med.cli import (
     recipe,
     serve,
     train,
+    web,
 )
 from exgra_med.errors import ExgraMedError
 
@@ -41,6 +42,7 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
 app.command(epilog=chat.EXAMPLE)(chat.chat)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=draw.EXAMPLE)(draw.draw)
+app.command(epilog=web.EXAMPLE)(web.web)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")

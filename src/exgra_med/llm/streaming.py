@@ -5,7 +5,7 @@ iterator closes the connection, and the server stops writing.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 from exgra_med.errors import MissingExtraError, ServiceError
@@ -19,7 +19,7 @@ Chunk = tuple[str, str | None]
 
 def stream_reply(
     endpoint: Endpoint, request: ChatRequest, timeout_seconds: float
-) -> Iterator[Chunk]:
+) -> Generator[Chunk, None, None]:
     """Ask once; redirects are not followed, and a local address is asked without a proxy.
 
     Args:

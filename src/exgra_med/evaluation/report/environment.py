@@ -8,11 +8,12 @@ from exgra_med.errors import MissingExtraError
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def template_environment(escape: bool) -> Any:
+def template_environment(escape: bool, *folders: Path) -> Any:
     """A jinja2 environment over the report's templates.
 
     Args:
         escape: turn markup in values into text; for HTML.
+        folders: further ones with templates, looked into first.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -22,7 +23,7 @@ def template_environment(escape: bool) -> Any:
     except ImportError as error:
         raise MissingExtraError("The report", "report") from error
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=escape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
