@@ -42,10 +42,10 @@ def read_picture(content: bytes, max_pixels: int) -> Image.Image:
     """
     try:
         if content[128:132] == b"DICM":
-            return read_dicom(io.BytesIO(content), max_pixels, "upload.dcm")
+            return _pixels(read_dicom(io.BytesIO(content), max_pixels, "upload.dcm"))
         for beginning, kind in _BEGINNINGS:
             if content.startswith(beginning):
-                return decode_image(io.BytesIO(content), max_pixels, f"upload.{kind}")
+                return _pixels(decode_image(io.BytesIO(content), max_pixels, f"upload.{kind}"))
     except DataError as error:
         # The hints of data preparation name recipes and files, which a visitor does not have.
         raise DataError(error.message) from error
@@ -117,6 +117,11 @@ class PictureShelf:
         oldest = self._clock() - self._forget_after_seconds
         for name in [name for name, (_, used) in self._pictures.items() if used < oldest]:
             del self._pictures[name]
+
+
+def _pixels(image: Image.Image) -> Image.Image:
+    """The picture without what its file said beside the pixels, such as EXIF."""
+    return Image.frombytes("RGB", image.size, image.tobytes())
 
 
 def _num_bytes(picture: Image.Image) -> int:

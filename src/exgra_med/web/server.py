@@ -107,6 +107,9 @@ def serve(settings: WebSettings, told: Callable[[str], None]) -> None:
     tell_apart(speakers)
     keep = None if settings.keep_log is None else KeptLog(settings.keep_log, settings.keep_days)
     room = Room(speakers, settings.limits, keep)
+    # As an exit and not a sudden end, so that the private folder is deleted; the server repeats the
+    # signal after it has ended in good order.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with private_folder() as uploads:
         views = Views(settings.runs, settings.data_folder, settings.device)
         _run(build_app(room, views, uploads, settings), settings, told)
@@ -282,8 +285,5 @@ def _run(app: Any, settings: WebSettings, told: Callable[[str], None]) -> None:
             if self.started:
                 told(address)
 
-    # The server ends in good order and then repeats the signal, which would end the process before
-    # its private folder is deleted.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with listener:
         Server(config).run(sockets=[listener])
