@@ -35,7 +35,11 @@ def conversation_html(dialogue: Dialogue) -> str:
         f"{''.join(_said_html(said) for said in exchange.answers)}</div></li>"
         for exchange in dialogue.exchanges
     ]
-    return f'<ol class="conversation">{"".join(items)}</ol>'
+    # Focusable, so that the keyboard can scroll it.
+    return (
+        '<div role="log" aria-label="Conversation" tabindex="0">'
+        f'<ol class="conversation">{"".join(items)}</ol></div>'
+    )
 
 
 def _said_html(said: Said) -> str:

@@ -161,14 +161,15 @@ class Room:
         shown = 0.0
         try:
             for piece in speaker.answer(images, turns, sampling):
+                if dialogue.stop.is_set():
+                    said.ended = "stopped"
+                    break
                 if piece.text:
                     watch.word()
                 said.text += piece.text
                 said.num_tokens, said.seconds = piece.num_tokens, watch.seconds
                 said.first_seconds, said.ended = watch.first_seconds, piece.ended or ""
-                if dialogue.stop.is_set():
-                    said.ended = said.ended or "stopped"
-                elif said.seconds > self.limits.max_seconds_per_answer:
+                if said.seconds > self.limits.max_seconds_per_answer:
                     said.ended = said.ended or "time"
                 if said.ended:
                     break

@@ -109,15 +109,19 @@ class Gate:
         if refusal is not None:
             await _answer(answered, *refusal)
             return
+        body = _Body(receive, self._body_bytes(scope))
         started = False
 
         async def watched(message: Message) -> None:
             nonlocal started
-            started = started or message["type"] == "http.response.start"
+            if body.too_large and not started:
+                # Whoever reads the form turns any fault of it into an answer of its own.
+                raise _TooLargeError
+            started = True
             await answered(message)
 
         try:
-            await self.app(scope, _counted(receive, self._body_bytes(scope)), watched)
+            await self.app(scope, body.receive, watched)
         except _TooLargeError:
             if not started:
                 await _answer(answered, 413, "The request is too large.")
@@ -205,19 +209,20 @@ def _security_headers(frames: Sequence[str]) -> dict[bytes, bytes]:
     return headers
 
 
-def _counted(receive: Receive, max_bytes: int) -> Receive:
-    """Read a body no further than its limit, whatever its header said."""
-    seen = 0
+class _Body:
+    """A request body that is read no further than its limit, whatever its header said."""
 
-    async def wrapped() -> Message:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > max_bytes:
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive, self._left = receive, max_bytes
+        self.too_large = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            self.too_large = True
             raise _TooLargeError
         return message
-
-    return wrapped
 
 
 async def _answer(send: Send, status: int, text: str) -> None:

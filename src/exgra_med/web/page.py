@@ -96,7 +96,10 @@ def _chat_tab(page: gr.Blocks, room: Room, uploads: Path) -> None:
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         with gr.Column(scale=3, min_width=320):
             conversation = _html(
-                chat_view.conversation_html(Dialogue()), "conversation", autoscroll=True
+                chat_view.conversation_html(Dialogue()),
+                "conversation",
+                autoscroll=True,
+                max_height=560,
             )
             problem = _html("", "problem")
             question = gr.Textbox(

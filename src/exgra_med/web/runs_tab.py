@@ -46,9 +46,9 @@ def alignment_tab(page: gr.Blocks, views: Views) -> None:
     with gr.Row():
         run = gr.Dropdown([], label="Run", elem_id="graphs-run", scale=3)
         stage = gr.Dropdown([], label="Stage that aligns", elem_id="graphs-stage", scale=2)
-        nodes = gr.Slider(2, 16, 8, step=1, label="Records", scale=2)
-        draw = gr.Number(0, label="Draw", precision=0, minimum=0, scale=1, min_width=90)
-        layers = gr.Checkbox(True, label="With the graph layers", scale=1, min_width=150)
+        nodes = gr.Slider(2, 16, 8, step=1, label="Records", scale=2, min_width=200)
+        draw = gr.Number(0, label="Draw", precision=0, minimum=0, scale=1, min_width=110)
+        layers = gr.Checkbox(True, label="With the graph layers", scale=1, min_width=220)
     button = gr.Button("Draw the graphs", variant="primary", elem_id="graphs-draw")
     shown = _html(_NONE, "graphs")
 
@@ -100,13 +100,20 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
     def runs() -> Any:
         return _choices(views.names())
 
-    def opened(name: str | None) -> tuple[Any, ...]:
+    def opened(name: str | None, *chosen: str | None) -> tuple[Any, ...]:
         if not name:
-            return _NONE, gr.Group(visible=False), *[gr.skip()] * 4
+            return _NONE, gr.Group(visible=False), *[gr.skip()] * len(fields)
         text = _said(lambda: views.overview(name), lambda problem: problem)
         table = _said(lambda: views.answers(name), lambda _: None)
-        found = [_choices(table.choices(field)) if table else gr.skip() for field in fields]
-        return text, gr.Group(visible=table is not None), *found
+        if table is None:
+            return text, gr.Group(visible=False), *[gr.skip()] * len(fields)
+        # Gradio also calls this when a tab is first shown: what was chosen meanwhile stays.
+        found = [
+            _choices(choices, value if value in choices else looking.ANY)
+            for field, value in zip(fields, chosen, strict=True)
+            for choices in [table.choices(field)]
+        ]
+        return text, gr.Group(visible=True), *found
 
     def listed(
         name: str | None, mark: str, kind: str, modality: str, organ: str, about: str, number: float
@@ -130,7 +137,8 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
 
     inputs = [run, *filters, page_number]
     page.load(runs, None, run, show_progress="hidden", **_QUIET)
-    run.change(opened, run, [overview, group, kind, modality, organ, about], **_QUIET).then(
+    about_answers = [kind, modality, organ, about]
+    run.change(opened, [run, *about_answers], [overview, group, *about_answers], **_QUIET).then(
         listed, inputs, cards, **_QUIET
     )
     gr.on(

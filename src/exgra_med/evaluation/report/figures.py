@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from html import escape
 from io import StringIO
 from typing import Any
 
@@ -109,7 +110,7 @@ def _figure(stage: StageCurves, measure: str, label: str, chance: float | None =
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.set_xlabel("optimizer step")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
-        svg = _svg(figure, f"{stage.name}-{measure}")
+        svg = _svg(figure, f"{stage.name}-{measure}", f"{stage.name}: {label}")
         plt.close(figure)
     return Figure(f"{stage.name}: {label}", _note(train, held_out, in_percent), svg)
 
@@ -150,7 +151,7 @@ def _smoothed(curve: Curve) -> Curve:
     return _thinned(smooth)
 
 
-def _svg(figure: Any, name: str) -> str:
+def _svg(figure: Any, name: str, label: str) -> str:
     stream = StringIO()
     figure.savefig(
         stream,
@@ -168,7 +169,9 @@ def _svg(figure: Any, name: str) -> str:
     svg = svg.replace("url(#", f"url(#{prefix}-").replace('xlink:href="#', f'href="#{prefix}-')
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Size, namespaces and font are the page's business.
-    svg = re.sub(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" role="img">', svg)
+    (box,) = re.findall(r"<svg [^>]*?viewBox=\"([^\"]*)\"", svg)
+    head = f'<svg viewBox="{box}" role="img" aria-label="{escape(label, quote=True)}">'
+    svg = head + svg[svg.index(">") + 1 :]
     svg = re.sub(r" font-family: [^;]*;", "", svg)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     return re.sub(r"(\d+\.\d\d)\d+", r"\1", svg).strip()
