@@ -1,11 +1,9 @@
 """A conversation with one model or two about one picture, as the page holds it in memory."""
 
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from PIL import Image
 
@@ -17,6 +15,7 @@ from exgra_med.web.limits import Limits
 from exgra_med.web.pictures import PictureShelf
 from exgra_med.web.rate import ClientRate
 from exgra_med.web.speakers import Speaker, Stopwatch
+from exgra_med.web.wordless import tell
 
 _SECONDS_BETWEEN_UPDATES = 0.05
 """More often than that nobody can read, and every update is sent over the wire."""
@@ -181,7 +180,7 @@ class Room:
         # Whatever fails inside a model must not end the page, and its text may quote a question.
         except Exception as error:
             said.ended, said.problem = "failed", f"The model failed ({type(error).__name__})."
-            print(f"exgra-med web: {where(error)}", file=sys.stderr)
+            tell(error)
         yield
 
     def _write_down(self, exchange: Exchange) -> None:
@@ -194,13 +193,3 @@ class Room:
                 for said in exchange.answers
             ],
         )
-
-
-def where(error: BaseException) -> str:
-    """Kind and place of an error, without its text, which may quote what a visitor wrote."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    place = "?" if frame is None else frame.tb_frame.f_code.co_filename
-    line = 0 if frame is None else frame.tb_lineno
-    return f"{type(error).__name__} at {Path(place).name}:{line}"

@@ -21,6 +21,7 @@ from exgra_med.web.keep import KeptLog
 from exgra_med.web.limits import MEGABYTE, Limits
 from exgra_med.web.speakers import open_speaker, tell_apart
 from exgra_med.web.views import Views
+from exgra_med.web.wordless import wordless_faults
 
 _PREFIX = "exgra-med-web-"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -110,7 +111,7 @@ def serve(settings: WebSettings, told: Callable[[str], None]) -> None:
     # As an exit and not a sudden end, so that the private folder is deleted; the server repeats the
     # signal after it has ended in good order.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with private_folder() as uploads:
+    with private_folder() as uploads, wordless_faults():
         views = Views(settings.runs, settings.data_folder, settings.device)
         _run(build_app(room, views, uploads, settings), settings, told)
 
