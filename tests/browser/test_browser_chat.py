@@ -26,8 +26,11 @@ def upload(page: Any, name: str, content: bytes) -> None:
 
 
 def ask(page: Any, question: str) -> None:
+    items = page.locator("#conversation li")
+    before = items.count()
     page.fill("#question textarea", question)
     page.click("#send")
+    items.nth(before).wait_for()  # from then on the status is that of this question
 
 
 def done(page: Any) -> None:
