@@ -187,6 +187,22 @@ def put_folder(temporary: Path, path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Hold a lock on a file, made where it is absent, until the block or this process ends.
+
+    Yields:
+        Whether it is ours; False while another process holds it. True where nothing can be locked.
+
+    Raises:
+        WriteError: the file cannot be made.
+    """
+    with disk_errors(path):
+        path.touch()
+    with _locked(path, os.O_RDWR) as is_locked:
+        yield is_locked is not False
+
+
 def _slot(path: Path, number: object) -> Path:
     return path.with_name(f".{path.name}.partial-{number}")
 

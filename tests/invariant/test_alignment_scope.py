@@ -66,6 +66,14 @@ def test_without_a_group_global_is_local() -> None:
     assert torch.equal(align(*views, generator=1).loss, local(*views, generator=1).loss)
 
 
+def test_no_node_on_any_rank_is_no_graph() -> None:
+    align, views = whole()
+    output = align(*(view[:0] for view in views), generator=1)
+    assert (output.num_nodes, float(output.loss.detach())) == (0, 0.0)
+    with pytest.raises(MatchingError, match="three views"):
+        MultiGraphAlignment(DIM, scope="local")(*(view[:0] for view in views))
+
+
 def test_unknown_scopes_are_refused() -> None:
     with pytest.raises(MatchingError, match="scope"):
         MultiGraphAlignment(DIM, scope="universal")

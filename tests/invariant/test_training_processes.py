@@ -78,9 +78,11 @@ def test_graphs_of_all_processes_equal_those_of_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_killed_processes_resume_bit_for_bit(tmp_path: Path) -> None:
-    train(tmp_path / "whole", *ONE_STAGE, processes=2)
-    call = command("train", "debug/tiny", "--out", str(tmp_path / "cut"), *ONE_STAGE, processes=2)
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_killed_processes_resume_bit_for_bit(tmp_path: Path, sharding: str) -> None:
+    own = [*ONE_STAGE, "--set", f"stages.aligned.sharding={sharding}"]
+    train(tmp_path / "whole", *own, processes=2)
+    call = command("train", "debug/tiny", "--out", str(tmp_path / "cut"), *own, processes=2)
     process = subprocess.Popen(call, env=environment(), start_new_session=True)
     log = tmp_path / "cut" / "log.jsonl"
     deadline = time.monotonic() + 200
@@ -89,7 +91,7 @@ def test_two_killed_processes_resume_bit_for_bit(tmp_path: Path) -> None:
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    train(tmp_path / "cut", *ONE_STAGE, "--resume", processes=2)
+    train(tmp_path / "cut", *own, "--resume", processes=2)
     one, other = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(one[name], other[name]) for name in one)
 

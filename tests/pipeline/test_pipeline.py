@@ -57,6 +57,11 @@ def test_sigkill_in_any_stage_costs_nothing_but_time(tmp_path: Path, stage: str)
 def test_the_verbs_by_hand_make_what_the_demo_makes(tmp_path: Path) -> None:
     run("train", "debug/tiny", "--out", "run", cwd=tmp_path)
     run("evaluate", "vqa", "run", cwd=tmp_path)
+    headline = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["vqa"]
+    run("evaluate", "vqa", "run", "--split", "validation", cwd=tmp_path)
+    results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
+    assert results["vqa"] == headline
+    assert results["other_splits"]["validation"]["vqa"]["split"] == "validation"
     run("report", "run", cwd=tmp_path)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert 0 <= results["vqa"]["strict"]["average"] <= 100

@@ -31,17 +31,21 @@ CONTENDERS = (
     ("anneal", "thorough"),
     ("torch", "fast"),
     ("exhaustive", "fast"),
+    ("lpmp", "fast"),
     ("pylibmgm", "fast"),
 )
-"""Solver and effort; pylibmgm runs where it is installed."""
+"""Solver and effort; a third-party solver runs where it is installed."""
+THIRD_PARTY = {"lpmp": "lpmp_py", "pylibmgm": "pylibmgm"}
+"""Solver and the package that it stands on."""
 LARGEST = {
     ("exhaustive", "fast"): 8,
     ("torch", "fast"): 16,
+    ("lpmp", "fast"): 32,
     ("pylibmgm", "fast"): 32,
     ("anneal", "thorough"): 256,
 }
 """Sizes above which a solver takes too long to be asked."""
-SLOW = {("anneal", "thorough"), ("torch", "fast"), ("exhaustive", "fast"), ("pylibmgm", "fast")}
+SLOW = set(LARGEST)
 """These run once for each step."""
 SMALL = 32
 """Sizes up to which several steps are measured, and long searches look for the best."""
@@ -103,11 +107,13 @@ class _Record:
 
 
 def _contenders(size: int) -> list[tuple[str, str]]:
-    installed = importlib.util.find_spec("pylibmgm") is not None
+    missing = {
+        name for name, package in THIRD_PARTY.items() if not importlib.util.find_spec(package)
+    }
     return [
         contender
         for contender in CONTENDERS
-        if size <= LARGEST.get(contender, size) and (installed or contender[0] != "pylibmgm")
+        if size <= LARGEST.get(contender, size) and contender[0] not in missing
     ]
 
 

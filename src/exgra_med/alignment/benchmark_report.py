@@ -12,6 +12,7 @@ SETTINGS = {
     ("anneal", "thorough"): "anneal, thorough",
     ("torch", "fast"): "torch, fast",
     ("exhaustive", "fast"): "exhaustive",
+    ("lpmp", "fast"): "LPMP",
     ("pylibmgm", "fast"): "pylibmgm",
 }
 
@@ -52,13 +53,15 @@ _FAST = ("anneal", "fast")
 
 
 def _table(rows: dict, sizes: list[int], regimes: tuple[str, ...], cell: Any) -> str:
+    measured = {setting for _, _, _, setting in rows}
+    settings = [setting for setting in SETTINGS if setting in measured]
     lines = [
-        "| B | regime | " + " | ".join(SETTINGS.values()) + " |",
-        "| ---: | --- |" + " ---: |" * len(SETTINGS),
+        "| B | regime | " + " | ".join(SETTINGS[setting] for setting in settings) + " |",
+        "| ---: | --- |" + " ---: |" * len(settings),
     ]
     for size in sizes:
         for regime in regimes:
-            cells = [cell(rows, size, regime, setting) for setting in SETTINGS]
+            cells = [cell(rows, size, regime, setting) for setting in settings]
             if any(cells):
                 lines.append(f"| {size} | {regime} | " + " | ".join(c or "-" for c in cells) + " |")
     return "\n".join(lines)

@@ -180,11 +180,11 @@ class MultiGraphAlignment(nn.Module):
         """Compute the costs and hand them to the worker; `forward` without the waiting."""
         with torch.autocast(image.device.type, enabled=False):
             views = [view.float() for view in (image, answer, extended)]
-            _check(views)
+            _check(views, self.scope)
             views = gather_views(views, self.scope)
-            if not self.pairs:
+            if views[0].shape[0] > 0 and not self.pairs:
                 return PendingAlignment(None, self._control(views))
-            if views[0].shape[0] == 1:
+            if views[0].shape[0] < 2:
                 return PendingAlignment(None, self._single(views))
             unary, quadratic, edges, seed = self.costs(views, generator=generator)
             matching = begin_matching(
@@ -236,9 +236,9 @@ class MultiGraphAlignment(nn.Module):
         """
         with torch.autocast(image.device.type, enabled=False):
             views = [view.float() for view in (image, answer, extended)]
-            _check(views)
+            _check(views, self.scope)
             views = gather_views(views, self.scope)
-            if views[0].shape[0] == 1:
+            if views[0].shape[0] < 2:
                 return 1.0
             if not self.pairs:
                 return retrieval_accuracy(*views)
@@ -290,10 +290,11 @@ class MultiGraphAlignment(nn.Module):
         return unary.flatten(0, 1), quadratic.flatten(0, 1)
 
     def _single(self, views: list[torch.Tensor]) -> AlignmentOutput:
-        """One sample has nobody to be confused with: loss 0, all parameters in the graph."""
+        """One sample has nobody to be confused with: loss 0, all parameters in the graph. Nor has
+        none, which a rank of a global scope may have."""
         nothing = torch.empty((2, 0), dtype=torch.long, device=views[0].device)
         loss = 0.0 * self.message_passing(barycenter(*views), nothing).sum()
-        return _plain_output(loss, 1.0, 1)
+        return _plain_output(loss, 1.0, len(views[0]))
 
     def _control(self, views: list[torch.Tensor]) -> AlignmentOutput:
         loss = control_loss(self.objective, *views)
@@ -317,9 +318,10 @@ def _share_own(found: MatchingResult) -> float:
     return float((found.assignment == own).float().mean())
 
 
-def _check(views: list[torch.Tensor]) -> None:
+def _check(views: list[torch.Tensor], scope: str) -> None:
     shapes = [tuple(view.shape) for view in views]
-    if len(set(shapes)) != 1 or len(shapes[0]) != 2 or shapes[0][0] == 0:
+    empty = scope == "local" and shapes[0][0] == 0
+    if len(set(shapes)) != 1 or len(shapes[0]) != 2 or empty:
         raise MatchingError(f"The three views have shapes {shapes}, not three times [B, D].")
 
 

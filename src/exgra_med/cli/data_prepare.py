@@ -7,18 +7,27 @@ import typer
 
 from exgra_med.cli.output import print_json, say
 
+_EXAMPLES = """
+Examples:
+
+* `exgra-med data prepare vqa-rad --source ~/vqa_rad --out data/vqa-rad`
+
+* `exgra-med data prepare phantom --out data/phantom --set num_images=2000`
+"""
+
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the noun `data`."""
-    app.command(
-        epilog="Example: `exgra-med data prepare vqa-rad --source ~/vqa_rad --out data/vqa-rad`"
-    )(prepare)
+    app.command(epilog=_EXAMPLES)(prepare)
 
 
 def prepare(
     name: Annotated[str, typer.Argument(help="A name of `data list`.")],
-    source: Annotated[Path, typer.Option("--source", help="Folder, zip or tar with the files.")],
     out: Annotated[Path, typer.Option("--out", help="The prepared folder to make.")],
+    source: Annotated[
+        Path | None,
+        typer.Option("--source", help="Folder, zip or tar with the files; not for phantom."),
+    ] = None,
     split_variant: Annotated[
         str | None, typer.Option("--split-variant", help="Which split; see `data list`.")
     ] = None,
@@ -26,6 +35,10 @@ def prepare(
     column: Annotated[
         list[str] | None,
         typer.Option("--map", help="For custom and shards: FIELD=COLUMN."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="For phantom: NAME=NUMBER, such as num_images=2000."),
     ] = None,
     download: Annotated[
         bool,
@@ -50,8 +63,11 @@ def prepare(
     from exgra_med.cli.output import counting
     from exgra_med.data.listing import describe_manifest
     from exgra_med.data.prepare import prepare as prepare_dataset
+    from exgra_med.errors import DataError
 
     if download:
+        if source is None:
+            raise DataError("--download needs --source.", "It is the folder to fetch into.")
         _download(name, source, workers, allow_loopback)
     with counting(silent=as_json) as progress:
         prepared = prepare_dataset(
@@ -62,7 +78,8 @@ def prepare(
             seed=seed,
             overwrite=overwrite,
             drop_broken_images=drop_broken_images,
-            mapping=_pairs(column or []),
+            mapping=_pairs(column or [], "--map question=Frage"),
+            settings=_pairs(setting or [], "--set num_images=2000"),
             progress=progress,
         )
     if as_json:
@@ -92,10 +109,11 @@ def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -
         typer.echo(line, err=True)
 
 
-def _pairs(columns: list[str]) -> dict[str, str]:
+def _pairs(texts: list[str], example: str) -> dict[str, str]:
     from exgra_med.errors import DataError
 
-    pairs = {text.partition("=")[0]: text.partition("=")[2] for text in columns}
+    pairs = {text.partition("=")[0]: text.partition("=")[2] for text in texts}
     if not all(pairs.values()):
-        raise DataError("--map needs FIELD=COLUMN.", "For example --map question=Frage.")
+        option = example.partition(" ")[0]
+        raise DataError(f"{option} needs NAME=VALUE.", f"For example {example}.")
     return pairs

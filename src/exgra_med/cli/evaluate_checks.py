@@ -1,4 +1,4 @@
-"""`exgra-med evaluate multiple-choice` and `evaluate reliance`."""
+"""`exgra-med evaluate multiple-choice`, `evaluate reliance` and `evaluate floors`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the noun `evaluate`."""
     app.command("multiple-choice", epilog=_CHOICE_EXAMPLES)(multiple_choice)
     app.command("reliance", epilog="Example: `exgra-med evaluate reliance runs/demo`")(reliance)
+    app.command("floors", epilog="Example: `exgra-med evaluate floors data/vqa-rad`")(floors)
 
 
 def multiple_choice(
@@ -109,4 +110,30 @@ def reliance(
         say(
             f"mirrored image: of {probe['num']} answers about a side {probe['follows']:.0f} % "
             f"follow the image, {probe['stays']:.0f} % stay"
+        )
+
+
+def floors(
+    folder: Annotated[str, typer.Argument(help="A prepared folder.")],
+    split: Annotated[str, typer.Option(help="Split whose questions are answered.")] = "test",
+    train_split: Annotated[str, typer.Option(help="Split whose answers are known.")] = "train",
+    as_json: AsJson = False,
+) -> None:
+    """Score what answers without a model or an image; the strict scorer's figures are printed."""
+    from exgra_med.data.prepared import open_prepared
+    from exgra_med.evaluation.floors import FLOOR_LABELS
+    from exgra_med.evaluation.vqa import score_folder_floors
+    from exgra_med.evaluation.wording import interval_text, percent
+
+    found = score_folder_floors(open_prepared(folder), split, train_split)
+    if as_json:
+        print_json(found)
+        return
+    for name, scores in found.items():
+        strict = scores["strict"]
+        say(
+            f"{FLOOR_LABELS[name]}: average {percent(strict['average'])} "
+            f"(95 %: {interval_text(strict['intervals']['average'])}), "
+            f"open recall {percent(strict['open_recall'])}, "
+            f"closed accuracy {percent(strict['closed_accuracy'])}"
         )

@@ -56,6 +56,7 @@ def vqa(
 
     console = Console(stderr=as_json)
     reporter = RichReporter(console)
+    apart = False
     if engine is options.Engine.openai:
         from exgra_med.evaluation.foreign import evaluate_vqa_by_service
 
@@ -66,15 +67,18 @@ def vqa(
         )
         results = evaluate_vqa_by_service(run, settings, reporter, on, split or "test")
     else:
-        results = evaluate_vqa(open_run(run), reporter, on, split)
+        finished = open_run(run)
+        apart = split not in (None, finished.recipe.evaluation.split)
+        results = evaluate_vqa(finished, reporter, on, split)
     if not results:
         # Another process of this launch scores and speaks.
         return
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
         return
+    part = results["other_splits"][split] if apart else results
     for scorer in ("strict", "legacy"):
-        score = results["vqa"][scorer]
+        score = part["vqa"][scorer]
         # A set without open or without closed questions has no average, few images no interval.
         average = "–" if score["average"] is None else f"{score['average']:.1f} %"
         bounds = interval_text(score["intervals"]["average"])

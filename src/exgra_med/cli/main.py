@@ -21,6 +21,7 @@ from exgra_med.cli import (
     evaluate_model,
     recipe,
     serve,
+    study,
     train,
     web,
 )
@@ -44,6 +45,7 @@ app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=draw.EXAMPLE)(draw.draw)
 app.command(epilog=web.EXAMPLE)(web.web)
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")
 app.add_typer(data.app, name="data")
 app.add_typer(evaluate_model.app, name="evaluate")

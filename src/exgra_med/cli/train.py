@@ -43,9 +43,10 @@ def train(
     from exgra_med.evaluation.held_out import held_out_scorer
     from exgra_med.progress import RichReporter
     from exgra_med.training.preflight import check_before_training
-    from exgra_med.training.processes import process_state
+    from exgra_med.training.processes import process_state, refuse_other_engines
     from exgra_med.training.run import begin_run, train_run
 
+    refuse_other_engines()
     loaded = load_recipe(recipe, assignments or ())
     folder = out or Path("runs") / loaded.recipe.name
     if process_state().is_main_process:
@@ -53,4 +54,5 @@ def train(
     run = begin_run(folder, loaded.recipe, resume)
     console = Console()
     final = train_run(run, RichReporter(console), held_out_scorer)
-    console.print(f"Finished. The last checkpoint is {final}.")
+    if process_state().is_main_process:
+        console.print(f"Finished. The last checkpoint is {final}.")

@@ -65,7 +65,7 @@ def stage_lines(stage: "StageEstimate") -> list[tuple[str, str]]:
     if work.share_cut:
         lines.append(("cut at max_length", f"{work.share_cut:.1%} of the records"))
     if stage.memory_sharded is not None:
-        lines.append(("  fully sharded", gigabytes(stage.memory_sharded.total)))
+        lines.append(("  sharding: full", gigabytes(stage.memory_sharded.total)))
     return [
         *lines,
         ("fits", "yes" if stage.fits else "no"),

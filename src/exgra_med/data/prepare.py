@@ -12,7 +12,7 @@ from exgra_med.data.archives import is_archive, unpack
 from exgra_med.data.json_lines import write_records
 from exgra_med.data.prepared import FORMAT, MANIFEST, Prepared, file_sha256, open_prepared
 from exgra_med.data.record import Record
-from exgra_med.data.source import Collected, Dropped, ImageBytes, Options, find_source
+from exgra_med.data.source import Collected, Dropped, ImageBytes, Options, Source, find_source
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
 
@@ -25,7 +25,7 @@ Progress = Callable[[str, int], None]
 
 def prepare(
     name: str,
-    source: Path,
+    source: Path | None,
     out: Path,
     *,
     variant: str | None = None,
@@ -34,13 +34,15 @@ def prepare(
     drop_broken_images: bool = False,
     max_pixels: int = MAX_PIXELS,
     mapping: dict[str, str] | None = None,
+    settings: dict[str, str] | None = None,
     progress: Progress | None = None,
 ) -> Prepared:
     """Prepare a dataset from a local folder with its published files.
 
     Args:
         name: a name of `SOURCES`.
-        source: folder with the published files, or a zip or tar archive of it.
+        source: folder with the published files, or a zip or tar archive of it; None for data that
+            is made.
         out: the prepared folder to make.
         variant: split variant; the source's first where absent.
         seed: seed of splits that are not published.
@@ -49,6 +51,7 @@ def prepare(
             stopping with an error.
         max_pixels: larger images are refused.
         mapping: field of a record -> column, for `custom` and `shards`.
+        settings: name -> value, for data that is made.
         progress: is told of each image.
 
     Raises:
@@ -63,6 +66,7 @@ def prepare(
         )
     if mapping and name not in ("custom", "shards"):
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
+    source = _checked_source(found, source, settings)
     if is_archive(source):
         with scratch_folder(out) as temporary:
             unpack(source, temporary / "unpacked")
@@ -80,7 +84,8 @@ def prepare(
             )
     if not source.is_dir():
         raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
-    collected = found.collect(source, Options(variant, seed, max_pixels, mapping or {}))
+    options = Options(variant, seed, max_pixels, mapping or {}, settings or {})
+    collected = found.collect(source, options)
     origin = {
         "dataset": found.name,
         "variant": variant,
@@ -102,6 +107,19 @@ def prepare(
         drop_broken_images=drop_broken_images,
         progress=progress,
     )
+
+
+def _checked_source(found: Source, source: Path | None, settings: Mapping[str, str] | None) -> Path:
+    if not found.needs_files:
+        if source is not None:
+            raise DataError(f"{found.name} is made, not read.", "Leave out --source.")
+        # Some folder that is there; nothing is read from it.
+        return Path()
+    if settings:
+        raise DataError(f"--set is for data that is made, not for {found.name}.")
+    if source is None:
+        raise DataError(f"{found.name} needs --source.", "Give the folder with its files.")
+    return source
 
 
 def _only_folder(folder: Path) -> Path:

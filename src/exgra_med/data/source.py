@@ -62,12 +62,14 @@ class Options:
         seed: seed of every split that is not published.
         max_pixels: larger images are refused.
         mapping: field of a record -> column, for `custom`.
+        settings: name -> value, for data that is made and not read.
     """
 
     variant: str
     seed: int
     max_pixels: int
     mapping: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ class Source:
         collect: reads the published files in a folder.
         hub: dataset repository for `--download`, where one is public.
         has_image_urls: whether a list of URLs is published with it, for `--download`.
+        needs_files: whether files are read; if not, data is made from settings.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Source:
     collect: Callable[[Path, Options], Collected]
     hub: str | None = None
     has_image_urls: bool = False
+    needs_files: bool = True
 
 
 def find_source(name: str) -> Source:

@@ -20,7 +20,7 @@ from exgra_med.evaluation.predict import predict
 from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.results import update_results
 from exgra_med.evaluation.run import answer_facts
-from exgra_med.evaluation.run_folder import check_path, predictions_path
+from exgra_med.evaluation.run_folder import answers_path, check_path
 from exgra_med.evaluation.sharding import launched_processes, told_once
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run
@@ -124,17 +124,20 @@ def evaluate_reliance(
     split = split or recipe.evaluation.split
     records = prepared.records(split)
     dataset = prepared.manifest["dataset"]
-    seeing = predictions_path(run.path, dataset)
+    apart = split != recipe.evaluation.split
+    seeing = answers_path(run.path, dataset, split, apart=apart)
     if not seeing.is_file():
         raise RunError(
-            f"{run.path} has no answers to {dataset} yet.", "Run `exgra-med evaluate vqa` first."
+            f"{run.path} has no answers to {dataset}/{split} yet.",
+            "Run `exgra-med evaluate vqa` first.",
         )
     facts = answer_facts(run.last_checkpoint, prepared, split, place)
     images = prepared.image_folder(recipe.data.max_pixels)
     bundle = load_to_answer(run.last_checkpoint, place)
 
     def ask(kind: str, asked: list[Record], shown: ImageFolder) -> list[Prediction]:
-        out = check_path(run.path, dataset, f"image-{kind}")
+        name = f"image-{kind}-{split}" if apart else f"image-{kind}"
+        out = check_path(run.path, dataset, name)
         reporter.start(f"answers with {kind} images", len(asked), 0)
         predict(
             bundle,
@@ -160,5 +163,6 @@ def evaluate_reliance(
     samples = recipe.evaluation.num_bootstrap_samples
     section = visual_reliance(seen, blind, records, samples, recipe.seed)
     section["mirrored"] = mirror_probe(seen, mirrored, sided)
-    update_results(run.path, {"visual_reliance": section})
+    found = {"visual_reliance": section}
+    update_results(run.path, {"other_splits": {split: found}} if apart else found)
     return section

@@ -43,3 +43,22 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     for name, rows in (("vqa-rad", _VQA_RAD), ("slake", _SLAKE), ("pathvqa", _PATHVQA))
 }
 """Data set name, as in a manifest -> published averages."""
+
+CURVE_SOURCE = (
+    "arXiv 2410.02615v4, figure of data efficiency on VQA-RAD, read off second-hand; one run each, "
+    "published rules; its ablation table says 74.37 for ExGra-Med at 40 %"
+)
+CURVE_METRIC = "vqa.legacy.average, scorer published, normaliser published"
+"""The score of the curves, as `results.json` would name it: never put together with another one."""
+CURVES: dict[str, dict[str, tuple[str, dict[float, float]]]] = {
+    "vqa-rad": {
+        "exgra-med": ("ExGra-Med (paper)", {0.1: 72.5, 0.4: 73.7, 0.7: 74.6, 1.0: 74.9}),
+        "llava-med": ("LLaVA-Med (paper)", {0.1: 52.4, 0.4: 70.8, 0.7: 73.8, 1.0: 72.6}),
+    }
+}
+"""Data set -> model -> name, and share of the instruction data -> published average in percent."""
+
+
+def published_curve(dataset: str, model: str) -> dict[float, float]:
+    """Share of the data -> published average in percent; empty where nothing is known."""
+    return dict(CURVES.get(dataset, {}).get(model, ("", {}))[1])

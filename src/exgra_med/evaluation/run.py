@@ -7,8 +7,9 @@ from exgra_med.data.prepared import Prepared, file_sha256, open_prepared
 from exgra_med.evaluation.device import Place, best_place, load_to_answer
 from exgra_med.evaluation.predict import predict
 from exgra_med.evaluation.results import update_results
+from exgra_med.evaluation.run_folder import answers_path
 from exgra_med.evaluation.sharding import launched_processes, told_once
-from exgra_med.evaluation.vqa import predictions_path, score_run
+from exgra_med.evaluation.vqa import score_run
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run
 from exgra_med.training.log import read_log
@@ -23,7 +24,8 @@ def evaluate_vqa(
         run: a run whose stages are finished.
         reporter: told how far the answers are.
         on: a prepared folder; the recipe's evaluation data where absent.
-        split: a split of it; the recipe's where absent.
+        split: a split of it; the recipe's where absent. Any other is kept apart, as
+            `other_splits.<split>` of the results, so that one run can answer several.
 
     Returns:
         The whole results; nothing in all but the first process of `accelerate launch`.
@@ -37,6 +39,7 @@ def evaluate_vqa(
     data = recipe.evaluation_data
     prepared = open_prepared(on or data.folder)
     split = split or settings.split
+    apart = split != settings.split
     records = prepared.records(split)
     checkpoint, place = run.last_checkpoint, best_place()
     reporter = told_once(reporter)
@@ -47,7 +50,7 @@ def evaluate_vqa(
         records,
         prepared.image_folder(data.max_pixels),
         settings,
-        predictions_path(run.path, dataset),
+        answers_path(run.path, dataset, split, apart=apart),
         template=recipe.text.template,
         about=answer_facts(checkpoint, prepared, split, place),
         progress=lambda done, _: reporter.advance(done, ""),
@@ -62,6 +65,7 @@ def evaluate_vqa(
         records,
         prepared.records("train"),
         split=split,
+        apart=apart,
         num_bootstrap_samples=settings.num_bootstrap_samples,
         seed=recipe.seed,
         data_fingerprint=prepared.fingerprint,

@@ -72,6 +72,11 @@ def check_path(run: Path, dataset: str, check: str) -> Path:
     return run / "predictions" / dataset / f"{check}.jsonl"
 
 
+def answers_path(run: Path, dataset: str, split: str, *, apart: bool) -> Path:
+    """Where a run keeps its answers to a split: the recipe's own, or another one apart from it."""
+    return check_path(run, dataset, f"split-{split}") if apart else predictions_path(run, dataset)
+
+
 def answered_datasets(run: Path) -> list[str]:
     """Names of the data sets that a run has answers to."""
     names = (path.stem for path in (run / "predictions").glob("*.jsonl"))

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record
 from exgra_med.evaluation.floors import floor_predictions
 from exgra_med.evaluation.leaks import score_clean
@@ -12,7 +13,7 @@ from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.questions import Question, question_of
 from exgra_med.evaluation.results import update_results, vqa_section
-from exgra_med.evaluation.run_folder import predictions_path
+from exgra_med.evaluation.run_folder import answers_path
 from exgra_med.evaluation.score import leave_out, score_vqa, summary
 from exgra_med.evaluation.scorers import ScorerName, score_items
 from exgra_med.evaluation.statistics import cluster_codes
@@ -32,6 +33,7 @@ def score_run(
     train_records: Sequence[Record] = (),
     *,
     split: str = "test",
+    apart: bool = False,
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
     data_fingerprint: str | None = None,
@@ -44,6 +46,8 @@ def score_run(
         records: the questions that were answered.
         train_records: questions of training; give floors, candidates, and seen answers.
         split: name of the split, for the report.
+        apart: the split is not the recipe's own: its sections are put below `other_splits.<split>`,
+            and the headline stays.
         num_bootstrap_samples: resamples of images behind each interval.
         seed: of the resamples.
         data_fingerprint: sha256 of the prepared folder's manifest, for the report.
@@ -51,7 +55,7 @@ def score_run(
     Returns:
         The whole results.
     """
-    answers = read_predictions(predictions_path(run, dataset))
+    answers = read_predictions(answers_path(run, dataset, split, apart=apart))
     questions = [question_of(record) for record in records]
     train = [question_of(record) for record in train_records]
     oddities = {
@@ -88,7 +92,26 @@ def score_run(
         sections["leaks"] = score_clean(
             answers.predictions, train, questions, num_bootstrap_samples, seed
         )
-    return update_results(run, sections)
+    return update_results(run, {"other_splits": {split: sections}} if apart else sections)
+
+
+def score_folder_floors(
+    prepared: Prepared, split: str = "test", train_split: str = "train", seed: int = 0
+) -> dict[str, Any]:
+    """What a prepared folder's questions are worth without a model; see `score_floors`.
+
+    Args:
+        prepared: the folder.
+        split: whose questions are answered.
+        train_split: whose answers are known.
+        seed: of the resamples.
+
+    Raises:
+        DataError: the folder has no such split.
+    """
+    train = [question_of(record) for record in prepared.iterate(train_split)]
+    test = [question_of(record) for record in prepared.iterate(split)]
+    return score_floors(train, test, seed=seed)
 
 
 def score_floors(

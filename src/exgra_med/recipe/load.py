@@ -30,10 +30,11 @@ class LoadedRecipe:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Name to file of every recipe in the package, sorted by name."""
+    """Name to file of every recipe in the package, sorted by name; studies are no recipes."""
     root = Path(str(resources.files("exgra_med.recipes")))
     files = sorted(root.rglob("*.yaml"))
-    return {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
+    names = {path.relative_to(root).with_suffix("").as_posix(): path for path in files}
+    return {name: path for name, path in names.items() if not name.startswith("studies/")}
 
 
 def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> LoadedRecipe:

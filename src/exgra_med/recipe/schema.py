@@ -135,8 +135,12 @@ class AlignmentSettings(Section):
     """Which pairs of graphs are matched; the last three are controls without graphs."""
     pooling: Literal["tokens", "padded"] = "tokens"
     """Mean over a text's own tokens, or over the padded row as in the original."""
+    graph: Literal["knn", "radius", "full"] = "knn"
+    """Which nodes of a view are linked: the nearest, those within `radius`, or all."""
     neighbours: Count = 5
     """Edges that leave each node of a kNN graph."""
+    radius: Positive = 1.0
+    """Distance below which nodes are linked, for `radius`; 1 is the mean of all pairs."""
     num_layers: Annotated[int, Field(ge=0)] = 2
     """Graph convolutions before the costs."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
@@ -151,8 +155,8 @@ class AlignmentSettings(Section):
     """Noise samples of a step, for `imle`."""
     scope: Literal["local", "global"] = "local"
     """Graphs of the records of each device, as in the original, or of all devices together."""
-    solver: str = "anneal"
-    """Matching solver."""
+    solver: Literal["anneal", "local-search", "torch", "exhaustive", "lpmp", "pylibmgm"] = "anneal"
+    """Matching solver; `lpmp` and `pylibmgm` are third-party, `exhaustive` is for tiny graphs."""
     effort: Literal["fast", "thorough"] = "fast"
     """How long the solver searches."""
 
@@ -202,6 +206,9 @@ class StageSettings(Section):
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm."""
     precision: Literal["float32", "bfloat16"] = "float32"
+    sharding: Literal["none", "full"] = "none"
+    """Each of several processes has the whole model, or a share of its weights, gradients and
+    moments (FSDP2), but for the vision tower. One process has nothing to share."""
     activation_checkpointing: bool = False
     """Keep only what enters each layer of the language model, and compute the rest again."""
     num_workers: Annotated[int, Field(ge=0)] = 0
@@ -223,6 +230,15 @@ class StageSettings(Section):
     def _adapters_learn_something(self) -> "StageSettings":
         if self.lora is not None and "language" not in self.learn:
             raise ValueError("`lora` needs `language` among the parts that learn")
+        return self
+
+    @model_validator(mode="after")
+    def _four_bits_stay_whole(self) -> "StageSettings":
+        if self.sharding == "full" and self.lora is not None and self.lora.quantize != "none":
+            raise ValueError(
+                "`sharding: full` cannot cut weights in 4 bits; set `lora.quantize` or `sharding` "
+                "to none"
+            )
         return self
 
 

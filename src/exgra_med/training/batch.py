@@ -178,6 +178,16 @@ def num_supervised(batch: Batch) -> int:
     return sum(int((rows["targets"] != IGNORED).sum()) for rows in batch["calls"])
 
 
+def num_images(batch: Batch) -> int:
+    """Images of a batch."""
+    return 0 if batch["pixel_values"] is None else len(batch["pixel_values"])
+
+
+def num_nodes(batch: Batch) -> int:
+    """Nodes of the graphs of a batch."""
+    return batch["num_nodes"]
+
+
 def num_tokens(batch: Batch) -> int:
     """Positions that the language model computes for a batch, padding included."""
     return sum(rows["input_ids"].numel() for rows in batch["calls"])

@@ -7,18 +7,21 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file, save_file
-
-from exgra_med import files
 from exgra_med.errors import RecipeError
 from exgra_med.model.bundle import Bundle
-from exgra_med.training.checkpoint import learning_parameters
-
-WEIGHTS = "parameters.safetensors"
+from exgra_med.training.checkpoint import PARAMETERS, learning_parameters, load_parameters
+from exgra_med.training.processes import of_main, process_state
+from exgra_med.training.sharding import is_sharded
+from exgra_med.training.shards import folder_of_all, save_tensors
 
 Scorer = Callable[[Bundle], float]
 """Score of a model on held-out questions, higher is better; given by the layer above."""
+Inside = Callable[[Callable[[], float]], float]
+"""Calls a function where all weights of the model are whole, and returns what it returns."""
+
+
+def _here(function: Callable[[], float]) -> float:
+    return function()
 
 
 class BestCheckpoint:
@@ -33,28 +36,34 @@ class BestCheckpoint:
         self.path = folder / "best"
         self.scorer = scorer
 
-    def consider(self, bundle: Bundle, step: int) -> float | None:
+    def consider(self, bundle: Bundle, step: int, inside: Inside = _here) -> float | None:
         """Score the model and keep it where it is better than what is kept, ties to the earlier.
+
+        Args:
+            bundle: the model. Where its weights are sharded, all processes have to come here.
+            step: when.
+            inside: calls a function where all weights are whole.
 
         Returns:
             The score, or none where nothing is scored.
         """
-        if self.scorer is None:
+        scorer = self.scorer
+        if scorer is None:
             return None
         was_training = bundle.model.training
         bundle.model.eval()
-        score = self.scorer(bundle)
+        score = inside(lambda: scorer(bundle))
         bundle.model.train(was_training)
-        kept = self.kept()
-        if kept is None or score > kept["score"] or kept["step"] > step:
-            learning = learning_parameters(bundle.model)
-            with files.new_folder(self.path) as fresh:
-                save_file(
-                    {name: each.detach().contiguous() for name, each in learning.items()},
-                    fresh / WEIGHTS,
-                )
-                text = json.dumps({"score": score, "step": step})
-                (fresh / "score.json").write_text(text, encoding="utf-8")
+        kept, sharded = self.kept(), is_sharded(bundle.model)
+        better = kept is None or score > kept["score"] or kept["step"] > step
+        if sharded:
+            score, better = of_main((score, better))
+        if better:
+            with folder_of_all(self.path, sharded) as fresh:
+                save_tensors(fresh, PARAMETERS, learning_parameters(bundle.model), sharded)
+                if process_state().is_main_process:
+                    text = json.dumps({"score": score, "step": step})
+                    (fresh / "score.json").write_text(text, encoding="utf-8")
         return score
 
     def kept(self) -> dict[str, float] | None:
@@ -66,10 +75,7 @@ class BestCheckpoint:
         """Load the kept weights into the model."""
         if self.scorer is None or self.kept() is None:
             return
-        best = load_file(self.path / WEIGHTS)
-        with torch.no_grad():
-            for name, parameter in learning_parameters(bundle.model).items():
-                parameter.copy_(best[name])
+        load_parameters(self.path, learning_parameters(bundle.model))
 
 
 def needs_scorer(stage: str, choose: str, scorer: Scorer | None) -> Scorer | None:

@@ -3,6 +3,8 @@
     checkpoints/<stage>/step-000040/{parameters,optimizer}.safetensors, progress.json
     checkpoints/<stage>/final/       the whole model, its processor, alignment.safetensors
 
+Where weights are sharded, every process writes and reads its own rows (`training.shards`).
+
 Data order, noise and learning rate are functions of the step, so nothing else has to be kept but
 the random state of torch.
 """
@@ -14,11 +16,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
-from exgra_med import files
 from exgra_med.errors import CheckpointError
+from exgra_med.training.processes import process_state
+from exgra_med.training.sharding import is_sharded, own_part
+from exgra_med.training.shards import folder_of_all, load_tensors, save_tensors
 
 _STEP = "step-{:06d}"
+PARAMETERS = "parameters"
+_OPTIMIZER = "optimizer"
 
 
 def save_progress(
@@ -29,19 +36,19 @@ def save_progress(
     Raises:
         DiskFullError: nothing was changed.
     """
-    learning = learning_parameters(module)
-    with files.new_folder(folder / _STEP.format(step)) as target:
-        save_file(
-            {name: each.detach() for name, each in learning.items()},
-            target / "parameters.safetensors",
-        )
+    learning, sharded = learning_parameters(module), is_sharded(module)
+    with folder_of_all(folder / _STEP.format(step), sharded) as target:
+        save_tensors(target, PARAMETERS, learning, sharded)
         state = _optimizer_tensors(learning, optimizer) | {"random.cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             state["random.cuda"] = torch.cuda.get_rng_state()
-        save_file(state, target / "optimizer.safetensors")
-        (target / "progress.json").write_text(json.dumps({"step": step}), encoding="utf-8")
-    for old in saved_steps(folder)[:-keep]:
-        shutil.rmtree(old)
+        save_tensors(target, _OPTIMIZER, state, sharded)
+        if process_state().is_main_process:
+            progress = {"step": step, "num_processes": process_state().num_processes}
+            (target / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
+    if process_state().is_main_process:
+        for old in saved_steps(folder)[:-keep]:
+            shutil.rmtree(old)
 
 
 def restore_progress(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
@@ -57,23 +64,41 @@ def restore_progress(folder: Path, module: nn.Module, optimizer: torch.optim.Opt
     if not steps:
         return 0
     source = steps[-1]
+    progress = json.loads((source / "progress.json").read_text(encoding="utf-8"))
+    here = process_state().num_processes
+    if progress["num_processes"] != here:
+        raise CheckpointError(
+            f"{source} is of {progress['num_processes']} processes, and here "
+            f"{'is' if here == 1 else 'are'} {here}: a step would have other records.",
+            "Start as many processes as before.",
+        )
     learning = learning_parameters(module)
-    saved = load_file(source / "parameters.safetensors")
-    _compare_names(source, set(learning), set(saved))
-    with torch.no_grad():
-        for name, parameter in learning.items():
-            parameter.copy_(saved[name])
-    state = load_file(source / "optimizer.safetensors")
+    load_parameters(source, learning)
+    state = load_tensors(source, _OPTIMIZER, is_sharded(module))
     torch.set_rng_state(state.pop("random.cpu"))
     if "random.cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state(state.pop("random.cuda"))
     for key, value in state.items():
         kind, _, name = key.partition("/")
         if name:
-            optimizer.state[learning[name]][kind] = value.to(
-                "cpu" if kind == "step" else learning[name].device
-            )
-    return json.loads((source / "progress.json").read_text(encoding="utf-8"))["step"]
+            optimizer.state[learning[name]][kind] = _optimizer_state(value, learning[name])
+    return progress["step"]
+
+
+@torch.no_grad()
+def load_parameters(source: Path, learning: dict[str, nn.Parameter]) -> None:
+    """Fill parameters from `source`, or what this process keeps of them.
+
+    Raises:
+        CheckpointError: names or shapes differ.
+    """
+    sharded = any(isinstance(each, DTensor) for each in learning.values())
+    saved = load_tensors(source, PARAMETERS, sharded)
+    _compare_names(source, set(learning), set(saved))
+    for name, parameter in learning.items():
+        own = own_part(parameter)
+        _compare_shapes(source, name, saved[name], own)
+        own.copy_(saved[name])
 
 
 def saved_steps(folder: Path) -> list[Path]:
@@ -101,11 +126,7 @@ def load_alignment(alignment: nn.Module, file: Path) -> None:
     saved, own = load_file(file), alignment.state_dict()
     _compare_names(file, set(own), set(saved))
     for name, value in saved.items():
-        if value.shape != own[name].shape:
-            raise CheckpointError(
-                f"{file}: {name} is {list(value.shape)}, not {list(own[name].shape)}.",
-                "The width of the language model differs.",
-            )
+        _compare_shapes(file, name, value, own[name])
     alignment.load_state_dict(saved)
 
 
@@ -117,6 +138,24 @@ def _optimizer_tensors(
         for name, parameter in learning.items()
         for kind, value in optimizer.state[parameter].items()
     }
+
+
+@torch.no_grad()
+def _optimizer_state(value: Tensor, parameter: nn.Parameter) -> Tensor:
+    """A tensor of the optimizer, spread as its parameter is; a counter stays on the CPU."""
+    if not value.ndim:
+        return value
+    state = torch.empty_like(parameter, requires_grad=False)
+    own_part(state).copy_(value)
+    return state
+
+
+def _compare_shapes(source: Path, name: str, saved: Tensor, own: Tensor) -> None:
+    if saved.shape != own.shape:
+        raise CheckpointError(
+            f"{source}: {name} is {list(saved.shape)}, not {list(own.shape)}.",
+            "The width of the language model differs.",
+        )
 
 
 def _compare_names(source: Path, expected: set[str], found: set[str]) -> None:

@@ -12,7 +12,7 @@ Hours are these operations over what the GPU is assumed to reach. Not counted: r
 held-out measurements, answers generated for the best checkpoint, waiting for other GPUs.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from exgra_med.model.config import ExgraConfig
 from exgra_med.model.vlm import ExgraForConditionalGeneration
@@ -43,7 +43,7 @@ class StageEstimate:
     num_steps: int
     memory: Memory
     memory_sharded: Memory | None
-    """With weights, gradients and moments spread over the GPUs; none for one."""
+    """What `sharding: full` would need; none for one GPU, in 4 bits, or where it is set."""
     fits: bool
     hours: float
     disk: float
@@ -146,16 +146,12 @@ def _estimate_stage(
     operations = step_operations(
         config, model, stage, records * per_record, records * supervised, records * work.images
     )
-    memory = stage_memory(
-        config,
-        stage,
-        parameters,
-        stage.batch_size * per_record,
-        stage.batch_size * work.images,
-        num_gpus,
-    )
-    sharded = _sharded(memory, num_gpus) if num_gpus > 1 else None
-    smallest = (sharded or memory).total
+    tokens, images = stage.batch_size * per_record, stage.batch_size * work.images
+    memory = stage_memory(config, stage, parameters, tokens, images, num_gpus)
+    sharded = None
+    if num_gpus > 1 and stage.sharding == "none" and not parameters.quantized:
+        full = stage.model_copy(update={"sharding": "full"})
+        sharded = stage_memory(config, full, parameters, tokens, images, num_gpus)
     rate = hardware.operations_per_second * hardware.utilisation * num_gpus
     return StageEstimate(
         name=name,
@@ -166,20 +162,9 @@ def _estimate_stage(
         num_steps=steps,
         memory=memory,
         memory_sharded=sharded,
-        fits=smallest + RESERVED <= hardware.memory,
+        fits=memory.total + RESERVED <= hardware.memory,
         hours=steps * operations / rate / 3600,
         disk=stage_disk(stage, parameters),
-    )
-
-
-def _sharded(memory: Memory, num_gpus: int) -> Memory:
-    """Full sharding: everything but the activations is spread, and gradients need no buckets."""
-    return replace(
-        memory,
-        weights=memory.weights / num_gpus,
-        copies=memory.copies / num_gpus,
-        gradients=memory.gradients / 2 / num_gpus,
-        optimizer=memory.optimizer / num_gpus,
     )
 
 

@@ -4,6 +4,7 @@ The matching accuracy is without noise; the alignment loss has the noise of one 
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -13,6 +14,21 @@ from exgra_med.training.order import plan_epoch
 
 _ORDER_SEED = 0
 _NOISE_SEED = 0
+
+
+@contextmanager
+def _own_graphs(objective: Objective) -> Iterator[None]:
+    """Graphs of this process alone: all have the same records, and a node's twin is no partner."""
+    alignment = objective.alignment
+    if alignment is None:
+        yield
+        return
+    scope, alignment.scope = alignment.scope, "local"
+    gathers, objective.gathers = objective.gathers, False
+    try:
+        yield
+    finally:
+        alignment.scope, objective.gathers = scope, gathers
 
 
 class HeldOut:
@@ -44,7 +60,8 @@ class HeldOut:
         sums: dict[str, float] = {}
         num_records = num_nodes = num_graphs = 0
         for batch in self._batches(self.dataset):
-            losses = objective(to_device(batch, device), [_NOISE_SEED])
+            with _own_graphs(objective):
+                losses = objective(to_device(batch, device), [_NOISE_SEED])
             num_records += len(batch["ids"])
             for name in ("language_loss_sum", "num_supervised"):
                 sums[name] = sums.get(name, 0.0) + float(losses[name])

@@ -13,30 +13,44 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from exgra_med.errors import TrainingError
-from exgra_med.model.bundle import Bundle, save_bundle
-from exgra_med.model.lora import detach_adapter
+from exgra_med.model.bundle import Bundle
 from exgra_med.progress import Reporter
-from exgra_med.recipe.run import Run, recipe_yaml
-from exgra_med.training.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
+from exgra_med.recipe.run import Run
+from exgra_med.training.batch import (
+    Batch,
+    StageDataset,
+    num_images,
+    num_nodes,
+    num_supervised,
+    num_tokens,
+    to_device,
+)
 from exgra_med.training.best import BestCheckpoint
 from exgra_med.training.checkpoint import (
     load_alignment,
     restore_progress,
-    save_alignment,
     save_progress,
 )
+from exgra_med.training.finish import write_final
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import TrainingLog
+from exgra_med.training.mixing import mean_over_graphs, total_loss
 from exgra_med.training.objective import Objective, seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from exgra_med.training.order import num_steps, plan_epoch
-from exgra_med.training.parts import choose_parts, recompute_activations
-from exgra_med.training.processes import on_cpu
+from exgra_med.training.parts import choose_parts, learning_rows, recompute_activations
+from exgra_med.training.processes import autocast, make_accelerator
+from exgra_med.training.sharding import (
+    clip_gradients,
+    gather_on_main,
+    left_sharded,
+    run_inside,
+    shard,
+)
 from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_sigterm
 
 
@@ -74,12 +88,9 @@ class StageTraining:
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
         # A pass whose records have no image leaves the connector without a gradient.
         unused = any(not record.images for record in dataset.records)
-        self.accelerator = Accelerator(
-            cpu=on_cpu(),
-            mixed_precision="bf16" if self.stage.precision == "bfloat16" else "no",
-            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=unused)],
-        )
+        self.accelerator = make_accelerator(unused)
         self.is_main = self.accelerator.is_main_process
+        self.sharded = self.stage.sharding == "full" and self.accelerator.num_processes > 1
         self.log = TrainingLog(run.log, active=self.is_main)
 
     def train(self) -> Path:
@@ -103,15 +114,24 @@ class StageTraining:
         objective = Objective(self.bundle.model, self.stage.alignment)
         if objective.alignment is not None and self.graph_weights is not None:
             load_alignment(objective.alignment, self.graph_weights)
+        if self.sharded:
+            rows = learning_rows(self.bundle, self.stage.learn)
+            shard(objective, self.accelerator.device, self.stage.precision, rows)
+        computing = autocast(self.accelerator.device, self.stage.precision)
+        objective.forward = computing(objective.forward)
         learning = [each for each in objective.parameters() if each.requires_grad]
         optimizer = build_optimizer(learning, self.stage)
         done = restore_progress(self.folder, objective, optimizer)
         self.log.cut_back(self.name, done)
-        module, optimizer = self.accelerator.prepare(objective, optimizer)
+        module: torch.nn.Module = objective
+        if not self.sharded:
+            module, optimizer = self.accelerator.prepare(objective, optimizer)
         total = self._total_steps()
         self.reporter.start(self.name, total, done)
         if done == 0:
-            self.log.write(kind="stage", stage=self.name, event="start", step=0, total_steps=total)
+            spread = {"num_processes": self.accelerator.num_processes, "sharded": self.sharded}
+            start = {"event": "start", "step": 0, "total_steps": total}
+            self.log.write(kind="stage", stage=self.name, **start, **spread)
             self._measure(objective, 0)
         loader = iter(self._loader(done))
         for step in range(done, total):
@@ -172,8 +192,9 @@ class StageTraining:
     ) -> dict[str, float]:
         started = time.perf_counter()
         batches = [next(loader) for _ in range(self.stage.accumulation_steps)]
-        own = torch.tensor(sum(map(num_supervised, batches)), device=self.accelerator.device)
-        supervised = self.accelerator.reduce(own)
+        counts = [num_supervised, num_images, num_nodes]
+        own = torch.tensor([sum(map(count, batches)) for count in counts])
+        supervised, images, nodes = self.accelerator.reduce(own.to(self.accelerator.device))
         rate = learning_rate(self.stage, step, total)
         set_learning_rate(optimizer, rate)
         # The dropout of adapters is a function of the step too, and differs between processes.
@@ -187,11 +208,14 @@ class StageTraining:
                     to_device(batch, self.accelerator.device),
                     [*self.seed, step, number, self.accelerator.process_index],
                 )
-                loss, shown = self._total_loss(losses, supervised)
+                loss, shown = total_loss(
+                    self.stage, losses, supervised, self.accelerator.num_processes
+                )
                 self._check_finite(loss, batch, step)
                 self.accelerator.backward(loss)
             for key, value in shown.items():
                 sums[key] = sums.get(key, torch.zeros_like(value)) + value
+        objective.forget_unused(images=int(images), nodes=int(nodes))
         norm = self._clip(objective)
         optimizer.step()
         optimizer.zero_grad()
@@ -199,32 +223,11 @@ class StageTraining:
             key: float(self.accelerator.reduce(value, "mean")) for key, value in sums.items()
         }
         computed = sum(map(num_tokens, batches))
-        return averaged | {
+        return mean_over_graphs(averaged) | {
             "learning_rate": rate,
             "gradient_norm": norm,
             "tokens_per_second": round(computed / (time.perf_counter() - started), 1),
         }
-
-    def _total_loss(
-        self, losses: dict[str, Tensor], supervised: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean over the supervised tokens of the whole step, plus the mean of the graphs' losses.
-
-        The two have different divisors on purpose: tokens of all passes and devices together,
-        against one value per graph. Devices are averaged when gradients are, hence the factor.
-        """
-        passes = self.stage.accumulation_steps
-        language = losses["language_loss_sum"] * self.accelerator.num_processes / supervised
-        shown: dict[str, Tensor] = {"language_loss": language.detach()}
-        total = language
-        settings = self.stage.alignment
-        if settings is not None and "alignment_loss" in losses:
-            alignment = losses["alignment_loss"] / passes
-            shown["alignment_loss"] = alignment.detach()
-            shown["matching_accuracy"] = losses["matching_accuracy"].float() / passes
-            if settings.weight > 0:
-                total = total + settings.weight * alignment
-        return total, {"loss": total.detach()} | shown
 
     def _check_finite(self, loss: Tensor, batch: Batch, step: int) -> None:
         if not torch.isfinite(loss):
@@ -237,7 +240,7 @@ class StageTraining:
     def _clip(self, objective: Objective) -> float:
         limit = self.stage.max_gradient_norm
         learning = [each for each in objective.parameters() if each.grad is not None]
-        return float(torch.nn.utils.clip_grad_norm_(learning, math.inf if limit is None else limit))
+        return clip_gradients(learning, math.inf if limit is None else limit)
 
     def _after_step(
         self,
@@ -279,13 +282,22 @@ class StageTraining:
         )
 
     def _save(self, objective: Objective, optimizer: torch.optim.Optimizer, done: int) -> None:
-        if self.is_main:
+        if self.is_main or self.sharded:
             save_progress(self.folder, done, objective, optimizer, self.stage.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _measure(self, objective: Objective, step: int) -> None:
-        figures = self.held_out.measure(objective, self.accelerator.device)
-        if self.is_main and (score := self.best.consider(self.bundle, step)) is not None:
+        device, precision = self.accelerator.device, self.stage.precision
+        with left_sharded(objective):
+            figures = self.held_out.measure(objective, device)
+        score = None
+        if self.sharded:
+            score = self.best.consider(
+                self.bundle, step, lambda score: run_inside(objective, score, device, precision)
+            )
+        elif self.is_main:
+            score = self.best.consider(self.bundle, step)
+        if score is not None:
             figures["score"] = score
         self.accelerator.wait_for_everyone()
         if figures:
@@ -293,19 +305,12 @@ class StageTraining:
 
     def _finish(self, objective: Objective, total: int) -> Path:
         final = self.run.final(self.name)
-        if self.is_main:
+        if self.is_main or self.sharded:
             self.best.restore(self.bundle)
-            lora = self.stage.lora
-            adapter = None if lora is None else detach_adapter(self.bundle, lora)
-
-            def beside(folder: Path) -> None:
-                if adapter is not None:
-                    adapter.save(folder / "adapter")
-                (folder / "recipe.yaml").write_text(recipe_yaml(self.run.recipe), encoding="utf-8")
-                if objective.alignment is not None:
-                    save_alignment(objective.alignment, folder)
-
-            save_bundle(self.bundle, final, beside)
+        if self.sharded:
+            gather_on_main(objective)
+        if self.is_main:
+            write_final(self.run, self.name, self.bundle, objective.alignment)
         self.accelerator.wait_for_everyone()
         self.log.write(kind="stage", stage=self.name, event="end", step=total, total_steps=total)
         return final

@@ -10,6 +10,16 @@ Bytes, with P parameters, of which P_l learn (without LoRA: those of the parts i
     optimizer    8 P_l (two moments)
     activations  T tokens x num_layers x layer_bytes, plus what is constant below
 
+With `sharding: full` on N GPUs, tower T, layers B and b = B / num_layers each,
+the rest R = P - T - B (learning: R_l, b_l), and n bytes a number in a layer (2 under bfloat16):
+
+    weights      4 (P - T) / N + 4 T, and while they are whole 4 R + 3 n b (a layer that computes,
+                 the next, and the buffer this one comes in)
+    copies       2 for each weight of R in language model and connector under bfloat16
+    gradients    4 P_l / N, and while they are whole 8 R_l + (n + 4) b_l (with what is sent)
+    optimizer    8 P_l / N
+    activations  the same
+
 One layer of width h, k for keys and values, m inside, rows of L tokens (whose mask is dense), and
 b bytes a number (2 under bfloat16):
 
@@ -61,6 +71,12 @@ class Parameters:
     """Weights that are kept in 4 bits."""
     castable: int
     """Weights of language model and connector outside of the quantized ones."""
+    tower: int
+    """Weights of the vision tower, which every GPU keeps whole."""
+    layers: int
+    """Weights in the layers of the language model, adapters among them."""
+    learning_in_layers: int
+    """Those of them that learn."""
 
 
 def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings) -> Parameters:
@@ -68,21 +84,32 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     whole = num_parameters(model)
     tower = num_parameters(model.model.vision_tower)
     projector = num_parameters(model.model.multi_modal_projector)
+    layers = num_parameters(model.get_decoder().layers)  # type: ignore
     graph = graph_parameters(model.config, stage)
     learning = graph + ("connector" in stage.learn) * projector
-    total, quantized = whole + graph, 0
+    adapters = in_layers = quantized = 0
     if stage.lora is not None:
         adapted = list(_adapted(model, stage.lora.target_modules))
         adapters = sum(stage.lora.rank * (a.in_features + a.out_features) for a in adapted)
-        total, learning = total + adapters, learning + adapters
+        in_layers = adapters
         if stage.lora.quantize == "nf4":
             quantized = sum(each.weight.numel() for each in adapted)
+        learning += adapters
     elif "language" in stage.learn:
+        in_layers = layers
         learning += whole - tower - projector
     if "language" not in stage.learn and "image_tokens" in stage.learn:
         # Two rows move, but gradient and moments are those of the whole matrix.
         learning += model.config.text_config.vocab_size * model.config.text_config.hidden_size
-    return Parameters(total, learning, quantized, whole - tower - quantized)
+    return Parameters(
+        total=whole + graph + adapters,
+        learning=learning,
+        quantized=quantized,
+        castable=whole - tower - quantized,
+        tower=tower,
+        layers=layers + adapters,
+        learning_in_layers=in_layers,
+    )
 
 
 def graph_parameters(config: ExgraConfig, stage: StageSettings) -> int:
@@ -102,6 +129,8 @@ def stage_memory(
     num_gpus: int = 1,
 ) -> Memory:
     """The formula at the head of this file, for one forward pass of `tokens` and `images`."""
+    if stage.sharding == "full" and num_gpus > 1:
+        return _sharded_memory(config, stage, parameters, tokens, images, num_gpus)
     half = stage.precision == "bfloat16"
     frozen = "language" not in stage.learn or stage.lora is not None
     copied = half and not (frozen and stage.activation_checkpointing)
@@ -110,6 +139,34 @@ def stage_memory(
         copies=2.0 * parameters.castable * copied,
         gradients=4.0 * parameters.learning * (2 if num_gpus > 1 else 1),
         optimizer=8.0 * parameters.learning,
+        activations=activation_bytes(config, stage, tokens, images),
+    )
+
+
+def _sharded_memory(
+    config: ExgraConfig,
+    stage: StageSettings,
+    parameters: Parameters,
+    tokens: float,
+    images: float,
+    num_gpus: int,
+) -> Memory:
+    number = 2 if stage.precision == "bfloat16" else 4
+    num_layers = config.text_config.num_hidden_layers
+    layer = parameters.layers / num_layers
+    layer_learning = parameters.learning_in_layers / num_layers
+    rest = parameters.total - parameters.tower - parameters.layers
+    rest_learning = parameters.learning - parameters.learning_in_layers
+    # Adapters are in the layers, and only what is outside of these is cast by autocast.
+    rest_castable = rest - graph_parameters(config, stage)
+    kept = 4 * (parameters.total - parameters.tower) / num_gpus + 4 * parameters.tower
+    return Memory(
+        weights=kept + 4 * rest + 3 * number * layer,
+        copies=2.0 * rest_castable * (number == 2),
+        gradients=4 * parameters.learning / num_gpus
+        + 8 * rest_learning
+        + (number + 4) * layer_learning,
+        optimizer=8 * parameters.learning / num_gpus,
         activations=activation_bytes(config, stage, tokens, images),
     )
 

@@ -4,8 +4,8 @@ model and alignment.
 Shapes: R rows of L tokens, N images, P image tokens, M nodes, D width of the language model.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,9 +17,10 @@ from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import Batch
-from exgra_med.training.rows import IGNORED, Rows
+from exgra_med.training.rows import IGNORED, NOT_POOLED, Rows
 
 TOKENS_PER_CHUNK = 1024
+Result = TypeVar("Result")
 
 
 class Objective(nn.Module):
@@ -31,6 +32,9 @@ class Objective(nn.Module):
     """
 
     model: Any  # transformers types the parts of a model as Module or Tensor
+    every_part_learns = False
+    """Whether every part gets a gradient from every batch, if only zero, by as many calls as on
+    other processes: those that share out weights gather them, and sum their gradients, together."""
 
     def __init__(
         self, model: ExgraForConditionalGeneration, settings: AlignmentSettings | None
@@ -38,9 +42,11 @@ class Objective(nn.Module):
         super().__init__()
         self.model = model
         self.alignment: MultiGraphAlignment | None = None
+        self.gathers = False
         if settings is not None:
             self.alignment = build_alignment(model.config.text_config.hidden_size, settings)
             self.alignment.requires_grad_(settings.weight > 0)
+            self.gathers = settings.weight > 0 and settings.scope == "global"
 
     def forward(self, batch: Batch, noise_seed: list[int]) -> dict[str, Tensor]:
         """Compute the losses of one batch.
@@ -54,12 +60,40 @@ class Objective(nn.Module):
             `alignment_loss`, `matching_accuracy`, `num_nodes`. In evaluation mode the accuracy is
             that without noise.
         """
+        fillers = num_fillers(batch) if self.every_part_learns else 0
         features_NPD, states = self.encode(batch)
+        nothing = [self._decode(filler_of(batch["calls"]), None).sum() for _ in range(fillers)]
         losses = self._language_loss(states, batch["calls"])
-        if self.alignment is None or batch["num_nodes"] == 0 or features_NPD is None:
+        if self.every_part_learns:
+            unused = [] if batch["pixel_values"] is not None else self.learns_only_with("images")
+            unused += [] if batch["num_nodes"] else self.learns_only_with("nodes")
+            nothing += [each.sum() for each in unused]
+            losses["language_loss_sum"] = losses["language_loss_sum"] + 0.0 * sum(nothing)
+        # Where graphs are global, processes without a node of their own have to take part.
+        if self.alignment is None or (batch["num_nodes"] == 0 and not self.gathers):
             return losses
         views = pool_views(batch, features_NPD, states)
         return losses | self._align(self.alignment, views, noise_seed)
+
+    def run(self, function: Callable[[], Result]) -> Result:
+        """Call a function that uses parts of the model; sharded weights are whole meanwhile."""
+        return function()
+
+    def learns_only_with(self, what: Literal["images", "nodes"]) -> list[nn.Parameter]:
+        """What gets no gradient from a batch without images, or without nodes of graphs."""
+        part = self.model.model.multi_modal_projector if what == "images" else self.alignment
+        return [] if part is None else [each for each in part.parameters() if each.requires_grad]
+
+    def forget_unused(self, images: int, nodes: int) -> None:
+        """Leave what no batch of a step has used without a gradient, so that it does not move.
+
+        Args:
+            images: images of the step, on all processes.
+            nodes: nodes of its graphs.
+        """
+        unused = [] if images else self.learns_only_with("images")
+        for each in unused + ([] if nodes else self.learns_only_with("nodes")):
+            each.grad = None
 
     def encode(self, batch: Batch) -> tuple[Tensor | None, list[Tensor]]:
         """Projected image features [N, P, D], computed once, and the last hidden states [R, L, D]
@@ -113,6 +147,8 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         image, answer, extended = views
         output = alignment(image, answer, extended, generator=seed_number(noise_seed))
+        if output.num_nodes == 0:
+            return {}
         accuracy = output.matching_accuracy
         if not self.training:
             accuracy = alignment.matching_accuracy(image, answer, extended)
@@ -121,6 +157,28 @@ class Objective(nn.Module):
             "matching_accuracy": torch.tensor(accuracy, device=image.device),
             "num_nodes": torch.tensor(output.num_nodes, device=image.device),
         }
+
+
+def num_fillers(batch: Batch) -> int:
+    """Calls of the language model that another process has more; its layers are gathered for each
+    call, which all processes have to do together."""
+    own = len(batch["calls"])
+    most = batch["calls"][0]["input_ids"].new_tensor(own)
+    torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
+    return int(most) - own
+
+
+def filler_of(calls: Sequence[Rows]) -> Rows:
+    """A call of one token, from which nothing is learnt."""
+    token = calls[0]["input_ids"][:1, :1]
+    mask = calls[0]["attention_mask"]
+    return {
+        "input_ids": token,
+        "position_ids": torch.zeros_like(token),
+        "targets": torch.full_like(token, IGNORED),
+        "segment": torch.full_like(token, NOT_POOLED),
+        "attention_mask": None if mask is None else torch.ones_like(token),
+    }
 
 
 def build_alignment(dim: int, settings: AlignmentSettings) -> MultiGraphAlignment:
@@ -133,18 +191,22 @@ def seed_number(parts: list[int]) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 2)
 
 
-def pool_views(batch: Batch, features_NPD: Tensor, states: Sequence[Tensor]) -> list[Tensor]:
+def pool_views(batch: Batch, features_NPD: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
     """Image, answer and extended answer of every node, [M, D] each, in float32.
 
     Images are the mean over their visual tokens, and over the images of a record; texts the mean
     over the last hidden states of their segment.
     """
     num_nodes = batch["num_nodes"]
-    image = mean_by_group(features_NPD.float().mean(1), batch["node_of_image"], num_nodes)
     flat = torch.cat([each.flatten(0, 1) for each in states])
+    # Without images there are no nodes; a gradient of nothing, so that gathering runs backward too.
+    nothing = torch.zeros(0, flat.shape[1], device=flat.device)
+    image = nothing.requires_grad_(torch.is_grad_enabled())
+    if features_NPD is not None:
+        image = mean_by_group(features_NPD.float().mean(1), batch["node_of_image"], num_nodes)
     segment = torch.cat([rows["segment"].flatten() for rows in batch["calls"]])
     texts = mean_by_group(flat, segment, 2 * num_nodes)
-    return [image, *texts.split(num_nodes)]
+    return [image, texts[:num_nodes], texts[num_nodes:]]
 
 
 def mean_by_group(values_ND: Tensor, group_N: Tensor, num_groups: int) -> Tensor:

@@ -28,11 +28,18 @@ def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None
     if "language" in learn and lora is None:
         model.get_decoder().requires_grad_(True)
         model.get_output_embeddings().requires_grad_(True)
-    elif "image_tokens" in learn:
+    elif learning_rows(bundle, learn):
         weight = model.get_input_embeddings().weight.requires_grad_(True)
-        keep_rows(weight, [bundle.image_start_id, bundle.image_end_id])
+        keep_rows(weight, learning_rows(bundle, learn))
     if lora is not None:
         attach_adapter(bundle, lora)
+
+
+def learning_rows(bundle: Bundle, learn: Sequence[str]) -> list[int]:
+    """The only rows of the input embeddings that learn; empty where all or none do."""
+    if "language" in learn or "image_tokens" not in learn:
+        return []
+    return [bundle.image_start_id, bundle.image_end_id]
 
 
 def recompute_activations(bundle: Bundle) -> None:

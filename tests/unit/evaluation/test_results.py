@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from exgra_med.data.record import Record, Turn
 from exgra_med.errors import RunError, WriteError
+from exgra_med.evaluation.predictions import Prediction, PredictionWriter
 from exgra_med.evaluation.results import read_results, update_results, vqa_section
+from exgra_med.evaluation.run_folder import answered_datasets, answers_path
+from exgra_med.evaluation.vqa import score_run
 
 
 def test_sections_are_merged(tmp_path: Path) -> None:
@@ -19,6 +23,21 @@ def test_sections_are_merged(tmp_path: Path) -> None:
         "vqa": {"strict": {"average": 2}},
     }
     assert [path.name for path in run.iterdir()] == ["results.json"]
+
+
+def test_another_split_is_kept_apart_and_the_headline_stays(tmp_path: Path) -> None:
+    turns = [Turn(role="user", text="Is it?"), Turn(role="assistant", text="yes")]
+    record = Record(id="1", turns=turns, answer_type="CLOSED")
+    for split, text, apart in (("test", "yes", False), ("unseen", "no", True)):
+        with PredictionWriter(answers_path(tmp_path, "world", split, apart=apart)) as writer:
+            writer.append([Prediction("1", text, "stop")])
+        score_run(tmp_path, "world", [record], split=split, apart=apart, num_bootstrap_samples=0)
+    results = read_results(tmp_path)
+    assert results["vqa"]["split"] == "test"
+    assert results["vqa"]["strict"]["closed_accuracy"] == 100.0
+    assert results["other_splits"]["unseen"]["vqa"]["split"] == "unseen"
+    assert results["other_splits"]["unseen"]["vqa"]["strict"]["closed_accuracy"] == 0.0
+    assert answered_datasets(tmp_path) == ["world"]
 
 
 def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

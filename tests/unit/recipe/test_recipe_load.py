@@ -60,6 +60,9 @@ def test_assignments_win_over_extends_and_the_origin_is_known(
         ("seed", "not of the form a.b=value"),
         ("seed=[1", "not valid YAML"),
         ("stages.first.schedule=cosin", "'cosine' or 'constant'"),
+        ("stages.second.alignment.solver=best", "stages.second.alignment.solver: input should be"),
+        ("stages.second.alignment.graph=tree", "stages.second.alignment.graph: input should be"),
+        ("stages.second.alignment.radius=0", "stages.second.alignment.radius"),
     ],
 )
 def test_a_fault_is_one_sentence_with_its_path(base: Path, assignment: str, message: str) -> None:
@@ -106,3 +109,15 @@ def test_every_shipped_recipe_loads_and_describes_itself(name: str) -> None:
     recipe = load_recipe(name).recipe
     assert recipe.name == name
     assert recipe.description
+
+
+def test_the_schema_knows_the_solvers_and_graphs_that_exist() -> None:
+    from typing import get_args
+
+    from exgra_med.alignment.graph import GRAPHS
+    from exgra_med.alignment.solvers import SOLVERS
+    from exgra_med.recipe.schema import AlignmentSettings
+
+    fields = AlignmentSettings.model_fields
+    assert get_args(fields["solver"].annotation) == tuple(SOLVERS)
+    assert get_args(fields["graph"].annotation) == GRAPHS

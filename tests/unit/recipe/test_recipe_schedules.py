@@ -91,15 +91,15 @@ def test_adapter_recipes_differ_from_their_base_in_the_adapter_and_its_rate(name
     (plain,), (adapted,) = one.stages.values(), other.stages.values()
     assert adapted.lora and plain.lora is None
     assert adapted.lora.quantize == ("nf4" if kind == "qlora" else "none")
-    changed = {"lora": None, "learning_rate": plain.learning_rate}
+    changed = {"lora": None, "learning_rate": plain.learning_rate, "sharding": plain.sharding}
+    assert adapted.sharding == ("none" if kind == "qlora" else plain.sharding)
     assert adapted.model_copy(update=changed) == plain
 
 
 def test_the_reference_page_names_every_recipe_and_its_commands_load() -> None:
     page = Path(__file__).resolve().parents[3] / "docs" / "reference" / "recipes.md"
     text = page.read_text(encoding="utf-8")
-    assert set(re.findall(r"`((?:pretrain|finetune)/[^` ]+|demo|debug/tiny)`", text)) == set(
-        shipped_recipes()
-    )
+    named = re.findall(r"`((?:pretrain|finetune|phantom)/[^` ]+|demo|debug/tiny)`", text)
+    assert set(named) == set(shipped_recipes())
     for name, assignment in re.findall(r"train (\S+) --set (\S+)", text):
         load_recipe(name, [assignment])

@@ -21,7 +21,12 @@ from exgra_med.recipe.schema import (
 )
 from exgra_med.training.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.training.estimate import estimate_run
-from exgra_med.training.memory import activation_bytes, count_parameters, stage_memory
+from exgra_med.training.memory import (
+    Parameters,
+    activation_bytes,
+    count_parameters,
+    stage_memory,
+)
 from exgra_med.training.objective import Objective
 from exgra_med.training.optimizer import build_optimizer
 from exgra_med.training.parts import choose_parts
@@ -163,13 +168,33 @@ def test_the_7b_model_has_the_published_size() -> None:
     assert sharded.optimizer == 8 * found.learning
 
 
+def test_shares_of_eight_cards_worked_by_hand() -> None:
+    stage = make_stage(learn=["language"], precision="bfloat16", sharding="full")
+    config = model_config(ModelSettings(architecture=Architecture()))
+    parameters = Parameters(
+        total=7_000, learning=6_000, quantized=0, castable=6_500, tower=500, layers=3_200,
+        learning_in_layers=3_200,
+    )  # fmt: skip
+    found = stage_memory(config, stage, parameters, 0, 0, num_gpus=8)
+    # A layer has 100 weights; 3,300 are outside of layers and tower, of which 2,800 learn.
+    assert found.weights == 4 * 6_500 / 8 + 4 * 500 + 4 * 3_300 + 3 * 2 * 100
+    assert found.copies == 2 * 3_300
+    assert found.gradients == 4 * 6_000 / 8 + 8 * 2_800 + (2 + 4) * 100
+    assert found.optimizer == 8 * 6_000 / 8
+    alone = stage_memory(config, stage, parameters, 0, 0, num_gpus=1)
+    whole = stage.model_copy(update={"sharding": "none"})
+    assert alone == stage_memory(config, whole, parameters, 0, 0, num_gpus=1)
+
+
 def test_a_planned_run_has_the_steps_and_records_of_its_schedule() -> None:
     recipe = load_recipe("pretrain/aligned", ["stages.instruct.accumulation_steps=1"]).recipe
     four = estimate_run(recipe, "a100-80", num_gpus=4)
     (stage,) = four.stages
     assert (stage.records_per_step, stage.num_steps) == (64, 3 * 938)
     assert not stage.workload.counted
-    assert stage.memory_sharded and stage.memory_sharded.total < stage.memory.total
+    (alone,) = estimate_run(recipe, "a100-80", num_gpus=1).stages
+    assert stage.memory.total < alone.memory.total
+    assert (stage.fits, alone.fits) == (True, False)
     # Paper: 7.5 hours on four A100. The estimate rests on assumed lengths and utilisation.
     assert 4 <= four.hours <= 15
 

@@ -9,7 +9,13 @@ from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import AlignmentSettings, TextSettings
 from exgra_med.training import objective as module
 from exgra_med.training.batch import Batch, Layout, StageDataset
-from exgra_med.training.objective import Objective, mean_by_group, pool_views, seed_number
+from exgra_med.training.objective import (
+    Objective,
+    build_alignment,
+    mean_by_group,
+    pool_views,
+    seed_number,
+)
 from exgra_med.training.parts import choose_parts, recompute_activations
 from exgra_med.training.rows import IGNORED
 
@@ -166,3 +172,17 @@ def test_recomputed_activations_give_the_same_losses_and_gradients(
     for one, other in zip(kept, gradients(), strict=True):
         assert (one is None) == (other is None)
         assert one is None or torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("graph", "edges"), [("knn", 8 * 2), ("radius", None), ("full", 8 * 7)])
+def test_the_recipes_graph_reaches_the_alignment(graph: str, edges: int | None) -> None:
+    from exgra_med.alignment.graph import build_edges
+
+    settings = AlignmentSettings(graph=graph, neighbours=2, radius=0.99, dropout=0.0)
+    alignment = build_alignment(16, settings)
+    views = [torch.randn(8, 16, generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    _, _, links = alignment.problem_nodes(views)
+    present = links[0][:, links[0][0] >= 0]
+    assert torch.equal(present, build_edges(views[0], graph, neighbours=2, radius=0.99))
+    assert edges is None or present.shape[1] == edges
+    assert torch.isfinite(alignment(*views, generator=0).loss)

@@ -8,6 +8,7 @@ SOLVERS = {
     "local-search": "exgra_med.alignment.solvers.anneal:solve_by_local_search",
     "torch": "exgra_med.alignment.solvers.torch_batched:solve_batched",
     "exhaustive": "exgra_med.alignment.solvers.exhaustive:solve_exhaustively",
+    "lpmp": "exgra_med.alignment.solvers.lpmp:solve_by_message_passing",
     "pylibmgm": "exgra_med.alignment.solvers.fusion_moves:solve_by_fusion_moves",
 }
-"""Name -> module:function; `pylibmgm` only where the user has installed it."""
+"""Name -> module:function; `lpmp` and `pylibmgm` only where the user has installed them."""

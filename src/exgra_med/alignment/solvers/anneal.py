@@ -2,11 +2,13 @@
 
 0. Up to six nodes, look at everything (exhaustive.py).
 1. Drop pairs that cannot be worth having (pruning.py).
-2. Descend from the start given and from the identity (descent.py).
-3. If the cheaper of the two is provably optimal, stop (bound.py).
-4. Anneal a few times from the best matching known, descend, keep the best (annealing.py).
+2. If the best start is provably optimal, or an exact search among the labels that the bound leaves
+   is short, stop (bound.py, exact.py).
+3. Where that is within reach, descend (descent.py), raise the bound, and try again.
+4. Anneal a few times from the best matching known, descend, keep the best (annealing_dense.py; from
+   65 nodes on, annealing.py).
 
-`local-search` is steps 1 to 3, and descends from "all unmatched", too.
+`local-search` is steps 1 to 3 at any gap, and descends from "all unmatched", too.
 """
 
 from dataclasses import dataclass
@@ -15,9 +17,11 @@ import numpy as np
 import torch
 
 from exgra_med.alignment.solvers.annealing import anneal
-from exgra_med.alignment.solvers.bound import optimality_gap
+from exgra_med.alignment.solvers.annealing_dense import anneal_dense, company
+from exgra_med.alignment.solvers.bound import cheapest_ends, first_bound, raised_gap
 from exgra_med.alignment.solvers.compiled import HAS_NUMBA, compiled
 from exgra_med.alignment.solvers.descent import descend
+from exgra_med.alignment.solvers.exact import settle
 from exgra_med.alignment.solvers.exhaustive import enumerate_matchings
 from exgra_med.alignment.solvers.protocol import Problems, Solution
 from exgra_med.alignment.solvers.pruning import prune
@@ -28,6 +32,10 @@ from exgra_med.alignment.solvers.torch_batched import solve_batched
 SMALL = 6
 """Nodes up to which all matchings are looked at (13327 of them)."""
 CHAIN_DEPTH = 6
+DENSE = 64
+"""Nodes up to which what pairs of labels cost is kept in dense rows."""
+FIRST_WORK = 100_000
+"""Candidates looked at before the first descent."""
 PASSES = 12
 """Passes over all messages before a proof is given up."""
 PROOF_WORK = 20e6
@@ -37,7 +45,7 @@ HOPELESS = 0.1
 NEAR = 0.02
 """Relative gap below which a quarter of the search is enough."""
 FEW = 0.25
-"""Share of pairs left below which a problem is small: it gets more and hotter runs."""
+"""Share of pairs left below which runs are cheap: a problem gets more and hotter ones."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,24 +54,38 @@ class Schedule:
 
     Attributes:
         runs: annealing runs, each from the best matching so far.
+        runs_few: the same where few pairs are left.
         proposals_per_pair: proposals of one run for each pair of node and label.
         nodes_in_full: above this size proposals per pair fall with 1 / n.
         hot: temperature at the start of every other run.
         hot_few: that of the runs between, and of all where few pairs are left.
         cold: temperature at the end.
+        work: candidates looked at, over all branches, before an exact search is given up.
     """
 
     runs: int
+    runs_few: int
     proposals_per_pair: int
     nodes_in_full: int
     hot: float = 0.35
     hot_few: float = 0.7
     cold: float = 0.07
+    work: int = 400_000
 
 
 SCHEDULES = {
-    "fast": Schedule(runs=1, proposals_per_pair=60, nodes_in_full=28),
-    "thorough": Schedule(runs=8, proposals_per_pair=120, nodes_in_full=64),
+    "fast": Schedule(
+        runs=1,
+        runs_few=16,
+        proposals_per_pair=80,
+        nodes_in_full=28,
+        hot=0.4,
+        hot_few=1.2,
+        cold=0.1,
+    ),
+    "thorough": Schedule(
+        runs=8, runs_few=48, proposals_per_pair=120, nodes_in_full=64, work=40_000_000
+    ),
 }
 
 
@@ -86,65 +108,116 @@ def cost_scales(U, Q):
 
 
 @compiled
-def solve_one(U, Q, edges, edges2, starts, seed, runs, per_pair, hot, hot_few, cold):
+def cheapest_start(U, Q, graph, graph2, starts, largest, M, matching, owner, best_matching):
+    """Take useless pairs out of [S, n] starts and fill in the best of them; returns its cost."""
+    best = 0.0
+    for start in starts:
+        for i in range(start.shape[0]):
+            if start[i] >= 0 and U[i, start[i]] > largest:
+                start[i] = -1
+        cost = load(M, U, Q, graph, graph2, matching, owner, start)
+        if cost < best:
+            best = cost
+            best_matching[:] = start
+    return best
+
+
+@compiled
+def descend_from(U, Q, graph, graph2, start, M, matching, owner, best_matching, best):
+    """Descend from a matching; fills in what is better than `best`, and returns its cost."""
+    cost = load(M, U, Q, graph, graph2, matching, owner, start)
+    cost += descend(M, Q, graph, graph2, matching, owner, CHAIN_DEPTH)
+    if cost < best - 1e-9:
+        best = cost
+        best_matching[:] = matching
+    return best
+
+
+@compiled
+def search(
+    U, Q, edges, edges2, graph, graph2, table, table2, pairs, M, matching, owner,
+    best_matching, best, seed, few, runs, proposals, hot, hot_others, cold,
+):  # fmt: skip
+    """Annealing and descent, `runs` times from the best matching known; returns its cost."""
+    n = U.shape[0]
+    found = np.empty(n, np.int32)
+    stream = seeded(seed)
+    dense = n <= DENSE
+    linked = edges.shape[1] if dense else 0
+    first, other, slot, C = company(Q, edges, edges2, table, linked)
+    for run in range(runs):
+        heat = hot_others if run % 2 else hot
+        if dense:
+            stream = anneal_dense(
+                U, C, first, other, slot, best_matching, matching, owner, pairs, proposals,
+                heat, cold, stream, found,
+            )  # fmt: skip
+        else:
+            load(M, U, Q, graph, graph2, matching, owner, best_matching)
+            stream = anneal(
+                M, Q, graph, graph2, table, table2, matching, owner, pairs, proposals,
+                heat, cold, stream, found,
+            )  # fmt: skip
+        if few:
+            cost = load(M, U, Q, graph, graph2, matching, owner, found)
+            if cost < best - 1e-9:
+                best = cost
+                best_matching[:] = found
+        else:
+            best = descend_from(U, Q, graph, graph2, found, M, matching, owner, best_matching, best)
+    if few:
+        found[:] = best_matching
+        best = descend_from(U, Q, graph, graph2, found, M, matching, owner, best_matching, best)
+    return best
+
+
+@compiled
+def solve_one(
+    U, Q, edges, edges2, starts, seed, runs, runs_few, per_pair, hot, hot_few, cold, work
+):  # fmt: skip
     """Solve one problem from [S, n] starts; returns the matching and whether it is proven."""
     n = U.shape[0]
     graph, table = build_graph(edges, n)
     graph2, table2 = build_graph(edges2, n)
+    best_matching = np.full(n, -1, np.int32)
     if n <= SMALL:
-        return enumerate_matchings(U, Q, table, table2), True
+        best_matching[:] = enumerate_matchings(U, Q, table, table2)
+        return best_matching, True
     largest, scale = cost_scales(U, Q)
-    U, pairs = prune(U, Q, graph, graph2, largest)
+    low = cheapest_ends(Q, edges, edges2, n)
+    U, pairs = prune(U, edges, low, largest)
     M = np.empty((n, n), np.float64)
     matching = np.empty(n, np.int32)
     owner = np.empty(n, np.int32)
-    found = np.empty(n, np.int32)
-    best_matching = np.full(n, -1, np.int64)
-    best = 0.0
-    for s in range(starts.shape[0]):
-        found[:] = starts[s]
-        for i in range(n):
-            if found[i] >= 0 and U[i, found[i]] > largest:
-                found[i] = -1
-        cost = load(M, U, Q, graph, graph2, matching, owner, found)
-        cost += descend(M, Q, graph, graph2, matching, owner, CHAIN_DEPTH)
-        if cost < best:
-            best = cost
-            best_matching[:] = matching
-    passes = min(PASSES, int(PROOF_WORK / (edges.shape[1] * n * n + 1)))
-    gap = optimality_gap(U, Q, edges, edges2, table2, best_matching, best, passes, HOPELESS)
-    if gap == 0.0:
+    best = cheapest_start(U, Q, graph, graph2, starts, largest, M, matching, owner, best_matching)
+
+    a = np.empty((edges.shape[1], n + 1), np.float64)
+    b = np.empty((edges.shape[1], n + 1), np.float64)
+    r = np.empty((n, n + 1), np.float64)
+    gap = best - first_bound(U, Q, edges, table2, low, best_matching, a, b, r)
+    best, proven = settle(
+        Q, edges, table2, a, b, r, best_matching, best, gap, min(work, FIRST_WORK)
+    )
+    few = pairs.shape[0] < FEW * n * n
+    hopeful = gap <= HOPELESS * abs(best)
+    if not proven and (few or hopeful or runs == 0):
+        for start in starts:
+            best = descend_from(U, Q, graph, graph2, start, M, matching, owner, best_matching, best)
+        gap = best - first_bound(U, Q, edges, table2, low, best_matching, a, b, r)
+        if gap <= HOPELESS * abs(best):
+            passes = min(PASSES, int(PROOF_WORK / (edges.shape[1] * n * n + 1)))
+            gap = raised_gap(Q, edges, edges2, a, b, r, best, gap, passes)
+        best, proven = settle(Q, edges, table2, a, b, r, best_matching, best, gap, work)
+    if proven:
         return best_matching, True
     proposals = int(per_pair * pairs.shape[0])
-    few = pairs.shape[0] < FEW * n * n
-    if few:
-        runs *= 4
     if gap < NEAR * abs(best):
         proposals //= 4
-    stream = seeded(seed)
-    for run in range(runs):
-        load(M, U, Q, graph, graph2, matching, owner, best_matching)
-        _, stream = anneal(
-            M,
-            Q,
-            graph,
-            graph2,
-            table,
-            table2,
-            matching,
-            owner,
-            pairs,
-            proposals,
-            (hot_few if few or run % 2 else hot) * scale,
-            cold * scale,
-            stream,
-            found,
-        )
-        cost = load(M, U, Q, graph, graph2, matching, owner, found)
-        cost += descend(M, Q, graph, graph2, matching, owner, CHAIN_DEPTH)
-        if cost < best - 1e-9:
-            best = cost
-            best_matching[:] = matching
+    search(
+        U, Q, edges, edges2, graph, graph2, table, table2, pairs, M, matching, owner,
+        best_matching, best, seed, few, runs_few if few else runs, proposals,
+        (hot_few if few else hot) * scale, hot_few * scale, cold * scale,
+    )  # fmt: skip
     return best_matching, False
 
 
@@ -157,7 +230,7 @@ def solve_by_annealing(problems: Problems) -> Solution:
 
 def solve_by_local_search(problems: Problems) -> Solution:
     """Steps 1 to 3."""
-    schedule = Schedule(runs=0, proposals_per_pair=0, nodes_in_full=1)
+    schedule = Schedule(runs=0, runs_few=0, proposals_per_pair=0, nodes_in_full=1)
     return _solve(problems, schedule, from_nothing=True)
 
 
@@ -185,10 +258,12 @@ def _solve(problems: Problems, schedule: Schedule, from_nothing: bool) -> Soluti
             stacked[p],
             problems.seed,
             schedule.runs,
+            schedule.runs_few,
             per_pair,
             schedule.hot,
             schedule.hot_few,
             schedule.cold,
+            schedule.work,
         )
     device = problems.unary.device
     return Solution(

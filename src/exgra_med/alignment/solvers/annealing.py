@@ -33,8 +33,7 @@ def anneal(
     if the label is free, the node is to take it; if it is taken, the owner is to lose it, or to
     take the node's old label, whichever is cheaper.
 
-    Returns the cost of the best matching on the way relative to the start, zero or negative, and
-    the state of the random stream. `best_matching` is that matching.
+    Returns the state of the random stream; `best_matching` is the best matching on the way.
     """
     blocks = max(1, proposals // BLOCK)
     factor = (cold / hot) ** (1.0 / blocks)
@@ -82,4 +81,4 @@ def anneal(
                 best = current
                 best_matching[:] = matching
         temperature *= factor
-    return best, stream
+    return stream

@@ -30,7 +30,23 @@ FORBIDDEN = 1e30
 
 
 @compiled
-def guided_messages(Q, edges, edges2, table2, matching, a, b, r):
+def cheapest_ends(Q, edges, edges2, n):
+    """[2, E, n] least cost of each edge where its tail, or its head, has a label; 0 at most."""
+    low = np.zeros((2, edges.shape[1], n), np.float32)
+    for e in range(edges.shape[1]):
+        if edges[0, e] < 0:
+            continue
+        row, tail, head = Q[e], low[0, e], low[1, e]
+        for f in range(edges2.shape[1]):
+            k, m = edges2[0, f], edges2[1, f]
+            if k >= 0:
+                tail[k] = min(tail[k], row[f])
+                head[m] = min(head[m], row[f])
+    return low
+
+
+@compiled
+def guided_messages(Q, edges, table2, low, matching, a, b, r):
     """Fill messages a, b [E, n + 1] for a matching and add them to r [n, n + 1]."""
     n = matching.shape[0]
     for e in range(edges.shape[1]):
@@ -38,27 +54,23 @@ def guided_messages(Q, edges, edges2, table2, matching, a, b, r):
         if i < 0:
             continue
         row, row_a, row_b = Q[e], a[e], b[e]
-        row_a[:] = 0.0
-        row_b[:] = 0.0
-        for f in range(edges2.shape[1]):
-            if edges2[0, f] < 0:
-                continue
-            half = 0.5 * row[f]
-            row_a[edges2[0, f]] = min(row_a[edges2[0, f]], half)
-            row_b[edges2[1, f]] = min(row_b[edges2[1, f]], half)
         own_i, own_j = matching[i], matching[j]
         own = 0.0
         if own_i >= 0 and own_j >= 0 and table2[own_i, own_j] >= 0:
             own = 0.5 * row[table2[own_i, own_j]]
-        for k in range(n + 1):
-            pair = 0.0
-            if k < n and own_j >= 0 and table2[k, own_j] >= 0:
-                pair = row[table2[k, own_j]]
-            row_a[k] = min(row_a[k], pair - own)
-            pair = 0.0
-            if k < n and own_i >= 0 and table2[own_i, k] >= 0:
-                pair = row[table2[own_i, k]]
-            row_b[k] = min(row_b[k], pair - own)
+        nothing = min(0.0, -own)
+        for k in range(n):
+            row_a[k] = min(0.5 * low[0, e, k], nothing)
+            row_b[k] = min(0.5 * low[1, e, k], nothing)
+        row_a[n] = nothing
+        row_b[n] = nothing
+        for k in range(n):
+            if own_j >= 0 and table2[k, own_j] >= 0:
+                pair = row[table2[k, own_j]] - own
+                row_a[k] = min(0.5 * low[0, e, k], pair)
+            if own_i >= 0 and table2[own_i, k] >= 0:
+                pair = row[table2[own_i, k]] - own
+                row_b[k] = min(0.5 * low[1, e, k], pair)
         # The last column is "unmatched"; label -1 is that column, too.
         row_a[own_i] = own
         row_b[own_j] = own
@@ -113,34 +125,38 @@ def bound_of(r):
 
 
 @compiled
-def optimality_gap(U, Q, edges, edges2, table2, matching, cost, passes, hopeless):
-    """How much cheaper than `matching`, which costs `cost`, another could be; 0 is a proof.
-
-    Gives up after `passes`, or as soon as they cannot be expected to close the gap: when it exceeds
-    `hopeless` times the cost, or when as many passes as are left, each as good as the last one,
-    would not do.
-    """
+def first_bound(U, Q, edges, table2, low, matching, a, b, r):
+    """The bound by guided messages; fills a, b and r."""
     n = U.shape[0]
-    tolerance = 1e-6 * max(1.0, abs(cost))
-    r = np.zeros((n, n + 1), np.float64)
     r[:, :n] = U
-    a = np.empty((edges.shape[1], n + 1), np.float64)
-    b = np.empty((edges.shape[1], n + 1), np.float64)
-    guided_messages(Q, edges, edges2, table2, matching, a, b, r)
-    gap = cost - bound_of(r)
-    if gap <= tolerance:
-        return 0.0
+    r[:, n] = 0.0
+    guided_messages(Q, edges, table2, low, matching, a, b, r)
+    return bound_of(r)
+
+
+@compiled
+def raised_gap(Q, edges, edges2, a, b, r, cost, gap, passes):
+    """What passes over all messages leave of a gap to `cost`; 0 is a proof.
+
+    Gives up after `passes`, or as soon as they cannot be expected to close the gap: when as many
+    passes as are left, each as good as the last one, would not do.
+    """
+    n = r.shape[0]
     pair = np.zeros((n + 1, n + 1), np.float64)
     for k in range(n):
         pair[k, k] = FORBIDDEN
     for left in range(passes, 0, -1):
-        if gap > hopeless * abs(cost):
-            break
         raise_messages(Q, edges, edges2, a, b, r, pair)
         before = gap
         gap = cost - bound_of(r)
-        if gap <= tolerance:
+        if gap <= tolerance_of(cost):
             return 0.0
         if (before - gap) * left < before:
             break
     return gap
+
+
+@compiled
+def tolerance_of(cost):
+    """A gap that is nothing but rounding."""
+    return 1e-6 * max(1.0, abs(cost))

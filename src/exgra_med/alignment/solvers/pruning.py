@@ -18,26 +18,26 @@ FORBIDDING = 1e3
 
 
 @compiled
-def prune(U, Q, graph, graph2, largest):
-    """A copy of U with useless pairs penalised, and the [C, 2] pairs that are left."""
+def prune(U, edges, low, largest):
+    """A copy of U with useless pairs penalised, and the [C, 2] pairs that are left.
+
+    `low` [2, E, n] is what bound.cheapest_ends returns.
+    """
     n = U.shape[0]
+    worth = U.astype(np.float64)
+    for e in range(edges.shape[1]):
+        if edges[0, e] >= 0:
+            tail, head = worth[edges[0, e]], worth[edges[1, e]]
+            for k in range(n):
+                tail[k] += low[0, e, k]
+            for k in range(n):
+                head[k] += low[1, e, k]
     pruned = U.copy()
     pairs = np.empty((n * n, 2), np.int32)
     count = 0
     for i in range(n):
         for k in range(n):
-            cost = np.float64(U[i, k])
-            begin, begin2 = 0, 0
-            for direction in range(2):
-                low, high = graph2[begin2 + k], graph2[begin2 + k + 1]
-                for x in range(graph[begin + i], graph[begin + i + 1], 2):
-                    cheapest = np.float32(0.0)
-                    for y in range(low, high, 2):
-                        cheapest = min(cheapest, Q[graph[x], graph2[y]])
-                    cost += cheapest
-                if direction == 0:
-                    begin, begin2 = graph[n], graph2[n]
-            if cost < 0.0:
+            if worth[i, k] < 0.0:
                 pairs[count, 0], pairs[count, 1] = i, k
                 count += 1
             else:

@@ -9,6 +9,7 @@ SOURCES = {
     "exgra-med": "exgra_med.data.sources.exgra_med:SOURCE",
     "chat-benchmark": "exgra_med.data.sources.chat_benchmark:SOURCE",
     "shards": "exgra_med.data.sources.shards:SOURCE",
+    "phantom": "exgra_med.data.sources.phantom:SOURCE",
     "custom": "exgra_med.data.sources.custom:SOURCE",
 }
 """Name on the command line -> `module:object` of its `Source`."""

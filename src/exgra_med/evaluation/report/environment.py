@@ -13,7 +13,7 @@ def template_environment(escape: bool, *folders: Path) -> Any:
 
     Args:
         escape: turn markup in values into text; for HTML.
-        folders: further ones with templates, looked into first.
+        folders: templates of another report, looked into first.
 
     Raises:
         MissingExtraError: jinja2 is not installed.

@@ -1,6 +1,7 @@
 """Curves as inline SVG that takes its colours from the page, so light and dark both work."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from io import StringIO
@@ -10,29 +11,29 @@ from exgra_med.errors import MissingExtraError
 from exgra_med.evaluation.report.log import Curve, StageCurves
 
 # Colours are drawn as these and then replaced by CSS variables of the page.
-_INK, _GRID, _ACCENT, _SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
+INK, GRID, ACCENT, SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
 _VARIABLES = {
-    _INK: "var(--muted)",
-    _GRID: "var(--line)",
-    _ACCENT: "var(--accent)",
-    _SECOND: "var(--second)",
+    INK: "var(--muted)",
+    GRID: "var(--line)",
+    ACCENT: "var(--accent)",
+    SECOND: "var(--second)",
 }
 _MAX_POINTS = 400
-_STYLE = {
+STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "exgra-med",
     "font.size": 9.5,
-    "axes.edgecolor": _GRID,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
     "axes.grid": True,
     "axes.grid.axis": "y",
-    "grid.color": _GRID,
+    "grid.color": GRID,
     "grid.linewidth": 0.8,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
@@ -71,30 +72,30 @@ def training_figures(stages: list[StageCurves]) -> list[Figure]:
 
 
 def _figure(stage: StageCurves, measure: str, label: str, chance: float | None = None) -> Figure:
-    plt = _pyplot()
+    plt = pyplot()
     train, held_out = stage.train[measure], stage.held_out[measure]
     in_percent = measure == "matching_accuracy"
     scale = 100.0 if in_percent else 1.0
-    with plt.rc_context(_STYLE):
+    with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.0, 2.75), layout="constrained")
         if train.values:
             raw, smooth = _thinned(train), _smoothed(train)
             name = "training, with noise" if in_percent else "training"
-            axes.plot(raw.steps, _times(raw, scale), color=_ACCENT, alpha=0.28, linewidth=1)
-            axes.plot(smooth.steps, _times(smooth, scale), color=_ACCENT, linewidth=1.9, label=name)
+            axes.plot(raw.steps, _times(raw, scale), color=ACCENT, alpha=0.28, linewidth=1)
+            axes.plot(smooth.steps, _times(smooth, scale), color=ACCENT, linewidth=1.9, label=name)
         if held_out.values:
             name = "held out, without noise" if in_percent else "held out"
             axes.plot(
                 held_out.steps,
                 _times(held_out, scale),
-                color=_SECOND,
+                color=SECOND,
                 linewidth=1.3,
                 marker="o",
                 markersize=4,
                 label=name,
             )
         if chance is not None:
-            axes.axhline(100 * chance, color=_INK, linewidth=1, linestyle=(0, (4, 3)))
+            axes.axhline(100 * chance, color=INK, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
                 f"chance {100 * chance:.3g} %",
                 (1, 100 * chance),
@@ -110,7 +111,7 @@ def _figure(stage: StageCurves, measure: str, label: str, chance: float | None =
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.set_xlabel("optimizer step")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
-        svg = _svg(figure, f"{stage.name}-{measure}", f"{stage.name}: {label}")
+        svg = inline_svg(figure, f"{stage.name}-{measure}", label=f"{stage.name}: {label}")
         plt.close(figure)
     return Figure(f"{stage.name}: {label}", _note(train, held_out, in_percent), svg)
 
@@ -151,7 +152,17 @@ def _smoothed(curve: Curve) -> Curve:
     return _thinned(smooth)
 
 
-def _svg(figure: Any, name: str, label: str) -> str:
+def inline_svg(
+    figure: Any, name: str, variables: Mapping[str, str] | None = None, label: str = ""
+) -> str:
+    """A figure as SVG for a page, which gives its colours, size and font.
+
+    Args:
+        figure: drawn under `STYLE`.
+        name: unlike that of every other figure of the page.
+        variables: further colours, and what the page calls them.
+        label: what it shows, for those who do not see it; its name else.
+    """
     stream = StringIO()
     figure.savefig(
         stream,
@@ -161,7 +172,7 @@ def _svg(figure: Any, name: str, label: str) -> str:
     )
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
-    for colour, variable in _VARIABLES.items():
+    for colour, variable in (_VARIABLES | dict(variables or {})).items():
         svg = svg.replace(colour, variable)
     # Several pictures share one page, so their ids must not meet.
     prefix = re.sub(r"[^a-z0-9]+", "-", name.lower())
@@ -170,14 +181,19 @@ def _svg(figure: Any, name: str, label: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Size, namespaces and font are the page's business.
     (box,) = re.findall(r"<svg [^>]*?viewBox=\"([^\"]*)\"", svg)
-    head = f'<svg viewBox="{box}" role="img" aria-label="{escape(label, quote=True)}">'
+    head = f'<svg viewBox="{box}" role="img" aria-label="{escape(label or name, quote=True)}">'
     svg = head + svg[svg.index(">") + 1 :]
     svg = re.sub(r" font-family: [^;]*;", "", svg)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     return re.sub(r"(\d+\.\d\d)\d+", r"\1", svg).strip()
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib, drawing into files.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
     try:
         import matplotlib
     except ImportError as error:

@@ -1,0 +1,1 @@
+"""The phantom world: radiology-like pictures drawn from seeded scenes, and questions about them."""

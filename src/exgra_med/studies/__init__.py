@@ -1,0 +1,1 @@
+"""One question asked of many runs: plan, run, compare. See docs/explanation/studies.md."""

@@ -1,0 +1,202 @@
+"""From a name or a file to a checked study.
+
+study  <  scale  <  --set; the recipe is read where it is named and written out whole.
+"""
+
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from exgra_med.errors import RecipeError, RunError
+from exgra_med.recipe.explain_error import explain
+from exgra_med.recipe.load import check_recipe, load_recipe
+from exgra_med.recipe.schema import Recipe
+from exgra_med.recipe.yaml_text import parse_yaml, write_yaml
+from exgra_med.studies.schema import Study
+
+STUDY_FILE = "study.yaml"
+
+
+def shipped_studies() -> dict[str, Path]:
+    """Name to file of every study in the package, sorted by name."""
+    root = Path(str(resources.files("exgra_med.recipes"))) / "studies"
+    return {path.stem: path for path in sorted(root.glob("*.yaml"))}
+
+
+def load_study(
+    name_or_path: str, scale: str | None = None, assignments: Iterable[str] = ()
+) -> Study:
+    """Load a study.
+
+    Args:
+        name_or_path: name of a shipped study, or a YAML file.
+        scale: one of its named scales.
+        assignments: `a.b=value` texts, applied last; `set.a.b=value` changes the recipe.
+
+    Raises:
+        RecipeError: no such study or scale, an unknown key, a value out of range, a bad recipe.
+    """
+    path = _find(name_or_path)
+    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, dict):
+        raise RecipeError(f"{path}: a study is a mapping of names to values.")
+    scales = values.pop("scales", None) or {}
+    if scale is not None:
+        if scale not in scales:
+            known = ", ".join(scales) or "none"
+            raise RecipeError(f"{path.name}: there is no scale {scale!r}.", f"Scales: {known}.")
+        values = _merged(values, scales[scale] or {}) | {"scale": scale}
+    for text in assignments:
+        values = _merged(values, _assignment(text))
+    values["recipe"] = _recipe_values(values.get("recipe"), path.name).model_dump(mode="json")
+    return check_study(values, path.name)
+
+
+def scales_of(name_or_path: str) -> list[str]:
+    """Names of the scales of a study."""
+    path = _find(name_or_path)
+    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    return list(values.get("scales") or {}) if isinstance(values, dict) else []
+
+
+def check_study(values: dict[str, Any], where: str) -> Study:
+    """Check plain data against the schema; `recipe` is a whole recipe.
+
+    Raises:
+        RecipeError: the first fault, with its path and a near name where there is one.
+    """
+    for section in ("methods", "settings"):
+        if isinstance(values.get(section), dict):
+            kept = {key: each for key, each in values[section].items() if each is not None}
+            values = values | {section: {key: _flattened(each) for key, each in kept.items()}}
+    for key in ("make", "settings", "set"):
+        if values.get(key, "") is None:
+            values = {name: each for name, each in values.items() if name != key}
+    try:
+        return Study.model_validate(_flattened(values))
+    except ValidationError as error:
+        message, hint = explain(error, Study)
+        raise RecipeError(f"{where}: {message.replace('recipe: value error, ', '')}.", hint) from (
+            error
+        )
+
+
+def study_yaml(study: Study) -> str:
+    """The study with its recipe and every value written out."""
+    return write_yaml(study.model_dump(mode="json"))
+
+
+def read_study(folder: Path) -> Study:
+    """The study that a folder holds.
+
+    Raises:
+        RunError: there is none.
+    """
+    path = folder / STUDY_FILE
+    if not path.is_file():
+        raise RunError(
+            f"{folder} is not a study folder: it has no {STUDY_FILE}.",
+            "Make one with `exgra-med study run NAME --out FOLDER`.",
+        )
+    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: not a study.")
+    return check_study(values, str(path))
+
+
+def _find(name_or_path: str) -> Path:
+    shipped = shipped_studies()
+    if name_or_path in shipped:
+        return shipped[name_or_path]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    raise RecipeError(
+        f"There is no study named {name_or_path!r} and no such file.",
+        f"Shipped studies: {', '.join(shipped)}.",
+    )
+
+
+def _recipe_values(named: Any, where: str) -> Recipe:
+    """One recipe from its name, from a list of names, or from its own values."""
+    if isinstance(named, dict):
+        return check_recipe(named, f"{where}: recipe")
+    names = [named] if isinstance(named, str) else named
+    if not isinstance(names, list) or not names or not all(isinstance(each, str) for each in names):
+        raise RecipeError(f"{where}: `recipe` must name a recipe, or a list of recipes.")
+    loaded = [load_recipe(each).recipe for each in names]
+    return loaded[0] if len(loaded) == 1 else _chained(loaded, where)
+
+
+def _chained(recipes: list[Recipe], where: str) -> Recipe:
+    """Recipes that follow one another, as pretraining and fine-tuning do, as a single one.
+
+    The model is the first one's, evaluation and its data are the last one's; every stage keeps its
+    own data.
+    """
+    first, last = recipes[0], recipes[-1]
+    stages: dict[str, Any] = {}
+    for recipe in recipes:
+        if recipe.text != first.text:
+            raise RecipeError(
+                f"{where}: {recipe.name} and {first.name} have different `text` settings.",
+                "One run has one chat template and one longest conversation.",
+            )
+        for name, stage in recipe.stages.items():
+            if name in stages:
+                raise RecipeError(f"{where}: the stage {name!r} is in two of the recipes.")
+            stages[name] = stage.model_dump(mode="json")
+    return check_recipe(
+        {
+            "name": "/".join(recipe.name.replace("/", "-") for recipe in recipes),
+            "description": "; then: ".join(recipe.description for recipe in recipes),
+            "seed": first.seed,
+            "model": first.model.model_dump(mode="json"),
+            "data": last.data.model_dump(mode="json"),
+            "text": first.text.model_dump(mode="json"),
+            "stages": stages,
+            "evaluation": last.evaluation.model_dump(mode="json"),
+        },
+        where,
+    )
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for key, value in new.items():
+        before = merged.get(key)
+        both = isinstance(before, dict) and isinstance(value, dict)
+        if key == "set" and both:
+            merged[key] = _flat(before, "") | _flat(value, "")
+        else:
+            merged[key] = _merged(before, value) if both else value
+    return merged
+
+
+def _flattened(section: Any) -> Any:
+    """A section whose `set` has dotted paths, however it was written."""
+    if not isinstance(section, dict) or not isinstance(section.get("set"), dict):
+        return section
+    return section | {"set": _flat(section["set"], "")}
+
+
+def _flat(values: dict[str, Any], at: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        here = f"{at}.{key}" if at else str(key)
+        flat |= _flat(value, here) if isinstance(value, dict) and value else {here: value}
+    return flat
+
+
+def _assignment(text: str) -> dict[str, Any]:
+    path, separator, raw = text.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError(f"--set: {text!r} is not of the form a.b=value.")
+    nested: Any = parse_yaml(raw, f"--set {path}")
+    for key in reversed(keys):
+        nested = {key: nested}
+    return nested

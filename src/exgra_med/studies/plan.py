@@ -1,0 +1,245 @@
+"""A study -> its nodes, each with the recipe it runs and the nodes it needs. Pure, no torch."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from exgra_med.errors import RunError
+from exgra_med.recipe.schema import Recipe
+from exgra_med.studies.changes import changed
+from exgra_med.studies.schema import Match, Study
+
+DATA_NODE = "made/data"
+PARTS_NODE = "made/parts"
+SHARED = "shared"
+CELLS = "cells"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where in the grid a run stands."""
+
+    method: str
+    setting: str | None
+    fraction: float
+    seed: int
+
+    @property
+    def arm(self) -> str:
+        """Method with its setting: what is one line of the figure."""
+        return self.method if self.setting is None else f"{self.method}+{self.setting}"
+
+    @property
+    def folder(self) -> str:
+        """Folder of its run within the study."""
+        return f"{CELLS}/{self.arm}/{self.fraction:g}/seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A control's budget: what `reference` spends in `stage`."""
+
+    match: Match
+    stage: str
+    reference: Recipe
+
+
+@dataclass(frozen=True)
+class Node:
+    """One piece of work, done by one process."""
+
+    id: str
+    """Its folder within the study."""
+    kind: Literal["data", "parts", "shared", "cell"]
+    needs: tuple[str, ...]
+    recipe: Recipe | None = None
+    """Of a run; a matched control's gets its budget when it begins."""
+    cell: Cell | None = None
+    budget: Budget | None = None
+
+    @property
+    def is_made(self) -> bool:
+        """Whether it makes data or parts; all other nodes are runs."""
+        return self.kind in ("data", "parts")
+
+
+def plan_study(study: Study, folder: Path) -> list[Node]:
+    """Every node in the order in which they can run.
+
+    Args:
+        study: the study.
+        folder: its folder, for the paths in the recipes.
+
+    Raises:
+        RecipeError: a method or setting does not make a recipe.
+    """
+    made = _made_nodes(study)
+    base = _base(study, folder)
+    needs = tuple(node.id for node in made)
+    shared: dict[str, Node] = {}
+    cells = []
+    for cell in grid(study):
+        full = _full_recipe(study, base, cell)
+        start = ()
+        if study.shared:
+            node = _shared_node(study, base, full, cell, needs, shared)
+            start = (node.id,)
+        cells.append(
+            Node(
+                id=cell.folder,
+                kind="cell",
+                needs=start or needs,
+                recipe=_cell_recipe(study, folder, full, cell, start),
+                cell=cell,
+                budget=_budget(study, base, folder, cell, start),
+            )
+        )
+    return [*made, *sorted(shared.values(), key=_first_needed(cells)), *cells]
+
+
+def grid(study: Study) -> Iterator[Cell]:
+    """Cells of the grid: arms in the file's order, then fractions, then seeds."""
+    for name, method in study.methods.items():
+        for setting in (None, *study.settings):
+            fractions = method.fractions or study.fractions
+            if setting is not None:
+                varied = study.settings[setting]
+                if varied.methods is not None and name not in varied.methods:
+                    continue
+                fractions = varied.fractions or fractions
+            for fraction in fractions:
+                for seed in study.seeds:
+                    yield Cell(name, setting, fraction, seed)
+
+
+def arm_title(study: Study, arm: str) -> str:
+    """What tables and figures call an arm."""
+    name, _, setting = arm.partition("+")
+    title = study.methods[name].title or name
+    return f"{title}, {study.settings[setting].title or setting}" if setting else title
+
+
+def find_node(nodes: list[Node], name: str) -> Node:
+    """A node by its folder.
+
+    Raises:
+        RunError: the study has no such node.
+    """
+    for node in nodes:
+        if node.id == name:
+            return node
+    raise RunError(f"The study has no node {name!r}.", "`exgra-med study status` lists them.")
+
+
+def _made_nodes(study: Study) -> list[Node]:
+    nodes = []
+    if study.make.data is not None:
+        nodes.append(Node(DATA_NODE, "data", ()))
+    if study.make.parts is not None:
+        nodes.append(Node(PARTS_NODE, "parts", tuple(node.id for node in nodes)))
+    return nodes
+
+
+def _base(study: Study, folder: Path) -> Recipe:
+    """The recipe with the study's own changes, on what the study makes."""
+    changes: dict[str, Any] = {}
+    if study.make.data is not None:
+        changes["data.folder"] = (folder / DATA_NODE).as_posix()
+    if study.make.parts is not None:
+        model = study.recipe.model
+        place, origin = folder / PARTS_NODE, model.parts or model.architecture
+        changes["model"] = {
+            "parts": {
+                "language": (place / "language").as_posix(),
+                "vision": (place / "vision").as_posix(),
+                "connector": origin.connector if origin else "none",
+            }
+        }
+    changes["evaluation.split"] = study.evaluation.splits[0]
+    return changed(study.recipe, changes | study.set, f"{study.name}: set")
+
+
+def _full_recipe(study: Study, base: Recipe, cell: Cell) -> Recipe:
+    changes = {
+        "seed": cell.seed,
+        f"stages.{study.stage}.data.fraction": cell.fraction,
+        f"stages.{study.stage}.data.subset_seed": cell.seed,
+    }
+    recipe = changed(base, changes, study.name)
+    recipe = changed(
+        recipe, study.methods[cell.method].set, f"{study.name}: methods.{cell.method}.set"
+    )
+    if cell.setting is not None:
+        changes = study.settings[cell.setting].set
+        recipe = changed(recipe, changes, f"{study.name}: settings.{cell.setting}.set")
+    return recipe
+
+
+def _cell_recipe(
+    study: Study, folder: Path, full: Recipe, cell: Cell, start: tuple[str, ...]
+) -> Recipe:
+    """The stages after the shared ones, from the shared run."""
+    changes: dict[str, Any] = {
+        "name": f"{study.name}/{cell.folder}".replace("+", "-"),
+        "description": arm_title(study, cell.arm),
+    }
+    if start:
+        place = (folder / start[0]).as_posix()
+        changes["model"] = {"start": place, "architecture": None, "parts": None}
+    changes["stages"] = {
+        name: stage
+        for name, stage in full.model_dump(mode="json")["stages"].items()
+        if name not in study.shared
+    }
+    return changed(full, changes, cell.folder)
+
+
+def _shared_node(
+    study: Study,
+    base: Recipe,
+    full: Recipe,
+    cell: Cell,
+    needs: tuple[str, ...],
+    known: dict[str, Node],
+) -> Node:
+    """The shared run that a cell starts from; a method that changes a shared stage gets its own."""
+
+    def shared_part(recipe: Recipe, name: str) -> Recipe:
+        values = recipe.model_dump(mode="json")
+        changes = {
+            "name": f"{study.name}/{name}".replace("+", "-"),
+            "description": "Stages that do not differ between methods.",
+            "stages": {stage: values["stages"][stage] for stage in study.shared},
+            "evaluation": base.model_dump(mode="json")["evaluation"],
+        }
+        return changed(recipe, changes, name)
+
+    plain = f"{SHARED}/seed-{cell.seed}"
+    own = shared_part(full, plain)
+    key = json.dumps(own.model_dump(mode="json"))
+    if key not in known:
+        common = own == shared_part(changed(base, {"seed": cell.seed}, study.name), plain)
+        name = plain if common else f"{SHARED}/{cell.arm}/seed-{cell.seed}"
+        known[key] = Node(name, "shared", needs, recipe=shared_part(full, name))
+    return known[key]
+
+
+def _budget(
+    study: Study, base: Recipe, folder: Path, cell: Cell, start: tuple[str, ...]
+) -> Budget | None:
+    match = study.methods[cell.method].match
+    if match is None:
+        return None
+    other = Cell(match.method, None, cell.fraction, cell.seed)
+    reference = _cell_recipe(study, folder, _full_recipe(study, base, other), other, start)
+    return Budget(match, study.stage, reference)
+
+
+def _first_needed(cells: list[Node]) -> Any:
+    places: dict[str, int] = {}
+    for number, node in enumerate(cells):
+        for need in node.needs:
+            places.setdefault(need, number)
+    return lambda node: places[node.id]

@@ -1,0 +1,170 @@
+"""Means over seeds, with intervals and tests that know of images and of seeds.
+
+A score varies because other images could have been asked, and because another seed trains another
+model. Both are resampled together: images with replacement, the same for all that is compared, and
+seeds with replacement (the "pigeonhole" bootstrap of crossed data, Owen 2007, which errs on the
+wide side). Resampled seeds vary too little by (S - 1) / S, so their deviation is stretched by
+the root of the inverse; and as S is small, bounds are stretched from the normal distribution to
+Student's, with degrees of freedom after Welch and Satterthwaite.
+
+Shapes: S seeds, Q questions, M parts of the metric, B resamples.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exgra_med.evaluation.statistics import MIN_CLUSTERS, cluster_bootstrap, paired_permutation
+from exgra_med.studies.student import student_cdf, student_quantile
+
+Values = NDArray[np.float64]
+LEVEL = 0.05
+POWER = 0.8
+_NUM_FLIPS = 10_000
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over seeds, in percent or points."""
+
+    value: float
+    each: list[float]
+    """Every seed."""
+    interval: tuple[float, float] | None
+    """95 %; None where there are too few images."""
+    standard_error: float
+    freedom: float
+    """Degrees of freedom of the error."""
+    seeds_counted: bool
+    """Whether the interval covers seeds; with one seed it covers images only."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """Which images and seeds each resample has, common to all that is compared."""
+
+    clusters: NDArray[np.int64]
+    num_samples: int
+    seed: int
+
+    def means(self, values_SQM: Values) -> Values:
+        """The metric under resampled images, for every seed: (B, S), in percent."""
+        num_seeds, num_questions, num_parts = values_SQM.shape
+        flat = values_SQM.transpose(1, 0, 2).reshape(num_questions, num_seeds * num_parts)
+        samples = cluster_bootstrap(flat, self.clusters, self.num_samples, self.seed)
+        return 100 * samples.reshape(self.num_samples, num_seeds, num_parts).mean(axis=2)
+
+    def draw_seeds(self, samples_BS: Values) -> Values:
+        """Means over resampled seeds, (B,), their spread stretched to what it should be."""
+        num_seeds = samples_BS.shape[1]
+        middle = samples_BS.mean(axis=1)
+        if num_seeds == 1:
+            return middle
+        generator = np.random.default_rng([self.seed, 1])
+        drawn = generator.integers(0, num_seeds, (self.num_samples, num_seeds))
+        away = np.take_along_axis(samples_BS, drawn, axis=1).mean(axis=1) - middle
+        return middle + math.sqrt(num_seeds / (num_seeds - 1)) * away
+
+
+def metric(values_SQM: Values) -> list[float]:
+    """The metric of every seed, in percent: mean over the parts of the mean over questions."""
+    return [float(100 * np.nanmean(each, axis=0).mean()) for each in values_SQM]
+
+
+def mean_over_seeds(values_SQM: Values, resampling: Resampling) -> Mean:
+    """Mean of a score, or of a difference, over seeds.
+
+    Args:
+        values_SQM: per-question values from 0 to 1 (differences: -1 to 1), NaN where a question
+            does not count.
+        resampling: of images and seeds.
+    """
+    each = metric(values_SQM)
+    samples_BS = resampling.means(values_SQM)
+    by_images = samples_BS.mean(axis=1)
+    by_both = resampling.draw_seeds(samples_BS)
+    kept = by_both[~np.isnan(by_both)]
+    num_images = int(resampling.clusters.max()) + 1
+    from_images = float(np.nanvar(by_images)) * num_images / max(1, num_images - 1)
+    from_seeds = float(np.var(each, ddof=1)) / len(each) if len(each) > 1 else 0.0
+    freedom = _freedom((from_images, num_images - 1), (from_seeds, len(each) - 1))
+    value = float(np.mean(each))
+    error = math.sqrt(from_images + from_seeds)
+    bounds = None
+    if num_images >= MIN_CLUSTERS and len(kept):
+        tail = LEVEL / 2
+        stretch = student_quantile(1 - tail, freedom) / NormalDist().inv_cdf(1 - tail)
+        stretch *= math.sqrt(num_images / (num_images - 1))
+        low, high = (
+            value + stretch * (edge - value) for edge in np.quantile(kept, [tail, 1 - tail])
+        )
+        bounds = (float(low), float(high))
+    return Mean(value, each, bounds, error, freedom, len(each) > 1)
+
+
+def p_values(difference: Mean, values_SQM: Values, resampling: Resampling) -> dict[str, float]:
+    """p-values of a paired difference.
+
+    Returns:
+        `p_images`: the two methods swapped image by image (permutation), for these very models;
+        `p`: of the difference over its error from images and seeds (Student), so for other seeds
+        too, and never less than `p_images`, which assumes no distribution. With one seed there is
+        no error of seeds to be had, and `p` is `p_images`.
+    """
+    num_parts = values_SQM.shape[2]
+    middle_QM = values_SQM.mean(axis=0)
+    counts = (~np.isnan(middle_QM)).sum(axis=0)
+    contributions = np.nansum(middle_QM / (counts * num_parts), axis=1)
+    images = paired_permutation(contributions, resampling.clusters, _NUM_FLIPS, resampling.seed)
+    if not difference.seeds_counted:
+        return {"p": images, "p_images": images}
+    if difference.standard_error == 0:
+        return {"p": images, "p_images": images}
+    size = abs(difference.value) / difference.standard_error
+    both = 2 * student_cdf(-size, difference.freedom)
+    return {"p": max(both, images), "p_images": images}
+
+
+def detectable(difference: Mean) -> float:
+    """The smallest true difference, in points, that a study like this one finds four times in
+    five, before any correction for several tests."""
+    quantiles = [student_quantile(p, difference.freedom) for p in (1 - LEVEL / 2, POWER)]
+    return sum(quantiles) * difference.standard_error
+
+
+def _freedom(images: tuple[float, int], seeds: tuple[float, int]) -> float:
+    """Degrees of freedom of a sum of two variances, each with its own."""
+    total = images[0] + seeds[0]
+    if total == 0:
+        return float(images[1])
+    weights = sum(variance**2 / freedom for variance, freedom in (images, seeds) if freedom > 0)
+    return total**2 / weights if weights else float(images[1])
+
+
+def reached_fraction(
+    curve: Sequence[tuple[float, Values]], goal: Values
+) -> tuple[float | None, list[float | None], float]:
+    """The smallest fraction at which a curve reaches a goal, with its interval.
+
+    Args:
+        curve: fraction and resampled means (B,), by rising fraction; the last entry of each array
+            is the observed one.
+        goal: resampled means of the goal, likewise.
+
+    Returns:
+        The observed fraction or None where it is not reached; bounds of the 95 % interval over
+        resamples, None for "not reached"; and the share of resamples that reach it.
+    """
+    reached = np.full(len(goal), np.inf)
+    for fraction, samples in reversed(curve):
+        reached = np.where(samples >= goal, fraction, reached)
+    own, resampled = reached[-1], np.sort(reached[:-1])
+    last = len(resampled) - 1
+    edges = [resampled[math.floor(LEVEL / 2 * last)], resampled[math.ceil((1 - LEVEL / 2) * last)]]
+    bounds = [float(edge) if np.isfinite(edge) else None for edge in edges]
+    share = float(np.isfinite(resampled).mean())
+    return (float(own) if np.isfinite(own) else None), bounds, share

@@ -1,0 +1,182 @@
+"""Bounds and exact search against exhaustive matching; dense rows against their slow twin."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from exgra_med.alignment import MultiGraphAlignment, solve_matching
+from exgra_med.alignment.instances import make_problems
+from exgra_med.alignment.solvers.anneal import DENSE
+from exgra_med.alignment.solvers.annealing_dense import anneal_dense, company, relabel
+from exgra_med.alignment.solvers.bound import cheapest_ends, first_bound
+from exgra_med.alignment.solvers.exact import branch, settle
+from exgra_med.alignment.solvers.pruning import prune
+from exgra_med.alignment.solvers.random_stream import seeded
+from exgra_med.alignment.solvers.state import build_graph, load
+
+NODES = 7
+
+
+def random_problem(seed: int, nodes: int = NODES, edge_share: float = 0.4):
+    rng = np.random.default_rng(seed)
+    linked = (rng.random((nodes, nodes)) < edge_share) & ~np.eye(nodes, dtype=bool)
+    edges = np.ascontiguousarray(np.argwhere(linked).T.astype(np.int32))
+    unary = rng.normal(-0.3, 0.5, (nodes, nodes)).astype(np.float32)
+    quadratic = rng.normal(0.1, 0.5, (edges.shape[1], edges.shape[1])).astype(np.float32)
+    return unary, quadratic, edges
+
+
+def optimum(unary: np.ndarray, quadratic: np.ndarray, edges: np.ndarray) -> float:
+    found = solve_matching(unary[None], quadratic[None], edges[None], "exhaustive")
+    return float(found.objective[0])
+
+
+def bounded(unary: np.ndarray, quadratic: np.ndarray, edges: np.ndarray, matching: np.ndarray):
+    """The first bound around a matching, and its messages."""
+    nodes, num_edges = len(unary), edges.shape[1]
+    low = cheapest_ends(quadratic, edges, edges, nodes)
+    a, b = np.empty((num_edges, nodes + 1)), np.empty((num_edges, nodes + 1))
+    r = np.empty((nodes, nodes + 1))
+    table = build_graph(edges, nodes)[1]
+    return first_bound(unary, quadratic, edges, table, low, matching, a, b, r), (table, a, b, r)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_bound_is_below_the_optimum_around_any_matching(seed: int) -> None:
+    problem = random_problem(seed)
+    best = optimum(*problem)
+    rng = np.random.default_rng(seed)
+    for _ in range(5):
+        matching = rng.permutation(NODES).astype(np.int32)
+        matching[rng.random(NODES) < 0.3] = -1
+        assert bounded(*problem, matching)[0] <= best + 1e-5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_exact_search_from_a_poor_matching_finds_the_optimum(seed: int) -> None:
+    unary, quadratic, edges = random_problem(seed)
+    nobody = np.full(NODES, -1, np.int32)
+    bound, (table, a, b, r) = bounded(unary, quadratic, edges, nobody)
+    cost, done = settle(quadratic, edges, table, a, b, r, nobody, 0.0, -bound, 10**8)
+    # The gap is wide beside a cost of zero, and 56 candidates are few enough.
+    assert done
+    assert cost == pytest.approx(optimum(unary, quadratic, edges), abs=1e-5)
+    found = load(
+        np.empty((NODES, NODES)), unary, quadratic, *[build_graph(edges, NODES)[0]] * 2,
+        np.empty(NODES, np.int32), np.empty(NODES, np.int32), nobody,
+    )  # fmt: skip
+    assert found == pytest.approx(cost, abs=1e-5)
+
+
+def test_a_search_that_is_too_long_says_so_and_keeps_what_it_has() -> None:
+    unary, quadratic, edges = random_problem(0)
+    nobody = np.full(NODES, -1, np.int32)
+    bound, (table, a, b, r) = bounded(unary, quadratic, edges, nobody)
+    cost, done = settle(quadratic, edges, table, a, b, r, nobody, 0.0, -bound, 0)
+    assert not done and cost == 0.0 and (nobody == -1).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_branches_against_every_choice(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    first = np.array([0, 3, 5, 8, 9], np.int32)
+    values = rng.normal(size=9)
+    together = np.triu(rng.random((9, 9)), 1)
+    together = together + together.T
+    choices = itertools.product(*(range(*pair) for pair in itertools.pairwise(first)))
+    best = min(
+        sum(values[list(choice)]) + together[np.ix_(choice, choice)].sum() / 2 for choice in choices
+    )
+    chosen = np.full(4, -1, np.int32)
+    cost, done = branch(values, together, first, np.inf, 0.0, 10_000, chosen)
+    assert done and cost == pytest.approx(best)
+    assert values[chosen].sum() + together[np.ix_(chosen, chosen)].sum() / 2 == pytest.approx(best)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pruned_pairs_are_those_that_cannot_pay(seed: int) -> None:
+    unary, quadratic, edges = random_problem(seed)
+    low = cheapest_ends(quadratic, edges, edges, NODES)
+    pruned, pairs = prune(unary, edges, low, 1.0)
+    kept = {tuple(pair) for pair in pairs.tolist()}
+    for i, k in itertools.product(range(NODES), repeat=2):
+        worth = float(unary[i, k])
+        for end in range(2):
+            for e in np.flatnonzero(edges[end] == i):
+                landing = quadratic[e, edges[end] == k]
+                worth += min(0.0, float(landing.min())) if landing.size else 0.0
+        assert ((i, k) in kept) == (worth < 0)
+        assert (pruned[i, k] == unary[i, k]) == (worth < 0)
+
+
+def test_dense_rows_give_the_table_of_the_sparse_state() -> None:
+    unary, quadratic, edges = random_problem(3)
+    graph, table = build_graph(edges, NODES)
+    first, other, _, rows = company(quadratic, edges, edges, table, edges.shape[1])
+    dense = np.zeros((NODES, rows.shape[2]), np.float32)
+    dense[:, :NODES] = unary
+    matching = np.array([3, -1, 0, 6, 1, 5, -1], np.int32)
+    for node, label in enumerate(matching):
+        if label >= 0:
+            relabel(dense, rows, first, other, node, NODES, label)
+    relabel(dense, rows, first, other, 0, 3, 4)
+    matching[0] = 4
+    slow = np.empty((NODES, NODES))
+    load(
+        slow, unary, quadratic, graph, graph,
+        np.empty(NODES, np.int32), np.empty(NODES, np.int32), matching,
+    )  # fmt: skip
+    assert dense[:, :NODES] == pytest.approx(slow, abs=1e-5)
+
+
+@pytest.mark.parametrize("regime", ["random", "aniso", "aligned"])
+def test_problems_of_eight_nodes_and_perturbed_ones_are_solved_exactly(regime: str) -> None:
+    align = MultiGraphAlignment(64)
+    small = make_problems(align, regime, 8, seed=0)
+    for costs in (small.unary, small.perturbed):
+        found = solve_matching(costs, small.quadratic, small.edges)
+        best = solve_matching(costs, small.quadratic, small.edges, "exhaustive")
+        assert found.objective.numpy() == pytest.approx(best.objective.numpy(), abs=1e-5)
+    larger = make_problems(align, regime, 16, seed=0)
+    fast = solve_matching(larger.perturbed, larger.quadratic, larger.edges)
+    assert fast.certified.all()
+    thorough = solve_matching(
+        larger.perturbed, larger.quadratic, larger.edges, seed=1, effort="thorough"
+    )
+    assert (fast.objective <= thorough.objective + 1e-5).all()
+
+
+def test_dense_annealing_returns_a_matching_that_is_better_than_its_start() -> None:
+    unary, quadratic, edges = random_problem(5, nodes=12, edge_share=0.3)
+    graph, table = build_graph(edges, 12)
+    first, other, slot, rows = company(quadratic, edges, edges, table, edges.shape[1])
+    low = cheapest_ends(quadratic, edges, edges, 12)
+    pruned, pairs = prune(unary, edges, low, 1.0)
+    start, found = np.full(12, -1, np.int32), np.empty(12, np.int32)
+    scratch = np.empty(12, np.int32), np.empty(12, np.int32)
+    anneal_dense(
+        pruned, rows, first, other, slot, start, *scratch, pairs, 5000, 0.2, 0.04, seeded(0), found
+    )
+    taken = found[found >= 0]
+    assert found.min() >= -1 and found.max() < 12 and len(set(taken.tolist())) == len(taken)
+    cost = load(np.empty((12, 12)), unary, quadratic, graph, graph, *scratch, found)
+    assert cost < optimum_of_pairs(unary)
+
+
+def optimum_of_pairs(unary: np.ndarray) -> float:
+    """Cost of the cheapest single pair: the least that a search should beat."""
+    return float(unary.min())
+
+
+@pytest.mark.parametrize("nodes", [64, 65])
+def test_on_both_sides_of_the_limit_of_dense_rows_annealing_beats_descent(nodes: int) -> None:
+    problems = make_problems(MultiGraphAlignment(32), "random", nodes, seed=0)
+    inputs = (problems.unary[:2], problems.quadratic[:2], problems.edges[:2])
+    found = solve_matching(*inputs)
+    assert DENSE == 64
+    assert (found.assignment >= -1).all() and (found.assignment < nodes).all()
+    for labels in found.assignment.tolist():
+        taken = [label for label in labels if label >= 0]
+        assert len(set(taken)) == len(taken)
+    assert found.objective.mean() < solve_matching(*inputs, solver="local-search").objective.mean()
