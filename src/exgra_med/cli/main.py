@@ -19,6 +19,7 @@ from exgra_med.cli import (
     evaluate_chat,
     evaluate_checks,
     evaluate_model,
+    make_parts,
     recipe,
     serve,
     study,
@@ -40,6 +41,7 @@ app.command(epilog="Example: exgra-med doctor --json")(doctor.doctor)
 app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.aligned.epochs=2")(
     train.train
 )
+app.command(epilog=make_parts.EXAMPLE)(make_parts.make_parts)
 app.command(epilog=chat.EXAMPLE)(chat.chat)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
 app.command(epilog=draw.EXAMPLE)(draw.draw)

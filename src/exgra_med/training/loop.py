@@ -300,8 +300,11 @@ class StageTraining:
         if score is not None:
             figures["score"] = score
         self.accelerator.wait_for_everyone()
+        views = figures.pop("views", None)
         if figures:
             self.log.write(kind="held_out", stage=self.name, step=step, **figures)
+        if views:
+            self.log.write(kind="views", stage=self.name, step=step, **views)
 
     def _finish(self, objective: Objective, total: int) -> Path:
         final = self.run.final(self.name)

@@ -86,7 +86,7 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     projector = num_parameters(model.model.multi_modal_projector)
     layers = num_parameters(model.get_decoder().layers)  # type: ignore
     graph = graph_parameters(model.config, stage)
-    learning = graph + ("connector" in stage.learn) * projector
+    learning = graph + ("connector" in stage.learn) * projector + ("vision" in stage.learn) * tower
     adapters = in_layers = quantized = 0
     if stage.lora is not None:
         adapted = list(_adapted(model, stage.lora.target_modules))

@@ -77,7 +77,7 @@ def check_data(recipe: Recipe, name: str) -> None:
     for record in records:
         for image in record.images:
             images.locate(image, record.id)
-    if stage.alignment is not None and stage.alignment.weight > 0:
+    if stage.needs_extended:
         _check_extended(records, name)
 
 
@@ -112,7 +112,7 @@ def _check_extended(records: Sequence[Record], name: str) -> None:
     if missing:
         raise DataError(
             f"{len(missing)} of the {len(records)} records of stage {name!r} have no extended "
-            f"answers, which alignment needs; the first is {missing[0]!r}.",
+            f"answers, which alignment and `answers` need; the first is {missing[0]!r}.",
             "Make them with `exgra-med captions generate`, or set the stage's alignment to null.",
         )
 

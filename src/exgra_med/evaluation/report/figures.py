@@ -52,7 +52,7 @@ class Figure:
 
 
 def training_figures(stages: list[StageCurves]) -> list[Figure]:
-    """Loss curves of every stage, and matching accuracy where there was alignment.
+    """Loss curves of every stage, and matching accuracies where they were measured.
 
     Args:
         stages: curves from `read_log`.
@@ -68,13 +68,17 @@ def training_figures(stages: list[StageCurves]) -> list[Figure]:
             figures.append(_figure(stage, "alignment_loss", "alignment loss"))
         if stage.has("matching_accuracy"):
             figures.append(_figure(stage, "matching_accuracy", "matching accuracy", stage.chance))
+        # Held out only, and one point is no curve.
+        if len(stage.held_out["image_answer_accuracy"].values) > 1:
+            label = "image-answer matching, bare embeddings"
+            figures.append(_figure(stage, "image_answer_accuracy", label, stage.chance))
     return figures
 
 
 def _figure(stage: StageCurves, measure: str, label: str, chance: float | None = None) -> Figure:
     plt = pyplot()
     train, held_out = stage.train[measure], stage.held_out[measure]
-    in_percent = measure == "matching_accuracy"
+    in_percent = measure.endswith("accuracy")
     scale = 100.0 if in_percent else 1.0
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.0, 2.75), layout="constrained")
