@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from exgra_med.alignment.controls import CONTROLS
 from exgra_med.alignment.cost import matching_costs, similarities
 from exgra_med.alignment.matching import solve_matching
 from exgra_med.data.conversation import join_by_image
@@ -129,7 +130,7 @@ def measure_graphs(
         run.recipe.stage_data(name).max_pixels
     )
     notes = []
-    if settings.objective in ("infonce", "siglip", "optimal-transport"):
+    if settings.objective in CONTROLS:
         notes.append(
             f"This stage was trained with the control {settings.objective}, which matches no "
             "graphs; the bare embeddings are matched here with the barycenter all the same."
