@@ -15,6 +15,7 @@ from exgra_med.cli import (
     data,
     demo,
     doctor,
+    draw,
     evaluate,
     evaluate_chat,
     evaluate_checks,
@@ -24,6 +25,7 @@ from exgra_med.cli import (
     serve,
     study,
     train,
+    web,
 )
 from exgra_med.errors import ExgraMedError
 
@@ -43,6 +45,8 @@ app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.a
 app.command(epilog=make_parts.EXAMPLE)(make_parts.make_parts)
 app.command(epilog=chat.EXAMPLE)(chat.chat)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
+app.command(epilog=draw.EXAMPLE)(draw.draw)
+app.command(epilog=web.EXAMPLE)(web.web)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")

@@ -9,7 +9,7 @@ in are refused.
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -21,11 +21,11 @@ LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")
 """Modalities whose pictures often carry text; they need BurnedInAnnotation = NO."""
 
 
-def read_dicom(path: Path, max_pixels: int, name: str, where: str = "") -> Image.Image:
+def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, where: str = "") -> Image.Image:
     """Read one frame of a DICOM file as 8-bit RGB.
 
     Args:
-        path: the file.
+        file: path, or an open binary stream.
         max_pixels: rows times columns above which it is refused before it is decoded.
         name: of the image, with `#frame=N` where the file has several.
         where: record id, for the error message.
@@ -42,7 +42,7 @@ def read_dicom(path: Path, max_pixels: int, name: str, where: str = "") -> Image
         with warnings.catch_warnings():
             # pydicom's warnings and log lines quote the values of tags.
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path)
+            dataset = pydicom.dcmread(file)
             _check(dataset, max_pixels, prefix)
             return _render(dataset, name, prefix)
     except DataError:

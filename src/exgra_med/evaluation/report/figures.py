@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from io import StringIO
 from typing import Any
 
@@ -114,7 +115,7 @@ def _figure(stage: StageCurves, measure: str, label: str, chance: float | None =
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.set_xlabel("optimizer step")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
-        svg = inline_svg(figure, f"{stage.name}-{measure}")
+        svg = inline_svg(figure, f"{stage.name}-{measure}", label=f"{stage.name}: {label}")
         plt.close(figure)
     return Figure(f"{stage.name}: {label}", _note(train, held_out, in_percent), svg)
 
@@ -155,13 +156,16 @@ def _smoothed(curve: Curve) -> Curve:
     return _thinned(smooth)
 
 
-def inline_svg(figure: Any, name: str, variables: Mapping[str, str] | None = None) -> str:
+def inline_svg(
+    figure: Any, name: str, variables: Mapping[str, str] | None = None, label: str = ""
+) -> str:
     """A figure as SVG for a page, which gives its colours, size and font.
 
     Args:
         figure: drawn under `STYLE`.
         name: unlike that of every other figure of the page.
         variables: further colours, and what the page calls them.
+        label: what it shows, for those who do not see it; its name else.
     """
     stream = StringIO()
     figure.savefig(
@@ -180,7 +184,9 @@ def inline_svg(figure: Any, name: str, variables: Mapping[str, str] | None = Non
     svg = svg.replace("url(#", f"url(#{prefix}-").replace('xlink:href="#', f'href="#{prefix}-')
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Size, namespaces and font are the page's business.
-    svg = re.sub(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" role="img">', svg)
+    (box,) = re.findall(r"<svg [^>]*?viewBox=\"([^\"]*)\"", svg)
+    head = f'<svg viewBox="{box}" role="img" aria-label="{escape(label or name, quote=True)}">'
+    svg = head + svg[svg.index(">") + 1 :]
     svg = re.sub(r" font-family: [^;]*;", "", svg)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     return re.sub(r"(\d+\.\d\d)\d+", r"\1", svg).strip()
