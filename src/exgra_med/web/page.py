@@ -4,9 +4,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import gradio as gr  # pyrefly: ignore
-
-from exgra_med.errors import DataError, ExgraMedError
+from exgra_med.errors import DataError, ExgraMedError, import_extra
 from exgra_med.llm.request import Sampling
 from exgra_med.model.published import NOTICE
 from exgra_med.web import chat_view
@@ -17,6 +15,7 @@ from exgra_med.web.runs_tab import alignment_tab, runs_tab
 from exgra_med.web.style import HEAD, notice_html, theme
 from exgra_med.web.views import Views
 
+gr: Any = import_extra("gradio", "The page", "web")
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _PICK = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
@@ -24,7 +23,7 @@ _PICK = """element.addEventListener('click', (event) => {
 });"""
 
 
-def build_page(room: Room, views: Views, uploads: Path, kept_days: int | None) -> gr.Blocks:
+def build_page(room: Room, views: Views, uploads: Path, kept_days: int | None) -> Any:
     """All of the page.
 
     Args:

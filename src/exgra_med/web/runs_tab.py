@@ -3,14 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-import gradio as gr  # pyrefly: ignore
-
-from exgra_med.errors import ExgraMedError
+from exgra_med.errors import ExgraMedError, import_extra
 from exgra_med.web import answers as looking
 from exgra_med.web.chat_view import problem_html
 from exgra_med.web.run_view import answers_html, num_pages
 from exgra_med.web.views import Views
 
+gr: Any = import_extra("gradio", "The page", "web")
 _QUIET: dict[str, Any] = {"api_visibility": "private"}
 _NONE = (
     '<p class="hint">No run is open. Start the page with <code>--runs FOLDER</code> to look at '
