@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help demo test test-all check format docs clean pins
+.PHONY: help demo test test-all check format docs docs-links sbom audit release clean pins
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,7 +36,34 @@ pins:  ## renew the pinned sets in requirements/ (needs pip-tools)
 	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
 	  --constraint requirements/run.txt --extra report --extra lora --extra llm --extra parquet --extra dicom --extra dev --extra oracle \
 	  --output-file requirements/test.txt pyproject.toml requirements/build.in
-	sed -i 's/+cpu$$//' requirements/run.txt requirements/test.txt
+	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
+	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
+	  --constraint requirements/test.txt --extra report --extra docs \
+	  --output-file requirements/docs.txt pyproject.toml requirements/build.in
+	sed -i 's/+cpu$$//' requirements/run.txt requirements/test.txt requirements/docs.txt
+
+docs: .venv/.ready-docs  ## build the documentation into docs/_build/html; a warning is an error
+	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
+	$(BIN)/python -m sphinx -b doctest -W --keep-going -n -q docs docs/_build/doctest
+	@echo "Open docs/_build/html/index.html"
+
+docs-links: .venv/.ready-docs  ## also look up external links (needs the internet)
+	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/links
+
+sbom: .venv/.ready  ## list what an installation consists of, as CycloneDX: exgra-med.sbom.json
+	$(PIP) cyclonedx-bom
+	$(BIN)/python -m cyclonedx_py requirements --pyproject pyproject.toml --of JSON \
+	  --output-reproducible -o exgra-med.sbom.json requirements/run.txt
+
+audit: .venv/.ready  ## look the pinned sets up among known vulnerabilities (needs the internet)
+	$(PIP) pip-audit
+	$(BIN)/python -m pip_audit --strict --no-deps -r requirements/run.txt
+	$(BIN)/python -m pip_audit --strict --no-deps -r requirements/test.txt
+
+release: .venv/.ready-test  ## build wheel and sdist into dist/ and look into them
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+	$(BIN)/python -m pytest -m "" tests/packaging
 
 clean:  ## remove the environment and the demo's run
 	rm -rf .venv runs/demo
@@ -55,4 +82,9 @@ clean:  ## remove the environment and the demo's run
 .venv/.ready-test: requirements/test.txt .venv/.ready
 	@echo "Installing the pinned test set ..."
 	$(PIP) -r requirements/test.txt
+	@touch $@
+
+.venv/.ready-docs: requirements/docs.txt .venv/.ready
+	@echo "Installing what builds the documentation ..."
+	$(PIP) -r requirements/docs.txt
 	@touch $@

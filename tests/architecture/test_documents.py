@@ -13,7 +13,8 @@ ROWS = [line for line in FAITHFULNESS.splitlines() if line.startswith("| ") and 
 MARKDOWN = [
     path
     for path in PROJECT.rglob("*.md")
-    if not {".venv", "runs", "samples", "data", "prompts"} & set(path.relative_to(PROJECT).parts)
+    if not {".venv", "runs", "samples", "data", "prompts", "_build", "generated"}
+    & set(path.relative_to(PROJECT).parts)
 ]
 
 

@@ -1,5 +1,6 @@
 """Rules of the house that a machine can hold."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +55,33 @@ def test_every_command_shows_an_example() -> None:
     for path, command in commands(get_command(app), "exgra-med"):
         text = f"{command.epilog or ''} {command.help or ''}"
         assert "exgra-med " in text, f"{path} has no example in its help"
+
+
+def test_other_long_files_say_why_at_their_top() -> None:
+    project = Path(__file__).resolve().parents[2]
+    folders = ("tests", "tools", "benchmarks", "examples", "docs/_ext")
+    for path in (path for folder in folders for path in (project / folder).rglob("*.py")):
+        text = path.read_text(encoding="utf-8")
+        if len(text.splitlines()) > MAX_LINES:
+            assert "Long because" in text[:600], path
+
+
+def test_no_piece_of_code_stands_in_two_files() -> None:
+    """Nine equal lines in a row; imports, docstrings and short lines do not count."""
+    places: dict[tuple[str, ...], set[str]] = {}
+    for path in MODULES:
+        lines = _telling_lines(path.read_text(encoding="utf-8"))
+        for start in range(len(lines) - 8):
+            places.setdefault(tuple(lines[start : start + 9]), set()).add(str(path))
+    assert not [sorted(files) for files in places.values() if len(files) > 1]
+
+
+def _telling_lines(text: str) -> list[str]:
+    tree = ast.parse(text)
+    left_out: set[int] = set()
+    for node in ast.walk(tree):
+        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        if docstring or isinstance(node, ast.Import | ast.ImportFrom):
+            left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+    kept = [line for number, line in enumerate(text.splitlines(), 1) if number not in left_out]
+    return [line.strip() for line in kept if len(line.strip()) > 3]

@@ -78,6 +78,7 @@ def batch_of(case: dict[str, torch.Tensor], images: torch.Tensor) -> Batch:
         "pixel_values": images,
         "num_nodes": count,
         "node_of_image": torch.arange(count),
+        "has_extended": True,
     }
 
 

@@ -113,7 +113,10 @@ class AlignmentAdapter(nn.Module):
     def text_nodes(
         self, model: Any, text: Mapping[str, torch.Tensor], keep: torch.Tensor
     ) -> torch.Tensor:
-        """Pooled last hidden states of the texts of the samples to `keep` [S]: [G, D] float32."""
+        """Pooled last hidden states of the texts of the samples to `keep` [S]: [G, D] float32.
+
+        `model` gives embeddings and decoder; `text` has token ids and mask, [S, T] each.
+        """
         ids, mask = (text[name][keep.to(text[name].device)] for name in TEXT_KEYS)
         hidden = model.get_decoder()(
             inputs_embeds=model.get_input_embeddings()(ids), attention_mask=mask, use_cache=False

@@ -19,20 +19,36 @@ PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
 }
 PAIRS["all"] = PAIRS["barycenter"] + PAIRS["pairwise"]
 
+VIEWS: dict[str, tuple[int, ...]] = {
+    "all": (IMAGE, ANSWER, EXTENDED),
+    "image-answer": (IMAGE, ANSWER),
+}
+"""Which views take part; without the extended answers the barycenter is the mean of two."""
 
-def barycenter(image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor) -> torch.Tensor:
-    """Mean of the three views, [B, D]."""
-    return (image + answer + extended) / 3
+
+def barycenter(*views: torch.Tensor) -> torch.Tensor:
+    """Mean of the views, [B, D]."""
+    return sum(views[1:], views[0]) / len(views)
 
 
-def directed_pairs(objective: str) -> tuple[tuple[int, int], ...]:
+def directed_pairs(objective: str, views: str = "all") -> tuple[tuple[int, int], ...]:
     """Ordered pairs (first graph, second graph); the first one's edges serve both.
 
+    Args:
+        objective: a name in `PAIRS`.
+        views: a name in `VIEWS`; pairs with another view are left out.
+
     Raises:
-        MatchingError: no objective has that name.
+        MatchingError: no objective or choice of views has that name.
     """
+    if views not in VIEWS:
+        raise MatchingError(f"No views are called {views!r}; there are {', '.join(VIEWS)}.")
     if objective not in PAIRS:
         raise MatchingError(f"No objective is called {objective!r}; there are {', '.join(PAIRS)}.")
+    present = {*VIEWS[views], BARYCENTER}
     return tuple(
-        pair for first, second in PAIRS[objective] for pair in ((first, second), (second, first))
+        pair
+        for first, second in PAIRS[objective]
+        if {first, second} <= present
+        for pair in ((first, second), (second, first))
     )

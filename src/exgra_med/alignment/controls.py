@@ -1,8 +1,10 @@
 """Losses without graphs, to compare the alignment with.
 
 Each takes two views [B, D] in which row b of both is the same sample; `control_loss` takes the mean
-over the three pairs of views.
+over the pairs of views.
 """
+
+from itertools import combinations
 
 import torch
 from torch.nn import functional as F
@@ -38,21 +40,20 @@ def optimal_transport(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor
 CONTROLS = {"infonce": infonce, "siglip": siglip, "optimal-transport": optimal_transport}
 
 
-def control_loss(
-    name: str, image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor
-) -> torch.Tensor:
-    """Mean of a control over image-answer, image-extended and answer-extended."""
-    loss = CONTROLS[name]
-    return (loss(image, answer) + loss(image, extended) + loss(answer, extended)) / 3
+def control_loss(name: str, *views: torch.Tensor) -> torch.Tensor:
+    """Mean of a control over image-answer and, with three views, image-extended and
+    answer-extended."""
+    losses = [CONTROLS[name](first, second) for first, second in combinations(views, 2)]
+    return sum(losses[1:], losses[0]) / len(losses)
 
 
-def retrieval_accuracy(image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor) -> float:
-    """Share of samples whose most similar partner is their own, mean over six directions."""
-    own = torch.arange(image.shape[0], device=image.device)
-    pairs = ((image, answer), (image, extended), (answer, extended))
+def retrieval_accuracy(*views: torch.Tensor) -> float:
+    """Share of samples whose most similar partner is their own, mean over both directions of
+    every pair of views."""
+    own = torch.arange(views[0].shape[0], device=views[0].device)
     shares = [
         (similarity.argmax(1) == own).float().mean()
-        for first, second in pairs
+        for first, second in combinations(views, 2)
         for similarity in (cosines(first, second), cosines(second, first))
     ]
     return float(torch.stack(shares).mean())

@@ -17,9 +17,12 @@ BINS = 20
 
 
 def view_diagnostics(
-    image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor
+    image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor | None
 ) -> dict[str, float]:
     """Similarity and retrieval for each pair of views, as flat names and numbers.
+
+    `image`, `answer` and `extended` are [B, D] of any float dtype, row b the same sample. Without
+    extended answers there is one pair, `image_answer`.
 
     Returns, for each pair such as `image_answer`:
         `/cosine_own`, `/cosine_other`: mean cosine of the same and of different samples;
@@ -46,7 +49,7 @@ def view_diagnostics(
 
 
 def cosine_histograms(
-    image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor
+    image: torch.Tensor, answer: torch.Tensor, extended: torch.Tensor | None
 ) -> dict[str, dict[str, list[int]]]:
     """Counts of cosines, `own` and `other`, in 20 equal bins from -1 to 1, for each pair."""
     histograms = {}
@@ -61,8 +64,13 @@ def cosine_histograms(
     return histograms
 
 
-def _pairs(*views: torch.Tensor):
-    return combinations(zip(NAMES, (view.detach().float() for view in views), strict=True), 2)
+def _pairs(*views: torch.Tensor | None):
+    present = [
+        (name, view.detach().float())
+        for name, view in zip(NAMES, views, strict=True)
+        if view is not None
+    ]
+    return combinations(present, 2)
 
 
 def _recall(similarity: torch.Tensor, depth: int) -> torch.Tensor:

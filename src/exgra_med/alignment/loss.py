@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from exgra_med.alignment.barycenter import barycenter, directed_pairs
+from exgra_med.alignment.barycenter import BARYCENTER, VIEWS, barycenter, directed_pairs
 from exgra_med.alignment.blackbox import PendingMatching, begin_matching
 from exgra_med.alignment.controls import CONTROLS, control_loss, retrieval_accuracy
 from exgra_med.alignment.cost import add_noise, gumbel, matching_costs
@@ -99,6 +99,8 @@ class MultiGraphAlignment(nn.Module):
             original's, which is not), or `imle` (mean over `noise_samples`).
         noise_samples: S, noise samples of a step, for `imle`.
         scope: `local` builds graphs of this rank's samples, `global` of those of all ranks.
+        views: `all`, or `image-answer`: a control without extended answers, which are then not
+            looked at. Its barycenter is the mean of two views.
 
     Raises:
         MatchingError: a setting has no meaning.
@@ -130,6 +132,7 @@ class MultiGraphAlignment(nn.Module):
         estimator: Literal["blackbox", "compatible", "imle"] = "blackbox",
         noise_samples: int = 1,
         scope: Literal["local", "global"] = "local",
+        views: Literal["all", "image-answer"] = "all",
     ) -> None:
         super().__init__()
         if perturbation <= 0 or noise_scale < 0 or not 0 <= dropout < 1 or neighbours < 1:
@@ -144,7 +147,9 @@ class MultiGraphAlignment(nn.Module):
         if scope not in SCOPES:
             raise MatchingError(f"No scope is called {scope!r}; there are {', '.join(SCOPES)}.")
         self.scope = scope
-        self.pairs = () if objective in CONTROLS else directed_pairs(objective)
+        own = directed_pairs("barycenter" if objective in CONTROLS else objective, views)
+        self.pairs = () if objective in CONTROLS else own
+        self.num_views = len(VIEWS[views])
         find_solver(solver)
         self.objective = objective
         self.dropout = dropout
@@ -162,26 +167,28 @@ class MultiGraphAlignment(nn.Module):
         self,
         image: torch.Tensor,
         answer: torch.Tensor,
-        extended: torch.Tensor,
+        extended: torch.Tensor | None,
         *,
         generator: Generator = None,
     ) -> AlignmentOutput:
-        """Loss of one batch; each view is [B, D] of any float dtype, row b the same sample."""
+        """Loss of one batch: `image`, `answer`, `extended` are [B, D] of any float dtype.
+
+        Row b of each is the same sample; `generator` as for the class. `extended` may be none
+        where the views are `image-answer`.
+        """
         return self.begin(image, answer, extended, generator=generator).result()
 
     def begin(
         self,
         image: torch.Tensor,
         answer: torch.Tensor,
-        extended: torch.Tensor,
+        extended: torch.Tensor | None,
         *,
         generator: Generator = None,
     ) -> PendingAlignment:
         """Compute the costs and hand them to the worker; `forward` without the waiting."""
         with torch.autocast(image.device.type, enabled=False):
-            views = [view.float() for view in (image, answer, extended)]
-            _check(views, self.scope)
-            views = gather_views(views, self.scope)
+            views = gather_views(self._views(image, answer, extended), self.scope)
             if views[0].shape[0] > 0 and not self.pairs:
                 return PendingAlignment(None, self._control(views))
             if views[0].shape[0] < 2:
@@ -204,7 +211,7 @@ class MultiGraphAlignment(nn.Module):
         """Noisy costs of all problems of a step, and the seed of their solver.
 
         Args:
-            views: three [B, D] float32, B at least 2.
+            views: two or three [B, D] float32, B at least 2.
             generator: source of dropout (in training), noise and the seed.
 
         Returns:
@@ -225,19 +232,18 @@ class MultiGraphAlignment(nn.Module):
         self,
         image: torch.Tensor,
         answer: torch.Tensor,
-        extended: torch.Tensor,
+        extended: torch.Tensor | None,
         *,
         message_passing: bool = True,
     ) -> float:
         """Share of nodes matched to themselves, mean over pairs, without noise or dropout.
 
+        `image`, `answer` and `extended` are [B, D], as in `forward`.
         Without `message_passing` the bare embeddings are matched. Graph layers can learn to match
         what embeddings do not show, and they do not stay with the model.
         """
         with torch.autocast(image.device.type, enabled=False):
-            views = [view.float() for view in (image, answer, extended)]
-            _check(views, self.scope)
-            views = gather_views(views, self.scope)
+            views = gather_views(self._views(image, answer, extended), self.scope)
             if views[0].shape[0] < 2:
                 return 1.0
             if not self.pairs:
@@ -255,13 +261,13 @@ class MultiGraphAlignment(nn.Module):
         pairs may use the result (for `barycenter` 10 passes instead of 12).
 
         Args:
-            views: three [B, D] float32.
+            views: two or three [B, D] float32.
             message_passing: False leaves the nodes as they are.
 
         Returns:
             nodes of the first and of the second graphs, [P, B, D] each, and edges [P, 2, E].
         """
-        sets = [*views, barycenter(*views)]
+        sets = dict(enumerate(views)) | {BARYCENTER: barycenter(*views)}
         edges = {first: self._edges(sets[first]) for first, _ in self.pairs}
         passes = sorted(
             {(node, first) for pair in self.pairs for node in pair for first in pair[:1]}
@@ -278,6 +284,11 @@ class MultiGraphAlignment(nn.Module):
             passed[[number[second, first] for first, second in self.pairs]],
             pad_edges([edges[first] for first, _ in self.pairs]),
         )
+
+    def _views(self, *views: torch.Tensor | None) -> list[torch.Tensor]:
+        used = [view.float() for view in views[: self.num_views] if view is not None]
+        _check(used, self.num_views, self.scope)
+        return used
 
     def _add_noise(
         self, unary: torch.Tensor, quadratic: torch.Tensor, stream: torch.Generator
@@ -318,11 +329,12 @@ def _share_own(found: MatchingResult) -> float:
     return float((found.assignment == own).float().mean())
 
 
-def _check(views: list[torch.Tensor], scope: str) -> None:
+def _check(views: list[torch.Tensor], expected: int, scope: str) -> None:
     shapes = [tuple(view.shape) for view in views]
-    empty = scope == "local" and shapes[0][0] == 0
-    if len(set(shapes)) != 1 or len(shapes[0]) != 2 or empty:
-        raise MatchingError(f"The three views have shapes {shapes}, not three times [B, D].")
+    well_formed = len(set(shapes)) == 1 and len(shapes[0]) == 2
+    empty = well_formed and scope == "local" and shapes[0][0] == 0
+    if len(views) != expected or not well_formed or empty:
+        raise MatchingError(f"The views have shapes {shapes}, not {expected} times [B, D].")
 
 
 def _step_generator(

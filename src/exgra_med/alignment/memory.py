@@ -21,7 +21,9 @@ class MemoryBank:
 
     Example:
         >>> bank = MemoryBank(3)
-        >>> loss = align(*bank.extend([image, answer, extended]), generator=generator).loss
+        >>> views = [torch.randn(4, 8, requires_grad=True) for _ in range(3)]
+        >>> [len(view) for view in bank.extend(views)], [len(view) for view in bank.extend(views)]
+        ([4, 4, 4], [8, 8, 8])
     """
 
     def __init__(self, batches: int) -> None:

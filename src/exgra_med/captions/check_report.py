@@ -4,7 +4,7 @@ from pathlib import Path
 
 from exgra_med.captions.check import CaptionCheck
 from exgra_med.captions.faults import WEIGHTS
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import import_extra
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -19,10 +19,7 @@ def render_check(report: CaptionCheck, name: str) -> str:
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("The page of the check", "report") from error
+    jinja2 = import_extra("jinja2", "The page of the check", "report")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

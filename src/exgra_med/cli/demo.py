@@ -1,34 +1,91 @@
 """`exgra-med demo`: the whole system once, on the bundled sample, with a toy model."""
 
 from pathlib import Path
-from typing import Annotated
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exgra_med.cli.recipe import Assignments
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
     assignments: Assignments = None,
+    self_test: Annotated[
+        bool,
+        typer.Option(
+            "--self-test", help="Take an even smaller model through everything, keep nothing."
+        ),
+    ] = False,
 ) -> None:
     """Train a toy model on bundled VQA-RAD images, evaluate it, and write a report.
 
     Minutes on two CPU cores, no network. Started again, it goes on where it was stopped.
+    --self-test takes under a minute; exit code 1 says that this installation does not work.
     """
     from rich.console import Console
 
+    console = Console()
+    if self_test:
+        with TemporaryDirectory() as folder:
+            problems = _follow("debug/tiny", Path(folder) / "run", assignments, console)
+        for problem in problems:
+            typer.secho(f"Problem: {problem}", fg="red", err=True)
+        if problems:
+            raise typer.Exit(1)
+        console.print("The self-test passed: this installation trains, evaluates and answers.")
+        return
+    console.print("Research use only. The model of this demo is a toy, and so are its scores.")
+    _run("demo", out, assignments, console)
     from exgra_med.evaluation.report import write_report
+
+    report = write_report(out)
+    console.print(f"Done. Open {report} in a browser; {out / 'results.json'} has the numbers.")
+
+
+def _run(recipe: str, out: Path, assignments: list[str] | None, console: "Console") -> Any:
+    """Train all stages and answer the test questions; gives the opened run."""
     from exgra_med.evaluation.run import evaluate_vqa
     from exgra_med.progress import RichReporter
     from exgra_med.recipe.load import load_recipe
     from exgra_med.training.run import begin_run, train_run
 
-    console = Console()
-    console.print("Research use only. The model of this demo is a toy, and so are its scores.")
-    run = begin_run(out, load_recipe("demo", assignments or ()).recipe, resume=True)
+    run = begin_run(out, load_recipe(recipe, assignments or ()).recipe, resume=True)
     reporter = RichReporter(console)
     train_run(run, reporter)
     evaluate_vqa(run, reporter)
-    report = write_report(run.path)
-    console.print(f"Done. Open {report} in a browser; {run.results} has the numbers.")
+    return run
+
+
+def _follow(recipe: str, out: Path, assignments: list[str] | None, console: "Console") -> list[str]:
+    """Run everything in a folder and say what is not as it must be."""
+    from exgra_med import load
+    from exgra_med.errors import MissingExtraError
+    from exgra_med.evaluation.report import write_report
+    from exgra_med.evaluation.results import read_results
+
+    run = _run(recipe, out, assignments, console)
+    results = read_results(out)
+    problems = []
+    for scorer in ("strict", "legacy"):
+        average = results.get("vqa", {}).get(scorer, {}).get("average")
+        if average is None or not 0 <= average <= 100:
+            problems.append(f"the {scorer} average is {average}, not a percentage")
+    accuracy = results.get("alignment", {}).get("matching_accuracy", {})
+    if not all(0 <= accuracy.get(when, -1) <= 1 for when in ("start", "end")):
+        problems.append(f"the matching accuracy is {accuracy}, not two shares")
+    for name in ("recipe.yaml", "record.json", "log.jsonl"):
+        if not (out / name).is_file():
+            problems.append(f"the run has no {name}")
+    if not isinstance(load(str(run.last_checkpoint)).ask("Is there a fracture?"), str):
+        problems.append("the trained checkpoint does not answer")
+    try:
+        write_report(out)
+    except MissingExtraError as error:
+        # Square brackets are markup to rich.
+        console.print(f"No report was tried. {error}", markup=False)
+    return problems

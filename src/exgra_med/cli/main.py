@@ -9,19 +9,23 @@ from exgra_med import __version__
 from exgra_med.cli import (
     bench,
     captions,
+    card,
     chat,
     checkpoint,
     data,
     demo,
     doctor,
+    draw,
     evaluate,
     evaluate_chat,
     evaluate_checks,
     evaluate_model,
+    make_parts,
     recipe,
     serve,
     study,
     train,
+    web,
 )
 from exgra_med.errors import ExgraMedError
 
@@ -38,8 +42,11 @@ app.command(epilog="Example: exgra-med doctor --json")(doctor.doctor)
 app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.aligned.epochs=2")(
     train.train
 )
+app.command(epilog=make_parts.EXAMPLE)(make_parts.make_parts)
 app.command(epilog=chat.EXAMPLE)(chat.chat)
 app.command(epilog=serve.EXAMPLE)(serve.serve)
+app.command(epilog=draw.EXAMPLE)(draw.draw)
+app.command(epilog=web.EXAMPLE)(web.web)
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(study.app, name="study")
 app.add_typer(bench.app, name="bench")
@@ -47,6 +54,7 @@ app.add_typer(data.app, name="data")
 app.add_typer(evaluate_model.app, name="evaluate")
 app.add_typer(checkpoint.app, name="checkpoint")
 app.add_typer(captions.app, name="captions")
+app.add_typer(card.app, name="card")
 evaluate.register(app)
 evaluate_checks.register(evaluate_model.app)
 evaluate_chat.register(evaluate_model.app)

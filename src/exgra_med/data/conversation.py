@@ -30,6 +30,16 @@ def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]
     return [_join(group) for group in joined]
 
 
+def with_extended_answers(record: Record) -> Record:
+    """The record with its extended answers, which it must have, in place of its answers."""
+    longer = iter(record.extended or [])
+    turns = [
+        turn.model_copy(update={"text": next(longer)}) if turn.role == "assistant" else turn
+        for turn in record.turns
+    ]
+    return record.model_copy(update={"turns": turns})
+
+
 def _join(group: list[Record]) -> Record:
     if len(group) == 1:
         return group[0]

@@ -9,23 +9,23 @@ in are refused.
 import logging
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
 
 from exgra_med.data.eight_bits import picked, scale_to_eight_bits
-from exgra_med.errors import DataError, MissingExtraError
+from exgra_med.errors import DataError, import_extra
 
 LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")
 """Modalities whose pictures often carry text; they need BurnedInAnnotation = NO."""
 
 
-def read_dicom(path: Path, max_pixels: int, name: str, where: str = "") -> Image.Image:
+def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, where: str = "") -> Image.Image:
     """Read one frame of a DICOM file as 8-bit RGB.
 
     Args:
-        path: the file.
+        file: path, or an open binary stream.
         max_pixels: rows times columns above which it is refused before it is decoded.
         name: of the image, with `#frame=N` where the file has several.
         where: record id, for the error message.
@@ -34,10 +34,7 @@ def read_dicom(path: Path, max_pixels: int, name: str, where: str = "") -> Image
         MissingExtraError: pydicom is not installed.
         DataError: burned-in text, too large, no such frame, or broken; never holds a tag's value.
     """
-    try:
-        import pydicom  # pyrefly: ignore
-    except ImportError as error:
-        raise MissingExtraError("reading DICOM files", "dicom") from error
+    pydicom = import_extra("pydicom", "Reading DICOM files", "dicom")
     prefix = f"{where}: the image {name!r}" if where else f"the image {name!r}"
     logger = logging.getLogger("pydicom")
     disabled, logger.disabled = logger.disabled, True
@@ -45,7 +42,7 @@ def read_dicom(path: Path, max_pixels: int, name: str, where: str = "") -> Image
         with warnings.catch_warnings():
             # pydicom's warnings and log lines quote the values of tags.
             warnings.simplefilter("ignore")
-            dataset = pydicom.dcmread(path)
+            dataset = pydicom.dcmread(file)
             _check(dataset, max_pixels, prefix)
             return _render(dataset, name, prefix)
     except DataError:

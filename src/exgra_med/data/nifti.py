@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from exgra_med.data.eight_bits import picked, scale_to_eight_bits
-from exgra_med.errors import DataError, MissingExtraError
+from exgra_med.errors import DataError, import_extra
 
 
 def read_nifti(path: Path, max_pixels: int, name: str, where: str = "") -> Image.Image:
@@ -25,10 +25,7 @@ def read_nifti(path: Path, max_pixels: int, name: str, where: str = "") -> Image
         MissingExtraError: nibabel is not installed.
         DataError: no slice is picked, there is no such slice, too large, or broken.
     """
-    try:
-        import nibabel  # pyrefly: ignore
-    except ImportError as error:
-        raise MissingExtraError("reading NIfTI files", "dicom") from error
+    nibabel = import_extra("nibabel", "Reading NIfTI files", "dicom")
     prefix = f"{where}: the image {name!r}" if where else f"the image {name!r}"
     try:
         volume: Any = nibabel.load(path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import MAX_IMAGE_BYTES, decode_image
-from exgra_med.errors import DataError, MissingExtraError
+from exgra_med.errors import DataError, import_extra
 
 
 def iterate_rows(
@@ -29,11 +29,8 @@ def iterate_rows(
         MissingExtraError: pyarrow is not installed.
         DataError: a file is no parquet file or lacks a column.
     """
-    try:
-        import pyarrow  # pyrefly: ignore
-        import pyarrow.parquet  # pyrefly: ignore
-    except ImportError as error:
-        raise MissingExtraError("reading parquet files", "parquet") from error
+    import_extra("pyarrow.parquet", "Reading parquet files", "parquet")
+    pyarrow = import_extra("pyarrow", "Reading parquet files", "parquet")
     for path in paths:
         try:
             file = pyarrow.parquet.ParquetFile(path)

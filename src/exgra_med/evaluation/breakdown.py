@@ -1,6 +1,7 @@
 """The same scores per modality, organ and question type, and for answers seen in training."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ def breakdown(
         intervals. Groupings with one group, or too many to read, are left out.
     """
     groupings: dict[str, Callable[[Question], str | None]] = {
-        name: _by_field(fields) for name, fields in _FIELDS.items()
+        name: partial(group_of, grouping=name) for name in _FIELDS
     }
     if train_answers is not None:
         seen = {words(answer) for answer in train_answers}
@@ -56,10 +57,10 @@ def breakdown(
             "seen" if words(question.answer) in seen else "unseen"
         )
     result: dict[str, dict[str, Any]] = {}
-    for name, group_of in groupings.items():
+    for name, find in groupings.items():
         members: dict[str, list[int]] = {}
         for row, question in enumerate(pairing.questions):
-            members.setdefault(group_of(question) or "unknown", []).append(row)
+            members.setdefault(find(question) or "unknown", []).append(row)
         if 1 < len(members) <= _MAX_GROUPS:
             result[name] = {
                 group: _group(values[rows][:, _COLUMNS], clusters[rows], seed)
@@ -68,15 +69,18 @@ def breakdown(
     return result
 
 
-def _by_field(fields: tuple[str, ...]) -> Callable[[Question], str | None]:
-    def group_of(question: Question) -> str | None:
-        for field in fields:
-            value = question.meta.get(field)
-            if isinstance(value, str) and value.strip():
-                return value.strip()
-        return None
+def group_of(question: Question, grouping: str) -> str | None:
+    """The group of a question, as its `meta` tells; None where it does not.
 
-    return group_of
+    Args:
+        question: with the fields of its record.
+        grouping: `modality`, `organ`, `question_type` or `language`.
+    """
+    for field in _FIELDS[grouping]:
+        value = question.meta.get(field)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return None
 
 
 def _group(values: NDArray[np.float64], clusters: NDArray[np.int64], seed: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def read_results(run: Path) -> dict[str, Any]:
 def update_results(run: Path, section: dict[str, Any]) -> dict[str, Any]:
     """Merge a section into `results.json`: objects are merged, everything else is replaced.
 
-    >>> update_results(run, {"alignment": {"loss": {"start": 2.1, "end": 0.4}}})
+    For example `update_results(run, {"alignment": {"loss": {"start": 2.1, "end": 0.4}}})`.
 
     Args:
         run: the run folder.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from itertools import cycle, islice
 from typing import Any
 
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import import_extra
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.failures import ReplyError, TransportError
 from exgra_med.llm.request import ChatRequest, Reply, estimate_tokens
@@ -41,11 +41,7 @@ class OpenAITransport:
     def __init__(
         self, endpoint: Endpoint, timeout_seconds: float = 120.0, concurrency: int = 64
     ) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            raise MissingExtraError("A language-model service", "llm") from error
-        self._openai = openai
+        self._openai = import_extra("openai", "A language-model service", "llm")
         self.endpoint = endpoint
         self.timeout_seconds = timeout_seconds
         # A pool looks at each of its connections twice for every request; small pools keep the

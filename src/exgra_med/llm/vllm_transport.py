@@ -1,10 +1,9 @@
 """A local model inside this process through vLLM: no server, whole batches at a time."""
 
 import asyncio
-import importlib
 from typing import Any
 
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import import_extra
 from exgra_med.llm.failures import ReplyError
 from exgra_med.llm.request import ChatRequest, Reply
 
@@ -24,10 +23,7 @@ class VllmTransport:
     """
 
     def __init__(self, model: str, **arguments: Any) -> None:
-        try:
-            self._vllm = importlib.import_module("vllm")
-        except ImportError as error:
-            raise MissingExtraError("The engine vllm", "vllm") from error
+        self._vllm = import_extra("vllm", "The engine vllm", "vllm")
         self._llm = self._vllm.LLM(model=model, **arguments)
         self._waiting: list[tuple[ChatRequest, asyncio.Future[Any]]] = []
         self._runner: asyncio.Task[None] | None = None

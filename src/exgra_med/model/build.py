@@ -10,7 +10,7 @@ from exgra_med.model.config import ExgraConfig
 from exgra_med.model.processor import clip_image_processor, make_processor
 from exgra_med.model.tokenizer import train_tokenizer
 from exgra_med.model.vlm import ExgraForConditionalGeneration
-from exgra_med.recipe.schema import Architecture
+from exgra_med.recipe.schema import Architecture, VisionArchitecture
 
 
 def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> Bundle:
@@ -42,14 +42,7 @@ def architecture_config(architecture: Architecture, vocabulary_size: int) -> Exg
     """The configuration of a model of these sizes; the ids of its tokens are still to be set."""
     vision, language = architecture.vision, architecture.language
     return ExgraConfig(
-        vision_config=CLIPVisionConfig(
-            hidden_size=vision.hidden_size,
-            intermediate_size=vision.intermediate_size,
-            num_hidden_layers=vision.num_layers,
-            num_attention_heads=vision.num_heads,
-            image_size=vision.image_size,
-            patch_size=vision.patch_size,
-        ),
+        vision_config=vision_config(vision),
         text_config=LlamaConfig(
             vocab_size=vocabulary_size,
             hidden_size=language.hidden_size,
@@ -62,4 +55,16 @@ def architecture_config(architecture: Architecture, vocabulary_size: int) -> Exg
         vision_feature_layer=vision.feature_layer,
         connector=architecture.connector,
         connector_split=vision.num_layers // 2,
+    )
+
+
+def vision_config(vision: VisionArchitecture) -> CLIPVisionConfig:
+    """The configuration of a vision tower of these sizes."""
+    return CLIPVisionConfig(
+        hidden_size=vision.hidden_size,
+        intermediate_size=vision.intermediate_size,
+        num_hidden_layers=vision.num_layers,
+        num_attention_heads=vision.num_heads,
+        image_size=vision.image_size,
+        patch_size=vision.patch_size,
     )

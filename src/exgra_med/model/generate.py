@@ -1,4 +1,4 @@
-"""Greedy answers: batched, with a key-value cache, stopping exactly at `###`.
+"""Answers: batched, with a key-value cache, ending exactly at `###`; greedy unless told else.
 
 A batch gives the answers its prompts get one by one; rows that have finished leave the batch.
 """
@@ -14,6 +14,7 @@ from transformers import DynamicCache
 from exgra_med.data.chat import STOP
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle, pixel_values
+from exgra_med.model.sampling import Choose, greedy
 
 FinishReason = Literal["stop", "length"]
 
@@ -59,13 +60,37 @@ def generate(
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A further piece of an answer that is being written."""
+
+    text: str
+    num_tokens: int
+    """Tokens written so far."""
+    finish_reason: FinishReason | None
+    """Set with the last piece."""
+
+
 def stream(
     bundle: Bundle, prompt: list[int], images: Sequence[Image.Image], max_new_tokens: int
 ) -> Iterator[str]:
     """The answer to one prompt, in pieces as they are written; joined they are `Generated.text`."""
+    for piece in write(bundle, prompt, images, max_new_tokens):
+        if piece.text:
+            yield piece.text
+
+
+def write(
+    bundle: Bundle,
+    prompt: list[int],
+    images: Sequence[Image.Image],
+    max_new_tokens: int,
+    choose: Choose = greedy,
+) -> Iterator[Written]:
+    """The answer to one prompt in pieces, with what it took so far; the last piece may be empty."""
     ids: list[int] = []
     shown = ""
-    for _, token, reason in step_tokens(bundle, [prompt], [images], max_new_tokens):
+    for _, token, reason in step_tokens(bundle, [prompt], [images], max_new_tokens, choose):
         ids.append(token)
         # A run of byte pieces is decoded as a whole, so it waits until it is complete.
         piece = str(bundle.tokenizer.convert_ids_to_tokens(token))
@@ -74,8 +99,8 @@ def stream(
         text = answer_text(bundle, ids)
         # The last blanks are stripped if nothing follows; `#` may be the beginning of `###`.
         safe = text if reason else text.rstrip("#\N{REPLACEMENT CHARACTER}").rstrip()
-        if len(safe) > len(shown):
-            yield safe[len(shown) :]
+        if len(safe) > len(shown) or reason:
+            yield Written(safe[len(shown) :], len(ids), reason)
             shown = safe
 
 
@@ -91,6 +116,7 @@ def step_tokens(
     prompts: Sequence[list[int]],
     images: Sequence[Sequence[Image.Image]],
     max_new_tokens: int,
+    choose: Choose = greedy,
 ) -> Iterator[tuple[int, int, FinishReason | None]]:
     """Yield `(row, token, reason)` for each new token; `reason` is set with the last of a row."""
     model, device = bundle.model, bundle.model.device
@@ -124,7 +150,7 @@ def step_tokens(
             past_key_values=cache,
             use_cache=True,
         )
-        tokens_B = model.lm_head(output.last_hidden_state[:, -1]).argmax(-1)
+        tokens_B = choose(model.lm_head(output.last_hidden_state[:, -1]))
         keep = []
         for place, (row, token) in enumerate(zip(rows, tokens_B.tolist(), strict=True)):
             written[row].append(token)

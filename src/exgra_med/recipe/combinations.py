@@ -26,6 +26,8 @@ def reason_against_shares(stage: StageSettings) -> str | None:
     """Why the weights of a stage cannot be shared out, whether it wants that or not."""
     if stage.lora is not None and stage.lora.quantize != "none":
         return "cannot cut weights in 4 bits; set `lora.quantize` or `sharding` to none"
+    if "vision" in stage.learn:
+        return "does not cut the tower; leave `vision` out of `learn`"
     untested = {
         "weights: bfloat16": stage.weights == "bfloat16",
         "optimizer: adamw8bit": stage.optimizer == "adamw8bit",

@@ -108,7 +108,7 @@ class DataSettings(Section):
     held_out_split: str | None = "validation"
     """Split on which losses and matching accuracy are measured during training."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the split that is used; smaller shares lie inside larger ones."""
+    """Share of the split's conversations that is used; smaller shares lie inside larger ones."""
     subset_seed: int = 0
     """Seed of the nested subset."""
     questions_per_record: Count = 1
@@ -135,6 +135,8 @@ class AlignmentSettings(Section):
         "barycenter", "pairwise", "all", "infonce", "siglip", "optimal-transport"
     ] = "barycenter"
     """Which pairs of graphs are matched; the last three are controls without graphs."""
+    views: Literal["all", "image-answer"] = "all"
+    """Which views are graphs; `image-answer` is a control that needs no extended answers."""
     pooling: Literal["tokens", "padded"] = "tokens"
     """Mean over a text's own tokens, or over the padded row as in the original."""
     graph: Literal["knn", "radius", "full"] = "knn"
@@ -179,10 +181,16 @@ class LoraSettings(Section):
 class StageSettings(Section):
     """One stage of training: what learns, on what, for how long."""
 
-    learn: list[Literal["connector", "image_tokens", "language"]]
-    """Parts that receive gradients; the vision tower is always frozen."""
+    learn: list[Literal["vision", "connector", "image_tokens", "language"]]
+    """Parts that receive gradients. The paper never trains `vision`, which has a trained CLIP; a
+    toy tower has to be made first."""
     data: DataSettings | None = None
     """Data of this stage; what it does not say is taken from the recipe's own `data`."""
+    answers: Literal["original", "extended", "both"] = "original"
+    """Which answers the conversations are learnt with; `both` is a control that learns the text of
+    the extended answers without graphs: each record gives two sequences with image and question."""
+    learn_prompts: bool = False
+    """Also learn what is said to the model, as the pretraining of a language model does."""
     alignment: AlignmentSettings | None = None
     """Multi-graph alignment beside the language-model loss; none where absent."""
     lora: LoraSettings | None = None
@@ -242,11 +250,21 @@ class StageSettings(Section):
     average of generated answers to the held-out split, taken at every measurement."""
     num_held_out_batches: Count = 8
     """Held-out batches of `batch_size` records in one measurement."""
+    measure_views: bool = False
+    """Also measure how image, answer and extended answer of held-out records lie to each other in
+    their bare pooled embeddings, with or without alignment; lines `views` of `log.jsonl`."""
 
     @model_validator(mode="after")
     def _goes_together(self) -> "StageSettings":
         check_together(self)
         return self
+
+    @property
+    def needs_extended(self) -> bool:
+        """Whether the records it learns from must have extended answers."""
+        alignment = self.alignment
+        aligned = alignment is not None and alignment.weight > 0 and alignment.views == "all"
+        return aligned or self.answers != "original"
 
 
 class EvaluationSettings(Section):

@@ -28,6 +28,7 @@ def conclude(
     if not statistics["comparisons"]:
         sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
     sentences += _efficiency(statistics["efficiency"], titles)
+    sentences += _rise(statistics["arms"].get(study.baseline))
     sentences += _above_floor(statistics, floor)
     sentences += _seeds(statistics)
     if missing:
@@ -125,6 +126,21 @@ def _efficiency(efficiency: dict[str, Any] | None, titles: dict[str, str]) -> li
         )
         sentences.append(f"{titles[arm]} {reached} (95 % interval: {low} to {high}){itself}.")
     return sentences
+
+
+def _rise(baseline: dict[str, Any] | None) -> list[str]:
+    """Whether more data helps the baseline at all; where it does not, there is nothing to save."""
+    points = [] if baseline is None else baseline["points"]
+    if baseline is None or len(points) < 2 or not all(p["interval"] for p in points):
+        return []
+    least, most = points[0], points[-1]
+    if most["interval"][0] > least["interval"][1]:
+        return []
+    return [
+        f"{baseline['title']} does not surely rise from {percent(least['fraction'])} "
+        f"({least['value']:.1f}) to {percent(most['fraction'])} of the data ({most['value']:.1f}): "
+        "where more data does not help, this study cannot show that a method saves any."
+    ]
 
 
 def _above_floor(statistics: dict[str, Any], floor: float | None) -> list[str]:

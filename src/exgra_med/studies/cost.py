@@ -99,7 +99,7 @@ def _with_origin(recipe: Recipe, node: Node, nodes: Iterable[Node]) -> Recipe:
     """The recipe on the model that its shared run starts from, which need not exist yet."""
     for other in nodes:
         if other.id in node.needs and other.recipe is not None:
-            model = other.recipe.model_dump(mode="json")["model"]
+            model = _with_origin(other.recipe, other, nodes).model_dump(mode="json")["model"]
             return changed(recipe, {"model": model}, node.id)
     return recipe
 

@@ -78,8 +78,8 @@ def is_finished(folder: Path, node: Node, metric: str) -> bool:
         return all((place / part / "config.json").is_file() for part in ("vision", "language"))
     if not (place / "recipe.yaml").is_file():
         return False
-    if node.kind == "shared":
-        assert node.recipe is not None, "a shared node is a run"
+    if node.kind in ("base", "shared"):
+        assert node.recipe is not None, "these nodes are runs"
         return (place / "checkpoints" / list(node.recipe.stages)[-1] / "final").is_dir()
     return metric_value(read_results(place), metric) is not None
 

@@ -44,6 +44,7 @@ def load_study(
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a study is a mapping of names to values.")
     scales = values.pop("scales", None) or {}
+    values = _with_base(values)
     if scale is not None:
         if scale not in scales:
             known = ", ".join(scales) or "none"
@@ -118,6 +119,15 @@ def _find(name_or_path: str) -> Path:
         f"There is no study named {name_or_path!r} and no such file.",
         f"Shipped studies: {', '.join(shipped)}.",
     )
+
+
+def _with_base(values: dict[str, Any]) -> dict[str, Any]:
+    """Read the base model's recipe where it is named, so that a scale can change its values."""
+    made = values.get("make")
+    if not isinstance(made, dict) or not isinstance(made.get("base"), str):
+        return values
+    base = load_recipe(made["base"]).recipe.model_dump(mode="json")
+    return values | {"make": made | {"base": base}}
 
 
 def _recipe_values(named: Any, where: str) -> Recipe:

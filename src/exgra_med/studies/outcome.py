@@ -71,7 +71,7 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
         "fraction_stage": study.stage,
         "published": None if study.published is None else study.published.model_dump(mode="json"),
         "makes_data": None if study.make.data is None else study.make.data.source,
-        "is_toy": study.recipe.model.architecture is not None or study.make.parts is not None,
+        "is_toy": _is_toy(study),
         **statistics,
         "conclusion": conclude(study, statistics, collected.missing, text_floor(first)),
         "missing": collected.missing,
@@ -126,3 +126,11 @@ def write_page(folder: Path, results: dict[str, Any]) -> Path:
     ]
     files.write_text(folder / PAGE_FILE, render_report(results, failed))
     return folder / PAGE_FILE
+
+
+def _is_toy(study: Study) -> bool:
+    """Whether the model was made for the study, from nothing."""
+    made = study.make
+    return any(
+        each is not None for each in (study.recipe.model.architecture, made.parts, made.base)
+    )

@@ -13,6 +13,7 @@ from exgra_med.studies.schema import Match, Study
 
 DATA_NODE = "made/data"
 PARTS_NODE = "made/parts"
+BASE_NODE = "made/base"
 SHARED = "shared"
 CELLS = "cells"
 
@@ -52,7 +53,7 @@ class Node:
 
     id: str
     """Its folder within the study."""
-    kind: Literal["data", "parts", "shared", "cell"]
+    kind: Literal["data", "parts", "base", "shared", "cell"]
     needs: tuple[str, ...]
     recipe: Recipe | None = None
     """Of a run; a matched control's gets its budget when it begins."""
@@ -75,7 +76,7 @@ def plan_study(study: Study, folder: Path) -> list[Node]:
     Raises:
         RecipeError: a method or setting does not make a recipe.
     """
-    made = _made_nodes(study)
+    made = _made_nodes(study, folder)
     base = _base(study, folder)
     needs = tuple(node.id for node in made)
     shared: dict[str, Node] = {}
@@ -133,30 +134,41 @@ def find_node(nodes: list[Node], name: str) -> Node:
     raise RunError(f"The study has no node {name!r}.", "`exgra-med study status` lists them.")
 
 
-def _made_nodes(study: Study) -> list[Node]:
+def _made_nodes(study: Study, folder: Path) -> list[Node]:
     nodes = []
     if study.make.data is not None:
         nodes.append(Node(DATA_NODE, "data", ()))
     if study.make.parts is not None:
         nodes.append(Node(PARTS_NODE, "parts", tuple(node.id for node in nodes)))
+    if study.make.base is not None:
+        changes = _made_data(study, folder) | _made_parts(study, study.make.base, folder)
+        changes |= {"name": f"{study.name}/{BASE_NODE}"}
+        recipe = changed(study.make.base, changes, f"{study.name}: make.base")
+        nodes.append(Node(BASE_NODE, "base", tuple(node.id for node in nodes), recipe=recipe))
     return nodes
+
+
+def _made_data(study: Study, folder: Path) -> dict[str, Any]:
+    """The data that the study makes, in every stage."""
+    return {} if study.make.data is None else {"data.folder": (folder / DATA_NODE).as_posix()}
+
+
+def _made_parts(study: Study, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The model joined from the parts that the study makes."""
+    if study.make.parts is None:
+        return {}
+    place, origin = folder / PARTS_NODE, recipe.model.parts or recipe.model.architecture
+    parts = {name: (place / name).as_posix() for name in ("language", "vision")}
+    connector = origin.connector if origin else "none"
+    return {"model": {"parts": parts | {"connector": connector}}}
 
 
 def _base(study: Study, folder: Path) -> Recipe:
     """The recipe with the study's own changes, on what the study makes."""
-    changes: dict[str, Any] = {}
-    if study.make.data is not None:
-        changes["data.folder"] = (folder / DATA_NODE).as_posix()
-    if study.make.parts is not None:
-        model = study.recipe.model
-        place, origin = folder / PARTS_NODE, model.parts or model.architecture
-        changes["model"] = {
-            "parts": {
-                "language": (place / "language").as_posix(),
-                "vision": (place / "vision").as_posix(),
-                "connector": origin.connector if origin else "none",
-            }
-        }
+    changes = _made_data(study, folder) | _made_parts(study, study.recipe, folder)
+    if study.make.base is not None:
+        place = (folder / BASE_NODE).as_posix()
+        changes["model"] = {"start": place, "architecture": None, "parts": None}
     changes["evaluation.split"] = study.evaluation.splits[0]
     return changed(study.recipe, changes | study.set, f"{study.name}: set")
 

@@ -29,6 +29,9 @@ class Make(Section):
     parts: dict[str, Any] | None = None
     """Settings of a language model and a vision tower, trained on that data; the model of the
     recipe is then joined from them."""
+    base: Recipe | None = None
+    """In a file: name or path of a recipe. It is run once, from the parts where there are any, and
+    every run of the study starts from its last checkpoint."""
 
 
 class Match(Section):

@@ -5,12 +5,13 @@ Shapes: N images in the batch, M nodes of its graphs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from exgra_med.data.conversation import with_extended_answers
 from exgra_med.data.encode import alignment_text, encode_conversation, encode_text
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Record
@@ -46,12 +47,15 @@ class Example:
     pixels: Tensor | None
     """[images of the record, 3, H, W], or none for a text-only record."""
     answer_ids: list[int]
+    """Text of the answers alone, where the stage aligns."""
     extended_ids: list[int]
+    second: Piece | None = None
+    """The same conversation with its extended answers, where both are learnt."""
 
     @property
     def is_node(self) -> bool:
-        """Whether the record takes part in the graphs: it has an image and extended answers."""
-        return self.pixels is not None and bool(self.extended_ids)
+        """Whether the record takes part in the graphs: it has an image and texts to align."""
+        return self.pixels is not None and bool(self.answer_ids)
 
 
 class StageDataset(Dataset[Example]):
@@ -62,8 +66,11 @@ class StageDataset(Dataset[Example]):
         images: where their images lie.
         bundle: tokenizer and image processor.
         text: template and length.
-        with_alignment: also encode answers and extended answers.
+        with_alignment: also encode answers and extended answers for the graphs.
         layout: how batches are laid out.
+        with_extended: whether the graphs have extended answers.
+        answers: with which answers the conversations are learnt, see `StageSettings`.
+        learn_prompts: supervise every token of a conversation but those of its images.
 
     Raises:
         DataError: an image file is missing, or a record lacks the extended answers it needs.
@@ -77,6 +84,9 @@ class StageDataset(Dataset[Example]):
         text: TextSettings,
         with_alignment: bool,
         layout: Layout,
+        with_extended: bool = True,
+        answers: Literal["original", "extended", "both"] = "original",
+        learn_prompts: bool = False,
     ) -> None:
         self.records = records
         self.images = images
@@ -84,13 +94,17 @@ class StageDataset(Dataset[Example]):
         self.text = text
         self.with_alignment = with_alignment
         self.layout = layout
+        self.with_extended = with_extended
+        self.answers, self.learn_prompts = answers, learn_prompts
+        needed = (with_alignment and with_extended) or answers != "original"
         for record in records:
             for name in record.images:
                 images.locate(name, record.id)
-            if with_alignment and record.extended is None:
+            if needed and record.extended is None:
                 raise DataError(
-                    f"Record {record.id!r} has no extended answers, which alignment needs.",
-                    "Generate them, or set the stage's `alignment` to null.",
+                    f"Record {record.id!r} has no extended answers, which the stage needs.",
+                    "Generate them, or set the stage's `alignment` to null and `answers` to "
+                    "original.",
                 )
 
     def __len__(self) -> int:
@@ -111,6 +125,22 @@ class StageDataset(Dataset[Example]):
 
     def __getitem__(self, index: int) -> Example:
         record = self.records[index]
+        images = [self.images.open(name, record.id) for name in record.images]
+        longer = None if self.answers == "original" else with_extended_answers(record)
+        first = self._conversation(longer if longer and self.answers == "extended" else record)
+        second = self._conversation(longer) if longer and self.answers == "both" else None
+        extended = (record.extended or []) if self.with_extended else []
+        return Example(
+            id=record.id,
+            input_ids=first.ids,
+            labels=first.labels or [],
+            pixels=pixel_values(self.bundle, images) if images else None,
+            answer_ids=self._text(record.answers) if self.with_alignment else [],
+            extended_ids=self._text(extended) if self.with_alignment and extended else [],
+            second=second,
+        )
+
+    def _conversation(self, record: Record) -> Piece:
         encoded = encode_conversation(
             self.bundle.tokenizer,
             record,
@@ -123,21 +153,15 @@ class StageDataset(Dataset[Example]):
                 f"Record {record.id!r} has nothing supervised in {self.text.max_length} tokens.",
                 "Raise text.max_length, or leave the record out.",
             )
-        images = [self.images.open(name, record.id) for name in record.images]
-        extended = record.extended if self.with_alignment else None
-        tokenizer, longest = self.bundle.tokenizer, self.text.max_length
-        return Example(
-            id=record.id,
-            input_ids=encoded.input_ids,
-            labels=encoded.labels,
-            pixels=pixel_values(self.bundle, images) if images else None,
-            answer_ids=encode_text(tokenizer, alignment_text(record.answers), longest)
-            if extended
-            else [],
-            extended_ids=encode_text(tokenizer, alignment_text(extended), longest)
-            if extended
-            else [],
-        )
+        labels = encoded.labels
+        if self.learn_prompts:
+            image = {self.bundle.image_token_id, self.bundle.image_start_id}
+            image.add(self.bundle.image_end_id)
+            labels = [IGNORED if token in image else token for token in encoded.input_ids]
+        return Piece(encoded.input_ids, labels)
+
+    def _text(self, answers: Sequence[str]) -> list[int]:
+        return encode_text(self.bundle.tokenizer, alignment_text(answers), self.text.max_length)
 
 
 def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Batch:
@@ -149,16 +173,23 @@ def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Bat
         layout: how the sequences are laid out.
 
     Returns:
-        `ids` (names of the records); `calls`, a list of rows (see `training.rows`); `pixel_values`
-        [N, 3, H, W] or none, in the reading order of the placeholders; `num_nodes` M, the records
-        with an image and extended answers, 0 where the stage does not align; `node_of_image` [N].
-        Segments 0..M-1 are answers, M..2M-1 extended answers.
+        `ids` (names of the records); `calls`, a list of rows (see `training.rows`), the first ones
+        of which hold the conversations; `pixel_values` [N, 3, H, W] or none, in the reading order of
+        the placeholders; `num_nodes` M, the records with an image and texts to align, 0 where the
+        stage does not align; `has_extended`, whether every node has extended answers;
+        `node_of_image` [N]. Segments 0..M-1 are answers, M..2M-1 extended answers.
     """
     nodes = [number for number, each in enumerate(examples) if each.is_node]
     conversations = [Piece(each.input_ids, each.labels) for each in examples]
+    owner = list(range(len(examples)))
+    owner += [number for number, each in enumerate(examples) if each.second is not None]
+    conversations += [each.second for each in examples if each.second is not None]
     answers = [Piece(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
+    has_extended = all(examples[n].extended_ids for n in nodes)
     extended = [
-        Piece(examples[n].extended_ids, segment=len(nodes) + node) for node, n in enumerate(nodes)
+        Piece(examples[n].extended_ids, segment=len(nodes) + node)
+        for node, n in enumerate(nodes)
+        if has_extended
     ]
     if layout.packed:
         rows, order = pack(conversations + answers + extended, layout.tokens_per_row, padding_id)
@@ -166,12 +197,12 @@ def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Bat
     else:
         groups = [group for group in (conversations, answers, extended) if group]
         calls = [pad(group, padding_id, pool_padding=True) for group in groups]
-        order = range(len(examples))
+        order = range(len(conversations))
     images = [
-        (number, image)
+        (owner[number], image)
         for number in order
-        if number < len(examples)
-        for image in _images_of(examples[number])
+        if number < len(conversations)
+        for image in _images_of(examples[owner[number]])
     ]
     node_of = {number: node for node, number in enumerate(nodes)}
     return {
@@ -179,6 +210,7 @@ def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Bat
         "calls": [part for call in calls for part in split_rows(call, layout.max_tokens_per_call)],
         "pixel_values": torch.stack([each for _, each in images]) if images else None,
         "num_nodes": len(nodes),
+        "has_extended": has_extended,
         "node_of_image": torch.tensor([node_of.get(n, -1) for n, _ in images], dtype=torch.long),
     }
 

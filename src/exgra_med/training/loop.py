@@ -276,8 +276,11 @@ class StageTraining:
             if (score := self._score(objective, step)) is not None:
                 figures["score"] = score
         self.accelerator.wait_for_everyone()
+        views = figures.pop("views", None)
         if figures:
             self._record("held_out", step, figures)
+        if views:
+            self.log.write(kind="views", stage=self.name, step=step, **views)
 
     def _score(self, objective: Objective, step: int) -> float | None:
         """Score on held-out questions, of the main process or of all that share out the weights."""

@@ -135,6 +135,8 @@ def _float32_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -
 
 def _learning_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
     """Numbers of weights of every other tensor that learns."""
+    if "vision" in stage.learn:
+        yield from (each.numel() for each in model.model.vision_tower.parameters())
     if "connector" in stage.learn:
         yield from (each.numel() for each in model.model.multi_modal_projector.parameters())
     if "language" in stage.learn and stage.lora is None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from exgra_med.alignment import MultiGraphAlignment
+from exgra_med.alignment.diagnostics import NAMES
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import Batch
@@ -58,7 +59,8 @@ class Objective(nn.Module):
         Returns:
             `language_loss_sum` (sum over supervised tokens), `num_supervised`; and with alignment
             `alignment_loss`, `matching_accuracy`, `num_nodes`. In evaluation mode the accuracy is
-            that without noise.
+            that without noise, and the pooled views of the nodes [M, D] are there, too, as
+            `image_view`, `answer_view` and, where the batch has them, `extended_view`.
         """
         fillers = num_fillers(batch) if self.every_part_learns else 0
         features_NPD, states = self.encode(batch)
@@ -70,9 +72,15 @@ class Objective(nn.Module):
             nothing += [each.sum() for each in unused]
             losses["language_loss_sum"] = losses["language_loss_sum"] + 0.0 * sum(nothing)
         # Where graphs are global, processes without a node of their own have to take part.
-        if self.alignment is None or (batch["num_nodes"] == 0 and not self.gathers):
+        if batch["num_nodes"] == 0 and not self.gathers:
+            return losses
+        if self.alignment is None and (self.training or batch["num_nodes"] == 0):
             return losses
         views = pool_views(batch, features_NPD, states)
+        if not self.training:
+            losses |= {f"{name}_view": view for name, view in zip(NAMES, views, strict=False)}
+        if self.alignment is None or len(views) < self.alignment.num_views:
+            return losses
         return losses | self._align(self.alignment, views, noise_seed)
 
     def run(self, function: Callable[[], Result]) -> Result:
@@ -151,7 +159,8 @@ class Objective(nn.Module):
     def _align(
         self, alignment: MultiGraphAlignment, views: list[Tensor], noise_seed: list[int]
     ) -> dict[str, Tensor]:
-        image, answer, extended = views
+        image, answer, *rest = views
+        extended = rest[0] if rest else None
         output = alignment(image, answer, extended, generator=seed_number(noise_seed))
         if output.num_nodes == 0:
             return {}
@@ -198,7 +207,7 @@ def seed_number(parts: list[int]) -> int:
 
 
 def pool_views(batch: Batch, features_NPD: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
-    """Image, answer and extended answer of every node, [M, D] each, in float32.
+    """Image, answer and, where the batch has it, extended answer of every node, [M, D] float32.
 
     Images are the mean over their visual tokens, and over the images of a record; texts the mean
     over the last hidden states of their segment.
@@ -211,8 +220,9 @@ def pool_views(batch: Batch, features_NPD: Tensor | None, states: Sequence[Tenso
     if features_NPD is not None:
         image = mean_by_group(features_NPD.float().mean(1), batch["node_of_image"], num_nodes)
     segment = torch.cat([rows["segment"].flatten() for rows in batch["calls"]])
-    texts = mean_by_group(flat, segment, 2 * num_nodes)
-    return [image, texts[:num_nodes], texts[num_nodes:]]
+    kinds = 1 + batch["has_extended"]
+    texts = mean_by_group(flat, segment, kinds * num_nodes)
+    return [image, *(texts[kind * num_nodes : (kind + 1) * num_nodes] for kind in range(kinds))]
 
 
 def mean_by_group(values_ND: Tensor, group_N: Tensor, num_groups: int) -> Tensor:

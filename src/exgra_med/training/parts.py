@@ -1,4 +1,4 @@
-"""Which parts of the model learn in a stage. The vision tower never does, as in the paper."""
+"""Which parts of the model learn in a stage. In the paper's stages the vision tower never does."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +16,16 @@ def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None
 
     Args:
         bundle: the model and its tokens.
-        learn: names among `connector` (the projector), `language` (the language model, its
-            embeddings and its head) and `image_tokens` (only the embedding rows of `<im_start>`
-            and `<im_end>`, as the original's stage 1 does for records with an image).
+        learn: names among `vision` (the tower), `connector` (the projector), `language` (the
+            language model, its embeddings and its head) and `image_tokens` (only the embedding rows
+            of `<im_start>` and `<im_end>`, as the original's stage 1 does for records with an
+            image).
         lora: let the language model learn through adapters, which are attached here.
     """
     model: Any = bundle.model
     model.requires_grad_(False)
+    if "vision" in learn:
+        model.model.vision_tower.requires_grad_(True)
     if "connector" in learn:
         model.model.multi_modal_projector.requires_grad_(True)
     if "language" in learn and lora is None:

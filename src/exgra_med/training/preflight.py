@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from exgra_med.data.conversation import join_by_image
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
 from exgra_med.data.subset import nested_subset
@@ -78,14 +79,15 @@ def check_data(recipe: Recipe, name: str) -> None:
                 f"{prepared.path}: the split {split!r}, which stage {name!r} reads, has no record.",
                 "Name another split; `held_out_split: null` measures nothing.",
             )
-    records = nested_subset(
-        list(prepared.iterate(settings.split)), settings.fraction, settings.subset_seed
-    )
+    records = list(prepared.iterate(settings.split))
+    if settings.fraction < 1:  # whole splits are named record by record, not joined
+        conversations = join_by_image(records, settings.questions_per_record)
+        records = nested_subset(conversations, settings.fraction, settings.subset_seed)
     images = prepared.image_folder(settings.max_pixels)
     for record in records:
         for image in record.images:
             images.locate(image, record.id)
-    if stage.alignment is not None and stage.alignment.weight > 0:
+    if stage.needs_extended:
         _check_extended(records, name)
 
 
@@ -120,7 +122,7 @@ def _check_extended(records: Sequence[Record], name: str) -> None:
     if missing:
         raise DataError(
             f"{len(missing)} of the {len(records)} records of stage {name!r} have no extended "
-            f"answers, which alignment needs; the first is {missing[0]!r}.",
+            f"answers, which alignment and `answers` need; the first is {missing[0]!r}.",
             "Make them with `exgra-med captions generate`, or set the stage's alignment to null.",
         )
 

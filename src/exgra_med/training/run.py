@@ -13,7 +13,7 @@ from exgra_med.data.subset import nested_subset
 from exgra_med.model.bundle import load_bundle
 from exgra_med.progress import Reporter, Silent
 from exgra_med.recipe.run import Run, open_run, start_run
-from exgra_med.recipe.schema import DataSettings, Recipe
+from exgra_med.recipe.schema import DataSettings, Recipe, StageSettings
 from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.best import BestCheckpoint, Scorer, needs_scorer
 from exgra_med.training.held_out import HeldOut
@@ -63,10 +63,9 @@ def _train_stage(
     bundle = load_bundle(start)
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
-    chosen = nested_subset(
-        prepared.records(settings.split), settings.fraction, settings.subset_seed
-    )
-    records = join_by_image(chosen, settings.questions_per_record)
+    # A share is one of conversations: of fewer images, not of fewer questions about each.
+    conversations = join_by_image(prepared.records(settings.split), settings.questions_per_record)
+    records = nested_subset(conversations, settings.fraction, settings.subset_seed)
     images = prepared.image_folder(settings.max_pixels)
     layout = Layout(
         packed=stage.alignment is None or stage.alignment.pooling == "tokens",
@@ -75,11 +74,23 @@ def _train_stage(
     )
     # With weight 0 the texts of the graphs are not even read: it is plain training, bit for bit.
     aligned = stage.alignment is not None and stage.alignment.weight > 0
-    dataset = StageDataset(records, images, bundle, recipe.text, aligned, layout)
+    with_extended = stage.alignment is not None and stage.alignment.views == "all"
+    dataset = StageDataset(
+        records,
+        images,
+        bundle,
+        recipe.text,
+        aligned,
+        layout,
+        with_extended,
+        stage.answers,
+        stage.learn_prompts,
+    )
     held_out = HeldOut(
-        _held_out_dataset(prepared, settings, dataset, stage.alignment is not None),
+        _held_out_dataset(prepared, settings, dataset, stage),
         stage.batch_size,
         stage.num_held_out_batches,
+        stage.measure_views,
     )
     scorer = None if scorers is None else scorers(run, prepared, settings)
     best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage.choose, scorer))
@@ -99,15 +110,26 @@ def _train_stage(
 
 
 def _held_out_dataset(
-    prepared: Prepared, settings: DataSettings, like: StageDataset, measure_alignment: bool
+    prepared: Prepared, settings: DataSettings, like: StageDataset, stage: StageSettings
 ) -> StageDataset | None:
+    """The records to measure on, always with their original answers as answers."""
     if settings.held_out_split is None:
         return None
     records = join_by_image(
         prepared.records(settings.held_out_split), settings.questions_per_record
     )
-    with_alignment = measure_alignment and all(record.extended for record in records)
-    return StageDataset(records, like.images, like.bundle, like.text, with_alignment, like.layout)
+    extended = all(record.extended for record in records)
+    with_extended = extended and (like.with_extended or stage.measure_views)
+    aligned = stage.alignment is not None and (extended or stage.alignment.views != "all")
+    return StageDataset(
+        records,
+        like.images,
+        like.bundle,
+        like.text,
+        aligned or stage.measure_views,
+        like.layout,
+        with_extended,
+    )
 
 
 def _record_data(run: Run, name: str, prepared: Prepared, dataset: StageDataset) -> None:

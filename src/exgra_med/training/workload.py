@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from exgra_med.data.chat import IMAGE_BLOCK, conversation_segments
-from exgra_med.data.conversation import join_by_image
+from exgra_med.data.conversation import join_by_image, with_extended_answers
 from exgra_med.data.encode import alignment_text
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
@@ -23,6 +23,7 @@ class Workload:
 
     num_records: int
     conversation: float
+    """Of all sequences that a record gives."""
     alignment: float
     images: float
     share_cut: float
@@ -54,7 +55,9 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         DataError: the data is not there, and nothing is known about a folder of that name.
     """
     settings, stage = recipe.stage_data(name), recipe.stages[name]
-    aligned = stage.alignment is not None and stage.alignment.weight > 0
+    alignment = stage.alignment
+    aligned = alignment is not None and alignment.weight > 0
+    with_extended = alignment is not None and alignment.views == "all"
     try:
         prepared = open_prepared(settings.folder)
     except DataError:
@@ -64,26 +67,36 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         count, conversation, alignment = known
         records = max(1, round(count * settings.fraction))
         return Workload(records, conversation, alignment * aligned, 1.0, 0.0, counted=False)
-    chosen = nested_subset(
-        list(prepared.iterate(settings.split)), settings.fraction, settings.subset_seed
+    conversations = join_by_image(
+        list(prepared.iterate(settings.split)), settings.questions_per_record
     )
-    records = join_by_image(chosen, settings.questions_per_record)
+    records = nested_subset(conversations, settings.fraction, settings.subset_seed)
     if not records:
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]
     longest = recipe.text.max_length
-    lengths = [
-        _conversation_tokens(each, recipe.text.template, num_image_tokens) for each in sampled
+    told = [each for record in sampled for each in _conversations(record, stage.answers)]
+    lengths = [_conversation_tokens(each, recipe.text.template, num_image_tokens) for each in told]
+    texts = [
+        min(2 * longest, _alignment_tokens(each, with_extended)) if aligned else 0.0
+        for each in sampled
     ]
-    texts = [min(2 * longest, _alignment_tokens(each)) if aligned else 0.0 for each in sampled]
     return Workload(
         len(records),
         sum(min(longest, length) for length in lengths) / len(sampled),
         sum(texts) / len(sampled),
-        sum(len(each.images) for each in sampled) / len(sampled),
-        sum(length > longest for length in lengths) / len(sampled),
+        sum(len(each.images) for each in told) / len(sampled),
+        sum(length > longest for length in lengths) / len(told),
         counted=True,
     )
+
+
+def _conversations(record: Record, answers: str) -> list[Record]:
+    """The conversations that a record gives, see `StageSettings.answers`."""
+    if answers == "original":
+        return [record]
+    longer = with_extended_answers(record)
+    return [longer] if answers == "extended" else [record, longer]
 
 
 def _conversation_tokens(record: Record, template: str, num_image_tokens: int) -> float:
@@ -92,6 +105,7 @@ def _conversation_tokens(record: Record, template: str, num_image_tokens: int) -
     return 1 + characters / CHARACTERS_PER_TOKEN + len(record.images) * (num_image_tokens + 2)
 
 
-def _alignment_tokens(record: Record) -> float:
-    texts = [alignment_text(record.answers), alignment_text(record.extended or [])]
+def _alignment_tokens(record: Record, with_extended: bool) -> float:
+    texts = [alignment_text(record.answers)]
+    texts += [alignment_text(record.extended or [])] if with_extended else []
     return sum(1 + len(text) / CHARACTERS_PER_TOKEN for text in texts)

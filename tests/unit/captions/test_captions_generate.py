@@ -1,4 +1,7 @@
-"""`captions generate` against a server that misbehaves on purpose."""
+"""`captions generate` against a server that misbehaves on purpose.
+
+Long because each way to misbehave is one test against the same server.
+"""
 
 import json
 import os

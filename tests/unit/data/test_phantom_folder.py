@@ -22,6 +22,7 @@ FEW = PhantomSettings(
     num_validation=4,
     num_test=6,
     num_test_composition=4,
+    num_finetune=3,
     num_vision=4,
     num_language=6,
 )
@@ -43,7 +44,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     images = [
         {sha for name, sha in contents(p.path).items() if "png" in name} for p in (first, other)
     ]
-    assert len(images[0]) == len(images[1]) == 30
+    assert len(images[0]) == len(images[1]) == 33
     assert images[0].isdisjoint(images[1])
     assert other.manifest["notes"]["held_out_pairs"] == first.manifest["notes"]["held_out_pairs"]
 

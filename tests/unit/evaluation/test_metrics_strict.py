@@ -2,6 +2,7 @@
 
 import pytest
 
+from exgra_med.evaluation.metrics.options import chosen_options
 from exgra_med.evaluation.metrics.strict import Verdict, closed, open_overlap, yes_or_no
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG
@@ -72,6 +73,18 @@ def test_options_of_the_record_come_first() -> None:
 def test_the_reference_itself_is_always_right_and_never_part_of_another_word() -> None:
     assert closed("Not sure", "Not sure").hit == 1
     assert closed("hypodensely", "hypodense").hit == 0
+
+
+def test_the_longer_name_goes_first_whatever_it_is_called() -> None:
+    options = {"both": (("left", "lung"),), "the longer label": (("left",),)}
+    assert chosen_options(("left", "lung"), options) == {"both"}
+
+
+def test_a_longer_reference_stands_for_the_option_that_it_names() -> None:
+    read = closed("left", "the left lung", "Is the mass on the left or on the right?")
+    assert read.verdict is RIGHT
+    assert read.expected == "left"
+    assert closed("right", "the left lung", "Is it left or right?").verdict is WRONG
 
 
 def test_yes_or_no_of_a_reference() -> None:

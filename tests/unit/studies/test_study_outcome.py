@@ -94,10 +94,18 @@ def row(
 
 
 def said(
-    folder: Path, *rows: dict[str, Any], seeds: int = 3, missing: int = 0, floor: float = 30.0
+    folder: Path,
+    *rows: dict[str, Any],
+    seeds: int = 3,
+    missing: int = 0,
+    floor: float = 30.0,
+    later: float | None = None,
 ) -> str:
     study = read_study(folder)
-    points = [{"seeds": list(range(seeds)), "interval": (40.0, 60.0)}]
+    points = [{"seeds": list(range(seeds)), "interval": (40.0, 60.0), "fraction": 0.1, "value": 50}]
+    if later is not None:
+        edges = (later - 10, later + 10)
+        points.append(points[0] | {"interval": edges, "fraction": 1.0, "value": later})
     arms = {name: {"title": name, "points": points} for name in ("instruct", "exgra-med")}
     statistics = {"arms": arms, "comparisons": list(rows), "efficiency": None}
     return "\n".join(conclude(study, statistics, [""] * missing, floor))
@@ -135,6 +143,10 @@ def test_every_branch_of_the_conclusion(folder: Path) -> None:
         "Not surely above the 41.0 % of a lookup that never sees an image, at any share of the "
         "data: instruct, exgra-med."
     )
+    assert "instruct does not surely rise from 10 % (50.0) to 100 % of the data (69.0)" in said(
+        folder, row(1, 0.4), later=69.0
+    )
+    assert "rise" not in said(folder, row(1, 0.4), later=71.0) + said(folder, row(1, 0.4))
     nothing = {"arms": {}, "comparisons": [], "efficiency": None}
     assert conclude(read_study(folder), nothing, []) == [
         "No run is finished, so there is nothing to conclude."

@@ -68,6 +68,35 @@ def test_a_method_that_changes_a_shared_stage_gets_its_own_shared_run(tmp_path: 
     assert own and own.stages["connector"].learning_rate == 1e-4
 
 
+BASE = "make: {data: {source: phantom}, base: debug/tiny}\n"
+
+
+def test_every_run_starts_from_one_base_model_whatever_its_seed(tmp_path: Path) -> None:
+    nodes = plan_study(load(tmp_path, STUDY + BASE), FOLDER)
+    base = nodes[1]
+    assert (base.id, base.kind, base.needs) == ("made/base", "base", ("made/data",))
+    assert base.recipe and base.recipe.model.architecture is not None
+    assert base.recipe.data.folder == "runs/try/made/data"
+    shared = [each for each in nodes if each.kind == "shared"]
+    assert len(shared) == 3 and all(each.needs == ("made/data", "made/base") for each in shared)
+    assert {each.recipe.model.start for each in shared if each.recipe} == {"runs/try/made/base"}
+
+
+def test_a_scale_changes_values_of_the_base_models_recipe(tmp_path: Path) -> None:
+    text = STUDY + BASE + "scales: {less: {make: {base: {stages: {connector: {max_steps: 3}}}}}}\n"
+    study = load(tmp_path, text, scale="less")
+    assert study.make.base and study.make.base.stages["connector"].max_steps == 3
+    assert load(tmp_path, text).make.base != study.make.base
+
+
+def test_a_base_model_takes_the_parts_that_are_made(tmp_path: Path) -> None:
+    text = STUDY + BASE.replace("base:", "parts: {}, base:")
+    base = node(load(tmp_path, text), "made/base")
+    assert base.needs == ("made/data", "made/parts")
+    assert base.recipe and base.recipe.model.parts
+    assert base.recipe.model.parts.vision == "runs/try/made/parts/vision"
+
+
 def test_what_is_made_takes_the_place_of_the_recipes_folders(tmp_path: Path) -> None:
     text = STUDY + "make: {data: {source: phantom, settings: {num_images: 3}}}\n"
     study = load(tmp_path, text)

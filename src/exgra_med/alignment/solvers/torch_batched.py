@@ -49,7 +49,9 @@ def solve_batched(problems: Problems) -> Solution:
     )
 
 
-def pair_costs(quadratic: torch.Tensor, edges: torch.Tensor, edges2: torch.Tensor, num_nodes: int):
+def pair_costs(
+    quadratic: torch.Tensor, edges: torch.Tensor, edges2: torch.Tensor, num_nodes: int
+) -> torch.Tensor:
     """C [p, N, N] from Q [p, E, F] and both edge lists."""
     count, num_pairs = quadratic.shape[0], num_nodes * num_nodes
     costs = quadratic.new_zeros(count, num_pairs * num_pairs)

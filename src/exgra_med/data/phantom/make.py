@@ -29,6 +29,7 @@ class PhantomSettings:
     Args:
         seed: of the world; another seed is another world with the same held-out pairs.
         num_images: images of `train`.
+        num_finetune: images of `finetune`, a small set apart from `train`: a downstream task.
         num_validation: images of `validation`.
         num_test: images of `test`.
         num_test_composition: images of `test_composition`.
@@ -40,6 +41,7 @@ class PhantomSettings:
 
     seed: int = 0
     num_images: int = 1000
+    num_finetune: int = 0
     num_validation: int = 200
     num_test: int = 500
     num_test_composition: int = 300
@@ -59,6 +61,7 @@ class PhantomSettings:
         """Split -> how many scenes it has; splits of none are not made."""
         counts = {
             "train": self.num_images,
+            "finetune": self.num_finetune,
             "validation": self.num_validation,
             "test": self.num_test,
             "test_composition": self.num_test_composition,

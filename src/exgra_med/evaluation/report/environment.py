@@ -3,27 +3,24 @@
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import import_extra
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def template_environment(escape: bool, folder: Path = _TEMPLATES) -> Any:
+def template_environment(escape: bool, *folders: Path) -> Any:
     """A jinja2 environment over the report's templates.
 
     Args:
         escape: turn markup in values into text; for HTML.
-        folder: templates of another report.
+        folders: templates of another report, looked into first.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
     """
-    try:
-        import jinja2
-    except ImportError as error:
-        raise MissingExtraError("The report", "report") from error
+    jinja2 = import_extra("jinja2", "The report", "report")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
+        loader=jinja2.FileSystemLoader([*folders, _TEMPLATES]),
         autoescape=escape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

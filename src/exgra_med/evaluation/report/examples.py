@@ -1,21 +1,17 @@
 """Questions with their images for the report: a random dozen, and some that went wrong."""
 
-import base64
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
-
-from PIL import Image
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError
 from exgra_med.evaluation.metrics import legacy, strict
 from exgra_med.evaluation.pairing import Pairing
 from exgra_med.evaluation.questions import Question
+from exgra_med.evaluation.report.thumbnails import jpeg
 
 _SIDE_PIXELS = 360
-_QUALITY = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +60,13 @@ def pick_examples(
     generator = random.Random(seed)
     rows = list(range(len(pairing.questions)))
     generator.shuffle(rows)
-    marks = {row: _judge(pairing.questions[row], pairing.answers[row]) for row in rows}
+    marks = {row: judge(pairing.questions[row], pairing.answers[row]) for row in rows}
     missed = [row for row in rows if marks[row][1] != "right"]
     sample = _spread(rows, pairing.questions, num_examples)
     shown = set(sample)
     wrong = _spread([row for row in missed if row not in shown], pairing.questions, num_examples)
     cards = {
-        row: _card(pairing.questions[row], pairing.answers[row], marks[row], images)
+        row: make_card(pairing.questions[row], pairing.answers[row], marks[row], images)
         for row in [*sample, *wrong]
     }
     return Examples([cards[row] for row in sample], [cards[row] for row in wrong], len(missed))
@@ -87,7 +83,13 @@ def _spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> 
     return [*first, *(row for row in rows if row not in chosen)][:number]
 
 
-def _judge(question: Question, answer: str | None) -> tuple[float, str, str]:
+def judge(question: Question, answer: str | None) -> tuple[float, str, str]:
+    """Score, mark (`right`, `partly right`, `wrong`) and the reason in a few words; see `Example`.
+
+    Args:
+        question: with its reference answer.
+        answer: None where there is none.
+    """
     if answer is None:
         return 0.0, "wrong", "no answer"
     if question.answer_type == "CLOSED":
@@ -107,17 +109,18 @@ def _judge(question: Question, answer: str | None) -> tuple[float, str, str]:
     return recall, mark, f"open, recall {100 * recall:.0f} %"
 
 
-def _card(
+def make_card(
     question: Question,
     answer: str | None,
     judged: tuple[float, str, str],
     images: ImageFolder | None,
 ) -> Example:
+    """One card with a small copy of its first image, or with why there is none."""
     score, mark, detail = judged
     picture, problem = None, "" if question.images else "a question without an image"
     if images is not None and question.images:
         try:
-            picture = _jpeg(images.open(question.images[0], question.id))
+            picture = jpeg(images.open(question.images[0], question.id), _SIDE_PIXELS)
         except DataError as error:
             problem = error.message
     elif question.images:
@@ -133,11 +136,3 @@ def _card(
         image=picture,
         image_problem=problem,
     )
-
-
-def _jpeg(image: Image.Image) -> str:
-    """A small copy without any metadata of the file."""
-    image.thumbnail((_SIDE_PIXELS, _SIDE_PIXELS))
-    stream = BytesIO()
-    image.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
-    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from html import escape
 from io import StringIO
 from typing import Any
 
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import import_extra
 from exgra_med.evaluation.report.log import Curve, StageCurves
 
 # Colours are drawn as these and then replaced by CSS variables of the page.
@@ -51,7 +52,7 @@ class Figure:
 
 
 def training_figures(stages: list[StageCurves]) -> list[Figure]:
-    """Loss curves of every stage, and matching accuracy where there was alignment.
+    """Loss curves of every stage, and matching accuracies where they were measured.
 
     Args:
         stages: curves from `read_log`.
@@ -67,13 +68,17 @@ def training_figures(stages: list[StageCurves]) -> list[Figure]:
             figures.append(_figure(stage, "alignment_loss", "alignment loss"))
         if stage.has("matching_accuracy"):
             figures.append(_figure(stage, "matching_accuracy", "matching accuracy", stage.chance))
+        # Held out only, and one point is no curve.
+        if len(stage.held_out["image_answer_accuracy"].values) > 1:
+            label = "image-answer matching, bare embeddings"
+            figures.append(_figure(stage, "image_answer_accuracy", label, stage.chance))
     return figures
 
 
 def _figure(stage: StageCurves, measure: str, label: str, chance: float | None = None) -> Figure:
     plt = pyplot()
     train, held_out = stage.train[measure], stage.held_out[measure]
-    in_percent = measure == "matching_accuracy"
+    in_percent = measure.endswith("accuracy")
     scale = 100.0 if in_percent else 1.0
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.0, 2.75), layout="constrained")
@@ -110,7 +115,7 @@ def _figure(stage: StageCurves, measure: str, label: str, chance: float | None =
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.set_xlabel("optimizer step")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
-        svg = inline_svg(figure, f"{stage.name}-{measure}")
+        svg = inline_svg(figure, f"{stage.name}-{measure}", label=f"{stage.name}: {label}")
         plt.close(figure)
     return Figure(f"{stage.name}: {label}", _note(train, held_out, in_percent), svg)
 
@@ -151,13 +156,16 @@ def _smoothed(curve: Curve) -> Curve:
     return _thinned(smooth)
 
 
-def inline_svg(figure: Any, name: str, variables: Mapping[str, str] | None = None) -> str:
+def inline_svg(
+    figure: Any, name: str, variables: Mapping[str, str] | None = None, label: str = ""
+) -> str:
     """A figure as SVG for a page, which gives its colours, size and font.
 
     Args:
         figure: drawn under `STYLE`.
         name: unlike that of every other figure of the page.
         variables: further colours, and what the page calls them.
+        label: what it shows, for those who do not see it; its name else.
     """
     stream = StringIO()
     figure.savefig(
@@ -176,7 +184,9 @@ def inline_svg(figure: Any, name: str, variables: Mapping[str, str] | None = Non
     svg = svg.replace("url(#", f"url(#{prefix}-").replace('xlink:href="#', f'href="#{prefix}-')
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     # Size, namespaces and font are the page's business.
-    svg = re.sub(r"<svg [^>]*?viewBox=\"([^\"]*)\"[^>]*>", r'<svg viewBox="\1" role="img">', svg)
+    (box,) = re.findall(r"<svg [^>]*?viewBox=\"([^\"]*)\"", svg)
+    head = f'<svg viewBox="{box}" role="img" aria-label="{escape(label or name, quote=True)}">'
+    svg = head + svg[svg.index(">") + 1 :]
     svg = re.sub(r" font-family: [^;]*;", "", svg)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
     return re.sub(r"(\d+\.\d\d)\d+", r"\1", svg).strip()
@@ -188,11 +198,5 @@ def pyplot() -> Any:
     Raises:
         MissingExtraError: it is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise MissingExtraError("The report", "report") from error
-    matplotlib.use("svg")
-    import matplotlib.pyplot as plt
-
-    return plt
+    import_extra("matplotlib", "The report", "report").use("svg")
+    return import_extra("matplotlib.pyplot", "The report", "report")

@@ -7,7 +7,7 @@ from typing import Any
 
 from exgra_med.errors import RunError
 
-MEASURES = ("language_loss", "alignment_loss", "matching_accuracy")
+MEASURES = ("language_loss", "alignment_loss", "matching_accuracy", "image_answer_accuracy")
 
 
 @dataclass

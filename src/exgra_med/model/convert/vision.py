@@ -54,10 +54,14 @@ def read_vision(folder: Path) -> VisionSource:
             f"{folder} holds a model of type {kind!r}, not a CLIP vision tower.",
             "The original's checkpoints need openai/clip-vit-large-patch14.",
         )
+    # A tower alone has names without the prefix where transformers 5.23 saved it.
+    named = read_weights(weight_files(folder))
+    alone = kind == "clip_vision_model" and not any(name.startswith(PREFIX) for name in named)
+    prefix = "" if alone else PREFIX
     weights = {
-        name.removeprefix(PREFIX): tensor
-        for name, tensor in read_weights(weight_files(folder)).items()
-        if name.startswith(PREFIX) and not name.endswith(IGNORED)
+        name.removeprefix(prefix): tensor
+        for name, tensor in named.items()
+        if name.startswith(prefix) and not name.endswith(IGNORED)
     }
     if not weights:
         raise CheckpointError(f"{folder} has no tensor whose name begins with {PREFIX}")

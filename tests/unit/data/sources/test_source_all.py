@@ -1,4 +1,7 @@
-"""Each source reads files in its published layout; the texts here are invented."""
+"""Each source reads files in its published layout; the texts here are invented.
+
+Long because all sources are held against the same expectations in one place.
+"""
 
 import json
 import pickle

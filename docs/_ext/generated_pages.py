@@ -1,0 +1,56 @@
+"""Sphinx extension: writes the pages that come from the code, before a build reads them.
+
+They lie in `docs/generated/`, which is not in version control: what is generated cannot go stale.
+Pages written by hand include them.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from architecture_picture import architecture_svg, imported_folders
+from benchmark_pages import benchmark_page
+from command_page import command_page
+from recipe_page import recipe_page
+from result_pages import result_page
+
+import exgra_med
+from exgra_med.files import write_text
+
+SOURCE = Path(exgra_med.__file__).parent
+
+
+def generate(folder: Path, results: Path) -> list[Path]:
+    """Write every generated page.
+
+    Args:
+        folder: where to.
+        results: the committed benchmark results, `benchmarks/results`.
+
+    Returns:
+        What was written.
+    """
+    pages = {
+        "command-line.md": command_page(),
+        "recipe.md": recipe_page(),
+        "architecture.svg": architecture_svg(imported_folders(SOURCE)),
+        "benchmarks.md": benchmark_page(results),
+        "results.md": result_page(results),
+    }
+    folder.mkdir(exist_ok=True)
+    for name, text in pages.items():
+        path = folder / name
+        # A page that did not change keeps its time, so that Sphinx need not read it again.
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
+    return [folder / name for name in pages]
+
+
+def _before_reading(app: Any) -> None:
+    docs = Path(app.srcdir)
+    generate(docs / "generated", docs.parent / "benchmarks" / "results")
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Called by Sphinx."""
+    app.connect("builder-inited", _before_reading)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -1,0 +1,122 @@
+"""A conversation as HTML. Whatever a model, a visitor or a file says is escaped: it is text."""
+
+from collections.abc import Sequence
+from html import escape
+
+from PIL import Image
+
+from exgra_med.data.prepared import open_prepared
+from exgra_med.data.record import Record
+from exgra_med.evaluation.report.thumbnails import jpeg
+from exgra_med.web.dialogue import Dialogue, Said
+
+_SIDE_PIXELS = 640
+_THUMBNAIL_PIXELS = 120
+_SAMPLE = "bundled:vqa-rad-sample"
+_ENDED = {
+    "stop": "",
+    "length": "cut at the longest answer allowed",
+    "stopped": "stopped by you",
+    "time": "cut, it took too long",
+    "failed": "failed",
+}
+
+
+def conversation_html(dialogue: Dialogue) -> str:
+    """All questions with their answers, the newest last."""
+    if not dialogue.exchanges:
+        return (
+            '<p class="hint">Give a picture and a question. Answers appear here while they are '
+            "written.</p>"
+        )
+    items = [
+        f'<li><p class="asked"><span class="who">You asked</span>'
+        f'{escape(exchange.question)}</p><div class="answers">'
+        f"{''.join(_said_html(said) for said in exchange.answers)}</div></li>"
+        for exchange in dialogue.exchanges
+    ]
+    # Focusable, so that the keyboard can scroll it.
+    return (
+        '<div role="log" aria-label="Conversation" tabindex="0">'
+        f'<ol class="conversation">{"".join(items)}</ol></div>'
+    )
+
+
+def _said_html(said: Said) -> str:
+    text = escape(said.text)
+    if said.problem:
+        text += f'<span class="problem">{escape(said.problem)}</span>'
+    elif said.ended and not said.text:
+        text = '<span class="quiet">(an empty answer)</span>'
+    elif not said.ended:
+        text += '<span class="cursor" aria-hidden="true"></span>'
+    return (
+        f'<article class="reply"><h3>{escape(said.speaker)}</h3><p class="text">{text}</p>'
+        f'<p class="timing">{escape(timing(said))}</p></article>'
+    )
+
+
+def timing(said: Said) -> str:
+    """What an answer took, in words: first word, whole, tokens, speed, why it ended."""
+    if not said.ended and not said.seconds:
+        return "waits or reads"
+    parts = []
+    if said.first_seconds is not None:
+        parts.append(f"first word after {said.first_seconds:.2f} s")
+    if said.num_tokens is None:
+        parts.append(f"{said.seconds:.2f} s in all")
+    else:
+        parts.append(f"{said.num_tokens} tokens in {said.seconds:.2f} s")
+        if said.seconds > 0:
+            parts.append(f"{said.num_tokens / said.seconds:.1f} tokens/s")
+    if not said.ended:
+        parts.append("writing")
+    elif _ENDED[said.ended]:
+        parts.append(_ENDED[said.ended])
+    return " · ".join(parts)
+
+
+def picture_html(picture: Image.Image | None) -> str:
+    """The picture of a conversation, its pixels only."""
+    if picture is None:
+        return '<p class="hint">No picture yet. A question without one is answered from text.</p>'
+    size = f"{picture.width} × {picture.height} pixels"
+    return (
+        f'<figure class="given"><img alt="The picture you gave, {size}" '
+        f'src="data:image/jpeg;base64,{jpeg(picture, _SIDE_PIXELS)}">'
+        f"<figcaption>{size}. Only pixels are used; the file is deleted.</figcaption></figure>"
+    )
+
+
+def problem_html(sentence: str) -> str:
+    """Something that went wrong, read aloud where a screen is read."""
+    return f'<p class="problem" role="alert">{escape(sentence)}</p>' if sentence else ""
+
+
+def example_records(number: int = 4) -> list[Record]:
+    """Questions of the bundled sample's test split, one an image."""
+    prepared = open_prepared(_SAMPLE)
+    by_image: dict[str, Record] = {}
+    for record in prepared.records("test"):
+        by_image.setdefault(record.images[0], record)
+    return list(by_image.values())[:number]
+
+
+def example_picture(record: Record, max_pixels: int) -> Image.Image:
+    """The picture of an example."""
+    return open_prepared(_SAMPLE).image_folder(max_pixels).open(record.images[0], record.id)
+
+
+def examples_html(records: Sequence[Record], max_pixels: int) -> str:
+    """Buttons with a thumbnail and a question each; `data-example` is the number."""
+    buttons = [
+        f'<button type="button" class="example" data-example="{number}">'
+        f'<img alt="" src="data:image/jpeg;base64,'
+        f'{jpeg(example_picture(record, max_pixels), _THUMBNAIL_PIXELS)}">'
+        f"<span>{escape(record.question)}</span></button>"
+        for number, record in enumerate(records)
+    ]
+    return (
+        '<p class="hint">Or begin with an example (VQA-RAD, CC0):</p>'
+        f'<div class="examples">{"".join(buttons)}</div>'
+    )

@@ -1,0 +1,195 @@
+"""A conversation with one model or two about one picture, as the page holds it in memory."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from PIL import Image
+
+from exgra_med.data.record import Turn
+from exgra_med.errors import DataError, ExgraMedError
+from exgra_med.llm.request import Sampling
+from exgra_med.web.keep import KeptLog
+from exgra_med.web.limits import Limits
+from exgra_med.web.pictures import PictureShelf
+from exgra_med.web.rate import ClientRate
+from exgra_med.web.speakers import Speaker, Stopwatch
+from exgra_med.web.wordless import tell
+
+_SECONDS_BETWEEN_UPDATES = 0.05
+"""More often than that nobody can read, and every update is sent over the wire."""
+
+
+@dataclass
+class Said:
+    """One model's answer to one question."""
+
+    speaker: str
+    text: str = ""
+    first_seconds: float | None = None
+    seconds: float = 0.0
+    num_tokens: int | None = None
+    ended: str = ""
+    """Empty while it is written; then `stop`, `length`, `stopped`, `time` or `failed`."""
+    problem: str = ""
+
+
+@dataclass
+class Exchange:
+    """A question and the answers to it."""
+
+    question: str
+    answers: list[Said]
+
+
+@dataclass
+class Dialogue:
+    """What one visitor said and saw."""
+
+    picture: str | None = None
+    """Name on the shelf."""
+    exchanges: list[Exchange] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def turns_of(self, speaker: str) -> list[Turn]:
+        """The conversation as one model saw it; questions it did not answer are left out."""
+        turns = []
+        for exchange in self.exchanges:
+            for said in exchange.answers:
+                if said.speaker == speaker and said.ended and not said.problem:
+                    turns.append(Turn(role="user", text=exchange.question))
+                    # A turn has a text; an empty answer must not end the conversation.
+                    turns.append(Turn(role="assistant", text=said.text or "-"))
+        return turns
+
+
+class Room:
+    """The models of the page and what they may do; every visitor's dialogue passes through it.
+
+    Args:
+        speakers: one or two.
+        limits: of the page.
+        keep: where exchanges are written down; None keeps nothing.
+    """
+
+    def __init__(
+        self, speakers: Sequence[Speaker], limits: Limits, keep: KeptLog | None = None
+    ) -> None:
+        self.speakers, self.limits, self.keep = list(speakers), limits, keep
+        self.shelf = PictureShelf(limits.max_held_megabytes, limits.forget_after_minutes)
+        self._rate = ClientRate(limits.questions_per_minute)
+
+    def check(
+        self, dialogue: Dialogue, question: str, names: Sequence[str], sampling: Sampling
+    ) -> list[Speaker]:
+        """The models that are asked.
+
+        Raises:
+            DataError: no question or model, one that is too long, or settings out of range.
+        """
+        limits = self.limits
+        if not question.strip():
+            raise DataError("There is no question.", "Write one and send it.")
+        if len(question) > limits.max_prompt_characters:
+            raise DataError(
+                f"The question has {len(question)} characters, more than "
+                f"{limits.max_prompt_characters}."
+            )
+        if len(dialogue.exchanges) >= limits.max_turns:
+            raise DataError(
+                f"The conversation has {limits.max_turns} questions.", "Clear it to go on."
+            )
+        if not 1 <= sampling.max_tokens <= limits.max_new_tokens:
+            raise DataError(f"An answer has 1 to {limits.max_new_tokens} tokens.")
+        temperature, top_p = sampling.temperature or 0.0, sampling.top_p or 1.0
+        if not (0 <= temperature <= 2 and 0 < top_p <= 1 and 0 <= (sampling.seed or 0) < 2**31):
+            raise DataError("Temperature is 0 to 2, top-p above 0 to 1, the seed 0 to 2147483647.")
+        asked = [speaker for speaker in self.speakers if speaker.name in names]
+        if not asked:
+            raise DataError("No model is chosen.", "Choose one or both.")
+        return asked
+
+    def ask(
+        self,
+        dialogue: Dialogue,
+        question: str,
+        names: Sequence[str],
+        sampling: Sampling,
+        client: str,
+    ) -> Iterator[None]:
+        """Answer a question, one model after the other; yields whenever there is more to show.
+
+        One after the other, so that they do not slow each other down and their times can be
+        compared. Whoever leaves the iterator stops the answer, which stays as far as it got.
+
+        Raises:
+            DataError: see `check`; the picture was forgotten; too many questions of this address.
+        """
+        asked = self.check(dialogue, question, names, sampling)
+        wait = self._rate.wait_seconds(client)
+        if wait:
+            raise DataError(
+                f"This address has asked {self.limits.questions_per_minute} questions within a "
+                f"minute.",
+                f"Try again in {wait:.0f} seconds.",
+            )
+        images = [self.shelf.get(dialogue.picture)] if dialogue.picture else []
+        dialogue.stop.clear()
+        exchange = Exchange(question.strip(), [Said(speaker.name) for speaker in asked])
+        dialogue.exchanges.append(exchange)
+        try:
+            for speaker, said in zip(asked, exchange.answers, strict=True):
+                yield from self._answer(dialogue, speaker, said, images, exchange, sampling)
+        finally:
+            for said in exchange.answers:
+                said.ended = said.ended or "stopped"
+            self._write_down(exchange)
+
+    def _answer(
+        self,
+        dialogue: Dialogue,
+        speaker: Speaker,
+        said: Said,
+        images: list[Image.Image],
+        exchange: Exchange,
+        sampling: Sampling,
+    ) -> Iterator[None]:
+        turns = [*dialogue.turns_of(speaker.name), Turn(role="user", text=exchange.question)]
+        watch = Stopwatch()
+        shown = 0.0
+        try:
+            for piece in speaker.answer(images, turns, sampling):
+                if dialogue.stop.is_set():
+                    said.ended = "stopped"
+                    break
+                if piece.text:
+                    watch.word()
+                said.text += piece.text
+                said.num_tokens, said.seconds = piece.num_tokens, watch.seconds
+                said.first_seconds, said.ended = watch.first_seconds, piece.ended or ""
+                if said.seconds > self.limits.max_seconds_per_answer:
+                    said.ended = said.ended or "time"
+                if said.ended:
+                    break
+                if time.monotonic() - shown > _SECONDS_BETWEEN_UPDATES:
+                    yield
+                    shown = time.monotonic()
+        except ExgraMedError as error:
+            said.ended, said.problem = "failed", str(error)
+        # Whatever fails inside a model must not end the page, and its text may quote a question.
+        except Exception as error:
+            said.ended, said.problem = "failed", f"The model failed ({type(error).__name__})."
+            tell(error)
+        yield
+
+    def _write_down(self, exchange: Exchange) -> None:
+        if self.keep is None:
+            return
+        self.keep.write(
+            question=exchange.question,
+            answers=[
+                {"model": said.speaker, "text": said.text, "ended": said.ended}
+                for said in exchange.answers
+            ],
+        )

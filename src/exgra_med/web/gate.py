@@ -1,0 +1,237 @@
+"""What stands before the page: login, host, origin, routes, sizes, rate; headers on the way out.
+
+Plain ASGI, so it can be tested without Gradio. Gradio has more routes than the page needs: files by
+path, a proxy, remote addresses, an API description. Only those the page uses are open; everything
+else does not exist.
+"""
+
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from exgra_med.web.limits import MEGABYTE, Limits
+from exgra_med.web.rate import ClientRate
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_SEGMENT = r"[A-Za-z0-9_.~-]+"
+_OPEN = {
+    "GET": re.compile(
+        rf"/|/(?:config|theme\.css|favicon\.ico|manifest\.json|robots\.txt|health)"
+        rf"|/(?:assets|static|svelte)(?:/{_SEGMENT})+"
+        rf"|/gradio_api/(?:queue/data|upload_progress|startup-events|app_id|heartbeat/{_SEGMENT})"
+    ),
+    "POST": re.compile(rf"/gradio_api/(?:queue/join|upload|cancel|reset|run/{_SEGMENT})"),
+}
+_UPLOAD = "/gradio_api/upload"
+_MULTIPART_BYTES = 64 * 1024
+"""What a form adds to its file."""
+_NOTHING_STORED = (b"cache-control", b"no-store")
+
+
+class _TooLargeError(Exception):
+    """A request body went over its limit while it was read."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """Name and password that every request needs."""
+
+    name: str
+    password: str
+
+    def admits(self, header: str) -> bool:
+        """Whether an `Authorization` header holds both; takes as long for a near miss."""
+        kind, _, value = header.partition(" ")
+        if kind.lower() != "basic":
+            return False
+        try:
+            given = base64.b64decode(value.strip(), validate=True)
+        except (binascii.Error, ValueError):
+            return False
+        return hmac.compare_digest(given, f"{self.name}:{self.password}".encode())
+
+
+class Gate:
+    """ASGI application around the page.
+
+    Args:
+        app: the page.
+        limits: sizes and rates.
+        hosts: names the page may be asked by; None for any. Keeps other sites from reaching a page
+            on this machine under a name of theirs (DNS rebinding).
+        origins: sites that may send requests beside the page's own, as `https://NAME`.
+        frames: sites that may show the page in a frame.
+        login: asked of every request; None asks nobody.
+        has_room: whether another upload may come to disk.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        limits: Limits,
+        *,
+        hosts: Sequence[str] | None,
+        origins: Sequence[str] = (),
+        frames: Sequence[str] = (),
+        login: Login | None = None,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.app, self.limits = app, limits
+        self.hosts, self.origins, self.login = hosts, origins, login
+        self.has_room = has_room
+        self._rate = ClientRate(limits.requests_per_minute)
+        self._headers = list(_security_headers(frames).items())
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request through, or answer it here."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
+        answered = self._with_headers(send, str(scope["path"]))
+        refusal = self._refusal(scope, headers)
+        if refusal is not None:
+            await _answer(answered, *refusal)
+            return
+        body = _Body(receive, self._body_bytes(scope))
+        started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal started
+            if body.too_large and not started:
+                # Whoever reads the form turns any fault of it into an answer of its own.
+                raise _TooLargeError
+            started = True
+            await answered(message)
+
+        try:
+            await self.app(scope, body.receive, watched)
+        except _TooLargeError:
+            if not started:
+                await _answer(answered, 413, "The request is too large.")
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:
+        method, path = scope["method"], str(scope["path"])
+        client = scope["client"][0] if scope.get("client") else ""
+        host = headers.get("host", "")
+        name = urlsplit(f"//{host}").hostname or ""
+        if self.hosts is not None and name not in self.hosts:
+            return 403, "This page is not served under that name."
+        if method == "HEAD":
+            method = "GET"
+        origin = headers.get("origin")
+        own = {f"http://{host}", f"https://{host}", *self.origins}
+        if origin is not None and origin not in own:
+            return 403, "Other sites may not use this page."
+        if self.login is not None and not self.login.admits(headers.get("authorization", "")):
+            # Wrong passwords empty the same bucket, so they cannot be tried fast.
+            if self._rate.wait_seconds(client):
+                return 429, "Too many requests."
+            return 401, "Name and password, please."
+        if method not in _OPEN or not _OPEN[method].fullmatch(path) or ".." in path:
+            return 404, "There is nothing here."
+        if method == "POST" and self._rate.wait_seconds(client):
+            return 429, "Too many requests. Wait a little."
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length) > self._body_bytes(scope):
+            return 413, "The request is too large."
+        if path == _UPLOAD and not self.has_room():
+            return 503, "Too many uploads wait. Try again in a minute."
+        return None
+
+    def _body_bytes(self, scope: Scope) -> int:
+        if scope["path"] == _UPLOAD:
+            return self.limits.max_upload_megabytes * MEGABYTE + _MULTIPART_BYTES
+        return self.limits.max_request_kilobytes * 1024
+
+    def _with_headers(self, send: Send, path: str) -> Send:
+        async def wrapped(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                ours = list(self._headers)
+                if not path.startswith(("/assets/", "/static/")):
+                    ours.append(_NOTHING_STORED)
+                names = {name for name, _ in ours}
+                kept = [
+                    (name, value)
+                    for name, value in message.get("headers", [])
+                    if name.lower() not in names
+                ]
+                message["headers"] = [*kept, *ours]
+            await send(message)
+
+        return wrapped
+
+
+def _security_headers(frames: Sequence[str]) -> dict[bytes, bytes]:
+    ancestors = " ".join(["'self'", *frames]) if frames else "'none'"
+    policy = "; ".join(
+        (
+            "default-src 'none'",
+            # Gradio's page has inline scripts, and evaluates the fixed template of its HTML part.
+            "script-src 'self' 'unsafe-inline' 'unsafe-eval'",
+            "style-src 'self' 'unsafe-inline'",
+            "img-src 'self' data: blob:",
+            "font-src 'self' data:",
+            "connect-src 'self'",
+            "manifest-src 'self'",
+            "worker-src 'self' blob:",
+            "base-uri 'self'",
+            "form-action 'self'",
+            f"frame-ancestors {ancestors}",
+        )
+    )
+    headers = {
+        b"content-security-policy": policy.encode(),
+        b"x-content-type-options": b"nosniff",
+        b"referrer-policy": b"no-referrer",
+        b"permissions-policy": b"camera=(), microphone=(), geolocation=(), payment=(), usb=()",
+        b"cross-origin-opener-policy": b"same-origin",
+        b"cross-origin-resource-policy": b"same-origin",
+    }
+    if not frames:
+        headers[b"x-frame-options"] = b"DENY"
+    return headers
+
+
+class _Body:
+    """A request body that is read no further than its limit, whatever its header said."""
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive, self._left = receive, max_bytes
+        self.too_large = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            self.too_large = True
+            raise _TooLargeError
+        return message
+
+
+async def _answer(send: Send, status: int, text: str) -> None:
+    body = text.encode()
+    headers = [
+        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    if status == 401:
+        headers.append((b"www-authenticate", b'Basic realm="exgra-med", charset="UTF-8"'))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,73 @@
+"""What the page allows; every limit is a field with its unit in its name and its reason below."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from exgra_med.errors import RecipeError
+
+MEGABYTE = 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Limits of the page; `--limit NAME=VALUE` sets one."""
+
+    max_upload_megabytes: int = 20
+    """Of one file: a radiograph has up to 20; more is a series or a mistake."""
+    max_pixels: int = 16_000_000
+    """Width times height, refused before decoding: 4000 x 4000, or 48 MB in memory."""
+    max_held_megabytes: int = 256
+    """Decoded pictures of all visitors together; the picture that was looked at least recently is
+    forgotten first."""
+    forget_after_minutes: int = 60
+    """A picture that nobody asked about for so long is forgotten."""
+    max_waiting_upload_megabytes: int = 128
+    """Uploads on disk that are not decoded yet, all visitors together."""
+    max_prompt_characters: int = 4000
+    """Of one question."""
+    max_new_tokens: int = 512
+    """Of one answer; a longer one keeps everybody else waiting."""
+    max_answer_characters: int = 20_000
+    """Of one answer of a server, which may count tokens as it likes."""
+    max_turns: int = 20
+    """Questions of one conversation."""
+    max_seconds_per_answer: int = 300
+    """Of one model; a slow one is cut and says so."""
+    max_queue: int = 16
+    """Requests that wait; the next ones are told to come back later."""
+    answers_at_once: int = 1
+    """Answers that are written at the same time: one fills a GPU, or two cores."""
+    questions_per_minute: int = 20
+    """Of one address."""
+    requests_per_minute: int = 240
+    """Of one address: uploads, filters and questions together."""
+    max_request_kilobytes: int = 256
+    """Of a request that is no upload."""
+    max_connections: int = 256
+    """Open at the same time."""
+    max_sessions: int = 200
+    """Visitors whose conversation is remembered."""
+
+
+def with_limits(assignments: Sequence[str], limits: Limits | None = None) -> Limits:
+    """Limits with some of them set.
+
+    Args:
+        assignments: `name=value` each.
+        limits: what they change; the defaults where absent.
+
+    Raises:
+        RecipeError: not an assignment, no limit of that name, or no positive whole number.
+    """
+    limits = limits or Limits()
+    known = [field.name for field in fields(Limits)]
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, value = assignment.partition("=")
+        if not equals or name not in known:
+            raise RecipeError(f"There is no limit {assignment!r}.", f"Known: {', '.join(known)}.")
+        if not value.isdecimal() or int(value) < 1:
+            raise RecipeError(f"The limit {name} is a whole number above 0, not {value!r}.")
+        values[name] = int(value)
+    return replace(limits, **values)

@@ -1,0 +1,128 @@
+"""Uploads: bytes -> checked pixels, held in memory within a budget, and forgotten.
+
+Only pixels are kept: no file name, no tag, no metadata. What is held lies in memory alone.
+"""
+
+import io
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from PIL import Image
+
+from exgra_med.data.dicom import read_dicom
+from exgra_med.data.images import decode_image
+from exgra_med.errors import DataError
+from exgra_med.web.limits import MEGABYTE
+
+_BYTES_PER_PIXEL = 3
+_BEGINNINGS = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"II*\x00", "tif"),
+    (b"MM\x00*", "tif"),
+)
+
+
+def read_picture(content: bytes, max_pixels: int) -> Image.Image:
+    """Decode an upload by what it is, not by what it is called.
+
+    Args:
+        content: a PNG, JPEG, TIFF or DICOM file.
+        max_pixels: width times height above which it is refused before it is decoded.
+
+    Returns:
+        The picture as RGB.
+
+    Raises:
+        DataError: of another format, broken, too large, or with text burned in.
+        MissingExtraError: DICOM without pydicom.
+    """
+    try:
+        if content[128:132] == b"DICM":
+            return _pixels(read_dicom(io.BytesIO(content), max_pixels, "upload.dcm"))
+        for beginning, kind in _BEGINNINGS:
+            if content.startswith(beginning):
+                return _pixels(decode_image(io.BytesIO(content), max_pixels, f"upload.{kind}"))
+    except DataError as error:
+        # The hints of data preparation name recipes and files, which a visitor does not have.
+        raise DataError(error.message) from error
+    raise DataError("The upload is not a PNG, JPEG, TIFF or DICOM file.")
+
+
+class PictureShelf:
+    """Pictures by a name that nobody can guess.
+
+    Args:
+        max_megabytes: of all pictures together; the one used least recently goes first.
+        forget_after_minutes: without use.
+        clock: seconds; for tests.
+    """
+
+    def __init__(
+        self,
+        max_megabytes: int,
+        forget_after_minutes: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._max_bytes = max_megabytes * MEGABYTE
+        self._forget_after_seconds = 60 * forget_after_minutes
+        self._clock = clock
+        self._pictures: OrderedDict[str, tuple[Image.Image, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def held_bytes(self) -> int:
+        """Memory of the pixels that are held."""
+        return sum(_num_bytes(picture) for picture, _ in self._pictures.values())
+
+    def put(self, picture: Image.Image) -> str:
+        """Hold a picture; returns its name.
+
+        Raises:
+            DataError: it is larger than all that may be held.
+        """
+        if _num_bytes(picture) > self._max_bytes:
+            raise DataError("The picture is larger than all that this page may hold.")
+        with self._lock:
+            self._forget_old()
+            while self._pictures and self.held_bytes + _num_bytes(picture) > self._max_bytes:
+                self._pictures.popitem(last=False)
+            name = secrets.token_urlsafe(16)
+            self._pictures[name] = (picture, self._clock())
+            return name
+
+    def get(self, name: str) -> Image.Image:
+        """A picture that is held, and now was used.
+
+        Raises:
+            DataError: it was forgotten.
+        """
+        with self._lock:
+            self._forget_old()
+            if name not in self._pictures:
+                raise DataError("The picture is no longer held.", "Please upload it again.")
+            picture, _ = self._pictures.pop(name)
+            self._pictures[name] = (picture, self._clock())
+            return picture
+
+    def drop(self, name: str | None) -> None:
+        """Forget a picture, if it is there."""
+        with self._lock:
+            self._pictures.pop(name or "", None)
+
+    def _forget_old(self) -> None:
+        oldest = self._clock() - self._forget_after_seconds
+        for name in [name for name, (_, used) in self._pictures.items() if used < oldest]:
+            del self._pictures[name]
+
+
+def _pixels(image: Image.Image) -> Image.Image:
+    """The picture without what its file said beside the pixels, such as EXIF."""
+    return Image.frombytes("RGB", image.size, image.tobytes())
+
+
+def _num_bytes(picture: Image.Image) -> int:
+    return picture.width * picture.height * _BYTES_PER_PIXEL

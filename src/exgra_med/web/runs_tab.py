@@ -1,0 +1,150 @@
+"""The alignment and the run view in Gradio."""
+
+from collections.abc import Callable
+from typing import Any
+
+from exgra_med.errors import ExgraMedError, import_extra
+from exgra_med.web import answers as looking
+from exgra_med.web.chat_view import problem_html
+from exgra_med.web.run_view import answers_html, num_pages
+from exgra_med.web.views import Views
+
+gr: Any = import_extra("gradio", "The page", "web")
+_QUIET: dict[str, Any] = {"api_visibility": "private"}
+_NONE = (
+    '<p class="hint">No run is open. Start the page with <code>--runs FOLDER</code> to look at '
+    "the runs in it.</p>"
+)
+
+_DRAW = (
+    '<p class="hint">The pictures show the graphs of a few records, and how they are matched, with '
+    "the checkpoint before and the one after the stage. Both are loaded for it.</p>"
+)
+
+
+def _html(value: str = "", name: str | None = None) -> Any:
+    return gr.HTML(
+        value, js_on_load=None, elem_id=name, elem_classes=["exgra"], apply_default_css=False
+    )
+
+
+def _choices(names: list[str], value: str | None = None) -> Any:
+    return gr.Dropdown(choices=names, value=value or (names[0] if names else None))
+
+
+def _said(work: Callable[[], Any], otherwise: Callable[[str], Any]) -> Any:
+    """What work gives, or what stands in its place where it cannot be done."""
+    try:
+        return work()
+    except ExgraMedError as error:
+        return otherwise(problem_html(str(error)))
+
+
+def alignment_tab(page: gr.Blocks, views: Views) -> None:
+    """Choose run, stage and records; draw their graphs before and after training."""
+    with gr.Row():
+        run = gr.Dropdown([], label="Run", elem_id="graphs-run", scale=3)
+        stage = gr.Dropdown([], label="Stage that aligns", elem_id="graphs-stage", scale=2)
+        nodes = gr.Slider(2, 16, 8, step=1, label="Records", scale=2, min_width=200)
+        draw = gr.Number(0, label="Draw", precision=0, minimum=0, scale=1, min_width=110)
+        layers = gr.Checkbox(True, label="With the graph layers", scale=1, min_width=220)
+    button = gr.Button("Draw the graphs", variant="primary", elem_id="graphs-draw")
+    shown = _html(_NONE, "graphs")
+
+    def runs() -> tuple[Any, str]:
+        names = views.names("run")
+        return _choices(names), _DRAW if names else _NONE
+
+    def stages(name: str | None) -> Any:
+        found = _said(lambda: views.stages(name), lambda _: []) if name else []
+        return _choices(found, found[-1] if found else None)
+
+    def graphs(name: str | None, stage: str | None, nodes: int, draw: float, layers: bool) -> str:
+        if not name:
+            return _NONE
+        return _said(
+            lambda: views.graphs(name, stage or "", int(nodes), int(draw or 0), bool(layers)),
+            lambda problem: problem,
+        )
+
+    page.load(runs, None, [run, shown], show_progress="hidden", **_QUIET)
+    run.change(stages, run, stage, show_progress="hidden", **_QUIET)
+    button.click(
+        graphs,
+        [run, stage, nodes, draw, layers],
+        shown,
+        concurrency_limit=1,
+        concurrency_id="compute",
+        **_QUIET,
+    )
+
+
+def runs_tab(page: gr.Blocks, views: Views) -> None:
+    """Open a run or a study; look through its answers."""
+    run = gr.Dropdown([], label="Run or study", elem_id="runs-run")
+    overview = _html(_NONE, "overview")
+    with gr.Group(visible=False) as group, gr.Row():
+        mark = gr.Dropdown(
+            list(looking.MARKS), value="not right", label="Answers", elem_id="runs-mark"
+        )
+        kind = gr.Dropdown([looking.ANY], label="Question", elem_id="runs-type")
+        modality = gr.Dropdown([looking.ANY], label="Modality", elem_id="runs-modality")
+        organ = gr.Dropdown([looking.ANY], label="Organ", elem_id="runs-organ")
+        about = gr.Dropdown([looking.ANY], label="Question type", elem_id="runs-about")
+        page_number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="runs-page")
+    cards = _html("", "answers")
+    filters = [mark, kind, modality, organ, about]
+    fields = ("type", "modality", "organ", "question_type")
+
+    def runs() -> Any:
+        return _choices(views.names())
+
+    def opened(name: str | None, *chosen: str | None) -> tuple[Any, ...]:
+        if not name:
+            return _NONE, gr.Group(visible=False), *[gr.skip()] * len(fields)
+        text = _said(lambda: views.overview(name), lambda problem: problem)
+        table = _said(lambda: views.answers(name), lambda _: None)
+        if table is None:
+            return text, gr.Group(visible=False), *[gr.skip()] * len(fields)
+        # Gradio also calls this when a tab is first shown: what was chosen meanwhile stays.
+        found = [
+            _choices(choices, value if value in choices else looking.ANY)
+            for field, value in zip(fields, chosen, strict=True)
+            for choices in [table.choices(field)]
+        ]
+        return text, gr.Group(visible=True), *found
+
+    def listed(
+        name: str | None, mark: str, kind: str, modality: str, organ: str, about: str, number: float
+    ) -> str:
+        if not name:
+            return ""
+
+        def work() -> str:
+            table = views.answers(name)
+            if table is None:
+                return ""
+            chosen = dict(zip(fields, (kind, modality, organ, about), strict=True))
+            rows = table.select(
+                mark or looking.ANY,
+                **{field: value or looking.ANY for field, value in chosen.items()},
+            )
+            wanted = min(max(1, int(number or 1)), num_pages(rows)) - 1
+            return answers_html(table, rows, wanted)
+
+        return _said(work, lambda problem: problem)
+
+    inputs = [run, *filters, page_number]
+    page.load(runs, None, run, show_progress="hidden", **_QUIET)
+    about_answers = [kind, modality, organ, about]
+    run.change(opened, [run, *about_answers], [overview, group, *about_answers], **_QUIET).then(
+        listed, inputs, cards, **_QUIET
+    )
+    gr.on(
+        [each.input for each in (*filters, page_number)],
+        listed,
+        inputs,
+        cards,
+        trigger_mode="always_last",
+        **_QUIET,
+    )

@@ -1,0 +1,290 @@
+"""One process with one page: the models, a private folder for uploads, the gate, the server."""
+
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from exgra_med.errors import MissingExtraError, ServiceError
+from exgra_med.web.dialogue import Room
+from exgra_med.web.gate import Gate, Login
+from exgra_med.web.keep import KeptLog
+from exgra_med.web.limits import MEGABYTE, Limits
+from exgra_med.web.speakers import open_speaker, tell_apart
+from exgra_med.web.views import Views
+from exgra_med.web.wordless import wordless_faults
+
+_PREFIX = "exgra-med-web-"
+LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
+_SWEEP_SECONDS = 20
+_OLD_SECONDS = 120
+"""An upload that was not read by then never will be: its visitor has gone."""
+_CLOSED = {
+    # Gradio reads these when it is imported or mounted; each would open or send something.
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "GRADIO_SHARE": "False",
+    "GRADIO_MCP_SERVER": "False",
+    "GRADIO_SSR_MODE": "False",
+    "GRADIO_RUN_HISTORY": "False",
+    "GRADIO_VIBE_MODE": "",
+    "GRADIO_ALLOWED_PATHS": "",
+    "GRADIO_DEBUG": "0",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WebSettings:
+    """What an operator decides.
+
+    Args:
+        models: one or two; see `open_speaker`.
+        runs: folders whose runs and studies may be looked at.
+        data_folder: the prepared folder that runs answered, where it is not at their recipe's
+            place.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        device: of local models.
+        template: chat template of local models.
+        allow_remote: questions and pictures may leave this machine.
+        public: anyone who reaches the port may use the page.
+        login: name and password of everyone.
+        origins: addresses the page has behind a proxy, as `https://NAME`.
+        frames: sites that may show the page in a frame.
+        behind_proxy: believe a proxy who asks; only where nobody can pass it.
+        keep_log: folder where questions and answers are written down; None keeps nothing.
+        keep_days: how long.
+        limits: sizes, rates, lengths.
+    """
+
+    models: Sequence[str]
+    runs: Sequence[Path] = ()
+    data_folder: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 7860
+    device: str = "cpu"
+    template: str = "exgra"
+    allow_remote: bool = False
+    public: bool = False
+    login: Login | None = None
+    origins: Sequence[str] = ()
+    frames: Sequence[str] = ()
+    behind_proxy: bool = False
+    keep_log: Path | None = None
+    keep_days: int = 30
+    limits: Limits = Limits()  # noqa: RUF009 - frozen
+
+
+def serve(settings: WebSettings, told: Callable[[str], None]) -> None:
+    """Load the models, open the page and wait until it is stopped.
+
+    Args:
+        settings: of the operator.
+        told: receives the page's address once it is open.
+
+    Raises:
+        MissingExtraError: Gradio is not installed.
+        ServiceError: a public address without login or consent, or a port that is taken.
+        CheckpointError, RunError: a model cannot be loaded.
+    """
+    check_address(settings)
+    if find_spec("gradio") is None:
+        raise MissingExtraError("The page", "web")
+    speakers = [
+        open_speaker(
+            model, settings.device, settings.template, settings.allow_remote, settings.limits
+        )
+        for model in settings.models
+    ]
+    tell_apart(speakers)
+    keep = None if settings.keep_log is None else KeptLog(settings.keep_log, settings.keep_days)
+    room = Room(speakers, settings.limits, keep)
+    # As an exit and not a sudden end, so that the private folder is deleted; the server repeats the
+    # signal after it has ended in good order.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    with private_folder() as uploads, wordless_faults():
+        views = Views(settings.runs, settings.data_folder, settings.device)
+        _run(build_app(room, views, uploads, settings), settings, told)
+
+
+def check_address(settings: WebSettings) -> None:
+    """Refuse to open the page to other machines by oversight.
+
+    Raises:
+        ServiceError: an address that others reach, without login and without consent.
+    """
+    if settings.host in LOCAL_HOSTS or settings.public or settings.login is not None:
+        return
+    raise ServiceError(
+        f"Anyone who reaches {settings.host} could use this page.",
+        "Give --login NAME to ask for a password, or --public if that is meant.",
+    )
+
+
+@contextmanager
+def private_folder() -> Any:
+    """A folder for uploads that only this user can read, swept of leftovers, gone at the end.
+
+    What a process left that was killed outright is deleted by the next one.
+    """
+    _remove_orphans(Path(tempfile.gettempdir()))
+    with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
+        folder = Path(name)
+        os.environ.update(_CLOSED)
+        os.environ["GRADIO_TEMP_DIR"] = name
+        # A form's file is spooled where Python keeps temporary files, before Gradio moves it.
+        before, tempfile.tempdir = tempfile.tempdir, name
+        ended = threading.Event()
+        sweeper = threading.Thread(target=_sweep, args=(folder, ended), daemon=True)
+        sweeper.start()
+        try:
+            yield folder
+        finally:
+            ended.set()
+            sweeper.join()
+            tempfile.tempdir = before
+
+
+def _remove_orphans(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        mine = hasattr(os, "getuid") and folder.lstat().st_uid == os.getuid()
+        if mine and owner.isdecimal() and not _runs(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sweep(folder: Path, ended: threading.Event) -> None:
+    while not ended.wait(_SWEEP_SECONDS):
+        remove_old(folder, time.time() - _OLD_SECONDS)
+
+
+def remove_old(folder: Path, before: float) -> None:
+    """Delete files last changed before a time, and folders that are empty then."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        try:
+            if path.is_dir() and not path.is_symlink():
+                if not any(path.iterdir()):
+                    path.rmdir()
+            elif path.lstat().st_mtime < before:
+                path.unlink()
+        except FileNotFoundError:
+            # Whoever uploaded it has just taken it.
+            continue
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files in a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        try:
+            total += path.lstat().st_size
+        except FileNotFoundError:
+            continue
+    return total
+
+
+def build_app(room: Room, views: Views, uploads: Path, settings: WebSettings) -> Gate:
+    """The page behind its gate, as an ASGI application.
+
+    Args:
+        room: models and limits.
+        views: runs that may be looked at.
+        uploads: from `private_folder`, which must be entered before.
+        settings: of the operator.
+    """
+    import fastapi  # pyrefly: ignore
+    import gradio as gr  # pyrefly: ignore
+
+    from exgra_med.web.page import appearance, build_page
+
+    limits = settings.limits
+    app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "open"}
+
+    page = build_page(room, views, uploads, None if room.keep is None else settings.keep_days)
+    gr.mount_gradio_app(
+        app,
+        page,
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=limits.max_upload_megabytes * MEGABYTE,
+        allowed_paths=[],
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+        **appearance(),
+    )
+    room_on_disk = limits.max_waiting_upload_megabytes * MEGABYTE
+    return Gate(
+        app,
+        limits,
+        hosts=LOCAL_HOSTS if settings.host in LOCAL_HOSTS and not settings.public else None,
+        origins=settings.origins,
+        frames=settings.frames,
+        login=settings.login,
+        has_room=lambda: folder_bytes(uploads) < room_on_disk,
+    )
+
+
+def _run(app: Any, settings: WebSettings, told: Callable[[str], None]) -> None:
+    import socket
+
+    import uvicorn  # pyrefly: ignore
+
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host, settings.port))
+    except OSError as error:
+        listener.close()
+        raise ServiceError(
+            f"{settings.host}:{settings.port} cannot be listened on ({error.strerror}).",
+            "Choose another --port.",
+        ) from error
+    config = uvicorn.Config(
+        app,
+        log_level="error",
+        access_log=False,
+        server_header=False,
+        proxy_headers=settings.behind_proxy,
+        forwarded_allow_ips="*" if settings.behind_proxy else None,
+        limit_concurrency=settings.limits.max_connections,
+        timeout_graceful_shutdown=3,
+    )
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    address = f"http://{host}:{listener.getsockname()[1]}"
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                told(address)
+
+    with listener:
+        Server(config).run(sockets=[listener])

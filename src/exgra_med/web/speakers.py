@@ -1,0 +1,244 @@
+"""Who answers: a model of this process, or one behind an OpenAI-compatible address.
+
+A speaker turns a conversation into pieces of an answer; the page knows nothing else of it.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from PIL import Image
+
+from exgra_med.data.record import Turn
+from exgra_med.errors import DataError, ServiceError
+from exgra_med.llm.endpoint import Endpoint
+from exgra_med.llm.phi import find_identifiers
+from exgra_med.llm.request import ChatRequest, Sampling
+from exgra_med.web.limits import Limits
+
+if TYPE_CHECKING:
+    from exgra_med.model.bundle import Bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A further piece of an answer."""
+
+    text: str
+    num_tokens: int | None
+    """Tokens so far; None where nobody counts them."""
+    ended: str | None
+    """`stop` or `length` with the last piece."""
+
+
+class Speaker(Protocol):
+    """One model of the page."""
+
+    name: str
+    host: str
+    """Where questions and pictures go; empty for this machine."""
+
+    def answer(
+        self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
+    ) -> Iterator[Piece]:
+        """Answer the last turn.
+
+        Args:
+            images: of the first question; none for text alone.
+            turns: alternating, the last one a question.
+            sampling: length and draws of the answer.
+
+        Raises:
+            DataError: the conversation is longer than the model can read, or must not be sent.
+            ServiceError: a server does not answer.
+        """
+        ...
+
+
+class LocalSpeaker:
+    """A model of this project in this process.
+
+    Args:
+        name: as shown.
+        bundle: the model.
+        template: its chat template.
+    """
+
+    host = ""
+
+    def __init__(self, name: str, bundle: "Bundle", template: str = "exgra") -> None:
+        self.name, self.bundle, self.template = name, bundle, template
+
+    def answer(
+        self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
+    ) -> Iterator[Piece]:
+        """See `Speaker`."""
+        from exgra_med.data.encode import encode_prompt
+        from exgra_med.model.generate import write
+        from exgra_med.model.sampling import chooser
+
+        prompt = encode_prompt(
+            self.bundle.tokenizer,
+            list(turns),
+            self.template,
+            self.bundle.num_image_tokens,
+            len(images),
+        )
+        config: Any = self.bundle.model.config
+        longest = config.text_config.max_position_embeddings
+        if len(prompt) + sampling.max_tokens > longest:
+            raise DataError(
+                f"The conversation has {len(prompt)} tokens; with an answer of "
+                f"{sampling.max_tokens} it is longer than the {longest} that {self.name} can read.",
+                "Clear the conversation, or ask for a shorter answer.",
+            )
+        choose = chooser(sampling, self.bundle.model.device)
+        for each in write(self.bundle, prompt, images, sampling.max_tokens, choose):
+            yield Piece(each.text, each.num_tokens, each.finish_reason)
+
+
+class ServiceSpeaker:
+    """A model behind an address.
+
+    Args:
+        model: its name there.
+        endpoint: address and key; asked before whether text may go there.
+        limits: time and length of an answer.
+    """
+
+    def __init__(self, model: str, endpoint: Endpoint, limits: Limits) -> None:
+        self.name, self.endpoint, self.limits = model, endpoint, limits
+        self.host = "" if endpoint.is_local else endpoint.host
+
+    def answer(
+        self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
+    ) -> Iterator[Piece]:
+        """See `Speaker`; the end marker of a served export is cut off."""
+        from exgra_med.llm.streaming import stream_reply
+
+        self._refuse_identifying(turns)
+        request = ChatRequest(self.name, messages(images, turns), sampling)
+        text = shown = ""
+        ended = None
+        chunks = stream_reply(self.endpoint, request, self.limits.max_seconds_per_answer)
+        try:
+            for words, reason in chunks:
+                text += words
+                ended = ended or reason
+                whole = "###" in text
+                text = text.split("###")[0][: self.limits.max_answer_characters]
+                safe = text.rstrip("#").rstrip()
+                if len(safe) > len(shown):
+                    yield Piece(safe[len(shown) :], None, None)
+                    shown = safe
+                if whole or len(text) == self.limits.max_answer_characters:
+                    ended = "stop" if whole else "length"
+                    break
+        finally:
+            chunks.close()
+        yield Piece("", None, "length" if ended == "length" else "stop")
+
+    def _refuse_identifying(self, turns: Sequence[Turn]) -> None:
+        if not self.host:
+            return
+        kinds = find_identifiers("\n".join(turn.text for turn in turns))
+        if kinds:
+            raise DataError(
+                f"The conversation seems to identify a patient ({', '.join(kinds)}); it was not "
+                f"sent to {self.host}.",
+                "Leave that out and ask again.",
+            )
+
+
+def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[str, Any]]:
+    """A conversation in the wire's form, pictures with the first question."""
+    from exgra_med.evaluation.service_answers import data_url
+
+    first, *rest = turns
+    pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
+    content: Any = [*pictures, {"type": "text", "text": first.text}] if images else first.text
+    return [
+        {"role": first.role, "content": content},
+        *({"role": turn.role, "content": turn.text} for turn in rest),
+    ]
+
+
+def open_speaker(
+    source: str, device: str, template: str, allow_remote: bool, limits: Limits
+) -> Speaker:
+    """A speaker from what the command line names.
+
+    Args:
+        source: a checkpoint folder, a run folder (its last checkpoint), a hub name, or
+            `NAME@http://HOST/v1` for a model at a server.
+        device: of a local model.
+        template: chat template of a local model.
+        allow_remote: questions and pictures may leave this machine.
+        limits: of the page.
+
+    Raises:
+        CheckpointError, RunError: a local model cannot be loaded.
+        ServiceError: a server is elsewhere and that was not allowed, or its address is malformed.
+    """
+    name, at, address = source.partition("@http")
+    if at:
+        return ServiceSpeaker(name, _endpoint(name, f"http{address}", allow_remote), limits)
+    import torch
+
+    from exgra_med.model.bundle import load_bundle
+    from exgra_med.recipe.run import open_run
+    from exgra_med.training.start import is_run_folder
+
+    folder = open_run(Path(source)).last_checkpoint if is_run_folder(source) else source
+    # Half precision is slow or missing on CPUs, and what an accelerator is for.
+    bundle = load_bundle(folder, torch.float32 if device == "cpu" else "auto", device)
+    return LocalSpeaker(shown_name(folder), bundle, template)
+
+
+def shown_name(folder: str | Path) -> str:
+    """A short name for a checkpoint; a visitor need not know where it lies."""
+    dull = ("checkpoints", "final", "/")
+    parts = [part for part in Path(folder).resolve().parts if part not in dull]
+    inside_run = "checkpoints" in Path(folder).parts
+    if not Path(folder).exists():
+        return str(folder)
+    return " · ".join(parts[-2:] if inside_run else parts[-1:])
+
+
+def tell_apart(speakers: Sequence[Speaker]) -> None:
+    """Number speakers of the same name."""
+    for number, speaker in enumerate(speakers):
+        if any(speaker.name == other.name for other in speakers[:number]):
+            speaker.name = f"{speaker.name} ({number + 1})"
+
+
+def _endpoint(name: str, address: str, allow_remote: bool) -> Endpoint:
+    import os
+
+    from exgra_med.llm.endpoint import environment_with_file, find_endpoint, require_allowed
+
+    if not name:
+        raise ServiceError(f"No model is named at {address}.", "Write NAME@http://HOST:PORT/v1.")
+    endpoint = find_endpoint(address, environment_with_file(os.environ, Path.cwd()))
+    require_allowed(endpoint, allow_remote)
+    return endpoint
+
+
+class Stopwatch:
+    """Times of one answer."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self.first_seconds: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Since the question was given."""
+        return time.perf_counter() - self._start
+
+    def word(self) -> None:
+        """A word came; the first one is remembered."""
+        if self.first_seconds is None:
+            self.first_seconds = self.seconds

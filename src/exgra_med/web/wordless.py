@@ -1,0 +1,64 @@
+"""Faults of the page's process, told by their kind and place alone.
+
+Gradio and uvicorn print tracebacks whose last line can quote what a visitor sent. While a page is
+open, nothing of that reaches a terminal or a log.
+"""
+
+import logging
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_LOGGERS = ("uvicorn.error", "asyncio")
+
+
+def where(error: BaseException | None) -> str:
+    """Kind and place of an error, without its text."""
+    if error is None:
+        return "a fault"
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    if frame is None:
+        return type(error).__name__
+    place = Path(frame.tb_frame.f_code.co_filename).name
+    return f"{type(error).__name__} at {place}:{frame.tb_lineno}"
+
+
+def tell(error: BaseException | None) -> None:
+    """Print kind and place of an error on standard error."""
+    print(f"exgra-med web: {where(error)}", file=sys.stderr)
+
+
+@contextmanager
+def wordless_faults() -> Iterator[None]:
+    """Within the block, tracebacks, logged exceptions and warnings lose their words."""
+    before = traceback.print_exc
+    traceback.print_exc = _print_exc
+    for name in _LOGGERS:
+        logging.getLogger(name).addFilter(_without_words)
+    with warnings.catch_warnings():
+        # Their text may quote an input, too.
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            traceback.print_exc = before
+            for name in _LOGGERS:
+                logging.getLogger(name).removeFilter(_without_words)
+
+
+def _print_exc(*_: Any, **__: Any) -> None:
+    tell(sys.exception())
+
+
+def _without_words(record: logging.LogRecord) -> bool:
+    found = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
+    if record.levelno >= logging.WARNING:
+        record.msg, record.args = f"exgra-med web: {record.name}: {where(found)}", ()
+        record.exc_info = record.exc_text = None
+    return True

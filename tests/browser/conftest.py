@@ -1,0 +1,118 @@
+"""One page for all browser tests: a tiny trained model, a server of words, one run."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CHROMIUM = "/usr/bin/chromium"
+PICTURES = Path(
+    os.environ.get("EXGRA_MED_SCREENSHOTS", Path(__file__).parents[2] / "runs" / "screenshots")
+)
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the smallest recipe, or the one that `EXGRA_MED_RUN` names."""
+    if "EXGRA_MED_RUN" in os.environ:
+        return Path(os.environ["EXGRA_MED_RUN"])
+    from exgra_med.evaluation.run import evaluate_vqa
+    from exgra_med.progress import Silent
+    from exgra_med.recipe.load import load_recipe
+    from exgra_med.training.run import begin_run, train_run
+
+    out = tmp_path_factory.mktemp("browser") / "runs" / "tiny"
+    run = begin_run(out, load_recipe("debug/tiny", ()).recipe, resume=False)
+    train_run(run, Silent())
+    evaluate_vqa(run, Silent())
+    return out
+
+
+@pytest.fixture(scope="session")
+def words() -> Iterator[Any]:
+    from live_page import WordServer
+
+    server = WordServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def live(run_folder: Path, words: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    pytest.importorskip("gradio", reason="the page needs the extra [web]")
+    pytest.importorskip("openai", reason="a model at a server needs the extra [llm]")
+    from live_page import LivePage
+
+    page = LivePage(
+        tmp_path_factory.mktemp("live"),
+        str(run_folder),
+        words.model,
+        "--runs",
+        str(run_folder),
+        "--limit",
+        "questions_per_minute=1000",
+        "--limit",
+        "requests_per_minute=2000",
+        "--limit",
+        "max_upload_megabytes=2",
+    )
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"there is no {CHROMIUM}")
+    with playwright.sync_playwright() as session:
+        opened = session.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any, live: Any) -> Iterator[Callable[..., Any]]:
+    """Opens the page; whatever it asks of another machine, or any error in it, fails the test."""
+    strayed: list[str] = []
+    contexts = []
+
+    def open_page(scheme: str = "light", width: int = 1280, height: int = 900) -> Any:
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme=scheme,
+            reduced_motion="reduce",
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(40_000)
+        own = (live.url, "data:", "blob:")
+        page.on("request", lambda r: None if r.url.startswith(own) else strayed.append(r.url))
+        page.on("pageerror", lambda error: strayed.append(f"error: {error}"))
+        page.on("dialog", lambda dialog: (strayed.append("a dialog"), dialog.dismiss()))
+        page.goto(live.url)
+        page.wait_for_selector("#send")
+        page.wait_for_selector("[data-example]")
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not strayed
+
+
+@pytest.fixture
+def keep_picture() -> Callable[..., None]:
+    """Keeps a screenshot as an artefact of the tests."""
+
+    def keep(page: Any, name: str) -> None:
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        # Pictures further down are loaded when they are scrolled to.
+        for image in page.query_selector_all("img[loading=lazy]"):
+            image.evaluate("each => { each.loading = 'eager'; }")
+        page.wait_for_timeout(300)
+        page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
+
+    return keep

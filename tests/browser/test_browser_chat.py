@@ -1,0 +1,240 @@
+"""The page as a visitor uses it: pictures, questions, streaming, stop, two models, views."""
+
+import io
+import json
+import re
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import PICTURES
+
+pytestmark = pytest.mark.browser
+SAMPLE = Path(__file__).resolve().parents[2] / "src/exgra_med/data/samples/vqa-rad-sample/images"
+SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
+
+
+def upload(page: Any, name: str, content: bytes) -> None:
+    page.set_input_files(
+        "#upload input[type=file]",
+        {"name": name, "mimeType": "application/octet-stream", "buffer": content},
+    )
+
+
+def ask(page: Any, question: str) -> None:
+    items = page.locator("#conversation li")
+    before = items.count()
+    page.fill("#question textarea", question)
+    page.click("#send")
+    items.nth(before).wait_for()  # from then on the status is that of this question
+
+
+def done(page: Any) -> None:
+    page.wait_for_selector("#status >> text=The answer is complete")
+
+
+def vqa_rad() -> bytes:
+    return sorted(SAMPLE.glob("*.jpg"))[0].read_bytes()
+
+
+def test_a_picture_a_question_and_words_one_by_one(
+    visit: Callable[..., Any], words: Any, live: Any
+) -> None:
+    words.say(*(f"word{number} " for number in range(30)), pause_seconds=0.1)
+    page = visit()
+    upload(page, "Anna Secret.jpg", vqa_rad())
+    image = page.wait_for_selector("#picture img")
+    assert re.fullmatch(r"The picture you gave, \d+ × \d+ pixels", image.get_attribute("alt"))
+    assert not live.uploads(), "the file is deleted once its pixels are read"
+    ask(page, "What is shown?")
+    answer = page.locator("#conversation .reply").nth(1).locator(".text")
+    answer.filter(has_text="word3").wait_for()
+    early = answer.inner_text()
+    assert "word29" not in early
+    done(page)
+    assert answer.inner_text().startswith(early.strip()[:20])
+    assert "word29" in answer.inner_text()
+    timing = page.locator("#conversation .timing")
+    assert re.search(r"\d+ tokens in \d+\.\d\d s", timing.nth(0).inner_text())
+    told = timing.nth(1).inner_text()
+    assert re.fullmatch(r"first word after \d+\.\d\d s · \d+\.\d\d s in all", told)
+    body = words.bodies[-1]
+    assert body["messages"][0]["content"][0]["image_url"]["url"].startswith("data:image/png")
+    words.say("second")
+    ask(page, "Are you sure?")
+    done(page)
+    assert len(words.bodies[-1]["messages"]) == 3
+    assert page.locator("#conversation li").count() == 2
+
+
+def test_stop_and_clear(visit: Callable[..., Any], words: Any, live: Any) -> None:
+    words.say(*(f"word{number} " for number in range(300)), pause_seconds=0.1)
+    page = visit()
+    page.click("[data-example='1']")
+    page.wait_for_selector("#picture img")
+    assert page.input_value("#question textarea")
+    page.click("#send")
+    page.locator("#conversation .reply").nth(1).filter(has_text="word2").wait_for()
+    page.click("#stop")
+    page.wait_for_selector("#status >> text=Stopped")
+    assert "stopped by you" in page.locator("#conversation .timing").nth(1).inner_text()
+    page.wait_for_timeout(500)  # a word that was on its way may still come
+    kept = page.locator("#conversation .reply").nth(1).locator(".text").inner_text()
+    page.wait_for_timeout(1000)
+    assert page.locator("#conversation .reply").nth(1).locator(".text").inner_text() == kept
+    words.say("on")
+    ask(page, "Go on?")
+    done(page)
+    page.click("#clear")
+    page.wait_for_selector("#status >> text=forgotten")
+    assert page.locator("#conversation li").count() == 0
+    assert page.locator("#picture img").count() == 0
+
+
+def gigapixel() -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 32768, 32768, 8, 0, 0, 0, 0)
+    data = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 9)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+def burned_in() -> bytes:
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileDataset, FileMetaDataset
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.PatientName, dataset.BurnedInAnnotation, dataset.Modality = "Secret^Anna", "YES", "CT"
+    dataset.Rows = dataset.Columns = 4
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("broken.jpg", lambda: vqa_rad()[:900], "cannot be decoded"),
+        ("bomb.png", gigapixel, "pixels"),
+        ("scan.dcm", burned_in, "text burned into its pixels"),
+        ("page.html", lambda: b"<script>alert(1)</script>", "not a PNG, JPEG, TIFF or DICOM"),
+    ],
+)
+def test_what_cannot_be_used_is_said(
+    visit: Callable[..., Any],
+    live: Any,
+    keep_picture: Callable[..., None],
+    name: str,
+    content: Callable[[], bytes],
+    message: str,
+) -> None:
+    page = visit()
+    upload(page, name, content())
+    problem = page.wait_for_selector("#problem [role=alert]")
+    assert message in problem.inner_text()
+    assert page.locator("#picture img").count() == 0
+    assert not live.uploads() and "Secret" not in page.content()
+    if name == "bomb.png":
+        keep_picture(page, "problem")
+    page.click("[data-example='0']")
+    page.wait_for_selector("#picture img")
+    assert page.locator("#problem [role=alert]").count() == 0
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_view_is_kept_as_a_picture(
+    visit: Callable[..., Any],
+    words: Any,
+    keep_picture: Callable[..., None],
+    scheme: str,
+    size: str,
+) -> None:
+    words.say("Two ", "models ", "answer ", "side ", "by ", "side.")
+    page = visit(scheme, *SIZES[size])
+    keep_picture(page, f"start-{scheme}-{size}")
+    page.click("[data-example='1']")
+    page.wait_for_selector("#picture img")
+    page.click("#send")
+    done(page)
+    names = page.locator("#conversation .reply h3").all_inner_texts()
+    assert len(names) == 2 and names[1] == "words"
+    boxes = [box.bounding_box() for box in page.locator("#conversation .reply").all()]
+    beside = boxes[0]["y"] == boxes[1]["y"]
+    assert beside == (size == "desktop")
+    keep_picture(page, f"chat-{scheme}-{size}")
+    notice = page.locator("#notice [role=note]")
+    page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    assert notice.is_visible() and "Research use only." in notice.inner_text()
+
+    page.get_by_role("tab", name="Alignment").click()
+    page.click("#graphs-draw")
+    page.wait_for_selector("svg.graphs")
+    assert page.locator("svg.graphs").count() == 6 == page.locator("svg.matrix").count()
+    labels = [svg.get_attribute("aria-label") for svg in page.locator("svg.graphs").all()]
+    assert all("matches are right" in label for label in labels)
+    assert notice.is_visible()
+    keep_picture(page, f"alignment-{scheme}-{size}")
+
+    page.get_by_role("tab", name="Runs").click()
+    page.wait_for_selector("#answers .card")
+    keep_picture(page, f"runs-{scheme}-{size}")
+    wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    assert wide <= 0, "the page is wider than the window"
+
+
+def pick(page: Any, element: str, value: str) -> None:
+    page.click(f"#{element} input")
+    page.get_by_role("option", name=value, exact=True).click()
+
+
+def test_wrong_answers_are_filtered(visit: Callable[..., Any], run_folder: Path) -> None:
+    from exgra_med.web.answers import read_answers
+
+    answers = read_answers(run_folder)
+    page = visit()
+    page.get_by_role("tab", name="Runs").click()
+    status = page.locator("#answers [role=status]")
+    status.filter(has_text=f"{len(answers.select('not right'))} of {len(answers.rows)}").wait_for()
+    pick(page, "runs-organ", "HEAD")
+    expected = len(answers.select("not right", organ="HEAD"))
+    status.filter(has_text=f"{expected} of {len(answers.rows)} answers").wait_for()
+    pick(page, "runs-type", "closed")
+    expected = len(answers.select("not right", organ="HEAD", type="closed"))
+    status.filter(has_text=f"{expected} of {len(answers.rows)} answers").wait_for()
+    assert page.locator("#answers .card img").count() == min(12, expected)
+    assert "95 % interval" in page.locator("#overview").inner_text()
+    assert page.locator("#overview figure svg").count() >= 3
+
+
+def test_decoding_settings_reach_the_model(visit: Callable[..., Any], words: Any) -> None:
+    words.say("fine")
+    page = visit()
+    page.get_by_role("button", name="Decoding").click()
+    page.get_by_label("Temperature").first.fill("0.7")
+    page.keyboard.press("Tab")
+    page.get_by_label("Seed").fill("5")
+    page.keyboard.press("Tab")
+    ask(page, "What?")
+    done(page)
+    body = words.bodies[-1]
+    assert (body["temperature"], body["seed"], body["max_tokens"]) == (0.7, 5, 128)
+
+
+def test_what_a_page_takes_is_kept_beside_the_pictures(live: Any) -> None:
+    """No limit on time, which depends on the machine."""
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    figures = {"megabytes": live.resident_megabytes} | live.opened
+    (PICTURES / "figures.json").write_text(json.dumps(figures, indent=2), encoding="utf-8")
+    assert figures["processor_seconds"] > 0 and figures["seconds"] > 0

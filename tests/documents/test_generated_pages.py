@@ -1,0 +1,77 @@
+"""The pages that are made from the code say what the code says; the whole site builds."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+import exgra_med
+from exgra_med.recipe.schema import Recipe, StageSettings
+
+PROJECT = Path(__file__).resolve().parents[2]
+RESULTS = PROJECT / "benchmarks" / "results"
+sys.path.insert(0, str(PROJECT / "docs" / "_ext"))
+
+from architecture_picture import architecture_svg, imported_folders, layers  # noqa: E402
+from benchmark_pages import TABLES, benchmark_page  # noqa: E402
+from command_page import command_page, commands  # noqa: E402
+from recipe_page import recipe_page  # noqa: E402
+from result_pages import result_page  # noqa: E402
+
+
+def test_every_command_and_option_is_on_the_page() -> None:
+    page = command_page()
+    for name, command in commands():
+        part = page.split(f"## `{name}`\n")[1].split("\n## ")[0]
+        for each in command.params:
+            shown = each.opts[0] if each.param_type_name == "option" else each.name.upper()
+            assert f"`{shown}`" in part
+
+
+def test_every_field_of_a_recipe_is_on_the_page() -> None:
+    page = recipe_page()
+    for section in (Recipe, StageSettings):
+        part = page.split(f"## {section.__name__}\n")[1].split("\n## ")[0]
+        for name, field in section.model_fields.items():
+            assert f"| `{name}` |" in part
+            assert " ".join((field.description or "").split()) in part
+    assert "| `learning_rate` | number, above 0.0 | needed |" in page
+
+
+def test_the_picture_counts_imports_and_marks_a_forbidden_one() -> None:
+    counts = imported_folders(Path(exgra_med.__file__).parent)
+    assert counts["cli", "evaluation"] > 3
+    assert not [pair for pair in counts if pair[0] == "alignment"]
+    order = layers()
+    assert all(order.index(importer) > order.index(other) for importer, other in counts)
+    assert "#d62839" not in architecture_svg(counts)
+    assert "#d62839" in architecture_svg(Counter({("data", "model"): 1}))
+
+
+def test_every_benchmark_with_results_has_its_figures() -> None:
+    page = benchmark_page(RESULTS)
+    for name, (title, _, _) in TABLES.items():
+        assert (RESULTS / f"{name}.json").is_file()
+        assert f"## {title}\n" in page
+
+
+def test_results_are_shown_with_their_intervals(tmp_path: Path) -> None:
+    assert "| average | 30.2 | 13.6 to 45.7 |" in result_page(RESULTS)
+    assert "No run has committed results" in result_page(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    for name in ("sphinx", "furo", "myst_parser"):
+        pytest.importorskip(name, reason="the extra [docs] is not installed")
+    for builder in ("html", "doctest"):
+        arguments = ["-b", builder, "-W", "--keep-going", "-n", "-q", "docs", str(tmp_path)]
+        done = subprocess.run(
+            [sys.executable, "-m", "sphinx", *arguments],
+            cwd=PROJECT,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr

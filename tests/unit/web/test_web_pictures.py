@@ -1,0 +1,175 @@
+import io
+import struct
+import zlib
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from exgra_med.errors import DataError
+from exgra_med.web.keep import KeptLog
+from exgra_med.web.pictures import PictureShelf, read_picture
+
+PIXELS = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) * 5)
+MANY = 1_000_000
+
+
+def stored(kind: str, image: Image.Image = PIXELS, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def gigapixel() -> bytes:
+    """32,768 x 32,768 pixels in a few bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 32768, 32768, 8, 0, 0, 0, 0)
+    rows = zlib.compress(b"\0" * 1000)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF"])
+def test_pixels_come_back(kind: str) -> None:
+    picture = read_picture(stored(kind), MANY)
+    assert picture.mode == "RGB" and picture.size == (8, 6)
+    difference = np.asarray(picture, int)[..., 0] - np.asarray(PIXELS, int)
+    assert abs(difference).max() <= (0 if kind != "JPEG" else 12)
+
+
+def test_nothing_of_the_file_but_pixels() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "Anna Patient"
+    picture = read_picture(stored("JPEG", exif=exif), MANY)
+    assert b"Anna" not in stored("JPEG", picture) and not picture.getexif()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "WEBP", "PPM", "ICO"])
+def test_other_formats_are_refused_by_their_bytes(kind: str) -> None:
+    with pytest.raises(DataError, match="not a PNG, JPEG, TIFF or DICOM"):
+        read_picture(stored(kind), MANY)
+
+
+@pytest.mark.parametrize("content", [b"", b"<svg onload=alert(1)>", b"%PDF-1.7", b"#!/bin/sh\n"])
+def test_what_is_no_picture_is_refused(content: bytes) -> None:
+    with pytest.raises(DataError, match="not a PNG"):
+        read_picture(content, MANY)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_broken_file_is_a_sentence(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))
+    content = stored(kind, noise)
+    with pytest.raises(DataError, match="cannot be decoded"):
+        read_picture(content[: len(content) // 2], MANY)
+
+
+def test_a_gigapixel_is_refused_before_it_is_decoded() -> None:
+    with pytest.raises(DataError, match=r"more (pixels )?than"):
+        read_picture(gigapixel(), 16_000_000)
+
+
+def test_too_many_pixels_are_refused() -> None:
+    with pytest.raises(DataError, match="8 x 6 pixels, more than 47"):
+        read_picture(stored("PNG"), 47)
+
+
+def dicom(**tags: object) -> bytes:
+    pydicom = pytest.importorskip("pydicom")
+    from pydicom.dataset import FileDataset, FileMetaDataset
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = pydicom.uid.SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 4, 5, 1
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    dataset.PhotometricInterpretation, dataset.Modality = "MONOCHROME2", "CR"
+    dataset.PatientName = "Secret^Anna"
+    dataset.PixelData = bytes(range(20))
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    stream = io.BytesIO()
+    dataset.save_as(stream, enforce_file_format=True)
+    return stream.getvalue()
+
+
+def test_dicom_is_known_by_its_bytes() -> None:
+    picture = read_picture(dicom(), MANY)
+    assert picture.size == (5, 4) and np.asarray(picture)[0, 0, 0] == 0
+
+
+@pytest.mark.parametrize("tags", [{"BurnedInAnnotation": "YES"}, {"Modality": "US"}])
+def test_burned_in_text_is_refused_without_naming_anyone(tags: dict[str, object]) -> None:
+    with pytest.raises(DataError, match="text burned into its pixels") as caught:
+        read_picture(dicom(**tags), MANY)
+    assert "Anna" not in str(caught.value) and "Secret" not in str(caught.value)
+
+
+def test_the_shelf_holds_no_more_than_its_budget() -> None:
+    megabyte = Image.new("RGB", (699, 500))  # 1,048,500 bytes
+    shelf = PictureShelf(3, 60)
+    names = [shelf.put(megabyte) for _ in range(3)]
+    shelf.get(names[0])
+    names.append(shelf.put(megabyte))
+    assert shelf.held_bytes <= 3 * 2**20
+    with pytest.raises(DataError, match="no longer held"):
+        shelf.get(names[1])
+    assert shelf.get(names[0]) is megabyte
+    with pytest.raises(DataError, match="larger than all"):
+        shelf.put(Image.new("RGB", (2000, 2000)))
+
+
+def test_pictures_are_forgotten_in_time_and_on_demand() -> None:
+    now = [0.0]
+    shelf = PictureShelf(3, 10, lambda: now[0])
+    one, two = shelf.put(PIXELS.convert("RGB")), shelf.put(PIXELS.convert("RGB"))
+    shelf.drop(one)
+    shelf.drop(None)
+    with pytest.raises(DataError):
+        shelf.get(one)
+    now[0] = 599
+    shelf.get(two)
+    now[0] = 1200
+    with pytest.raises(DataError):
+        shelf.get(two)
+    assert shelf.held_bytes == 0
+
+
+def test_names_cannot_be_guessed() -> None:
+    shelf = PictureShelf(3, 10)
+    names = {shelf.put(PIXELS.convert("RGB")) for _ in range(50)}
+    assert len(names) == 50 and min(map(len, names)) >= 20
+
+
+def test_a_kept_log_is_private_and_deletes_what_is_old(tmp_path: Path) -> None:
+    day = [date(2026, 1, 1)]
+    (tmp_path / "notes.txt").write_text("not ours")
+    log = KeptLog(tmp_path / "log", 30, lambda: day[0])
+    log.write(question="Wo?", answers=["links"])
+    first = tmp_path / "log" / "chat-2026-01-01.jsonl"
+    assert first.read_text(encoding="utf-8") == '{"question": "Wo?", "answers": ["links"]}\n'
+    assert first.stat().st_mode & 0o077 == 0 and first.parent.stat().st_mode & 0o077 == 0
+    day[0] = date(2026, 1, 31)
+    log.write(question="a")
+    assert first.exists()
+    day[0] = date(2026, 2, 1)
+    log.write(question="b")
+    assert not first.exists()
+    assert [path.name for path in sorted(first.parent.iterdir())] == [
+        "chat-2026-01-31.jsonl",
+        "chat-2026-02-01.jsonl",
+    ]
+    KeptLog(tmp_path / "log", 1, lambda: date(2026, 3, 1))
+    assert not list(first.parent.iterdir())
+    assert (tmp_path / "notes.txt").exists()

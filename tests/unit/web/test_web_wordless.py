@@ -1,0 +1,50 @@
+"""Faults are told without the words that a visitor sent."""
+
+import asyncio
+import logging
+import traceback
+import warnings
+
+import pytest
+
+from exgra_med.web.wordless import where, wordless_faults
+
+SECRET = "what a visitor wrote"
+
+
+def fail() -> None:
+    raise ValueError(SECRET)
+
+
+def test_tracebacks_logs_and_warnings_lose_their_words(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = logging.StreamHandler()
+    logger = logging.getLogger("uvicorn.error")
+    logger.addHandler(handler)
+    with wordless_faults():
+        handler.setStream(__import__("sys").stderr)
+        try:
+            fail()
+        except ValueError:
+            traceback.print_exc()
+            logger.exception("in %s", SECRET)
+        warnings.warn(SECRET, stacklevel=1)
+        logging.getLogger("asyncio").error(SECRET)
+    logger.removeHandler(handler)
+    told = capsys.readouterr().err
+    assert SECRET not in told
+    assert told.count("ValueError at test_web_wordless.py:") == 2
+
+
+def test_afterwards_everything_is_as_before(capsys: pytest.CaptureFixture[str]) -> None:
+    with wordless_faults():
+        pass
+    try:
+        fail()
+    except ValueError:
+        traceback.print_exc()
+    assert SECRET in capsys.readouterr().err
+
+
+def test_an_error_without_a_place_still_has_a_kind() -> None:
+    assert where(asyncio.CancelledError()) == "CancelledError"
+    assert where(None) == "a fault"
