@@ -19,7 +19,10 @@ EXTRAS = {
     "lora": ("peft",),
     "web": ("gradio",),
     "serve": ("fastapi", "uvicorn"),
+    "optim": ("torchao",),
     "track": ("trackio",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
     "parquet": ("pyarrow",),
     "dicom": ("pydicom", "nibabel"),
 }

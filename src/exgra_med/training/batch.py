@@ -174,9 +174,9 @@ def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Bat
 
     Returns:
         `ids` (names of the records); `calls`, a list of rows (see `training.rows`), the first ones
-        of which hold the conversations; `pixel_values` [N, 3, H, W] or none, in the reading order of
-        the placeholders; `num_nodes` M, the records with an image and texts to align, 0 where the
-        stage does not align; `has_extended`, whether every node has extended answers;
+        of which hold the conversations; `pixel_values` [N, 3, H, W] or none, in the reading order
+        of the placeholders; `num_nodes` M, the records with an image and texts to align, 0 where
+        the stage does not align; `has_extended`, whether every node has extended answers;
         `node_of_image` [N]. Segments 0..M-1 are answers, M..2M-1 extended answers.
     """
     nodes = [number for number, each in enumerate(examples) if each.is_node]

@@ -14,7 +14,8 @@ or 2 with `weights: bfloat16`, but 4 for adapters and graph layers:
     activations  T tokens x num_layers x layer_bytes, plus what is constant below
 
 With `sharding: full` (float32 weights and AdamW) on N GPUs, tower T, layers B and
-b = B / num_layers each, the rest R = P - T - B (learning: R_l, b_l), n bytes a number in a layer (2 under bfloat16):
+b = B / num_layers each, the rest R = P - T - B (learning: R_l, b_l), and n bytes a number in a
+layer (2 under bfloat16):
 
     weights      4 (P - T) / N + 4 T, and while they are whole 4 R + 3 n b (a layer that computes,
                  the next, and the buffer this one comes in)
