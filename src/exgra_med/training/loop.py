@@ -77,8 +77,9 @@ class StageTraining:
         self.best, self.graph_weights = best, graph_weights
         # Stages differ in their data order and noise, whatever their position keeps them apart.
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
-        # A pass whose records have no image leaves the connector without a gradient.
-        unused = any(not record.images for record in dataset.records)
+        # A pass whose records have no image leaves the connector without a gradient, and a tower
+        # that learns has layers behind those that are read.
+        unused = "vision" in self.stage.learn or any(not each.images for each in dataset.records)
         self.accelerator = make_accelerator(unused, **tracking(run, name))
         self.is_main = self.accelerator.is_main_process
         self.sharded = self.stage.sharding == "full" and self.accelerator.num_processes > 1

@@ -66,7 +66,9 @@ class Objective(nn.Module):
         features_NPD, states = self.encode(batch)
         nothing = [self._decode(filler_of(batch["calls"]), None).sum() for _ in range(fillers)]
         losses = self._language_loss(states, batch["calls"])
-        if self.every_part_learns:
+        # Where only the connector learns, a batch without images would have nothing to go back to.
+        stranded = torch.is_grad_enabled() and not losses["language_loss_sum"].requires_grad
+        if self.every_part_learns or stranded:
             unused = [] if batch["pixel_values"] is not None else self.learns_only_with("images")
             unused += [] if batch["num_nodes"] else self.learns_only_with("nodes")
             nothing += [each.sum() for each in unused]

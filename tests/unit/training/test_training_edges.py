@@ -170,3 +170,17 @@ def test_a_cut_conversation_keeps_its_image_and_loses_supervision_at_the_end(
 
 def _longer(turn: Turn) -> Turn:
     return turn.model_copy(update={"text": f"{turn.text} and so on" * 20})
+
+
+def test_a_batch_without_images_leaves_a_lone_connector_where_it_is(
+    toy: Bundle, sample: Prepared, records: dict[str, Record]
+) -> None:
+    choose_parts(toy, ["connector"])
+    objective = Objective(toy.model, None).train()
+    data = dataset(toy, sample, [records["text only"]], LAYOUTS[1])
+    losses = objective(data.collate([data[0]]), [0])
+    losses["language_loss_sum"].backward()
+    learning = [each for each in objective.parameters() if each.requires_grad]
+    assert learning and all(each.grad is not None and not each.grad.any() for each in learning)
+    objective.forget_unused(images=0, nodes=0)
+    assert all(each.grad is None for each in learning)
