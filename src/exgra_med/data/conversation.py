@@ -3,6 +3,20 @@
 from collections.abc import Sequence
 
 from exgra_med.data.record import Record
+from exgra_med.data.subset import nested_subset
+
+
+def choose_conversations(
+    records: Sequence[Record], num_questions: int, fraction: float, seed: int
+) -> list[Record]:
+    """A share of the conversations of a split: of fewer images, not of fewer questions about each.
+
+    Args:
+        records: the whole split.
+        num_questions: see `join_by_image`.
+        fraction, seed: see `nested_subset`.
+    """
+    return nested_subset(join_by_image(records, num_questions), fraction, seed)
 
 
 def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]:

@@ -71,17 +71,31 @@ def check_recipe(values: Any, where: str) -> Recipe:
         raise RecipeError(f"{where}: {message}.", hint) from error
 
 
-def _find(name_or_path: str) -> Path:
-    shipped = shipped_recipes()
+def find_file(name_or_path: str, shipped: Mapping[str, Path], kind: str) -> Path:
+    """The file that a name stands for, or the file itself.
+
+    Args:
+        name_or_path: a shipped name, or a YAML file.
+        shipped: name -> file.
+        kind: what it is called in the error, in the singular.
+
+    Raises:
+        RecipeError: neither.
+    """
     if name_or_path in shipped:
         return shipped[name_or_path]
     path = Path(name_or_path)
     if path.is_file():
         return path
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
     raise RecipeError(
-        f"There is no recipe named {name_or_path!r} and no such file.",
-        f"Shipped recipes: {', '.join(shipped)}.",
+        f"There is no {kind} named {name_or_path!r} and no such file.",
+        f"Shipped {plural}: {', '.join(shipped)}.",
     )
+
+
+def _find(name_or_path: str) -> Path:
+    return find_file(name_or_path, shipped_recipes(), "recipe")
 
 
 def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:

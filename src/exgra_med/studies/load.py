@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.recipe.explain_error import explain
-from exgra_med.recipe.load import check_recipe, load_recipe
+from exgra_med.recipe.load import check_recipe, find_file, load_recipe
 from exgra_med.recipe.schema import Recipe
 from exgra_med.recipe.yaml_text import parse_yaml, write_yaml
 from exgra_med.studies.schema import Study
@@ -109,16 +109,7 @@ def read_study(folder: Path) -> Study:
 
 
 def _find(name_or_path: str) -> Path:
-    shipped = shipped_studies()
-    if name_or_path in shipped:
-        return shipped[name_or_path]
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    raise RecipeError(
-        f"There is no study named {name_or_path!r} and no such file.",
-        f"Shipped studies: {', '.join(shipped)}.",
-    )
+    return find_file(name_or_path, shipped_studies(), "study")
 
 
 def _with_base(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """Base models made from a prepared folder: an image tower, then a language model.
 
-OUT/vision/, OUT/language/    folders for `model.parts`
-OUT/parts.yaml                what they were made of
-OUT/work/                     log and resumable checkpoints of both
+vision/, language/    folders for `model.parts`
+parts.yaml            what they were made of
+work/                 log and resumable checkpoints of both
 """
 
 from dataclasses import dataclass

@@ -4,10 +4,9 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from exgra_med.data.conversation import join_by_image
+from exgra_med.data.conversation import choose_conversations
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
-from exgra_med.data.subset import nested_subset
 from exgra_med.errors import CheckpointError, DataError, RunError
 from exgra_med.model.bundle import read_config
 from exgra_med.model.folder import CONFIG, read_json
@@ -81,8 +80,9 @@ def check_data(recipe: Recipe, name: str) -> None:
             )
     records = list(prepared.iterate(settings.split))
     if settings.fraction < 1:  # whole splits are named record by record, not joined
-        conversations = join_by_image(records, settings.questions_per_record)
-        records = nested_subset(conversations, settings.fraction, settings.subset_seed)
+        records = choose_conversations(
+            records, settings.questions_per_record, settings.fraction, settings.subset_seed
+        )
     images = prepared.image_folder(settings.max_pixels)
     for record in records:
         for image in record.images:

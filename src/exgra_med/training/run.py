@@ -7,9 +7,8 @@ one take the same path.
 from collections.abc import Callable
 from pathlib import Path
 
-from exgra_med.data.conversation import join_by_image
+from exgra_med.data.conversation import choose_conversations, join_by_image
 from exgra_med.data.prepared import Prepared, open_prepared
-from exgra_med.data.subset import nested_subset
 from exgra_med.model.bundle import load_bundle
 from exgra_med.progress import Reporter, Silent
 from exgra_med.recipe.run import Run, open_run, start_run
@@ -63,9 +62,12 @@ def _train_stage(
     bundle = load_bundle(start)
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
-    # A share is one of conversations: of fewer images, not of fewer questions about each.
-    conversations = join_by_image(prepared.records(settings.split), settings.questions_per_record)
-    records = nested_subset(conversations, settings.fraction, settings.subset_seed)
+    records = choose_conversations(
+        prepared.records(settings.split),
+        settings.questions_per_record,
+        settings.fraction,
+        settings.subset_seed,
+    )
     images = prepared.image_folder(settings.max_pixels)
     layout = Layout(
         packed=stage.alignment is None or stage.alignment.pooling == "tokens",

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 from exgra_med.data.chat import IMAGE_BLOCK, conversation_segments
-from exgra_med.data.conversation import join_by_image, with_extended_answers
+from exgra_med.data.conversation import choose_conversations, with_extended_answers
 from exgra_med.data.encode import alignment_text
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
-from exgra_med.data.subset import nested_subset
 from exgra_med.errors import DataError
 from exgra_med.recipe.schema import Recipe
 
@@ -67,10 +66,12 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         count, conversation, alignment = known
         records = max(1, round(count * settings.fraction))
         return Workload(records, conversation, alignment * aligned, 1.0, 0.0, counted=False)
-    conversations = join_by_image(
-        list(prepared.iterate(settings.split)), settings.questions_per_record
+    records = choose_conversations(
+        list(prepared.iterate(settings.split)),
+        settings.questions_per_record,
+        settings.fraction,
+        settings.subset_seed,
     )
-    records = nested_subset(conversations, settings.fraction, settings.subset_seed)
     if not records:
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]

@@ -10,11 +10,10 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import MissingExtraError, ServiceError
+from exgra_med.errors import ServiceError, import_extra
 from exgra_med.web.dialogue import Room
 from exgra_med.web.gate import Gate, Login
 from exgra_med.web.keep import KeptLog
@@ -97,8 +96,7 @@ def serve(settings: WebSettings, told: Callable[[str], None]) -> None:
         CheckpointError, RunError: a model cannot be loaded.
     """
     check_address(settings)
-    if find_spec("gradio") is None:
-        raise MissingExtraError("The page", "web")
+    import_extra("gradio", "The page", "web")  # before a model is loaded
     speakers = [
         open_speaker(
             model, settings.device, settings.template, settings.allow_remote, settings.limits

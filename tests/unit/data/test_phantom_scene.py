@@ -1,6 +1,7 @@
 """Scenes of the phantom world depend on nothing but their number, and pictures show them."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -157,3 +158,11 @@ def test_a_picture_has_any_size_and_the_look_of_its_modality() -> None:
     assert flat["CT"] < flat["X-ray"] < flat["ultrasound"]
     corners = {name: look[:3, :3].mean() for name, look in looks.items()}
     assert corners["CT"] < 4 and corners["ultrasound"] < 4 < corners["X-ray"]
+
+
+def test_a_scene_without_room_for_its_lesions_is_settled_anew() -> None:
+    # Scene 3926 of this split is one of the few.
+    scene = sample_scene(0, "vision", 3926)
+    for place, lesion in enumerate(scene.lesions):
+        for other in scene.lesions[:place]:
+            assert math.hypot(lesion.x - other.x, lesion.y - other.y) > lesion.reach + other.reach

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.errors import ServiceError
+from exgra_med.errors import MissingExtraError, ServiceError
 from exgra_med.web import server
 from exgra_med.web.gate import Login
 from exgra_med.web.server import WebSettings, check_address, folder_bytes, private_folder
@@ -40,8 +40,8 @@ def test_a_password_is_never_an_argument(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "find_spec", lambda name: None)
-    with pytest.raises(server.MissingExtraError, match=r"\[web\]"):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(MissingExtraError, match=r"\[web\]"):
         server.serve(WebSettings(models=["a"]), print)
 
 
