@@ -38,9 +38,10 @@ def benchmark_page(results: Path) -> str:
 
 
 def _step(value: dict[str, Any]) -> Rows:
-    what = f"{value['size']} parameters, {value['device']}, {value['dtype']}"
+    setup = value["metadata"]
+    what = f"model {setup['shape']}, {setup['device']}, {setup['dtype']}"
     return [
-        ("set-up", f"{what}, {value['batch_size']} records; {value['machine']}"),
+        ("set-up", f"{what}, {setup['batch_size']} records; {setup['machine']}"),
         ("time, the original's way over ours", f"{value['speedup']:.2f}"),
         ("peak memory, ours over the original's way", f"{value['peak_memory_ratio']:.2f}"),
         ("alignment's share of our step", f"{100 * value['alignment_share']:.2f} %"),

@@ -27,7 +27,7 @@ from exgra_med.recipe.run import Run
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import Layout, StageDataset, to_device
 from exgra_med.training.checkpoint import load_alignment
-from exgra_med.training.objective import Objective, pool_views
+from exgra_med.training.objective import Objective
 from exgra_med.training.start import starting_checkpoint
 
 GRAPHS = ("image", "answer", "extended answer", "barycenter")
@@ -135,7 +135,9 @@ def measure_graphs(
             f"This stage was trained with the control {settings.objective}, which matches no "
             "graphs; the bare embeddings are matched here with the barycenter all the same."
         )
-        settings = AlignmentSettings(objective="barycenter", pooling=settings.pooling)
+        settings = AlignmentSettings(
+            pooling=settings.pooling, text_vectors=settings.text_vectors
+        )
         message_passing = False
     moments = [
         _moment(run, name, settings, folder, title, records, images, message_passing, device)
@@ -221,7 +223,7 @@ def _moment(
     )
     features_NPD, states = objective.encode(batch)
     assert features_NPD is not None, "only records with an image are chosen"
-    views = pool_views(batch, features_NPD, states)
+    views = objective.pool(batch, features_NPD, states)
     shown = _match(objective, settings, views, message_passing)
     bare = _match(objective, settings, views, False) if message_passing else shown
     return Moment(title, shown[::2], _share_right(shown), _share_right(bare))

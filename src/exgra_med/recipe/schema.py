@@ -139,6 +139,8 @@ class AlignmentSettings(Section):
     """Which views are graphs; `image-answer` is a control that needs no extended answers."""
     pooling: Literal["tokens", "padded"] = "tokens"
     """Mean over a text's own tokens, or over the padded row as in the original."""
+    text_vectors: Literal["hidden", "embeddings"] = "hidden"
+    """Of what: last hidden states, or token embeddings (the original without `--after_de`)."""
     graph: Literal["knn", "radius", "full"] = "knn"
     """Which nodes of a view are linked: the nearest, those within `radius`, or all."""
     neighbours: Count = 5

@@ -21,6 +21,7 @@ from exgra_med.training.batch import Batch
 from exgra_med.training.rows import IGNORED, NOT_POOLED, Rows
 
 TOKENS_PER_CHUNK = 1024
+NOT_OF_THE_MODULE = {"weight", "pooling", "text_vectors"}
 Result = TypeVar("Result")
 
 
@@ -44,6 +45,7 @@ class Objective(nn.Module):
         self.model = model
         self.alignment: MultiGraphAlignment | None = None
         self.gathers = False
+        self.text_vectors = "hidden" if settings is None else settings.text_vectors
         if settings is not None:
             self.alignment = build_alignment(model.config.text_config.hidden_size, settings)
             self.alignment.requires_grad_(settings.weight > 0)
@@ -78,7 +80,7 @@ class Objective(nn.Module):
             return losses
         if self.alignment is None and (self.training or batch["num_nodes"] == 0):
             return losses
-        views = pool_views(batch, features_NPD, states)
+        views = self.pool(batch, features_NPD, states)
         if not self.training:
             losses |= {f"{name}_view": view for name, view in zip(NAMES, views, strict=False)}
         if self.alignment is None or len(views) < self.alignment.num_views:
@@ -119,6 +121,15 @@ class Objective(nn.Module):
             for rows, own in zip(batch["calls"], images, strict=True)
         ]
         return features_NPD, states
+
+    def pool(
+        self, batch: Batch, features_NPD: Tensor | None, states: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The views of `pool_views`, of what `encode` returns."""
+        if self.text_vectors == "embeddings":
+            embed = self.model.get_input_embeddings()
+            states = [embed(rows["input_ids"]) for rows in batch["calls"]]
+        return pool_views(batch, features_NPD, states)
 
     def _decode(self, rows: Rows, features_NPD: Tensor | None) -> Tensor:
         """Last hidden states [R, L, D] of one call. Without the cache, or else the language model
@@ -200,7 +211,7 @@ def filler_of(calls: Sequence[Rows]) -> Rows:
 
 def build_alignment(dim: int, settings: AlignmentSettings) -> MultiGraphAlignment:
     """The alignment module of a stage for embeddings of `dim` features."""
-    return MultiGraphAlignment(dim, **settings.model_dump(exclude={"weight", "pooling"}))
+    return MultiGraphAlignment(dim, **settings.model_dump(exclude=NOT_OF_THE_MODULE))
 
 
 def seed_number(parts: list[int]) -> int:
@@ -212,7 +223,7 @@ def pool_views(batch: Batch, features_NPD: Tensor | None, states: Sequence[Tenso
     """Image, answer and, where the batch has it, extended answer of every node, [M, D] float32.
 
     Images are the mean over their visual tokens, and over the images of a record; texts the mean
-    over the last hidden states of their segment.
+    over the vectors of their segment in `states`.
     """
     num_nodes = batch["num_nodes"]
     flat = torch.cat([each.flatten(0, 1) for each in states])

@@ -108,6 +108,24 @@ def test_the_originals_pooling_counts_padding(toy: Bundle, batch: Batch) -> None
     assert (answer - masked).abs().max() > 0.01
 
 
+def test_texts_may_be_pooled_before_the_language_model(toy: Bundle, sample: Prepared) -> None:
+    choose_parts(toy, ["connector", "language"])
+    own = Objective(toy.model, AlignmentSettings(text_vectors="embeddings"))
+    batch = make_batch(toy, sample, Layout(), 3)
+    features, states = own.encode(batch)
+    _, answer, extended = own.pool(batch, features, states)
+    for place, view in ((0, answer), (3, extended)):
+        for node in range(3):
+            own_tokens = torch.cat(
+                [rows["input_ids"][rows["segment"] == place + node] for rows in batch["calls"]]
+            )
+            mean = toy.model.get_input_embeddings()(own_tokens).mean(0)
+            torch.testing.assert_close(view[node], mean)
+    (answer.sum() + extended.sum()).backward()
+    reached = {name for name, each in own.named_parameters() if each.grad is not None}
+    assert reached == {"model.model.language_model.embed_tokens.weight"}
+
+
 def test_alignment_reaches_connector_language_model_and_its_own_layers(
     toy: Bundle, batch: Batch
 ) -> None:
