@@ -1,9 +1,11 @@
 """native -> stock export -> plain transformers, in a process that does not know this package."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -43,6 +45,22 @@ print(json.dumps({"prompt": ready["input_ids"][0].tolist(), "new": new.tolist(),
 """
 
 
+def run_as_a_stranger(*arguments: Path | str) -> dict[str, Any]:
+    """What `STRANGER` prints, in the first argument's parent folder."""
+    packages = os.pathsep.join(path for path in sys.path if "site-packages" in path)
+    done = subprocess.run(
+        # -S leaves out .pth files, by which an editable installation would be found.
+        [sys.executable, "-S", "-c", STRANGER, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(arguments[0]).parent,
+        env={"HF_HUB_OFFLINE": "1", "PATH": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": packages},
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("connector", ["none", "dci"])
 def test_a_stranger_gets_the_same_logits_and_answers(
@@ -56,15 +74,9 @@ def test_a_stranger_gets_the_same_logits_and_answers(
     picture = folder / "images" / "square.png"
     question = "Which side is affected?"
     inputs = folder / f"forward_{connector}.safetensors"
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, tmp_path / "export", inputs, tmp_path / "out.safetensors",
-         picture, question],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={"HF_HUB_OFFLINE": "1", "PATH": "", "OMP_NUM_THREADS": "1",
-             "PYTHONPATH": ":".join(path for path in sys.path if "site-packages" in path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    theirs = json.loads(done.stdout)
+    theirs = run_as_a_stranger(
+        tmp_path / "export", inputs, tmp_path / "out.safetensors", picture, question
+    )
     golden_logits = load_file(inputs)["logits"]
     difference = load_file(tmp_path / "out.safetensors")["logits"] - golden_logits
     assert difference.abs().max() <= 2e-5

@@ -1,15 +1,12 @@
 """Imported original -> trained here -> stock export -> plain transformers in another process."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from test_golden_export import STRANGER
+from test_golden_export import run_as_a_stranger
 
 from exgra_med.data.encode import encode_prompt
 from exgra_med.data.prepared import open_prepared
@@ -67,19 +64,17 @@ def test_a_fine_tuned_import_answers_the_same_in_plain_transformers(
             pixel_values=inputs["images"],
         ).logits
     picture = model / "images" / "square.png"
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, tmp_path / "export", tmp_path / "inputs.safetensors",
-         tmp_path / "out.safetensors", picture, QUESTION],
-        capture_output=True, text=True, check=False, cwd=tmp_path,
-        env={"HF_HUB_OFFLINE": "1", "PATH": "", "OMP_NUM_THREADS": "1",
-             "PYTHONPATH": ":".join(path for path in sys.path if "site-packages" in path)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    answer = run_as_a_stranger(
+        tmp_path / "export",
+        tmp_path / "inputs.safetensors",
+        tmp_path / "out.safetensors",
+        picture,
+        QUESTION,
+    )
     theirs = load_file(tmp_path / "out.safetensors")["logits"]
     real = inputs["attention_mask"].bool()
     # Measured: 6.3e-6 of logits up to 5.8; the dense connector is folded.
     assert (theirs - ours)[real].abs().max() <= 2e-5
-    answer = json.loads(done.stdout)
     prompt = encode_prompt(
         bundle.tokenizer, [Turn(role="user", text=QUESTION)], "exgra", bundle.num_image_tokens, 1
     )

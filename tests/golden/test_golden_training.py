@@ -123,9 +123,9 @@ def idle_call(bundle: Bundle) -> Rows:
 def test_a_stage_2_step_equals_the_original(
     name: str, stored: Path, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the mixed step the second record has no image and a zero one in its place, and the original
-    gives every later record the image before its own, the last image to none (defect A3): this
-    batch is built so."""
+    """In the mixed step the second record has no image and a zero one in its place, and the
+    original gives every later record the image before its own, the last image to none (defect A3):
+    this batch is built so."""
     case = load_file(stored / f"{name}.safetensors")
     weights = load_file(stored / "weights_none.safetensors")
     load_weights(bundle, weights)
