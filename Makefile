@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help demo test test-all check format docs docs-links sbom audit release clean pins
+.PHONY: help demo test test-all test-browser check format docs docs-links sbom audit release clean pins
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,10 @@ test: .venv/.ready-test  ## install the pinned set, run the default tests (offli
 
 test-all: .venv/.ready-test  ## also the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not network and not browser"
+
+test-browser: .venv/.ready-test  ## drive the page with Debian's chromium; screenshots go to runs/screenshots/
+	$(PIP) playwright axe-playwright-python
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
 check: .venv/.ready-test  ## lint, format, spelling and types, as in CI
 	$(BIN)/ruff check .

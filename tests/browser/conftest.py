@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 CHROMIUM = "/usr/bin/chromium"
+STUDY = Path(__file__).parents[2] / "benchmarks" / "results" / "studies" / "data-efficiency"
 PICTURES = Path(
     os.environ.get("EXGRA_MED_SCREENSHOTS", Path(__file__).parents[2] / "runs" / "screenshots")
 )
@@ -51,6 +52,8 @@ def live(run_folder: Path, words: Any, tmp_path_factory: pytest.TempPathFactory)
         words.model,
         "--runs",
         str(run_folder),
+        "--runs",
+        str(STUDY),
         "--limit",
         "questions_per_minute=1000",
         "--limit",
@@ -116,3 +119,11 @@ def keep_picture() -> Callable[..., None]:
         page.screenshot(path=PICTURES / f"{name}.png", full_page=True)
 
     return keep
+
+
+def open_study(page: Any) -> None:
+    """Chooses the committed study in the tab of runs."""
+    page.click("#runs-run input")
+    page.get_by_role("option", name="data-efficiency", exact=True).click()
+    page.wait_for_selector("#overview .study figure svg")
+    page.wait_for_selector("#answers .card", state="detached")  # they fade meanwhile

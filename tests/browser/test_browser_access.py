@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from conftest import open_study
+
 pytestmark = pytest.mark.browser
 
 
@@ -37,6 +39,8 @@ def test_axe_finds_nothing_serious(visit: Callable[..., Any], words: Any, scheme
     found += serious(page)
     page.get_by_role("tab", name="Runs").click()
     page.wait_for_selector("#answers .card")
+    found += serious(page)
+    open_study(page)
     found += serious(page)
     assert not sorted(set(found))
 

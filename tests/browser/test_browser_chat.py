@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from conftest import PICTURES
+from conftest import PICTURES, open_study
 
 pytestmark = pytest.mark.browser
 SAMPLE = Path(__file__).resolve().parents[2] / "src/exgra_med/data/samples/vqa-rad-sample/images"
@@ -190,6 +190,9 @@ def test_every_view_is_kept_as_a_picture(
     page.get_by_role("tab", name="Runs").click()
     page.wait_for_selector("#answers .card")
     keep_picture(page, f"runs-{scheme}-{size}")
+    open_study(page)
+    assert page.locator("#overview .study figure svg").count() == 4
+    keep_picture(page, f"study-{scheme}-{size}")
     wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert wide <= 0, "the page is wider than the window"
 

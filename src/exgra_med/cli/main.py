@@ -1,5 +1,6 @@
 """`exgra-med`: nouns and verbs. Imports nothing heavier than typer, so `--help` answers at once."""
 
+import logging
 import sys
 from typing import Annotated
 
@@ -77,6 +78,10 @@ def _root(
 
 def run() -> None:
     """Run the command line; a known error becomes one sentence on stderr and its exit code."""
+    # transformers loads torchao where it is installed, which warns of each kernel that this machine
+    # cannot load; none of them is needed here.
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         app()
     except ExgraMedError as error:

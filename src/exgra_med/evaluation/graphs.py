@@ -125,7 +125,7 @@ def measure_graphs(
     name = stage or stages[-1]
     settings = run.recipe.stages[name].alignment
     assert settings is not None, "aligned_stages lists stages with alignment only"
-    split, records = _records(run, name, max(2, min(num_nodes, MOST_NODES)), draw)
+    split, records = _records(run, name, settings, max(2, min(num_nodes, MOST_NODES)), draw)
     images = open_prepared(run.recipe.stage_data(name).folder).image_folder(
         run.recipe.stage_data(name).max_pixels
     )
@@ -136,7 +136,9 @@ def measure_graphs(
             "graphs; the bare embeddings are matched here with the barycenter all the same."
         )
         settings = AlignmentSettings(
-            pooling=settings.pooling, text_vectors=settings.text_vectors
+            views=settings.views,
+            pooling=settings.pooling,
+            text_vectors=settings.text_vectors,
         )
         message_passing = False
     moments = [
@@ -159,19 +161,27 @@ def measure_graphs(
     )
 
 
-def _records(run: Run, stage: str, num: int, draw: int) -> tuple[str, list[Record]]:
-    """Records with different images: held out where those have extended answers, else training."""
+def _records(
+    run: Run, stage: str, settings: AlignmentSettings, num: int, draw: int
+) -> tuple[str, list[Record]]:
+    """Records with different images and all that the views need: held out, else training."""
     data = run.recipe.stage_data(stage)
     prepared = open_prepared(data.folder)
     splits = [each for each in (data.held_out_split, data.split) if each is not None]
     for split in splits:
         joined = join_by_image(prepared.records(split), data.questions_per_record)
-        usable = [record for record in joined if record.images and record.extended]
+        usable = [
+            record
+            for record in joined
+            if record.images and (record.extended or settings.views != "all")
+        ]
         random.Random(draw).shuffle(usable)
         by_image = {record.images[0]: record for record in reversed(usable)}
         if len(by_image) >= 2:
             chosen = [record for record in usable if by_image[record.images[0]] is record]
             return split, chosen[:num]
+    if settings.views != "all":
+        raise RunError(f"No split of {data.folder} has two records with different images.")
     raise RunError(
         f"No split of {data.folder} has two images with extended answers.",
         "Generate them with `exgra-med captions generate`.",
@@ -215,15 +225,15 @@ def _moment(
         torch.manual_seed(run.recipe.seed)
         objective = Objective(bundle.model, settings).to(device).eval()
     weights = folder / "alignment.safetensors"
+    assert objective.alignment is not None
     if message_passing and weights.is_file():
-        assert objective.alignment is not None
         load_alignment(objective.alignment, weights)
     batch = to_device(
         dataset.collate([dataset[number] for number in range(len(records))]), torch.device(device)
     )
     features_NPD, states = objective.encode(batch)
     assert features_NPD is not None, "only records with an image are chosen"
-    views = objective.pool(batch, features_NPD, states)
+    views = objective.pool(batch, features_NPD, states)[: objective.alignment.num_views]
     shown = _match(objective, settings, views, message_passing)
     bare = _match(objective, settings, views, False) if message_passing else shown
     return Moment(title, shown[::2], _share_right(shown), _share_right(bare))

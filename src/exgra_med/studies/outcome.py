@@ -16,6 +16,7 @@ from exgra_med.studies.report import figures, render_report
 from exgra_med.studies.schema import Study
 from exgra_med.studies.table import render
 
+SCHEMA_VERSION = 1
 RESULTS_FILE, TABLE_FILE, PAGE_FILE = "results.json", "table.md", "report.html"
 
 
@@ -37,12 +38,19 @@ def read_study_results(folder: Path) -> dict[str, Any]:
     """The results of a study as they were last written.
 
     Raises:
-        RunError: there are none.
+        RunError: there are none, or they are of another version.
     """
     path = folder / RESULTS_FILE
     if not path.is_file():
         raise RunError(f"{folder}: the study has no results yet.", "Run it first.")
-    return json.loads(path.read_text(encoding="utf-8"))
+    again = f"exgra-med study report {folder} writes it anew."
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is no JSON ({error}).", again) from error
+    if not isinstance(results, dict) or results.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(f"{path} is not of version {SCHEMA_VERSION}.", again)
+    return results
 
 
 def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict[str, Any]:
@@ -51,7 +59,7 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
     first = collected.scores[0] if collected.scores else None
     num_closed = sum(question.answer_type == "CLOSED" for question in collected.questions)
     return {
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "study": study.name,
         "description": study.description,
         "scale": study.scale,

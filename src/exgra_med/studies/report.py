@@ -38,21 +38,50 @@ def render_report(results: dict[str, Any], failed: Sequence[tuple[str, str]] = (
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    template = template_environment(True, _TEMPLATES).get_template("study.html.j2")
-    return template.render(
-        css=template_text("report.css"),
-        notice=NOTICE,
-        results=results,
-        blocks=blocks(results),
-        percent=percent,
-        columns=COMPARISON_COLUMNS,
-        comparisons=comparison_rows(results),
-        figures=figures(results),
-        runs=[_cell_row(results, cell) for cell in results["cells"]],
-        budgets=budget_sentences(results),
+    return _render(
+        "study.html.j2",
+        results,
         failed=failed,
-        limits=limits(results),
+        css=template_text("report.css"),
+        study_css=study_css(),
+        notice=NOTICE,
+        runs=[_cell_row(results, cell) for cell in results["cells"]],
         provenance=provenance(results),
+    )
+
+
+def render_fragment(results: dict[str, Any]) -> str:
+    """The answer, the figures, the tests and the limits, to stand in another page.
+
+    Args:
+        results: as for `render_report`; `study_css` goes into the page's head.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    return _render("study_fragment.html.j2", results, failed=())
+
+
+def study_css() -> str:
+    """Style of what a study adds to the report's."""
+    return (_TEMPLATES / "study.css").read_text(encoding="utf-8")
+
+
+def _render(template: str, results: dict[str, Any], **values: Any) -> str:
+    return (
+        template_environment(True, _TEMPLATES)
+        .get_template(template)
+        .render(
+            results=results,
+            blocks=blocks(results),
+            percent=percent,
+            columns=COMPARISON_COLUMNS,
+            comparisons=comparison_rows(results),
+            figures=figures(results),
+            budgets=budget_sentences(results),
+            limits=limits(results),
+            **values,
+        )
     )
 
 

@@ -5,7 +5,6 @@ block; smaller ones keep moments in the type of the weight. The update itself is
 in bfloat16 are rounded at random in proportion to the distance, so that they are right on average.
 """
 
-import logging
 from collections.abc import Mapping
 from importlib import util
 from typing import Any
@@ -46,8 +45,6 @@ def build_eight_bit(
         MissingExtraError: torchao is absent.
     """
     check_eight_bit_possible()
-    # torchao warns about each kernel that this machine cannot load; none of them is needed here.
-    logging.getLogger("torchao").setLevel(logging.ERROR)
     from torchao.optim import AdamW8bit  # type: ignore
 
     class EightBitAdamW(AdamW8bit):

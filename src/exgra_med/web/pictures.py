@@ -48,7 +48,10 @@ def read_picture(content: bytes, max_pixels: int) -> Image.Image:
                 return _pixels(decode_image(io.BytesIO(content), max_pixels, f"upload.{kind}"))
     except DataError as error:
         # The hints of data preparation name recipes and files, which a visitor does not have.
-        raise DataError(error.message) from error
+        raise DataError(
+            error.message[:1].upper() + error.message[1:],
+            f"Send a whole picture of at most {max_pixels:,} pixels without text burned into it.",
+        ) from error
     raise DataError("The upload is not a PNG, JPEG, TIFF or DICOM file.")
 
 

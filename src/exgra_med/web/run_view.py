@@ -1,6 +1,5 @@
 """A run or a study as HTML: what it scored, how it learned, where it fails."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,17 @@ from exgra_med.evaluation.report.figures import training_figures
 from exgra_med.evaluation.report.tables import cell
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.run_folder import read_recipe
+from exgra_med.studies.outcome import read_study_results
+from exgra_med.studies.report import render_fragment
 from exgra_med.web.answers import ANSWERS_PER_PAGE, Answers, Row
 from exgra_med.web.folders import Place, runs_below
 
 TEMPLATES = Path(__file__).parent / "templates"
-_MOST_FILE_BYTES = 2**20
 _MOST_RUNS = 300
 
 
 def place_html(place: Place, data_folder: str | None = None) -> str:
-    """A run's scores with intervals and its curves; a study's figure and its runs.
+    """A run's scores with intervals and its curves; a study's answer, figures and runs.
 
     Raises:
         RunError: a file in it cannot be read.
@@ -56,10 +56,17 @@ def num_pages(rows: Sequence[Row]) -> int:
 
 def _study(place: Place) -> dict[str, Any]:
     runs = runs_below(place.path)
+    answer, description, problem = "", "", ""
+    try:
+        results = read_study_results(place.path)
+        answer, description = render_fragment(results), results["description"]
+    except RunError:  # its sentence names a folder of this machine
+        problem = "It has no results to show yet: `exgra-med study report` writes them."
     return {
         "name": place.name,
-        "figure": _svg_picture(place.path / "figure.svg"),
-        "table": _text(place.path / "table.md"),
+        "answer": answer,
+        "description": description,
+        "problem": problem,
         "rows": [_run_row(place.path, run) for run in runs[:_MOST_RUNS]],
         "num_runs": len(runs),
     }
@@ -74,23 +81,3 @@ def _run_row(study: Path, run: Path) -> dict[str, Any]:
         return row | {"problem": error.message}
     scores = {name: cell(strict, name) for name in ("average", "open_recall", "closed_accuracy")}
     return row | {"scores": scores}
-
-
-def _svg_picture(path: Path) -> str:
-    """An SVG to stand in an `img`, where it can neither run nor fetch anything; empty if absent."""
-    content = _bytes(path)
-    return base64.b64encode(content).decode("ascii") if content else ""
-
-
-def _text(path: Path) -> str:
-    return _bytes(path).decode("utf-8", "replace")
-
-
-def _bytes(path: Path) -> bytes:
-    if not path.is_file() or path.is_symlink():
-        return b""
-    with path.open("rb") as stream:
-        content = stream.read(_MOST_FILE_BYTES + 1)
-    if len(content) > _MOST_FILE_BYTES:
-        raise RunError(f"{path.name} of the study has more than {_MOST_FILE_BYTES} bytes.")
-    return content

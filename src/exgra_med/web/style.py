@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.evaluation.report.graph_page import graphs_css
+from exgra_med.studies.report import study_css
 
 _PAGE = Path(__file__).parent / "page.css"
 _FIRST_OF_PARTS = "h1 {"
@@ -30,7 +31,7 @@ _MONO = ["ui-monospace", "DejaVu Sans Mono", "monospace"]
 def page_css() -> str:
     """Our style, with the report's inside our own parts of the page."""
     css = graphs_css()
-    parts = css[css.index(_FIRST_OF_PARTS) :]
+    parts = css[css.index(_FIRST_OF_PARTS) :] + study_css()
     return f".exgra {{\n{parts}\n}}\n{_PAGE.read_text(encoding='utf-8')}"
 
 

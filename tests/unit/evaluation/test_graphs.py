@@ -48,10 +48,12 @@ PAIR = Matched(
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return aligned_run(tmp_path_factory.mktemp("graphs") / "run")
+
+
+def aligned_run(folder: Path, *settings: str) -> Run:
     """A run whose aligned stage changed the model a little, as training would."""
-    run = start_run(
-        tmp_path_factory.mktemp("graphs") / "run", load_recipe("debug/tiny", ()).recipe, False
-    )
+    run = start_run(folder, load_recipe("debug/tiny", settings).recipe, False)
     start = starting_checkpoint(run)
     bundle = load_bundle(start)
     save_bundle(bundle, run.final("connector"))
@@ -101,8 +103,11 @@ def test_what_a_data_set_says_is_text(graph: int, tmp_path: Path) -> None:
     assert set(re.findall(r'(?:src|href)="([^"]{10})', html)) <= {"data:image"}
 
 
-def test_accuracy_is_what_training_measures(run: Run) -> None:
+@pytest.mark.parametrize("views", ["all", "image-answer"])
+def test_accuracy_is_what_training_measures(tmp_path: Path, views: str) -> None:
+    run = aligned_run(tmp_path / "run", f"stages.aligned.alignment.views={views}")
     graphs = measure_graphs(run, num_nodes=6)
+    assert len(graphs.after.pairs) == (3 if views == "all" else 2)
     assert graphs.stage == "aligned" and graphs.split == "validation"
     assert len({record.images[0] for record in graphs.records}) == 6
     bundle = load_bundle(run.final("aligned"))

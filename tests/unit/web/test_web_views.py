@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -87,10 +88,23 @@ def test_a_study_lists_its_runs(runs: Path) -> None:
     views = Views([runs])
     html = views.overview(STUDY)
     assert "2 runs" in html and "cells/plain/1.0/seed-0" in html
-    assert 'src="data:image/svg+xml;base64,' in html
+    assert html.count("<figure") >= 2 and "What this does not show" in html
     assert views.answers(STUDY) is None
     with pytest.raises(RunError, match="no graphs of its own"):
         views.stages(STUDY)
+
+
+def test_a_study_without_results_lists_its_runs_all_the_same(runs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    shutil.copytree(runs / "study", folder)
+    for content in (None, "{", '{"schema_version": 0}'):
+        (folder / "results.json").unlink()
+        if content is not None:
+            (folder / "results.json").write_text(content, encoding="utf-8")
+        html = Views([folder]).overview("study")
+        assert "no results to show yet" in html and "2 runs" in html
+        assert str(tmp_path) not in html
+        (folder / "results.json").touch()
 
 
 @pytest.mark.parametrize("name", ["runs/demo", STUDY])

@@ -70,6 +70,11 @@ def _about_the_numbers(strict: dict[str, Any]) -> list[str]:
     if not bounds:
         return []
     half = (bounds[1] - bounds[0]) / 2
+    if half == 0:
+        return [
+            "All images score the same, so the interval has no width; that says nothing about how "
+            "far another run may be."
+        ]
     # Two independent runs: their difference has the error of both.
     visible = smallest_difference(half / 1.96 * 2**0.5)
     return [
