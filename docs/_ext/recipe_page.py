@@ -1,23 +1,28 @@
 """Every hyper-parameter with type, default and meaning, from the recipe's own classes."""
 
 import inspect
+from types import ModuleType
 from typing import Any
 
 from pydantic import BaseModel
 
-from exgra_med.recipe import schema
+from exgra_med.recipe import architecture, schema
+from exgra_med.recipe.section import Section
 
 
 def sections() -> list[type[BaseModel]]:
     """The sections of a recipe: the whole first, then in the order of the source."""
+    rest = [each for module in (architecture, schema) for each in _own_sections(module)]
+    return [schema.Recipe, *(each for each in rest if each is not schema.Recipe)]
+
+
+def _own_sections(module: ModuleType) -> list[type[BaseModel]]:
     found = [
         each
-        for _, each in inspect.getmembers(schema, inspect.isclass)
-        if issubclass(each, schema.Section) and each is not schema.Section
+        for _, each in inspect.getmembers(module, inspect.isclass)
+        if issubclass(each, Section) and each.__module__ == module.__name__
     ]
-    lines = {each: inspect.getsourcelines(each)[1] for each in found}
-    rest = sorted((each for each in found if each is not schema.Recipe), key=lines.__getitem__)
-    return [schema.Recipe, *rest]
+    return sorted(found, key=lambda each: inspect.getsourcelines(each)[1])
 
 
 def recipe_page() -> str:

@@ -8,7 +8,8 @@ from typer.main import get_command
 
 from exgra_med.cli.main import app
 from exgra_med.recipe.load import shipped_recipes
-from exgra_med.recipe.schema import Recipe, Section, StageSettings
+from exgra_med.recipe.schema import Recipe, StageSettings
+from exgra_med.recipe.section import Section
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "docs" / "migration.md").read_text(encoding="utf-8")

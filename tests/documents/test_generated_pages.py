@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import exgra_med
-from exgra_med.recipe.schema import Recipe, StageSettings
+from exgra_med.recipe.architecture import Architecture
+from exgra_med.recipe.schema import StageSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
 RESULTS = PROJECT / "benchmarks" / "results"
@@ -17,7 +18,7 @@ sys.path.insert(0, str(PROJECT / "docs" / "_ext"))
 from architecture_picture import architecture_svg, imported_folders, layers  # noqa: E402
 from benchmark_pages import TABLES, benchmark_page  # noqa: E402
 from command_page import command_page, commands  # noqa: E402
-from recipe_page import recipe_page  # noqa: E402
+from recipe_page import recipe_page, sections  # noqa: E402
 from result_pages import result_page  # noqa: E402
 
 
@@ -32,11 +33,13 @@ def test_every_command_and_option_is_on_the_page() -> None:
 
 def test_every_field_of_a_recipe_is_on_the_page() -> None:
     page = recipe_page()
-    for section in (Recipe, StageSettings):
+    assert {Architecture, StageSettings} < set(sections())
+    for section in sections():
         part = page.split(f"## {section.__name__}\n")[1].split("\n## ")[0]
         for name, field in section.model_fields.items():
             assert f"| `{name}` |" in part
-            assert " ".join((field.description or "").split()) in part
+            assert field.description, f"{section.__name__}.{name} says nothing"
+            assert " ".join(field.description.split()) in part
     assert "| `learning_rate` | number, above 0.0 | needed |" in page
 
 

@@ -22,7 +22,7 @@ from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.folder import CONFIG, local_folder, read_json
 from exgra_med.model.processor import make_processor
-from exgra_med.recipe.schema import Parts
+from exgra_med.recipe.architecture import Parts
 
 LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
 """Language models whose tensors have LLaMA's names."""

@@ -10,18 +10,14 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.explain_error import explain
-from exgra_med.recipe.schema import (
-    Count,
-    Fraction,
+from exgra_med.recipe.architecture import (
     LanguageArchitecture,
-    Positive,
-    Section,
-    StageSettings,
-    TextSettings,
     TokenizerArchitecture,
     VisionArchitecture,
 )
+from exgra_med.recipe.explain_error import explain
+from exgra_med.recipe.schema import StageSettings, TextSettings
+from exgra_med.recipe.section import Count, Fraction, Positive, Section
 from exgra_med.recipe.yaml_text import parse_yaml
 
 

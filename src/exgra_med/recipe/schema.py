@@ -1,4 +1,4 @@
-"""The recipe: the only place where a hyper-parameter lives.
+"""The recipe: with `architecture.py`, the only place where a hyper-parameter lives.
 
 Every section is a strict frozen pydantic model; the line under a field is its documentation, in the
 reference pages and in the JSON Schema alike.
@@ -6,96 +6,11 @@ reference pages and in the JSON Schema alike.
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from exgra_med.recipe.architecture import ModelSettings
 from exgra_med.recipe.combinations import check_together
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """Base of every part of a recipe: frozen, and no unknown key passes."""
-
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        use_attribute_docstrings=True,
-        protected_namespaces=(),
-    )
-
-
-class VisionArchitecture(Section):
-    """A CLIP vision tower built from its sizes."""
-
-    hidden_size: Count = 1024
-    intermediate_size: Count = 4096
-    num_layers: Count = 24
-    num_heads: Count = 16
-    image_size: Count = 224
-    """Pixels along each side of the square image that the tower sees."""
-    patch_size: Count = 14
-    """Pixels along each side of one patch."""
-    feature_layer: int = -2
-    """Which hidden state feeds the projector; -2 is the paper's."""
-
-
-class LanguageArchitecture(Section):
-    """A LLaMA language model built from its sizes."""
-
-    hidden_size: Count = 4096
-    intermediate_size: Count = 11008
-    num_layers: Count = 32
-    num_heads: Count = 32
-    max_positions: Count = 2048
-    """Longest sequence in tokens."""
-
-
-class TokenizerArchitecture(Section):
-    """A LLaMA-style byte-fallback BPE tokenizer trained on the run's own text."""
-
-    vocabulary_size: Count = 32000
-    """Pieces before the padding token and the three image tokens are added."""
-
-
-class Architecture(Section):
-    """A model built from sizes, with random weights under the run's seed."""
-
-    vision: VisionArchitecture = VisionArchitecture()
-    language: LanguageArchitecture = LanguageArchitecture()
-    tokenizer: TokenizerArchitecture = TokenizerArchitecture()
-    connector: Literal["none", "dci", "sci"] = "none"
-    """Which vision layers reach the projector: one, or dense mixtures of them."""
-
-
-class Parts(Section):
-    """A model joined from a trained language model and a trained vision tower."""
-
-    language: str
-    """Folder or hub name of a LLaMA, Mistral or Qwen2 language model."""
-    vision: str
-    """Folder or hub name of a CLIP model, or of its vision tower alone."""
-    connector: Literal["none", "dci", "sci"] = "none"
-    """Which vision layers reach the projector, whose weights are random under the run's seed."""
-
-
-class ModelSettings(Section):
-    """Where the model of the first stage comes from: a checkpoint, sizes, or trained parts."""
-
-    start: str | None = None
-    """A run folder (its last checkpoint), a checkpoint folder of this project, or a hub name."""
-    architecture: Architecture | None = None
-    """Sizes of a model to build with random weights."""
-    parts: Parts | None = None
-    """Trained parts to join."""
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "ModelSettings":
-        if [self.start, self.architecture, self.parts].count(None) != 2:
-            raise ValueError("give exactly one of `start`, `architecture` and `parts`")
-        return self
+from exgra_med.recipe.section import Count, Fraction, Positive, Section
 
 
 class DataSettings(Section):
@@ -171,9 +86,11 @@ class LoraSettings(Section):
     """Low-rank adapters in the language model, whose own weights stay as they are."""
 
     rank: Count = 64
+    """Width of the adapter's two factors."""
     alpha: Positive = 128.0
     """The adapter's product is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Dropout of what enters an adapter, in training."""
     target_modules: str = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
     """Regular expression over the whole names of the linear layers that get an adapter."""
     quantize: Literal["none", "nf4"] = "none"
@@ -217,10 +134,13 @@ class StageSettings(Section):
     """Let the records of a forward pass have different images, as far as the data allows: equal
     images are nodes that no matching can tell apart."""
     learning_rate: Positive
+    """Highest learning rate, of everything that learns in this stage."""
     schedule: Literal["cosine", "constant"] = "cosine"
+    """Course of the learning rate behind the warm-up; `cosine` ends at zero."""
     warmup_fraction: Fraction = 0.03
     """Share of the steps over which the learning rate rises from zero."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """AdamW's, of everything that learns."""
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
@@ -241,6 +161,7 @@ class StageSettings(Section):
     num_workers: Annotated[int, Field(ge=0)] = 0
     """Processes that decode images."""
     log_every_steps: Count = 1
+    """Optimizer steps from one line of `log.jsonl` to the next."""
     save_every_steps: Count | None = None
     """Steps between resumable checkpoints; none but the last where absent."""
     keep_checkpoints: Count = 1
@@ -290,16 +211,22 @@ class Recipe(Section):
     """A run: one model, and stages that follow one another in the order they are written."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_./-]*$")
+    """Lower-case letters, digits and `_./-`; a run's folder is called so where none is given."""
     description: str = ""
+    """What the recipe is for; reports begin with it."""
     seed: int = 0
     """Seed of weights, data order, dropout and noise."""
     model: ModelSettings
+    """What the run starts from."""
     data: DataSettings
+    """Data of every stage that does not name its own."""
     text: TextSettings = TextSettings()
+    """How records become tokens."""
     stages: dict[str, StageSettings] = Field(min_length=1)
     """Stages by name; one that is null is left out, so that a recipe can drop its base's."""
     evaluation: EvaluationSettings = EvaluationSettings()
-    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = []
+    """What is answered and scored at the end."""
+    trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[])
     """Programs that are handed the figures of `log.jsonl` too; never anything of a record. wandb
     sends them to its service, unless WANDB_MODE=offline is set."""
 

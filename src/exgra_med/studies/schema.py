@@ -4,7 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from exgra_med.recipe.schema import Recipe, Section
+from exgra_med.recipe.schema import Recipe
+from exgra_med.recipe.section import Section
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -93,16 +94,19 @@ class Study(Section):
     """A grid of runs: methods x settings x fractions x seeds of one recipe."""
 
     name: Name
+    """The study's folder is called so where none is given."""
     description: str = ""
     """The question, in one or two sentences."""
     recipe: Recipe
     """In a file: name or path of a recipe, or a list of recipes whose stages follow one another."""
     make: Make = Make()
+    """What is made before the first run: data, base model."""
     shared: list[str] = Field(default=[])
     """First stages of the recipe that do not differ between methods: trained once per seed."""
     set: Changes = Field(default={})
     """Changes of the recipe for all methods."""
     methods: dict[Name, Method] = Field(min_length=1)
+    """What is compared, by name: changes of the recipe."""
     fractions: list[Share] = Field(default=[1.0], min_length=1)
     """Shares of the training data of `fraction_stage`; each lies inside the larger ones."""
     fraction_stage: str | None = None
@@ -110,12 +114,15 @@ class Study(Section):
     seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
     """Seeds of weights, order, noise and of the subset."""
     settings: dict[Name, Setting] = Field(default={})
+    """Further changes, each of which some or all methods are run under."""
     baseline: Name
     """The method that all others are compared with."""
     metric: str = Field(default="vqa.strict.average", pattern=r"^vqa\.(strict|legacy)\.\w+$")
     """Path of the score in the runs' `results.json`."""
     evaluation: StudyEvaluation = StudyEvaluation()
+    """Which splits are answered, and how often images and seeds are drawn anew."""
     published: PublishedCurve | None = None
+    """Numbers of a paper, shown beside the study and never compared with it."""
     keep_weights: bool = True
     """Keep the checkpoints of cells that are scored; at full size they are terabytes."""
     scale: str | None = None

@@ -14,9 +14,10 @@ from exgra_med.errors import RunError
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.extract import save_language_model
 from exgra_med.progress import Reporter
+from exgra_med.recipe.architecture import Architecture, ModelSettings
 from exgra_med.recipe.parts import PartsSettings
 from exgra_med.recipe.run import start_run
-from exgra_med.recipe.schema import Architecture, DataSettings, ModelSettings, Recipe
+from exgra_med.recipe.schema import DataSettings, Recipe
 from exgra_med.recipe.yaml_text import write_yaml
 from exgra_med.training.run import train_run
 from exgra_med.training.vision import train_vision

@@ -27,7 +27,8 @@ import transformers
 from exgra_med.errors import RecipeError, TrainingError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import AlignmentSettings, Architecture, StageSettings
+from exgra_med.recipe.architecture import Architecture
+from exgra_med.recipe.schema import AlignmentSettings, StageSettings
 from exgra_med.training.batch import (
     Batch,
     Example,

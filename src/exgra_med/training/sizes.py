@@ -17,9 +17,9 @@ from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.hub import download_config
 from exgra_med.model.known_sizes import LANGUAGES, TOWERS
 from exgra_med.model.vlm import ExgraForConditionalGeneration
+from exgra_med.recipe.architecture import ModelSettings, Parts
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run import open_run
-from exgra_med.recipe.schema import ModelSettings, Parts
 from exgra_med.training.start import is_run_folder
 
 

@@ -18,7 +18,7 @@ from accelerate.utils import ProjectConfiguration
 
 from exgra_med.errors import MissingExtraError
 from exgra_med.recipe.run import Run
-from exgra_med.recipe.schema import Section
+from exgra_med.recipe.section import Section
 
 PROJECT = "exgra-med"
 EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "track"}

@@ -11,6 +11,7 @@ from exgra_med.errors import RecipeError
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run import differences
 from exgra_med.recipe.yaml_text import parse_yaml
+from exgra_med.studies import schema
 from exgra_med.studies.load import check_study, load_study, scales_of, shipped_studies, study_yaml
 from exgra_med.studies.plan import Node, plan_study
 from exgra_med.studies.schema import Study
@@ -215,3 +216,15 @@ def test_planning_needs_no_torch(tmp_path: Path) -> None:
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_every_field_of_a_study_says_what_it_is() -> None:
+    sections = [
+        each
+        for each in vars(schema).values()
+        if isinstance(each, type) and issubclass(each, schema.Section)
+    ]
+    assert Study in sections
+    for section in sections:
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"

@@ -14,8 +14,8 @@ from exgra_med.model.build import build_model
 from exgra_med.model.convert.vision import read_vision
 from exgra_med.model.extract import save_language_model
 from exgra_med.progress import Silent
+from exgra_med.recipe.architecture import Architecture, Parts
 from exgra_med.recipe.parts import PartsSettings, PastedShapesSettings, check_parts, load_parts
-from exgra_med.recipe.schema import Architecture, Parts
 from exgra_med.training import vision
 from exgra_med.training.base_parts import make_parts
 from exgra_med.training.pasted_shapes import draw_shapes, windows

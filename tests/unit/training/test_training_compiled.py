@@ -12,7 +12,8 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.errors import RecipeError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import AlignmentSettings, Architecture
+from exgra_med.recipe.architecture import Architecture
+from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import Layout
 from exgra_med.training.compiled import check_compiling_possible, compile_layers
 from exgra_med.training.objective import Objective

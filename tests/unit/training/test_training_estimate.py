@@ -11,14 +11,9 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.errors import DataError, RecipeError, RunError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
+from exgra_med.recipe.architecture import Architecture, ModelSettings
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.schema import (
-    AlignmentSettings,
-    Architecture,
-    ModelSettings,
-    StageSettings,
-    TextSettings,
-)
+from exgra_med.recipe.schema import AlignmentSettings, StageSettings, TextSettings
 from exgra_med.training.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.training.eight_bit import plain_state
 from exgra_med.training.estimate import estimate_run
