@@ -16,6 +16,7 @@ import importlib.machinery
 import os
 import random
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,11 +126,18 @@ class _Instead(importlib.machinery.PathFinder):
 
 def survives(mutant: Mutant | None, tests: list[str], seconds: float) -> bool:
     """Whether all tests pass with a mutant, or for None as the code is; too slow counts as no."""
+    with tempfile.TemporaryDirectory() as cache:
+        return _survives(mutant, tests, seconds, cache)
+
+
+def _survives(mutant: Mutant | None, tests: list[str], seconds: float, cache: str) -> bool:
     child = os.fork()
     if child == 0:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
+        # Compiled code is kept by the file's name and time, which a mutant does not change.
+        os.environ["NUMBA_CACHE_DIR"] = cache
         if mutant is not None:
             _Instead.mutant = mutant
             at = sys.meta_path.index(importlib.machinery.PathFinder)
@@ -173,7 +181,10 @@ def main() -> None:
             chosen = found
         left = [each for each in chosen if survives(each, options.tests, options.seconds)]
         name = path.relative_to(SOURCE)
-        print(f"{name}: {len(chosen) - len(left)} of {len(chosen)} noticed, {len(found)} possible")
+        print(
+            f"{name}: {len(chosen) - len(left)} of {len(chosen)} noticed, {len(found)} possible",
+            flush=True,
+        )
         for each in sorted(left, key=lambda each: each.line):
             print(f"  survived, line {each.line}: {each.what}", flush=True)
 

@@ -3,6 +3,7 @@
 A batch gives the answers its prompts get one by one; rows that have finished leave the batch.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -140,15 +141,19 @@ def step_tokens(
     rows = list(range(len(prompts)))
     written: list[list[int]] = [[] for _ in prompts]
     hashes = hash_ids(bundle)
+    decoder = model.model.language_model
     cache = DynamicCache(config=model.config.text_config)
+    # transformers 5.24 renamed the argument.
+    is_new = "cache" in inspect.signature(decoder.forward).parameters
+    cache_argument = {"cache" if is_new else "past_key_values": cache}
     positions = (mask_BT.cumsum(1) - 1).clamp(min=0)
     for step in range(max_new_tokens):
-        output = model.model.language_model(
+        output = decoder(
             inputs_embeds=inputs,
             attention_mask=mask_BT,
             position_ids=positions,
-            past_key_values=cache,
             use_cache=True,
+            **cache_argument,
         )
         tokens_B = choose(model.lm_head(output.last_hidden_state[:, -1]))
         keep = []
