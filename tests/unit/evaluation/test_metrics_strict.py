@@ -100,3 +100,14 @@ def test_open_overlap_is_over_sets() -> None:
     assert open_overlap("left", "left lung").exact_match == 0.0
     assert open_overlap("", "left") == (0.0, 0.0, 0.0, 0.0)
     assert open_overlap("肺部", "肺").recall == 1.0
+
+
+def test_a_note_in_the_question_lists_the_options() -> None:
+    question = 'Which one? (Answer with either "Alpha" or\n"Beta").'
+    assert closed("beta", "Alpha", question).verdict is WRONG
+    assert closed("gamma", "Alpha", question).verdict is UNPARSED
+
+
+def test_a_negation_that_belongs_to_a_name_negates_nothing_behind_it() -> None:
+    options = {"absent": (("is", "not"),), "left": (("left",),)}
+    assert chosen_options(("is", "not", "left"), options) == {"absent", "left"}
