@@ -9,7 +9,13 @@ from exgra_med.alignment import MultiGraphAlignment, solve_matching
 from exgra_med.alignment.instances import make_problems
 from exgra_med.alignment.solvers.anneal import DENSE
 from exgra_med.alignment.solvers.annealing_dense import anneal_dense, company, relabel
-from exgra_med.alignment.solvers.bound import cheapest_ends, first_bound
+from exgra_med.alignment.solvers.bound import (
+    FORBIDDEN,
+    bound_of,
+    cheapest_ends,
+    first_bound,
+    raise_messages,
+)
 from exgra_med.alignment.solvers.exact import branch, settle
 from exgra_med.alignment.solvers.pruning import prune
 from exgra_med.alignment.solvers.random_stream import seeded
@@ -51,6 +57,21 @@ def test_the_bound_is_below_the_optimum_around_any_matching(seed: int) -> None:
         matching = rng.permutation(NODES).astype(np.int32)
         matching[rng.random(NODES) < 0.3] = -1
         assert bounded(*problem, matching)[0] <= best + 1e-5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_passes_over_the_messages_raise_the_bound_and_never_above_the_optimum(seed: int) -> None:
+    unary, quadratic, edges = random_problem(seed)
+    best = optimum(unary, quadratic, edges)
+    bound, (_, a, b, r) = bounded(unary, quadratic, edges, np.full(NODES, -1, np.int32))
+    pair = np.zeros((NODES + 1, NODES + 1))
+    pair[range(NODES), range(NODES)] = FORBIDDEN
+    first = bound
+    for _ in range(8):
+        raise_messages(quadratic, edges, edges, a, b, r, pair)
+        assert bound - 1e-9 <= bound_of(r) <= best + 1e-5
+        bound = bound_of(r)
+    assert bound > first + 0.01
 
 
 @pytest.mark.parametrize("seed", range(6))
