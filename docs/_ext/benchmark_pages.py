@@ -105,7 +105,7 @@ def _generation(value: dict[str, Any]) -> Rows:
 
 
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Rows]]] = {
-    "step": ("A stage-2 step", "python benchmarks/step.py", _step),
+    "step": ("A stage-2 step", "exgra-med bench step --out benchmarks/results/step.json", _step),
     "evaluation_batching": (
         "Answering questions", "python benchmarks/evaluation_batching.py", _batching,
     ),

@@ -15,6 +15,7 @@ from exgra_med.alignment.solvers.bound import (
     cheapest_ends,
     first_bound,
     raise_messages,
+    raised_gap,
 )
 from exgra_med.alignment.solvers.exact import branch, settle
 from exgra_med.alignment.solvers.pruning import prune
@@ -72,6 +73,17 @@ def test_passes_over_the_messages_raise_the_bound_and_never_above_the_optimum(se
         assert bound - 1e-9 <= bound_of(r) <= best + 1e-5
         bound = bound_of(r)
     assert bound > first + 0.01
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_raised_gap_is_no_proof_of_a_matching_that_is_not_optimal(seed: int) -> None:
+    unary, quadratic, edges = random_problem(seed)
+    best = optimum(unary, quadratic, edges)
+    bound, (_, a, b, r) = bounded(unary, quadratic, edges, np.full(NODES, -1, np.int32))
+    worse = best + 0.01
+    gap = raised_gap(quadratic, edges, edges, a, b, r, worse, worse - bound, 50)
+    assert gap >= 0.01 - 1e-5 and gap == pytest.approx(worse - bound_of(r))
+    assert gap < worse - bound
 
 
 @pytest.mark.parametrize("seed", range(6))
