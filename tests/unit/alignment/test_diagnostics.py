@@ -26,6 +26,19 @@ def test_a_shared_shift_is_a_gap_and_a_rotation_of_rows_is_a_miss() -> None:
     assert found["image_extended/cosine_own"] == pytest.approx(0)
 
 
+def test_cosines_of_other_samples_are_the_mean_of_all_off_the_diagonal() -> None:
+    first = torch.eye(3)
+    second = torch.tensor([[3.0, 4.0, 0.0], [0.0, 0.6, 0.8], [-1.0, 0.0, 0.0]])
+    found = view_diagnostics(first, second, None)
+    assert found["image_answer/cosine_own"] == pytest.approx((0.6 + 0.6 + 0.0) / 3)
+    assert found["image_answer/cosine_other"] == pytest.approx((0.8 + 0.8 - 1.0) / 6)
+    means = torch.tensor([1.0, 1.0, 1.0]) / 3, torch.tensor([-0.4, 1.4, 0.8]) / 3
+    assert found["image_answer/gap"] == pytest.approx(float((means[0] - means[1]).norm()))
+    counts = cosine_histograms(first, second, None)["image_answer"]
+    assert len(counts["own"]) == len(counts["other"]) == 20
+    assert counts["other"][0] == 1 and sum(counts["other"][17:19]) == 2
+
+
 def test_one_sample() -> None:
     found = view_diagnostics(*(torch.ones(1, 4) for _ in range(3)))
     assert found["image_answer/recall_5"] == 1 and found["image_answer/cosine_other"] == 0

@@ -20,7 +20,7 @@ from exgra_med.alignment.solvers.bound import (
 from exgra_med.alignment.solvers.exact import branch, settle
 from exgra_med.alignment.solvers.pruning import prune
 from exgra_med.alignment.solvers.random_stream import seeded
-from exgra_med.alignment.solvers.state import build_graph, load
+from exgra_med.alignment.solvers.state import between, build_graph, load
 
 NODES = 7
 
@@ -214,3 +214,23 @@ def test_on_both_sides_of_the_limit_of_dense_rows_annealing_beats_descent(nodes:
         taken = [label for label in labels if label >= 0]
         assert len(set(taken)) == len(taken)
     assert found.objective.mean() < solve_matching(*inputs, solver="local-search").objective.mean()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_lies_between_two_nodes_is_both_directions_of_their_edge(seed: int) -> None:
+    _, quadratic, edges = random_problem(seed)
+    table = build_graph(edges, NODES)[1]
+    numbers = {(int(i), int(j)): e for e, (i, j) in enumerate(edges.T)}
+    some = 0
+    for i, j, k, m in itertools.product(range(NODES), repeat=4):
+        if i == j or k == m:
+            continue
+        expected = sum(
+            quadratic[numbers[ends], numbers[labels]]
+            for ends, labels in (((i, j), (k, m)), ((j, i), (m, k)))
+            if ends in numbers and labels in numbers
+        )
+        found = between(quadratic, table, table, i, k, j, m)
+        assert found == pytest.approx(float(expected), abs=1e-6)
+        some += expected != 0
+    assert some > 100
