@@ -61,6 +61,8 @@ class ImageFolder:
             )
         try:
             path = (self.root / file_name(name)).resolve()
+            if path.is_symlink():
+                raise RuntimeError("links in a circle; `resolve` itself says so up to 3.12")
             if not path.is_relative_to(self.root.resolve()):
                 raise DataError(
                     f"{prefix}the image {name!r} is a link that leaves the image folder."
@@ -71,7 +73,7 @@ class ImageFolder:
                     f"{prefix}the image {name!r} {state}.", f"It was looked for in {self.root}."
                 )
             size = path.stat().st_size
-        # A name that is too long, no permission; links in a circle are a RuntimeError up to 3.12.
+        # A name that is too long, no permission; links in a circle are the RuntimeError.
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "links in a circle"
             raise DataError(f"{prefix}the image {name!r} cannot be opened ({reason}).") from error

@@ -32,11 +32,19 @@ def download(name: str, revision: str | None = None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    def fetch(patterns: list[str]) -> Path:
+    def fetch(patterns: list[str], tries: int = 3) -> Path:
         endpoint = os.environ.get("HF_ENDPOINT")
-        return Path(
-            snapshot_download(name, revision=revision, allow_patterns=patterns, endpoint=endpoint)
-        )
+        try:
+            return Path(
+                snapshot_download(
+                    name, revision=revision, allow_patterns=patterns, endpoint=endpoint
+                )
+            )
+        except transport_error():
+            # A connection that broke: older clients do not go on by themselves.
+            if tries == 1:
+                raise
+            return fetch(patterns, tries - 1)
 
     try:
         folder = fetch(FILES)

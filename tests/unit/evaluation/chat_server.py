@@ -6,6 +6,8 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
 Reply = Callable[[dict[str, Any]], str | int]
 
 
@@ -13,6 +15,8 @@ class ChatServer:
     """Answers each request by `reply(body)`: a text, or the number of an error."""
 
     def __init__(self, reply: Reply, finish_reason: str = "stop") -> None:
+        # The commands that ask it do so with this client, of the extra [llm].
+        pytest.importorskip("openai")
         self.bodies: list[dict[str, Any]] = []
         outer = self
 
