@@ -124,10 +124,15 @@ class _Instead(importlib.machinery.PathFinder):
         return found
 
 
-def survives(mutant: Mutant | None, tests: list[str], seconds: float) -> bool:
-    """Whether all tests pass with a mutant, or for None as the code is; too slow counts as no."""
-    with tempfile.TemporaryDirectory() as cache:
-        return _survives(mutant, tests, seconds, cache)
+def survives(mutant: Mutant | None, tests: list[str], seconds: float, shared: str) -> bool:
+    """Whether all tests pass with a mutant, or for None as the code is; too slow counts as no.
+
+    `shared` is a folder for compiled code that mutants of files without any have in common.
+    """
+    if mutant is None or "@compiled" not in mutant.source:
+        return _survives(mutant, tests, seconds, shared)
+    with tempfile.TemporaryDirectory() as own:
+        return _survives(mutant, tests, seconds, own)
 
 
 def _survives(mutant: Mutant | None, tests: list[str], seconds: float, cache: str) -> bool:
@@ -171,7 +176,13 @@ def main() -> None:
     import torch
 
     torch.set_num_threads(1)
-    if not survives(None, options.tests, 10 * options.seconds):
+    with tempfile.TemporaryDirectory() as shared:
+        report(options, shared)
+
+
+def report(options: argparse.Namespace, shared: str) -> None:
+    """Try the mutants of each file in turn."""
+    if not survives(None, options.tests, 10 * options.seconds, shared):
         sys.exit("The tests do not pass without a mutant.")
     for path in [each.resolve() for each in options.files]:
         found = mutants(path)
@@ -179,7 +190,7 @@ def main() -> None:
             chosen = random.Random(options.seed).sample(found, min(options.list, len(found)))
         else:
             chosen = found
-        left = [each for each in chosen if survives(each, options.tests, options.seconds)]
+        left = [each for each in chosen if survives(each, options.tests, options.seconds, shared)]
         name = path.relative_to(SOURCE)
         print(
             f"{name}: {len(chosen) - len(left)} of {len(chosen)} noticed, {len(found)} possible",

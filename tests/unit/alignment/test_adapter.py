@@ -258,6 +258,18 @@ def test_pooling_by_tokens_padded_and_attention() -> None:
         mean_pool(hidden, mask, "first")
 
 
+def test_attention_pooling_is_its_definition() -> None:
+    hidden = torch.randn(2, 5, 6, dtype=torch.float64)
+    mask = torch.tensor([[1, 1, 0, 1, 0], [1, 0, 0, 0, 0]])
+    pool = AttentionPooling(6)
+    torch.nn.init.normal_(pool.query)
+    pooled = pool(hidden.float(), mask)
+    for row, kept in zip(range(2), ([0, 1, 3], [0]), strict=True):
+        own = hidden[row, kept]
+        weights = (own @ pool.query.detach().double() / 6**0.5).softmax(0)
+        assert torch.allclose(pooled[row].double(), weights @ own, atol=1e-5)
+
+
 def test_attention_pooling_learns_with_the_adapter() -> None:
     model, vision = llava()
     adapter = AlignmentAdapter(model, pooling="attention", num_layers=1)

@@ -116,6 +116,19 @@ def test_controls_fall_when_views_agree(objective: str) -> None:
     assert not list(align.parameters())
 
 
+@pytest.mark.parametrize("objective", ["barycenter", "pairwise", "infonce", "optimal-transport"])
+def test_one_sample_has_nobody_to_be_confused_with(objective: str) -> None:
+    align = MultiGraphAlignment(32, objective=objective)
+    assert align(*views(1), generator=0).loss.item() == pytest.approx(0, abs=1e-6)
+    assert align.matching_accuracy(*views(1)) == 1.0
+
+
+def test_without_noise_and_dropout_training_is_what_evaluation_measures() -> None:
+    align = MultiGraphAlignment(32, noise_scale=0.0, dropout=0.0)
+    assert align(*views(8), generator=0).loss == align(*views(8), generator=1).loss
+    assert align(*views(8)).matching_accuracy == align.matching_accuracy(*views(8))
+
+
 @pytest.mark.parametrize(
     ("settings", "word"),
     [

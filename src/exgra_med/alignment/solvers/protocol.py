@@ -72,7 +72,7 @@ def check_problems(
 
     Raises:
         MatchingError: shapes do not fit, a cost is not finite, an edge has no such node, is a
-            loop, or occurs twice.
+            loop, half absent, or occurs twice.
     """
     num_problems, num_nodes = unary.shape[:2] if unary.ndim == 3 else (0, 0)
     if unary.ndim != 3 or unary.shape[1] != unary.shape[2]:
@@ -103,7 +103,9 @@ def _check_edges(edges: torch.Tensor, num_problems: int, num_nodes: int) -> None
     if int(edges.max()) >= num_nodes or int(edges.min()) < -1:
         raise MatchingError(f"An edge names a node outside of 0 to {num_nodes - 1}.")
     tail, head = edges[:, 0].long(), edges[:, 1].long()
-    present = (tail >= 0) & (head >= 0)
+    present = tail >= 0
+    if not torch.equal(present, head >= 0):
+        raise MatchingError("A column with one -1 is half an edge; an absent edge has two.")
     if bool(((tail == head) & present).any()):
         raise MatchingError("An edge leads from a node to itself.")
     problem = torch.arange(num_problems, device=edges.device)[:, None]
