@@ -13,69 +13,26 @@ Source: ExGra-Med, NeurIPS 2025 (arXiv 2410.02615).
 """
 
 import functools
-from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from exgra_med.alignment.barycenter import BARYCENTER, VIEWS, barycenter, directed_pairs
-from exgra_med.alignment.blackbox import PendingMatching, begin_matching
+from exgra_med.alignment.barycenter import BARYCENTER, PAIRS, VIEWS, barycenter, directed_pairs
+from exgra_med.alignment.blackbox import begin_matching
+from exgra_med.alignment.checks import check_finite, check_name, check_settings, check_views
 from exgra_med.alignment.controls import CONTROLS, control_loss, retrieval_accuracy
 from exgra_med.alignment.cost import add_noise, gumbel, matching_costs
 from exgra_med.alignment.errors import MatchingError
 from exgra_med.alignment.graph import build_edges, pad_edges
 from exgra_med.alignment.graph_conv import MessagePassing
-from exgra_med.alignment.matching import MatchingResult, find_solver, solve_matching
-from exgra_med.alignment.scope import SCOPES, gather_views, shared_seed
+from exgra_med.alignment.matching import find_solver, solve_matching
+from exgra_med.alignment.output import AlignmentOutput, PendingAlignment, plain_output, share_own
+from exgra_med.alignment.scope import gather_views, shared_seed
 from exgra_med.alignment.solvers.protocol import Effort
 
-Generator = np.random.Generator | int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class AlignmentOutput:
-    """Loss of one step and what is cheap to know beside it.
-
-    Attributes:
-        loss: scalar float32, differentiable.
-        matching_accuracy: share of nodes matched to themselves, under noise and dropout.
-        share_unmatched: share of nodes left without a partner.
-        share_certified: share of matchings proven optimal.
-        solver_milliseconds: time in the solver for the forward problems.
-        num_nodes: B, the size of the graphs.
-    """
-
-    loss: torch.Tensor
-    matching_accuracy: float
-    share_unmatched: float
-    share_certified: float
-    solver_milliseconds: float
-    num_nodes: int
-
-
-@dataclass(frozen=True)
-class PendingAlignment:
-    """A loss whose matchings are under way; do other work, then call `result`."""
-
-    matching: PendingMatching | None
-    ready: AlignmentOutput | None = field(default=None)
-
-    def result(self) -> AlignmentOutput:
-        """Wait for the matchings of the forward problems and return the loss."""
-        if self.matching is None:
-            assert self.ready is not None
-            return self.ready
-        found = self.matching.found.result()
-        return AlignmentOutput(
-            loss=self.matching.loss(),
-            matching_accuracy=_share_own(found),
-            share_unmatched=float((found.assignment < 0).float().mean()),
-            share_certified=float(found.certified.float().mean()),
-            solver_milliseconds=found.milliseconds,
-            num_nodes=found.assignment.shape[1],
-        )
+Generator = np.random.Generator | torch.Generator | int | None
 
 
 class MultiGraphAlignment(nn.Module):
@@ -110,9 +67,11 @@ class MultiGraphAlignment(nn.Module):
         >>> views = [torch.randn(8, 32, requires_grad=True) for _ in range(3)]
         >>> align(*views, generator=0).loss.backward()
 
+    A batch of one sample has nobody to be confused with: its loss is 0 and its accuracy 1.
+
     Everything random in a step (noise, dropout, search) comes from `generator`: a numpy generator
-    whose state belongs in the checkpoint (`generator.bit_generator.state`), a number, or None for
-    a seed from torch's global generator.
+    whose state belongs in the checkpoint (`generator.bit_generator.state`), a torch generator, a
+    number, or None for a seed from torch's global generator. Weights are moved by `.to(device)`.
     """
 
     def __init__(
@@ -135,17 +94,13 @@ class MultiGraphAlignment(nn.Module):
         views: Literal["all", "image-answer"] = "all",
     ) -> None:
         super().__init__()
-        if perturbation <= 0 or noise_scale < 0 or not 0 <= dropout < 1 or neighbours < 1:
-            raise MatchingError(
-                f"perturbation={perturbation} must be positive, noise_scale={noise_scale} not "
-                f"negative, dropout={dropout} in [0, 1), neighbours={neighbours} at least 1."
-            )
-        if estimator not in ("blackbox", "compatible", "imle"):
-            raise MatchingError(f"No estimator is called {estimator!r}.")
-        if noise_samples != 1 and estimator != "imle":
-            raise MatchingError("Several noise samples need the estimator 'imle'.")
-        if scope not in SCOPES:
-            raise MatchingError(f"No scope is called {scope!r}; there are {', '.join(SCOPES)}.")
+        check_settings(
+            dim=dim, neighbours=neighbours, num_layers=num_layers, noise_samples=noise_samples,
+            dropout=dropout, noise_scale=noise_scale, perturbation=perturbation, radius=radius,
+            effort=effort, graph=graph, estimator=estimator, scope=scope,
+        )  # fmt: skip
+        check_name("objective", objective, (*PAIRS, *CONTROLS))
+        self.dim = dim
         self.scope = scope
         own = directed_pairs("barycenter" if objective in CONTROLS else objective, views)
         self.pairs = () if objective in CONTROLS else own
@@ -175,6 +130,9 @@ class MultiGraphAlignment(nn.Module):
 
         Row b of each is the same sample; `generator` as for the class. `extended` may be none
         where the views are `image-answer`.
+
+        Raises:
+            MatchingError: shapes do not fit, NaN or infinity, or no source of randomness.
         """
         return self.begin(image, answer, extended, generator=generator).result()
 
@@ -190,15 +148,24 @@ class MultiGraphAlignment(nn.Module):
         with torch.autocast(image.device.type, enabled=False):
             views = gather_views(self._views(image, answer, extended), self.scope)
             if views[0].shape[0] > 0 and not self.pairs:
+                check_finite(views)
                 return PendingAlignment(None, self._control(views))
             if views[0].shape[0] < 2:
+                check_finite(views)
                 return PendingAlignment(None, self._single(views))
             unary, quadratic, edges, seed = self.costs(views, generator=generator)
+            given = [view.detach() for view in views]
+
+            def solve(u: torch.Tensor, q: torch.Tensor, start: torch.Tensor | None) -> Any:
+                # Here and not before: the worker may wait for the device, the forward pass not.
+                check_finite(given)
+                return self._solve(u, q, edges, seed=seed, start=start)
+
             matching = begin_matching(
                 unary,
                 quadratic,
                 edges,
-                lambda u, q, start: self._solve(u, q, edges, seed=seed, start=start),
+                solve,
                 perturbation=self.perturbation,
                 samples=self.noise_samples,
                 compatible=self.compatible,
@@ -240,17 +207,20 @@ class MultiGraphAlignment(nn.Module):
 
         `image`, `answer` and `extended` are [B, D], as in `forward`.
         Without `message_passing` the bare embeddings are matched. Graph layers can learn to match
-        what embeddings do not show, and they do not stay with the model.
+        what embeddings do not show, and they do not stay with the model. With the objective
+        `barycenter` even unrelated views match up to 1.0, since the barycenter contains each of
+        them: to watch training use a module with `objective="pairwise", num_layers=0`.
         """
         with torch.autocast(image.device.type, enabled=False):
             views = gather_views(self._views(image, answer, extended), self.scope)
+            check_finite(views)
             if views[0].shape[0] < 2:
                 return 1.0
             if not self.pairs:
                 return retrieval_accuracy(*views)
             first, second, edges = self.problem_nodes(views, message_passing)
             unary, quadratic = matching_costs(first, second, edges)
-            return _share_own(self._solve(unary, quadratic, edges, seed=0))
+            return share_own(self._solve(unary, quadratic, edges, seed=0))
 
     def problem_nodes(
         self, views: list[torch.Tensor], message_passing: bool = True
@@ -286,9 +256,8 @@ class MultiGraphAlignment(nn.Module):
         )
 
     def _views(self, *views: torch.Tensor | None) -> list[torch.Tensor]:
-        used = [view.float() for view in views[: self.num_views] if view is not None]
-        _check(used, self.num_views, self.scope)
-        return used
+        check_views(views[: self.num_views], self.dim, self.scope)
+        return [view.float() for view in views[: self.num_views] if view is not None]
 
     def _add_noise(
         self, unary: torch.Tensor, quadratic: torch.Tensor, stream: torch.Generator
@@ -305,45 +274,28 @@ class MultiGraphAlignment(nn.Module):
         none, which a rank of a global scope may have."""
         nothing = torch.empty((2, 0), dtype=torch.long, device=views[0].device)
         loss = 0.0 * self.message_passing(barycenter(*views), nothing).sum()
-        return _plain_output(loss, 1.0, len(views[0]))
+        return plain_output(loss, 1.0, len(views[0]))
 
     def _control(self, views: list[torch.Tensor]) -> AlignmentOutput:
         loss = control_loss(self.objective, *views)
         with torch.no_grad():
-            return _plain_output(loss, retrieval_accuracy(*views), views[0].shape[0])
-
-
-def _plain_output(loss: torch.Tensor, accuracy: float, num_nodes: int) -> AlignmentOutput:
-    return AlignmentOutput(
-        loss=loss,
-        matching_accuracy=accuracy,
-        share_unmatched=0.0,
-        share_certified=0.0,
-        solver_milliseconds=0.0,
-        num_nodes=num_nodes,
-    )
-
-
-def _share_own(found: MatchingResult) -> float:
-    own = torch.arange(found.assignment.shape[1], device=found.assignment.device)
-    return float((found.assignment == own).float().mean())
-
-
-def _check(views: list[torch.Tensor], expected: int, scope: str) -> None:
-    shapes = [tuple(view.shape) for view in views]
-    well_formed = len(set(shapes)) == 1 and len(shapes[0]) == 2
-    empty = well_formed and scope == "local" and shapes[0][0] == 0
-    if len(views) != expected or not well_formed or empty:
-        raise MatchingError(f"The views have shapes {shapes}, not {expected} times [B, D].")
+            return plain_output(loss, retrieval_accuracy(*views), views[0].shape[0])
 
 
 def _step_generator(
     generator: Generator, device: torch.device, scope: str
 ) -> tuple[torch.Generator, int]:
     """A torch generator on the device and the solver's seed, both from one source."""
-    if generator is None:
-        seed = int(torch.randint(2**62, (1,)))
+    if generator is None or isinstance(generator, torch.Generator):
+        place = "cpu" if generator is None else generator.device
+        seed = int(torch.randint(2**62, (1,), generator=generator, device=place))
     else:
-        seed = int(np.random.default_rng(generator).integers(2**62))
+        try:
+            seed = int(np.random.default_rng(generator).integers(2**62))
+        except (TypeError, ValueError) as error:
+            raise MatchingError(
+                f"{generator!r} is no source of randomness: give a numpy or torch generator, a "
+                "whole number from 0, or none."
+            ) from error
     seed = shared_seed(seed, scope, device)
     return torch.Generator(device).manual_seed(seed), seed % 2**31

@@ -4,13 +4,14 @@ import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from exgra_med.alignment.errors import MatchingError
+from exgra_med.alignment.checks import check_name, check_seed, check_start
 from exgra_med.alignment.solvers import SOLVERS
+from exgra_med.alignment.solvers.compiled import told_when_slow
 from exgra_med.alignment.solvers.objective import matching_objective
 from exgra_med.alignment.solvers.protocol import Effort, Problems, Solver, check_problems
 
@@ -41,8 +42,7 @@ def find_solver(name: str) -> Solver:
     Raises:
         MatchingError: no solver has that name.
     """
-    if name not in SOLVERS:
-        raise MatchingError(f"No solver is called {name!r}; there are {', '.join(SOLVERS)}.")
+    check_name("solver", name, tuple(SOLVERS))
     module, function = SOLVERS[name].split(":")
     return getattr(importlib.import_module(module), function)
 
@@ -68,11 +68,12 @@ def solve_matching(
         solver: a name of `SOLVERS`, or a function that obeys `Solver`.
         seed: of every random choice; equal input and seed give equal output.
         edges2: [P, 2, F] edges of the second graphs.
-        start: [P, n] matching to begin from; the identity where absent.
+        start: [P, n] labels to begin from, -1 = unmatched; the identity where absent.
         effort: `fast`, or `thorough` for a better matching at several times the price.
 
     Raises:
-        MatchingError: the input is no batch of matching problems, or no such solver exists.
+        MatchingError: the input is no batch of matching problems, `start` no matching of them, or
+            no such solver or effort exists.
 
     Example:
         >>> edges = np.array([[[0, 1], [1, 0]]])
@@ -85,19 +86,24 @@ def solve_matching(
     links = _tensor(edges)
     links2 = links if edges2 is None else _tensor(edges2)
     check_problems(*costs, links, links2)
+    check_name("effort", effort, get_args(Effort))
+    begin_from = None if start is None else _tensor(start)
+    if begin_from is not None:
+        check_start(begin_from, *costs[0].shape[:2])
     first = links.to(torch.int32).contiguous()
     problems = Problems(
         unary=costs[0].float().contiguous(),
         quadratic=costs[1].float().contiguous(),
         edges=first,
         edges2=first if edges2 is None else links2.to(torch.int32).contiguous(),
-        start=None if start is None else _tensor(start).to(torch.int32).contiguous(),
-        seed=seed,
+        start=None if begin_from is None else begin_from.to(torch.int32).contiguous(),
+        seed=check_seed(seed),
         effort=effort,
     )
     solve = find_solver(solver) if isinstance(solver, str) else solver
     begin = time.perf_counter()
-    solution = solve(problems)
+    with told_when_slow():
+        solution = solve(problems)
     milliseconds = 1e3 * (time.perf_counter() - begin)
     objective = matching_objective(*costs, links, solution.assignment, links2)
     back: Callable[[torch.Tensor], Array] = (lambda t: t.numpy()) if given_numpy else (lambda t: t)

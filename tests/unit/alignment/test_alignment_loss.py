@@ -1,10 +1,14 @@
 """The module from pooled views to a loss."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 import torch
 
 from exgra_med.alignment import MatchingError, MultiGraphAlignment
+from exgra_med.alignment.solvers import compiled
 
 
 def views(batch: int, dim: int = 32, seed: int = 0, noise: float | None = None):
@@ -138,6 +142,19 @@ def test_without_noise_and_dropout_training_is_what_evaluation_measures() -> Non
         ({"dropout": 1.0}, "dropout"),
         ({"estimator": "nothing"}, "estimator"),
         ({"noise_samples": 2}, "imle"),
+        ({"noise_samples": 0, "estimator": "imle"}, "noise_samples"),
+        ({"objective": "barycentre"}, "pairwise, all, infonce, siglip, optimal-transport"),
+        ({"estimator": "bb"}, "blackbox, compatible, imle"),
+        ({"effort": "slow"}, "fast, thorough"),
+        ({"graph": "kn"}, "knn, radius, full"),
+        ({"scope": "here"}, "local, global"),
+        ({"views": "two"}, "image-answer"),
+        ({"num_layers": -1}, "num_layers"),
+        ({"neighbours": 2.5}, "neighbours"),
+        ({"neighbours": 0}, "neighbours"),
+        ({"radius": -1.0}, "radius"),
+        ({"perturbation": float("nan")}, "perturbation"),
+        ({"noise_scale": float("nan")}, "noise_scale"),
     ],
 )
 def test_settings_without_meaning_are_refused(settings: dict, word: str) -> None:
@@ -161,3 +178,60 @@ def test_several_noise_samples_average() -> None:
     assert pending.matching is not None and pending.matching.unary.shape[0] == 4 * 6
     output.loss.backward()
     assert all(view.grad.abs().max() > 0 for view in given)
+
+
+@pytest.mark.parametrize("objective", ["barycenter", "infonce"])
+@pytest.mark.parametrize(("view", "name"), [(0, "image"), (1, "answer"), (2, "extended")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_named(objective: str, view: int, name: str, value: float) -> None:
+    align = MultiGraphAlignment(32, objective=objective)
+    given = [each.detach().clone() for each in views(6)]
+    given[view][4, 1] = value
+    for call in (align, align.matching_accuracy):
+        with pytest.raises(MatchingError, match=rf"'{name}' holds NaN or infinity in rows 4:"):
+            call(*given)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (lambda v: (v[0][:, :8], v[1][:, :8], v[2][:, :8]), "have 8 features each; .* made for 32"),
+        (lambda v: (v[0], v[1][:5], v[2]), r"image \[6, 32\], answer \[5, 32\], extended"),
+        (lambda v: (v[0], v[1], v[2].detach().numpy()), "'extended' is ndarray, not a tensor"),
+        (lambda v: (v[0][:0], v[1][:0], v[2][:0]), "hold no sample"),
+    ],
+)
+def test_views_that_do_not_fit_are_named(given, words: str) -> None:
+    with pytest.raises(MatchingError, match=words):
+        MultiGraphAlignment(32)(*given(views(6)))
+
+
+@pytest.mark.parametrize("generator", [-1, 1.5, "seed"])
+def test_what_is_no_source_of_randomness_is_refused(generator) -> None:
+    with pytest.raises(MatchingError, match="numpy or torch generator"):
+        MultiGraphAlignment(32)(*views(4), generator=generator)
+
+
+def test_a_torch_generator_seeds_a_step() -> None:
+    align = MultiGraphAlignment(32)
+    losses = [
+        align(*views(8), generator=torch.Generator().manual_seed(seed)).loss.item()
+        for seed in (1, 1, 2)
+    ]
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_slow_first_call_says_why(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    monkeypatch.setattr(compiled, "_first_call", threading.Event())
+    with compiled.told_when_slow(0.01):
+        time.sleep(0.2)
+    with compiled.told_when_slow(0.01):
+        time.sleep(0.1)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "compiles it" in caplog.text
+
+
+@pytest.mark.parametrize("dim", [0, -3, 1.5, "16"])
+def test_a_module_has_a_whole_number_of_features(dim) -> None:
+    with pytest.raises(MatchingError, match="dim="):
+        MultiGraphAlignment(dim)

@@ -193,3 +193,27 @@ def test_objective_of_an_edge_that_lands_on_the_reverse_is_not_paid() -> None:
         torch.zeros(1, 2, 2), torch.ones(1, 1, 1), links, torch.tensor([[0, 1]])
     )
     assert value.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (np.full((4, 5), 99), "outside of -1 to 4"),
+        (np.full((4, 5), -7), "outside of -1 to 4"),
+        (np.zeros((4, 5), int), "one label to two nodes"),
+        (np.tile(np.arange(5.0), (4, 1)), "not whole numbers"),
+        (np.arange(5), "not whole numbers"),
+    ],
+)
+@pytest.mark.parametrize("solver", ["anneal", "local-search", "torch"])
+def test_a_start_that_is_no_matching_is_refused(solver: str, start, words: str) -> None:
+    with pytest.raises(MatchingError, match=words):
+        solve_matching(*instances(4, 5, seed=1), solver, start=start)
+
+
+def test_a_seed_and_an_effort_without_meaning_are_refused() -> None:
+    problems = instances(4, 5, seed=1)
+    with pytest.raises(MatchingError, match="seed None"):
+        solve_matching(*problems, seed=None)
+    with pytest.raises(MatchingError, match="No effort is called 'slow'"):
+        solve_matching(*problems, "local-search", effort="slow")
