@@ -76,6 +76,10 @@ def _root(
     pass
 
 
+INTERRUPTED = 130
+"""What a shell reports for a process that Ctrl-C ended."""
+
+
 def run() -> None:
     """Run the command line; a known error becomes one sentence on stderr and its exit code."""
     # transformers loads torchao where it is installed, which warns of each kernel that this machine
@@ -89,6 +93,10 @@ def run() -> None:
         if error.hint:
             typer.secho(error.hint, err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.secho("Stopped.", err=True)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and error.code != INTERRUPTED:
+            raise
+        # A progress bar hides the cursor, and may not have got to show it again.
+        show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
+        typer.secho(f"{show_cursor}\nStopped.", err=True)
+        sys.exit(INTERRUPTED)

@@ -51,8 +51,10 @@ def train(
     folder = out or Path("runs") / loaded.recipe.name
     if process_state().is_main_process:
         check_before_training(loaded.recipe, folder)
-    run = begin_run(folder, loaded.recipe, resume)
     console = Console()
+    if resume and process_state().is_main_process and not (folder / "recipe.yaml").exists():
+        console.print(f"There is nothing to go on with in {folder}: a new run begins.")
+    run = begin_run(folder, loaded.recipe, resume)
     final = train_run(run, RichReporter(console), held_out_scorer)
     if process_state().is_main_process:
         console.print(f"Finished. The last checkpoint is {final}.")

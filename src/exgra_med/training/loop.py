@@ -41,7 +41,7 @@ from exgra_med.training.optimizer import build_optimizer, learning_rate, set_lea
 from exgra_med.training.order import num_steps, passes
 from exgra_med.training.processes import make_accelerator
 from exgra_med.training.sharding import clip_gradients, gather_on_main, left_sharded, run_inside
-from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_sigterm
+from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_signal
 from exgra_med.training.trackers import start_tracking, stop_tracking, track, tracking
 
 
@@ -95,7 +95,7 @@ class StageTraining:
             TrainingError: the loss is not finite.
             TrainingStopped: SIGTERM came; the run can go on from here.
         """
-        with stop_on_sigterm() as request:
+        with stop_on_signal() as request:
             try:
                 return self._train(request)
             finally:
@@ -261,7 +261,7 @@ class StageTraining:
         self.reporter.finish()
         raise TrainingStopped(
             f"Stopped in stage {self.name!r} after step {done} of {total}; everything is saved.",
-            "Start again with --resume to go on.",
+            "Start the same command again to go on (`train` wants --resume).",
         )
 
     def _save(self, objective: Objective, optimizer: torch.optim.Optimizer, done: int) -> None:

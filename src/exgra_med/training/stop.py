@@ -1,4 +1,7 @@
-"""A polite end: SIGTERM lets the step finish, a checkpoint is written, and the run can go on."""
+"""A polite end: SIGTERM or Ctrl-C lets the step finish, a checkpoint is written, the run can go on.
+
+A second Ctrl-C ends at once.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -7,12 +10,15 @@ from types import FrameType
 
 from exgra_med.errors import ExgraMedError
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 
 class TrainingStopped(ExgraMedError):
     """Training was asked to stop and did, after saving where it was."""
 
     exit_code = 143
-    """What a shell reports for a process that SIGTERM ended."""
+    """What a shell reports for a process that SIGTERM ended; after Ctrl-C the same, for as much is
+    saved."""
 
 
 class StopRequest:
@@ -22,16 +28,23 @@ class StopRequest:
         self.made = False
 
     def make(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler."""
+        """Signal handler.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C for the second time.
+        """
+        if self.made and number == signal.SIGINT:
+            raise KeyboardInterrupt
         self.made = True
 
 
 @contextmanager
-def stop_on_sigterm() -> Iterator[StopRequest]:
-    """Yield a request that SIGTERM fills in; the earlier handler comes back afterwards."""
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Yield a request that SIGTERM or SIGINT fills in; earlier handlers come back afterwards."""
     request = StopRequest()
-    earlier = signal.signal(signal.SIGTERM, request.make)
+    earlier = {number: signal.signal(number, request.make) for number in SIGNALS}
     try:
         yield request
     finally:
-        signal.signal(signal.SIGTERM, earlier)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

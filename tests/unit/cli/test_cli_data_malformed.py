@@ -1,6 +1,7 @@
 """Forty and more broken inputs: a clear error with exit code 2, or a listed drop; nothing is lost.
 
 After an error there is no output folder and no leftover beside it, and the source is unchanged.
+Long because each row of its two tables is a fault of its own, and they share their builders.
 """
 
 import hashlib
@@ -235,6 +236,27 @@ REFUSED = {
     "csv-quote": ("custom", replace("train.csv", b'question,answer\n"a"b,c\n'), "not valid CSV"),
     "csv-no-column": ("custom", replace("train.csv", b"q,answer\na,b\n"), "no column 'question'"),
     "csv-and-jsonl": ("custom", lambda f: (f / "train.jsonl").write_text(""), "both"),
+    "csv-no-image-column": (
+        "custom",
+        replace("train.csv", b"imgae,question,answer\nx.png,a,b\n"),
+        "no column 'image'",
+    ),
+    "csv-no-image": (
+        "custom",
+        replace("train.csv", b"image,question,answer\n,a,b\n"),
+        "no row names an image",
+    ),
+    "csv-other-split": ("custom", lambda f: (f / "val.csv").write_text(""), "val.csv would not be"),
+    "csv-split-column": (
+        "custom",
+        replace("train.csv", b"image,question,answer,split\nx.png,a,b,test\n"),
+        "column 'split' says 'test'",
+    ),
+    "csv-semicolons": (
+        "custom",
+        replace("train.csv", b"image;question;answer\nnone.png;a, b;c\n"),
+        "'none.png' is missing",
+    ),
     "csv-nothing": ("custom", lambda f: (f / "train.csv").unlink(), "none of train"),
 }
 

@@ -16,6 +16,9 @@ from exgra_med.errors import DataError
 
 NAME = "custom"
 SPLITS = ("train", "validation", "test")
+TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
+READ = {f"{split}{ending}" for split in SPLITS for ending in (".csv", ".jsonl")}
+ALIASES = ("train", "val", "dev", "test")
 FIELDS = ("id", "image", "question", "answer", "answer_type", "extended", "options")
 """Fields that a column can be mapped to; other columns go to `meta`."""
 
@@ -44,13 +47,38 @@ def collect(source: Path, options: Options) -> Collected:
             files.append(path)
             rows = _lines(path) if path.suffix == ".jsonl" else _table(path)
             for number, (where, row) in enumerate(rows):
-                record = _record(row, where, split, number, options.mapping, dropped)
+                record = _record(
+                    row, where, split, number, options.mapping, dropped, path.suffix == ".csv"
+                )
                 if record:
                     splits[split].append(record)
-    if not files:
-        raise DataError(f"{source}: none of train, validation or test as .jsonl or .csv.")
+    _refuse_other_names(source, bool(files))
+    if not any(record.images for records in splits.values() for record in records):
+        raise DataError(
+            f"{source}: no row names an image.",
+            f"The column {options.mapping.get('image', 'image')!r} has their names; another: "
+            "--map image=COLUMN.",
+        )
     root = source / "images" if (source / "images").is_dir() else source
     return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, facts(splits))
+
+
+def _refuse_other_names(source: Path, found: bool) -> None:
+    """A table beside the splits that nobody would read is a split under another name."""
+    tables = sorted(
+        path.name
+        for path in source.iterdir()
+        if path.suffix.lower() in TABLES and path.name.lower() not in READ
+    )
+    aliases = [name for name in tables if name.lower().startswith(ALIASES)]
+    if aliases or not found:
+        unread = ", ".join(aliases or tables)
+        raise DataError(
+            f"{source}: {unread} would not be read."
+            if unread
+            else f"{source}: none of train, validation or test as .jsonl or .csv.",
+            "Splits are train, validation and test, each as .jsonl or .csv.",
+        )
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -62,7 +90,11 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    header = text.partition("\n")[0]
+    # Spreadsheets of countries with a decimal comma write semicolons.
+    mark = next((mark for mark in ",;\t" if mark in header), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=mark)
     try:
         for row in reader:
             where = f"{path}:{reader.line_num}"
@@ -80,11 +112,19 @@ def _record(
     number: int,
     mapping: dict[str, str],
     dropped: list[Dropped],
+    is_table: bool,
 ) -> Record | None:
     if "turns" in row:
         return parse_record(row, where)
+    if row.get("split", split) not in (split, "") and "split" not in mapping.values():
+        raise DataError(
+            f"{where}: its column 'split' says {row['split']!r}, the file's name {split!r}.",
+            "Put each split into a file of its own, or rename the column.",
+        )
     column = {field: mapping.get(field, field) for field in FIELDS}
-    for field in ("question", "answer"):
+    # A line of JSON may be a text without an image; a table says so by an empty cell.
+    needed = ("question", "answer", "image") if is_table else ("question", "answer")
+    for field in needed:
         if column[field] not in row:
             raise DataError(
                 f"{where}: there is no column {column[field]!r}.",

@@ -1,0 +1,21 @@
+"""SIGTERM and the first Ctrl-C are requests; the second Ctrl-C is none."""
+
+import os
+import signal
+
+import pytest
+
+from exgra_med.training.stop import stop_on_signal
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_a_request_and_a_second_ctrl_c_ends_at_once(number: signal.Signals) -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stop_on_signal() as request:
+        assert not request.made
+        os.kill(os.getpid(), number)
+        assert request.made
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
