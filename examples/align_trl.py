@@ -5,8 +5,8 @@
     trainer.train()
     trainer.save_without_alignment("aligned")
 
-Copy this file beside your script. Our tests run it with `Trainer`; with TRL 1.16 it was read, not
-run. The collator puts `answer`, `extended` (each with `input_ids` and `attention_mask`) and
+Copy this file beside your script. Our tests run it with `Trainer`; with TRL 1.16 it was run by
+hand. The collator puts `answer`, `extended` (each with `input_ids` and `attention_mask`) and
 `images_per_sample` beside what the processor makes; `docs/how-to/align-any-model.md` has one, and
 the settings that let these columns through.
 """
