@@ -50,6 +50,12 @@ def image_nodes(
         MatchingError: it cannot be known which features belong to which image.
     """
     features = getattr(features, "pooler_output", features)
+    parts = features if isinstance(features, list | tuple) else [features]
+    if not all(isinstance(part, torch.Tensor) for part in parts):
+        raise MatchingError(
+            f"Image features are {type(features).__name__}, neither a tensor nor a list of them "
+            "nor an output that has one as `pooler_output`."
+        )
     counts = [int(count) for count in images_per_sample]
     total = sum(counts)
     if total == 0:

@@ -116,6 +116,12 @@ def test_an_image_without_features_is_refused() -> None:
             image_nodes(rows, counts)
 
 
+@pytest.mark.parametrize("features", [{"last_hidden_state": 1}, None, ["a"]], ids=str)
+def test_what_is_no_image_feature_is_refused(features) -> None:
+    with pytest.raises(MatchingError, match="neither a tensor nor a list"):
+        image_nodes(SimpleNamespace(pooler_output=features), [1])
+
+
 def test_idefics_with_several_images_and_with_none() -> None:
     model, vision = idefics3()
     adapter = AlignmentAdapter(model)
@@ -192,6 +198,8 @@ def test_pooling_by_tokens_padded_and_attention() -> None:
     assert attention.query.grad.abs().max() > 0
     with pytest.raises(MatchingError, match="no token"):
         mean_pool(hidden, mask * 0)
+    with pytest.raises(MatchingError, match="no token"):
+        attention(hidden, mask * torch.tensor([[1], [0]]))
     with pytest.raises(MatchingError, match="No mean"):
         mean_pool(hidden, mask, "first")
 
