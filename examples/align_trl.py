@@ -1,53 +1,93 @@
-"""Multi-graph alignment in TRL's supervised fine-tuning trainer. A sketch: not run by our tests.
+"""Multi-graph alignment in `transformers.Trainer`, or in TRL's supervised fine-tuning trainer.
 
-It needs `pip install trl` and a collator that puts `answer`, `extended` (each with `input_ids` and
-`attention_mask`) and `images_per_sample` beside what the processor makes. Three facts to respect:
+    from transformers import Trainer                       # or: from trl import SFTTrainer
+    trainer = aligned_trainer(Trainer)(model, args, train_dataset=rows, data_collator=collate)
+    trainer.train()
+    trainer.save_without_alignment("aligned")
 
-* TRL refuses packing for vision data, and so must you: graphs need one row per sample;
-* with gradient accumulation, divide the alignment loss yourself if the trainer does not: it is a
-  value of each micro batch, not a sum over tokens (see docs/explanation/alignment.md);
-* the adapter's graph layers must be in the optimizer: attach it to the model before training.
+Copy this file beside your script. Our tests run it with `Trainer`; with TRL 1.16 it was run by
+hand. The collator puts `answer`, `extended` (each with `input_ids` and `attention_mask`) and
+`images_per_sample` beside what the processor makes; `docs/how-to/align-any-model.md` has one, and
+the settings that let these columns through.
 """
 
 from typing import Any
 
+import torch
+
 from exgra_med.alignment.adapter import AlignmentAdapter
 
-ALIGNMENT_KEYS = ("answer", "extended", "images_per_sample")
-VISION_KEYS = ("pixel_values", "image_grid_thw", "image_sizes")
+ALIGNMENT_KEYS = ("answer", "extended", "images_per_sample", "rows_per_image")
+VISION_KEYS = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
 
 
 def aligned_trainer(base: type, weight: float = 1.0, **settings: Any) -> type:
-    """A subclass of `trl.SFTTrainer` whose loss has the alignment term.
+    """A subclass of `Trainer` or `SFTTrainer` whose training loss has the alignment term.
 
     Args:
-        base: `trl.SFTTrainer`.
+        base: the class.
         weight: factor alpha of the alignment loss.
         settings: of `AlignmentAdapter`.
     """
 
     class AlignedTrainer(base):
-        def __init__(self, model: Any, *args: Any, **kwargs: Any) -> None:
-            model.alignment_adapter = AlignmentAdapter(model, **settings)
-            super().__init__(model, *args, **kwargs)
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            # Only now: a trainer that attaches LoRA freezes all that the model has before. A part
+            # of the model, the adapter is optimized, distributed and saved in checkpoints with it.
+            adapter = AlignmentAdapter(self.model, **settings)
+            self.model.alignment_adapter = adapter.to(self.args.device)
+            self.alignment_losses: list[torch.Tensor] = []
 
-        def compute_loss(self, model: Any, inputs: dict[str, Any], **kwargs: Any) -> Any:
-            extra = {key: inputs.pop(key) for key in ALIGNMENT_KEYS}
-            vision = {key: inputs[key] for key in VISION_KEYS if key in inputs}
+        def compute_loss(
+            self,
+            model: Any,
+            inputs: dict[str, Any],
+            return_outputs: bool = False,
+            num_items_in_batch: Any = None,
+        ) -> Any:
+            extra = {key: inputs[key] for key in ALIGNMENT_KEYS if key in inputs}
+            plain = {key: value for key, value in inputs.items() if key not in extra}
+            options = {"return_outputs": return_outputs, "num_items_in_batch": num_items_in_batch}
+            if not model.training or not sum(extra["images_per_sample"]):
+                return super().compute_loss(model, plain, **options)
             inner = self.accelerator.unwrap_model(model)
+            vision = {key: inputs[key] for key in VISION_KEYS if key in inputs}
+            with inner.alignment_adapter.reuse_image_features(inner):
+                result = super().compute_loss(model, plain, **options)
+            aligned = inner.alignment_adapter(inner, vision, **extra).loss
+            self.alignment_losses.append(aligned.detach())
+            # The trainer divides by the accumulation steps, unless the model divided by the tokens
+            # of all micro batches; this term belongs to one micro batch either way.
+            divided = num_items_in_batch is not None and self.model_accepts_loss_kwargs
+            steps = self.current_gradient_accumulation_steps if divided else 1
+            term = weight * aligned / steps
+            return (result[0] + term, *result[1:]) if return_outputs else result + term
+
+        def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+            """Beside the training loss, the mean of the alignment loss since the last time."""
+            if "loss" in logs and self.alignment_losses:
+                logs["alignment_loss"] = torch.stack(self.alignment_losses).mean().item()
+                self.alignment_losses.clear()
+            super().log(logs, *args, **kwargs)
+
+        def save_without_alignment(self, folder: str) -> None:
+            """Save the model as `from_pretrained` expects it.
+
+            Checkpoints keep the adapter, so that a run resumes with it.
+            """
+            inner = self.accelerator.unwrap_model(self.model)
             adapter = inner.alignment_adapter
-            with adapter.reuse_image_features(inner):
-                loss = super().compute_loss(model, inputs, **kwargs)
-            aligned = adapter(
-                inner, vision, extra["images_per_sample"], extra["answer"], extra["extended"]
-            )
-            self.log({"alignment_loss": aligned.loss.item()})
-            return loss + weight * aligned.loss / self.args.gradient_accumulation_steps
+            del inner.alignment_adapter
+            try:
+                self.save_model(folder)
+            finally:
+                inner.alignment_adapter = adapter
 
     return AlignedTrainer
 
 
 if __name__ == "__main__":
-    from trl import SFTTrainer
+    from transformers import Trainer
 
-    print(aligned_trainer(SFTTrainer))
+    print(aligned_trainer(Trainer))

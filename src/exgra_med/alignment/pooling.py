@@ -26,12 +26,16 @@ def mean_pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str = "tokens")
         return hidden.float().mean(1)
     if pooling != "tokens":
         raise MatchingError(f"No mean is called {pooling!r}; there are `tokens` and `padded`.")
-    own = mask.to(hidden.device) != 0
-    counts = own.sum(1, keepdim=True)
-    if not bool((counts > 0).all()):
-        raise MatchingError("A text of the batch has no token to pool.")
+    own = _own_tokens(hidden, mask)
     kept = torch.where(own[..., None], hidden.float(), 0.0)
-    return kept.sum(1) / counts
+    return kept.sum(1) / own.sum(1, keepdim=True)
+
+
+def _own_tokens(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    own = mask.to(hidden.device) != 0
+    if not bool(own.any(1).all()):
+        raise MatchingError("A text of the batch has no token to pool.")
+    return own
 
 
 class AttentionPooling(nn.Module):
@@ -46,8 +50,12 @@ class AttentionPooling(nn.Module):
         self.query = nn.Parameter(torch.zeros(dim))
 
     def forward(self, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Pool [B, T, D] under a mask [B, T]; returns [B, D] float32."""
-        hidden = hidden.float()
+        """Pool [B, T, D] under a mask [B, T]; returns [B, D] float32.
+
+        Raises:
+            MatchingError: a row has no token.
+        """
+        own, hidden = _own_tokens(hidden, mask), hidden.float()
         scores = hidden @ self.query.float() / hidden.shape[-1] ** 0.5
-        scores = scores.masked_fill(mask.to(hidden.device) == 0, float("-inf"))
+        scores = scores.masked_fill(~own, float("-inf"))
         return (scores.softmax(1)[..., None] * hidden).sum(1)

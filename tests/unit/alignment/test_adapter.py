@@ -1,167 +1,14 @@
-"""The adapter on tiny random models of six families, built from their configurations."""
+"""The adapter on tiny random models of seven families, built from their configurations."""
 
 from types import SimpleNamespace
 
 import pytest
 import torch
+from tiny_families import FAMILIES, conversation, idefics3, internvl, llava, texts
 
 from exgra_med.alignment import MatchingError
 from exgra_med.alignment.adapter import AlignmentAdapter, image_nodes
 from exgra_med.alignment.pooling import AttentionPooling, mean_pool
-
-TEXT = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "num_key_value_heads": 2,
-    "vocab_size": 99,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
-VISION = {
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 28,
-    "patch_size": 14,
-}
-QWEN_VISION = {
-    "depth": 2,
-    "hidden_size": 16,
-    "intermediate_size": 32,
-    "num_heads": 2,
-    "out_hidden_size": 32,
-    "patch_size": 14,
-}
-QWEN_TEXT = TEXT | {
-    "rope_parameters": {
-        "rope_type": "default",
-        "mrope_section": [2, 3, 3],
-        "rope_theta": 1e4,
-    }
-}
-QWEN_TOKENS = {
-    "image_token_id": 98,
-    "video_token_id": 97,
-    "vision_start_token_id": 96,
-    "vision_end_token_id": 95,
-}
-
-
-def squares(*shape: int):
-    return lambda images: {"pixel_values": torch.randn(images, *shape)}
-
-
-def grids(images: int) -> dict[str, torch.Tensor]:
-    return {
-        "pixel_values": torch.randn(16 * images, 3 * 2 * 14 * 14),
-        "image_grid_thw": torch.tensor([[1, 4, 4]] * images),
-    }
-
-
-def tiles(images: int) -> dict[str, torch.Tensor]:
-    sizes = torch.tensor([[28, 28]] * images)
-    return {"pixel_values": torch.randn(images, 2, 3, 28, 28), "image_sizes": sizes}
-
-
-def llava():
-    from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
-    from transformers import LlavaForConditionalGeneration as Model
-
-    vision, text = CLIPVisionConfig(**VISION), LlamaConfig(**TEXT)
-    config = LlavaConfig(vision_config=vision, text_config=text, image_token_index=98)
-    return Model(config), squares(3, 28, 28)
-
-
-def llava_onevision():
-    from transformers import LlavaOnevisionConfig, Qwen2Config, SiglipVisionConfig
-    from transformers import LlavaOnevisionForConditionalGeneration as Model
-
-    config = LlavaOnevisionConfig(
-        vision_config=SiglipVisionConfig(**VISION),
-        text_config=Qwen2Config(**TEXT),
-        image_token_index=98,
-        video_token_index=97,
-        image_grid_pinpoints=[[28, 28], [28, 56]],
-    )
-    return Model(config), tiles
-
-
-def qwen2_5_vl():
-    from transformers import Qwen2_5_VLConfig
-    from transformers import Qwen2_5_VLForConditionalGeneration as Model
-
-    vision = QWEN_VISION | {"fullatt_block_indexes": [1], "window_size": 56}
-    config = Qwen2_5_VLConfig(vision_config=vision, text_config=QWEN_TEXT, **QWEN_TOKENS)
-    return Model(config), grids
-
-
-def qwen3_vl():
-    from transformers import Qwen3VLConfig
-    from transformers import Qwen3VLForConditionalGeneration as Model
-
-    vision = QWEN_VISION | {"deepstack_visual_indexes": [0], "num_position_embeddings": 16}
-    text = QWEN_TEXT | {"head_dim": 16}
-    return Model(Qwen3VLConfig(vision_config=vision, text_config=text, **QWEN_TOKENS)), grids
-
-
-def gemma3():
-    from transformers import Gemma3Config
-    from transformers import Gemma3ForConditionalGeneration as Model
-
-    config = Gemma3Config(
-        vision_config=VISION | {"image_size": 56},
-        text_config=TEXT | {"head_dim": 16, "sliding_window": 16},
-        mm_tokens_per_image=4,
-        image_token_index=98,
-        boi_token_index=97,
-        eoi_token_index=96,
-    )
-    return Model(config), squares(3, 56, 56)
-
-
-def idefics3():
-    from transformers import Idefics3Config, LlamaConfig
-    from transformers import Idefics3ForConditionalGeneration as Model
-
-    config = Idefics3Config(
-        vision_config=VISION | {"image_size": 56},
-        text_config=LlamaConfig(**TEXT),
-        scale_factor=2,
-        image_token_id=98,
-        pad_token_id=0,
-    )
-    return Model(config), squares(1, 3, 56, 56)
-
-
-FAMILIES = [llava, llava_onevision, qwen2_5_vl, qwen3_vl, gemma3, idefics3]
-
-
-def texts(samples: int, length: int, padding: int = 0) -> dict[str, torch.Tensor]:
-    ids = torch.randint(3, 90, (samples, length))
-    pad = torch.zeros(samples, padding, dtype=torch.long)
-    mask = torch.cat([torch.ones_like(ids), pad], 1)
-    return {"input_ids": torch.cat([ids, pad], 1), "attention_mask": mask}
-
-
-def conversation(model, vision: dict, images: int) -> dict[str, torch.Tensor]:
-    """Rows of one image and four words, with what the family wants beside them."""
-    features = model.get_image_features(**vision)
-    features = getattr(features, "pooler_output", features)
-    place = torch.full((images, len(features[0])), 98)
-    words = torch.randint(3, 90, (images, 4))
-    ids = torch.cat([place, words], 1)
-    labels = torch.cat([torch.full_like(place, -100), words], 1)
-    kinds = (ids == 98).long()
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels, **vision}
-    if "Qwen" in type(model).__name__:
-        batch["mm_token_type_ids"] = kinds
-    if "Gemma" in type(model).__name__:
-        batch["token_type_ids"] = kinds
-    return batch
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
@@ -227,19 +74,116 @@ def test_samples_without_an_image_leave_the_graph() -> None:
 def test_nodes_are_means_over_tokens_tiles_and_images() -> None:
     ragged = [torch.full((2, 3), 1.0), torch.full((5, 3), 3.0), torch.full((1, 3), 8.0)]
     assert image_nodes(ragged, [2, 0, 1])[:, 0].tolist() == [2.0, 8.0]
-    flat = torch.arange(8.0).view(8, 1)
-    assert image_nodes(flat, [1, 1])[:, 0].tolist() == [1.5, 5.5]
     tiled = SimpleNamespace(pooler_output=torch.arange(4.0).view(4, 1, 1))
-    assert image_nodes(tiled, [1, 1])[:, 0].tolist() == [0.5, 2.5]
+    assert image_nodes(tiled, [1, 1], [2, 2])[:, 0].tolist() == [0.5, 2.5]
+    assert image_nodes(tiled, [0, 1])[:, 0].tolist() == [1.5], "one image has them all"
     with pytest.raises(MatchingError, match="do not belong"):
         image_nodes(ragged, [1, 1])
     with pytest.raises(MatchingError, match="No sample"):
         image_nodes(ragged, [0, 0])
 
 
+@pytest.mark.parametrize(
+    ("shape", "sizes"), [((6, 2, 3), [1, 5]), ((12, 3), [2, 10]), ((11, 3), [2, 9])], ids=str
+)
+def test_images_of_different_size_are_told_apart_or_refused(shape, sizes) -> None:
+    features = torch.ones(shape)
+    features[: sizes[0]] = 0.0
+    assert image_nodes(features, [1, 1], sizes)[:, 0].tolist() == [0.0, 1.0]
+    with pytest.raises(MatchingError, match="say with `rows_per_image`"):
+        image_nodes(features, [1, 1])
+    for wrong in ([1, 1], [sum(sizes)], [0, sum(sizes)]):
+        with pytest.raises(MatchingError, match="does not divide"):
+            image_nodes(features, [1, 1], wrong)
+
+
+@pytest.mark.parametrize(
+    "counts", [[1, 0], [2, 0, 1], [1, 0, 1], [3, 3], [0, 2], [0, 1, 0]], ids=str
+)
+def test_features_of_whole_samples_are_those_of_their_images(counts) -> None:
+    """Idefics 3 has one entry a sample, empty where there is only text."""
+    own = [torch.randn(count * 4, 3) for count in counts]
+    expected = [rows.mean(0) for rows in own if len(rows)]
+    assert torch.allclose(image_nodes(own, counts), torch.stack(expected), atol=1e-6)
+    sizes = [4] * sum(counts)
+    assert torch.allclose(image_nodes(own, counts, sizes), torch.stack(expected), atol=1e-6)
+
+
+def test_an_image_without_features_is_refused() -> None:
+    rows = [torch.ones(4, 3), torch.ones(0, 3), torch.ones(4, 3)]
+    for counts in ([1, 1, 1], [0, 1, 1], [2, 1, 0]):
+        with pytest.raises(MatchingError, match="do not belong"):
+            image_nodes(rows, counts)
+
+
+@pytest.mark.parametrize("features", [{"last_hidden_state": 1}, None, ["a"]], ids=str)
+def test_what_is_no_image_feature_is_refused(features) -> None:
+    with pytest.raises(MatchingError, match="neither a tensor nor a list"):
+        image_nodes(SimpleNamespace(pooler_output=features), [1])
+
+
+def test_idefics_with_several_images_and_with_none() -> None:
+    model, vision = idefics3()
+    adapter = AlignmentAdapter(model)
+    pixels = vision(12)["pixel_values"].view(4, 3, 3, 56, 56).clone()
+    counts = [2, 0, 1, 3]
+    for sample, count in zip(pixels, counts, strict=True):
+        sample[count:] = 0.0  # how its processor pads
+    mixed = adapter(model, {"pixel_values": pixels}, counts, texts(4, 3), texts(4, 5), generator=0)
+    assert mixed.num_nodes == 3 and torch.isfinite(mixed.loss)
+
+
+def test_tiles_of_a_real_model_are_divided_as_they_were_cut() -> None:
+    model, vision = internvl()
+    adapter = AlignmentAdapter(model.eval(), dropout=0.0)
+    pixels, tiles = vision(8), [1, 3, 1, 3]
+    features = model.get_image_features(**pixels).pooler_output
+    expected = torch.stack([own.flatten(0, 1).mean(0) for own in features.split(tiles)])
+    assert torch.allclose(image_nodes(features, [1, 1, 1, 1], tiles), expected, atol=1e-6)
+    short, long = texts(4, 3), texts(4, 5)
+    with pytest.raises(MatchingError, match="do not belong to 4 images"):
+        adapter(model, pixels, [1, 1, 1, 1], short, long)
+    given = adapter(model, pixels, [1, 1, 1, 1], short, long, rows_per_image=tiles, generator=0)
+    assert given.num_nodes == 4
+
+
 def test_a_model_without_image_features_is_refused_in_words() -> None:
     with pytest.raises(MatchingError, match="Linear has no get_image_features"):
         AlignmentAdapter(torch.nn.Linear(2, 2))
+
+
+def test_without_extended_answers() -> None:
+    model, vision = llava()
+    adapter = AlignmentAdapter(model.eval(), views="image-answer")
+    pixels, answer = vision(4), texts(4, 3)
+    two = adapter(model, pixels, [1] * 4, answer, None, generator=0)
+    ignored = adapter(model, pixels, [1] * 4, answer, "anything", generator=0)
+    assert two.num_nodes == 4 and torch.equal(two.loss, ignored.loss)
+    with pytest.raises(MatchingError, match="`extended` is missing; only views='image-answer'"):
+        AlignmentAdapter(model)(model, pixels, [1] * 4, answer)
+
+
+def test_what_does_not_fit_together_is_named() -> None:
+    model, vision = llava()
+    adapter = AlignmentAdapter(model)
+    pixels, good = vision(6), texts(6, 3)
+    for answer, counts, words in (
+        (texts(5, 3), [1] * 6, r"`answer` .*\(5, 3\) .* S = 6 samples of `images_per_sample`"),
+        (good, [1] * 5, r"`answer` .*\(6, 3\) .* S = 5 samples"),
+        ({"input_ids": good["input_ids"]}, [1] * 6, "`answer` has no attention_mask"),
+        (good["input_ids"], [1] * 6, "`answer` is a Tensor, not a batch of input_ids and"),
+        (good | {"attention_mask": torch.ones(6, 4)}, [1] * 6, r"\(6, 3\) and \(6, 4\)"),
+    ):
+        with pytest.raises(MatchingError, match=words):
+            adapter(model, pixels, counts, answer, good)
+    with pytest.raises(MatchingError, match="`extended` has no input_ids and no attention_mask"):
+        adapter(model, pixels, [1] * 6, good, {})
+    assert adapter(model, pixels, torch.ones(6, dtype=torch.long), good, good).num_nodes == 6
+
+
+def test_a_pooling_that_there_is_not_is_refused_at_once() -> None:
+    with pytest.raises(MatchingError, match="'mean'; there are tokens, padded, attention"):
+        AlignmentAdapter(llava()[0], pooling="mean")
 
 
 def test_pooling_by_tokens_padded_and_attention() -> None:
@@ -254,6 +198,8 @@ def test_pooling_by_tokens_padded_and_attention() -> None:
     assert attention.query.grad.abs().max() > 0
     with pytest.raises(MatchingError, match="no token"):
         mean_pool(hidden, mask * 0)
+    with pytest.raises(MatchingError, match="no token"):
+        attention(hidden, mask * torch.tensor([[1], [0]]))
     with pytest.raises(MatchingError, match="No mean"):
         mean_pool(hidden, mask, "first")
 
