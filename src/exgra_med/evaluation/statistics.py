@@ -7,6 +7,7 @@ randomness comes from an explicit seed.
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -106,9 +107,8 @@ def interval(
     """
     column = as_column(samples, "samples")
     check_share(level, "level")
-    number = num_clusters if np.ndim(num_clusters) == 0 else len(np.unique(num_clusters))
-    check_count(number, "num_clusters")
-    count = int(number)
+    count: Any = num_clusters if np.ndim(num_clusters) == 0 else len(np.unique(num_clusters))
+    check_count(count, "num_clusters")
     kept = column[~np.isnan(column)]
     if count < MIN_CLUSTERS or not len(kept):
         return None

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_lines import iterate_lines
-from exgra_med.data.json_text import decode_json, read_text
+from exgra_med.data.json_lines import iterate_objects
+from exgra_med.data.json_text import read_text
 from exgra_med.data.record import Record, parse_record
 from exgra_med.data.rows import facts, text_field, vqa_record
 from exgra_med.data.source import Collected, Dropped, Options, Source
@@ -42,7 +42,7 @@ def collect(source: Path, options: Options) -> Collected:
             raise DataError(f"{source}: both {paths[0].name} and {paths[1].name} are there.")
         for path in paths:
             files.append(path)
-            rows = _lines(path) if path.suffix == ".jsonl" else _table(path)
+            rows = iterate_objects(path) if path.suffix == ".jsonl" else _table(path)
             for number, (where, row) in enumerate(rows):
                 record = _record(row, where, split, number, options.mapping, dropped)
                 if record:
@@ -51,14 +51,6 @@ def collect(source: Path, options: Options) -> Collected:
         raise DataError(f"{source}: none of train, validation or test as .jsonl or .csv.")
     root = source / "images" if (source / "images").is_dir() else source
     return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, facts(splits))
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for where, text in iterate_lines(path):
-        row = decode_json(text, where)
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: not an object.")
-        yield where, row
 
 
 def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
