@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help demo test test-all test-browser check format docs docs-links sbom audit release clean pins
+.PHONY: help demo test test-all test-browser check format docs docs-links sbom audit clean-tree release clean pins
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,11 +21,13 @@ test-browser: .venv/.ready-test  ## drive the page with Debian's chromium; scree
 	$(PIP) playwright axe-playwright-python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 
-check: .venv/.ready-test  ## lint, format, spelling and types, as in CI
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/codespell
-	$(BIN)/pyrefly check
+check: .venv/.ready-test  ## lint, format, spelling and types, as in CI; all four, whatever fails
+	@failed=""; \
+	$(BIN)/ruff check . || failed="$$failed ruff-check"; \
+	$(BIN)/ruff format --check . || failed="$$failed ruff-format"; \
+	$(BIN)/codespell || failed="$$failed codespell"; \
+	$(BIN)/pyrefly check || failed="$$failed pyrefly"; \
+	if [ -n "$$failed" ]; then echo "Failed:$$failed. \`make format\` mends what it can."; exit 1; fi
 
 format: .venv/.ready-test  ## mend what can be mended by itself
 	$(BIN)/ruff check --fix .
@@ -56,18 +58,23 @@ docs-links: .venv/.ready-docs  ## also look up external links (needs the interne
 
 sbom: .venv/.ready  ## list what an installation consists of, as CycloneDX: exgra-med.sbom.json
 	$(PIP) cyclonedx-bom
-	$(BIN)/python -m cyclonedx_py requirements --pyproject pyproject.toml --of JSON \
-	  --output-reproducible -o exgra-med.sbom.json requirements/run.txt
+	$(BIN)/python tools/sbom.py exgra-med.sbom.json
 
 audit: .venv/.ready  ## look the pinned sets up among known vulnerabilities (needs the internet)
 	$(PIP) pip-audit
 	$(BIN)/python -m pip_audit --strict --no-deps -r requirements/run.txt
 	$(BIN)/python -m pip_audit --strict --no-deps -r requirements/test.txt
 
-release: .venv/.ready-test  ## build wheel and sdist into dist/ and look into them
+# A file that git does not track would be packed, and nobody else could build the same.
+clean-tree:
+	@changes="$$(git status --porcelain)" || exit 1; \
+	if [ -n "$$changes" ]; then echo "A release is built from a commit, and this tree has changes:"; \
+	echo "$$changes"; echo "Commit them, or move them away."; exit 1; fi
+
+release: clean-tree .venv/.ready-test  ## build wheel and sdist of a commit into dist/ and look into them
 	rm -rf dist
 	$(BIN)/python -m hatchling build -d dist
-	$(BIN)/python -m pytest -m "" tests/packaging
+	EXGRA_MED_DIST=dist $(BIN)/python -m pytest -rw -m "" tests/packaging
 
 clean:  ## remove the environment and the demo's run
 	rm -rf .venv runs/demo

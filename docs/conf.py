@@ -1,5 +1,6 @@
 """Sphinx settings of the documentation. `make docs` builds it; warnings are errors there."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -7,6 +8,10 @@ HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE / "_ext"), str(HERE.parent / "src")]
 
 from exgra_med import __version__  # noqa: E402
+
+# As in cli/main.py: torchao, where it is installed, warns of each kernel that it cannot load.
+for name in ("torchao", "torch.utils._pytree"):
+    logging.getLogger(name).setLevel(logging.ERROR)
 
 project = "ExGra-Med Open"
 author = "The ExGra-Med Open contributors"

@@ -21,3 +21,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    """Also the names that have not been imported yet, so that `help` and completion show them."""
+    return sorted({*globals(), *__all__})

@@ -49,7 +49,7 @@ class RunError(ExgraMedError):
 
 
 class ScoreError(ExgraMedError):
-    """Predictions and reference do not fit together."""
+    """Predictions and reference, or the numbers of a comparison, do not fit together."""
 
 
 class MissingExtraError(ExgraMedError):

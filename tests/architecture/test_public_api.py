@@ -3,6 +3,7 @@
 import importlib.util
 import inspect
 import re
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,21 @@ def test_the_public_api_is_the_frozen_one(tool: ModuleType) -> None:
         f"gone: {sorted(frozen - now)}, new: {sorted(now - frozen)}; "
         "say so in CHANGELOG.md and run PYTHONPATH=src python tools/public_api.py --write"
     )
+
+
+def test_lazy_names_show_without_being_imported() -> None:
+    program = (
+        "import sys, exgra_med\n"
+        "assert set(exgra_med.__all__) <= set(dir(exgra_med)), dir(exgra_med)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(PROJECT / "src"), "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_reference_shows_every_public_name(tool: ModuleType) -> None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from exgra_med.data.json_text import decode_json
 from exgra_med.data.record import Record, parse_record
@@ -46,6 +47,19 @@ def iterate_lines(path: Path) -> Iterator[tuple[str, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{number}: not UTF-8 text.", "Save the file as UTF-8.") from error
+
+
+def iterate_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (`FILE:LINE`, row) of each line that is not blank, whatever its keys.
+
+    Raises:
+        DataError: see `iterate_lines`, or a line is no JSON object.
+    """
+    for where, text in iterate_lines(path):
+        row = decode_json(text, where)
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not an object.")
+        yield where, row
 
 
 def read_records(path: Path) -> list[Record]:

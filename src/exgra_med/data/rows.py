@@ -47,6 +47,7 @@ def vqa_record(
     answer_type: str | None,
     meta: dict[str, Any],
     options: list[str] | None = None,
+    question_key: str = "question",
     answer_key: str = "answer",
     dropped: list[Dropped],
 ) -> Record | None:
@@ -54,25 +55,26 @@ def vqa_record(
 
     Args:
         name: id of the record.
-        row: published row with `question` and the answer.
+        row: published row with the question and the answer.
         where: file and row, for error messages.
         image: name of the image in the folder.
         answer_type: OPEN, CLOSED or None.
         meta: fields of the source; `options` and raw texts are added here.
         options: known options of a closed question; by rule where absent.
+        question_key: name of the question's field.
         answer_key: name of the answer's field.
         dropped: receives the row if it has no question or no answer.
 
     Raises:
         DataError: a field is missing or of the wrong type.
     """
-    question = text_field(row, "question", where)
+    question = text_field(row, question_key, where)
     answer = text_field(row, answer_key, where)
     if not question or not answer:
         dropped.append(Dropped(name, "empty answer" if question else "empty question"))
         return None
-    if row["question"] != question:
-        meta["raw_question"] = row["question"]
+    if row[question_key] != question:
+        meta["raw_question"] = row[question_key]
     if row[answer_key] != answer:
         meta["raw_answer"] = row[answer_key]
     if answer_type == "CLOSED":

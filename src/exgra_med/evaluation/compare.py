@@ -18,7 +18,7 @@ from exgra_med.evaluation.run_folder import (
     predictions_path,
     read_recipe,
 )
-from exgra_med.evaluation.score import summary
+from exgra_med.evaluation.score import as_scorer, summary
 from exgra_med.evaluation.scorers import MEASURES, ScorerName, score_items
 from exgra_med.evaluation.statistics import (
     cluster_codes,
@@ -27,6 +27,7 @@ from exgra_med.evaluation.statistics import (
     paired_permutation,
     smallest_difference,
 )
+from exgra_med.evaluation.statistics_input import check_count
 
 LABELS = {
     "average": "average of open recall and closed accuracy",
@@ -57,15 +58,18 @@ def compare(
         second: answers of the second run.
         questions: the questions both were asked.
         scorer: `strict` or `legacy`; the PathVQA rule drops different questions for each run.
-        num_bootstrap_samples: resamples of the paired bootstrap.
+        num_bootstrap_samples: resamples of the paired bootstrap; 0 for no intervals.
         seed: of resamples and permutations.
 
     Returns:
         `rows`, one a measure: `first, second, difference, interval, p, p_holm, conclusion, ...`.
 
     Raises:
-        ScoreError: answers and questions do not fit, or the scorer cannot be compared.
+        ScoreError: answers and questions do not fit, the scorer cannot be compared, or a negative
+            number of resamples.
     """
+    scorer = as_scorer(scorer)
+    check_count(num_bootstrap_samples, "num_bootstrap_samples")
     if scorer == "legacy-pathvqa":
         raise ScoreError(
             "legacy-pathvqa drops other questions for every run, so runs cannot be compared by it.",
@@ -114,9 +118,9 @@ def conclude(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def compare_stored(
-    first: Path,
-    second: Path,
-    reference: Path | None = None,
+    first: str | Path,
+    second: str | Path,
+    reference: str | Path | None = None,
     scorer: ScorerName = "strict",
     *,
     data_folder: str | None = None,
@@ -134,9 +138,12 @@ def compare_stored(
 
     Raises:
         ScoreError: nothing says which questions were asked, or the runs answered different data.
+        RunError: a folder is no run.
+        DataError: a file is missing or malformed.
     """
+    first, second = Path(first), Path(second)
     if reference is not None:
-        questions = read_reference(reference).questions
+        questions = read_reference(Path(reference)).questions
     elif first.is_dir():
         questions = [
             question_of(record)

@@ -11,13 +11,15 @@ RESULTS_NAME = "results.json"
 SCHEMA_VERSION = 1
 
 
-def read_results(run: Path) -> dict[str, Any]:
+def read_results(run: str | Path) -> dict[str, Any]:
     """Results of a run folder; just the schema version where nothing has been written yet.
 
     Raises:
-        RunError: the file is not what this software writes.
+        RunError: there is no such folder, or the file is not what this software writes.
     """
-    path = run / RESULTS_NAME
+    if not Path(run).is_dir():
+        raise RunError(f"{run}: no such folder.", "Name the folder of a run.")
+    path = Path(run) / RESULTS_NAME
     if not path.exists():
         return {"schema_version": SCHEMA_VERSION}
     try:
@@ -49,9 +51,9 @@ def update_results(run: Path, section: dict[str, Any]) -> dict[str, Any]:
         RunError: the file there is not what this software writes.
         WriteError: the disk is full; what was there stays as it was.
     """
+    run.mkdir(parents=True, exist_ok=True)
     results = _merge(read_results(run), section)
     path = run / RESULTS_NAME
-    run.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
     return results
 

@@ -28,6 +28,7 @@ from exgra_med.evaluation.questions import (
 )
 from exgra_med.evaluation.scorers import MEASURES, ItemScores, ScorerName, score_items
 from exgra_med.evaluation.statistics import cluster_bootstrap, cluster_codes, interval
+from exgra_med.evaluation.statistics_input import check_count
 
 SCORERS: tuple[ScorerName, ...] = ("strict", "legacy", "legacy-pathvqa")
 _RECALL = MEASURES.index("recall")
@@ -64,9 +65,11 @@ def score_vqa(
         metrics and intervals in percent, None where there is nothing to count.
 
     Raises:
-        ScoreError: predictions and records do not fit, or the scorer is unknown.
+        ScoreError: predictions and records do not fit, the scorer is unknown, or a negative number
+            of resamples.
     """
     scorer = as_scorer(scorer)
+    check_count(num_bootstrap_samples, "num_bootstrap_samples")
     oddities = Counter() if oddities is None else Counter(oddities)
     pairing = pair(list(predictions), as_questions(records, oddities))
     items = score_items(pairing, scorer, candidates)
@@ -122,10 +125,10 @@ def as_scorer(name: str) -> ScorerName:
 
 
 def score_files(
-    predictions: Path,
-    reference: Path,
+    predictions: str | Path,
+    reference: str | Path,
     scorer: str = "strict",
-    candidates: Path | None = None,
+    candidates: str | Path | None = None,
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -136,11 +139,15 @@ def score_files(
         reference: records, or a JSON file of the original.
         scorer: name of the scorer.
         candidates: the original's `candidate.json`, a JSON list, or training records.
-        num_bootstrap_samples: resamples of images behind each interval.
+        num_bootstrap_samples: resamples of images behind each interval; 0 for none.
         seed: of the resamples.
+
+    Raises:
+        DataError: a file is missing or is none of these.
+        ScoreError: see `score_vqa`.
     """
-    answers = read_predictions(predictions)
-    asked = read_reference(reference)
+    answers = read_predictions(Path(predictions))
+    asked = read_reference(Path(reference))
     oddities = asked.oddities
     oddities["prediction_not_text"] += answers.num_not_text
     oddities["torn_last_line"] += answers.torn_last_line
@@ -148,7 +155,7 @@ def score_files(
         answers.predictions,
         asked.questions,
         as_scorer(scorer),
-        candidates=None if candidates is None else read_candidates(candidates),
+        candidates=None if candidates is None else read_candidates(Path(candidates)),
         num_bootstrap_samples=num_bootstrap_samples,
         seed=seed,
         oddities=oddities,

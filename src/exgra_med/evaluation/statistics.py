@@ -7,9 +7,21 @@ randomness comes from an explicit seed.
 import math
 from collections.abc import Sequence
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from exgra_med.errors import ScoreError
+from exgra_med.evaluation.statistics_input import (
+    as_codes,
+    as_column,
+    as_table,
+    check_count,
+    check_error,
+    check_p_values,
+    check_share,
+)
 
 Values = NDArray[np.float64]
 
@@ -27,28 +39,30 @@ def cluster_codes(clusters: Sequence[str]) -> NDArray[np.int64]:
 
 
 def cluster_bootstrap(
-    values: Values, clusters: NDArray[np.int64], num_samples: int = 2000, seed: int = 0
+    values: ArrayLike, clusters: ArrayLike, num_samples: int = 2000, seed: int = 0
 ) -> Values:
     """Means under resampling of whole clusters with replacement.
 
     Args:
-        values: (items, measures); NaN where an item does not count for a measure.
+        values: (items,) or (items, measures); NaN where an item does not count for a measure.
         clusters: (items,) codes from 0, see `cluster_codes`.
-        num_samples: resamples.
+        num_samples: resamples; 0 gives an empty array, of which `interval` is None.
         seed: of the resamples.
 
     Returns:
         (num_samples, measures) means; NaN where a resample has no item that counts.
+
+    Raises:
+        ScoreError: no items, codes that are not those of the items, a negative number of resamples.
     """
-    values = values.reshape(len(values), -1)
-    sums, counts = _cluster_sums(values, clusters)
-    num_clusters = len(sums)
-    if not num_clusters:
-        return np.full((num_samples, values.shape[1]), np.nan)
+    table = as_table(values)
+    check_count(num_samples, "num_samples")
+    sums, counts = _cluster_sums(table, as_codes(clusters, len(table)))
+    num_clusters, measures = sums.shape
     generator = np.random.default_rng(seed)
     both = np.concatenate([sums, counts], axis=1)
     rows = max(1, _CHUNK_NUMBERS // num_clusters)
-    parts = []
+    parts = [np.empty((0, 2 * measures))]
     for start in range(0, num_samples, rows):
         size = min(rows, num_samples - start)
         drawn = generator.integers(0, num_clusters, (size, num_clusters))
@@ -56,7 +70,6 @@ def cluster_bootstrap(
         weights = np.bincount(drawn.ravel(), minlength=size * num_clusters)
         parts.append(weights.reshape(size, num_clusters).astype(np.float64) @ both)
     totals = np.concatenate(parts)
-    measures = values.shape[1]
     with np.errstate(invalid="ignore", divide="ignore"):
         return totals[:, :measures] / totals[:, measures:]
 
@@ -71,21 +84,36 @@ def _cluster_sums(values: Values, clusters: NDArray[np.int64]) -> tuple[Values, 
     return sums, counts
 
 
-def interval(samples: Values, num_clusters: int, level: float = 0.95) -> tuple[float, float] | None:
+def interval(
+    samples: ArrayLike, num_clusters: int | ArrayLike, level: float = 0.95
+) -> tuple[float, float] | None:
     """Percentile interval of bootstrap means, widened for few clusters.
 
     Plain percentile intervals are too narrow by about sqrt((n-1)/n) and by z against t; the
     percentiles are moved outward by that much (Hesterberg 2015, "expanded percentile").
 
+    Args:
+        samples: (num_samples,) means of one measure, a column of `cluster_bootstrap`.
+        num_clusters: clusters with an item that counts for the measure, or the codes of those
+            items, which are counted here.
+        level: share of intervals that hold the true mean.
+
     Returns:
         Lower and upper bound, or None where too few clusters or no samples count: resampling fewer
         than five images says nothing about other images.
+
+    Raises:
+        ScoreError: several measures at once, a level that is no share, a negative number.
     """
-    kept = samples[~np.isnan(samples)]
-    if num_clusters < MIN_CLUSTERS or not len(kept):
+    column = as_column(samples, "samples")
+    check_share(level, "level")
+    count: Any = num_clusters if np.ndim(num_clusters) == 0 else len(np.unique(num_clusters))
+    check_count(count, "num_clusters")
+    kept = column[~np.isnan(column)]
+    if count < MIN_CLUSTERS or not len(kept):
         return None
-    freedom = num_clusters - 1
-    outward = math.sqrt(num_clusters / freedom) * student_quantile(0.5 + level / 2, freedom)
+    freedom = count - 1
+    outward = math.sqrt(count / freedom) * student_quantile(0.5 + level / 2, freedom)
     tail = NormalDist().cdf(-outward)
     low, high = np.quantile(kept, [tail, 1 - tail])
     return float(low), float(high)
@@ -103,7 +131,21 @@ def student_quantile(probability: float, freedom: int) -> float:
 
 
 def wilson(hits: int, total: int, level: float = 0.95) -> tuple[float, float] | None:
-    """Wilson's interval of one proportion of independent items; None without items."""
+    """Wilson's interval of one proportion of independent items; None without items.
+
+    Args:
+        hits: items that count.
+        total: all items.
+        level: share of intervals that hold the true proportion.
+
+    Raises:
+        ScoreError: a negative count, more hits than items, a level that is no share.
+    """
+    check_count(hits, "hits")
+    check_count(total, "total")
+    if hits > total:
+        raise ScoreError(f"hits={hits} is more than total={total}.")
+    check_share(level, "level")
     if not total:
         return None
     z = NormalDist().inv_cdf(0.5 + level / 2)
@@ -118,7 +160,12 @@ def mcnemar(only_first: int, only_second: int) -> float:
     """Exact two-sided McNemar p-value from the two counts of discordant pairs.
 
     Under the null hypothesis each discordant pair falls to either side like a fair coin.
+
+    Raises:
+        ScoreError: a negative count.
     """
+    check_count(only_first, "only_first")
+    check_count(only_second, "only_second")
     total = only_first + only_second
     if not total:
         return 1.0
@@ -131,8 +178,8 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_permutation(
-    differences: Values,
-    clusters: NDArray[np.int64],
+    differences: ArrayLike,
+    clusters: ArrayLike,
     num_samples: int = 10_000,
     seed: int = 0,
 ) -> float:
@@ -143,8 +190,14 @@ def paired_permutation(
         clusters: (items,) codes.
         num_samples: random flips; all of them where 2^clusters is no more.
         seed: of the flips.
+
+    Raises:
+        ScoreError: no items, several measures at once, codes that are not those of the items, no
+            flips.
     """
-    sums, _ = _cluster_sums(differences.reshape(-1, 1), clusters)
+    column = as_table(as_column(differences, "differences"), "differences")
+    check_count(num_samples, "num_samples", least=1)
+    sums, _ = _cluster_sums(column, as_codes(clusters, len(column)))
     sums = sums[sums[:, 0] != 0, 0]
     if not len(sums):
         return 1.0
@@ -165,7 +218,12 @@ def paired_permutation(
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjustment of a family of p-values, in the order given."""
+    """Holm's step-down adjustment of a family of p-values, in the order given.
+
+    Raises:
+        ScoreError: one is not between 0 and 1.
+    """
+    check_p_values(p_values)
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
     running = 0.0
@@ -176,6 +234,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def smallest_difference(standard_error: float, level: float = 0.95, power: float = 0.8) -> float:
-    """Smallest true difference that a two-sided test of this size finds with this power."""
+    """Smallest true difference that a two-sided test of this size finds with this power.
+
+    Args:
+        standard_error: of the difference.
+        level: one minus the size of the test.
+        power: chance to find it.
+
+    Raises:
+        ScoreError: a negative error, or a level or power that is no share.
+    """
+    check_error(standard_error)
+    check_share(level, "level")
+    check_share(power, "power")
     normal = NormalDist()
     return (normal.inv_cdf(0.5 + level / 2) + normal.inv_cdf(power)) * standard_error

@@ -37,7 +37,7 @@ def shipped_recipes() -> dict[str, Path]:
     return {name: path for name, path in names.items() if not name.startswith("studies/")}
 
 
-def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> LoadedRecipe:
+def load_recipe(name_or_path: str | Path, assignments: Iterable[str] = ()) -> LoadedRecipe:
     """Load a recipe.
 
     Args:
@@ -47,13 +47,14 @@ def load_recipe(name_or_path: str, assignments: Iterable[str] = ()) -> LoadedRec
     Raises:
         RecipeError: no such recipe, an unknown key, a value out of range, a broken `extends`.
     """
-    values, origins = _read_with_bases(_find(name_or_path), ())
+    name = str(name_or_path)
+    values, origins = _read_with_bases(_find(name), ())
     environment = os.environ.get(ENVIRONMENT_VARIABLE, "")
     for text in filter(None, (part.strip() for part in environment.split(";"))):
         _assign(values, origins, text, ENVIRONMENT_VARIABLE)
     for text in assignments:
         _assign(values, origins, text, "--set")
-    return LoadedRecipe(check_recipe(values, name_or_path), origins)
+    return LoadedRecipe(check_recipe(values, name), origins)
 
 
 def check_recipe(values: Any, where: str) -> Recipe:

@@ -68,12 +68,14 @@ def recipe_yaml(recipe: Recipe) -> str:
     return write_yaml(recipe.model_dump(mode="json"))
 
 
-def open_run(path: Path) -> Run:
+def open_run(path: str | Path) -> Run:
     """Open a run folder to read.
 
     Raises:
         RunError: there is no run.
+        RecipeError: its recipe is not one that this version can read.
     """
+    path = Path(path)
     file = path / "recipe.yaml"
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml.")

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_lines import iterate_lines
-from exgra_med.data.json_text import decode_json
+from exgra_med.data.json_lines import iterate_objects
 from exgra_med.data.original import strip_placeholder
 from exgra_med.data.record import Record
 from exgra_med.data.rows import text_field, vqa_record
@@ -52,10 +51,7 @@ def read_questions(path: Path, dropped: list[Dropped]) -> list[Record]:
         DataError: a line cannot be understood.
     """
     records = []
-    for where, text in iterate_lines(path):
-        row = decode_json(text, where)
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: not an object.")
+    for where, row in iterate_objects(path):
         record = _record(row, where, dropped)
         if record:
             records.append(record)

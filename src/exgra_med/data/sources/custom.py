@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_lines import iterate_lines
-from exgra_med.data.json_text import decode_json, read_text
+from exgra_med.data.json_lines import iterate_objects
+from exgra_med.data.json_text import read_text
 from exgra_med.data.record import Record, parse_record
 from exgra_med.data.rows import facts, text_field, vqa_record
 from exgra_med.data.source import Collected, Dropped, Options, Source
@@ -45,7 +45,7 @@ def collect(source: Path, options: Options) -> Collected:
             raise DataError(f"{source}: both {paths[0].name} and {paths[1].name} are there.")
         for path in paths:
             files.append(path)
-            rows = _lines(path) if path.suffix == ".jsonl" else _table(path)
+            rows = iterate_objects(path) if path.suffix == ".jsonl" else _table(path)
             for number, (where, row) in enumerate(rows):
                 record = _record(
                     row, where, split, number, options.mapping, dropped, path.suffix == ".csv"
@@ -79,14 +79,6 @@ def _refuse_other_names(source: Path, found: bool) -> None:
             else f"{source}: none of train, validation or test as .jsonl or .csv.",
             "Splits are train, validation and test, each as .jsonl or .csv.",
         )
-
-
-def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for where, text in iterate_lines(path):
-        row = decode_json(text, where)
-        if not isinstance(row, dict):
-            raise DataError(f"{where}: not an object.")
-        yield where, row
 
 
 def _table(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
