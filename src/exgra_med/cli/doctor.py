@@ -11,10 +11,18 @@ import typer
 EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "llm": ("openai",),
+    "vllm": ("vllm",),
     "lora": ("peft",),
-    "web": ("gradio",),
+    "optim": ("torchao",),
+    "web": ("gradio", "matplotlib", "jinja2"),
+    "serve": ("fastapi", "uvicorn", "openai"),
     "track": ("trackio",),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
+    "parquet": ("pyarrow",),
+    "dicom": ("pydicom", "nibabel"),
 }
+"""Extra -> modules that come with it."""
 
 
 def doctor(
