@@ -6,7 +6,7 @@ from pathlib import Path
 from exgra_med.cli.doctor import EXTRAS
 
 PROJECT = Path(__file__).resolve().parents[2]
-OF_DEVELOPERS = {"dev", "docs", "oracle"}
+OF_DEVELOPERS = {"dev", "docs", "oracle", "release"}
 
 
 def test_all_extras_of_users_are_looked_for() -> None:
