@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from exgra_med.cli import service_options as options
-from exgra_med.cli.evaluate_options import Answering, Out
+from exgra_med.cli.evaluate_options import Answering, Out, Template, refuse_for_server
 from exgra_med.cli.output import print_json, say
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
@@ -34,6 +34,7 @@ def multiple_choice(
     split: Annotated[str, typer.Option(help="Split to answer.")] = "test",
     protocol: Annotated[str, typer.Option(help="generation, likelihood or both.")] = "both",
     out: Out = None,
+    template: Template = None,
     orders: Annotated[int, typer.Option(min=1, help="Option orders to ask in.")] = 1,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
@@ -57,6 +58,7 @@ def multiple_choice(
     if engine is options.Engine.openai:
         from exgra_med.evaluation.foreign import evaluate_choices_by_service
 
+        refuse_for_server(out, template)
         if protocol == "likelihood":
             raise RunError("A server gives no likelihoods.", "Use --protocol generation.")
         settings = options.answering_service(
@@ -64,7 +66,7 @@ def multiple_choice(
         )
         section = evaluate_choices_by_service(run, settings, reporter, on, split, orders)
     else:
-        answering = open_to_answer(run, on, split, out)
+        answering = open_to_answer(run, on, split, out, template)
         section = evaluate_multiple_choice(answering, reporter, on, split, protocol, orders)
     if as_json:
         print_json(section)
@@ -80,6 +82,7 @@ def reliance(
     on: Annotated[str | None, typer.Option(help="Prepared folder that was answered.")] = None,
     split: Annotated[str | None, typer.Option(help="Split that was answered.")] = None,
     out: Out = None,
+    template: Template = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask again with blank, noise and exchanged images: does the model look?"""
@@ -91,7 +94,8 @@ def reliance(
     from exgra_med.evaluation.wording import interval_text
     from exgra_med.progress import RichReporter
 
-    answering, reporter = open_to_answer(run, on, split, out), RichReporter(Console(stderr=True))
+    reporter = RichReporter(Console(stderr=True))
+    answering = open_to_answer(run, on, split, out, template)
     if out is not None:
         # What the images are worth is told beside the plain answers, which may not be there yet.
         evaluate_vqa(answering, reporter, on, split)

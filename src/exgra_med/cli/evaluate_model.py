@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from exgra_med.cli import service_options as options
-from exgra_med.cli.evaluate_options import Answering, Out
+from exgra_med.cli.evaluate_options import Answering, Out, Template, refuse_for_server
 
 _VQA_EXAMPLES = """
 Examples:
@@ -37,6 +37,7 @@ def vqa(
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split to answer.")] = None,
     out: Out = None,
+    template: Template = None,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
     model: options.Model = None,
@@ -63,6 +64,7 @@ def vqa(
     if engine is options.Engine.openai:
         from exgra_med.evaluation.foreign import evaluate_vqa_by_service
 
+        refuse_for_server(out, template)
         if on is None:
             raise RunError("--engine openai needs the questions.", "Give --on PREPARED_FOLDER.")
         settings = options.answering_service(
@@ -70,7 +72,7 @@ def vqa(
         )
         results = evaluate_vqa_by_service(run, settings, reporter, on, split or "test")
     else:
-        finished = open_to_answer(run, on, split, out)
+        finished = open_to_answer(run, on, split, out, template)
         run = finished.path
         apart = split not in (None, finished.recipe.evaluation.split)
         results = evaluate_vqa(finished, reporter, on, split)

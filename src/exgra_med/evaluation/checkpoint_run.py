@@ -5,8 +5,10 @@ as any other.
 """
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+from exgra_med.data.chat import chat_template
 from exgra_med.errors import RunError
 from exgra_med.evaluation.sharding import launched_processes
 from exgra_med.recipe.run import (
@@ -25,6 +27,7 @@ def open_to_answer(
     on: str | None = None,
     split: str | None = None,
     out: Path | None = None,
+    template: str | None = None,
 ) -> Run:
     """Open the run that answers, or start one for a checkpoint.
 
@@ -34,13 +37,23 @@ def open_to_answer(
         on: the prepared folder to answer; the first one of a new folder is its own.
         split: a split of it.
         out: the run folder of a checkpoint's answers: new, or of an earlier call with it.
+        template: name of the chat template, where it is not the model's own.
 
     Raises:
         RunError: there is no run, `out` is missing, or holds something else.
         CheckpointError: there is no checkpoint.
+        DataError: there is no such template.
     """
-    if out is None:
-        return _open_finished(Path(source))
+    if template is not None:
+        chat_template(template)
+    run = _open_finished(Path(source)) if out is None else _of_checkpoint(source, on, split, out)
+    if template is None:
+        return run
+    text = run.recipe.text.model_copy(update={"template": template})
+    return replace(run, recipe=run.recipe.model_copy(update={"text": text}))
+
+
+def _of_checkpoint(source: str | Path, on: str | None, split: str | None, out: Path) -> Run:
     from exgra_med.model.bundle import read_config
     from exgra_med.model.folder import local_folder
 

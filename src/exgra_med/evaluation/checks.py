@@ -16,7 +16,7 @@ from exgra_med.evaluation.multiple_choice.run import (
     measure_likelihoods,
     score_multiple_choice,
 )
-from exgra_med.evaluation.predict import predict
+from exgra_med.evaluation.predict import predict, stored_template
 from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.results import update_results
 from exgra_med.evaluation.run import answer_facts
@@ -130,6 +130,12 @@ def evaluate_reliance(
         raise RunError(
             f"{run.path} has no answers to {dataset}/{split} yet.",
             "Run `exgra-med evaluate vqa` first.",
+        )
+    asked_with = stored_template(seeing)
+    if asked_with not in (None, recipe.text.template):
+        raise RunError(
+            f"The answers to {dataset}/{split} were asked with the template {asked_with!r}.",
+            f"Give --template {asked_with}.",
         )
     facts = answer_facts(run.last_checkpoint, prepared, split, place)
     images = prepared.image_folder(recipe.data.max_pixels)

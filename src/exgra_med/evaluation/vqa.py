@@ -10,6 +10,7 @@ from exgra_med.evaluation.floors import floor_predictions
 from exgra_med.evaluation.leaks import score_clean
 from exgra_med.evaluation.paired import paired_difference
 from exgra_med.evaluation.pairing import pair
+from exgra_med.evaluation.predict import stored_template
 from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.questions import Question, question_of
 from exgra_med.evaluation.results import update_results, vqa_section
@@ -55,7 +56,8 @@ def score_run(
     Returns:
         The whole results.
     """
-    answers = read_predictions(answers_path(run, dataset, split, apart=apart))
+    file = answers_path(run, dataset, split, apart=apart)
+    answers = read_predictions(file)
     questions = [question_of(record) for record in records]
     train = [question_of(record) for record in train_records]
     oddities = {
@@ -71,6 +73,7 @@ def score_run(
             "split": split,
             "num_train_questions": len(train),
             "data_fingerprint": data_fingerprint,
+            "template": stored_template(file),
         }
     }
     for scorer in RUN_SCORERS:

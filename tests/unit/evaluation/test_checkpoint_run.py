@@ -8,7 +8,7 @@ from made_up_run import make_data
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.errors import CheckpointError, RunError
+from exgra_med.errors import CheckpointError, DataError, RunError
 from exgra_med.evaluation.results import read_results
 from exgra_med.model.convert.checkpoint import import_checkpoint
 from exgra_med.recipe.run import open_run
@@ -87,3 +87,26 @@ def test_a_folder_is_of_one_checkpoint(imported: Path, data: Path, tmp_path: Pat
     good("evaluate", "vqa", imported, "--on", data, "--out", run)
     error = call("evaluate", "vqa", other, "--on", data, "--out", run).exception
     assert isinstance(error, RunError) and "holds answers of" in error.message
+
+
+def test_the_template_can_be_chosen(imported: Path, data: Path, tmp_path: Path) -> None:
+    run, chosen = tmp_path / "run", ["--template", "original-simple"]
+    wrong = call("evaluate", "vqa", imported, "--on", data, "--out", run, "--template", "simple")
+    assert isinstance(wrong.exception, DataError) and "original-simple" in wrong.exception.hint
+    good("evaluate", "vqa", imported, "--on", data, "--out", run, *chosen)
+    assert read_results(run)["vqa"]["template"] == "original-simple"
+    about = (run / "predictions" / "made-up.about.json").read_text(encoding="utf-8")
+    assert '"template": "original-simple"' in about
+    # Answers of two templates are never mixed, nor compared as if the image made the difference.
+    error = call("evaluate", "vqa", run).exception
+    assert isinstance(error, RunError) and "template" in error.message
+    error = call("evaluate", "reliance", run).exception
+    assert isinstance(error, RunError) and error.hint == "Give --template original-simple."
+    good("evaluate", "reliance", run, *chosen)
+    good("evaluate", "multiple-choice", run, "--on", data, *chosen, "--protocol", "likelihood")
+    section = read_results(run)["multiple_choice"]["made-up"]
+    assert section["templates"] == {"likelihood": "original-simple"}
+    for verb in ("vqa", "multiple-choice"):
+        server = ["--engine", "openai", "--model", "m", "--on", data]
+        error = call("evaluate", verb, tmp_path / "served", *server, *chosen).exception
+        assert isinstance(error, RunError) and "--template" in error.hint
