@@ -52,8 +52,10 @@ def vqa(
     """
     from rich.console import Console
 
+    from exgra_med.data.prepared import open_prepared
     from exgra_med.errors import RunError
     from exgra_med.evaluation.checkpoint_run import open_to_answer
+    from exgra_med.evaluation.results import dataset_results
     from exgra_med.evaluation.run import evaluate_vqa
     from exgra_med.evaluation.wording import interval_text
     from exgra_med.progress import RichReporter
@@ -70,10 +72,11 @@ def vqa(
         settings = options.answering_service(
             model, base_url, allow_remote, concurrency, max_new_tokens
         )
+        folder = on
         results = evaluate_vqa_by_service(run, settings, reporter, on, split or "test")
     else:
         finished = open_to_answer(run, on, split, out, template)
-        run = finished.path
+        run, folder = finished.path, on or finished.recipe.evaluation_data.folder
         apart = split not in (None, finished.recipe.evaluation.split)
         results = evaluate_vqa(finished, reporter, on, split)
     if not results:
@@ -82,7 +85,8 @@ def vqa(
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
         return
-    part = results["other_splits"][split] if apart else results
+    part = dataset_results(results, open_prepared(folder).manifest["dataset"])
+    part = part["other_splits"][split] if apart else part
     for scorer in ("strict", "legacy"):
         score = part["vqa"][scorer]
         # A set without open or without closed questions has no average, few images no interval.

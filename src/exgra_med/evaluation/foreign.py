@@ -61,6 +61,7 @@ def evaluate_vqa_by_service(
         prepared.records("train"),
         split=split,
         data_fingerprint=prepared.fingerprint,
+        data_folder=on,
     )
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.record import Record
-from exgra_med.errors import RunError
+from exgra_med.errors import DataError, RunError
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +60,22 @@ def asked_questions(
     split = split or str(evaluation.get("split") or "test")
     max_pixels = int(data.get("max_pixels") or 50_000_000)
     return Asked(prepared, split, prepared.records(split), max_pixels)
+
+
+def is_own_data(folder: str, on: str | None, dataset: str) -> bool:
+    """Whether a data set that was answered is the recipe's own.
+
+    Args:
+        folder: the recipe's prepared folder.
+        on: the folder that was answered; None for the recipe's.
+        dataset: the name of its data set.
+    """
+    if on in (None, folder):
+        return True
+    try:
+        return open_prepared(folder).manifest["dataset"] == dataset
+    except DataError:
+        return False
 
 
 def predictions_path(run: Path, dataset: str) -> Path:

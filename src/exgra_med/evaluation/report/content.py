@@ -51,6 +51,7 @@ class Content:
     tiles: list[Tile]
     dataset: str
     scores: list[tables.ScoreRow]
+    datasets: list[tables.DatasetRow]
     floors: list[tables.FloorRow]
     published: list[Published]
     published_source: str
@@ -100,6 +101,7 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         tiles=_tiles(results),
         dataset=f"{dataset}, {vqa.get('split', 'test')} split" if dataset else "",
         scores=tables.score_rows(vqa),
+        datasets=tables.dataset_rows(results),
         floors=tables.floor_rows(results),
         published=list(PUBLISHED.get(dataset, ())) if vqa.get("legacy") else [],
         leaks=check_tables.leak_sentences(results),
