@@ -14,7 +14,7 @@ EXAMPLE = 'Example: exgra-med chat runs/demo/checkpoints/vqa/final image.png "Is
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, or a hub name.")],
+    model: Annotated[str, typer.Argument(help="Run or checkpoint folder, or a hub name.")],
     image: Annotated[Path | None, typer.Argument(help="A picture; leave out for text.")] = None,
     question: Annotated[str | None, typer.Argument(help="One question; else a dialogue.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -89,6 +89,11 @@ def open_run(path: Path) -> Run:
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml.")
     values = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    if isinstance(values, dict) and "served" in values:
+        raise RunError(
+            f"{path} holds answers of a model at a server; there is no checkpoint.",
+            "Ask the server again with --engine openai.",
+        )
     trains = not isinstance(values, dict) or values.get("stages") != {}
     return Run(path, check_recipe(values, str(file), Recipe if trains else AnsweringRecipe))
 
