@@ -14,10 +14,17 @@ EXAMPLE = 'Example: exgra-med chat runs/demo/checkpoints/vqa/final image.png "Is
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, or a hub name.")],
+    model: Annotated[str, typer.Argument(help="Run or checkpoint folder, or a hub name.")],
     image: Annotated[Path | None, typer.Argument(help="A picture; leave out for text.")] = None,
     question: Annotated[str | None, typer.Argument(help="One question; else a dialogue.")] = None,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Chat template, where not the model's own; a wrong name lists them.",
+            metavar="NAME",
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object for each answer.")
     ] = False,
@@ -28,12 +35,20 @@ def chat(
     """
     import torch
 
+    from exgra_med.data.chat import chat_template
     from exgra_med.model.assistant import Conversation, load, open_images
+    from exgra_med.model.folder import local_folder
     from exgra_med.model.published import NOTICE
+    from exgra_med.recipe.run import own_template
 
+    if template is not None:
+        chat_template(template)
+    folder = local_folder(model)
     # Half precision is slow or missing on CPUs, and what an accelerator is for.
     dtype = torch.float32 if device == "cpu" else "auto"
-    conversation = Conversation(load(model, dtype, device), open_images(image))
+    conversation = Conversation(
+        load(folder, dtype, device), open_images(image), template or own_template(folder)
+    )
     typer.secho(NOTICE, dim=True, err=True)
     if question is not None:
         _answer(conversation, question, as_json)

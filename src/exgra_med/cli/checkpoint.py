@@ -11,7 +11,7 @@ app = typer.Typer(
     help="Checkpoints: published ones in, stock Hugging Face out.", no_args_is_help=True
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
-Folder = Annotated[str, typer.Argument(help="A checkpoint folder, or a hub name.")]
+Folder = Annotated[str, typer.Argument(help="A run or checkpoint folder, or a hub name.")]
 
 
 @app.command(

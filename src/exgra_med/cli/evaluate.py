@@ -13,7 +13,9 @@ ScorerChoice = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
 DataFolder = Annotated[
     str | None,
-    typer.Option(help="The prepared folder that was answered, if it is not where it was."),
+    typer.Option(
+        help="The prepared folder that was answered, if it moved; of several it names one."
+    ),
 ]
 Answers = Annotated[Path, typer.Argument(help="Answers, one JSON object a line.")]
 

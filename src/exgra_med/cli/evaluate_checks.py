@@ -1,17 +1,13 @@
 """`exgra-med evaluate multiple-choice`, `evaluate reliance` and `evaluate floors`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exgra_med.cli import service_options as options
+from exgra_med.cli.evaluate_options import Answering, Out, Template, refuse_for_server
 from exgra_med.cli.output import print_json, say
 
-FinishedRun = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
-AnsweredRun = Annotated[
-    Path, typer.Argument(help="A finished run; a new folder for --engine openai.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the results as JSON.")]
 _CHOICE_EXAMPLES = """
 Examples:
@@ -33,10 +29,12 @@ def register(app: typer.Typer) -> None:
 
 
 def multiple_choice(
-    run: AnsweredRun,
+    run: Answering,
     on: Annotated[str, typer.Option(help="Prepared folder whose questions have options.")],
     split: Annotated[str, typer.Option(help="Split to answer.")] = "test",
     protocol: Annotated[str, typer.Option(help="generation, likelihood or both.")] = "both",
+    out: Out = None,
+    template: Template = None,
     orders: Annotated[int, typer.Option(min=1, help="Option orders to ask in.")] = 1,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
@@ -50,9 +48,9 @@ def multiple_choice(
     from rich.console import Console
 
     from exgra_med.errors import RunError
+    from exgra_med.evaluation.checkpoint_run import open_to_answer
     from exgra_med.evaluation.checks import evaluate_multiple_choice
     from exgra_med.progress import RichReporter
-    from exgra_med.recipe.run import open_run
 
     if protocol not in ("generation", "likelihood", "both"):
         raise RunError(f"Unknown protocol {protocol!r}.", "generation, likelihood or both.")
@@ -60,6 +58,7 @@ def multiple_choice(
     if engine is options.Engine.openai:
         from exgra_med.evaluation.foreign import evaluate_choices_by_service
 
+        refuse_for_server(out, template)
         if protocol == "likelihood":
             raise RunError("A server gives no likelihoods.", "Use --protocol generation.")
         settings = options.answering_service(
@@ -67,7 +66,8 @@ def multiple_choice(
         )
         section = evaluate_choices_by_service(run, settings, reporter, on, split, orders)
     else:
-        section = evaluate_multiple_choice(open_run(run), reporter, on, split, protocol, orders)
+        answering = open_to_answer(run, on, split, out, template)
+        section = evaluate_multiple_choice(answering, reporter, on, split, protocol, orders)
     if as_json:
         print_json(section)
         return
@@ -78,20 +78,28 @@ def multiple_choice(
 
 
 def reliance(
-    run: FinishedRun,
+    run: Answering,
     on: Annotated[str | None, typer.Option(help="Prepared folder that was answered.")] = None,
     split: Annotated[str | None, typer.Option(help="Split that was answered.")] = None,
+    out: Out = None,
+    template: Template = None,
     as_json: AsJson = False,
 ) -> None:
     """Ask again with blank, noise and exchanged images: does the model look?"""
     from rich.console import Console
 
+    from exgra_med.evaluation.checkpoint_run import open_to_answer
     from exgra_med.evaluation.checks import evaluate_reliance
+    from exgra_med.evaluation.run import evaluate_vqa
     from exgra_med.evaluation.wording import interval_text
     from exgra_med.progress import RichReporter
-    from exgra_med.recipe.run import open_run
 
-    section = evaluate_reliance(open_run(run), RichReporter(Console(stderr=True)), on, split)
+    reporter = RichReporter(Console(stderr=True))
+    answering = open_to_answer(run, on, split, out, template)
+    if out is not None:
+        # What the images are worth is told beside the plain answers, which may not be there yet.
+        evaluate_vqa(answering, reporter, on, split)
+    section = evaluate_reliance(answering, reporter, on, split)
     if as_json:
         print_json(section)
         return

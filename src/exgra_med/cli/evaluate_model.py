@@ -1,17 +1,19 @@
 """`exgra-med evaluate`: ask a trained model, store its answers, score them."""
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from exgra_med.cli import service_options as options
+from exgra_med.cli.evaluate_options import Answering, Out, Template, refuse_for_server
 
 _VQA_EXAMPLES = """
 Examples:
 
 * `exgra-med evaluate vqa runs/demo --on data/vqa-rad --split test`
+
+* `exgra-med evaluate vqa checkpoints/exgra-med-dci --on data/vqa-rad --out runs/exgra-med-dci`
 
 * `exgra-med evaluate vqa runs/qwen --on data/vqa-rad --engine openai --model qwen2.5-vl
   --base-url http://localhost:8000/v1`
@@ -29,11 +31,13 @@ def _noun() -> None:
 
 @app.command(epilog=_VQA_EXAMPLES)
 def vqa(
-    run: Annotated[Path, typer.Argument(help="A finished run; a new folder for --engine openai.")],
+    run: Answering,
     on: Annotated[
         str | None, typer.Option(help="Prepared folder; the one of the recipe else.")
     ] = None,
     split: Annotated[str | None, typer.Option(help="Split to answer.")] = None,
+    out: Out = None,
+    template: Template = None,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
     model: options.Model = None,
@@ -48,11 +52,13 @@ def vqa(
     """
     from rich.console import Console
 
+    from exgra_med.data.prepared import open_prepared
     from exgra_med.errors import RunError
+    from exgra_med.evaluation.checkpoint_run import open_to_answer
+    from exgra_med.evaluation.results import dataset_results
     from exgra_med.evaluation.run import evaluate_vqa
     from exgra_med.evaluation.wording import interval_text
     from exgra_med.progress import RichReporter
-    from exgra_med.recipe.run import open_run
 
     console = Console(stderr=as_json)
     reporter = RichReporter(console)
@@ -60,14 +66,17 @@ def vqa(
     if engine is options.Engine.openai:
         from exgra_med.evaluation.foreign import evaluate_vqa_by_service
 
+        refuse_for_server(out, template)
         if on is None:
             raise RunError("--engine openai needs the questions.", "Give --on PREPARED_FOLDER.")
         settings = options.answering_service(
             model, base_url, allow_remote, concurrency, max_new_tokens
         )
+        folder = on
         results = evaluate_vqa_by_service(run, settings, reporter, on, split or "test")
     else:
-        finished = open_run(run)
+        finished = open_to_answer(run, on, split, out, template)
+        run, folder = finished.path, on or finished.recipe.evaluation_data.folder
         apart = split not in (None, finished.recipe.evaluation.split)
         results = evaluate_vqa(finished, reporter, on, split)
     if not results:
@@ -76,7 +85,8 @@ def vqa(
     if as_json:
         typer.echo(json.dumps(results, indent=2, ensure_ascii=False))
         return
-    part = results["other_splits"][split] if apart else results
+    part = dataset_results(results, open_prepared(folder).manifest["dataset"])
+    part = part["other_splits"][split] if apart else part
     for scorer in ("strict", "legacy"):
         score = part["vqa"][scorer]
         # A set without open or without closed questions has no average, few images no interval.

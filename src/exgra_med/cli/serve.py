@@ -8,7 +8,7 @@ EXAMPLE = "Example: exgra-med serve runs/demo/checkpoints/vqa/final --port 8000"
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="Checkpoint folder, or a hub name.")],
+    model: Annotated[str, typer.Argument(help="Run or checkpoint folder, or a hub name.")],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
     device: Annotated[str, typer.Option(help="cpu, cuda or auto (transformers only).")] = "cpu",

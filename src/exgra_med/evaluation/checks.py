@@ -16,11 +16,11 @@ from exgra_med.evaluation.multiple_choice.run import (
     measure_likelihoods,
     score_multiple_choice,
 )
-from exgra_med.evaluation.predict import predict
+from exgra_med.evaluation.predict import predict, stored_template
 from exgra_med.evaluation.predictions import Prediction, read_predictions
-from exgra_med.evaluation.results import update_results
+from exgra_med.evaluation.results import update_dataset_results
 from exgra_med.evaluation.run import answer_facts
-from exgra_med.evaluation.run_folder import answers_path, check_path
+from exgra_med.evaluation.run_folder import answers_path, check_path, is_own_data
 from exgra_med.evaluation.sharding import launched_processes, told_once
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run import Run
@@ -120,7 +120,7 @@ def evaluate_reliance(
         RunError: the questions have not been answered with their images yet.
     """
     recipe, place, reporter = run.recipe, best_place(), told_once(reporter)
-    prepared = open_prepared(on or (recipe.evaluation.data or recipe.data).folder)
+    prepared = open_prepared(on or recipe.evaluation_data.folder)
     split = split or recipe.evaluation.split
     records = prepared.records(split)
     dataset = prepared.manifest["dataset"]
@@ -130,6 +130,12 @@ def evaluate_reliance(
         raise RunError(
             f"{run.path} has no answers to {dataset}/{split} yet.",
             "Run `exgra-med evaluate vqa` first.",
+        )
+    asked_with = stored_template(seeing)
+    if asked_with not in (None, recipe.text.template):
+        raise RunError(
+            f"The answers to {dataset}/{split} were asked with the template {asked_with!r}.",
+            f"Give --template {asked_with}.",
         )
     facts = answer_facts(run.last_checkpoint, prepared, split, place)
     images = prepared.image_folder(recipe.data.max_pixels)
@@ -163,6 +169,11 @@ def evaluate_reliance(
     samples = recipe.evaluation.num_bootstrap_samples
     section = visual_reliance(seen, blind, records, samples, recipe.seed)
     section["mirrored"] = mirror_probe(seen, mirrored, sided)
-    found = {"visual_reliance": section}
-    update_results(run.path, {"other_splits": {split: found}} if apart else found)
+    update_dataset_results(
+        run.path,
+        dataset,
+        {"visual_reliance": section},
+        own=is_own_data(recipe.evaluation_data.folder, on, dataset),
+        apart=split if apart else None,
+    )
     return section

@@ -7,16 +7,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.errors import ScoreError
+from exgra_med.data.prepared import open_prepared
+from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.paired import HEADLINES, paired_difference
 from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.questions import Question, question_of, read_reference
+from exgra_med.evaluation.results import headline_dataset, read_results
 from exgra_med.evaluation.run_folder import (
     answered_datasets,
-    asked_questions,
+    answered_questions,
     predictions_path,
-    read_recipe,
 )
 from exgra_med.evaluation.score import as_scorer, summary
 from exgra_med.evaluation.scorers import MEASURES, ScorerName, score_items
@@ -133,7 +134,8 @@ def compare_stored(
         second: run folder or file.
         reference: records or a JSON file of the original; needed for files.
         scorer: `strict` or `legacy`.
-        data_folder: the prepared folder that was answered, where it is not at the recipe's place.
+        data_folder: the prepared folder that was answered, where it moved since;
+            of several common data sets it names one.
         seed: of resamples and permutations.
 
     Raises:
@@ -142,19 +144,21 @@ def compare_stored(
         DataError: a file is missing or malformed.
     """
     first, second = Path(first), Path(second)
+    for path in (first, second):
+        if not path.exists():
+            raise ScoreError(f"There is no {path}.", "Name a run folder or a file of answers.")
     if reference is not None:
         questions = read_reference(Path(reference)).questions
-    elif first.is_dir():
-        questions = [
-            question_of(record)
-            for record in asked_questions(read_recipe(first), data_folder).records
-        ]
+        dataset = _common_dataset(first, second) if first.is_dir() and second.is_dir() else ""
     else:
-        raise ScoreError(
-            f"{first} is a file, and nothing says which questions it answers.",
-            "Name the reference as third argument.",
-        )
-    dataset = _common_dataset(first, second) if first.is_dir() and second.is_dir() else ""
+        runs = [path for path in (first, second) if path.is_dir()]
+        if not runs:
+            raise ScoreError(
+                f"{first} is a file, and nothing says which questions it answers.",
+                "Name the reference as third argument.",
+            )
+        dataset = _common_dataset(runs[0], runs[-1], data_folder)
+        questions = _questions(runs, dataset, data_folder)
     answers = [
         read_predictions(predictions_path(path, dataset) if path.is_dir() else path).predictions
         for path in (first, second)
@@ -162,15 +166,43 @@ def compare_stored(
     return compare(answers[0], answers[1], questions, scorer, seed=seed)
 
 
-def _common_dataset(first: Path, second: Path) -> str:
+def _common_dataset(first: Path, second: Path, data_folder: str | None = None) -> str:
+    """The data set that was named, else the only common one, else the headline of both."""
     names = [answered_datasets(run) for run in (first, second)]
     common = [name for name in names[0] if name in names[1]]
-    if len(common) != 1:
-        raise ScoreError(
-            f"The runs have {len(common)} data sets in common: {names[0]} against {names[1]}.",
-            "Name the two files of predictions and their reference.",
-        )
-    return common[0]
+    named = None if data_folder is None else open_prepared(data_folder).manifest["dataset"]
+    if named is not None:
+        wanted = named
+    elif len(common) == 1:
+        wanted = common[0]
+    else:
+        headlines = {headline_dataset(read_results(run)) for run in (first, second)}
+        wanted = headlines.pop() if len(headlines) == 1 else None
+    if wanted in common:
+        return str(wanted)
+    what = f"; {named} is not one of them" if named else ""
+    raise ScoreError(
+        f"The runs have {len(common)} data sets in common: {names[0]} against {names[1]}{what}.",
+        "Name one of them with --data PREPARED_FOLDER."
+        if common
+        else "Let both answer the same one: exgra-med evaluate vqa RUN --on PREPARED_FOLDER.",
+    )
+
+
+def _questions(runs: Sequence[Path], dataset: str, data_folder: str | None) -> list[Question]:
+    """From whichever run still finds them, so that the order of the runs decides nothing."""
+    problem: DataError | None = None
+    for run in runs:
+        try:
+            records = answered_questions(run, dataset, data_folder).records
+        except DataError as error:
+            problem = problem or error
+        else:
+            return [question_of(record) for record in records]
+    raise ScoreError(
+        f"The questions of {dataset} are not at hand: {problem.message if problem else ''}",
+        "Give the prepared folder with --data.",
+    )
 
 
 def _contributions(differences: NDArray[np.float64], name: str) -> NDArray[np.float64]:

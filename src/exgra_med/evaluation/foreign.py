@@ -7,7 +7,7 @@ from typing import Any
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.record import Record
-from exgra_med.errors import RunError
+from exgra_med.errors import RunError, ServiceError
 from exgra_med.evaluation.multiple_choice.questions import asked_with_options, choice_of
 from exgra_med.evaluation.multiple_choice.run import generation_path, score_multiple_choice
 from exgra_med.evaluation.predict import answer_records
@@ -61,6 +61,7 @@ def evaluate_vqa_by_service(
         prepared.records("train"),
         split=split,
         data_fingerprint=prepared.fingerprint,
+        data_folder=on,
     )
 
 
@@ -144,10 +145,17 @@ def ask_service(
             ),
         )
         reporter.finish()
+    if answer.last_failure is not None and not _has_text(out):
+        raise ServiceError(
+            f"The server answered no question: {answer.last_failure.message}",
+            "Check its address and the name of the model; the same call asks again.",
+        )
 
 
 def start_folder(folder: Path, settings: Settings, data: dict[str, Any], split: str) -> None:
     """Make the folder of a served model's answers, or check that an older one is of this model.
+
+    A folder without any answer, such as a wrong name of the model leaves, is begun anew.
 
     Raises:
         ServiceError: the service may not be asked; nothing is made.
@@ -157,11 +165,12 @@ def start_folder(folder: Path, settings: Settings, data: dict[str, Any], split: 
     recipe = folder / "recipe.yaml"
     if recipe.is_file():
         served = (read_recipe(folder).get("served") or {}).get("model")
-        if served != settings.model:
+        if served == settings.model:
+            return
+        if served is None or any(map(_has_text, (folder / "predictions").rglob("*.jsonl"))):
             what = f"answers of {served}" if served else "a trained run"
             raise RunError(f"{folder} holds {what}.", "Name another folder for this model.")
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} exists and is not a run folder.", "Name a new folder.")
     folder.mkdir(parents=True, exist_ok=True)
     record = {"created": now(), **describe_software(), "seed": 0}
@@ -175,3 +184,7 @@ def start_folder(folder: Path, settings: Settings, data: dict[str, Any], split: 
         "evaluation": {"split": split},
     }
     write_text(recipe, write_yaml(values))
+
+
+def _has_text(file: Path) -> bool:
+    return file.is_file() and file.stat().st_size > 0

@@ -228,6 +228,12 @@ def facts_path(out: Path) -> Path:
     return out.with_suffix(".about.json")
 
 
+def stored_template(out: Path) -> str | None:
+    """The chat template that stored answers were asked with; None where a server chose it."""
+    facts = facts_path(out)
+    return read_json(facts).get("template") if facts.is_file() else None
+
+
 def _same_facts(out: Path, about: dict[str, Any]) -> None:
     path = facts_path(out)
     if out.exists() and out.stat().st_size:

@@ -9,6 +9,8 @@ from exgra_med.files import write_text
 
 RESULTS_NAME = "results.json"
 SCHEMA_VERSION = 1
+OF_ONE_DATASET = ("vqa", "floors", "leaks", "visual_reliance", "other_splits")
+"""Sections at the top that are about the headline's data set alone."""
 
 
 def read_results(run: str | Path) -> dict[str, Any]:
@@ -52,7 +54,62 @@ def update_results(run: Path, section: dict[str, Any]) -> dict[str, Any]:
         WriteError: the disk is full; what was there stays as it was.
     """
     run.mkdir(parents=True, exist_ok=True)
-    results = _merge(read_results(run), section)
+    return _write(run, _merge(read_results(run), section))
+
+
+def update_dataset_results(
+    run: Path,
+    dataset: str,
+    sections: dict[str, Any],
+    *,
+    own: bool = False,
+    apart: str | None = None,
+) -> dict[str, Any]:
+    """Merge sections about one data set, and leave those of every other one as they are.
+
+    The headline's data set is the run's own, or the first that was answered: its sections stand at
+    the top. Those of any other one are put below `other_datasets.<name>`.
+
+    Args:
+        run: the run folder.
+        dataset: its name.
+        sections: some of `OF_ONE_DATASET`.
+        own: it is the data set of the run's recipe, and takes the headline.
+        apart: the split, where it is not the recipe's: below `other_splits.<split>`.
+
+    Returns:
+        The whole results after the merge.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    results = read_results(run)
+    headline = headline_dataset(results)
+    if own and headline not in (None, dataset):
+        others = results.setdefault("other_datasets", {})
+        others[headline] = {name: results.pop(name) for name in OF_ONE_DATASET if name in results}
+        results |= others.pop(dataset, {})
+        headline = dataset
+    if apart is not None:
+        sections = {"other_splits": {apart: sections}}
+    if headline not in (None, dataset):
+        sections = {"other_datasets": {dataset: sections}}
+    return _write(run, _merge(results, sections))
+
+
+def headline_dataset(results: dict[str, Any]) -> str | None:
+    """The data set that the sections at the top are about; None where none was scored."""
+    parts = [results, *(results.get("other_splits") or {}).values()]
+    names = [(part.get("vqa") or {}).get("dataset") for part in parts]
+    return next((name for name in names if name is not None), None)
+
+
+def dataset_results(results: dict[str, Any], dataset: str) -> dict[str, Any]:
+    """The sections about one data set, wherever they stand; empty where it was not scored."""
+    if headline_dataset(results) == dataset:
+        return {name: results[name] for name in OF_ONE_DATASET if name in results}
+    return (results.get("other_datasets") or {}).get(dataset, {})
+
+
+def _write(run: Path, results: dict[str, Any]) -> dict[str, Any]:
     path = run / RESULTS_NAME
     write_text(path, json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
     return results

@@ -7,7 +7,7 @@ from exgra_med.data.prepared import Prepared, file_sha256, open_prepared
 from exgra_med.evaluation.device import Place, best_place, load_to_answer
 from exgra_med.evaluation.predict import predict
 from exgra_med.evaluation.results import update_results
-from exgra_med.evaluation.run_folder import answers_path
+from exgra_med.evaluation.run_folder import answers_path, is_own_data
 from exgra_med.evaluation.sharding import launched_processes, told_once
 from exgra_med.evaluation.vqa import score_run
 from exgra_med.progress import Reporter
@@ -23,7 +23,8 @@ def evaluate_vqa(
     Args:
         run: a run whose stages are finished.
         reporter: told how far the answers are.
-        on: a prepared folder; the recipe's evaluation data where absent.
+        on: a prepared folder; the recipe's evaluation data where absent. Scores of any other data
+            set are kept beside the headline, below `other_datasets.<name>` of the results.
         split: a split of it; the recipe's where absent. Any other is kept apart, as
             `other_splits.<split>` of the results, so that one run can answer several.
 
@@ -66,9 +67,11 @@ def evaluate_vqa(
         prepared.records("train"),
         split=split,
         apart=apart,
+        own=is_own_data(data.folder, on, dataset),
         num_bootstrap_samples=settings.num_bootstrap_samples,
         seed=recipe.seed,
         data_fingerprint=prepared.fingerprint,
+        data_folder=on or data.folder,
     )
 
 

@@ -8,7 +8,8 @@ import yaml
 
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.record import Record
-from exgra_med.errors import RunError
+from exgra_med.errors import DataError, RunError
+from exgra_med.evaluation.results import dataset_results, read_results
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,46 @@ def asked_questions(
     split = split or str(evaluation.get("split") or "test")
     max_pixels = int(data.get("max_pixels") or 50_000_000)
     return Asked(prepared, split, prepared.records(split), max_pixels)
+
+
+def answered_questions(run: Path, dataset: str, data_folder: str | None = None) -> Asked:
+    """The questions that a run answered, from where its results say that they lie.
+
+    Args:
+        run: the run folder.
+        dataset: name of its answers.
+        data_folder: the prepared folder, where it is no longer there.
+
+    Raises:
+        DataError: the prepared folder is not there, was changed, or is another data set.
+        RunError: the folder is no run.
+    """
+    vqa = dataset_results(read_results(run), dataset).get("vqa") or {}
+    folder = data_folder or vqa.get("data_folder")
+    asked = asked_questions(read_recipe(run), folder, vqa.get("split"))
+    found = asked.prepared.manifest["dataset"]
+    if found != dataset:
+        raise DataError(
+            f"{run.name} answered {dataset}, and the folder named for it holds {found}.",
+            f"Give the prepared folder of {dataset} with --data.",
+        )
+    return asked
+
+
+def is_own_data(folder: str, on: str | None, dataset: str) -> bool:
+    """Whether a data set that was answered is the recipe's own.
+
+    Args:
+        folder: the recipe's prepared folder.
+        on: the folder that was answered; None for the recipe's.
+        dataset: the name of its data set.
+    """
+    if on in (None, folder):
+        return True
+    try:
+        return open_prepared(folder).manifest["dataset"] == dataset
+    except DataError:
+        return False
 
 
 def predictions_path(run: Path, dataset: str) -> Path:

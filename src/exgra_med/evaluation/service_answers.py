@@ -48,6 +48,8 @@ class ServiceAnswerer:
         self.endpoint = allowed_endpoint(settings)
         self.num_failed = 0
         """Questions without an answer so far; they count as missing, and are asked again."""
+        self.last_failure: CompletionError | None = None
+        """Why the last of them has none."""
         self._runner = asyncio.Runner()
 
     def __enter__(self) -> Self:
@@ -89,8 +91,8 @@ class ServiceAnswerer:
             said = await self._service.complete(
                 question_messages(record, self.images), keep_cut=True
             )
-        except CompletionError:
-            self.num_failed += 1
+        except CompletionError as error:
+            self.num_failed, self.last_failure = self.num_failed + 1, error
             return None
         # A served export of this project ends a turn inside its marker `###`; a heading stays.
         text = said.text.strip().rstrip("#").rstrip()

@@ -10,9 +10,10 @@ from exgra_med.evaluation.floors import floor_predictions
 from exgra_med.evaluation.leaks import score_clean
 from exgra_med.evaluation.paired import paired_difference
 from exgra_med.evaluation.pairing import pair
+from exgra_med.evaluation.predict import stored_template
 from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.questions import Question, question_of
-from exgra_med.evaluation.results import update_results, vqa_section
+from exgra_med.evaluation.results import update_dataset_results, vqa_section
 from exgra_med.evaluation.run_folder import answers_path
 from exgra_med.evaluation.score import leave_out, score_vqa, summary
 from exgra_med.evaluation.scorers import ScorerName, score_items
@@ -34,11 +35,15 @@ def score_run(
     *,
     split: str = "test",
     apart: bool = False,
+    own: bool = False,
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
     data_fingerprint: str | None = None,
+    data_folder: str | None = None,
 ) -> dict[str, Any]:
     """Score stored answers of a run: sections `vqa`, `floors` and `leaks` of `results.json`.
+
+    Scores of another data set stay as they are; see `update_dataset_results`.
 
     Args:
         run: the run folder.
@@ -48,14 +53,17 @@ def score_run(
         split: name of the split, for the report.
         apart: the split is not the recipe's own: its sections are put below `other_splits.<split>`,
             and the headline stays.
+        own: the data set is the recipe's own, and takes the headline.
         num_bootstrap_samples: resamples of images behind each interval.
         seed: of the resamples.
         data_fingerprint: sha256 of the prepared folder's manifest, for the report.
+        data_folder: the prepared folder, where reports and comparisons find the questions.
 
     Returns:
         The whole results.
     """
-    answers = read_predictions(answers_path(run, dataset, split, apart=apart))
+    file = answers_path(run, dataset, split, apart=apart)
+    answers = read_predictions(file)
     questions = [question_of(record) for record in records]
     train = [question_of(record) for record in train_records]
     oddities = {
@@ -71,6 +79,8 @@ def score_run(
             "split": split,
             "num_train_questions": len(train),
             "data_fingerprint": data_fingerprint,
+            "data_folder": data_folder,
+            "template": stored_template(file),
         }
     }
     for scorer in RUN_SCORERS:
@@ -92,7 +102,7 @@ def score_run(
         sections["leaks"] = score_clean(
             answers.predictions, train, questions, num_bootstrap_samples, seed
         )
-    return update_results(run, {"other_splits": {split: sections}} if apart else sections)
+    return update_dataset_results(run, dataset, sections, own=own, apart=split if apart else None)
 
 
 def score_folder_floors(

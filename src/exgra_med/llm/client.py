@@ -25,6 +25,9 @@ LONGEST_WAIT_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
 """A server that asks for more is asked no more: the item goes to the ledger."""
 
+MOST_REJECTED = 8
+"""Requests that a server may reject before it has answered one; then none is sent any more."""
+
 
 @dataclass(frozen=True)
 class Completion:
@@ -110,6 +113,8 @@ class ChatService:
         self._sleep = sleep
         self._slots = asyncio.Semaphore(concurrency)
         self._under_way: dict[str, asyncio.Future[Reply]] = {}
+        self._answered = False
+        self._num_rejected = 0
         self._failed_in_a_row = 0
         self._most_failures = max(20, concurrency)
 
@@ -215,6 +220,7 @@ class ChatService:
                         "Check key, address and model name.",
                     ) from error
                 asked = error.retry_after_seconds
+                self._refuse_hopeless(error)
                 if not error.retryable or (asked or 0) > LONGEST_RETRY_AFTER_SECONDS:
                     raise failure from error
                 wait = wait if asked is None else asked + wait * 0.1
@@ -233,6 +239,21 @@ class ChatService:
                 raise failure
             await self._sleep(wait)
 
+    def _refuse_hopeless(self, error: TransportError) -> None:
+        """Stop where nothing was ever answered: most servers call a wrong model a bad request.
+
+        Raises:
+            StoppedError: so many requests were rejected before the first reply.
+        """
+        if self._answered:
+            return
+        self._num_rejected += not error.retryable
+        if self._num_rejected >= MOST_REJECTED:
+            raise StoppedError(
+                f"The language model rejects every request: {error.detail}.",
+                f"Check the address, and whether a model is called {self.model!r} there.",
+            ) from error
+
     async def _ask_once(self, request: ChatRequest) -> tuple[Reply, float | None]:
         prompt_tokens = request.prompt_tokens
         await self._rate.wait(prompt_tokens + request.sampling.max_tokens // 4)
@@ -245,6 +266,7 @@ class ChatService:
         try:
             self.usage.requests += 1
             reply = await self._transport.send(request)
+            self._answered = True
             cost = reply.cost
             if cost is None and price is not None:
                 cost = price.cost(reply.prompt_tokens, reply.completion_tokens)
@@ -254,6 +276,7 @@ class ChatService:
                 cost = 0.0
             raise
         except ReplyError:
+            self._answered = True
             cost = dearest if price else None
             raise
         finally:

@@ -164,7 +164,7 @@ def load_bundle(
     """Load a checkpoint of this project, or a stock LLaVA export of it.
 
     Args:
-        folder_or_name: a local folder or a hub name.
+        folder_or_name: a local folder (of a run: its last checkpoint) or a hub name.
         dtype: type of the weights; `auto` keeps the stored one.
         device: where they go.
 

@@ -9,6 +9,7 @@ from typing import Any
 from exgra_med.errors import CheckpointError
 from exgra_med.files import new_folder, write_text
 from exgra_med.model.published import VISION, known
+from exgra_med.recipe.run import last_checkpoint_of
 
 CONFIG = "config.json"
 
@@ -38,7 +39,8 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path.parent} has no {path.name}.") from error
+        hint = "Name a checkpoint folder, or a finished run." if path.name == CONFIG else ""
+        raise CheckpointError(f"{path.parent} has no {path.name}.", hint) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON.") from error
     if not isinstance(value, dict):
@@ -57,14 +59,15 @@ def is_original_layout(config: dict[str, Any]) -> bool:
 
 
 def local_folder(source: str | Path) -> Path:
-    """The folder of a checkpoint; a hub name is downloaded.
+    """The folder of a checkpoint; of a run it is its last one, and a hub name is downloaded.
 
     Raises:
         CheckpointError: there is no such folder, or the hub does not have it.
+        RunError: the run has not finished.
     """
     path = Path(source).expanduser()
     if path.is_dir():
-        return path
+        return last_checkpoint_of(path)
     if path.exists():
         raise CheckpointError(f"{source} is a file; a checkpoint is a folder.")
     published = known(str(source))

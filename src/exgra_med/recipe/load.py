@@ -57,8 +57,13 @@ def load_recipe(name_or_path: str | Path, assignments: Iterable[str] = ()) -> Lo
     return LoadedRecipe(check_recipe(values, name), origins)
 
 
-def check_recipe(values: Any, where: str) -> Recipe:
+def check_recipe(values: Any, where: str, kind: type[Recipe] = Recipe) -> Recipe:
     """Check plain data against the schema.
+
+    Args:
+        values: the plain data.
+        where: its file, for the error.
+        kind: the schema.
 
     Raises:
         RecipeError: the first fault, with its path and a near name where there is one.
@@ -66,9 +71,9 @@ def check_recipe(values: Any, where: str) -> Recipe:
     if not isinstance(values, dict):
         raise RecipeError(f"{where}: a recipe is a mapping of names to values.")
     try:
-        return Recipe.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        message, hint = explain(error, Recipe)
+        message, hint = explain(error, kind)
         raise RecipeError(f"{where}: {message}.", hint) from error
 
 

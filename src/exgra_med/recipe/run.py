@@ -5,12 +5,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from exgra_med import files
 from exgra_med.errors import RunError
 from exgra_med.recipe.load import check_recipe
 from exgra_med.recipe.provenance import describe_software, now
-from exgra_med.recipe.schema import Recipe
+from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings
 from exgra_med.recipe.yaml_text import parse_yaml, write_yaml
+
+
+class AnsweringRecipe(Recipe):
+    """A run that trains nothing: `model.start` answers, and its answers are scored."""
+
+    stages: dict[str, StageSettings] = Field(default={}, max_length=0)
+    """None."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,13 @@ class Run:
 
     @property
     def last_checkpoint(self) -> Path:
-        """The finished checkpoint of the last stage.
+        """The finished checkpoint of the last stage; of a run without stages, where it starts.
 
         Raises:
             RunError: the run has not got there.
         """
+        if not self.recipe.stages:
+            return Path(str(self.recipe.model.start))
         stage = list(self.recipe.stages)[-1]
         if not self.final(stage).is_dir():
             raise RunError(
@@ -80,7 +91,35 @@ def open_run(path: str | Path) -> Run:
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml.")
     values = parse_yaml(file.read_text(encoding="utf-8"), str(file))
-    return Run(path, check_recipe(values, str(file)))
+    if isinstance(values, dict) and "served" in values:
+        raise RunError(
+            f"{path} holds answers of a model at a server; there is no checkpoint.",
+            "Ask the server again with --engine openai.",
+        )
+    trains = not isinstance(values, dict) or values.get("stages") != {}
+    return Run(path, check_recipe(values, str(file), Recipe if trains else AnsweringRecipe))
+
+
+def is_run_folder(place: str | Path) -> bool:
+    """Whether a folder holds a run (a checkpoint has a copy of the recipe too, but no record)."""
+    return all((Path(place) / name).is_file() for name in ("recipe.yaml", "record.json"))
+
+
+def last_checkpoint_of(place: str | Path) -> Path:
+    """Of a run folder its last checkpoint, of anything else (a checkpoint) the place itself.
+
+    Raises:
+        RunError: the run has not finished.
+    """
+    return open_run(Path(place)).last_checkpoint if is_run_folder(place) else Path(place)
+
+
+def own_template(checkpoint: Path) -> str:
+    """The chat template that a checkpoint was trained with; the default where nothing says so."""
+    file = checkpoint / "recipe.yaml"
+    values = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}
+    text = values.get("text") if isinstance(values, dict) else None
+    return str((text or {}).get("template") or TextSettings().template)
 
 
 def start_run(path: Path, recipe: Recipe, resume: bool) -> Run:

@@ -12,12 +12,11 @@ from exgra_med.model.bundle import read_config
 from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.recipe.architecture import ModelSettings
-from exgra_med.recipe.run import Run, open_run
+from exgra_med.recipe.run import Run, last_checkpoint_of
 from exgra_med.recipe.schema import Recipe
 from exgra_med.training.compiled import check_compiling_possible
 from exgra_med.training.eight_bit import check_eight_bit_possible
 from exgra_med.training.estimate import estimate_run
-from exgra_med.training.start import is_run_folder
 from exgra_med.training.trackers import check_trackers_installed
 
 
@@ -61,10 +60,7 @@ def check_start(recipe: Recipe) -> None:
                 read_json(Path(part) / CONFIG)
     if model.start is None or not _is_folder(model.start):
         return
-    if is_run_folder(model.start):
-        read_config(open_run(Path(model.start)).last_checkpoint)
-    else:
-        read_config(Path(model.start))
+    read_config(last_checkpoint_of(model.start))
 
 
 def check_data(recipe: Recipe, name: str) -> None:

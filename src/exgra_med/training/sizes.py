@@ -19,8 +19,7 @@ from exgra_med.model.known_sizes import LANGUAGES, TOWERS
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.architecture import ModelSettings, Parts
 from exgra_med.recipe.load import load_recipe, shipped_recipes
-from exgra_med.recipe.run import open_run
-from exgra_med.training.start import is_run_folder
+from exgra_med.recipe.run import is_run_folder, open_run
 
 
 def model_config(settings: ModelSettings) -> ExgraConfig:
@@ -39,7 +38,7 @@ def model_config(settings: ModelSettings) -> ExgraConfig:
     start = str(settings.start)
     if is_run_folder(start):
         run = open_run(Path(start))
-        if run.final(list(run.recipe.stages)[-1]).is_dir():
+        if not run.recipe.stages or run.final(list(run.recipe.stages)[-1]).is_dir():
             return read_config(run.last_checkpoint)
         return model_config(run.recipe.model)
     if Path(start).is_dir():

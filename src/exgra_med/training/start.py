@@ -6,7 +6,7 @@ from exgra_med.data.prepared import open_prepared
 from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle, save_bundle
-from exgra_med.recipe.run import Run, open_run
+from exgra_med.recipe.run import Run, last_checkpoint_of
 from exgra_med.training.processes import process_state
 
 
@@ -19,17 +19,12 @@ def starting_checkpoint(run: Run) -> Path:
     """
     start = run.recipe.model.start
     if start is not None:
-        return open_run(Path(start)).last_checkpoint if is_run_folder(start) else Path(start)
+        return last_checkpoint_of(start)
     folder = run.stage_folder("start") / "final"
     with process_state().main_process_first():
         if not folder.is_dir():
             save_bundle(_build(run), folder)
     return folder
-
-
-def is_run_folder(place: str) -> bool:
-    """Whether a folder holds a run (a checkpoint has a copy of the recipe too, but no record)."""
-    return all((Path(place) / name).is_file() for name in ("recipe.yaml", "record.json"))
 
 
 def _build(run: Run) -> Bundle:

@@ -11,9 +11,10 @@ from exgra_med.evaluation.pairing import pair
 from exgra_med.evaluation.predictions import read_predictions
 from exgra_med.evaluation.questions import Question, question_of
 from exgra_med.evaluation.report.examples import Example, judge, make_card
+from exgra_med.evaluation.results import headline_dataset, read_results
 from exgra_med.evaluation.run_folder import (
     answered_datasets,
-    asked_questions,
+    answered_questions,
     predictions_path,
     read_recipe,
 )
@@ -86,11 +87,13 @@ def read_answers(run: Path, data_folder: str | None = None) -> Answers:
         RunError: the folder is no run, or has no answers.
         DataError, ScoreError: the questions are not at hand, or are others.
     """
-    recipe = read_recipe(run)
-    dataset = next(iter(answered_datasets(run)), "")
+    read_recipe(run)
+    answered = answered_datasets(run)
+    headline = headline_dataset(read_results(run)) or ""
+    dataset = headline if headline in answered else next(iter(answered), "")
     if not dataset:
         raise RunError("This run has no stored answers.", "Make them with `exgra-med evaluate`.")
-    asked = asked_questions(recipe, data_folder)
+    asked = answered_questions(run, dataset, data_folder)
     pairing = pair(
         read_predictions(predictions_path(run, dataset)).predictions,
         [question_of(record) for record in asked.records],

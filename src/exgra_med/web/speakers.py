@@ -188,10 +188,9 @@ def open_speaker(
     import torch
 
     from exgra_med.model.bundle import load_bundle
-    from exgra_med.recipe.run import open_run
-    from exgra_med.training.start import is_run_folder
+    from exgra_med.recipe.run import is_run_folder, last_checkpoint_of
 
-    folder = open_run(Path(source)).last_checkpoint if is_run_folder(source) else source
+    folder = last_checkpoint_of(source) if is_run_folder(source) else source
     # Half precision is slow or missing on CPUs, and what an accelerator is for.
     bundle = load_bundle(folder, torch.float32 if device == "cpu" else "auto", device)
     return LocalSpeaker(shown_name(folder), bundle, template)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,20 @@ def test_bad_input_is_a_sentence(folder: Path, assistant: Assistant) -> None:
 def test_unknown_names_are_not_made_up() -> None:
     with pytest.raises(AttributeError):
         _ = exgra_med.nothing
+
+
+def test_the_template_can_be_chosen(folder: Path, assistant: Assistant, tmp_path: Path) -> None:
+    def told(*arguments: object) -> str:
+        return json.loads(chat(*arguments, "--json"))["text"]
+
+    plain = assistant.ask("What is shown?", PICTURE)
+    other = assistant.ask("What is shown?", PICTURE, template="original-multimodal")
+    assert other != plain
+    chosen = ["--template", "original-multimodal"]
+    assert told(folder, PICTURE, "What is shown?", *chosen) == other
+    # A checkpoint of training carries its recipe, and with it the template.
+    trained = shutil.copytree(folder, tmp_path / "trained")
+    (trained / "recipe.yaml").write_text("text: {template: original-multimodal}", "utf-8")
+    assert told(trained, PICTURE, "What is shown?") == other
+    with pytest.raises(DataError, match="original-simple"):
+        chat(folder, PICTURE, "What?", "--template", "simple")

@@ -320,3 +320,16 @@ def test_the_prompt_is_frozen_with_its_version(tmp_path: Path) -> None:
         "answer_1": "Mine.",
         "answer_2": "Reference 0 tells it all.",
     }
+
+
+def test_a_judge_that_never_replies_is_an_error(tmp_path: Path) -> None:
+    questions = write_questions(tmp_path / "data", 4)
+    answers = write_answers(tmp_path / "a.jsonl", {0: "A mass.", 1: "None."})
+    judge = ["judge", str(answers), "--on", str(questions), "--judge", "wrong"]
+    judge += ["--cache", str(tmp_path / "c.sqlite"), "--judge-url"]
+    absent = failure(*judge, "http://127.0.0.1:9/v1", "--attempts", "1")
+    assert isinstance(absent, ServiceError) and "connection" in absent.message
+    with ChatServer(lambda _: 400) as server:
+        refused = failure(*judge, server.url)
+        assert isinstance(refused, ServiceError) and "HTTP 400" in refused.message
+    assert not list(tmp_path.glob("*judged-by*"))

@@ -3,6 +3,8 @@
 from exgra_med.evaluation.leaks import find_leaks, score_clean
 from exgra_med.evaluation.predictions import Prediction
 from exgra_med.evaluation.questions import Question
+from exgra_med.evaluation.report.check_tables import leak_sentences
+from exgra_med.evaluation.report.limits import limits
 
 TRAIN = [Question("1", "Is it large?", "yes", "CLOSED", ("a.jpg",))]
 TEST = [
@@ -28,3 +30,19 @@ def test_the_clean_score_is_over_new_images() -> None:
     assert result["clean"]["average"] == 100.0
     assert (result["clean"]["num_open"], result["clean"]["num_closed"]) == (1, 1)
     assert score_clean(answers, TRAIN, TEST[:2], num_bootstrap_samples=0)["clean"] is None
+
+
+def test_words_speak_of_the_split_beside_the_test_and_not_of_what_was_learnt() -> None:
+    results = {
+        "floors": {"same_image_nearest": {}},
+        "leaks": {
+            "counts": {"image": 3, "question_text": 2, "image_and_question": 1},
+            "num_questions": 5,
+            "clean": None,
+        },
+    }
+    (counted, _), said = leak_sentences(results), " ".join(limits(results, is_toy=False))
+    assert "3 are about an image of the data set's own training split" in counted
+    assert "What this model was trained on is another matter" in counted
+    assert "for a model that learned from it" in said
+    assert "in training" not in counted and "occur in training" not in said

@@ -1,6 +1,7 @@
 """A server of this machine answers our questions; files and scores are those of our own models."""
 
 import base64
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -15,11 +16,12 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import RunError, ServiceError
-from exgra_med.evaluation.foreign import start_folder
+from exgra_med.evaluation.foreign import ask_service, start_folder
 from exgra_med.evaluation.predictions import read_predictions
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.service_answers import data_url
 from exgra_med.llm.settings import Settings
+from exgra_med.progress import Silent
 
 
 def call(*arguments: str) -> Any:
@@ -104,6 +106,8 @@ def test_what_would_go_wrong_is_said_before_anything_is_sent(data: Path, tmp_pat
     assert isinstance(done.exception, ServiceError) and "would leave" in done.exception.message
     assert not run.exists()
     start_folder(run, Settings(model="m", base_url="http://127.0.0.1:9/v1"), {}, "test")
+    (run / "predictions").mkdir()
+    (run / "predictions" / "made-up.jsonl").write_text('{"id": "1", "text": "yes"}\n')
     local = [*openai, "--base-url", "http://127.0.0.1:9/v1", "--model"]
     assert isinstance(call("vqa", str(run), *local, "other").exception, RunError)
     (tmp_path / "full").mkdir()
@@ -118,3 +122,35 @@ def test_only_pixels_are_sent() -> None:
     raw = base64.b64decode(data_url(image).partition(",")[2])
     assert b"Jane" not in raw
     assert Image.open(io.BytesIO(raw)).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("verb", ["vqa", "multiple-choice"])
+def test_a_wrong_model_name_stops_at_once(verb: str, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "served"
+
+    def reply(body: dict[str, Any]) -> str | int:
+        return "yes" if body["model"] == "right" else 400
+
+    with ChatServer(reply) as server:
+        common = [verb, str(run), "--on", str(data), "--engine", "openai"]
+        common += ["--base-url", server.url, "--concurrency", "1", "--model"]
+        error = call(*common, "wrong").exception
+        assert isinstance(error, ServiceError) and "HTTP 400" in error.message
+        assert "'wrong'" in error.hint
+        # 8 requests, not one for each question.
+        assert len(server.bodies) == 8
+        assert call(*common, "right").exit_code == 0
+        error = call(*common, "another").exception
+        assert isinstance(error, RunError) and "answers of right" in error.message
+    assert "right" in (run / "recipe.yaml").read_text("utf-8")
+
+
+def test_not_one_answer_is_no_score(data: Path, tmp_path: Path) -> None:
+    """Fewer questions than a service rejects before it stops: the cause is still told."""
+    records = open_prepared(data).records("test")[:3]
+    settings = Settings(model="m", base_url="http://127.0.0.1:9/v1", concurrency=2)
+    with ChatServer(lambda _: 400) as server:
+        settings = dataclasses.replace(settings, base_url=server.url)
+        images, out = open_prepared(data).image_folder(10_000), tmp_path / "answers.jsonl"
+        with pytest.raises(ServiceError, match="HTTP 400"):
+            ask_service(settings, records, images, out, {}, Silent())

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exgra_med.errors import ServiceError
 from exgra_med.evaluation.chat.judge import (
     ORDERS,
     PROMPT,
@@ -112,6 +113,7 @@ def judge_answers(
     with closing(settings.open_cache()) as cache:
         result = asyncio.run(work())
     reporter.finish()
+    _refuse_silence(result[0])
     return result
 
 
@@ -153,6 +155,19 @@ def write_transcripts(path: Path, judgements: Sequence[Judgement]) -> None:
     # A reply may hold half a character, which no UTF-8 file can.
     text = "".join(line + "\n" for line in lines).encode("utf-8", "replace").decode("utf-8")
     write_text(path, text)
+
+
+def _refuse_silence(judgements: Sequence[Judgement]) -> None:
+    """A score of nothing is none; a judge that replied without grades is told by its transcripts.
+
+    Raises:
+        ServiceError: not one reply came.
+    """
+    if judgements and not any(each.grades or each.refused for each in judgements):
+        raise ServiceError(
+            f"The judge gave no reply: {judgements[-1].failure}.",
+            "Check --judge-url and the name of the judge.",
+        )
 
 
 async def _judge(

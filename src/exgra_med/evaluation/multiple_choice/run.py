@@ -14,7 +14,7 @@ from exgra_med.evaluation.multiple_choice.likelihood import (
 )
 from exgra_med.evaluation.multiple_choice.questions import Choice, asked_with_options, choice_of
 from exgra_med.evaluation.multiple_choice.score import CHOOSERS, score_choices, score_likelihoods
-from exgra_med.evaluation.predict import Progress, complete, predict
+from exgra_med.evaluation.predict import Progress, complete, predict, stored_template
 from exgra_med.evaluation.predictions import Prediction, read_predictions
 from exgra_med.evaluation.results import update_results
 from exgra_med.evaluation.run_folder import check_path
@@ -152,6 +152,11 @@ def score_multiple_choice(
         )
         section["text_only_floor"] = score_likelihoods(by_kind[TEXT_ONLY], choices, **arguments)
         section["calibration"] = _calibration(by_kind[WITH_IMAGE], choices)
+    section["templates"] = {
+        name: stored_template(file)
+        for name, file in (("generation", answers), ("likelihood", stored))
+        if file.is_file()
+    }
     update_results(run, {"multiple_choice": {dataset: section}})
     return section
 

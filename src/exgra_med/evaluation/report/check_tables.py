@@ -90,26 +90,27 @@ def choice_rows(results: dict[str, Any]) -> list[ChoiceRow]:
 
 
 def leak_sentences(results: dict[str, Any]) -> list[str]:
-    """What of the test set was in training, in words."""
+    """What of the test set is in the training split beside it, in words."""
     leaks = results.get("leaks") or {}
     if not leaks:
         return []
     counts, total = leaks["counts"], leaks["num_questions"]
     sentences = [
-        f"Of {total} test questions, {counts['image']} are about an image that is in training, "
-        f"{counts['question_text']} have a text that is in training, and "
-        f"{counts['image_and_question']} repeat image and text."
+        f"Of {total} test questions, {counts['image']} are about an image of the data set's own "
+        f"training split, {counts['question_text']} have a text that occurs there, and "
+        f"{counts['image_and_question']} repeat image and text. What this model was trained on is "
+        "another matter, unless it was that split."
     ]
     clean = leaks.get("clean")
     if clean and counts["image"]:
         average = cell(clean, "average")
         bounds = f" (95 % interval {average.bounds})" if average.bounds else ""
         sentences.append(
-            f"On the {clean['num_open']} + {clean['num_closed']} questions about new images the "
+            f"On the {clean['num_open']} + {clean['num_closed']} questions about other images the "
             f"strict average is {average.text} %{bounds}."
         )
     elif not clean:
-        sentences.append("No test question is about a new image, so there is no clean score.")
+        sentences.append("No test question is about another image, so there is no clean score.")
     return sentences
 
 

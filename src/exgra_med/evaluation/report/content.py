@@ -18,7 +18,7 @@ from exgra_med.evaluation.report.log import StageCurves, read_log
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.run_folder import (
     answered_datasets,
-    asked_questions,
+    answered_questions,
     predictions_path,
     read_recipe,
 )
@@ -51,6 +51,7 @@ class Content:
     tiles: list[Tile]
     dataset: str
     scores: list[tables.ScoreRow]
+    datasets: list[tables.DatasetRow]
     floors: list[tables.FloorRow]
     published: list[Published]
     published_source: str
@@ -89,7 +90,7 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     stages = read_log(run / "log.jsonl")
     is_toy = bool((recipe.get("model") or {}).get("architecture"))
     dataset = str(vqa.get("dataset") or next(iter(answered_datasets(run)), ""))
-    examples, problem = _examples(run, recipe, dataset, vqa.get("split"), data_folder)
+    examples, problem = _examples(run, recipe, dataset, data_folder)
     return Content(
         name=str(recipe.get("name") or run.name),
         description=str(recipe.get("description") or ""),
@@ -100,6 +101,7 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         tiles=_tiles(results),
         dataset=f"{dataset}, {vqa.get('split', 'test')} split" if dataset else "",
         scores=tables.score_rows(vqa),
+        datasets=tables.dataset_rows(results),
         floors=tables.floor_rows(results),
         published=list(PUBLISHED.get(dataset, ())) if vqa.get("legacy") else [],
         leaks=check_tables.leak_sentences(results),
@@ -134,7 +136,6 @@ def _examples(
     run: Path,
     recipe: dict[str, Any],
     dataset: str,
-    split: str | None,
     data_folder: str | None,
 ) -> tuple[Examples | None, str]:
     """Cards, or why there are none; a report without pictures is still a report."""
@@ -142,7 +143,7 @@ def _examples(
     if not dataset or not answers.is_file():
         return None, "This run has no stored answers."
     try:
-        asked = asked_questions(recipe, data_folder, split)
+        asked = answered_questions(run, dataset, data_folder)
         pairing = pair(
             read_predictions(answers).predictions,
             [question_of(record) for record in asked.records],

@@ -43,8 +43,9 @@ def limits(results: dict[str, Any], is_toy: bool) -> list[str]:
     floors = results.get("floors") or {}
     if "same_image_nearest" in floors:
         sentences.append(
-            "Images of the test questions also occur in training, so the score does not show how "
-            "the model does on new patients; the floor "
+            "Images of the test questions also occur in the data set's own training split, so for "
+            "a model that learned from it the score does not show how it does on new patients; the "
+            "floor "
             f"“{FLOOR_LABELS['same_image_nearest']}” is what that alone is worth."
         )
     if not floors and strict:

@@ -56,6 +56,10 @@ def render_csv(content: Content) -> str:
     for row in content.scores:
         for scorer, cell in (("strict", row.strict), ("legacy", row.legacy)):
             writer.writerow([row.name, scorer, cell.value, cell.low, cell.high, row.count])
+    for other in content.datasets[1:]:
+        for scorer, cell in (("strict", other.average), ("legacy", other.legacy_average)):
+            name = f"average on {other.name}"
+            writer.writerow([name, scorer, cell.value, cell.low, cell.high, other.count])
     for floor in content.floors:
         if not floor.is_model:
             name = f"floor: {floor.label}"

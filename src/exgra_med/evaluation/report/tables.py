@@ -85,6 +85,18 @@ class ScoreRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DatasetRow:
+    """The scores on one of several data sets."""
+
+    name: str
+    average: Cell
+    recall: Cell
+    closed: Cell
+    legacy_average: Cell
+    count: str
+
+
+@dataclass(frozen=True, slots=True)
 class FloorRow:
     """The model or a floor, side by side."""
 
@@ -119,6 +131,25 @@ def cell(section: dict[str, Any], name: str) -> Cell:
     """A measure of a scorer's section of `results.json`."""
     bounds = (section.get("intervals") or {}).get(name) or (None, None)
     return Cell(section.get(name), *bounds)
+
+
+def dataset_rows(results: dict[str, Any]) -> list[DatasetRow]:
+    """Every data set that was answered, the headline's first; empty where there is one alone."""
+    others = (results.get("other_datasets") or {}).values()
+    sections = [part["vqa"] for part in (results, *others) if part.get("vqa")]
+    return [_dataset_row(vqa) for vqa in sections] if others else []
+
+
+def _dataset_row(vqa: dict[str, Any]) -> DatasetRow:
+    strict, legacy = vqa.get("strict") or {}, vqa.get("legacy") or {}
+    return DatasetRow(
+        name=f"{vqa.get('dataset', '–')}, {vqa.get('split', '–')}",
+        average=cell(strict, "average"),
+        recall=cell(strict, "open_recall"),
+        closed=cell(strict, "closed_accuracy"),
+        legacy_average=cell(legacy, "average"),
+        count=_count(strict, "average"),
+    )
 
 
 def score_rows(vqa: dict[str, Any]) -> list[ScoreRow]:

@@ -1,0 +1,112 @@
+"""A checkpoint that no run of ours made is asked, scored, reported and compared as a run is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up_run import make_data
+from typer.testing import CliRunner
+
+from exgra_med.cli.main import app
+from exgra_med.errors import CheckpointError, DataError, RunError
+from exgra_med.evaluation.results import read_results
+from exgra_med.model.convert.checkpoint import import_checkpoint
+from exgra_med.recipe.run import open_run
+
+MODELS = Path(__file__).parents[2] / "golden" / "data" / "model"
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("imported") / "native"
+    import_checkpoint(str(MODELS / "checkpoint_dci"), str(MODELS / "clip_tiny"), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_data(tmp_path_factory.mktemp("asked") / "data")
+
+
+def call(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(each) for each in arguments])
+
+
+def good(*arguments: object) -> str:
+    done = call(*arguments)
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def test_an_imported_checkpoint_is_evaluated(imported: Path, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "Published"
+    where = ["--on", data, "--out", run]
+    assert f"exgra-med report {run}" in good("evaluate", "vqa", imported, *where).replace("\n", "")
+    good("evaluate", "multiple-choice", imported, *where, "--protocol", "likelihood")
+    good("evaluate", "reliance", imported, *where)
+    results = read_results(run)
+    assert results["vqa"]["strict"]["pairing"]["missing"] == 0
+    assert results["multiple_choice"]["made-up"]["likelihood"]["num_questions"] == 18
+    assert set(results["visual_reliance"]) == {"blank", "noise", "shuffled", "mirrored"}
+    good("evaluate", "vqa", run)
+    good("report", run)
+    assert "Answers of the checkpoint" in (run / "report.md").read_text(encoding="utf-8")
+    good("compare", run, run)
+    card = tmp_path / "card.md"
+    good("card", "model", run, "--out", card)
+    assert "imported checkpoint" in card.read_text(encoding="utf-8")
+    assert open_run(run).recipe.name == "published"
+
+
+def test_reliance_asks_a_checkpoint_first(imported: Path, data: Path, tmp_path: Path) -> None:
+    good("evaluate", "reliance", imported, "--on", data, "--out", tmp_path / "run")
+    assert "visual_reliance" in read_results(tmp_path / "run")
+
+
+@pytest.mark.parametrize("verb", ["vqa", "multiple-choice", "reliance"])
+def test_what_is_missing_is_said(verb: str, imported: Path, data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    error = call("evaluate", verb, imported, "--on", data).exception
+    assert isinstance(error, RunError) and "is a checkpoint" in error.message
+    assert "--out RUN" in error.hint
+    error = call("evaluate", verb, tmp_path / "none", "--on", data).exception
+    assert isinstance(error, RunError) and "--out RUN" in error.hint
+    error = call("evaluate", verb, tmp_path / "none", "--on", data, "--out", run).exception
+    assert isinstance(error, CheckpointError)
+    original = MODELS / "checkpoint_dci"
+    error = call("evaluate", verb, original, "--on", data, "--out", run).exception
+    assert isinstance(error, CheckpointError) and "checkpoint import" in error.hint
+    assert not run.exists()
+
+
+def test_a_folder_is_of_one_checkpoint(imported: Path, data: Path, tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    import_checkpoint(str(MODELS / "checkpoint_none"), str(MODELS / "clip_tiny"), other)
+    error = call("evaluate", "vqa", imported, "--out", run).exception
+    assert isinstance(error, RunError) and "--on" in error.hint
+    good("evaluate", "vqa", imported, "--on", data, "--out", run)
+    error = call("evaluate", "vqa", other, "--on", data, "--out", run).exception
+    assert isinstance(error, RunError) and "holds answers of" in error.message
+
+
+def test_the_template_can_be_chosen(imported: Path, data: Path, tmp_path: Path) -> None:
+    run, chosen = tmp_path / "run", ["--template", "original-simple"]
+    wrong = call("evaluate", "vqa", imported, "--on", data, "--out", run, "--template", "simple")
+    assert isinstance(wrong.exception, DataError) and "original-simple" in wrong.exception.hint
+    good("evaluate", "vqa", imported, "--on", data, "--out", run, *chosen)
+    assert read_results(run)["vqa"]["template"] == "original-simple"
+    about = (run / "predictions" / "made-up.about.json").read_text(encoding="utf-8")
+    assert '"template": "original-simple"' in about
+    # Answers of two templates are never mixed, nor compared as if the image made the difference.
+    error = call("evaluate", "vqa", run).exception
+    assert isinstance(error, RunError) and "template" in error.message
+    error = call("evaluate", "reliance", run).exception
+    assert isinstance(error, RunError) and error.hint == "Give --template original-simple."
+    good("evaluate", "reliance", run, *chosen)
+    good("evaluate", "multiple-choice", run, "--on", data, *chosen, "--protocol", "likelihood")
+    section = read_results(run)["multiple_choice"]["made-up"]
+    assert section["templates"] == {"likelihood": "original-simple"}
+    for verb in ("vqa", "multiple-choice"):
+        server = ["--engine", "openai", "--model", "m", "--on", data]
+        error = call("evaluate", verb, tmp_path / "served", *server, *chosen).exception
+        assert isinstance(error, RunError) and "--template" in error.hint

@@ -1,0 +1,141 @@
+"""Scores of several data sets lie side by side; the run's own one stays the headline."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from made_up_run import make_data
+from test_predict_model import make_bundle
+from typer.testing import CliRunner
+
+from exgra_med.cli.main import app
+from exgra_med.errors import ScoreError
+from exgra_med.evaluation.results import dataset_results, read_results, update_dataset_results
+from exgra_med.model.bundle import save_bundle
+from exgra_med.recipe.run import start_run
+from exgra_med.recipe.schema import Recipe
+
+
+def another(data: Path, name: str) -> Path:
+    """The same questions as another data set, under ids of their own."""
+    folder, old = data.with_name(name), json.loads((data / "manifest.json").read_text())["dataset"]
+    shutil.copytree(data, folder)
+    manifest = json.loads((folder / "manifest.json").read_text("utf-8"))
+    for split in ("train", "test"):
+        file = folder / f"{split}.jsonl"
+        file.write_text(file.read_text("utf-8").replace(f"{old}/", f"{name}/"), "utf-8")
+    from exgra_med.data.prepared import file_sha256
+
+    manifest["dataset"] = name
+    manifest["files"] = {each: file_sha256(folder / each) for each in manifest["files"]}
+    (folder / "manifest.json").write_text(json.dumps(manifest), "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("several")
+    data = make_data(root / "data")
+    for name in ("second", "third"):
+        another(data, name)
+    recipe = {
+        "name": "tiny",
+        "model": {"architecture": {}},
+        "data": {"folder": str(data)},
+        "stages": {"vqa": {"learn": ["connector"], "learning_rate": 1e-3}},
+        "evaluation": {"max_new_tokens": 4, "num_bootstrap_samples": 20},
+        "text": {"max_length": 512},
+    }
+    run = start_run(root / "run", Recipe.model_validate(recipe), resume=False)
+    run.final("vqa").parent.mkdir(parents=True)
+    save_bundle(make_bundle(), run.final("vqa"))
+    return run.path
+
+
+def call(*arguments: object) -> str:
+    done = CliRunner().invoke(app, [str(each) for each in arguments])
+    assert done.exit_code == 0, (done.output, done.exception)
+    return done.stdout
+
+
+def test_scores_of_every_data_set_stay(run: Path) -> None:
+    for name in ("second", "third"):
+        assert "strict: average" in call("evaluate", "vqa", run, "--on", run.parent / name)
+    call("evaluate", "reliance", run, "--on", run.parent / "third")
+    results = read_results(run)
+    assert results["vqa"]["dataset"] == "second" and "visual_reliance" not in results
+    assert set(results["other_datasets"]["third"]) == {"vqa", "floors", "leaks", "visual_reliance"}
+    # The recipe's own data set takes the headline whenever it comes; nothing is lost.
+    call("evaluate", "vqa", run)
+    results = read_results(run)
+    assert results["vqa"]["dataset"] == "made-up"
+    assert set(results["other_datasets"]) == {"second", "third"}
+    for name in ("made-up", "second", "third"):
+        section = dataset_results(results, name)
+        assert section["vqa"]["dataset"] == name and section["vqa"]["strict"]["num_open"] == 12
+        assert section["floors"] and section["leaks"]
+    call("report", run)
+    for page in ("report.html", "report.md", "scores.csv"):
+        text = (run / page).read_text("utf-8")
+        assert "second, test" in text and "third, test" in text
+    call("card", "model", run, "--out", run / "card.md")
+    assert "third, test" in (run / "card.md").read_text("utf-8")
+
+
+def test_splits_of_another_data_set_are_its_own(tmp_path: Path) -> None:
+    for dataset, apart in (("a", None), ("a", "odd"), ("b", "odd"), ("b", None)):
+        split = apart or "test"
+        update_dataset_results(
+            tmp_path, dataset, {"vqa": {"dataset": dataset, "split": split}}, apart=apart
+        )
+    results = read_results(tmp_path)
+    for dataset in ("a", "b"):
+        section = dataset_results(results, dataset)
+        assert section["vqa"] == {"dataset": dataset, "split": "test"}
+        assert section["other_splits"]["odd"]["vqa"] == {"dataset": dataset, "split": "odd"}
+    assert dataset_results(results, "c") == {}
+
+
+def test_the_order_of_runs_decides_nothing(run: Path, tmp_path: Path) -> None:
+    """A run on other data is asked the second data set too, and both are found, either way."""
+    other = tmp_path / "other"
+    call("evaluate", "vqa", run, "--on", run.parent / "second")
+    where = ["--on", run.parent / "second", "--out", other]
+    call("evaluate", "vqa", run, *where)
+    for pair in ((run, other), (other, run)):
+        result = json.loads(call("compare", *pair, "--json"))
+        assert result["num_questions"] == 30 and result["missing"] == [0, 0]
+    call("report", run, other, "--out", tmp_path / "page.html")
+    assert "were not compared" not in (tmp_path / "page.html").read_text("utf-8")
+    assert "not at hand" not in (other / "report.html").read_text("utf-8")
+
+
+def test_of_several_data_sets_one_is_named(run: Path, tmp_path: Path) -> None:
+    for name in ("data", "second", "third"):
+        call("evaluate", "vqa", run, "--on", run.parent / name)
+        if name != "data":
+            call("evaluate", "vqa", run, "--on", run.parent / name, "--out", tmp_path / "other")
+    for pair in ((run, tmp_path / "other"), (tmp_path / "other", run)):
+        error = CliRunner().invoke(app, ["compare", *map(str, pair)]).exception
+        assert isinstance(error, ScoreError) and "--data" in error.hint
+        for name in ("second", "third"):
+            said = call("compare", *pair, "--data", run.parent / name, "--json")
+            assert json.loads(said)["missing"] == [0, 0]
+        named = ["compare", *map(str, pair), "--data", str(run.parent / "data")]
+        error = CliRunner().invoke(app, named).exception
+        assert isinstance(error, ScoreError) and "made-up is not one of them" in error.message
+
+
+def test_a_report_finds_the_questions_of_another_data_set(tmp_path: Path, run: Path) -> None:
+    second, moved = another(run.parent / "second", "fourth"), tmp_path / "moved"
+    answering = tmp_path / "answering"
+    call("evaluate", "vqa", run, "--on", second, "--out", answering)
+    recipe = answering / "recipe.yaml"
+    recipe.write_text(recipe.read_text("utf-8").replace(str(second), str(run.parent / "data")))
+    call("report", answering)
+    assert "not at hand" not in (answering / "report.md").read_text("utf-8")
+    second.rename(moved)
+    error = CliRunner().invoke(app, ["compare", str(answering), str(answering)]).exception
+    assert isinstance(error, ScoreError) and "--data" in error.hint
+    call("compare", answering, answering, "--data", moved)
