@@ -1,6 +1,7 @@
 """Rules of the house that a machine can hold."""
 
 import ast
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,18 @@ def _telling_lines(text: str) -> list[str]:
             left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     kept = [line for number, line in enumerate(text.splitlines(), 1) if number not in left_out]
     return [line.strip() for line in kept if len(line.strip()) > 3]
+
+
+@pytest.mark.parametrize("name", [".env", "data/vqa-rad/test.jsonl", "mine/a.png", "extended.jsonl"])
+def test_what_a_user_writes_into_a_checkout_is_not_committed(name: str) -> None:
+    checkout = ROOT.parents[1]
+    if shutil.which("git") is None or not (checkout / ".git").exists():
+        pytest.skip("there is no git here")
+
+    def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False
+        )
+
+    assert git("check-ignore", "--quiet", "--no-index", name).returncode == 0
+    assert git("ls-files", "-ci", "--exclude-standard").stdout == ""
