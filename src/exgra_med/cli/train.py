@@ -11,7 +11,7 @@ from exgra_med.cli.recipe import AsJson, Assignments
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.")],
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; runs/<name of the recipe> else.")
+        Path | None, typer.Option(help="Run folder; runs/NAME of the recipe else.")
     ] = None,
     assignments: Assignments = None,
     resume: Annotated[
