@@ -107,6 +107,15 @@ def test_an_empty_mapping_gives_a_section_its_defaults_where_there_was_none(base
     assert recipe.stages["second"].lora is not None
 
 
+def test_alignment_of_one_record_at_a_time_is_refused(base: Path) -> None:
+    one = "stages.second.batch_size=1"
+    with pytest.raises(RecipeError, match=r"stages\.second.*`batch_size` of 2 or more"):
+        load_recipe(str(base), [one])
+    load_recipe(str(base), ["stages.first.batch_size=1"])
+    for setting in ("alignment.weight=0", "alignment.scope=global", "alignment=null"):
+        load_recipe(str(base), [f"stages.second.{setting}", one])
+
+
 def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\nname: a\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\n")
