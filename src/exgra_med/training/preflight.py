@@ -62,9 +62,15 @@ def check_start(recipe: Recipe) -> None:
     if model.start is None or not _is_folder(model.start):
         return
     if is_run_folder(model.start):
-        read_config(open_run(Path(model.start)).last_checkpoint)
+        config = read_config(open_run(Path(model.start)).last_checkpoint)
     else:
-        read_config(Path(model.start))
+        config = read_config(Path(model.start))
+    if model.expect_connector not in (None, config.connector):
+        raise CheckpointError(
+            f"{model.start} has the connector {config.connector!r}, and this recipe is for "
+            f"{model.expect_connector!r}.",
+            "Start from another model, or use the recipe without that ending in its name.",
+        )
 
 
 def check_data(recipe: Recipe, name: str) -> None:
