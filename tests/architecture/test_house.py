@@ -1,6 +1,8 @@
 """Rules of the house that a machine can hold."""
 
 import ast
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -40,21 +42,40 @@ def test_the_command_line_answers_without_loading_torch(arguments: list[str]) ->
     assert done.stdout
 
 
+def commands(group: object, path: str) -> list[tuple[str, object]]:
+    """Every command below a group, with its path."""
+    found = []
+    for name, command in group.commands.items():
+        here = f"{path} {name}"
+        found += commands(command, here) if hasattr(command, "commands") else [(here, command)]
+    return found
+
+
 def test_every_command_shows_an_example() -> None:
     from typer.main import get_command
 
     from exgra_med.cli.main import app
 
-    def commands(group: object, path: str) -> list[tuple[str, object]]:
-        found = []
-        for name, command in group.commands.items():
-            here = f"{path} {name}"
-            found += commands(command, here) if hasattr(command, "commands") else [(here, command)]
-        return found
-
     for path, command in commands(get_command(app), "exgra-med"):
         text = f"{command.epilog or ''} {command.help or ''}"
         assert "exgra-med " in text, f"{path} has no example in its help"
+
+
+def test_no_help_has_a_placeholder_that_vanishes() -> None:
+    """Terminals take `[name]` for a style and the documentation takes `<name>` for HTML."""
+    from typer.main import get_command
+
+    from exgra_med.cli.main import app
+
+    lost = re.compile(r"<[a-z/][^<>]*>|(?<![\w.=`\"'])\[/?[a-z][a-z0-9_ -]*\]")
+    for path, command in commands(get_command(app), "exgra-med"):
+        texts = [command.help, command.epilog, *(each.help for each in _with_help(command))]
+        for text in filter(None, texts):
+            assert not lost.search(text), f"{path}: {text!r}"
+
+
+def _with_help(command: object) -> list:
+    return [each for each in command.params if getattr(each, "help", None)]
 
 
 def test_other_long_files_say_why_at_their_top() -> None:
@@ -85,3 +106,20 @@ def _telling_lines(text: str) -> list[str]:
             left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
     kept = [line for number, line in enumerate(text.splitlines(), 1) if number not in left_out]
     return [line.strip() for line in kept if len(line.strip()) > 3]
+
+
+@pytest.mark.parametrize(
+    "name", [".env", "data/vqa-rad/test.jsonl", "mine/a.png", "extended.jsonl"]
+)
+def test_what_a_user_writes_into_a_checkout_is_not_committed(name: str) -> None:
+    checkout = ROOT.parents[1]
+    if shutil.which("git") is None or not (checkout / ".git").exists():
+        pytest.skip("there is no git here")
+
+    def git(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            ["git", *arguments], cwd=checkout, capture_output=True, text=True, check=False
+        )
+
+    assert git("check-ignore", "--quiet", "--no-index", name).returncode == 0
+    assert git("ls-files", "-ci", "--exclude-standard").stdout == ""

@@ -253,7 +253,7 @@ def train_on_few_images(rank: int, folder: Path) -> None:
     for name, alignment in FEW_IMAGES.items():
         for sharding in ("none", "full"):
             settings = f"alignment: {{{alignment}}}, max_steps: 8, sharding: {sharding}"
-            train(folder / f"{name}, {sharding}", "batch_size: 1", settings)
+            train(folder / f"{name}, {sharding}", "batch_size: 2", settings)
 
 
 @pytest.mark.slow

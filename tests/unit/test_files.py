@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from exgra_med import files
 from exgra_med.errors import WriteError
@@ -208,6 +210,24 @@ def test_a_reader_of_a_folder_that_is_replaced_always_finds_one(tmp_path: Path) 
     assert num_seen > 100 and read(path) == "199"
     assert list(tmp_path.iterdir()) == [path]
     assert path.stat().st_mode & 0o777 == 0o777 & ~_umask()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such permissions")
+@pytest.mark.parametrize("mask", [0o022, 0o007, 0o077])
+def test_weights_follow_the_umask_as_other_files_do(tmp_path: Path, mask: int) -> None:
+    tensors = {"weight": torch.zeros(2)}
+    before = os.umask(mask)
+    try:
+        with files.new_folder(tmp_path / "checkpoint") as folder:
+            save_file(tensors, folder / "model.safetensors")
+            (folder / "adapter").mkdir()
+            save_file(tensors, folder / "adapter" / "adapter_model.safetensors")
+            (folder / "config.json").write_text("{}")
+    finally:
+        os.umask(before)
+    written = [path for path in (tmp_path / "checkpoint").rglob("*") if path.is_file()]
+    assert len(written) == 3
+    assert {path.stat().st_mode & 0o777 for path in written} == {0o666 & ~mask}
 
 
 def _umask() -> int:

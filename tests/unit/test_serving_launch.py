@@ -1,10 +1,14 @@
 import json
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError
 from exgra_med.model.convert.checkpoint import import_checkpoint
 from exgra_med.serving import launch
@@ -75,12 +79,54 @@ def test_nothing_remote_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_server_runs_in_an_empty_folder(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = {}
+    look = "import os; raise SystemExit(3 + len(os.listdir()))"
+    monkeypatch.setattr(launch, "server_command", lambda *_: [sys.executable, "-c", look])
+    assert launch.serve(native, "127.0.0.1", 8000, "cpu", "transformers") == 3
 
-    def call(command: list[str], env: dict[str, str], cwd: str) -> int:
-        seen.update(command=command, files=list(Path(cwd).iterdir()))
-        return 3
 
-    monkeypatch.setattr(launch.subprocess, "call", call)
-    assert launch.serve(str(native), "127.0.0.1", 8000, "cpu", "transformers") == 3
-    assert seen["files"] == [] and Path(seen["command"][4]).is_absolute()
+STAND_IN = """
+import signal, sys, time
+def stop(number, frame):
+    print("closing", flush=True)
+    sys.exit(5)
+signal.signal(signal.SIGTERM, stop)
+print("open", flush=True)
+time.sleep(60)
+"""
+LAUNCHER = """
+import sys
+from pathlib import Path
+from exgra_med.serving import launch
+launch.server_command = lambda *_: [sys.executable, "-c", sys.argv[1]]
+raise SystemExit(launch.serve(Path(), "127.0.0.1", 8000, "cpu", "transformers"))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is no signal there")
+def test_sigterm_reaches_the_server_and_is_waited_for() -> None:
+    launcher = subprocess.Popen(
+        [sys.executable, "-c", LAUNCHER, STAND_IN],
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline() == b"open\n"
+    launcher.terminate()
+    written, _ = launcher.communicate(timeout=30)
+    assert written == b"closing\n" and launcher.returncode == 5
+
+
+def test_the_model_that_a_request_names_is_printed(
+    native: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[str]] = {}
+
+    def run(command: list[str], environment: dict[str, str], folder: str) -> int:
+        seen["command"] = command
+        return 0
+
+    monkeypatch.setattr(launch, "_run", run)
+    monkeypatch.chdir(native.parent)
+    found = CliRunner().invoke(app, ["serve", native.name, "--server", "transformers"])
+    name = str(native.with_name("native-hf-llava"))
+    assert f"model: {name}\n" in found.stderr and name in seen["command"]

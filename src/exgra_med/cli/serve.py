@@ -17,15 +17,19 @@ def serve(
     """Serve a model with vLLM where it is installed, else with transformers.
 
     Clients send pictures as base64; the server fetches nothing. It listens to this machine alone
-    unless --host says otherwise, and asks for no password.
+    unless --host says otherwise, and asks for no password. The line that begins with "model:"
+    is what a request has to give as its model.
     """
     from exgra_med.model.published import NOTICE
-    from exgra_med.serving.launch import choose_server
+    from exgra_med.serving.launch import choose_server, prepare
     from exgra_med.serving.launch import serve as start
 
     chosen = choose_server(server)
     typer.echo(NOTICE, err=True)
     if host not in ("127.0.0.1", "localhost", "::1"):
         typer.secho(f"Anyone who reaches {host}:{port} can use this server.", fg="yellow", err=True)
+    folder = prepare(model)
     typer.echo(f"http://{host}:{port}/v1", err=True)
-    raise typer.Exit(start(model, host, port, device, chosen))
+    # On a line of its own, whole: a request must repeat it to the letter.
+    typer.echo(f"model: {folder}", err=True)
+    raise typer.Exit(start(folder, host, port, device, chosen))

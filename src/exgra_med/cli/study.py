@@ -36,7 +36,7 @@ Examples:
 def run(
     name: Name,
     out: Annotated[
-        Path | None, typer.Option(help="Folder; runs/studies/<name>[-<scale>] else.")
+        Path | None, typer.Option(help="Folder; runs/studies/NAME or NAME-SCALE else.")
     ] = None,
     scale: Scale = None,
     assignments: Assignments = None,

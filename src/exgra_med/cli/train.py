@@ -11,7 +11,7 @@ from exgra_med.cli.recipe import AsJson, Assignments
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.")],
     out: Annotated[
-        Path | None, typer.Option(help="Run folder; runs/<name of the recipe> else.")
+        Path | None, typer.Option(help="Run folder; runs/NAME of the recipe else.")
     ] = None,
     assignments: Assignments = None,
     resume: Annotated[
@@ -28,15 +28,22 @@ def train(
 ) -> None:
     """Train the stages of a recipe, one after another.
 
-    A run that was stopped, or killed, goes on with --resume and ends with the same weights.
+    A run that was stopped, or killed, goes on with --resume and ends with the same weights; give
+    every --set again, as the recipe must be the one that the run began with.
     --gpu, --gpus and --json belong to --dry-run: `accelerate launch` decides where training runs.
     """
+    from exgra_med.errors import RecipeError
     from exgra_med.recipe.load import load_recipe
 
     if dry_run:
         from exgra_med.cli.train_plan import plan
 
-        plan(load_recipe(recipe, assignments or ()).recipe, gpu, gpus, as_json)
+        try:
+            own = load_recipe(recipe).recipe
+        except RecipeError:
+            # A recipe that is whole only with --set; if it is not then, the next line says so.
+            own = None
+        plan(load_recipe(recipe, assignments or ()).recipe, own, gpu, gpus, as_json)
         return
     from rich.console import Console
 

@@ -4,32 +4,44 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from exgra_med.recipe.schema import Recipe
+    from exgra_med.recipe.schema import Recipe, StageSettings
     from exgra_med.training.estimate import Estimate, StageEstimate
 
 
-def plan(recipe: "Recipe", gpu: str, num_gpus: int, as_json: bool) -> None:
-    """Print what a run will cost."""
+def plan(recipe: "Recipe", own: "Recipe | None", gpu: str, num_gpus: int, as_json: bool) -> None:
+    """Print what a run will cost.
+
+    Args:
+        recipe: with what `--set` changes.
+        own: as it is written, where it can be read so; its records a step are those to keep.
+        gpu: a name in `hardware.GPUS`.
+        num_gpus: devices that share each step.
+        as_json: for a machine.
+    """
     from exgra_med.cli.output import print_json, say
     from exgra_med.training.estimate import assumptions, estimate_run
 
     estimate = estimate_run(recipe, gpu, num_gpus)
+    warnings = step_warnings(recipe, own, num_gpus) + memory_advice(recipe, estimate)
     if as_json:
-        print_json(as_data(recipe.name, estimate) | {"assumptions": assumptions(estimate)})
+        more = {"warnings": warnings, "assumptions": assumptions(estimate)}
+        print_json(as_data(recipe, estimate) | more)
         return
     say(f"{recipe.name} on {num_gpus} x {gpu}")
     for stage in estimate.stages:
         say(f"\n{stage.name}")
-        for name, value in stage_lines(stage):
+        for name, value in stage_lines(stage, recipe.stages[stage.name], num_gpus):
             say(f"  {name:<20} {value}")
     say(f"\nHours in all         {estimate.hours:.1f}")
     say(f"Disk in all          {gigabytes(estimate.disk)}")
+    for warning in warnings:
+        say(f"\nNote: {warning}")
     say("\nThis assumes:")
     for line in assumptions(estimate):
         say(f"  {line}")
 
 
-def as_data(name: str, estimate: "Estimate") -> dict[str, Any]:
+def as_data(recipe: "Recipe", estimate: "Estimate") -> dict[str, Any]:
     """The estimate as plain data; bytes, hours and numbers."""
     stages = []
     for stage in estimate.stages:
@@ -38,9 +50,16 @@ def as_data(name: str, estimate: "Estimate") -> dict[str, Any]:
             key: None if memory is None else asdict(memory) | {"total": memory.total}
             for key, memory in memories.items()
         }
-        stages.append(asdict(stage) | totals)
+        settings = recipe.stages[stage.name]
+        step = {
+            "batch_size": settings.batch_size,
+            "accumulation_steps": settings.accumulation_steps,
+            "num_gpus": estimate.num_gpus,
+            "nodes_of_a_graph": graph_nodes(settings, estimate.num_gpus),
+        }
+        stages.append(asdict(stage) | totals | {"step": step})
     return {
-        "recipe": name,
+        "recipe": recipe.name,
         "gpu": estimate.gpu,
         "num_gpus": estimate.num_gpus,
         "stages": stages,
@@ -49,17 +68,28 @@ def as_data(name: str, estimate: "Estimate") -> dict[str, Any]:
     }
 
 
-def stage_lines(stage: "StageEstimate") -> list[tuple[str, str]]:
+def stage_lines(
+    stage: "StageEstimate", settings: "StageSettings", num_gpus: int
+) -> list[tuple[str, str]]:
     """Name and text of each figure of a stage."""
     parameters, memory, work = stage.parameters, stage.memory, stage.workload
     parts = ", ".join(f"{name} {gigabytes(value)}" for name, value in asdict(memory).items())
     records = f"{work.num_records:,} ({'counted' if work.counted else 'assumed'})"
+    passes = f"{settings.batch_size} a pass x {settings.accumulation_steps} accumulated"
+    nodes = graph_nodes(settings, num_gpus)
+    graphs = "" if nodes is None else f"; graphs of {nodes} nodes"
+    warm_up = f"{settings.warmup_fraction:.0%} warm-up"
+    limit = "" if settings.max_steps is None else f", at most {settings.max_steps:,} steps"
     lines = [
         ("parameters", f"{parameters.total:,}, of which {parameters.learning:,} learn"),
         ("records", records),
-        ("records a step", f"{stage.records_per_step:,}"),
+        ("records a step", f"{stage.records_per_step:,}: {passes} x {num_gpus} GPUs{graphs}"),
         ("tokens a step", f"{stage.tokens_per_step:,.0f}"),
+        ("epochs", f"{settings.epochs:g}{limit}"),
         ("steps", f"{stage.num_steps:,}"),
+        ("learning rate", f"{settings.learning_rate:g}, {settings.schedule}, {warm_up}"),
+        ("precision", f"{settings.precision}, weights {settings.weights}, {settings.optimizer}"),
+        ("sharding", settings.sharding),
         ("memory of a GPU", f"{gigabytes(memory.total)}: {parts}"),
     ]
     if work.share_cut:
@@ -72,6 +102,68 @@ def stage_lines(stage: "StageEstimate") -> list[tuple[str, str]]:
         ("hours", f"{stage.hours:.1f}"),
         ("disk", gigabytes(stage.disk)),
     ]
+
+
+def graph_nodes(settings: "StageSettings", num_gpus: int) -> int | None:
+    """Nodes of each graph; none in a stage without alignment."""
+    if settings.alignment is None:
+        return None
+    return settings.batch_size * (num_gpus if settings.alignment.scope == "global" else 1)
+
+
+def step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> list[str]:
+    """A sentence for each stage that several GPUs give other records a step than its recipe has."""
+    sentences = []
+    for name, stage in recipe.stages.items():
+        written = None if own is None else own.stages.get(name)
+        if written is None or num_gpus == 1:
+            continue
+        wanted = written.batch_size * written.accumulation_steps
+        planned = stage.batch_size * stage.accumulation_steps * num_gpus
+        if planned == wanted:
+            continue
+        passes, rest = divmod(wanted, stage.batch_size * num_gpus)
+        keep = (
+            f"--set stages.{name}.accumulation_steps={passes} keeps {wanted}."
+            if passes and not rest
+            else f"No accumulation_steps gives {wanted} with batches of {stage.batch_size}."
+        )
+        sentences.append(
+            f"{num_gpus} GPUs make {planned} records a step of stage {name}, and the recipe has "
+            f"{wanted}: fewer steps, another experiment. {keep}"
+        )
+    return sentences
+
+
+def memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
+    """What to try where a stage does not fit, one sentence for each stage."""
+    from exgra_med.recipe.combinations import reason_against_shares
+    from exgra_med.recipe.load import shipped_recipes
+    from exgra_med.training.hardware import find_gpu
+
+    smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]
+    known = [name for name in smaller if name in shipped_recipes()]
+    sentences = []
+    for stage in estimate.stages:
+        if stage.fits:
+            continue
+        shared = stage.memory_sharded
+        if shared is not None and shared.total <= find_gpu(estimate.gpu).memory:
+            sentences.append(
+                f"Stage {stage.name} fits with --set stages.{stage.name}.sharding=full."
+            )
+            continue
+        settings = recipe.stages[stage.name]
+        can_share = reason_against_shares(settings) is None
+        ways = [f"the recipe {name}" for name in known]
+        if not known and settings.lora is None and "language" in settings.learn:
+            ways.append(f"adapters (--set 'stages.{stage.name}.lora={{rank: 64}}')")
+        ways += [f"more GPUs with stages.{stage.name}.sharding=full (--gpus)"] * can_share
+        ways.append("a card with more memory (--gpu)")
+        if not settings.activation_checkpointing:
+            ways.append(f"stages.{stage.name}.activation_checkpointing=true")
+        sentences.append(f"Stage {stage.name} does not fit. Try {' or '.join(ways)}.")
+    return sentences
 
 
 def gigabytes(value: float) -> str:

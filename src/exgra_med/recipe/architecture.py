@@ -81,9 +81,13 @@ class ModelSettings(Section):
     """Sizes of a model to build with random weights."""
     parts: Parts | None = None
     """Trained parts to join."""
+    expect_connector: Literal["none", "dci", "sci"] | None = None
+    """Connector that `start` must have; a model with another is refused. Any where absent."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSettings":
+        if self.expect_connector is not None and self.start is None:
+            raise ValueError("`expect_connector` is about `start`, which is not given")
         if [self.start, self.architecture, self.parts].count(None) != 2:
             raise ValueError("give exactly one of `start`, `architecture` and `parts`")
         return self

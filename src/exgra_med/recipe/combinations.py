@@ -16,10 +16,23 @@ def check_together(stage: StageSettings) -> None:
     """
     if stage.lora is not None and "language" not in stage.learn:
         raise ValueError("`lora` needs `language` among the parts that learn")
+    _check_graphs(stage)
     if stage.sharding == "full" and (reason := reason_against_shares(stage)) is not None:
         raise ValueError(f"`sharding: full` {reason}")
     if stage.weights == "bfloat16":
         _check_half_weights(stage)
+
+
+def _check_graphs(stage: StageSettings) -> None:
+    """A graph of one node has loss 0: such a stage would train without alignment in silence."""
+    alignment = stage.alignment
+    if alignment is None or alignment.weight == 0 or alignment.scope == "global":
+        return
+    if stage.batch_size == 1:
+        raise ValueError(
+            "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
+            "graph (one node has loss 0); or set `alignment.weight` to 0"
+        )
 
 
 def reason_against_shares(stage: StageSettings) -> str | None:

@@ -147,4 +147,27 @@ def _assign(values: dict[str, Any], origins: dict[str, str], text: str, origin: 
     nested: Any = parse_yaml(raw, f"{origin} {path}")
     for key in reversed(keys):
         nested = {key: nested}
+    refuse_empty(values, nested, origin, "")
     _merge(values, origins, nested, origin, "")
+
+
+def refuse_empty(known: Any, given: Any, origin: str, at: str) -> None:
+    """Refuse an empty mapping over settings: as mappings are merged, it would change nothing.
+
+    Args:
+        known: what stands there already.
+        given: what is merged into it.
+        origin: who says so, for the sentence.
+        at: the path of both, empty for the whole.
+
+    Raises:
+        RecipeError: where it is, and how settings are taken away.
+    """
+    if given == {} and isinstance(known, dict) and known:
+        raise RecipeError(
+            f"{origin}: `{at}={{}}` would change nothing; an empty mapping takes nothing away.",
+            f"null takes away: {at}=null, or {at}.NAME=null for one of {', '.join(known)}.",
+        )
+    for key, value in given.items() if isinstance(given, dict) else ():
+        below = known.get(key) if isinstance(known, dict) else None
+        refuse_empty(below, value, origin, f"{at}.{key}" if at else str(key))

@@ -6,6 +6,7 @@ other machines unless told to. What their options cannot close is said in docs/h
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -21,6 +22,7 @@ from exgra_med.model.verification import file_hashes
 SERVERS = ("vllm", "transformers")
 NOWHERE = "http://127.0.0.1:9"
 """A proxy that does not exist: whatever a client names as a remote picture is not fetched."""
+_CLOSING_SECONDS = 20
 
 
 def choose_server(wanted: str | None = None) -> str:
@@ -46,14 +48,17 @@ def choose_server(wanted: str | None = None) -> str:
 def prepare(source: str) -> Path:
     """A stock export of a checkpoint: the folder itself, or one beside it, made where needed.
 
+    Returns:
+        Its absolute path, which is also what a request names as `model`.
+
     Raises:
         CheckpointError: the source is not usable.
     """
     folder = local_folder(source)
     read_config(folder)
     if (folder / EXPORTED).is_file():
-        return folder
-    export = folder.with_name(f"{folder.name}-hf-llava")
+        return folder.resolve()
+    export = folder.resolve().with_name(f"{folder.name}-hf-llava")
     made_from = read_json(export / EXPORTED) if (export / EXPORTED).is_file() else {}
     if made_from.get("sha256") != file_hashes(folder):
         export_checkpoint(str(folder), export)
@@ -83,13 +88,57 @@ def server_environment() -> dict[str, str]:
     return cleared | proxies | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
-def serve(source: str, host: str, port: int, device: str, server: str) -> int:
-    """Export if needed, start a server and wait until it ends.
+def serve(folder: Path, host: str, port: int, device: str, server: str) -> int:
+    """Start a server on a stock export and wait until it ends; SIGTERM and SIGHUP end it too.
+
+    Args:
+        folder: from `prepare`, absolute: it is also the name of the model in a request.
+        host: address to listen on.
+        port: port to listen on.
+        device: cpu, cuda or auto (transformers only).
+        server: from `choose_server`.
 
     Returns:
         The server's exit code.
     """
-    command = server_command(server, prepare(source).resolve(), host, port, device)
+    command = server_command(server, folder, host, port, device)
     # An empty working folder: a relative file name in a request leads nowhere.
     with TemporaryDirectory() as empty:
-        return subprocess.call(command, env=server_environment(), cwd=empty)
+        return _run(command, server_environment(), empty)
+
+
+def _run(command: list[str], environment: dict[str, str], folder: str) -> int:
+    """Run a program to its end; what asks this process to stop is passed on to it."""
+    child: subprocess.Popen[bytes] | None = None
+    asked: list[int] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        asked.append(number)
+        if child is not None:
+            child.send_signal(number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), pass_on) for name in names}
+    try:
+        child = subprocess.Popen(command, env=environment, cwd=folder)
+        # A signal that came before there was anybody to pass it on to.
+        if asked:
+            child.send_signal(asked[-1])
+        return _exit_code(child)
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
+
+
+def _exit_code(child: "subprocess.Popen[bytes]") -> int:
+    try:
+        code = child.wait()
+    except KeyboardInterrupt:
+        # A terminal sends Ctrl-C to the server as well, which closes its connections first.
+        try:
+            code = child.wait(_CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            code = child.wait()
+    # As a shell reports a program that a signal ended.
+    return code if code >= 0 else 128 - code

@@ -94,10 +94,8 @@ class _Grid:
         seeds: Sequence[int],
         fraction: float | None,
     ) -> dict[str, Any]:
-        differences = np.mean(
-            [self.stacked(arm, f, seeds) - self.stacked(baseline, f, seeds) for f in fractions],
-            axis=0,
-        )
+        each = [self.stacked(arm, f, seeds) - self.stacked(baseline, f, seeds) for f in fractions]
+        differences = np.mean(each, axis=0)
         mean = mean_over_seeds(differences, self.resampling)
         return {
             "arm": arm,
@@ -108,6 +106,8 @@ class _Grid:
             **asdict(mean),
             **p_values(mean, differences, self.resampling),
             "detectable": detectable(mean),
+            # No spread is not certainty: there is nothing that could have varied.
+            "same_scores": not np.nan_to_num(each).any(),
         }
 
     def efficiency(self, arms: Sequence[str], baseline: str) -> dict[str, Any] | None:
@@ -124,14 +124,16 @@ class _Grid:
             if not seeds or len(by_fraction) < 2:
                 continue
             curve = [(f, self._samples(arm, f, seeds)) for f in by_fraction]
-            fraction, bounds, share = reached_fraction(
-                curve, self._samples(baseline, largest, seeds)
-            )
+            goal = self._samples(baseline, largest, seeds)
+            fraction, bounds, share = reached_fraction(curve, goal)
+            reaching = dict(curve).get(fraction, np.empty(0))
             found[arm] = {
                 "fraction": fraction,
                 "interval": bounds,
                 "share_of_resamples": share,
                 "seeds": seeds,
+                # Reached by having the goal's very scores in every resample, not by beating it.
+                "same_scores": np.array_equal(reaching, goal, equal_nan=True),
             }
         return {"baseline": baseline, "goal_fraction": largest, "arms": found}
 

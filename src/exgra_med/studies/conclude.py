@@ -54,6 +54,8 @@ def _about(
     method = arm.partition("+")[0]
     for row in rows:
         gain = _published_gain(study, method, row["fraction"]) if arm == method else None
+        if row["same_scores"]:
+            continue
         if gain is not None and row["p_holm"] >= LEVEL and row["detectable"] > abs(gain):
             sentences.append(
                 f"At {percent(row['fraction'])} this study is too small to find the paper's gain "
@@ -66,6 +68,11 @@ def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> st
     arm, baseline = titles[row["arm"]], titles[row["baseline"]]
     where = "over all fractions" if row["fraction"] is None else f"at {percent(row['fraction'])}"
     bounds = row["interval"]
+    if row["same_scores"]:
+        return (
+            f"{arm} and {baseline} have the same score for every question {where}: this study can "
+            "tell nothing about a difference there."
+        )
     if row["p_holm"] >= LEVEL:
         size = f", the interval is {_points(bounds[0])} to {_points(bounds[1])}" if bounds else ""
         numbers = f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})"
@@ -117,6 +124,12 @@ def _efficiency(efficiency: dict[str, Any] | None, titles: dict[str, str]) -> li
     sentences = []
     for arm, found in efficiency["arms"].items():
         if arm == efficiency["baseline"]:
+            continue
+        if found["same_scores"]:
+            sentences.append(
+                f"{titles[arm]} with {percent(found['fraction'])} of the data has the very scores "
+                f"of {goal}: this study can tell nothing about the data that it saves."
+            )
             continue
         low, high = ("not reached" if edge is None else percent(edge) for edge in found["interval"])
         reached = (

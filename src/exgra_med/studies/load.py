@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.recipe.explain_error import explain
-from exgra_med.recipe.load import check_recipe, find_file, load_recipe
+from exgra_med.recipe.load import check_recipe, find_file, load_recipe, refuse_empty
 from exgra_med.recipe.schema import Recipe
 from exgra_med.recipe.yaml_text import parse_yaml, write_yaml
 from exgra_med.studies.schema import Study
@@ -51,7 +51,9 @@ def load_study(
             raise RecipeError(f"{path.name}: there is no scale {scale!r}.", f"Scales: {known}.")
         values = _merged(values, scales[scale] or {}) | {"scale": scale}
     for text in assignments:
-        values = _merged(values, _assignment(text))
+        assigned = _assignment(text)
+        refuse_empty(values, assigned, "--set", "")
+        values = _merged(values, assigned)
     values["recipe"] = _recipe_values(values.get("recipe"), path.name).model_dump(mode="json")
     return check_study(values, path.name)
 

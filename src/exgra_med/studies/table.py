@@ -81,7 +81,8 @@ def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
                 f"{each['p_holm']:.2g}",
                 f"{each['p']:.2g}",
                 f"{each['p_images']:.2g}",
-                f"{each['detectable']:.1f}",
+                # Equal scores have no spread, from which nothing follows.
+                "–" if each.get("same_scores") else f"{each['detectable']:.1f}",
             )
         )
     return rows

@@ -12,7 +12,7 @@ Hours are these operations over what the GPU is assumed to reach. Not counted: r
 held-out measurements, answers generated for the best checkpoint, waiting for other GPUs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from exgra_med.model.config import ExgraConfig
 from exgra_med.model.vlm import ExgraForConditionalGeneration
@@ -158,10 +158,12 @@ def _estimate_stage(
     )
     tokens, images = stage.batch_size * per_record, stage.batch_size * work.images
     memory = stage_memory(config, stage, parameters, tokens, images, num_gpus)
+    memory = replace(memory, reserved=RESERVED)
     sharded = None
     if num_gpus > 1 and stage.sharding == "none" and reason_against_shares(stage) is None:
         full = stage.model_copy(update={"sharding": "full"})
         sharded = stage_memory(config, full, parameters, tokens, images, num_gpus)
+        sharded = replace(sharded, reserved=RESERVED)
     rate = hardware.operations_per_second * hardware.utilisation * num_gpus
     return StageEstimate(
         name=name,
@@ -172,7 +174,7 @@ def _estimate_stage(
         num_steps=steps,
         memory=memory,
         memory_sharded=sharded,
-        fits=memory.total + RESERVED <= hardware.memory,
+        fits=memory.total <= hardware.memory,
         hours=steps * operations / rate / 3600,
         disk=stage_disk(stage, parameters),
     )
@@ -186,7 +188,7 @@ def assumptions(estimate: Estimate) -> list[str]:
         f"{estimate.gpu} reaches {hardware.utilisation:.0%} of "
         f"{hardware.operations_per_second / 1e12:.0f} TFLOP/s (bfloat16, dense).",
         f"A token has {CHARACTERS_PER_TOKEN} characters; padding adds {FILLER - 1:.0%}.",
-        f"{RESERVED / 1e9} GB of memory go to driver, libraries and gaps.",
+        f"{RESERVED / 1e9} GB of memory go to driver, libraries and gaps (`reserved`).",
         "Reading data, held-out measurements and communication take no time.",
     ]
     if guessed:

@@ -63,6 +63,8 @@ class Memory:
     gradients: float
     optimizer: float
     activations: float
+    reserved: float = 0.0
+    """What the driver, the libraries and gaps take; nothing of the formula."""
 
     @property
     def total(self) -> float:

@@ -60,7 +60,13 @@ def check_start(recipe: Recipe) -> None:
                 read_json(Path(part) / CONFIG)
     if model.start is None or not _is_folder(model.start):
         return
-    read_config(last_checkpoint_of(model.start))
+    config = read_config(last_checkpoint_of(model.start))
+    if model.expect_connector not in (None, config.connector):
+        raise CheckpointError(
+            f"{model.start} has the connector {config.connector!r}, and this recipe is for "
+            f"{model.expect_connector!r}.",
+            "Start from another model, or use the recipe without that ending in its name.",
+        )
 
 
 def check_data(recipe: Recipe, name: str) -> None:

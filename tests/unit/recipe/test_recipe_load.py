@@ -86,6 +86,36 @@ def test_a_stage_that_is_null_is_left_out(base: Path) -> None:
     assert list(load_recipe(str(base), ["stages.second=null"]).recipe.stages) == ["first"]
 
 
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("stages={}", "stages"),
+        ("stages.second.alignment={}", "stages.second.alignment"),
+        ("stages={first: {}}", "stages.first"),
+    ],
+)
+def test_an_empty_mapping_over_settings_is_refused_as_it_takes_nothing_away(
+    base: Path, text: str, where: str
+) -> None:
+    with pytest.raises(RecipeError, match="takes nothing away") as refused:
+        load_recipe(str(base), [text])
+    assert f"`{where}={{}}`" in str(refused.value)
+
+
+def test_an_empty_mapping_gives_a_section_its_defaults_where_there_was_none(base: Path) -> None:
+    recipe = load_recipe(str(base), ["stages.second.lora={}"]).recipe
+    assert recipe.stages["second"].lora is not None
+
+
+def test_alignment_of_one_record_at_a_time_is_refused(base: Path) -> None:
+    one = "stages.second.batch_size=1"
+    with pytest.raises(RecipeError, match=r"stages\.second.*`batch_size` of 2 or more"):
+        load_recipe(str(base), [one])
+    load_recipe(str(base), ["stages.first.batch_size=1"])
+    for setting in ("alignment.weight=0", "alignment.scope=global", "alignment=null"):
+        load_recipe(str(base), [f"stages.second.{setting}", one])
+
+
 def test_a_circle_of_extends_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("extends: b.yaml\nname: a\n")
     (tmp_path / "b.yaml").write_text("extends: a.yaml\nname: b\n")

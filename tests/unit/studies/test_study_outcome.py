@@ -75,7 +75,10 @@ def test_the_conclusion_says_what_the_numbers_say(results: dict[str, Any]) -> No
         r"fractions \(p = [\d.]+\)\.",
         first,
     ), first
-    assert "No difference was found between Equal tokens and LLaVA-Med objective at 10 %" in text
+    same = "have the same score for every question at 10 %: this study can tell nothing"
+    assert f"Equal tokens and LLaVA-Med objective {same}" in text
+    saved = "has the very scores of LLaVA-Med objective at 100 %: this study can tell nothing"
+    assert f"Equal tokens with 100 % of the data {saved} about the data that it saves" in text
     assert "ExGra-Med reaches LLaVA-Med objective at 100 % with 10 % of the data" in text
 
 
@@ -90,6 +93,7 @@ def row(
         "p": p if alone is None else alone,
         "arm": "exgra-med", "baseline": "instruct", "fraction": fraction, "value": value,
         "interval": (value - 2, value + 2), "p_holm": p, "detectable": detectable,
+        "same_scores": False,
     }  # fmt: skip
 
 
@@ -151,6 +155,22 @@ def test_every_branch_of_the_conclusion(folder: Path) -> None:
     assert conclude(read_study(folder), nothing, []) == [
         "No run is finished, so there is nothing to conclude."
     ]
+
+
+def test_answers_that_never_differ_tell_nothing(tmp_path: Path) -> None:
+    flat = {method: {0.1: 0.5, 1.0: 0.5} for method in SKILL}
+    folder = fake_study(tmp_path, flat, SMALL.replace("seeds: [0, 1]", "seeds: [0]"))
+    results = write_results(folder)
+    text = "\n".join(results["conclusion"])
+    assert "can tell nothing about a difference" in text
+    assert "reaches" not in text and "could find" not in text and "No difference" not in text
+    assert all(line.rstrip(" |").endswith("–") for line in _comparison_lines(results))
+
+
+def _comparison_lines(results: dict[str, Any]) -> list[str]:
+    lines = render(results, "markdown").splitlines()
+    start = next(number for number, line in enumerate(lines) if "could find" in line) + 2
+    return [line for line in lines[start:] if line.startswith("|")][: len(results["comparisons"])]
 
 
 def test_half_a_study_is_concluded_as_half_a_study(tmp_path: Path) -> None:

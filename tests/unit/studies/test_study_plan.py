@@ -228,3 +228,8 @@ def test_every_field_of_a_study_says_what_it_is() -> None:
     for section in sections:
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name}"
+
+
+def test_an_empty_mapping_that_would_clear_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"`methods=\{\}` would change nothing"):
+        load(tmp_path, STUDY, "methods={}")

@@ -13,7 +13,7 @@ from exgra_med.errors import CheckpointError, DataError, ExgraMedError, RunError
 from exgra_med.model.build import architecture_config
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run import start_run
-from exgra_med.training.preflight import check_before_training
+from exgra_med.training.preflight import check_before_training, check_start
 
 
 def check(tmp_path: Path, *assignments: str) -> None:
@@ -125,3 +125,14 @@ def test_every_fault_is_a_sentence_with_exit_code_2(tmp_path: Path) -> None:
     with pytest.raises(ExgraMedError) as seen:
         check(tmp_path, "data.folder=nowhere")
     assert seen.value.exit_code == 2
+
+
+def test_a_start_with_another_connector_is_refused(tmp_path: Path) -> None:
+    settings = load_recipe("debug/tiny").recipe.model.architecture
+    assert settings is not None
+    config = architecture_config(settings, 300)
+    (tmp_path / "model").mkdir()
+    config.save_pretrained(tmp_path / "model")
+    recipe = load_recipe("finetune/vqa-rad-dci", [f"model.start={tmp_path / 'model'}"]).recipe
+    with pytest.raises(CheckpointError, match="has the connector 'none', and this recipe is for"):
+        check_start(recipe)

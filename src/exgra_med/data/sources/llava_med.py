@@ -47,6 +47,7 @@ def collect(source: Path, options: Options) -> Collected:
     splits["train"] = [record for record in splits["train"] if _is_apart(record, chosen, dropped)]
     notes: dict[str, Any] = {
         "spellings_found": dict(sorted(found.items())),
+        "held_out_images": f"{len(chosen)} of {len(shown)}, in `validation`, never trained on",
         "with_extended_answers": sum(record.extended is not None for record in records),
     }
     root = source / "images" if (source / "images").is_dir() else source

@@ -299,6 +299,7 @@ def test_llava_med_files_of_both_spellings(tmp_path: Path) -> None:
     assert prepared.records("train")[0].meta["domain"] == {"mri": True}
     notes = prepared.manifest["notes"]
     assert notes["spellings_found"]["conversatons_long"] == 20
+    assert notes["held_out_images"] == "1 of 40, in `validation`, never trained on"
     assert prepared.manifest["dropped"] == [
         {"id": "llava-med/alignment/empty", "reason": "an empty message"}
     ]

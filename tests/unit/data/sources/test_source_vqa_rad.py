@@ -8,6 +8,8 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.data.source import Options
 from exgra_med.data.sources import vqa_rad
 from exgra_med.errors import DataError
+from exgra_med.recipe.load import load_recipe
+from exgra_med.training.order import num_steps
 
 
 def collect(folder: Path, variant: str = "official", seed: int = 0) -> vqa_rad.Collected:
@@ -129,3 +131,18 @@ def test_the_med_vqa_files_have_the_published_counts(shared: Path) -> None:
     assert counts["train"] + counts["validation"] == 3064 and counts["test"] == 451
     frames = [r for r in by_id(collected).values() if r.meta["phrase_type"] == "frame"]
     assert len(frames) == 1267
+
+
+@pytest.mark.parametrize(
+    ("variant", "expected", "steps"),
+    [("official", (1620, 177, 451), 390), ("med-vqa", (2759, 305, 451), 660)],
+)
+def test_what_is_left_for_training_by_variant(
+    shared: Path, variant: str, expected: tuple[int, int, int], steps: int
+) -> None:
+    splits = collect(shared / "data/vqa_rad", variant).splits
+    sizes = [len(list(splits[name])) for name in ("train", "validation", "test")]
+    assert tuple(sizes) == expected
+    stage = load_recipe("finetune/vqa-rad").recipe.stages["vqa"]
+    parts = stage.accumulation_steps
+    assert num_steps(sizes[0], stage.batch_size, parts, stage.epochs) == steps
