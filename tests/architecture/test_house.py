@@ -108,7 +108,9 @@ def _telling_lines(text: str) -> list[str]:
     return [line.strip() for line in kept if len(line.strip()) > 3]
 
 
-@pytest.mark.parametrize("name", [".env", "data/vqa-rad/test.jsonl", "mine/a.png", "extended.jsonl"])
+@pytest.mark.parametrize(
+    "name", [".env", "data/vqa-rad/test.jsonl", "mine/a.png", "extended.jsonl"]
+)
 def test_what_a_user_writes_into_a_checkout_is_not_committed(name: str) -> None:
     checkout = ROOT.parents[1]
     if shutil.which("git") is None or not (checkout / ".git").exists():

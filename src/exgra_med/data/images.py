@@ -70,7 +70,8 @@ class ImageFolder:
             if not path.is_file():
                 state = "is not a file" if path.exists() else "is missing"
                 raise DataError(
-                    f"{prefix}the image {name!r} {state}.", f"It was looked for in {str(self.root)!r}."
+                    f"{prefix}the image {name!r} {state}.",
+                    f"It was looked for in {str(self.root)!r}.",
                 )
             size = path.stat().st_size
         # A name that is too long, no permission; links in a circle are the RuntimeError.
