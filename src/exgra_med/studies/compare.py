@@ -126,7 +126,7 @@ class _Grid:
             curve = [(f, self._samples(arm, f, seeds)) for f in by_fraction]
             goal = self._samples(baseline, largest, seeds)
             fraction, bounds, share = reached_fraction(curve, goal)
-            reaching = dict(curve).get(fraction, np.empty(0))
+            reaching = np.empty(0) if fraction is None else dict(curve)[fraction]
             found[arm] = {
                 "fraction": fraction,
                 "interval": bounds,
