@@ -103,6 +103,7 @@ def train_sharded(rank: int, folder: Path) -> None:
     (folder / f"{rank}.txt").write_text(str(kept))
 
 
+@pytest.mark.slow
 def test_two_sharded_processes_follow_the_trajectory_of_one(tmp_path: Path) -> None:
     launch(train_sharded, tmp_path)
     train(tmp_path / "one", CASES["global graphs"], "batch_size: 8")
