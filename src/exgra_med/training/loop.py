@@ -259,10 +259,12 @@ class StageTraining:
             return
         self._save(objective, optimizer, done)
         self.reporter.finish()
-        raise TrainingStopped(
+        stopped = TrainingStopped(
             f"Stopped in stage {self.name!r} after step {done} of {total}; everything is saved.",
             "Start the same command again to go on (`train` wants --resume).",
         )
+        stopped.exit_code = 128 + request.number
+        raise stopped
 
     def _save(self, objective: Objective, optimizer: torch.optim.Optimizer, done: int) -> None:
         if self.is_main or self.sharded:

@@ -17,8 +17,7 @@ class TrainingStopped(ExgraMedError):
     """Training was asked to stop and did, after saving where it was."""
 
     exit_code = 143
-    """What a shell reports for a process that SIGTERM ended; after Ctrl-C the same, for as much is
-    saved."""
+    """What a shell reports for a process that SIGTERM ended; 130 where it was Ctrl-C."""
 
 
 class StopRequest:
@@ -26,6 +25,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.made = False
+        self.number: int = signal.SIGTERM
 
     def make(self, number: int, frame: FrameType | None) -> None:
         """Signal handler.
@@ -35,7 +35,8 @@ class StopRequest:
         """
         if self.made and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.made = True
+        if not self.made:
+            self.made, self.number = True, number
 
 
 @contextmanager

@@ -16,6 +16,7 @@ def test_a_signal_is_a_request_and_a_second_ctrl_c_ends_at_once(number: signal.S
         os.kill(os.getpid(), number)
         assert request.made
         os.kill(os.getpid(), signal.SIGTERM)
+        assert request.number == number
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert before == (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM))
