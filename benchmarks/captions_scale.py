@@ -33,7 +33,7 @@ ANSWER = (
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from exgra_med.captions.run import Settings, generate
+from exgra_med.captions.generate import Settings, generate
 data, out, cache, url = sys.argv[1:]
 start = time.perf_counter()
 summary, _ = generate(data, Path(out), Settings(model="m", base_url=url, cache=Path(cache)))
@@ -88,7 +88,7 @@ def resume_seconds(data: Path, out: Path, folder: Path) -> dict[str, float]:
         summary = json.loads(child.communicate()[0])
     assert (summary["requests"], summary["earlier"]) == (10, len(kept)), summary
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", "import openai, exgra_med.captions.run"], check=True)
+    subprocess.run([sys.executable, "-c", "import openai, exgra_med.captions.generate"], check=True)
     imports = time.perf_counter() - start
     return {"to_first_request": round(first, 2), "of_these_imports": round(imports, 2)}
 

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import openai
 
-from exgra_med.captions.run import Settings, generate
+from exgra_med.captions.generate import Settings, generate
 from exgra_med.files import write_text
 
 REPLY = json.dumps(

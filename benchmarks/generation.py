@@ -31,7 +31,7 @@ from exgra_med.data.record import Turn
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.model.generate import generate
-from exgra_med.recipe.architecture import (
+from exgra_med.recipe.schema import (
     Architecture,
     LanguageArchitecture,
     TokenizerArchitecture,

@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from exgra_med.training.batch import Layout
+from exgra_med.training.batch import Layout, Piece, pack
 from exgra_med.training.order import plan_epoch
-from exgra_med.training.rows import Piece, pack
 
 MEDIANS = {"question": (30, 0.4), "answer": (120, 0.6), "extended": (240, 0.6)}
 LONGEST, VISUAL, SYSTEM = 1400, 256, 42

@@ -3,8 +3,8 @@
     PYTHONPATH=src python benchmarks/step.py --out benchmarks/results/step.json
     PYTHONPATH=src python benchmarks/step.py --shape llama-7b --device cuda --dtype bfloat16 --out X
 
-The measuring is in `exgra_med.training.benchmark`. The stored result is of an earlier layout of the
-file: its size `20m` is the shape `small`, and it has no operations.
+The measuring is in `exgra_med.lab.benchmarks.step`. The stored result is of an earlier layout of
+the file: its size `20m` is the shape `small`, and it has no operations.
 """
 
 import sys

@@ -20,8 +20,8 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepare import MAX_PIXELS, write_prepared
 from exgra_med.data.prepared import SAMPLES, SPLITS, file_sha256
 from exgra_med.data.record import Record
-from exgra_med.data.source import Collected, ImageBytes, Options
 from exgra_med.data.sources import vqa_rad
+from exgra_med.data.sources.source import Collected, ImageBytes, Options
 
 NAME = "vqa-rad-sample"
 IMAGES_PER_ORGAN = 16

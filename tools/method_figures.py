@@ -12,9 +12,9 @@ from xml.sax.saxutils import escape
 import numpy as np
 import torch
 
-from exgra_med.alignment.barycenter import barycenter
 from exgra_med.alignment.cost import matching_costs
 from exgra_med.alignment.graph import build_edges
+from exgra_med.alignment.loss import barycenter
 from exgra_med.alignment.matching import solve_matching
 from exgra_med.files import write_text
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from exgra_med.data.phantom.anatomy import MODALITIES
-from exgra_med.data.phantom.draw import draw_scene
-from exgra_med.data.phantom.questions import Asked, Questioner
-from exgra_med.data.phantom.scene import Scene, sample_scene
+from exgra_med.lab.phantom.draw import draw_scene
+from exgra_med.lab.phantom.questions import Asked, Questioner
+from exgra_med.lab.phantom.scene import MODALITIES, Scene, sample_scene
 
 PIXELS, SCALE, MARGIN, LINE = 64, 3, 8, 13
 WIDTH = PIXELS * SCALE

@@ -34,7 +34,7 @@ PUBLIC = {
     "exgra_med.data.prepared": ("Prepared", "open_prepared"),
     "exgra_med.data.record": ("Record", "Turn"),
     "exgra_med.recipe.load": ("LoadedRecipe", "load_recipe"),
-    "exgra_med.recipe.run": ("Run", "open_run"),
+    "exgra_med.recipe.run_folder": ("Run", "open_run"),
     "exgra_med.evaluation.score": ("score_files", "score_vqa"),
     "exgra_med.evaluation.predictions": ("Prediction",),
     "exgra_med.evaluation.questions": ("Question",),

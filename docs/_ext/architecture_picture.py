@@ -11,7 +11,8 @@ from xml.sax.saxutils import escape
 
 CELL, LEFT, TOP = 38, 112, 96
 STAND_ALONE = {"alignment"}
-"""Folders that import nothing of the project."""
+"""Folders that import no other folder, only the files of `EVERYWHERE`."""
+EVERYWHERE = {"errors", "plugins", "section"}
 
 
 def layers() -> list[str]:
@@ -68,7 +69,7 @@ def architecture_svg(counts: Counter[tuple[str, str]], order: list[str] | None =
                 down,
                 counts.get((name, other), 0),
                 own=other == name,
-                allowed=column < index and name not in STAND_ALONE,
+                allowed=column < index and (name not in STAND_ALONE or other in EVERYWHERE),
             )
             for other, column in number.items()
         ]

@@ -6,13 +6,13 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from exgra_med.recipe import architecture, schema
-from exgra_med.recipe.section import Section
+from exgra_med.recipe import schema
+from exgra_med.section import Section
 
 
 def sections() -> list[type[BaseModel]]:
     """The sections of a recipe: the whole first, then in the order of the source."""
-    rest = [each for module in (architecture, schema) for each in _own_sections(module)]
+    rest = [each for module in (schema, schema) for each in _own_sections(module)]
     return [schema.Recipe, *(each for each in rest if each is not schema.Recipe)]
 
 

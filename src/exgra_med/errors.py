@@ -52,6 +52,14 @@ class ScoreError(ExgraMedError):
     """Predictions and reference, or the numbers of a comparison, do not fit together."""
 
 
+class MatchingError(ExgraMedError):
+    """Costs, edges or settings do not describe a matching problem that can be solved."""
+
+
+class MissingSolverError(MatchingError):
+    """A solver is known by name, but the package it stands on is not installed."""
+
+
 class MissingExtraError(ExgraMedError):
     """An optional dependency is not installed."""
 

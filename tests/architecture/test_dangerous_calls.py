@@ -11,10 +11,10 @@ ROOT = Path(exgra_med.__file__).parent
 HOMES = {
     "Image.open": {"data/images.py"},
     # The second only names the error that torch's safe loader raises.
-    "pickle": {"data/pickle_reader.py", "model/convert/weights.py"},
-    "zipfile": {"data/archives.py"},
+    "pickle": {"data/sources/pathvqa.py", "model/convert/weights.py"},
+    "zipfile": {"data/download/archives.py"},
     # Shards are read member by member as a stream, nothing is unpacked.
-    "tarfile": {"data/archives.py", "data/sources/shards.py"},
+    "tarfile": {"data/download/archives.py", "data/sources/shards.py"},
     "extractall": set(),
     "torch.load": {"model/convert/weights.py"},
     "shell=True": set(),

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from exgra_med.data import sources
-from exgra_med.data.source import Source
 from exgra_med.data.sources import SOURCES
+from exgra_med.data.sources.source import Source
 
 PROJECT = Path(__file__).resolve().parents[2]
 FOLDER = Path(sources.__file__).parent
@@ -22,20 +22,20 @@ def test_every_module_that_defines_a_source_is_registered() -> None:
         for attribute, value in vars(module).items():
             if isinstance(value, Source):
                 defined.add((value.name, f"{module.__name__}:{attribute}"))
-    assert defined == set(SOURCES.items()), "register it in data/sources/__init__.py"
+    assert defined == set(SOURCES.own.items()), "register it in data/sources/__init__.py"
 
 
 @pytest.mark.parametrize("page", PAGES)
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", SOURCES.names())
 def test_every_source_stands_on_the_pages_of_data_sets(name: str, page: str) -> None:
     text = (PROJECT / page).read_text(encoding="utf-8")
     # In code marks, or as the argument of the command.
     assert re.search(rf"`{name}`|data prepare {name}\b", text), f"{page} does not name {name}"
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", SOURCES.names())
 def test_every_source_has_a_test(name: str) -> None:
-    tests = (PROJECT / "tests" / "unit" / "data").rglob("test_*.py")
+    tests = (PROJECT / "tests" / "unit").rglob("test_*.py")
     assert any(f'prepare("{name}"' in path.read_text(encoding="utf-8") for path in tests)
 
 

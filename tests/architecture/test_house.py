@@ -1,6 +1,5 @@
 """Rules of the house that a machine can hold."""
 
-import ast
 import re
 import shutil
 import subprocess
@@ -12,13 +11,6 @@ import pytest
 import exgra_med
 
 ROOT = Path(exgra_med.__file__).parent
-MODULES = sorted(ROOT.rglob("*.py"))
-MAX_LINES = 350
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_file_is_longer_than_a_reader_can_hold(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["recipe", "list"], ["data", "--help"]])
@@ -76,36 +68,6 @@ def test_no_help_has_a_placeholder_that_vanishes() -> None:
 
 def _with_help(command: object) -> list:
     return [each for each in command.params if getattr(each, "help", None)]
-
-
-def test_other_long_files_say_why_at_their_top() -> None:
-    project = Path(__file__).resolve().parents[2]
-    folders = ("tests", "tools", "benchmarks", "examples", "docs/_ext")
-    for path in (path for folder in folders for path in (project / folder).rglob("*.py")):
-        text = path.read_text(encoding="utf-8")
-        if len(text.splitlines()) > MAX_LINES:
-            assert "Long because" in text[:600], path
-
-
-def test_no_piece_of_code_stands_in_two_files() -> None:
-    """Nine equal lines in a row; imports, docstrings and short lines do not count."""
-    places: dict[tuple[str, ...], set[str]] = {}
-    for path in MODULES:
-        lines = _telling_lines(path.read_text(encoding="utf-8"))
-        for start in range(len(lines) - 8):
-            places.setdefault(tuple(lines[start : start + 9]), set()).add(str(path))
-    assert not [sorted(files) for files in places.values() if len(files) > 1]
-
-
-def _telling_lines(text: str) -> list[str]:
-    tree = ast.parse(text)
-    left_out: set[int] = set()
-    for node in ast.walk(tree):
-        docstring = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
-        if docstring or isinstance(node, ast.Import | ast.ImportFrom):
-            left_out |= set(range(node.lineno, (node.end_lineno or node.lineno) + 1))
-    kept = [line for number, line in enumerate(text.splitlines(), 1) if number not in left_out]
-    return [line.strip() for line in kept if len(line.strip()) > 3]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typer.main import get_command
 from exgra_med.cli.main import app
 from exgra_med.recipe.load import shipped_recipes
 from exgra_med.recipe.schema import Recipe, StageSettings
-from exgra_med.recipe.section import Section
+from exgra_med.section import Section
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGE = (PROJECT / "docs" / "migration.md").read_text(encoding="utf-8")

@@ -67,7 +67,7 @@ def figures():
     pyplot()
 
 def check_page():
-    from exgra_med.captions.check_report import render_check
+    from exgra_med.captions.check import render_check
     render_check(None, "x")
 
 def service():
@@ -84,11 +84,11 @@ def adapters():
     check_adapters_possible(LoraSettings())
 
 def server():
-    from exgra_med.serving.launch import choose_server
+    from exgra_med.model.serving import choose_server
     choose_server("transformers")
 
 def parquet():
-    from exgra_med.data.parquet import iterate_rows
+    from exgra_med.data.sources.parquet import iterate_rows
     list(iterate_rows([Path("x")], []))
 
 def dicom():

@@ -22,7 +22,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from exgra_med.evaluation.run import evaluate_vqa
     from exgra_med.progress import Silent
     from exgra_med.recipe.load import load_recipe
-    from exgra_med.training.run import begin_run, train_run
+    from exgra_med.training.stages import begin_run, train_run
 
     out = tmp_path_factory.mktemp("browser") / "runs" / "tiny"
     run = begin_run(out, load_recipe("debug/tiny", ()).recipe, resume=False)

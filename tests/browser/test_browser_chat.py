@@ -203,7 +203,7 @@ def pick(page: Any, element: str, value: str) -> None:
 
 
 def test_wrong_answers_are_filtered(visit: Callable[..., Any], run_folder: Path) -> None:
-    from exgra_med.web.answers import read_answers
+    from exgra_med.web.run_view import read_answers
 
     answers = read_answers(run_folder)
     page = visit()

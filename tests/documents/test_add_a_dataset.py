@@ -22,7 +22,7 @@ def pocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     module = ModuleType("worked_source")
     exec(PAGE["python"], vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(SOURCES, "pocket", f"{module.__name__}:SOURCE")
+    monkeypatch.setitem(SOURCES.own, "pocket", f"{module.__name__}:SOURCE")
     folder = tmp_path / "pocket"
     (folder / "images").mkdir(parents=True)
     for number in range(1, 4):

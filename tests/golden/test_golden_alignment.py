@@ -14,13 +14,12 @@ import torch
 from safetensors.torch import load_file
 
 from exgra_med.alignment import MultiGraphAlignment
-from exgra_med.alignment.barycenter import barycenter
 from exgra_med.alignment.blackbox import begin_matching, hamming
 from exgra_med.alignment.cost import add_noise, matching_costs, similarities
-from exgra_med.alignment.graph import knn_edges
-from exgra_med.alignment.graph_conv import rename_original
+from exgra_med.alignment.graph import knn_edges, rename_original
+from exgra_med.alignment.loss import barycenter
 from exgra_med.alignment.matching import MatchingResult, solve_matching
-from exgra_med.alignment.solvers.objective import edge_images, matching_objective
+from exgra_med.alignment.solvers.protocol import edge_images, matching_objective
 
 HERE = Path(__file__).parent / "data" / "alignment"
 BUNDLED = ["pooled_n3_eval", "pooled_n5_hard_eval", "pooled_n7_train_dropout"]

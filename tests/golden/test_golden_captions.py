@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from exgra_med.captions.question import revision_of
-from exgra_med.llm.failures import ReplyError
 from exgra_med.llm.openai_transport import reply_of
+from exgra_med.llm.request import ReplyError
 
 CASES = json.loads((Path(__file__).parent / "data" / "captions" / "replies.json").read_text())
 # Replies that the original asks again for, and whose content is plain: we take them.

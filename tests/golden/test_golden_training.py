@@ -12,14 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from exgra_med.alignment import loss as alignment_loss
-from exgra_med.alignment.graph_conv import rename_original
+from exgra_med.alignment.graph import rename_original
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.convert.original import import_original, rename
 from exgra_med.recipe.schema import AlignmentSettings
-from exgra_med.training.batch import Batch
+from exgra_med.training.batch import IGNORED, Batch, Rows
 from exgra_med.training.objective import Objective
-from exgra_med.training.parts import choose_parts
-from exgra_med.training.rows import IGNORED, Rows
+from exgra_med.training.trainable import choose_parts
 
 DIRECTIONS = [
     f"{first}_to_{second}"

@@ -6,8 +6,8 @@ import pytest
 from test_training_invariants import train, weights
 
 from exgra_med.errors import RecipeError
-from exgra_med.training.compiled import check_compiling_possible
 from exgra_med.training.log import read_log
+from exgra_med.training.trainable import check_compiling_possible
 
 STAGE = (
     "stages={connector: null, vqa: null}",

@@ -15,11 +15,11 @@ from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import generate
 from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import start_run
+from exgra_med.recipe.run_folder import start_run
 from exgra_med.training.log import read_log
 from exgra_med.training.loop import StageTraining
 from exgra_med.training.objective import Objective
-from exgra_med.training.run import train_run
+from exgra_med.training.stages import train_run
 
 pytest.importorskip("torchao", reason="needs the extra [optim]")
 pytestmark = pytest.mark.slow

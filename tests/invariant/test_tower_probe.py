@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 from transformers import CLIPVisionModel
 
-from exgra_med.data.phantom.make import PhantomSettings, make_phantom
-from exgra_med.data.phantom.scene import Scene, sample_scene
+from exgra_med.lab.base_models.settings import PartsSettings, VisionPart, check_parts
+from exgra_med.lab.base_models.vision import Pictures, train_vision
+from exgra_med.lab.phantom.make import PhantomSettings, make_phantom
+from exgra_med.lab.phantom.scene import Scene, sample_scene
 from exgra_med.model.build import vision_config
 from exgra_med.model.convert.vision import read_vision
 from exgra_med.progress import Silent
-from exgra_med.recipe.parts import PartsSettings, VisionPart, check_parts
-from exgra_med.training.vision import Pictures, train_vision
 
 NUM_IMAGES = 1200
 PATCHES_A_SIDE = 8

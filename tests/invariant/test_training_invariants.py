@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 
 from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import Run, start_run
+from exgra_med.recipe.run_folder import Run, start_run
 from exgra_med.training.log import read_log
-from exgra_med.training.run import train_run
+from exgra_med.training.stages import train_run
 
 STAGES = ("connector", "aligned", "vqa")
 

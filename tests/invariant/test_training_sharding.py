@@ -25,11 +25,11 @@ from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training import objective as objective_module
 from exgra_med.training.batch import Batch
+from exgra_med.training.distributed import own_part, shard
 from exgra_med.training.log import read_log
 from exgra_med.training.memory import count_parameters
 from exgra_med.training.objective import Objective, num_fillers
-from exgra_med.training.run import ScorerFactory, begin_run, train_run
-from exgra_med.training.sharding import own_part, shard
+from exgra_med.training.stages import ScorerFactory, begin_run, train_run
 
 TRAIN = ("loss", "gradient_norm", "alignment_loss", "matching_accuracy")
 HELD_OUT = ("language_loss", "alignment_loss", "matching_accuracy", "chance")

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from exgra_med.alignment.graph import knn_edges
-from exgra_med.alignment.graph_conv import GraphConv
+from exgra_med.alignment.graph import GraphConv, knn_edges
 
 geometric = pytest.importorskip("torch_geometric.nn", reason="needs torch_geometric")
 

@@ -7,9 +7,9 @@ import pytest
 
 from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import Run, start_run
+from exgra_med.recipe.run_folder import Run, start_run
 from exgra_med.training.preflight import check_before_training
-from exgra_med.training.run import train_run
+from exgra_med.training.stages import train_run
 
 SHORT = [
     "stages.connector.max_steps=1",

@@ -1,13 +1,11 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exgra_med.data.json_lines import record_line
-from exgra_med.data.json_text import decode_json
-from exgra_med.data.options import closed_options
-from exgra_med.data.original import strip_placeholder
+from exgra_med.data.json_files import decode_json, record_line
+from exgra_med.data.llava_format import strip_placeholder
 from exgra_med.data.record import Record, Turn, parse_record
-from exgra_med.data.split import images_for_share
-from exgra_med.data.subset import nested_subset
+from exgra_med.data.sources.rows import closed_options
+from exgra_med.data.subset import images_for_share, nested_subset
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 TURNS = [Turn(role="user", text="Q"), Turn(role="assistant", text="A")]

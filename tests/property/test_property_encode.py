@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exgra_med.data.chat import plain
+from exgra_med.data.chat_template import plain
 from exgra_med.data.encode import encode_conversation, encode_prompt
 from exgra_med.data.record import Record, Turn
-from exgra_med.model.convert.sentencepiece import read_sentencepiece
-from exgra_med.model.tokenizer import llama_tokenizer
+from exgra_med.model.convert.tokenizer import read_sentencepiece
+from exgra_med.model.processor import llama_tokenizer
 
 MODEL = Path(__file__).parents[1] / "golden" / "data" / "tokenisation" / "tokenizer.model"
 TOKENIZER: Any = llama_tokenizer(*read_sentencepiece(MODEL))

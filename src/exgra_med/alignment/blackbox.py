@@ -20,16 +20,40 @@ Two ways to meet a factor on the loss (fp16 loss scale, accumulation, alpha):
 Shapes: P problems, n nodes, E edges.
 """
 
+import functools
+import os
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from exgra_med.alignment.matching import MatchingResult
-from exgra_med.alignment.solvers.objective import assignment_matrix, edge_images
-from exgra_med.alignment.worker import submit
+from exgra_med.alignment.solvers.protocol import assignment_matrix, edge_images
+
+# One thread that solves while the training thread goes on.
+#
+# The compiled solvers hold no interpreter lock, so the rest of the forward pass runs beside them.
+
+
+T = TypeVar("T")
+
+
+@functools.cache
+def _worker() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="matching")
+
+
+def submit(work: Callable[[], T]) -> "Future[T]":
+    """Queue `work`; jobs run one after the other in the order they were queued."""
+    return _worker().submit(work)
+
+
+if hasattr(os, "register_at_fork"):
+    # A forked child inherits the executor, but not its thread.
+    os.register_at_fork(after_in_child=_worker.cache_clear)
+
 
 Solve = Callable[[torch.Tensor, torch.Tensor, torch.Tensor | None], MatchingResult]
 """(unary, quadratic, start) -> result."""

@@ -7,10 +7,10 @@ from typing import Any, get_args
 
 import torch
 
-from exgra_med.alignment.errors import MatchingError
 from exgra_med.alignment.graph import GRAPHS
 from exgra_med.alignment.scope import SCOPES
 from exgra_med.alignment.solvers.protocol import Effort
+from exgra_med.errors import MatchingError
 
 ESTIMATORS = ("blackbox", "compatible", "imle")
 VIEW_NAMES = ("image", "answer", "extended")

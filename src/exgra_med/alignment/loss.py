@@ -13,24 +13,140 @@ Source: ExGra-Med, NeurIPS 2025 (arXiv 2410.02615).
 """
 
 import functools
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from exgra_med.alignment.barycenter import BARYCENTER, PAIRS, VIEWS, barycenter, directed_pairs
-from exgra_med.alignment.blackbox import begin_matching
+from exgra_med.alignment.blackbox import PendingMatching, begin_matching
 from exgra_med.alignment.checks import check_finite, check_name, check_settings, check_views
 from exgra_med.alignment.controls import CONTROLS, control_loss, retrieval_accuracy
 from exgra_med.alignment.cost import add_noise, gumbel, matching_costs
-from exgra_med.alignment.errors import MatchingError
-from exgra_med.alignment.graph import build_edges, pad_edges
-from exgra_med.alignment.graph_conv import MessagePassing
-from exgra_med.alignment.matching import find_solver, solve_matching
-from exgra_med.alignment.output import AlignmentOutput, PendingAlignment, plain_output, share_own
+from exgra_med.alignment.graph import MessagePassing, build_edges, pad_edges
+from exgra_med.alignment.matching import MatchingResult, find_solver, solve_matching
 from exgra_med.alignment.scope import gather_views, shared_seed
 from exgra_med.alignment.solvers.protocol import Effort
+from exgra_med.errors import MatchingError
+
+# Which graphs are matched: three views of each sample, and their barycenter.
+#
+# The views are image, answer and extended answer, each [B, D]. The barycenter graph has the mean of
+# a sample's three views as its node; gradients flow through it to all three.
+#
+# Source: ExGra-Med, "Multi-graph alignment via the barycenter graph": matching each view with one
+# common graph costs 3 pairs of graphs where matching all views with each other grows quadratically.
+
+
+IMAGE, ANSWER, EXTENDED, BARYCENTER = range(4)
+
+PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
+    "barycenter": ((IMAGE, BARYCENTER), (ANSWER, BARYCENTER), (EXTENDED, BARYCENTER)),
+    "pairwise": ((IMAGE, ANSWER), (IMAGE, EXTENDED), (ANSWER, EXTENDED)),
+}
+PAIRS["all"] = PAIRS["barycenter"] + PAIRS["pairwise"]
+
+VIEWS: dict[str, tuple[int, ...]] = {
+    "all": (IMAGE, ANSWER, EXTENDED),
+    "image-answer": (IMAGE, ANSWER),
+}
+"""Which views take part; without the extended answers the barycenter is the mean of two."""
+
+
+def barycenter(*views: torch.Tensor) -> torch.Tensor:
+    """Mean of the views, [B, D]."""
+    return sum(views[1:], views[0]) / len(views)
+
+
+def directed_pairs(objective: str, views: str = "all") -> tuple[tuple[int, int], ...]:
+    """Ordered pairs (first graph, second graph); the first one's edges serve both.
+
+    Args:
+        objective: a name in `PAIRS`.
+        views: a name in `VIEWS`; pairs with another view are left out.
+
+    Raises:
+        MatchingError: no objective or choice of views has that name.
+    """
+    if views not in VIEWS:
+        raise MatchingError(f"No views are called {views!r}; there are {', '.join(VIEWS)}.")
+    if objective not in PAIRS:
+        raise MatchingError(f"No objective is called {objective!r}; there are {', '.join(PAIRS)}.")
+    present = {*VIEWS[views], BARYCENTER}
+    return tuple(
+        pair
+        for first, second in PAIRS[objective]
+        if {first, second} <= present
+        for pair in ((first, second), (second, first))
+    )
+
+
+# What a step of the alignment gives: the loss, and what is cheap to know beside it.
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignmentOutput:
+    """Loss of one step and what is cheap to know beside it.
+
+    Attributes:
+        loss: scalar float32, differentiable.
+        matching_accuracy: share of nodes matched to themselves, under noise and dropout.
+        share_unmatched: share of nodes left without a partner.
+        share_certified: share of matchings proven optimal.
+        solver_milliseconds: time in the solver for the forward problems; the first call of an
+            installation compiles the solver, and counts it.
+        num_nodes: B, the size of the graphs.
+    """
+
+    loss: torch.Tensor
+    matching_accuracy: float
+    share_unmatched: float
+    share_certified: float
+    solver_milliseconds: float
+    num_nodes: int
+
+
+@dataclass(frozen=True)
+class PendingAlignment:
+    """A loss whose matchings are under way; do other work, then call `result`."""
+
+    matching: PendingMatching | None
+    ready: AlignmentOutput | None = field(default=None)
+
+    def result(self) -> AlignmentOutput:
+        """Wait for the matchings of the forward problems and return the loss."""
+        if self.matching is None:
+            assert self.ready is not None
+            return self.ready
+        found = self.matching.found.result()
+        return AlignmentOutput(
+            loss=self.matching.loss(),
+            matching_accuracy=share_own(found),
+            share_unmatched=float((found.assignment < 0).float().mean()),
+            share_certified=float(found.certified.float().mean()),
+            solver_milliseconds=found.milliseconds,
+            num_nodes=found.assignment.shape[1],
+        )
+
+
+def plain_output(loss: torch.Tensor, accuracy: float, num_nodes: int) -> AlignmentOutput:
+    """The output of a step that solved nothing."""
+    return AlignmentOutput(
+        loss=loss,
+        matching_accuracy=accuracy,
+        share_unmatched=0.0,
+        share_certified=0.0,
+        solver_milliseconds=0.0,
+        num_nodes=num_nodes,
+    )
+
+
+def share_own(found: MatchingResult) -> float:
+    """Share of nodes matched to themselves."""
+    own = torch.arange(found.assignment.shape[1], device=found.assignment.device)
+    return float((found.assignment == own).float().mean())
+
 
 Generator = np.random.Generator | torch.Generator | int | None
 

@@ -1,6 +1,5 @@
 """`solve_matching`: the one door to all solvers."""
 
-import importlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +11,13 @@ import torch
 from exgra_med.alignment.checks import check_name, check_seed, check_start
 from exgra_med.alignment.solvers import SOLVERS
 from exgra_med.alignment.solvers.compiled import told_when_slow
-from exgra_med.alignment.solvers.objective import matching_objective
-from exgra_med.alignment.solvers.protocol import Effort, Problems, Solver, check_problems
+from exgra_med.alignment.solvers.protocol import (
+    Effort,
+    Problems,
+    Solver,
+    check_problems,
+    matching_objective,
+)
 
 Array = Any
 """A numpy array or a torch tensor; results come back as what was given."""
@@ -42,9 +46,7 @@ def find_solver(name: str) -> Solver:
     Raises:
         MatchingError: no solver has that name.
     """
-    check_name("solver", name, tuple(SOLVERS))
-    module, function = SOLVERS[name].split(":")
-    return getattr(importlib.import_module(module), function)
+    return SOLVERS.find(name)
 
 
 def solve_matching(

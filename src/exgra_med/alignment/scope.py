@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from exgra_med.alignment.errors import MatchingError
+from exgra_med.errors import MatchingError
 
 SCOPES = ("local", "global")
 

@@ -13,15 +13,13 @@ from typing import Any
 
 from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
 from exgra_med.captions.source import Source
-from exgra_med.data.json_lines import iterate_lines
-from exgra_med.data.json_text import decode_json
+from exgra_med.data.json_files import decode_json, iterate_lines
 from exgra_med.errors import DataError
 from exgra_med.files import new_file
 from exgra_med.llm.cache import AnswerCache
-from exgra_med.llm.failures import ReplyError
 from exgra_med.llm.openai_transport import reply_of, request_body
 from exgra_med.llm.prompt import load_prompt
-from exgra_med.llm.request import ChatRequest, Sampling
+from exgra_med.llm.request import ChatRequest, ReplyError, Sampling
 
 MAX_REQUESTS = 50_000
 """Most requests that OpenAI takes in one file."""

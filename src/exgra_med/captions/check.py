@@ -6,12 +6,13 @@ import statistics
 from array import array
 from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from exgra_med.captions.faults import WEIGHTS, Fault, copy_rate, find_faults, length_ratio, words
 from exgra_med.captions.question import pairs_of
 from exgra_med.captions.source import Source
-from exgra_med.errors import DataError
+from exgra_med.errors import DataError, import_extra
 
 
 @dataclass(frozen=True)
@@ -150,3 +151,31 @@ def _origin(value: Any) -> str:
     if not isinstance(value, dict):
         return "unknown"
     return f"{value.get('model')}, prompt {value.get('prompt')}"
+
+
+# What a check found -> one self-contained HTML page; every text is shown as text.
+
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+def render_check(report: CaptionCheck, name: str) -> str:
+    """The page: counts, worst examples first, and the sample with room for a verdict.
+
+    Args:
+        report: what was found.
+        name: of the file that was checked.
+
+    Raises:
+        MissingExtraError: jinja2 is not installed.
+    """
+    jinja2 = import_extra("jinja2", "The page of the check", "report")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("check.html.j2")
+    return template.render(report=report, name=name, kinds=list(WEIGHTS))

@@ -1,20 +1,87 @@
-"""Every answer of a source through a language model: many at once, resumable, never paid twice."""
+"""`captions generate` as one call: source, guards, service, files, summary."""
 
 import asyncio
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from exgra_med.captions.output import ExtendedFile
-from exgra_med.captions.question import SCHEMA, messages_for, pairs_of, revision_of
-from exgra_med.captions.source import Source
+from exgra_med.captions.output import ExtendedFile, failures_path, write_original
+from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
+from exgra_med.captions.source import Source, open_source, refuse_identifiers
 from exgra_med.data.record import Record
-from exgra_med.llm.client import ChatService
-from exgra_med.llm.failures import CompletionError, StoppedError
-from exgra_med.llm.prompt import Prompt
-from exgra_med.progress import Reporter
+from exgra_med.llm.budget import Price, known_price
+from exgra_med.llm.cache import AnswerCache
+from exgra_med.llm.endpoint import Endpoint, require_allowed
+from exgra_med.llm.openai_transport import request_body
+from exgra_med.llm.prompt import Prompt, load_prompt
+from exgra_med.llm.request import (
+    ChatRequest,
+    CompletionError,
+    Sampling,
+    StoppedError,
+    estimate_tokens,
+)
+from exgra_med.llm.service import ChatService, Settings, Usage
+from exgra_med.progress import Reporter, Silent
+
+# What extending a file would cost, before anything is sent.
+
+
+EXPLANATION_TOKENS = 130
+"""Five checks of a sentence each, with their names and the JSON around them."""
+
+
+def estimate(
+    source: Source, model: str, sampling: Sampling, price: Price | None, cache: AnswerCache
+) -> dict[str, Any]:
+    """Requests, tokens and money for what is not in the cache, and one full request.
+
+    Tokens are estimates (`llm/request.py`); an extended answer is taken to be as long as the
+    prompt's length rule allows on average.
+
+    Args:
+        source: the records.
+        model: its name at the service.
+        sampling: as it will be asked with.
+        price: None leaves the cost out.
+        cache: stored answers cost nothing.
+    """
+    prompt = load_prompt(PROMPT)
+    answers = prompt_tokens = completion_tokens = cached = 0
+    example: dict[str, Any] | None = None
+    asked: set[str] = set()
+    for record in source.iterate():
+        for question, answer in pairs_of(record):
+            answers += 1
+            request = ChatRequest(model, messages_for(prompt, question, answer), sampling, SCHEMA)
+            if example is None:
+                example = request_body(request, with_schema=True)
+            if request.key in asked or cache.get(request.key) is not None:
+                cached += 1
+                continue
+            asked.add(request.key)
+            prompt_tokens += request.prompt_tokens
+            revision = max(60, min(400, 2 * estimate_tokens(answer)))
+            completion_tokens += min(sampling.max_tokens, EXPLANATION_TOKENS + revision)
+    return {
+        "records": source.total,
+        "answers": answers,
+        "requests": answers - cached,
+        "from_cache": cached,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "cost": None if price is None else price.cost(prompt_tokens, completion_tokens),
+        "model": model,
+        "prompt": prompt.label,
+        "example": example,
+    }
+
+
+# Every answer of a source through a language model: many at once, resumable, never paid twice.
+
 
 GRACE_SECONDS = 10.0
 """How long requests under way may still finish after the first Ctrl-C; the second ends at once."""
@@ -188,3 +255,117 @@ def _stop_signals(
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
+
+
+def generate(
+    name: str,
+    out: Path,
+    settings: Settings,
+    *,
+    limit: int | None = None,
+    original: bool = False,
+    reporter: Reporter | None = None,
+) -> tuple[dict[str, Any], Outcome]:
+    """Extend every answer of a file and return the summary and how the run ended.
+
+    Args:
+        name: records, the original's JSON, or a prepared folder.
+        out: JSON Lines of extended records; with `original`, the original's JSON.
+        settings: see `Settings`.
+        limit: only the first so many records.
+        original: write the original's format.
+        reporter: is told of each record.
+
+    Raises:
+        ServiceError: remote without permission, no key, no cache.
+        DataError: malformed records, text that identifies patients, `out` of another origin.
+        WriteError: the disk is full.
+        MissingExtraError: the SDK or vLLM is not installed.
+    """
+    source = open_source(name, limit)
+    endpoint = settings.endpoint()
+    if endpoint is not None:
+        require_allowed(endpoint, settings.allow_remote)
+    model = settings.served_name(endpoint)
+    prompt = load_prompt(PROMPT)
+    records = out.with_name(f"{out.stem}.partial.jsonl") if original else out
+    origin = {"model": model, "prompt": prompt.label}
+    with closing(settings.open_cache()) as cache:
+        file = ExtendedFile(records, failures_path(out), origin)
+        if not settings.force:
+            refuse_identifiers(source, file.has, cache)
+
+        service = settings.service(endpoint, cache)
+
+        async def work() -> Outcome:
+            try:
+                return await extend_all(
+                    source, file, service, prompt, settings.concurrency, reporter or Silent()
+                )
+            finally:
+                await service.close()
+
+        with file:
+            outcome = asyncio.run(work())
+    if original:
+        write_original(source, records, out)
+        if outcome.done == outcome.items:
+            records.unlink()
+    return _summary(out, outcome, service.usage), outcome
+
+
+def dry_run(name: str, settings: Settings, limit: int | None = None) -> dict[str, Any]:
+    """What `generate` would ask and cost, without any connection.
+
+    Raises:
+        DataError: malformed records.
+        ServiceError: no address, or the cache cannot be used.
+    """
+    endpoint = settings.endpoint()
+    figures = estimate_cost(name, settings, limit, endpoint)
+    address = endpoint.base_url if endpoint else "this process (vLLM)"
+    return figures | {"address": address, "remote": endpoint is not None and not endpoint.is_local}
+
+
+def estimate_cost(
+    name: str, settings: Settings, limit: int | None = None, endpoint: Endpoint | None = None
+) -> dict[str, Any]:
+    """Requests, tokens and money for what is not in the cache.
+
+    Args:
+        name: as for `generate`.
+        settings: model, price, sampling and cache count.
+        limit: only the first so many records.
+        endpoint: where it would be asked; without one, the list price of the model counts.
+
+    Raises:
+        DataError: malformed records.
+        ServiceError: the cache cannot be used.
+    """
+    source = open_source(name, limit)
+    with closing(settings.open_cache()) as cache:
+        model = settings.served_name(endpoint)
+        return estimate(
+            source,
+            model,
+            settings.sampling,
+            settings.known_price(endpoint) if endpoint else settings.price or known_price(model),
+            cache,
+        )
+
+
+def _summary(out: Path, outcome: Outcome, usage: Usage) -> dict[str, Any]:
+    return {
+        "done": outcome.done,
+        "failed": outcome.failed,
+        "left": outcome.left,
+        "earlier": outcome.earlier,
+        "requests": usage.requests,
+        "from_cache": usage.from_cache,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "cost": usage.cost,
+        "interrupted": outcome.interrupted,
+        "out": str(out),
+        "failures": str(failures_path(out)),
+    }

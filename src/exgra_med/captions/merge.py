@@ -6,7 +6,7 @@ from typing import Any
 
 from exgra_med.captions.source import open_source
 from exgra_med.data.derive import merge_captions
-from exgra_med.data.json_lines import write_records
+from exgra_med.data.json_files import write_records
 from exgra_med.data.prepared import BUNDLED, open_prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError

@@ -3,12 +3,10 @@
 import json
 from typing import Any
 
-from exgra_med.data.original import strip_placeholder
+from exgra_med.data.llava_format import strip_placeholder
 from exgra_med.data.record import Record
-from exgra_med.llm.failures import ReplyError
-from exgra_med.llm.prompt import Prompt
-from exgra_med.llm.reply import object_with
-from exgra_med.llm.request import Message
+from exgra_med.llm.prompt import Prompt, object_with
+from exgra_med.llm.request import Message, ReplyError
 
 PROMPT = "extend-answer"
 CHECKS = ("helpfulness", "relevance", "accuracy", "level_of_detail", "clarity")

@@ -25,8 +25,7 @@ def matching(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time the matching solvers and compare their objectives, over sizes and regimes."""
-    from exgra_med.alignment.benchmark import benchmark_matching
-    from exgra_med.alignment.benchmark_report import markdown_tables, write_result
+    from exgra_med.lab.benchmarks.matching import benchmark_matching, markdown_tables, write_result
 
     with counting(as_json) as report:
         if quick:
@@ -58,8 +57,8 @@ def step(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time one stage-2 step beside the original's way of it: time, memory, alignment, MFU."""
-    from exgra_med.alignment.benchmark_report import write_result
-    from exgra_med.training.benchmark import Settings, benchmark_step, markdown_table
+    from exgra_med.lab.benchmarks.matching import write_result
+    from exgra_med.lab.benchmarks.step import Settings, benchmark_step, markdown_table
 
     settings = Settings(shape, device, dtype, records, rounds, repeats)
     with counting(as_json) as report:

@@ -82,12 +82,12 @@ def generate(
     """Let a language model extend every answer. Stopped or killed, it goes on where it was."""
     from rich.console import Console
 
-    from exgra_med.captions import run
+    from exgra_med.captions import generate
     from exgra_med.llm.budget import Price
     from exgra_med.llm.request import Sampling
     from exgra_med.progress import RichReporter
 
-    settings = run.Settings(
+    settings = generate.Settings(
         model=model,
         base_url=base_url,
         engine=engine.value,
@@ -104,11 +104,11 @@ def generate(
         force=force,
     )
     if dry_run:
-        print_json(run.dry_run(source, settings, limit))
+        print_json(generate.dry_run(source, settings, limit))
         return
     original = output_format is Format.original
     reporter = RichReporter(Console(stderr=True))
-    summary, outcome = run.generate(
+    summary, outcome = generate.generate(
         source, out, settings, limit=limit, original=original, reporter=reporter
     )
     if as_json:

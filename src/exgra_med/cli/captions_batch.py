@@ -30,8 +30,7 @@ def write(
 ) -> None:
     """Write the requests whose answers are not in the cache; nothing is sent."""
     from exgra_med.captions.batch import write_batches
-    from exgra_med.captions.scan import refuse_identifiers
-    from exgra_med.captions.source import open_source
+    from exgra_med.captions.source import open_source, refuse_identifiers
     from exgra_med.llm.cache import AnswerCache, default_cache_path
     from exgra_med.llm.request import Sampling
 

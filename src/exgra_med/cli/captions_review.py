@@ -44,8 +44,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Look for signs of faults: flipped sides, lost numbers, refusals, copies and more."""
-    from exgra_med.captions.check import check_captions
-    from exgra_med.captions.check_report import render_check
+    from exgra_med.captions.check import check_captions, render_check
     from exgra_med.captions.source import open_source
     from exgra_med.files import write_text
 
@@ -78,12 +77,12 @@ def cost(
     as_json: Json = False,
 ) -> None:
     """Estimate what extending a file would cost, or say what the answers of a cache did cost."""
-    from exgra_med.captions import run
+    from exgra_med.captions import generate
     from exgra_med.errors import DataError
     from exgra_med.llm.budget import Price
     from exgra_med.llm.request import Sampling
 
-    settings = run.Settings(
+    settings = generate.Settings(
         model=model or "",
         base_url=base_url,
         price=None if price is None else Price(*price),
@@ -101,7 +100,7 @@ def cost(
         return
     if model is None:
         raise DataError("An estimate needs a model.", "Give --model NAME.")
-    figures = run.estimate_cost(source, settings, limit)
+    figures = generate.estimate_cost(source, settings, limit)
     if as_json:
         print_json(figures)
         return

@@ -35,11 +35,11 @@ def chat(
     """
     import torch
 
-    from exgra_med.data.chat import chat_template
+    from exgra_med.data.chat_template import chat_template
     from exgra_med.model.assistant import Conversation, load, open_images
     from exgra_med.model.folder import local_folder
     from exgra_med.model.published import NOTICE
-    from exgra_med.recipe.run import own_template
+    from exgra_med.recipe.run_folder import own_template
 
     if template is not None:
         chat_template(template)

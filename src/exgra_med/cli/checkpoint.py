@@ -69,7 +69,7 @@ def export(
 def inspect(folder: Folder, as_json: AsJson = False) -> None:
     """Say what a checkpoint is, without loading it."""
     from exgra_med.model.folder import local_folder
-    from exgra_med.model.inspection import inspect as describe
+    from exgra_med.model.verification import inspect as describe
 
     found = describe(local_folder(folder))
     if as_json:

@@ -18,7 +18,7 @@ Folder = Annotated[str, typer.Argument(help="A prepared folder, or `bundled:vqa-
 @app.command("list", epilog="Example: `exgra-med data list --json`")
 def list_sources(as_json: Json = False) -> None:
     """List the datasets that can be prepared, and the bundled samples."""
-    from exgra_med.data.listing import describe_sources
+    from exgra_med.data.inspect.listing import describe_sources
 
     rows = describe_sources()
     if as_json:
@@ -47,7 +47,7 @@ def check(
 ) -> None:
     """Read every record and decode every image of a prepared folder; exit 2 if one is faulty."""
     from exgra_med.cli.output import counting
-    from exgra_med.data.check import Window, check_prepared
+    from exgra_med.data.inspect.check import Window, check_prepared
     from exgra_med.data.prepared import open_prepared
 
     prepared = open_prepared(folder)

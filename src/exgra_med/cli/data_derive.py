@@ -89,7 +89,7 @@ def resize(
 
 
 def _report(prepared, as_json: bool) -> None:
-    from exgra_med.data.listing import describe_manifest
+    from exgra_med.data.inspect.listing import describe_manifest
 
     if as_json:
         path, fingerprint = str(prepared.path), prepared.fingerprint

@@ -33,7 +33,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one record: picture, question, answers, and the text that training learns from."""
-    from exgra_med.data.listing import describe_record, find_record
+    from exgra_med.data.inspect.listing import describe_record, find_record
     from exgra_med.data.prepare import MAX_PIXELS
     from exgra_med.data.prepared import open_prepared
 
@@ -65,8 +65,8 @@ def audit(
 ) -> None:
     """Say what of a test set is in a training set: images, questions, answers."""
     from exgra_med.cli.output import counting
-    from exgra_med.data.audit import audit as compare
-    from exgra_med.data.original import read_any
+    from exgra_med.data.inspect.audit import audit as compare
+    from exgra_med.data.llava_format import read_any
 
     with counting(silent=as_json) as progress:
         found = compare(read_any(train), read_any(test), images, progress)
@@ -102,9 +102,8 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Count what a prepared folder has; with --out, write a page with pictures."""
+    from exgra_med.data.inspect.statistics import statistics, statistics_page
     from exgra_med.data.prepared import open_prepared
-    from exgra_med.data.stats import statistics
-    from exgra_med.data.stats_page import statistics_page
     from exgra_med.files import write_text
 
     prepared = open_prepared(folder)

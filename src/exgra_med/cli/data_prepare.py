@@ -61,7 +61,7 @@ def prepare(
 ) -> None:
     """Make a prepared folder from the published files of a dataset."""
     from exgra_med.cli.output import counting
-    from exgra_med.data.listing import describe_manifest
+    from exgra_med.data.inspect.listing import describe_manifest
     from exgra_med.data.prepare import prepare as prepare_dataset
     from exgra_med.errors import DataError
 
@@ -92,13 +92,13 @@ def prepare(
 def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -> None:
     from rich.console import Console
 
-    from exgra_med.data.download import download
-    from exgra_med.data.fetch import FetchLimits
-    from exgra_med.data.image_urls import download_images
-    from exgra_med.data.source import find_source
+    from exgra_med.data.download.fetch import FetchLimits
+    from exgra_med.data.download.hub import download
+    from exgra_med.data.download.image_urls import download_images
+    from exgra_med.data.sources import SOURCES
     from exgra_med.progress import RichReporter
 
-    source = find_source(name)
+    source = SOURCES.find(name)
     if not source.has_image_urls:
         download(source, folder, num_workers=num_workers)
         return

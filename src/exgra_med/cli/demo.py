@@ -52,7 +52,7 @@ def _run(recipe: str, out: Path, assignments: list[str] | None, console: "Consol
     from exgra_med.evaluation.run import evaluate_vqa
     from exgra_med.progress import RichReporter
     from exgra_med.recipe.load import load_recipe
-    from exgra_med.training.run import begin_run, train_run
+    from exgra_med.training.stages import begin_run, train_run
 
     run = begin_run(out, load_recipe(recipe, assignments or ()).recipe, resume=True)
     reporter = RichReporter(console)

@@ -48,7 +48,7 @@ def examine() -> dict[str, Any]:
     """Gather the findings; `problems` lists what keeps the core from working."""
     import torch
 
-    from exgra_med.recipe.provenance import describe_software
+    from exgra_med.recipe.run_folder import describe_software
 
     problems: list[str] = []
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]

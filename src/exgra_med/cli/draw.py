@@ -24,7 +24,7 @@ def draw(
     """
     from exgra_med.evaluation.graphs import measure_graphs
     from exgra_med.evaluation.report.graph_page import write_graphs
-    from exgra_med.recipe.run import open_run
+    from exgra_med.recipe.run_folder import open_run
 
     graphs = measure_graphs(open_run(run), stage, nodes, draw, not bare, device)
     for moment in (graphs.before, graphs.after):

@@ -69,7 +69,7 @@ def chat(
     from exgra_med.evaluation.chat.questions import open_chat_set
     from exgra_med.evaluation.chat.run import answer_chat, answer_chat_by_service
     from exgra_med.progress import RichReporter
-    from exgra_med.recipe.run import open_run
+    from exgra_med.recipe.run_folder import open_run
 
     reporter = RichReporter(Console(stderr=True))
     found = open_chat_set(on, split, images)

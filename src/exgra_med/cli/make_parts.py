@@ -28,9 +28,9 @@ def make_parts(
 
     from rich.console import Console
 
+    from exgra_med.lab.base_models.make import make_parts as make
+    from exgra_med.lab.base_models.settings import PartsSettings, load_parts
     from exgra_med.progress import RichReporter
-    from exgra_med.recipe.parts import PartsSettings, load_parts
-    from exgra_med.training.base_parts import make_parts as make
 
     chosen = PartsSettings() if settings is None else load_parts(settings)
     console = Console(stderr=as_json)

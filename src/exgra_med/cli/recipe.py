@@ -8,7 +8,7 @@ import typer
 
 from exgra_med.files import write_text
 from exgra_med.recipe.load import load_recipe, shipped_recipes
-from exgra_med.recipe.run import differences, recipe_yaml
+from exgra_med.recipe.run_folder import differences, recipe_yaml
 from exgra_med.recipe.schema import Recipe
 
 app = typer.Typer(help="Look at recipes: what a run is, before it runs.", no_args_is_help=True)

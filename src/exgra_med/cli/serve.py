@@ -21,8 +21,8 @@ def serve(
     is what a request has to give as its model.
     """
     from exgra_med.model.published import NOTICE
-    from exgra_med.serving.launch import choose_server, prepare
-    from exgra_med.serving.launch import serve as start
+    from exgra_med.model.serving import choose_server, prepare
+    from exgra_med.model.serving import serve as start
 
     chosen = choose_server(server)
     typer.echo(NOTICE, err=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from exgra_med.llm.settings import Settings
+    from exgra_med.llm.service import Settings
 
 
 class Engine(StrEnum):
@@ -83,7 +83,7 @@ def service(
     """A service asked for the likeliest words, with a seed for servers that know one."""
     from exgra_med.llm.budget import Price as PriceOfTokens
     from exgra_med.llm.request import Sampling
-    from exgra_med.llm.settings import Settings
+    from exgra_med.llm.service import Settings
 
     return Settings(
         model=model,

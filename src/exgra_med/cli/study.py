@@ -10,8 +10,8 @@ from exgra_med.cli.output import print_json, say
 from exgra_med.cli.recipe import AsJson, Assignments
 
 if TYPE_CHECKING:
-    from exgra_med.studies.plan import Node
-    from exgra_med.studies.schema import Study
+    from exgra_med.lab.studies.plan import Node
+    from exgra_med.lab.studies.schema import Study
 
 app = typer.Typer(
     help="Ask one question of many runs: plan, run, compare, report.", no_args_is_help=True
@@ -58,7 +58,7 @@ def run(
 
     Started again, also after a crash, it goes on where it was. --json belongs to --dry-run.
     """
-    from exgra_med.studies.load import load_study
+    from exgra_med.lab.studies.schema import load_study
 
     study = load_study(name, scale, assignments or ())
     folder = out or Path("runs/studies") / "-".join(filter(None, (study.name, study.scale)))
@@ -67,7 +67,7 @@ def run(
 
         print_plan(study, folder, gpu, as_json)
         return
-    from exgra_med.studies.folder import start_study
+    from exgra_med.lab.studies.folder import start_study
 
     nodes = start_study(folder, study)
     if slurm:
@@ -81,8 +81,8 @@ def _run_here(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, proc
     from rich.console import Console
 
     from exgra_med.errors import ExgraMedError
+    from exgra_med.lab.studies.run import StudyFailed, run_study, share_machine, visible_gpus
     from exgra_med.progress import RichReporter
-    from exgra_med.studies.run import StudyFailed, run_study, share_machine, visible_gpus
 
     say("Research use only. No number of a study is clinical evidence.")
     resources = share_machine(jobs, processes, visible_gpus(os.environ))
@@ -98,7 +98,7 @@ def _run_here(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, proc
 
 
 def _finish(folder: Path) -> None:
-    from exgra_med.studies.outcome import write_outcome
+    from exgra_med.lab.studies.report import write_outcome
 
     outcome = write_outcome(folder)
     for sentence in outcome["conclusion"]:
@@ -107,9 +107,9 @@ def _finish(folder: Path) -> None:
 
 
 def _slurm(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, submit_them: bool) -> None:
-    from exgra_med.studies.folder import is_finished
-    from exgra_med.studies.run import share_machine
-    from exgra_med.studies.slurm import shell_lines, submit, write_arrays
+    from exgra_med.lab.studies.folder import is_finished
+    from exgra_med.lab.studies.run import share_machine
+    from exgra_med.lab.studies.slurm import shell_lines, submit, write_arrays
 
     finished = {node.id for node in nodes if is_finished(folder, node, study.metric)}
     threads = share_machine(1, 1, ()).threads
@@ -129,8 +129,8 @@ def node(
     """Do one node of a study in this process; `study run` and Slurm call this."""
     from rich.console import Console
 
+    from exgra_med.lab.studies.node import run_node
     from exgra_med.progress import RichReporter
-    from exgra_med.studies.node import run_node
 
     run_node(folder, name, RichReporter(Console()))
 
@@ -138,7 +138,7 @@ def node(
 @app.command(epilog="Example: exgra-med study status runs/studies/data-efficiency-smoke")
 def status(folder: Folder, as_json: AsJson = False) -> None:
     """Say which nodes are finished, running, waiting or failed, and why."""
-    from exgra_med.studies.folder import open_study, write_status
+    from exgra_med.lab.studies.folder import open_study, write_status
 
     study, nodes = open_study(folder)
     found = write_status(folder, study, nodes)
@@ -155,7 +155,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 @app.command("list", epilog="Example: exgra-med study list")
 def list_studies(as_json: AsJson = False) -> None:
     """List the studies that come with the package."""
-    from exgra_med.studies.load import load_study, scales_of, shipped_studies
+    from exgra_med.lab.studies.schema import load_study, scales_of, shipped_studies
 
     rows = {
         name: {"description": load_study(name).description, "scales": scales_of(name)}
@@ -173,7 +173,7 @@ def show(
     name: Name, scale: Scale = None, assignments: Assignments = None, as_json: AsJson = False
 ) -> None:
     """Print a study with its recipe and every value written out."""
-    from exgra_med.studies.load import load_study, study_yaml
+    from exgra_med.lab.studies.schema import load_study, study_yaml
 
     study = load_study(name, scale, assignments or ())
     if as_json:
@@ -194,8 +194,8 @@ def table(
     ] = False,
 ) -> None:
     """Print the table of what is finished; published numbers stand apart."""
-    from exgra_med.studies.outcome import write_results
-    from exgra_med.studies.table import render
+    from exgra_med.lab.studies.report import write_results
+    from exgra_med.lab.studies.table import render
 
     typer.echo(render(write_results(folder), form, together), nl=False)
 
@@ -203,7 +203,7 @@ def table(
 @app.command(epilog="Example: exgra-med study plot runs/studies/data-efficiency")
 def plot(folder: Folder) -> None:
     """Write the figures of what is finished, as SVG."""
-    from exgra_med.studies.outcome import write_figures, write_results
+    from exgra_med.lab.studies.report import write_figures, write_results
 
     for path in write_figures(folder, write_results(folder)):
         say(path)

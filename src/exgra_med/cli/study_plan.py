@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from exgra_med.cli.output import print_json, say
 
 if TYPE_CHECKING:
-    from exgra_med.studies.cost import Cost
-    from exgra_med.studies.schema import Study
+    from exgra_med.lab.studies.cost import Cost
+    from exgra_med.lab.studies.schema import Study
 
 
 def print_plan(study: "Study", folder: Path, gpu: str, as_json: bool) -> None:
     """Print every node of a study, and what its runs cost."""
-    from exgra_med.studies.cost import study_cost
-    from exgra_med.studies.folder import is_finished
-    from exgra_med.studies.plan import plan_study
+    from exgra_med.lab.studies.cost import study_cost
+    from exgra_med.lab.studies.folder import is_finished
+    from exgra_med.lab.studies.plan import plan_study
 
     nodes = plan_study(study, folder)
     finished = {node.id for node in nodes if is_finished(folder, node, study.metric)}

@@ -49,9 +49,9 @@ def train(
 
     from exgra_med.evaluation.held_out import held_out_scorer
     from exgra_med.progress import RichReporter
+    from exgra_med.training.distributed import process_state, refuse_other_engines
     from exgra_med.training.preflight import check_before_training
-    from exgra_med.training.processes import process_state, refuse_other_engines
-    from exgra_med.training.run import begin_run, train_run
+    from exgra_med.training.stages import begin_run, train_run
 
     refuse_other_engines()
     loaded = load_recipe(recipe, assignments or ())

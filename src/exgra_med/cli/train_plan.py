@@ -137,9 +137,9 @@ def step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> list
 
 def memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
     """What to try where a stage does not fit, one sentence for each stage."""
-    from exgra_med.recipe.combinations import reason_against_shares
     from exgra_med.recipe.load import shipped_recipes
-    from exgra_med.training.hardware import find_gpu
+    from exgra_med.recipe.schema import reason_against_shares
+    from exgra_med.training.estimate import find_gpu
 
     smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]
     known = [name for name in smaller if name in shipped_recipes()]

@@ -1,22 +1,68 @@
 """A prepared folder made from another: fewer records, another split, or with extended answers."""
 
+import io
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.json_lines import iterate_lines
-from exgra_med.data.json_text import decode_json
-from exgra_med.data.original import read_original
+from PIL import Image
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.json_files import decode_json, iterate_lines
+from exgra_med.data.llava_format import read_original
 from exgra_med.data.prepare import MAX_PIXELS, Progress, write_prepared
 from exgra_med.data.prepared import SPLITS, Prepared, file_sha256
 from exgra_med.data.record import Record
-from exgra_med.data.resized import ResizedImages
-from exgra_med.data.rows import facts
-from exgra_med.data.source import Collected, ImageBytes
-from exgra_med.data.split import images_for_share
-from exgra_med.data.subset import nested_subset
+from exgra_med.data.sources.rows import facts
+from exgra_med.data.sources.source import Collected, ImageBytes
+from exgra_med.data.subset import images_for_share, nested_subset
 from exgra_med.errors import DataError
+
+# Images scaled to a model's size once, without loss, so that no epoch decodes the originals.
+#
+# The short side becomes `shortest_pixels` by PIL's bicubic filter and the result is stored as PNG:
+# exactly the first step of CLIP's image processor, which then has nothing left to resize. Pixel
+# values are therefore bit-equal to those of the full image.
+
+
+@dataclass(frozen=True)
+class ResizedImages:
+    """The images of a folder, their short side scaled to a length.
+
+    Args:
+        folder: the full images.
+        shortest_pixels: new length of the short side; the long one keeps the proportion.
+    """
+
+    folder: ImageFolder
+    shortest_pixels: int
+
+    def stored_name(self, name: str) -> str:
+        """The name in the new folder; the format is PNG now."""
+        return name if name.endswith(".png") else f"{name}.png"
+
+    def read_bytes(self, name: str, where: str = "") -> bytes:
+        """The scaled image as PNG.
+
+        Raises:
+            DataError: the image is missing or broken.
+        """
+        image = self.folder.open(name, where)
+        size = resized_size(image.size, self.shortest_pixels)
+        stream = io.BytesIO()
+        image.resize(size, Image.Resampling.BICUBIC).save(stream, "PNG", compress_level=4)
+        return stream.getvalue()
+
+
+def resized_size(size: tuple[int, int], shortest_pixels: int) -> tuple[int, int]:
+    """(width, height) with the given short side; the long side is rounded down, as CLIP does."""
+    short = min(size)
+    width, height = (
+        shortest_pixels if side == short else int(shortest_pixels * side / short) for side in size
+    )
+    return width, height
 
 
 def write_subset(prepared: Prepared, fraction: float, seed: int, out: Path) -> Prepared:

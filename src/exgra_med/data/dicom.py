@@ -14,7 +14,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.eight_bits import picked, scale_to_eight_bits
+from exgra_med.data.intensity import picked, scale_to_eight_bits
 from exgra_med.errors import DataError, import_extra
 
 LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")

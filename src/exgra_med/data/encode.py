@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exgra_med.data.chat import (
+from exgra_med.data.chat_template import (
     IMAGE_PATCH,
     Segment,
     conversation_segments,

@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.eight_bits import scale_to_eight_bits
+from exgra_med.data.intensity import scale_to_eight_bits
 from exgra_med.errors import DataError, MissingExtraError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")

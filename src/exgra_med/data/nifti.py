@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.eight_bits import picked, scale_to_eight_bits
+from exgra_med.data.intensity import picked, scale_to_eight_bits
 from exgra_med.errors import DataError, import_extra
 
 

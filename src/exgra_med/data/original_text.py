@@ -8,7 +8,7 @@ by one token with each message. `encode.py` does it right; `tests/golden` holds 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from exgra_med.data.chat import IMAGE_END, IMAGE_PATCH, IMAGE_START, chat_template
+from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START, chat_template
 from exgra_med.data.encode import IGNORED, Encoded
 from exgra_med.data.record import IMAGE_PLACEHOLDER
 

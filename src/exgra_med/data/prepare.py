@@ -8,11 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med import __version__
-from exgra_med.data.archives import is_archive, unpack
-from exgra_med.data.json_lines import write_records
+from exgra_med.data.download.archives import is_archive, unpack
+from exgra_med.data.json_files import write_records
 from exgra_med.data.prepared import FORMAT, MANIFEST, Prepared, file_sha256, open_prepared
 from exgra_med.data.record import Record
-from exgra_med.data.source import Collected, Dropped, ImageBytes, Options, Source, find_source
+from exgra_med.data.sources import SOURCES
+from exgra_med.data.sources.source import (
+    Collected,
+    Dropped,
+    ImageBytes,
+    Options,
+    Source,
+)
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
 
@@ -58,7 +65,7 @@ def prepare(
         DataError: something in the source, or `out` holds something else.
         WriteError: the disk is full.
     """
-    found = find_source(name)
+    found = SOURCES.find(name)
     variant = variant or next(iter(found.variants))
     if variant not in found.variants:
         raise DataError(

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_lines import iterate_records, read_records
-from exgra_med.data.json_text import decode_json, read_text
+from exgra_med.data.json_files import decode_json, iterate_records, read_records, read_text
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError
 

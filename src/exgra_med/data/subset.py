@@ -1,7 +1,7 @@
 """Nested seeded subsets: 10 % lies inside 40 %, and 40 % inside the whole."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError
@@ -30,3 +30,32 @@ def nested_subset(records: Sequence[Record], fraction: float, seed: int) -> list
     count = max(1, round(len(records) * fraction))
     ranked = sorted(range(len(records)), key=lambda row: (seeded_key(seed, records[row].id), row))
     return [records[row] for row in sorted(ranked[:count])]
+
+
+# Splits by image: no image of one side is on the other.
+
+
+def images_for_share(counts: Mapping[str, int], share: float, seed: int, salt: str) -> set[str]:
+    """Choose whole images until they hold about a share of all records.
+
+    Args:
+        counts: records per image.
+        share: wanted share of the records, 0..1.
+        seed: another seed chooses others.
+        salt: name of the side that is chosen, so that two choices do not follow one order.
+
+    Returns:
+        The images; the record count is the nearest to the share that the order allows, and at least
+        one image where there are two.
+    """
+    if len(counts) < 2:
+        return set()
+    wanted = share * sum(counts.values())
+    chosen: set[str] = set()
+    total = 0
+    for image in sorted(counts, key=lambda name: seeded_key(seed, f"{salt}:{name}")):
+        if chosen and total + counts[image] / 2 > wanted:
+            break
+        chosen.add(image)
+        total += counts[image]
+    return chosen

@@ -8,10 +8,10 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from exgra_med.data.chat import chat_template
+from exgra_med.data.chat_template import chat_template
 from exgra_med.errors import RunError
 from exgra_med.evaluation.sharding import launched_processes
-from exgra_med.recipe.run import (
+from exgra_med.recipe.run_folder import (
     AnsweringRecipe,
     Run,
     is_run_folder,

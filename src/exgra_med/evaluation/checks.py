@@ -23,7 +23,7 @@ from exgra_med.evaluation.run import answer_facts
 from exgra_med.evaluation.run_folder import answers_path, check_path, is_own_data
 from exgra_med.evaluation.sharding import launched_processes, told_once
 from exgra_med.progress import Reporter
-from exgra_med.recipe.run import Run
+from exgra_med.recipe.run_folder import Run
 
 Protocol = Literal["generation", "likelihood", "both"]
 

@@ -19,11 +19,11 @@ from exgra_med.evaluation.service_answers import (
 )
 from exgra_med.evaluation.vqa import score_run
 from exgra_med.files import write_text
-from exgra_med.llm.settings import Settings
+from exgra_med.llm.service import Settings
 from exgra_med.progress import Reporter
-from exgra_med.recipe.provenance import describe_software, now
+from exgra_med.recipe.load import write_yaml
+from exgra_med.recipe.run_folder import describe_software, now
 from exgra_med.recipe.schema import EvaluationSettings
-from exgra_med.recipe.yaml_text import write_yaml
 
 MAX_PIXELS = 50_000_000
 

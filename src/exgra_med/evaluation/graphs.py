@@ -23,12 +23,12 @@ from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import RunError
 from exgra_med.model.bundle import load_bundle
-from exgra_med.recipe.run import Run
+from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import Layout, StageDataset, to_device
 from exgra_med.training.checkpoint import load_alignment
 from exgra_med.training.objective import Objective
-from exgra_med.training.start import starting_checkpoint
+from exgra_med.training.stages import starting_checkpoint
 
 GRAPHS = ("image", "answer", "extended answer", "barycenter")
 MOST_NODES = 16

@@ -7,9 +7,9 @@ from exgra_med.evaluation.predictions import Prediction
 from exgra_med.evaluation.questions import question_of
 from exgra_med.evaluation.score import score_vqa
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.run import Run
+from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import DataSettings
-from exgra_med.training.best import Scorer
+from exgra_med.training.held_out import Scorer
 
 
 def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Scorer:

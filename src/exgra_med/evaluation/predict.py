@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from exgra_med.data.chat import user_text
+from exgra_med.data.chat_template import user_text
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_text import read_json
+from exgra_med.data.json_files import read_json
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.predictions import Prediction, PredictionWriter, read_predictions

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from exgra_med.data.json_lines import iterate_lines
-from exgra_med.data.json_text import decode_json, read_json_list, read_text
-from exgra_med.data.original import TALK_KEYS, strip_placeholder
+from exgra_med.data.json_files import decode_json, iterate_lines, read_json_list, read_text
+from exgra_med.data.llava_format import TALK_KEYS, strip_placeholder
 from exgra_med.data.record import Record, parse_record
 from exgra_med.errors import DataError
 

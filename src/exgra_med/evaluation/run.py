@@ -11,7 +11,7 @@ from exgra_med.evaluation.run_folder import answers_path, is_own_data
 from exgra_med.evaluation.sharding import launched_processes, told_once
 from exgra_med.evaluation.vqa import score_run
 from exgra_med.progress import Reporter
-from exgra_med.recipe.run import Run
+from exgra_med.recipe.run_folder import Run
 from exgra_med.training.log import read_log
 
 

@@ -15,10 +15,9 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.evaluation.predict import Answer, shown_question
 from exgra_med.llm.endpoint import Endpoint, require_allowed
-from exgra_med.llm.failures import CompletionError
-from exgra_med.llm.phi import find_identifiers
-from exgra_med.llm.request import Message
-from exgra_med.llm.settings import Settings
+from exgra_med.llm.identifiers import find_identifiers
+from exgra_med.llm.request import CompletionError, Message
+from exgra_med.llm.service import Settings
 
 _MOST_IDS = 5
 

@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from exgra_med.llm.failures import BudgetError
+from exgra_med.llm.request import BudgetError
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ import asyncio
 from typing import Any
 
 from exgra_med.errors import import_extra
-from exgra_med.llm.failures import ReplyError
-from exgra_med.llm.request import ChatRequest, Reply
+from exgra_med.llm.request import ChatRequest, Reply, ReplyError
 
 GATHER_SECONDS = 0.01
 """How long a batch waits for further requests before it starts."""

@@ -11,18 +11,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import Bundle
-from exgra_med.model.config import ExgraConfig, connector_layers
+from exgra_med.model.bundle import Bundle, quiet
 from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, assemble
-from exgra_med.model.convert.original_tokenizer import read_base_tokenizer
+from exgra_med.model.convert.tokenizer import read_base_tokenizer
 from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import CONFIG, local_folder, read_json
+from exgra_med.model.folder import CONFIG, local_folder, read_json, write_json, written_whole
 from exgra_med.model.processor import make_processor
-from exgra_med.recipe.architecture import Parts
+from exgra_med.model.vlm import ExgraConfig, connector_layers
+from exgra_med.recipe.schema import Parts
 
 LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
 """Language models whose tensors have LLaMA's names."""
@@ -164,3 +164,33 @@ def projector(config: ExgraConfig, seed: int) -> dict[str, Tensor]:
 def _native(name: str) -> str:
     prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
     return name if prefix is None else PREFIXES[prefix] + name.removeprefix(prefix)
+
+
+# The language model of a bundle on its own: a plain LLaMA folder, for `model.parts`.
+
+
+def save_language_model(bundle: Bundle, folder: Path) -> None:
+    """Write language model and tokenizer; whole or not at all.
+
+    The rows of the four added tokens stay in the matrices, and the tokens in the tokenizer: whoever
+    joins the parts again makes their rows anew.
+
+    Raises:
+        CheckpointError: the folder holds something else.
+        DiskFullError: nothing more fits.
+    """
+    source: Any = bundle.model
+    model = AutoModelForCausalLM.from_config(source.config.text_config)
+    model.model.load_state_dict(source.get_decoder().state_dict())
+    model.lm_head.load_state_dict(source.get_output_embeddings().state_dict())
+    with written_whole(folder) as fresh, quiet():
+        model.save_pretrained(fresh)
+        bundle.tokenizer.save_pretrained(fresh)
+        settings = read_json(fresh / "tokenizer_config.json")
+        write_json(
+            fresh / "tokenizer_config.json",
+            settings | {"tokenizer_class": "PreTrainedTokenizerFast"},
+        )
+        # Its head is a matrix of its own, whatever the library's default says.
+        config = read_json(fresh / CONFIG)
+        write_json(fresh / CONFIG, config | {"tie_word_embeddings": False})

@@ -6,11 +6,9 @@ import torch
 from transformers import CLIPVisionConfig, GenerationConfig, LlamaConfig
 
 from exgra_med.model.bundle import Bundle
-from exgra_med.model.config import ExgraConfig
-from exgra_med.model.processor import clip_image_processor, make_processor
-from exgra_med.model.tokenizer import train_tokenizer
-from exgra_med.model.vlm import ExgraForConditionalGeneration
-from exgra_med.recipe.architecture import Architecture, VisionArchitecture
+from exgra_med.model.processor import clip_image_processor, make_processor, train_tokenizer
+from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
+from exgra_med.recipe.schema import Architecture, VisionArchitecture
 
 
 def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> Bundle:

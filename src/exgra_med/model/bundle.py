@@ -19,9 +19,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from exgra_med.data.chat import IMAGE_END, IMAGE_PATCH, IMAGE_START
+from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START
 from exgra_med.errors import CheckpointError
-from exgra_med.model.config import ExgraConfig
 from exgra_med.model.folder import (
     CONFIG,
     is_original_layout,
@@ -30,7 +29,7 @@ from exgra_med.model.folder import (
     write_json,
     written_whole,
 )
-from exgra_med.model.vlm import ExgraForConditionalGeneration
+from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 
 NATIVE_KEYS = ("connector", "connector_split", "connector_first_layer")
 STOCK = {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}

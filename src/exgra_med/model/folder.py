@@ -9,7 +9,7 @@ from typing import Any
 from exgra_med.errors import CheckpointError
 from exgra_med.files import new_folder, write_text
 from exgra_med.model.published import VISION, known
-from exgra_med.recipe.run import last_checkpoint_of
+from exgra_med.recipe.run_folder import last_checkpoint_of
 
 CONFIG = "config.json"
 

@@ -1,8 +1,150 @@
 """The processor: tokenizer, image processor and chat template in the form servers understand."""
 
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from tokenizers.models import BPE
 from transformers import CLIPImageProcessorPil, LlavaProcessor, PreTrainedTokenizerFast
 
-from exgra_med.data.chat import IMAGE_BLOCK, IMAGE_END, IMAGE_PATCH, IMAGE_START, TEMPLATES
+from exgra_med.data.chat_template import (
+    IMAGE_BLOCK,
+    IMAGE_END,
+    IMAGE_PATCH,
+    IMAGE_START,
+    PAD,
+    STOP,
+    TEMPLATES,
+    prompt_text,
+)
+from exgra_med.data.record import Turn
+from exgra_med.errors import RecipeError
+
+# LLaMA-style tokenizers with image tokens: made from pieces and merges, or trained on texts.
+#
+# The normaliser and the stripping image tokens reproduce the slow tokenizer of 2023 id by id. The
+# tokenizer is kept as a plain `PreTrainedTokenizerFast`: transformers rebuilds the other classes on
+# loading and silently loses that behaviour.
+
+
+UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
+RESERVED = (UNKNOWN, BEGIN, END, *(f"<0x{byte:02X}>" for byte in range(256)))
+"""The first pieces of every LLaMA vocabulary."""
+SPACE = "▁"
+MIN_CHARACTER_COUNT = 2
+"""Rarer characters are written as bytes."""
+_WORD = rf"{SPACE}?\p{{L}}+|{SPACE}?[^\p{{L}}\p{{N}}{SPACE}\n]+|\p{{N}}|{SPACE}"
+# Every training sequence holds the layout once, so the layout counts as often as the texts.
+_SCAFFOLD = prompt_text([Turn(role="user", text="?")], "exgra", 0, ["Yes", "No"]) + f" {STOP}"
+
+
+def llama_tokenizer(
+    vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], begin: str = BEGIN
+) -> PreTrainedTokenizerFast:
+    """A byte-fallback BPE tokenizer that encodes as the slow LLaMA tokenizer did.
+
+    Args:
+        vocabulary: piece -> id, with `<unk>`, `<s>`, `</s>` and the 256 byte pieces.
+        merges: pairs of pieces, most important first.
+        begin: the token every text begins with.
+
+    Returns:
+        The tokenizer, with `[PAD]`, `<im_patch>`, `<im_start>`, `<im_end>` added in this order.
+    """
+    model = BPE(vocabulary, list(merges), unk_token=UNKNOWN, fuse_unk=True, byte_fallback=True)
+    backend = Tokenizer(model)
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+    )
+    backend.decoder = decoders.Sequence(
+        [
+            decoders.Replace(SPACE, " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    backend.add_special_tokens(
+        [AddedToken(token, normalized=False, special=True) for token in (UNKNOWN, BEGIN, END)]
+    )
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{begin} $A",
+        pair=f"{begin} $A {begin} $B",
+        special_tokens=[(begin, vocabulary[begin])],
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=begin,
+        eos_token=END,
+        unk_token=UNKNOWN,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
+    add_image_tokens(tokenizer)
+    return tokenizer
+
+
+def add_image_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Add `[PAD]`, `<im_patch>`, `<im_start>`, `<im_end>`; they swallow the blanks around them."""
+    added = [
+        AddedToken(token, lstrip=True, rstrip=True, normalized=False, special=True)
+        for token in (PAD, IMAGE_PATCH, IMAGE_START, IMAGE_END)
+    ]
+    tokenizer.add_special_tokens({"pad_token": added[0]})
+    tokenizer.add_tokens(added[1:], special_tokens=True)
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer as LLaMA's was: digits apart, no piece across a blank, bytes for the rest.
+
+    The same texts give the same tokenizer, in any process.
+
+    Args:
+        texts: what to learn pieces from.
+        vocabulary_size: pieces before the four added tokens; fewer where the texts have not enough.
+
+    Raises:
+        RecipeError: `vocabulary_size` has no room for the reserved pieces and the characters.
+    """
+    texts = list(texts)
+    counts = Counter(character for text in texts for character in text)
+    alphabet = {c for c, n in counts.items() if n >= MIN_CHARACTER_COUNT and c.isprintable()}
+    alphabet = sorted((alphabet | set(_SCAFFOLD)) - {"\n", " ", SPACE})
+    needed = len(RESERVED) + len(alphabet) + 1
+    if vocabulary_size < needed:
+        raise RecipeError(
+            f"`tokenizer.vocabulary_size` is {vocabulary_size}, but the reserved pieces and the "
+            f"characters of the texts alone need {needed}.",
+            f"Set it to {needed} or more.",
+        )
+    backend = Tokenizer(BPE(unk_token=UNKNOWN))
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary_size,
+        min_frequency=2,
+        special_tokens=list(RESERVED),
+        initial_alphabet=[SPACE, *alphabet],
+        show_progress=False,
+    )
+    known = {*alphabet, " "}
+    lines = ("".join(c if c in known else "\n" for c in f" {text}") for text in texts)
+    scaffold = (f" {_SCAFFOLD}" for _ in texts)
+    pieces = (line.replace(" ", SPACE) for line in chain(lines, scaffold))
+    backend.train_from_iterator(pieces, trainer)
+    model = json.loads(backend.to_str())["model"]
+    return llama_tokenizer(model["vocab"], [tuple(merge) for merge in model["merges"]])
+
 
 _EXGRA = TEMPLATES["exgra"]
 _WITHOUT_IMAGE_TOKENS = "".join(

@@ -4,13 +4,155 @@ Every section is a strict frozen pydantic model; the line under a field is its d
 reference pages and in the JSON Schema alike.
 """
 
+from __future__ import annotations
+
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from exgra_med.recipe.architecture import ModelSettings
-from exgra_med.recipe.combinations import check_together
-from exgra_med.recipe.section import Count, Fraction, Positive, Section
+from exgra_med.section import Count, Fraction, Positive, Section
+
+# What a run starts from: sizes, trained parts, or a checkpoint.
+
+
+class VisionArchitecture(Section):
+    """A CLIP vision tower built from its sizes."""
+
+    hidden_size: Count = 1024
+    """Width of a token, and of what the projector reads."""
+    intermediate_size: Count = 4096
+    """Width inside the feed-forward part of a layer."""
+    num_layers: Count = 24
+    """Transformer layers; DCI reads from several of them."""
+    num_heads: Count = 16
+    """Attention heads of a layer; they divide its width."""
+    image_size: Count = 224
+    """Pixels along each side of the square image that the tower sees."""
+    patch_size: Count = 14
+    """Pixels along each side of one patch."""
+    feature_layer: int = -2
+    """Which hidden state feeds the projector; -2 is the paper's."""
+
+
+class LanguageArchitecture(Section):
+    """A LLaMA language model built from its sizes."""
+
+    hidden_size: Count = 4096
+    """Width of a token, and of a node of the graphs."""
+    intermediate_size: Count = 11008
+    """Width inside the feed-forward part of a layer."""
+    num_layers: Count = 32
+    """Transformer layers."""
+    num_heads: Count = 32
+    """Attention heads of a layer; they divide its width."""
+    max_positions: Count = 2048
+    """Longest sequence in tokens."""
+
+
+class TokenizerArchitecture(Section):
+    """A LLaMA-style byte-fallback BPE tokenizer trained on the run's own text."""
+
+    vocabulary_size: Count = 32000
+    """Pieces before the padding token and the three image tokens are added."""
+
+
+class Architecture(Section):
+    """A model built from sizes, with random weights under the run's seed."""
+
+    vision: VisionArchitecture = VisionArchitecture()
+    """The image tower."""
+    language: LanguageArchitecture = LanguageArchitecture()
+    """The language model."""
+    tokenizer: TokenizerArchitecture = TokenizerArchitecture()
+    """What text is cut into."""
+    connector: Literal["none", "dci", "sci"] = "none"
+    """Which vision layers reach the projector: one, or dense mixtures of them."""
+
+
+class Parts(Section):
+    """A model joined from a trained language model and a trained vision tower."""
+
+    language: str
+    """Folder or hub name of a LLaMA, Mistral or Qwen2 language model."""
+    vision: str
+    """Folder or hub name of a CLIP model, or of its vision tower alone."""
+    connector: Literal["none", "dci", "sci"] = "none"
+    """Which vision layers reach the projector, whose weights are random under the run's seed."""
+
+
+class ModelSettings(Section):
+    """Where the model of the first stage comes from: a checkpoint, sizes, or trained parts."""
+
+    start: str | None = None
+    """A run folder (its last checkpoint), a checkpoint folder of this project, or a hub name."""
+    architecture: Architecture | None = None
+    """Sizes of a model to build with random weights."""
+    parts: Parts | None = None
+    """Trained parts to join."""
+    expect_connector: Literal["none", "dci", "sci"] | None = None
+    """Connector that `start` must have; a model with another is refused. Any where absent."""
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> ModelSettings:
+        if self.expect_connector is not None and self.start is None:
+            raise ValueError("`expect_connector` is about `start`, which is not given")
+        if [self.start, self.architecture, self.parts].count(None) != 2:
+            raise ValueError("give exactly one of `start`, `architecture` and `parts`")
+        return self
+
+
+# Settings of a stage that do not go together, each with its sentence.
+
+
+def check_together(stage: StageSettings) -> None:
+    """Refuse settings that contradict one another, or that nobody has tested together.
+
+    Raises:
+        ValueError: what does not go with what; pydantic adds where.
+    """
+    if stage.lora is not None and "language" not in stage.learn:
+        raise ValueError("`lora` needs `language` among the parts that learn")
+    _check_graphs(stage)
+    if stage.sharding == "full" and (reason := reason_against_shares(stage)) is not None:
+        raise ValueError(f"`sharding: full` {reason}")
+    if stage.weights == "bfloat16":
+        _check_half_weights(stage)
+
+
+def _check_graphs(stage: StageSettings) -> None:
+    """A graph of one node has loss 0: such a stage would train without alignment in silence."""
+    alignment = stage.alignment
+    if alignment is None or alignment.weight == 0 or alignment.scope == "global":
+        return
+    if stage.batch_size == 1:
+        raise ValueError(
+            "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
+            "graph (one node has loss 0); or set `alignment.weight` to 0"
+        )
+
+
+def reason_against_shares(stage: StageSettings) -> str | None:
+    """Why the weights of a stage cannot be shared out, whether it wants that or not."""
+    if stage.lora is not None and stage.lora.quantize != "none":
+        return "cannot cut weights in 4 bits; set `lora.quantize` or `sharding` to none"
+    if "vision" in stage.learn:
+        return "does not cut the tower; leave `vision` out of `learn`"
+    untested = {
+        "weights: bfloat16": stage.weights == "bfloat16",
+        "optimizer: adamw8bit": stage.optimizer == "adamw8bit",
+        "compile: true": stage.compile,
+    }
+    found = " and ".join(f"`{setting}`" for setting, given in untested.items() if given)
+    return f"was not tested with {found}; set `sharding` to none" if found else None
+
+
+def _check_half_weights(stage: StageSettings) -> None:
+    if stage.optimizer != "adamw8bit":
+        raise ValueError("`weights: bfloat16` needs `optimizer: adamw8bit`")
+    if stage.precision != "bfloat16":
+        raise ValueError("`weights: bfloat16` needs `precision: bfloat16`")
+    if stage.lora is not None and stage.lora.quantize != "none":
+        raise ValueError("`weights: bfloat16` does not go with `lora.quantize`")
 
 
 class DataSettings(Section):
@@ -178,7 +320,7 @@ class StageSettings(Section):
     their bare pooled embeddings, with or without alignment; lines `views` of `log.jsonl`."""
 
     @model_validator(mode="after")
-    def _goes_together(self) -> "StageSettings":
+    def _goes_together(self) -> StageSettings:
         check_together(self)
         return self
 

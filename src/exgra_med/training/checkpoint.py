@@ -11,18 +11,80 @@ the random state of torch.
 
 import json
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from exgra_med import files
 from exgra_med.errors import CheckpointError
-from exgra_med.training.eight_bit import plain_state, rebuilt_state
-from exgra_med.training.processes import process_state
-from exgra_med.training.sharding import is_sharded, own_part
-from exgra_med.training.shards import folder_of_all, load_tensors, save_tensors
+from exgra_med.model.bundle import Bundle, save_bundle
+from exgra_med.model.lora import detach_adapter
+from exgra_med.recipe.run_folder import Run, recipe_yaml
+from exgra_med.training.distributed import is_sharded, of_main, own_part, process_state
+from exgra_med.training.optimizer import plain_state, rebuilt_state
+
+# Named tensors in a folder, one safetensors file for each process that keeps a share of them.
+#
+# NAME.safetensors                                 whole tensors
+# NAME-00001-of-00008.safetensors, ...             each process's rows of them
+
+
+@contextmanager
+def folder_of_all(path: Path, sharded: bool) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path` when every process has written its share.
+
+    Without shards it is for the main process alone, and the others must not call it.
+
+    Raises:
+        DiskFullError, WriteError: an older folder of that name is untouched.
+    """
+    if not sharded:
+        with files.new_folder(path) as target:
+            yield target
+        return
+    if dist.get_rank() == 0:
+        with files.new_folder(path) as target:
+            of_main(target.name)
+            yield target
+            dist.barrier()
+    else:
+        name = of_main("")
+        with files.disk_errors(path):
+            yield path.parent / name
+        dist.barrier()
+    dist.barrier()
+
+
+def save_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor], sharded: bool) -> None:
+    """Write what this process keeps of named tensors into a folder."""
+    own = {key: own_part(each.detach()).contiguous() for key, each in tensors.items()}
+    save_file(own, _file(folder, name, sharded))
+
+
+def load_tensors(folder: Path, name: str, sharded: bool) -> dict[str, Tensor]:
+    """Read what this process wrote.
+
+    Raises:
+        CheckpointError: it is not there.
+    """
+    file = _file(folder, name, sharded)
+    if not file.is_file():
+        raise CheckpointError(
+            f"{folder} has no {file.name}.", "Copy the whole folder, and start as many processes."
+        )
+    return load_file(file)
+
+
+def _file(folder: Path, name: str, sharded: bool) -> Path:
+    part = f"-{dist.get_rank() + 1:05d}-of-{dist.get_world_size():05d}" if sharded else ""
+    return folder / f"{name}{part}.safetensors"
+
 
 _STEP = "step-{:06d}"
 PARAMETERS = "parameters"
@@ -172,3 +234,28 @@ def _compare_names(source: Path, expected: set[str], found: set[str]) -> None:
         f"{source} does not fit this stage: missing {missing}, unexpected {unexpected}.",
         "Start the stage afresh, or give the recipe the checkpoint was made with.",
     )
+
+
+def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | None) -> None:
+    """Write model, processor, recipe, graph layers and adapter; whole or not at all.
+
+    Args:
+        run: the run.
+        stage: name of the stage.
+        bundle: the trained model, whose weights are whole; its adapters are merged here.
+        alignment: graph layers that a later stage goes on with.
+
+    Raises:
+        DiskFullError: nothing was changed.
+    """
+    lora = run.recipe.stages[stage].lora
+    adapter = None if lora is None else detach_adapter(bundle, lora)
+
+    def beside(folder: Path) -> None:
+        if adapter is not None:
+            adapter.save(folder / "adapter")
+        (folder / "recipe.yaml").write_text(recipe_yaml(run.recipe), encoding="utf-8")
+        if alignment is not None:
+            save_alignment(alignment, folder)
+
+    save_bundle(bundle, run.final(stage), beside)

@@ -3,16 +3,82 @@
 The matching accuracy is without noise; the alignment loss has the noise of one fixed seed.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from exgra_med.alignment import MultiGraphAlignment
+from exgra_med.alignment.diagnostics import cosine_histograms, view_diagnostics
+from exgra_med.errors import RecipeError
+from exgra_med.model.bundle import Bundle
 from exgra_med.training.batch import Batch, StageDataset, to_device
+from exgra_med.training.checkpoint import (
+    PARAMETERS,
+    folder_of_all,
+    learning_parameters,
+    load_parameters,
+    save_tensors,
+)
+from exgra_med.training.distributed import is_sharded, of_main, process_state
 from exgra_med.training.objective import Objective
 from exgra_med.training.order import plan_epoch
-from exgra_med.training.views import ViewFigures, image_answer_accuracy
+
+# How the views of held-out records lie to each other: the bare pooled embeddings, no graph layers.
+#
+# The matching accuracy that training reports goes through message passing and the barycenter, which
+# flatters it (docs/log.md). What is measured here is the same for every method, with or without
+# alignment: image and answer are matched as they are.
+#
+# Shapes: M nodes of one batch, D width of the language model.
+
+
+def image_answer_accuracy(image: Tensor, answer: Tensor) -> float:
+    """Share of nodes matched to their own partner, image to answer and back: graphs of 5 nearest
+    neighbours on the bare embeddings [M, D], no message passing, noise or dropout."""
+    ruler = MultiGraphAlignment(
+        image.shape[1], objective="pairwise", views="image-answer", num_layers=0
+    )
+    return ruler.matching_accuracy(image, answer, None)
+
+
+class ViewFigures:
+    """Figures of the views of several batches: means over their nodes, sums of histograms.
+
+    Candidates are the nodes of one batch, so figures compare only between equal batch sizes.
+    """
+
+    def __init__(self) -> None:
+        self.num_nodes = self.num_graphs = 0
+        self.sums: dict[str, float] = {}
+        self.histograms: dict[str, dict[str, list[int]]] = {}
+
+    def add(self, image: Tensor, answer: Tensor, extended: Tensor | None) -> None:
+        """Count one batch."""
+        nodes = image.shape[0]
+        self.num_nodes, self.num_graphs = self.num_nodes + nodes, self.num_graphs + 1
+        for name, value in view_diagnostics(image, answer, extended).items():
+            self.sums[name] = self.sums.get(name, 0.0) + nodes * value
+        for pair, counted in cosine_histograms(image, answer, extended).items():
+            known = self.histograms.setdefault(pair, {})
+            for kind, counts in counted.items():
+                before = known.get(kind, [0] * len(counts))
+                known[kind] = [a + b for a, b in zip(before, counts, strict=True)]
+
+    def figures(self) -> dict[str, Any]:
+        """`num_nodes`, `chance` (mean of 1 / M over nodes), the figures of `view_diagnostics`, and
+        `histograms` of cosines: pair -> `own`, `other` -> 20 counts from -1 to 1."""
+        return {
+            "num_nodes": self.num_nodes,
+            "chance": self.num_graphs / self.num_nodes,
+            **{name: value / self.num_nodes for name, value in self.sums.items()},
+            "histograms": self.histograms,
+        }
+
 
 _ORDER_SEED = 0
 _NOISE_SEED = 0
@@ -112,3 +178,88 @@ class HeldOut:
         steps = plan_epoch(len(dataset), part_size, 1, _ORDER_SEED, 0, groups)
         for (part,) in steps[: self.num_batches]:
             yield dataset.collate([dataset[number] for number in part])
+
+
+# The best checkpoint of a stage: scored by answering held-out questions, kept, and really loaded.
+#
+# checkpoints/<stage>/best/   parameters.safetensors (what learns), score.json
+
+
+Scorer = Callable[[Bundle], float]
+"""Score of a model on held-out questions, higher is better; given by the layer above."""
+Inside = Callable[[Callable[[], float]], float]
+"""Calls a function where all weights of the model are whole, and returns what it returns."""
+
+
+def _here(function: Callable[[], float]) -> float:
+    return function()
+
+
+class BestCheckpoint:
+    """Keeps the best of what learns in a stage on disk.
+
+    Args:
+        folder: the stage's folder.
+        scorer: scores the model; none where the last step is what counts.
+    """
+
+    def __init__(self, folder: Path, scorer: Scorer | None) -> None:
+        self.path = folder / "best"
+        self.scorer = scorer
+
+    def consider(self, bundle: Bundle, step: int, inside: Inside = _here) -> float | None:
+        """Score the model and keep it where it is better than what is kept, ties to the earlier.
+
+        Args:
+            bundle: the model. Where its weights are sharded, all processes have to come here.
+            step: when.
+            inside: calls a function where all weights are whole.
+
+        Returns:
+            The score, or none where nothing is scored.
+        """
+        scorer = self.scorer
+        if scorer is None:
+            return None
+        was_training = bundle.model.training
+        bundle.model.eval()
+        score = inside(lambda: scorer(bundle))
+        bundle.model.train(was_training)
+        kept, sharded = self.kept(), is_sharded(bundle.model)
+        better = kept is None or score > kept["score"] or kept["step"] > step
+        if sharded:
+            score, better = of_main((score, better))
+        if better:
+            with folder_of_all(self.path, sharded) as fresh:
+                save_tensors(fresh, PARAMETERS, learning_parameters(bundle.model), sharded)
+                if process_state().is_main_process:
+                    text = json.dumps({"score": score, "step": step})
+                    (fresh / "score.json").write_text(text, encoding="utf-8")
+        return score
+
+    def kept(self) -> dict[str, float] | None:
+        """`score` and `step` of the model that is kept."""
+        file = self.path / "score.json"
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+    def restore(self, bundle: Bundle) -> None:
+        """Load the kept weights into the model."""
+        if self.scorer is None or self.kept() is None:
+            return
+        load_parameters(self.path, learning_parameters(bundle.model))
+
+
+def needs_scorer(stage: str, choose: str, scorer: Scorer | None) -> Scorer | None:
+    """The scorer of a stage that chooses its best checkpoint.
+
+    Raises:
+        RecipeError: the stage wants one, and nobody gave it.
+    """
+    if choose == "last":
+        return None
+    if scorer is None:
+        raise RecipeError(
+            f"stages.{stage}.choose is {choose!r}, but nothing scores the model here.",
+            "Train with `exgra-med train`, or pass a scorer to `train_run`.",
+        )
+    return scorer

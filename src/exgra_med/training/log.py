@@ -1,10 +1,19 @@
 """`log.jsonl`: one JSON object a line, appended; cut back to the checkpoint when a run goes on."""
 
+import hashlib
 import json
+from collections.abc import Sequence
+from importlib import util
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+from accelerate.utils import ProjectConfiguration
+
 from exgra_med import files
+from exgra_med.errors import MissingExtraError
+from exgra_med.recipe.run_folder import Run
+from exgra_med.section import Section
 
 
 class TrainingLog:
@@ -46,3 +55,85 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
+
+
+# The figures of `log.jsonl` in tensorboard, wandb or trackio too, through accelerate.
+#
+#     runs/NAME/tensorboard/STAGE/exgra-med/   what tensorboard reads
+#
+# Numbers and the stage's settings leave the process, and nothing else: no text, id or image of a
+# record, no console output, no path (tensorboard's file, in the run folder, is named after the
+# machine). A stage that goes on with a checkpoint goes on in the same curve. Off unless a recipe
+# names one; wandb stays on this machine with WANDB_MODE=offline.
+
+
+PROJECT = "exgra-med"
+EXTRAS = {"tensorboard": "tensorboard", "wandb": "wandb", "trackio": "track"}
+PRIVATE = {"console": "off", "disable_code": True, "disable_git": True, "x_disable_meta": True}
+"""Settings that keep wandb from sending console output, code, commands and names of machines."""
+
+
+def check_trackers_installed(names: Sequence[str]) -> None:
+    """Say in one sentence what is not installed.
+
+    Raises:
+        MissingExtraError: a tracker's package is absent.
+    """
+    for name in names:
+        if util.find_spec(name) is None:
+            raise MissingExtraError(f"`trackers: [{name}]`", EXTRAS[name])
+
+
+def tracking(run: Run, stage: str) -> dict[str, Any]:
+    """What an `Accelerator` has to be told to track a stage."""
+    names = list(run.recipe.trackers)
+    check_trackers_installed(names)
+    folder = ProjectConfiguration(logging_dir=str(run.path / "tensorboard" / stage))
+    return {"log_with": names, "project_config": folder} if names else {}
+
+
+def start_tracking(accelerator: Accelerator, run: Run, stage: str, done: int) -> None:
+    """Begin the stage's curves, or go on with them after `done` steps."""
+    if not run.recipe.trackers:
+        return
+    name = f"{run.recipe.name}/{stage}"
+    made = f"{run.record()['created']} {name} {run.recipe.seed}"
+    accelerator.init_trackers(
+        PROJECT,
+        {"recipe": run.recipe.name, "stage": stage, "seed": run.recipe.seed}
+        | plain_settings(run.recipe.stages[stage]),
+        {
+            "tensorboard": {"purge_step": done + 1} if done else {},
+            "wandb": {
+                "name": name,
+                "id": hashlib.sha256(made.encode()).hexdigest()[:16],
+                "resume": "allow",
+                "dir": str(run.path),
+                "settings": PRIVATE,
+            },
+            "trackio": {"name": name, "resume": "allow"},
+        },
+    )
+
+
+def track(accelerator: Accelerator, kind: str, step: int, figures: dict[str, float]) -> None:
+    """Hand the figures of a step over; they are called `train/loss`, `held_out/language_loss`."""
+    accelerator.log({f"{kind}/{name}": value for name, value in figures.items()}, step=step)
+
+
+def stop_tracking(accelerator: Accelerator) -> None:
+    """Write out what the trackers still hold."""
+    for tracker in accelerator.trackers:
+        tracker.finish()
+
+
+def plain_settings(section: Section, prefix: str = "") -> dict[str, Any]:
+    """Numbers and words of a section, with dots for sections in it; `data` is left out."""
+    plain: dict[str, Any] = {}
+    for name in type(section).model_fields:
+        value = getattr(section, name)
+        if isinstance(value, Section) and name != "data":
+            plain |= plain_settings(value, f"{prefix}{name}.")
+        elif isinstance(value, str | int | float):
+            plain[f"{prefix}{name}"] = value
+    return plain

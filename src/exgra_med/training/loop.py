@@ -7,19 +7,22 @@ one that was not; alignment weight 0 is plain language-model training, bit for b
 """
 
 import math
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from exgra_med.errors import TrainingError
+from exgra_med.errors import ExgraMedError, TrainingError
 from exgra_med.model.bundle import Bundle
 from exgra_med.progress import Reporter
-from exgra_med.recipe.run import Run
+from exgra_med.recipe.run_folder import Run
+from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.batch import (
     Batch,
     StageDataset,
@@ -29,20 +32,115 @@ from exgra_med.training.batch import (
     num_tokens,
     to_device,
 )
-from exgra_med.training.best import BestCheckpoint
-from exgra_med.training.build import build_objective
-from exgra_med.training.checkpoint import restore_progress, save_progress
-from exgra_med.training.finish import write_final
-from exgra_med.training.held_out import HeldOut
-from exgra_med.training.log import TrainingLog
-from exgra_med.training.mixing import mean_over_graphs, total_loss
+from exgra_med.training.checkpoint import restore_progress, save_progress, write_final
+from exgra_med.training.distributed import (
+    clip_gradients,
+    gather_on_main,
+    left_sharded,
+    make_accelerator,
+    run_inside,
+)
+from exgra_med.training.held_out import BestCheckpoint, HeldOut
+from exgra_med.training.log import TrainingLog, start_tracking, stop_tracking, track, tracking
 from exgra_med.training.objective import Objective, seed_number
 from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
 from exgra_med.training.order import num_steps, passes
-from exgra_med.training.processes import make_accelerator
-from exgra_med.training.sharding import clip_gradients, gather_on_main, left_sharded, run_inside
-from exgra_med.training.stop import StopRequest, TrainingStopped, stop_on_signal
-from exgra_med.training.trackers import start_tracking, stop_tracking, track, tracking
+from exgra_med.training.trainable import build_objective
+
+# The two losses of a step together, and the figures that are shown of them.
+
+
+_WITH_GRAPH = "share_with_graph"
+
+
+def total_loss(
+    stage: StageSettings, losses: dict[str, Tensor], supervised: Tensor, num_processes: int
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over the supervised tokens of the whole step, plus the mean of the graphs' losses.
+
+    The two have different divisors on purpose: tokens of all passes and devices together, against
+    one value per graph. Devices are averaged when gradients are, hence the factor.
+
+    Args:
+        stage: its accumulation and the weight of its alignment count.
+        losses: of one pass, from the objective.
+        supervised: supervised tokens of all passes and processes.
+        num_processes: processes that share the step.
+
+    Returns:
+        The loss to differentiate, and figures that are summed over passes and averaged over
+        processes; the same names on each of these, whatever their records are.
+    """
+    passes = stage.accumulation_steps
+    language = losses["language_loss_sum"] * num_processes / supervised
+    shown: dict[str, Tensor] = {"language_loss": language.detach()}
+    total = language
+    settings = stage.alignment
+    if settings is not None and settings.weight > 0:
+        nothing = torch.zeros_like(language.detach())
+        alignment = losses.get("alignment_loss", nothing) / passes
+        shown["alignment_loss"] = alignment.detach()
+        shown["matching_accuracy"] = losses.get("matching_accuracy", nothing).float() / passes
+        shown[_WITH_GRAPH] = nothing + ("alignment_loss" in losses) / passes
+        total = total + settings.weight * alignment
+    return total, {"loss": total.detach()} | shown
+
+
+def mean_over_graphs(figures: dict[str, float]) -> dict[str, float]:
+    """Alignment figures of the passes that had nodes, and none where no pass had."""
+    share = figures.pop(_WITH_GRAPH, 0.0)
+    of_graphs = {"alignment_loss", "matching_accuracy"}
+    return {
+        key: value / share if key in of_graphs else value
+        for key, value in figures.items()
+        if share or key not in of_graphs
+    }
+
+
+# A polite end: SIGTERM or Ctrl-C lets the step finish, a checkpoint is written, the run can go on.
+#
+# A second Ctrl-C ends at once.
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class TrainingStopped(ExgraMedError):
+    """Training was asked to stop and did, after saving where it was."""
+
+    exit_code = 143
+    """What a shell reports for a process that SIGTERM ended; 130 where it was Ctrl-C."""
+
+
+class StopRequest:
+    """Whether somebody asked this process to stop."""
+
+    def __init__(self) -> None:
+        self.made = False
+        self.number: int = signal.SIGTERM
+
+    def make(self, number: int, frame: FrameType | None) -> None:
+        """Signal handler.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C for the second time.
+        """
+        if self.made and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.made:
+            self.made, self.number = True, number
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Yield a request that SIGTERM or SIGINT fills in; earlier handlers come back afterwards."""
+    request = StopRequest()
+    earlier = {number: signal.signal(number, request.make) for number in SIGNALS}
+    try:
+        yield request
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 class StageTraining:

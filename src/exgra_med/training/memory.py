@@ -44,12 +44,11 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
-from exgra_med.model.config import ExgraConfig, connector_layers
-from exgra_med.model.vlm import ExgraForConditionalGeneration
+from exgra_med.model.sizes import num_parameters
+from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration, connector_layers
 from exgra_med.recipe.schema import StageSettings
-from exgra_med.training.eight_bit import BYTES, is_eight_bit
 from exgra_med.training.objective import TOKENS_PER_CHUNK
-from exgra_med.training.sizes import num_parameters
+from exgra_med.training.optimizer import BYTES, is_eight_bit
 
 BYTES_NF4 = 0.55
 

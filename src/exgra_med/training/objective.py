@@ -17,8 +17,7 @@ from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import NAMES
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import AlignmentSettings
-from exgra_med.training.batch import Batch
-from exgra_med.training.rows import IGNORED, NOT_POOLED, Rows
+from exgra_med.training.batch import IGNORED, NOT_POOLED, Batch, Rows
 
 TOKENS_PER_CHUNK = 1024
 NOT_OF_THE_MODULE = {"weight", "pooling", "text_vectors"}

@@ -1,13 +1,93 @@
 """AdamW, in full or with moments of 8 bits, and the learning rate as a function of the step."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from importlib import util
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from exgra_med.errors import MissingExtraError
 from exgra_med.recipe.schema import StageSettings
-from exgra_med.training.eight_bit import build_eight_bit
+
+# AdamW whose moments take a byte each (Dettmers et al., arXiv 2110.02861), from torchao.
+#
+# Tensors of at least 4096 weights, in whole blocks of 256, are kept as codes with a scale for each
+# block; smaller ones keep moments in the type of the weight. The update itself is in float32.
+# Weights in bfloat16 are rounded at random in proportion to the distance, so that they are right on
+# average.
+
+
+BLOCK = 256
+SMALLEST = 4096
+BYTES = 2 * (1 + 4 / BLOCK)
+"""Bytes of both moments of a weight: codes, and a float32 scale for each block."""
+_PARTS = ("codes", "scale", "qmap")
+
+
+def is_eight_bit(num_weights: int) -> bool:
+    """Whether the moments of a tensor of that size are kept in 8 bits."""
+    return num_weights >= SMALLEST and num_weights % BLOCK == 0
+
+
+def check_eight_bit_possible() -> None:
+    """Say in one sentence what is not installed.
+
+    Raises:
+        MissingExtraError: torchao is absent.
+    """
+    if util.find_spec("torchao") is None:
+        raise MissingExtraError("`optimizer: adamw8bit`", "optim")
+
+
+def build_eight_bit(
+    parameters: list[nn.Parameter], lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    """The optimizer; its step is compiled on an accelerator and plain on processors.
+
+    Raises:
+        MissingExtraError: torchao is absent.
+    """
+    check_eight_bit_possible()
+    from torchao.optim import AdamW8bit  # type: ignore
+
+    class EightBitAdamW(AdamW8bit):
+        def step(self, closure: Any = None) -> Any:
+            on_processors = all(each.device.type == "cpu" for each in parameters)
+            with torch.compiler.set_stance("force_eager" if on_processors else "default"):
+                return super().step(closure)
+
+    return EightBitAdamW(
+        parameters, lr=lr, weight_decay=weight_decay, block_size=BLOCK, bf16_stochastic_round=True
+    )
+
+
+def plain_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of one weight as plain tensors: 8-bit moments become `NAME.codes`, ..."""
+    plain: dict[str, Tensor] = {}
+    for name, value in state.items():
+        if hasattr(value, "codes"):
+            plain |= {f"{name}.{part}": getattr(value, part) for part in _PARTS}
+        else:
+            plain[name] = value
+    return plain
+
+
+def rebuilt_state(plain: Mapping[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
+    """The inverse of `plain_state`, on the device of the weight."""
+    state: dict[str, Tensor] = {}
+    for name, value in plain.items():
+        moment, _, part = name.partition(".")
+        if not part:
+            state[name] = value if name == "step" else value.to(parameter.device)
+        elif part == "codes":
+            from torchao.optim.subclass_8bit import OptimState8bit  # type: ignore
+
+            codes, scale, qmap = (plain[f"{moment}.{each}"].to(parameter.device) for each in _PARTS)
+            signed = bool(qmap.min() < 0)
+            state[moment] = OptimState8bit(codes, scale, qmap, signed, dtype=parameter.dtype)
+    return state
 
 
 def build_optimizer(

@@ -11,13 +11,12 @@ from exgra_med.errors import CheckpointError, DataError, RunError
 from exgra_med.model.bundle import read_config
 from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.lora import check_adapters_possible
-from exgra_med.recipe.architecture import ModelSettings
-from exgra_med.recipe.run import Run, last_checkpoint_of
-from exgra_med.recipe.schema import Recipe
-from exgra_med.training.compiled import check_compiling_possible
-from exgra_med.training.eight_bit import check_eight_bit_possible
+from exgra_med.recipe.run_folder import Run, last_checkpoint_of
+from exgra_med.recipe.schema import ModelSettings, Recipe
 from exgra_med.training.estimate import estimate_run
-from exgra_med.training.trackers import check_trackers_installed
+from exgra_med.training.log import check_trackers_installed
+from exgra_med.training.optimizer import check_eight_bit_possible
+from exgra_med.training.trainable import check_compiling_possible
 
 
 def check_before_training(recipe: Recipe, out: Path) -> None:

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from exgra_med.web.limits import MEGABYTE, Limits
-from exgra_med.web.rate import ClientRate
+from exgra_med.web.limits import MEGABYTE, ClientRate, Limits
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -1,20 +1,178 @@
 """A run or a study as HTML: what it scored, how it learned, where it fails."""
 
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError
+from exgra_med.evaluation.breakdown import group_of
+from exgra_med.evaluation.pairing import pair
+from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.questions import Question, question_of
 from exgra_med.evaluation.report.content import gather
 from exgra_med.evaluation.report.environment import template_environment
+from exgra_med.evaluation.report.examples import Example, judge, make_card
 from exgra_med.evaluation.report.figures import training_figures
 from exgra_med.evaluation.report.tables import cell
-from exgra_med.evaluation.results import read_results
-from exgra_med.evaluation.run_folder import read_recipe
-from exgra_med.studies.outcome import read_study_results
-from exgra_med.studies.report import render_fragment
-from exgra_med.web.answers import ANSWERS_PER_PAGE, Answers, Row
-from exgra_med.web.folders import Place, runs_below
+from exgra_med.evaluation.results import headline_dataset, read_results
+from exgra_med.evaluation.run_folder import (
+    answered_datasets,
+    answered_questions,
+    predictions_path,
+    read_recipe,
+)
+from exgra_med.lab.studies.report import read_study_results, render_fragment
+from exgra_med.recipe.run_folder import Run, open_run
+
+# Which runs and studies the page may open: those under the folders its operator named, no others.
+#
+# A visitor chooses by name from this list and never names a path.
+
+
+_DEPTH = 6
+_MOST = 1000
+_NO_RUNS_INSIDE = {"checkpoints", "predictions", "images", "node_modules", "data"}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A run or study folder."""
+
+    name: str
+    path: Path
+    kind: Literal["run", "study"]
+
+
+def find_places(roots: Sequence[Path]) -> dict[str, Place]:
+    """Runs and studies in or under some folders, by name; links are not followed.
+
+    Args:
+        roots: folders, each a run, a study, or one that holds them.
+    """
+    found: dict[str, Place] = {}
+    for root in roots:
+        root = root.resolve()
+        for path, kind in _walk(root, _DEPTH):
+            name = path.relative_to(root.parent).as_posix()
+            found.setdefault(name, Place(name, path, kind))
+            if len(found) == _MOST:
+                return found
+    return found
+
+
+def runs_below(study: Path) -> list[Path]:
+    """Runs of a study, in the order of their names."""
+    return [path for path, kind in _walk(study, _DEPTH) if kind == "run"]
+
+
+def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, Literal["run", "study"]]]:
+    if not folder.is_dir():
+        return
+    if (folder / "study.yaml").is_file():
+        yield folder, "study"
+    if (folder / "recipe.yaml").is_file() and (folder / "record.json").is_file():
+        yield folder, "run"
+        return
+    if depth == 0:
+        return
+    for inside in sorted(folder.iterdir()):
+        hidden = inside.name.startswith(".") or inside.name in _NO_RUNS_INSIDE
+        if inside.is_dir() and not inside.is_symlink() and not hidden:
+            yield from _walk(inside, depth - 1)
+
+
+# The answers of a run, judged, to look through by how they ended and what they are about.
+
+
+ANY = "any"
+UNKNOWN = "unknown"
+MARKS = (ANY, "not right", "wrong", "partly right", "right")
+FIELDS = ("modality", "organ", "question_type")
+ANSWERS_PER_PAGE = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One question with its answer, and how that was judged (strict)."""
+
+    question: Question
+    answer: str | None
+    judged: tuple[float, str, str]
+    """Score, mark, reason."""
+
+    @property
+    def mark(self) -> str:
+        """`right`, `partly right` or `wrong`."""
+        return self.judged[1]
+
+    def value(self, field: str) -> str:
+        """What the data say of it: a field of `FIELDS`, or `type` (open or closed)."""
+        if field == "type":
+            return self.question.answer_type.lower()
+        return group_of(self.question, field) or UNKNOWN
+
+
+@dataclass(frozen=True)
+class Answers:
+    """All answers of a run to one data set."""
+
+    dataset: str
+    rows: list[Row]
+    images: ImageFolder
+
+    def choices(self, field: str) -> list[str]:
+        """Values of a field that occur, after `any`."""
+        return [ANY, *sorted({row.value(field) for row in self.rows})]
+
+    def select(self, mark: str = ANY, **fields: str) -> list[Row]:
+        """The rows that fit, in the order of the data set.
+
+        Args:
+            mark: one of `MARKS`.
+            fields: field -> value, or `any`.
+        """
+        wanted = {name: value for name, value in fields.items() if value != ANY}
+        return [
+            row
+            for row in self.rows
+            if mark in (ANY, row.mark) or (mark == "not right" and row.mark != "right")
+            if all(row.value(name) == value for name, value in wanted.items())
+        ]
+
+    def cards(self, rows: Sequence[Row], page: int) -> list[Example]:
+        """Cards with pictures of one page of rows, counted from 0."""
+        chosen = rows[page * ANSWERS_PER_PAGE : (page + 1) * ANSWERS_PER_PAGE]
+        return [make_card(row.question, row.answer, row.judged, self.images) for row in chosen]
+
+
+def read_answers(run: Path, data_folder: str | None = None) -> Answers:
+    """The answers of a run, joined to their questions.
+
+    Raises:
+        RunError: the folder is no run, or has no answers.
+        DataError, ScoreError: the questions are not at hand, or are others.
+    """
+    read_recipe(run)
+    answered = answered_datasets(run)
+    headline = headline_dataset(read_results(run)) or ""
+    dataset = headline if headline in answered else next(iter(answered), "")
+    if not dataset:
+        raise RunError("This run has no stored answers.", "Make them with `exgra-med evaluate`.")
+    asked = answered_questions(run, dataset, data_folder)
+    pairing = pair(
+        read_predictions(predictions_path(run, dataset)).predictions,
+        [question_of(record) for record in asked.records],
+    )
+    rows = [
+        Row(question, answer, judge(question, answer))
+        for question, answer in zip(pairing.questions, pairing.answers, strict=True)
+    ]
+    return Answers(dataset, rows, asked.prepared.image_folder(asked.max_pixels))
+
 
 TEMPLATES = Path(__file__).parent / "templates"
 _MOST_RUNS = 300
@@ -81,3 +239,106 @@ def _run_row(study: Path, run: Path) -> dict[str, Any]:
         return row | {"problem": error.message}
     scores = {name: cell(strict, name) for name in ("average", "open_recall", "closed_accuracy")}
     return row | {"scores": scores}
+
+
+# What the alignment and the run view show, kept for a while so that a filter answers at once.
+
+
+_MOST_KEPT = 8
+
+
+class Views:
+    """Runs and studies under some folders, as HTML.
+
+    Args:
+        roots: folders that may be looked into.
+        data_folder: the prepared folder that runs answered, where it is not at their recipe's
+            place.
+        device: where models of the alignment view go.
+    """
+
+    def __init__(
+        self, roots: Sequence[Path], data_folder: str | None = None, device: str = "cpu"
+    ) -> None:
+        self._roots, self._data_folder, self._device = list(roots), data_folder, device
+        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def names(self, kind: str | None = None) -> list[str]:
+        """Names to choose from, of runs, of studies or of both."""
+        places = find_places(self._roots).values()
+        return [place.name for place in places if kind in (None, place.kind)]
+
+    def place(self, name: str) -> Place:
+        """The folder behind a name.
+
+        Raises:
+            RunError: the list has no such name.
+        """
+        places = find_places(self._roots)
+        if name not in places:
+            raise RunError("There is no such run here.", "Choose one from the list.")
+        return places[name]
+
+    def stages(self, name: str) -> list[str]:
+        """Finished stages of a run that align."""
+        from exgra_med.evaluation.graphs import aligned_stages
+
+        return aligned_stages(self._run(name))
+
+    def graphs(self, name: str, stage: str, num_nodes: int, draw: int, layers: bool) -> str:
+        """The matched graphs of a run; see `measure_graphs`."""
+        from exgra_med.evaluation.graphs import measure_graphs
+        from exgra_med.evaluation.report.graph_page import graphs_fragment
+
+        run = self._run(name)
+        stamp = run.final(stage).stat().st_mtime_ns if run.final(stage).is_dir() else 0
+        return self._once(
+            ("graphs", run.path, stamp, stage, num_nodes, draw, layers),
+            lambda: graphs_fragment(
+                measure_graphs(run, stage, num_nodes, draw, layers, self._device)
+            ),
+        )
+
+    def overview(self, name: str) -> str:
+        """Scores and curves of a run, or the runs of a study."""
+        place = self.place(name)
+        return self._once(
+            ("overview", place.path, _stamp(place.path)),
+            lambda: place_html(place, self._data_folder),
+        )
+
+    def answers(self, name: str) -> Answers | None:
+        """The answers of a run; a study has none of its own."""
+        place = self.place(name)
+        if place.kind == "study":
+            return None
+        return self._once(
+            ("answers", place.path, _stamp(place.path)),
+            lambda: read_answers(place.path, self._data_folder),
+        )
+
+    def _run(self, name: str) -> Run:
+        place = self.place(name)
+        if place.kind == "study":
+            raise RunError("A study has no graphs of its own.", "Choose one of its runs.")
+        return open_run(place.path)
+
+    def _once(self, key: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            self._kept[key] = made
+            while len(self._kept) > _MOST_KEPT:
+                self._kept.popitem(last=False)
+        return made
+
+
+def _stamp(folder: Path) -> tuple[int, ...]:
+    """Changes when a run goes on or is scored again."""
+    files = [folder / name for name in ("log.jsonl", "results.json", "figure.svg")]
+    files += sorted((folder / "predictions").glob("*.jsonl"))
+    return tuple(path.stat().st_mtime_ns for path in files if path.is_file())

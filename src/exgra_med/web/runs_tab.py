@@ -4,10 +4,9 @@ from collections.abc import Callable
 from typing import Any
 
 from exgra_med.errors import ExgraMedError, import_extra
-from exgra_med.web import answers as looking
+from exgra_med.web import run_view as looking
 from exgra_med.web.chat_view import problem_html
-from exgra_med.web.run_view import answers_html, num_pages
-from exgra_med.web.views import Views
+from exgra_med.web.run_view import Views, answers_html, num_pages
 
 gr: Any = import_extra("gradio", "The page", "web")
 _QUIET: dict[str, Any] = {"api_visibility": "private"}

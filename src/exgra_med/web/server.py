@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import ServiceError, import_extra
-from exgra_med.web.dialogue import Room
+from exgra_med.web.dialogue import KeptLog, Room
+from exgra_med.web.faults import wordless_faults
 from exgra_med.web.gate import Gate, Login
-from exgra_med.web.keep import KeptLog
 from exgra_med.web.limits import MEGABYTE, Limits
+from exgra_med.web.run_view import Views
 from exgra_med.web.speakers import open_speaker, tell_apart
-from exgra_med.web.views import Views
-from exgra_med.web.wordless import wordless_faults
 
 _PREFIX = "exgra-med-web-"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")

@@ -14,7 +14,7 @@ from PIL import Image
 from exgra_med.data.record import Turn
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.llm.endpoint import Endpoint
-from exgra_med.llm.phi import find_identifiers
+from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import ChatRequest, Sampling
 from exgra_med.web.limits import Limits
 
@@ -76,8 +76,7 @@ class LocalSpeaker:
     ) -> Iterator[Piece]:
         """See `Speaker`."""
         from exgra_med.data.encode import encode_prompt
-        from exgra_med.model.generate import write
-        from exgra_med.model.sampling import chooser
+        from exgra_med.model.generate import chooser, write
 
         prompt = encode_prompt(
             self.bundle.tokenizer,
@@ -116,7 +115,7 @@ class ServiceSpeaker:
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
     ) -> Iterator[Piece]:
         """See `Speaker`; the end marker of a served export is cut off."""
-        from exgra_med.llm.streaming import stream_reply
+        from exgra_med.llm.openai_transport import stream_reply
 
         self._refuse_identifying(turns)
         request = ChatRequest(self.name, messages(images, turns), sampling)
@@ -188,7 +187,7 @@ def open_speaker(
     import torch
 
     from exgra_med.model.bundle import load_bundle
-    from exgra_med.recipe.run import is_run_folder, last_checkpoint_of
+    from exgra_med.recipe.run_folder import is_run_folder, last_checkpoint_of
 
     folder = last_checkpoint_of(source) if is_run_folder(source) else source
     # Half precision is slow or missing on CPUs, and what an accelerator is for.

@@ -7,8 +7,7 @@ import torch
 from tiny_families import FAMILIES, conversation, idefics3, internvl, llava, texts
 
 from exgra_med.alignment import MatchingError
-from exgra_med.alignment.adapter import AlignmentAdapter, image_nodes
-from exgra_med.alignment.pooling import AttentionPooling, mean_pool
+from exgra_med.alignment.adapter import AlignmentAdapter, AttentionPooling, image_nodes, mean_pool
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)

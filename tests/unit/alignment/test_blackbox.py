@@ -6,7 +6,7 @@ import torch
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
 from exgra_med.alignment.blackbox import begin_matching, blackbox_gradient, hamming, hamming_slope
 from exgra_med.alignment.matching import MatchingResult
-from exgra_med.alignment.solvers.objective import matching_objective
+from exgra_med.alignment.solvers.protocol import matching_objective
 
 
 def costs(nodes: int = 8, problems: int = 2, seed: int = 0):

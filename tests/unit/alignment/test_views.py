@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from exgra_med.alignment import MatchingError, MultiGraphAlignment
-from exgra_med.alignment.barycenter import ANSWER, BARYCENTER, EXTENDED, IMAGE, directed_pairs
 from exgra_med.alignment.controls import infonce
 from exgra_med.alignment.diagnostics import cosine_histograms, view_diagnostics
+from exgra_med.alignment.loss import ANSWER, BARYCENTER, EXTENDED, IMAGE, directed_pairs
 
 OBJECTIVES = ["barycenter", "pairwise", "all", "infonce", "siglip", "optimal-transport"]
 

@@ -4,8 +4,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from exgra_med.captions.check import check_captions
-from exgra_med.captions.check_report import render_check
+from exgra_med.captions.check import check_captions, render_check
 from exgra_med.captions.faults import WEIGHTS, copy_rate, find_faults
 from exgra_med.captions.source import open_source
 from exgra_med.cli.main import app

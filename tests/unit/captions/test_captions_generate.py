@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 from exgra_med.captions.output import ExtendedFile
 from exgra_med.cli.main import app
-from exgra_med.data.json_lines import read_records
-from exgra_med.data.original import read_original
+from exgra_med.data.json_files import read_records
+from exgra_med.data.llava_format import read_original
 from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
 from exgra_med.files import disk_errors
-from exgra_med.llm import client
+from exgra_med.llm import service
 
 pytest.importorskip("openai")
 SOURCE = Path(__file__).resolve().parents[3] / "src"
@@ -32,7 +32,7 @@ Records = Callable[..., Path]
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "FIRST_WAIT_SECONDS", 0.01)
+    monkeypatch.setattr(service, "FIRST_WAIT_SECONDS", 0.01)
 
 
 def arguments(data: Path, server: BadServer, out: Path, *more: object) -> list[str]:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from exgra_med.alignment import benchmark
 from exgra_med.cli.main import app
-from exgra_med.training import benchmark as step_benchmark
-from exgra_med.training.hardware import peak_of
+from exgra_med.lab.benchmarks import matching
+from exgra_med.lab.benchmarks import step as step_benchmark
+from exgra_med.training.estimate import peak_of
 
 
 def test_help_has_an_example() -> None:
@@ -24,7 +24,7 @@ def test_quick_prints_json_and_writes_it(tmp_path: Path, monkeypatch) -> None:
         asked.append((sizes, settings["num_steps"]))
         return {"metadata": {"benchmark": "matching"}, "rows": []}
 
-    monkeypatch.setattr(benchmark, "benchmark_matching", small)
+    monkeypatch.setattr(matching, "benchmark_matching", small)
     out = tmp_path / "matching.json"
     shown = CliRunner().invoke(app, ["bench", "matching", "--quick", "--json", "--out", str(out)])
     assert shown.exit_code == 0, shown.output

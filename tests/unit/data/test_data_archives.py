@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.archives import unpack
+from exgra_med.data.download.archives import unpack
 from exgra_med.data.prepare import prepare
 from exgra_med.errors import DataError
 

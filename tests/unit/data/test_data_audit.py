@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exgra_med.data.audit import audit, overlap
-from exgra_med.data.image_hash import near_pairs, perceptual_hash
+from exgra_med.data.inspect.audit import audit, near_pairs, overlap, perceptual_hash
 from exgra_med.data.prepare import prepare
 from exgra_med.data.record import Record, Turn
 

@@ -1,6 +1,6 @@
 import pytest
 
-from exgra_med.data import chat
+from exgra_med.data import chat_template
 from exgra_med.data.record import Record, Turn
 from exgra_med.errors import DataError
 
@@ -23,7 +23,7 @@ RECORD = Record(
 
 
 def test_the_exgra_text_is_the_training_layout_of_the_original() -> None:
-    text = "".join(segment.text for segment in chat.conversation_segments(RECORD, "exgra"))
+    text = "".join(segment.text for segment in chat_template.conversation_segments(RECORD, "exgra"))
     assert text == (
         f'{SYSTEM}\n\n### Human: Is it big? (Answer with either "Yes" or "No").\n{BLOCK}\n'
         "### Assistant: Yes\n### Human: Why?\n### Assistant: It grew.\n###"
@@ -31,36 +31,36 @@ def test_the_exgra_text_is_the_training_layout_of_the_original() -> None:
 
 
 def test_answers_and_their_end_markers_are_supervised_and_nothing_else() -> None:
-    segments = chat.conversation_segments(RECORD, "exgra")
+    segments = chat_template.conversation_segments(RECORD, "exgra")
     assert [s.text for s in segments if s.supervised] == [" Yes\n###", " It grew.\n###"]
 
 
-@pytest.mark.parametrize("name", chat.TEMPLATES)
+@pytest.mark.parametrize("name", chat_template.TEMPLATES)
 @pytest.mark.parametrize("num_turns", [1, 3])
 def test_a_prompt_is_the_beginning_of_the_training_text(name: str, num_turns: int) -> None:
-    text = "".join(segment.text for segment in chat.conversation_segments(RECORD, name))
-    prompt = chat.prompt_text(RECORD.turns[:num_turns], name, 1, ["Yes", "No"])
+    text = "".join(segment.text for segment in chat_template.conversation_segments(RECORD, name))
+    prompt = chat_template.prompt_text(RECORD.turns[:num_turns], name, 1, ["Yes", "No"])
     assert text.startswith(prompt)
 
 
 def test_several_images_stand_after_the_question() -> None:
-    assert chat.user_text("Which?", num_images=2) == f"Which?\n{BLOCK}\n{BLOCK}"
+    assert chat_template.user_text("Which?", num_images=2) == f"Which?\n{BLOCK}\n{BLOCK}"
 
 
 @pytest.mark.parametrize("text", ["a <im_<im_patch>patch>b", "a <image>b", "a <im_start>b<im_end>"])
 def test_nobody_can_write_an_image_into_a_text(text: str) -> None:
-    assert chat.user_text(text) == "a b"
+    assert chat_template.user_text(text) == "a b"
 
 
 def test_three_options() -> None:
-    assert chat.options_suffix(["A", "B", "C"]) == ' (Answer with either "A", "B" or "C").'
+    assert chat_template.options_suffix(["A", "B", "C"]) == ' (Answer with either "A", "B" or "C").'
 
 
 def test_a_prompt_ends_with_the_user() -> None:
     with pytest.raises(DataError, match="turn by the user"):
-        chat.prompt_text(RECORD.turns[:2], "exgra")
+        chat_template.prompt_text(RECORD.turns[:2], "exgra")
 
 
 def test_an_unknown_template_is_named() -> None:
     with pytest.raises(DataError, match=r"'exgr'.*exgra"):
-        chat.chat_template("exgr")
+        chat_template.chat_template("exgr")

@@ -8,14 +8,14 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.data.check import CheckReport, Window, check_prepared
 from exgra_med.data.encode import encode_conversation
+from exgra_med.data.inspect.check import CheckReport, Window, check_prepared
 from exgra_med.data.prepare import write_prepared
 from exgra_med.data.prepared import Prepared, open_prepared
-from exgra_med.data.source import Collected
+from exgra_med.data.sources.source import Collected
 from exgra_med.errors import DataError
 from exgra_med.model.convert.checkpoint import import_checkpoint
-from exgra_med.model.tokenizer import train_tokenizer
+from exgra_med.model.processor import train_tokenizer
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data" / "model"
 NUM_IMAGE_TOKENS = 9

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 
 from exgra_med.data.derive import merge_captions, open_answers, write_split
+from exgra_med.data.inspect.statistics import statistics, statistics_page
 from exgra_med.data.prepare import prepare
 from exgra_med.data.prepared import open_prepared
-from exgra_med.data.stats import statistics
-from exgra_med.data.stats_page import statistics_page
 from exgra_med.errors import DataError
 
 SAMPLE = open_prepared("bundled:vqa-rad-sample")

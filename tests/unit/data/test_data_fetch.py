@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from misbehaving_server import Server
 
-from exgra_med.data.fetch import FetchError, FetchLimits, check_url, fetch, is_public
+from exgra_med.data.download.fetch import FetchError, FetchLimits, check_url, fetch, is_public
 
 LIMITS = FetchLimits(
     max_bytes=100_000,

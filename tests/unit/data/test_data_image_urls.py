@@ -13,9 +13,14 @@ from misbehaving_server import Server
 from PIL import Image
 
 from exgra_med.cli import main
-from exgra_med.data import image_urls
-from exgra_med.data.fetch import FetchLimits
-from exgra_med.data.image_urls import LEDGER, ImageDownload, download_images, read_url_list
+from exgra_med.data.download import image_urls
+from exgra_med.data.download.fetch import FetchLimits
+from exgra_med.data.download.image_urls import (
+    LEDGER,
+    ImageDownload,
+    download_images,
+    read_url_list,
+)
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.files import DiskFullError
 from exgra_med.progress import Silent

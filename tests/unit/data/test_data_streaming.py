@@ -10,7 +10,7 @@ import pytest
 CODE = """
 import resource, sys
 from pathlib import Path
-from exgra_med.data.json_lines import iterate_records, write_records
+from exgra_med.data.json_files import iterate_records, write_records
 from exgra_med.data.record import Record, Turn
 
 def peak():

@@ -1,8 +1,7 @@
 import pytest
 
 from exgra_med.data.record import Record, Turn
-from exgra_med.data.split import images_for_share
-from exgra_med.data.subset import nested_subset
+from exgra_med.data.subset import images_for_share, nested_subset
 from exgra_med.errors import DataError
 
 TURNS = [Turn(role="user", text="Q"), Turn(role="assistant", text="A")]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.json_lines import write_records
+from exgra_med.data.json_files import write_records
 from exgra_med.data.prepared import file_sha256
 from exgra_med.data.record import Record
 

@@ -18,8 +18,8 @@ from exgra_med.evaluation.chat.questions import ChatQuestion, open_chat_set
 from exgra_med.evaluation.chat.score import score_judgements
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.statistics import cluster_codes
-from exgra_med.llm.failures import ReplyError
 from exgra_med.llm.prompt import load_prompt
+from exgra_med.llm.request import ReplyError
 
 SECRET = "Patient name: Jane"
 

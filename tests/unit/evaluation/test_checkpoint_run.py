@@ -11,7 +11,7 @@ from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, DataError, RunError
 from exgra_med.evaluation.results import read_results
 from exgra_med.model.convert.checkpoint import import_checkpoint
-from exgra_med.recipe.run import open_run
+from exgra_med.recipe.run_folder import open_run
 
 MODELS = Path(__file__).parents[2] / "golden" / "data" / "model"
 

@@ -12,7 +12,7 @@ from exgra_med.cli.main import app
 from exgra_med.errors import RunError
 from exgra_med.evaluation.results import read_results
 from exgra_med.model.bundle import save_bundle
-from exgra_med.recipe.run import start_run
+from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Recipe
 
 

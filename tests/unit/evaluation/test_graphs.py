@@ -18,11 +18,11 @@ from exgra_med.evaluation.report.graph_figures import matrix_svg, pair_svg
 from exgra_med.evaluation.report.graph_page import graphs_fragment
 from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import Run, start_run
+from exgra_med.recipe.run_folder import Run, start_run
 from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.checkpoint import load_alignment, save_alignment
 from exgra_med.training.objective import Objective
-from exgra_med.training.start import starting_checkpoint
+from exgra_med.training.stages import starting_checkpoint
 
 HOSTILE = '<script>alert(1)</script>"><img src=http://evil.example/x>'
 

@@ -13,7 +13,7 @@ from exgra_med.cli.main import app
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.results import dataset_results, read_results, update_dataset_results
 from exgra_med.model.bundle import save_bundle
-from exgra_med.recipe.run import start_run
+from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Recipe
 
 

@@ -13,8 +13,7 @@ from exgra_med.evaluation.predict import model_answerer, predict
 from exgra_med.evaluation.predictions import read_predictions
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.architecture import Architecture
-from exgra_med.recipe.schema import EvaluationSettings
+from exgra_med.recipe.schema import Architecture, EvaluationSettings
 
 WORDS = "is there a mass in the left upper lobe of this lung or liver on axial slice".split()
 

@@ -12,7 +12,7 @@ from exgra_med.evaluation.questions import Question
 from exgra_med.evaluation.results import read_results, update_results
 from exgra_med.evaluation.score import score_files
 from exgra_med.recipe.load import load_recipe, shipped_recipes
-from exgra_med.recipe.run import open_run, recipe_yaml
+from exgra_med.recipe.run_folder import open_run, recipe_yaml
 
 TALK = [{"from": "human", "value": "Is it?"}, {"from": "gpt", "value": "yes"}]
 

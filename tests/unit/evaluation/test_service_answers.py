@@ -20,7 +20,7 @@ from exgra_med.evaluation.foreign import ask_service, start_folder
 from exgra_med.evaluation.predictions import read_predictions
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.service_answers import data_url
-from exgra_med.llm.settings import Settings
+from exgra_med.llm.service import Settings
 from exgra_med.progress import Silent
 
 

@@ -8,17 +8,19 @@ import pytest
 from exgra_med.errors import ServiceError
 from exgra_med.llm.budget import Price, known_price
 from exgra_med.llm.cache import AnswerCache
-from exgra_med.llm.client import ChatService
-from exgra_med.llm.failures import (
+from exgra_med.llm.prompt import load_prompt
+from exgra_med.llm.request import (
     BudgetError,
+    ChatRequest,
     CompletionError,
+    Reply,
     ReplyError,
+    Sampling,
     StoppedError,
     TransportError,
+    estimate_tokens,
 )
-from exgra_med.llm.prompt import load_prompt
-from exgra_med.llm.rate import RateLimit
-from exgra_med.llm.request import ChatRequest, Reply, Sampling, estimate_tokens
+from exgra_med.llm.service import ChatService, RateLimit
 
 ASK = [{"role": "user", "content": "question"}]
 

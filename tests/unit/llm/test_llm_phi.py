@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from exgra_med.data.prepared import open_prepared
-from exgra_med.llm.phi import find_identifiers
+from exgra_med.llm.identifiers import find_identifiers
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import pytest
 
-from exgra_med.llm.failures import ReplyError
-from exgra_med.llm.reply import MAX_CHARACTERS, object_with
+from exgra_med.llm.prompt import MAX_CHARACTERS, object_with
+from exgra_med.llm.request import ReplyError
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 
 from exgra_med.errors import ServiceError
 from exgra_med.llm.endpoint import Endpoint
+from exgra_med.llm.openai_transport import stream_reply
 from exgra_med.llm.request import ChatRequest, Sampling
-from exgra_med.llm.streaming import stream_reply
 
 pytest.importorskip("openai")
 SECRET = "the question of a patient"

@@ -8,7 +8,7 @@ from PIL import Image
 
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.architecture import (
+from exgra_med.recipe.schema import (
     Architecture,
     LanguageArchitecture,
     TokenizerArchitecture,

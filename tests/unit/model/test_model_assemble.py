@@ -25,9 +25,9 @@ from transformers import (
 from exgra_med.errors import CheckpointError
 from exgra_med.model.assemble import add_rows, assemble_parts
 from exgra_med.model.bundle import load_bundle, save_bundle
-from exgra_med.model.convert.original_tokenizer import read_base_tokenizer
-from exgra_med.model.tokenizer import RESERVED, SPACE, llama_tokenizer
-from exgra_med.recipe.architecture import Parts
+from exgra_med.model.convert.tokenizer import read_base_tokenizer
+from exgra_med.model.processor import RESERVED, SPACE, llama_tokenizer
+from exgra_med.recipe.schema import Parts
 
 SIZES: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
 SIZES |= {"num_attention_heads": 2, "num_key_value_heads": 1}

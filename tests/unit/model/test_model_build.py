@@ -9,12 +9,12 @@ import torch
 
 from exgra_med.errors import CheckpointError, DataError, RecipeError
 from exgra_med.model.bundle import Bundle
-from exgra_med.model.config import ExgraConfig, connector_layers
-from exgra_med.model.tokenizer import train_tokenizer
+from exgra_med.model.processor import train_tokenizer
+from exgra_med.model.vlm import ExgraConfig, connector_layers
 
 CODE = """
 import hashlib, sys
-from exgra_med.model.tokenizer import train_tokenizer
+from exgra_med.model.processor import train_tokenizer
 texts = sys.stdin.read().split(chr(0))
 print(hashlib.sha256(train_tokenizer(texts, 700).backend_tokenizer.to_str().encode()).hexdigest())
 """

@@ -17,11 +17,10 @@ from transformers import (
 from exgra_med.data.encode import encode_conversation, encode_prompt
 from exgra_med.data.record import Record, Turn
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
-from exgra_med.model.config import ExgraConfig
 from exgra_med.model.convert.checkpoint import export_checkpoint
 from exgra_med.model.generate import generate
 from exgra_med.model.processor import make_processor
-from exgra_med.model.vlm import ExgraForConditionalGeneration
+from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 6}
 SIZES |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
@@ -88,7 +87,7 @@ def test_labels_are_exact_with_a_byte_level_tokenizer() -> None:
     from tokenizers.models import BPE
     from transformers import PreTrainedTokenizerFast
 
-    from exgra_med.model.tokenizer import add_image_tokens
+    from exgra_med.model.processor import add_image_tokens
 
     backend = Tokenizer(BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -12,9 +12,9 @@ from exgra_med.errors import CheckpointError, RunError
 from exgra_med.evaluation.checkpoint_run import open_to_answer
 from exgra_med.model.convert.checkpoint import import_checkpoint
 from exgra_med.model.folder import local_folder
+from exgra_med.model.serving import prepare
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import start_run
-from exgra_med.serving.launch import prepare
+from exgra_med.recipe.run_folder import start_run
 
 DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
 

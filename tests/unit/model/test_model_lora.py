@@ -12,7 +12,7 @@ from exgra_med.errors import MissingExtraError, RecipeError
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.lora import attach_adapter, detach_adapter
 from exgra_med.recipe.schema import LoraSettings
-from exgra_med.training.parts import choose_parts
+from exgra_med.training.trainable import choose_parts
 
 SETTINGS = LoraSettings(rank=2, alpha=4.0, dropout=0.0)
 

@@ -3,8 +3,7 @@ import torch
 
 from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle
-from exgra_med.model.generate import generate, write
-from exgra_med.model.sampling import chooser, greedy, nucleus
+from exgra_med.model.generate import chooser, generate, greedy, nucleus, write
 
 CPU = torch.device("cpu")
 PROBABILITIES = torch.tensor([[0.1, 0.5, 0.1, 0.3]])

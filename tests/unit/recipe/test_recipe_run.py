@@ -6,7 +6,7 @@ import pytest
 
 from exgra_med.errors import RunError
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import open_run, start_run
+from exgra_med.recipe.run_folder import open_run, start_run
 
 
 def test_a_new_run_holds_the_resolved_recipe_and_its_record(tmp_path: Path) -> None:

@@ -8,8 +8,14 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import TextSettings
-from exgra_med.training.batch import Batch, Layout, StageDataset, num_supervised, num_tokens
-from exgra_med.training.rows import IGNORED
+from exgra_med.training.batch import (
+    IGNORED,
+    Batch,
+    Layout,
+    StageDataset,
+    num_supervised,
+    num_tokens,
+)
 
 PADDED = Layout(packed=False)
 PACKED = Layout(tokens_per_row=256)

@@ -10,15 +10,20 @@ from hypothesis import strategies as st
 
 from exgra_med.data.prepared import Prepared
 from exgra_med.model.bundle import Bundle
-from exgra_med.model.config import ExgraConfig
-from exgra_med.recipe.architecture import Architecture, ModelSettings
-from exgra_med.recipe.schema import AlignmentSettings, StageSettings, TextSettings
+from exgra_med.model.sizes import model_config
+from exgra_med.model.vlm import ExgraConfig
+from exgra_med.recipe.schema import (
+    AlignmentSettings,
+    Architecture,
+    ModelSettings,
+    StageSettings,
+    TextSettings,
+)
 from exgra_med.training.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.training.memory import activation_bytes
 from exgra_med.training.objective import Objective
 from exgra_med.training.order import STEPS_SORTED, num_steps, passes, plan_epoch
-from exgra_med.training.parts import choose_parts
-from exgra_med.training.sizes import model_config
+from exgra_med.training.trainable import choose_parts
 
 
 def make_batch(toy: Bundle, sample: Prepared, layout: Layout) -> Batch:

@@ -12,12 +12,15 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.errors import RecipeError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.architecture import Architecture
-from exgra_med.recipe.schema import AlignmentSettings
+from exgra_med.recipe.schema import AlignmentSettings, Architecture
 from exgra_med.training.batch import Layout
-from exgra_med.training.compiled import check_compiling_possible, compile_layers
 from exgra_med.training.objective import Objective
-from exgra_med.training.parts import choose_parts, recompute_activations
+from exgra_med.training.trainable import (
+    check_compiling_possible,
+    choose_parts,
+    compile_layers,
+    recompute_activations,
+)
 
 PACKED, PADDED = Layout(tokens_per_row=512), Layout(packed=False)
 CASES = [(PACKED, 3), (PACKED, 5), (PADDED, 3), (PADDED, 5)]
@@ -106,10 +109,10 @@ def test_compiled_layers_give_the_same_losses_and_gradients(
 
 def test_a_missing_compiler_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.which", lambda name: None)
-    monkeypatch.setattr("exgra_med.training.compiled.on_cpu", lambda: True)
+    monkeypatch.setattr("exgra_med.training.trainable.on_cpu", lambda: True)
     with pytest.raises(RecipeError, match=r"C\+\+ compiler"):
         check_compiling_possible()
-    monkeypatch.setattr("exgra_med.training.compiled.on_cpu", lambda: False)
+    monkeypatch.setattr("exgra_med.training.trainable.on_cpu", lambda: False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match="triton"):
         check_compiling_possible()

@@ -11,11 +11,10 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import AlignmentSettings, StageSettings, TextSettings
-from exgra_med.training.batch import Batch, Layout, StageDataset, num_supervised
+from exgra_med.training.batch import IGNORED, Batch, Layout, StageDataset, num_supervised
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.objective import Objective
-from exgra_med.training.parts import choose_parts
-from exgra_med.training.rows import IGNORED
+from exgra_med.training.trainable import choose_parts
 
 LAYOUTS = [Layout(tokens_per_row=256), Layout(packed=False)]
 OBJECTIVES = ["barycenter", "pairwise", "all", "infonce", "siglip", "optimal-transport"]

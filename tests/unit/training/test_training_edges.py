@@ -15,10 +15,9 @@ from exgra_med.data.record import Record, Turn
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import AlignmentSettings, TextSettings
-from exgra_med.training.batch import Example, Layout, StageDataset, num_supervised
+from exgra_med.training.batch import IGNORED, Example, Layout, StageDataset, num_supervised
 from exgra_med.training.objective import Objective, pool_views
-from exgra_med.training.parts import choose_parts
-from exgra_med.training.rows import IGNORED
+from exgra_med.training.trainable import choose_parts
 
 LAYOUTS = [Layout(packed=False), Layout(tokens_per_row=128)]
 # Nothing may hide what equal nodes do: no dropout, no noise.

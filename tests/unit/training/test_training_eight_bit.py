@@ -6,10 +6,15 @@ from torch import nn
 
 from exgra_med.errors import MissingExtraError
 from exgra_med.recipe.schema import StageSettings
-from exgra_med.training import eight_bit
 from exgra_med.training.checkpoint import restore_progress, save_progress
-from exgra_med.training.eight_bit import BYTES, check_eight_bit_possible, plain_state
-from exgra_med.training.optimizer import build_optimizer, set_learning_rate
+from exgra_med.training.optimizer import (
+    BYTES,
+    build_optimizer,
+    check_eight_bit_possible,
+    is_eight_bit,
+    plain_state,
+    set_learning_rate,
+)
 
 
 def stage(**changes: object) -> StageSettings:
@@ -161,4 +166,4 @@ def test_the_state_comes_back_exactly(tmp_path: object, kind: str) -> None:
         states = (plain_state(optimizer.state[one]), plain_state(second.state[other]))
         assert states[0].keys() == states[1].keys()
         assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
-    assert eight_bit.is_eight_bit(64 * 128) and not eight_bit.is_eight_bit(128)
+    assert is_eight_bit(64 * 128) and not is_eight_bit(128)

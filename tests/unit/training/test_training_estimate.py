@@ -11,11 +11,16 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.errors import DataError, RecipeError, RunError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.architecture import Architecture, ModelSettings
+from exgra_med.model.sizes import meta_model, model_config
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.schema import AlignmentSettings, StageSettings, TextSettings
+from exgra_med.recipe.schema import (
+    AlignmentSettings,
+    Architecture,
+    ModelSettings,
+    StageSettings,
+    TextSettings,
+)
 from exgra_med.training.batch import Batch, Layout, StageDataset, num_tokens
-from exgra_med.training.eight_bit import plain_state
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.memory import (
     Parameters,
@@ -24,9 +29,8 @@ from exgra_med.training.memory import (
     stage_memory,
 )
 from exgra_med.training.objective import Objective
-from exgra_med.training.optimizer import build_optimizer
-from exgra_med.training.parts import choose_parts, keep_in_bfloat16
-from exgra_med.training.sizes import meta_model, model_config
+from exgra_med.training.optimizer import build_optimizer, plain_state
+from exgra_med.training.trainable import choose_parts, keep_in_bfloat16
 
 ROW = 512
 FACTOR = 1.25

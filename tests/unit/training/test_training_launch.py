@@ -11,7 +11,7 @@ from torch import nn
 from exgra_med.errors import CheckpointError, RecipeError
 from exgra_med.recipe.load import load_recipe
 from exgra_med.training.checkpoint import restore_progress, save_progress
-from exgra_med.training.processes import refuse_other_engines
+from exgra_med.training.distributed import refuse_other_engines
 
 
 @pytest.mark.parametrize("engine", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from exgra_med.recipe.schema import StageSettings
-from exgra_med.training.mixing import mean_over_graphs, total_loss
+from exgra_med.training.loop import mean_over_graphs, total_loss
 
 STAGE = StageSettings.model_validate(
     {

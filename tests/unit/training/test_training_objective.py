@@ -8,7 +8,7 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import AlignmentSettings, TextSettings
 from exgra_med.training import objective as module
-from exgra_med.training.batch import Batch, Layout, StageDataset
+from exgra_med.training.batch import IGNORED, Batch, Layout, StageDataset
 from exgra_med.training.objective import (
     Objective,
     build_alignment,
@@ -16,8 +16,7 @@ from exgra_med.training.objective import (
     pool_views,
     seed_number,
 )
-from exgra_med.training.parts import choose_parts, recompute_activations
-from exgra_med.training.rows import IGNORED
+from exgra_med.training.trainable import choose_parts, recompute_activations
 
 PADDED = Layout(packed=False)
 

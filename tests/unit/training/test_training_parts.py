@@ -10,7 +10,7 @@ from exgra_med.recipe.schema import StageSettings, TextSettings
 from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.memory import count_parameters
 from exgra_med.training.objective import Objective
-from exgra_med.training.parts import choose_parts
+from exgra_med.training.trainable import choose_parts
 
 
 @pytest.mark.parametrize("learns", [False, True])

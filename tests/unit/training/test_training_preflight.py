@@ -12,7 +12,7 @@ from exgra_med.data.prepared import SAMPLES, Prepared
 from exgra_med.errors import CheckpointError, DataError, ExgraMedError, RunError
 from exgra_med.model.build import architecture_config
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import start_run
+from exgra_med.recipe.run_folder import start_run
 from exgra_med.training.preflight import check_before_training, check_start
 
 

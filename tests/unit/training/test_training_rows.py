@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exgra_med.training.rows import IGNORED, NOT_POOLED, Piece, pack, pad
+from exgra_med.training.batch import IGNORED, NOT_POOLED, Piece, pack, pad
 
 PADDING = 0
 

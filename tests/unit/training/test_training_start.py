@@ -6,8 +6,8 @@ import pytest
 
 from exgra_med.errors import RunError
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import Run, start_run
-from exgra_med.training.start import starting_checkpoint
+from exgra_med.recipe.run_folder import Run, start_run
+from exgra_med.training.stages import starting_checkpoint
 
 
 def next_run(tmp_path: Path, start: str) -> Run:

@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from exgra_med.training.stop import stop_on_signal
+from exgra_med.training.loop import stop_on_signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

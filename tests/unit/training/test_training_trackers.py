@@ -12,10 +12,10 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.errors import MissingExtraError, RecipeError
 from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import start_run
+from exgra_med.recipe.run_folder import start_run
 from exgra_med.training.log import read_log
 from exgra_med.training.preflight import check_before_training
-from exgra_med.training.run import train_run
+from exgra_med.training.stages import train_run
 
 SHORT = (
     "stages={connector: null, vqa: null}",
@@ -61,7 +61,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> list[Fake]:
     tracking = accelerate.tracking
     monkeypatch.setitem(tracking.LOGGER_TYPE_TO_CLASS, "trackio", Fake)
     monkeypatch.setattr(tracking, "_available_trackers", [LoggerType.TRACKIO])
-    monkeypatch.setattr("exgra_med.training.trackers.util.find_spec", lambda name: name)
+    monkeypatch.setattr("exgra_med.training.log.util.find_spec", lambda name: name)
     monkeypatch.setattr(Fake, "made", [])
     return Fake.made
 
@@ -112,7 +112,7 @@ def test_none_is_the_default(fake: list[Fake], tmp_path: Path) -> None:
 def test_a_missing_package_is_said_before_training(
     name: str, extra: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("exgra_med.training.trackers.util.find_spec", lambda name: None)
+    monkeypatch.setattr("exgra_med.training.log.util.find_spec", lambda name: None)
     recipe = load_recipe("debug/tiny", [f"trackers=[{name}]"]).recipe
     with pytest.raises(MissingExtraError, match=rf"{name}.*exgra-med\[{extra}\]"):
         check_before_training(recipe, tmp_path / "run")

@@ -16,8 +16,7 @@ from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.generate import generate
 from exgra_med.web import chat_view, speakers
-from exgra_med.web.dialogue import Dialogue, Room
-from exgra_med.web.keep import KeptLog
+from exgra_med.web.dialogue import Dialogue, KeptLog, Room
 from exgra_med.web.limits import Limits
 from exgra_med.web.speakers import (
     LocalSpeaker,
@@ -228,7 +227,7 @@ def served(monkeypatch: pytest.MonkeyPatch, *chunks: tuple[str, str | None]) -> 
         requests.append(request)
         yield from chunks
 
-    monkeypatch.setattr("exgra_med.llm.streaming.stream_reply", stream_reply)
+    monkeypatch.setattr("exgra_med.llm.openai_transport.stream_reply", stream_reply)
     return requests
 
 

@@ -3,8 +3,7 @@ from dataclasses import fields
 import pytest
 
 from exgra_med.errors import RecipeError
-from exgra_med.web.limits import Limits, with_limits
-from exgra_med.web.rate import ClientRate
+from exgra_med.web.limits import ClientRate, Limits, with_limits
 
 
 def test_a_limit_is_set_by_its_name() -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from exgra_med.web.dialogue import Room
 from exgra_med.web.limits import Limits
+from exgra_med.web.run_view import Views
 from exgra_med.web.server import WebSettings, build_app, private_folder
-from exgra_med.web.views import Views
 
 pytest.importorskip("gradio", reason="the page needs the extra [web]")
 

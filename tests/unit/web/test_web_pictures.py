@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from exgra_med.errors import DataError
-from exgra_med.web.keep import KeptLog
+from exgra_med.web.dialogue import KeptLog
 from exgra_med.web.pictures import PictureShelf, read_picture
 
 PIXELS = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) * 5)

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 
 from exgra_med.errors import RunError
-from exgra_med.web.answers import ANY, MARKS, read_answers
-from exgra_med.web.folders import find_places
-from exgra_med.web.run_view import answers_html, num_pages
-from exgra_med.web.views import Views
+from exgra_med.web.run_view import (
+    ANY,
+    MARKS,
+    Views,
+    answers_html,
+    find_places,
+    num_pages,
+    read_answers,
+)
 
 STUDY = "runs/study"
 CELL = "runs/study/cells/aligned/1.0/seed-0"

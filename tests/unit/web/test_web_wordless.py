@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from exgra_med.web.wordless import where, wordless_faults
+from exgra_med.web.faults import where, wordless_faults
 
 SECRET = "what a visitor wrote"
 

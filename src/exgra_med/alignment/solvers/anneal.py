@@ -16,17 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from exgra_med.alignment.solvers.annealing import anneal
-from exgra_med.alignment.solvers.annealing_dense import anneal_dense, company
-from exgra_med.alignment.solvers.bound import cheapest_ends, first_bound, raised_gap
+from exgra_med.alignment.solvers.annealing import anneal, anneal_dense, company
 from exgra_med.alignment.solvers.compiled import HAS_NUMBA, compiled
-from exgra_med.alignment.solvers.descent import descend
-from exgra_med.alignment.solvers.exact import settle
+from exgra_med.alignment.solvers.descent import descend, prune
 from exgra_med.alignment.solvers.exhaustive import enumerate_matchings
+from exgra_med.alignment.solvers.proof import cheapest_ends, first_bound, raised_gap, settle
 from exgra_med.alignment.solvers.protocol import Problems, Solution
-from exgra_med.alignment.solvers.pruning import prune
-from exgra_med.alignment.solvers.random_stream import seeded
-from exgra_med.alignment.solvers.state import build_graph, load
+from exgra_med.alignment.solvers.state import build_graph, load, seeded
 from exgra_med.alignment.solvers.torch_batched import solve_batched
 
 SMALL = 6

@@ -3,8 +3,7 @@
 import numpy as np
 
 from exgra_med.alignment.solvers.compiled import compiled
-from exgra_med.alignment.solvers.random_stream import EXPONENTIAL, TABLE_BITS, advance
-from exgra_med.alignment.solvers.state import between, set_label
+from exgra_med.alignment.solvers.state import EXPONENTIAL, TABLE_BITS, advance, between, set_label
 
 BLOCK = 32
 """Proposals at one temperature."""
@@ -81,4 +80,160 @@ def anneal(
                 best = current
                 best_matching[:] = matching
         temperature *= factor
+    return stream
+
+
+# Annealing of small problems: what pairs of labels cost, as dense rows that are added at once.
+#
+# The moves are those of annealing.py. The state is the table M[i, k] in single precision and, for
+# each pair of linked nodes (i, j) and each pair of labels, what the two cost together,
+#
+#     C[slot(i, j), k, m] = Q[(i, j), (k, m)] + Q[(j, i), (m, k)].
+#
+# When i goes from label a to label b, every neighbour's row of M changes by C[slot, b] - C[slot,
+# a], without a look at the second graph. Row n of C is that of "unmatched": zeros. Rows are padded
+# to whole vectors. The table takes 4 S n^2 bytes for S linked pairs, so it suits small graphs only.
+
+
+LANES = 8
+SMALL_TABLE_BITS = 10
+SMALL_EXPONENTIAL = (
+    -np.log((np.arange(1 << SMALL_TABLE_BITS) + 0.5) / (1 << SMALL_TABLE_BITS))
+).astype(np.float32)
+
+
+@compiled
+def company(Q, edges, edges2, table, num_edges):
+    """Linked pairs and their costs; empty where `num_edges` is 0 instead of E.
+
+    Returns:
+        first [n + 1] and other [S]: neighbours of node i lie from first_i to first_{i+1};
+        slot [n, n]: the number of a linked pair, or -1;
+        C [S, n + 1, W]: W is n rounded up to whole vectors.
+    """
+    n = table.shape[0]
+    width = (n + LANES - 1) // LANES * LANES
+    first = np.zeros(n + 1, np.int32)
+    slot = np.full((n, n), -1, np.int32)
+    other = np.empty(n * n, np.int32)
+    count = 0
+    for i in range(n if num_edges else 0):
+        for j in range(n):
+            if table[i, j] != -2:
+                slot[i, j] = count
+                other[count] = j
+                count += 1
+        first[i + 1] = count
+    C = np.zeros((count, n + 1, width), np.float32)
+    for e in range(num_edges):
+        i, j = edges[0, e], edges[1, e]
+        if i < 0:
+            continue
+        there, back = C[slot[i, j]], C[slot[j, i]]
+        row = Q[e]
+        for f in range(edges2.shape[1]):
+            k, m = edges2[0, f], edges2[1, f]
+            if k >= 0:
+                there[k, m] += row[f]
+                back[m, k] += row[f]
+    return first, other[:count], slot, C
+
+
+@compiled
+def relabel(M, C, first, other, node, old, new):
+    """Change the rows of M for a node that goes from label `old` to `new` (n: unmatched)."""
+    for s in range(first[node], first[node + 1]):
+        row = M[other[s]]
+        gone, come = C[s, old], C[s, new]
+        for l in range(row.shape[0]):  # noqa: E741
+            row[l] += come[l] - gone[l]
+
+
+@compiled
+def anneal_dense(
+    U, C, first, other, slot, start, matching, owner, pairs, proposals, hot, cold, stream, found
+):
+    """Cool from temperature `hot` to `cold` over a number of proposals, from matching `start`.
+
+    Returns the state of the random stream; `found` is the best matching on the way.
+    """
+    n = U.shape[0]
+    M = np.zeros((n, C.shape[2]), np.float32)
+    M[:, :n] = U
+    matching[:] = n
+    owner[:] = -1
+    for i in range(n):
+        if start[i] >= 0:
+            matching[i] = start[i]
+            owner[start[i]] = i
+            relabel(M, C, first, other, i, n, start[i])
+    blocks = max(1, proposals // BLOCK)
+    factor = np.float32((cold / hot) ** (1.0 / blocks))
+    temperature = np.float32(hot)
+    size = np.uint64(pairs.shape[0])
+    mask = np.uint64((1 << SMALL_TABLE_BITS) - 1)
+    current = np.float32(0.0)
+    best = np.float32(-1e-6)
+    found[:] = matching
+    for _ in range(blocks):
+        for _ in range(BLOCK):
+            stream = advance(stream)
+            drawn = np.int64(((stream >> np.uint64(32)) * size) >> np.uint64(32))
+            rise = temperature * SMALL_EXPONENTIAL[np.int64(stream & mask)]
+            i, b = pairs[drawn, 0], pairs[drawn, 1]
+            a = matching[i]
+            here = np.float32(0.0)
+            if a < n:
+                here = M[i, a]
+            if a == b:
+                if -here >= rise:
+                    continue
+                relabel(M, C, first, other, i, a, n)
+                matching[i] = n
+                owner[a] = -1
+                current -= here
+            else:
+                j = owner[b]
+                delta = M[i, b] - here
+                if j < 0:
+                    if delta >= rise:
+                        continue
+                    relabel(M, C, first, other, i, a, b)
+                    if a < n:
+                        owner[a] = -1
+                    matching[i] = b
+                    owner[b] = i
+                    current += delta
+                else:
+                    delta -= M[j, b]
+                    swap = np.float32(0.0)
+                    if a < n:
+                        swap = M[j, a]
+                        s = slot[i, j]
+                        if s >= 0:
+                            delta += C[s, a, b]
+                            swap += C[s, b, a]
+                    c = n
+                    if swap < np.float32(0.0):
+                        delta += swap
+                        c = a
+                    if delta >= rise:
+                        continue
+                    relabel(M, C, first, other, i, a, b)
+                    relabel(M, C, first, other, j, b, c)
+                    if a < n:
+                        owner[a] = -1
+                    if c < n:
+                        owner[c] = j
+                    matching[j] = c
+                    matching[i] = b
+                    owner[b] = i
+                    current += delta
+            if current < best:
+                best = current - np.float32(1e-6)
+                found[:] = matching
+        temperature *= factor
+    for i in range(n):
+        if found[i] == n:
+            found[i] = -1
     return stream

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from exgra_med.alignment.errors import MatchingError
 from exgra_med.alignment.solvers.compiled import HAS_NUMBA, compiled
 from exgra_med.alignment.solvers.protocol import Problems, Solution
 from exgra_med.alignment.solvers.state import build_graph
+from exgra_med.errors import MatchingError
 
 LARGEST = 9 if HAS_NUMBA else 6
 

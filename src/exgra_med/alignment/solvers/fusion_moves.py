@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from exgra_med.alignment.errors import MissingSolverError
 from exgra_med.alignment.solvers.protocol import Problems, Solution
+from exgra_med.errors import MissingSolverError
 
 
 def solve_by_fusion_moves(problems: Problems) -> Solution:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from exgra_med.alignment.errors import MissingSolverError
 from exgra_med.alignment.solvers.protocol import UNMATCHED, Problems, Solution
+from exgra_med.errors import MissingSolverError
 
 MODULES = ("lpmp_py.raw_solvers", "lpmp_gm.raw_solvers")
 SETTINGS = {"maxIter": 100, "primalComputationInterval": 10, "timeout": 1000}

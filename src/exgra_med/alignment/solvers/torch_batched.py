@@ -15,8 +15,8 @@ Shapes: p problems of one group, R replicas, N = n * n pairs, rows are (problem,
 
 import torch
 
-from exgra_med.alignment.errors import MatchingError
 from exgra_med.alignment.solvers.protocol import UNMATCHED, Problems, Solution
+from exgra_med.errors import MatchingError
 
 LARGEST = 128
 GROUP_ENTRIES = 2**28

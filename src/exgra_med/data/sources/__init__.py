@@ -1,15 +1,22 @@
 """One file per dataset, from its published files to records."""
 
-SOURCES = {
-    "vqa-rad": "exgra_med.data.sources.vqa_rad:SOURCE",
-    "slake": "exgra_med.data.sources.slake:SOURCE",
-    "pathvqa": "exgra_med.data.sources.pathvqa:SOURCE",
-    "omnimedvqa": "exgra_med.data.sources.omnimedvqa:SOURCE",
-    "llava-med": "exgra_med.data.sources.llava_med:SOURCE",
-    "exgra-med": "exgra_med.data.sources.exgra_med:SOURCE",
-    "chat-benchmark": "exgra_med.data.sources.chat_benchmark:SOURCE",
-    "shards": "exgra_med.data.sources.shards:SOURCE",
-    "phantom": "exgra_med.data.sources.phantom:SOURCE",
-    "custom": "exgra_med.data.sources.custom:SOURCE",
-}
-"""Name on the command line -> `module:object` of its `Source`."""
+from exgra_med.errors import DataError
+from exgra_med.plugins import Registry
+
+SOURCES = Registry(
+    "dataset",
+    "exgra_med.datasets",
+    {
+        "vqa-rad": "exgra_med.data.sources.vqa_rad:SOURCE",
+        "slake": "exgra_med.data.sources.slake:SOURCE",
+        "pathvqa": "exgra_med.data.sources.pathvqa:SOURCE",
+        "omnimedvqa": "exgra_med.data.sources.omnimedvqa:SOURCE",
+        "llava-med": "exgra_med.data.sources.llava_med:SOURCE",
+        "exgra-med": "exgra_med.data.sources.exgra_med:SOURCE",
+        "chat-benchmark": "exgra_med.data.sources.chat_benchmark:SOURCE",
+        "shards": "exgra_med.data.sources.shards:SOURCE",
+        "custom": "exgra_med.data.sources.custom:SOURCE",
+    },
+    DataError,
+)
+"""Name on the command line -> its `Source`."""

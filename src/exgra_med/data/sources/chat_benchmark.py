@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_lines import iterate_objects
-from exgra_med.data.original import strip_placeholder
+from exgra_med.data.json_files import iterate_objects
+from exgra_med.data.llava_format import strip_placeholder
 from exgra_med.data.record import Record
-from exgra_med.data.rows import text_field, vqa_record
-from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.rows import text_field, vqa_record
+from exgra_med.data.sources.source import Collected, Dropped, Options, Source
 from exgra_med.errors import DataError
 
 NAME = "chat-benchmark"

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_lines import iterate_objects
-from exgra_med.data.json_text import read_text
+from exgra_med.data.json_files import iterate_objects, read_text
 from exgra_med.data.record import Record, parse_record
-from exgra_med.data.rows import facts, text_field, vqa_record
-from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.rows import facts, text_field, vqa_record
+from exgra_med.data.sources.source import Collected, Dropped, Options, Source
 from exgra_med.errors import DataError
 
 NAME = "custom"

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_text import read_json_list
-from exgra_med.data.original import parse_items
+from exgra_med.data.json_files import read_json_list
+from exgra_med.data.llava_format import parse_items
 from exgra_med.data.record import Record, Turn
-from exgra_med.data.rows import facts
-from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.rows import facts
+from exgra_med.data.sources.source import Collected, Dropped, Options, Source
 from exgra_med.errors import DataError
 
 NAME = "exgra-med"

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.parquet import BytesImages, iterate_rows
 from exgra_med.data.record import Record
-from exgra_med.data.rows import vqa_record
-from exgra_med.data.source import Collected, Dropped, Options
-from exgra_med.data.split import images_for_share
+from exgra_med.data.sources.parquet import BytesImages, iterate_rows
+from exgra_med.data.sources.rows import vqa_record
+from exgra_med.data.sources.source import Collected, Dropped, Options
+from exgra_med.data.subset import images_for_share
 from exgra_med.errors import DataError
 
 SPLITS = ("train", "validation", "test")

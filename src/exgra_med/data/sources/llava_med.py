@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_text import read_json_list
-from exgra_med.data.original import parse_items
+from exgra_med.data.json_files import read_json_list
+from exgra_med.data.llava_format import parse_items
 from exgra_med.data.record import Record
-from exgra_med.data.source import Collected, Dropped, Options, Source
-from exgra_med.data.split import images_for_share
+from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.subset import images_for_share
 from exgra_med.errors import DataError
 
 NAME = "llava-med"

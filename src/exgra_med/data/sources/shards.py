@@ -11,11 +11,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exgra_med.data.images import MAX_IMAGE_BYTES
-from exgra_med.data.json_text import decode_json
-from exgra_med.data.parquet import BytesImages, iterate_rows
+from exgra_med.data.json_files import decode_json
 from exgra_med.data.record import Record
-from exgra_med.data.rows import vqa_record
-from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.parquet import BytesImages, iterate_rows
+from exgra_med.data.sources.rows import vqa_record
+from exgra_med.data.sources.source import Collected, Dropped, Options, Source
 from exgra_med.data.subset import seeded_key
 from exgra_med.errors import DataError
 

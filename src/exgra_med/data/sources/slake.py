@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_text import read_json_list
+from exgra_med.data.json_files import read_json_list
 from exgra_med.data.record import Record
-from exgra_med.data.rows import (
+from exgra_med.data.sources.rows import (
     answer_type_field,
     check_counts,
     facts,
@@ -20,7 +20,7 @@ from exgra_med.data.rows import (
     text_field,
     vqa_record,
 )
-from exgra_med.data.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, Options, Source
 from exgra_med.errors import DataError
 
 NAME = "slake"

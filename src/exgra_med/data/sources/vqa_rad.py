@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_text import read_json, read_json_list
+from exgra_med.data.json_files import read_json, read_json_list
 from exgra_med.data.record import Record
-from exgra_med.data.rows import answer_type_field, check_counts, facts, text_field, vqa_record
-from exgra_med.data.source import Collected, Dropped, Options, Source
 from exgra_med.data.sources.hub_parquet import collect_parquet
-from exgra_med.data.split import images_for_share
+from exgra_med.data.sources.rows import (
+    answer_type_field,
+    check_counts,
+    facts,
+    text_field,
+    vqa_record,
+)
+from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.subset import images_for_share
 from exgra_med.errors import DataError
 
 NAME = "vqa-rad"

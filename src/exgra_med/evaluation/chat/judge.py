@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from exgra_med.evaluation.chat.questions import ChatQuestion
-from exgra_med.llm.failures import ReplyError
-from exgra_med.llm.prompt import Prompt
-from exgra_med.llm.reply import object_with
-from exgra_med.llm.request import Message
+from exgra_med.llm.prompt import Prompt, object_with
+from exgra_med.llm.request import Message, ReplyError
 
 PROMPT = "judge-answers"
 LOWEST, HIGHEST = 1.0, 10.0

@@ -21,10 +21,9 @@ from exgra_med.evaluation.chat.judge import (
 from exgra_med.evaluation.chat.questions import ChatQuestion
 from exgra_med.evaluation.service_answers import allowed_endpoint, refuse_identifying
 from exgra_med.files import write_text
-from exgra_med.llm.client import ChatService, Usage
-from exgra_med.llm.failures import CompletionError, ReplyError
 from exgra_med.llm.prompt import Prompt, load_prompt
-from exgra_med.llm.settings import Settings
+from exgra_med.llm.request import CompletionError, ReplyError
+from exgra_med.llm.service import ChatService, Settings, Usage
 from exgra_med.progress import Reporter
 
 REMINDER = {

@@ -7,8 +7,8 @@ from typing import Any
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepared import MANIFEST, file_sha256, open_prepared
 from exgra_med.data.record import Record
-from exgra_med.data.source import Dropped
 from exgra_med.data.sources.chat_benchmark import read_questions
+from exgra_med.data.sources.source import Dropped
 from exgra_med.errors import DataError
 
 MAX_PIXELS = 50_000_000

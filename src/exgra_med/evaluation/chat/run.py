@@ -21,9 +21,9 @@ from exgra_med.evaluation.run import checkpoint_facts
 from exgra_med.evaluation.run_folder import check_path
 from exgra_med.evaluation.sharding import told_once
 from exgra_med.llm.prompt import load_prompt
-from exgra_med.llm.settings import Settings
+from exgra_med.llm.service import Settings
 from exgra_med.progress import Reporter
-from exgra_med.recipe.run import Run
+from exgra_med.recipe.run_folder import Run
 
 
 def answers_path(run: Path, dataset: str) -> Path:

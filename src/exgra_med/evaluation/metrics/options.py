@@ -7,7 +7,7 @@ itself ("left or right?"), and from words that exclude one another.
 
 import re
 
-from exgra_med.data.options import closed_options
+from exgra_med.data.sources.rows import closed_options
 from exgra_med.evaluation.normalise import positions, words
 
 Options = dict[str, tuple[tuple[str, ...], ...]]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from exgra_med.data.chat import multiple_choice_question
+from exgra_med.data.chat_template import multiple_choice_question
 from exgra_med.data.record import Record, Turn
 from exgra_med.errors import DataError
 

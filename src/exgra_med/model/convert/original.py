@@ -15,13 +15,12 @@ from transformers import LlamaConfig
 
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, quiet, refuse
-from exgra_med.model.config import ExgraConfig
-from exgra_med.model.convert.original_tokenizer import read_tokenizer
+from exgra_med.model.convert.tokenizer import read_tokenizer
 from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.folder import CONFIG, is_original_layout, read_json
 from exgra_med.model.processor import make_processor
-from exgra_med.model.vlm import ExgraForConditionalGeneration
+from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 
 PREFIXES = {
     "model.embed_tokens.": "model.language_model.embed_tokens.",

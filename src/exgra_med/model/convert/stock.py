@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGeneration
 
-from exgra_med.data.chat import IMAGE_END, STOP
+from exgra_med.data.chat_template import IMAGE_END, STOP
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import NATIVE_KEYS, Bundle, quiet, save_processor
-from exgra_med.model.config import connector_layers
+from exgra_med.model.vlm import connector_layers
 
 FIRST = "model.multi_modal_projector.linear_1.weight"
 SECOND = "model.multi_modal_projector.linear_2.weight"

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from exgra_med.alignment.solvers.descent import chain, descend
-from exgra_med.alignment.solvers.objective import matching_objective
+from exgra_med.alignment.solvers.protocol import matching_objective
 from exgra_med.alignment.solvers.state import build_graph, load
 
 NODES = 6

@@ -6,21 +6,21 @@ import numpy as np
 import pytest
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
-from exgra_med.alignment.instances import make_problems
 from exgra_med.alignment.solvers.anneal import DENSE
-from exgra_med.alignment.solvers.annealing_dense import anneal_dense, company, relabel
-from exgra_med.alignment.solvers.bound import (
+from exgra_med.alignment.solvers.annealing import anneal_dense, company, relabel
+from exgra_med.alignment.solvers.descent import prune
+from exgra_med.alignment.solvers.proof import (
     FORBIDDEN,
     bound_of,
+    branch,
     cheapest_ends,
     first_bound,
     raise_messages,
     raised_gap,
+    settle,
 )
-from exgra_med.alignment.solvers.exact import branch, settle
-from exgra_med.alignment.solvers.pruning import prune
-from exgra_med.alignment.solvers.random_stream import seeded
-from exgra_med.alignment.solvers.state import between, build_graph, load
+from exgra_med.alignment.solvers.state import between, build_graph, load, seeded
+from exgra_med.lab.benchmarks.matching import make_problems
 
 NODES = 7
 

@@ -8,10 +8,10 @@ import torch
 
 from exgra_med.alignment import MatchingError, solve_matching
 from exgra_med.alignment.solvers import SOLVERS
-from exgra_med.alignment.solvers.objective import matching_objective
+from exgra_med.alignment.solvers.protocol import matching_objective
 
 THIRD_PARTY = {"lpmp": "lpmp_py", "pylibmgm": "pylibmgm"}
-INSTALLED = [name for name in SOLVERS if find_spec(THIRD_PARTY.get(name, "exgra_med"))]
+INSTALLED = [name for name in SOLVERS.names() if find_spec(THIRD_PARTY.get(name, "exgra_med"))]
 HEURISTICS = [name for name in INSTALLED if name != "exhaustive"]
 
 
@@ -163,7 +163,7 @@ def test_limits_and_unknown_names_are_refused_in_words() -> None:
     big = np.zeros((1, 12, 12)), np.zeros((1, 0, 0)), np.zeros((1, 2, 0), int)
     with pytest.raises(MatchingError, match="stops at"):
         solve_matching(*big, solver="exhaustive")
-    with pytest.raises(MatchingError, match="No solver is called 'best'"):
+    with pytest.raises(MatchingError, match="no solver 'best'"):
         solve_matching(*big, solver="best")
 
 

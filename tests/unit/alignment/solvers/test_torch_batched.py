@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from exgra_med.alignment import MatchingError, solve_matching
-from exgra_med.alignment.solvers.objective import matching_objective
+from exgra_med.alignment.solvers.protocol import matching_objective
 from exgra_med.alignment.solvers.torch_batched import _Replicas, pair_costs
 
 NODES, PROBLEMS, REPLICAS = 5, 3, 4

@@ -13,7 +13,6 @@ from PIL import Image
 
 from exgra_med.data.prepare import prepare
 from exgra_med.data.prepared import Prepared
-from exgra_med.data.source import find_source
 from exgra_med.data.sources import SOURCES
 from exgra_med.data.sources.exgra_med import split_suffix
 from exgra_med.errors import DataError
@@ -40,9 +39,9 @@ def counts(prepared: Prepared) -> tuple[int, int, int]:
     return tuple(prepared.manifest["counts"][s] for s in ("train", "validation", "test"))
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize("name", SOURCES.names())
 def test_every_registered_source_describes_itself(name: str) -> None:
-    source = find_source(name)
+    source = SOURCES.find(name)
     assert source.name == name and source.title and source.licence and source.variants
 
 

@@ -5,8 +5,8 @@ import pytest
 
 from exgra_med.data.prepare import prepare
 from exgra_med.data.prepared import Prepared
-from exgra_med.data.source import Options
 from exgra_med.data.sources import vqa_rad
+from exgra_med.data.sources.source import Options
 from exgra_med.errors import DataError
 from exgra_med.recipe.load import load_recipe
 from exgra_med.training.order import num_steps

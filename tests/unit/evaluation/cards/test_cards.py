@@ -13,7 +13,7 @@ from exgra_med.evaluation.cards.lineage import forbids_commerce, lineage
 from exgra_med.evaluation.cards.model_card import model_card, write_model_card
 from exgra_med.model.published import LICENCES, NOTICE
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run import start_run
+from exgra_med.recipe.run_folder import start_run
 
 BUNDLED = "bundled:vqa-rad-sample"
 

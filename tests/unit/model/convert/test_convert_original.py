@@ -14,9 +14,8 @@ from transformers import AutoConfig
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
-from exgra_med.model.convert.sentencepiece import read_sentencepiece
-from exgra_med.model.inspection import inspect
-from exgra_med.model.verification import verify
+from exgra_med.model.convert.tokenizer import read_sentencepiece
+from exgra_med.model.verification import inspect, verify
 
 DATA = Path(__file__).parents[3] / "golden" / "data" / "model"
 VISION = str(DATA / "clip_tiny")

@@ -1,0 +1,200 @@
+"""`data check`: every record read, every image decoded, everything odd counted and named."""
+
+import sys
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from exgra_med.data.chat_template import Segment, conversation_segments, plain
+from exgra_med.data.encode import encode_conversation, encode_text
+from exgra_med.data.prepare import MAX_PIXELS, Progress
+from exgra_med.data.prepared import Prepared
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError
+
+LONG_TEXT_CHARACTERS = 6000
+"""About 1,500 tokens; with a picture's 256 and a prompt, near the paper's window of 2,048."""
+
+MAX_LINES = 20
+"""Faults and notices of a kind that are printed for a person; JSON has all."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a model reads a conversation.
+
+    Args:
+        tokenizer: a fast Hugging Face tokenizer that knows the image tokens.
+        num_image_tokens: visual tokens of one image.
+        max_length: longest sequence in tokens, `text.max_length` of the recipe.
+    """
+
+    tokenizer: Any
+    num_image_tokens: int
+    max_length: int
+
+
+@dataclass
+class CheckReport:
+    """What a check found.
+
+    Args:
+        counts: records per split.
+        faults: what makes the folder unusable, one sentence each.
+        notices: what a person should know but training can live with.
+        facts: further numbers.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain values; `ok` says whether it is without a fault."""
+        return {"ok": not self.faults, **vars(self)}
+
+    def lines(self) -> list[str]:
+        """The report for a person."""
+        lines = [f"{split}: {count} records" for split, count in self.counts.items()]
+        lines += [f"{key.replace('_', ' ')}: {value}" for key, value in self.facts.items()]
+        for kind, texts in (("notice", self.notices), ("fault", self.faults)):
+            lines += [f"{kind}: {text}" for text in texts[:MAX_LINES]]
+            if len(texts) > MAX_LINES:
+                lines.append(f"... and {len(texts) - MAX_LINES} more {kind}s, see --json")
+        if not self.faults:
+            lines.append("no fault found")
+        return lines
+
+
+def check_prepared(
+    prepared: Prepared,
+    progress: Progress | None = None,
+    window: Window | None = None,
+    template: str = "exgra",
+) -> CheckReport:
+    """Check a prepared folder against its manifest, its images and a model's window.
+
+    Args:
+        prepared: the folder.
+        progress: is told of each image.
+        window: the model that will be trained; without it characters are counted, not tokens.
+        template: chat template of the training text.
+
+    Raises:
+        DataError: there is no such template.
+    """
+    report = CheckReport()
+    lengths: Counter[str] = Counter()
+    images: dict[str, set[str]] = defaultdict(set)
+    triples: Counter[tuple[str, ...]] = Counter()
+    longest = 0
+    for split in prepared.splits:
+        try:
+            records = prepared.records(split)
+        except DataError as error:
+            report.faults.append(str(error))
+            continue
+        report.counts[split] = len(records)
+        expected = prepared.manifest["counts"][split]
+        if len(records) != expected:
+            report.faults.append(f"{split}: the manifest says {expected}, found {len(records)}.")
+        for record in records:
+            longest = max(longest, sum(len(turn.text) for turn in record.turns))
+            triples[(*record.images, record.question, record.answer)] += 1
+            for name in record.images:
+                images[name].add(split)
+            segments = conversation_segments(record, template)
+            _check_texts(record, segments, report)
+            if window:
+                _check_tokens(record, template, window, report, lengths)
+            else:
+                _check_characters(record, segments, report)
+    folder = prepared.image_folder(MAX_PIXELS)
+    for number, name in enumerate(sorted(images), start=1):
+        try:
+            folder.open(name)
+        except DataError as error:
+            report.faults.append(error.message)
+        if progress:
+            progress("images", number)
+    _summarise(report, images, triples, longest)
+    report.facts |= lengths
+    if window:
+        report.facts["max_length_in_tokens"] = window.max_length
+    else:
+        report.notices.append("characters were counted; --model CHECKPOINT counts tokens.")
+    return report
+
+
+def _check_texts(record: Record, segments: list[Segment], report: CheckReport) -> None:
+    if not any(plain(text) for text in record.answers) or not any(s.supervised for s in segments):
+        report.faults.append(f"{record.id}: nothing in it is learned from.")
+    for text in [*record.answers, *(record.extended or [])]:
+        if not text.strip():
+            report.faults.append(f"{record.id}: an answer or extended answer is blank.")
+
+
+def _check_characters(record: Record, segments: list[Segment], report: CheckReport) -> None:
+    length = sum(len(segment.text) for segment in segments)
+    if length > LONG_TEXT_CHARACTERS:
+        report.notices.append(f"{record.id}: {length} characters may not fit the context window.")
+
+
+def _check_tokens(
+    record: Record, template: str, window: Window, report: CheckReport, lengths: Counter[str]
+) -> None:
+    """Count tokens as training does: what would stop it is a fault, what it cuts a notice."""
+    try:
+        encoded = encode_conversation(
+            window.tokenizer, record, template, window.num_image_tokens, sys.maxsize
+        )
+        cut = encode_conversation(
+            window.tokenizer, record, template, window.num_image_tokens, window.max_length
+        )
+    except DataError as error:
+        report.faults.append(error.message)
+        return
+    length = len(encoded.input_ids)
+    if not cut.num_supervised:
+        report.faults.append(
+            f"{record.id}: nothing in its first {window.max_length} tokens is learned from."
+        )
+    elif cut.truncated:
+        lost = encoded.num_supervised - cut.num_supervised
+        report.notices.append(
+            f"{record.id}: {length} tokens, more than {window.max_length}; "
+            f"{lost} that should be learned from are cut off."
+        )
+    extended = [encode_text(window.tokenizer, t, sys.maxsize) for t in record.extended or []]
+    longest = max(map(len, extended), default=0)
+    if longest > window.max_length:
+        report.notices.append(f"{record.id}: an extended answer has {longest} tokens and is cut.")
+    for name, value in (("conversation", length), ("extended_answer", longest)):
+        key = f"longest_{name}_in_tokens"
+        lengths[key] = max(lengths[key], value)
+    lengths["tokens"] += length
+    lengths["tokens_learned_from"] += encoded.num_supervised
+    lengths["records_cut"] += cut.truncated
+
+
+def _summarise(
+    report: CheckReport,
+    images: dict[str, set[str]],
+    triples: Counter[tuple[str, ...]],
+    longest: int,
+) -> None:
+    shared = sum(1 for splits in images.values() if {"train", "test"} <= splits)
+    tested = sum(1 for splits in images.values() if "test" in splits)
+    twice = sum(count - 1 for count in triples.values() if count > 1)
+    report.facts = {
+        "images": len(images),
+        "test_images": tested,
+        "test_images_in_train": shared,
+        "repeated_records": twice,
+        "longest_conversation_in_characters": longest,
+    }
+    if shared:
+        report.notices.append(f"{shared} of {tested} test images are in train too.")
+    if twice:
+        report.notices.append(f"{twice} records repeat image, question and answer of another.")

@@ -1,0 +1,110 @@
+"""What `data list` and `data show` print: sources, manifests and records as plain values."""
+
+from typing import Any
+
+from exgra_med.data.chat_template import conversation_segments
+from exgra_med.data.prepare import MAX_PIXELS
+from exgra_med.data.prepared import BUNDLED, SAMPLES, Prepared, open_prepared
+from exgra_med.data.record import Record
+from exgra_med.data.sources import SOURCES
+from exgra_med.errors import DataError
+
+
+def describe_sources() -> list[dict[str, Any]]:
+    """Every source, then every bundled sample: name, title, licence and split variants."""
+    rows: list[dict[str, Any]] = []
+    for name in SOURCES.names():
+        source = SOURCES.find(name)
+        rows.append(
+            {
+                "name": name,
+                "title": source.title,
+                "licence": source.licence,
+                "variants": dict(source.variants),
+            }
+        )
+    for path in sorted(SAMPLES.glob("*/manifest.json")):
+        prepared = open_prepared(path.parent)
+        title = ", ".join(
+            f"{split} {prepared.manifest['counts'][split]}" for split in prepared.splits
+        )
+        rows.append(
+            {
+                "name": f"{BUNDLED}{path.parent.name}",
+                "title": f"ready to use: {title}",
+                "licence": prepared.manifest["licence"],
+                "variants": {},
+            }
+        )
+    return rows
+
+
+def describe_manifest(prepared: Prepared) -> list[str]:
+    """Lines for a person: counts, dropped rows, and where the folder is."""
+    manifest = prepared.manifest
+    lines = []
+    for split in prepared.splits:
+        types = ", ".join(f"{key} {n}" for key, n in manifest["counts_by_type"][split].items())
+        count = f"{split}: {manifest['counts'][split]} records"
+        lines.append(f"{count} ({types})" if types else count)
+    lines.append(f"images: {manifest['images']['count']}")
+    for item in manifest["dropped"][:10]:
+        lines.append(f"dropped {item['id']}: {item['reason']}")
+    if len(manifest["dropped"]) > 10:
+        lines.append(f"... and {len(manifest['dropped']) - 10} more dropped, see manifest.json")
+    without = len(manifest["notes"].get("closed_without_options", []))
+    if without:
+        lines.append(f"{without} closed questions do not say their options, see manifest.json")
+    lines.append(f"{prepared.path}  sha256 {prepared.fingerprint[:16]}")
+    return lines
+
+
+def find_record(prepared: Prepared, name: str, split: str) -> Record:
+    """A record by id, in any split, or by its row in one split, counted from 0.
+
+    Raises:
+        DataError: there is no such record.
+    """
+    if name.isdigit():
+        records = prepared.records(split)
+        if int(name) >= len(records):
+            raise DataError(
+                f"{prepared.path}: {split} has no row {name}.",
+                f"It has rows 0 to {len(records) - 1}.",
+            )
+        return records[int(name)]
+    for candidate in prepared.splits:
+        for record in prepared.iterate(candidate):
+            if record.id == name:
+                return record
+    raise DataError(f"{prepared.path}: there is no record {name!r}.", "Give a row number or an id.")
+
+
+def describe_record(prepared: Prepared, record: Record, template: str) -> dict[str, Any]:
+    """A record, the size of its images and its training text, as plain values in reading order.
+
+    Args:
+        prepared: the folder.
+        record: one of its records.
+        template: chat template of the training text.
+
+    Raises:
+        DataError: an image is missing or broken, or there is no such template.
+    """
+    folder = prepared.image_folder(MAX_PIXELS)
+    described: dict[str, Any] = {"id": record.id}
+    for name in record.images:
+        width, height = folder.open(name, record.id).size
+        described.setdefault("images", []).append(f"{name} ({width} x {height} pixels)")
+    for number, turn in enumerate(record.turns):
+        key = "question" if turn.role == "user" else "answer"
+        described[key if number < 2 else f"{key}_{number // 2 + 1}"] = turn.text
+    for number, text in enumerate(record.extended or []):
+        described["extended" if number < 1 else f"extended_{number + 1}"] = text
+    described["answer_type"] = record.answer_type
+    described["meta"] = record.meta
+    described["text"] = [
+        {"text": segment.text, "supervised": segment.supervised}
+        for segment in conversation_segments(record, template)
+    ]
+    return described

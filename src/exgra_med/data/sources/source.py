@@ -1,0 +1,95 @@
+"""What a dataset source is: its name, and a function from published files to records."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from exgra_med.data.record import Record
+
+
+class ImageBytes(Protocol):
+    """Where a source keeps its images."""
+
+    def read_bytes(self, name: str, where: str = "") -> bytes:
+        """The file of an image, unchanged, after it was decoded once in full.
+
+        Raises:
+            DataError: the image is missing or broken.
+        """
+        ...
+
+    def stored_name(self, name: str) -> str:
+        """The image's name in the prepared folder; differs where the format does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A row that is not among the records, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass
+class Collected:
+    """What a source found.
+
+    Args:
+        splits: records of each split; may be generators, read once and in order.
+        images: where the images of the records are.
+        files: published files that were read, for the manifest.
+        dropped: rows left out; may grow while the splits are read.
+        notes: facts for the manifest that have no field of their own.
+    """
+
+    splits: Mapping[str, Iterable[Record]]
+    images: ImageBytes
+    files: list[Path]
+    dropped: list[Dropped] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is to be prepared.
+
+    Args:
+        variant: name of a split variant of the source.
+        seed: seed of every split that is not published.
+        max_pixels: larger images are refused.
+        mapping: field of a record -> column, for `custom`.
+        settings: name -> value, for data that is made and not read.
+    """
+
+    variant: str
+    seed: int
+    max_pixels: int
+    mapping: dict[str, str] = field(default_factory=dict)
+    settings: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset that can be prepared.
+
+    Args:
+        name: as typed on the command line.
+        title: one line for `data list`.
+        licence: of the published data.
+        variants: split variants, the default first, each with one line.
+        collect: reads the published files in a folder.
+        hub: dataset repository for `--download`, where one is public.
+        has_image_urls: whether a list of URLs is published with it, for `--download`.
+        needs_files: whether files are read; if not, data is made from settings.
+    """
+
+    name: str
+    title: str
+    licence: str
+    variants: Mapping[str, str]
+    collect: Callable[[Path, Options], Collected]
+    hub: str | None = None
+    has_image_urls: bool = False
+    needs_files: bool = True

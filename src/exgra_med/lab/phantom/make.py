@@ -1,0 +1,238 @@
+"""The phantom world as records and pictures, and as a prepared folder."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.prepare import Progress, prepare
+from exgra_med.data.prepared import Prepared
+from exgra_med.data.record import Record, Turn
+from exgra_med.data.sources.source import Collected, Options, Source
+from exgra_med.errors import DataError
+from exgra_med.lab.phantom.draw import draw_scene, png_bytes
+from exgra_med.lab.phantom.questions import FAMILIES, Asked, Questioner
+from exgra_med.lab.phantom.scene import Scene, held_out_pairs, sample_scene
+from exgra_med.lab.phantom.text import caption
+
+NAME = "phantom"
+_CAPTION_REQUESTS = ("Describe this image.", "What does this image show?", "Give the findings.")
+
+
+@dataclass(frozen=True)
+class PhantomSettings:
+    """How much of the world is made.
+
+    Args:
+        seed: of the world; another seed is another world with the same held-out pairs.
+        num_images: images of `train`.
+        num_finetune: images of `finetune`, a small set apart from `train`: a downstream task.
+        num_validation: images of `validation`.
+        num_test: images of `test`.
+        num_test_composition: images of `test_composition`.
+        num_vision: images of `vision`, each with its caption and no question.
+        num_language: scenes of `language`: described in words, not drawn.
+        questions_per_image: questions about an image, fewer where a scene does not allow as many.
+        image_pixels: side of the square images.
+    """
+
+    seed: int = 0
+    num_images: int = 1000
+    num_finetune: int = 0
+    num_validation: int = 200
+    num_test: int = 500
+    num_test_composition: int = 300
+    num_vision: int = 1000
+    num_language: int = 1000
+    questions_per_image: int = 5
+    image_pixels: int = 64
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            least = {"questions_per_image": 1, "image_pixels": 32}.get(name, 0)
+            if value < least:
+                raise DataError(f"phantom: {name} is {value}, it must be at least {least}.")
+
+    @property
+    def num_scenes(self) -> dict[str, int]:
+        """Split -> how many scenes it has; splits of none are not made."""
+        counts = {
+            "train": self.num_images,
+            "finetune": self.num_finetune,
+            "validation": self.num_validation,
+            "test": self.num_test,
+            "test_composition": self.num_test_composition,
+            "vision": self.num_vision,
+            "language": self.num_language,
+        }
+        return {split: number for split, number in counts.items() if number}
+
+
+def parse_settings(seed: int, texts: Mapping[str, str]) -> PhantomSettings:
+    """Settings from the texts of a command line.
+
+    Raises:
+        DataError: an unknown name, or not a whole number.
+    """
+    known = [field.name for field in dataclasses.fields(PhantomSettings) if field.name != "seed"]
+    values = {}
+    for name, text in texts.items():
+        if name not in known:
+            raise DataError(f"phantom has no setting {name!r}.", f"Known: {', '.join(known)}.")
+        if not text.isdecimal():
+            raise DataError(f"phantom: {name}={text!r} is not a whole number.")
+        values[name] = int(text)
+    return PhantomSettings(seed=seed, **values)
+
+
+def make_phantom(
+    folder: Path,
+    settings: PhantomSettings,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Make a prepared folder with the phantom world; the same settings give the same bytes.
+
+    Args:
+        folder: the prepared folder to make.
+        settings: how much of the world.
+        overwrite: replace a prepared folder that differs.
+        progress: is told of each image.
+
+    Raises:
+        DataError: `folder` holds something else.
+        WriteError: the disk is full.
+    """
+    texts = {name: str(value) for name, value in vars(settings).items() if name != "seed"}
+    return prepare(
+        NAME,
+        None,
+        folder,
+        seed=settings.seed,
+        settings=texts,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def collect_phantom(settings: PhantomSettings) -> Collected:
+    """Records of every split, made while they are read, and the pictures."""
+    splits = {split: split_records(settings, split) for split in settings.num_scenes}
+    notes = {
+        "settings": vars(settings).copy(),
+        "held_out_pairs": sorted("/".join(pair) for pair in held_out_pairs()),
+    }
+    return Collected(splits, PhantomImages(settings), [], notes=notes)
+
+
+@dataclass(frozen=True)
+class PhantomImages:
+    """Pictures that are drawn when they are read."""
+
+    settings: PhantomSettings
+
+    def read_bytes(self, name: str, where: str = "") -> bytes:
+        """The PNG of a scene."""
+        split, _, number = name.removesuffix(".png").partition("/")
+        scene = sample_scene(self.settings.seed, split, int(number))
+        return png_bytes(draw_scene(scene, self.settings.image_pixels))
+
+    def stored_name(self, name: str) -> str:
+        """Its own name."""
+        return name
+
+
+def split_records(settings: PhantomSettings, split: str) -> Iterator[Record]:
+    """The records of a split, scene by scene.
+
+    `vision` has one caption an image; `language` has questions behind a description and no image;
+    every other split has questions about images.
+    """
+    questioner = Questioner(settings.seed, split, settings.questions_per_image)
+    told: set[str] = set()
+    for number in range(settings.num_scenes[split]):
+        scene = sample_scene(settings.seed, split, number)
+        if split == "vision":
+            yield _caption_record(scene)
+            continue
+        for position, asked in enumerate(questioner.ask(scene)):
+            record = _question_record(scene, position, asked)
+            # Two scenes without a lesion can be alike in words; pictures are never alike.
+            if record.image or record.question not in told:
+                told.add(record.question)
+                yield record
+
+
+def image_name(scene: Scene) -> str:
+    """A scene's picture, relative to the image folder."""
+    return f"{scene.split}/{scene.number:06d}.png"
+
+
+def _caption_record(scene: Scene) -> Record:
+    request = _CAPTION_REQUESTS[scene.number % len(_CAPTION_REQUESTS)]
+    return Record(
+        id=f"{NAME}/{scene.split}/{scene.number}",
+        image=image_name(scene),
+        turns=_turns(request, caption(scene, scene.number)),
+        meta=_scene_meta(scene),
+    )
+
+
+def _question_record(scene: Scene, position: int, asked: Asked) -> Record:
+    family, candidate = FAMILIES[asked.family], asked.candidate
+    question = asked.text
+    if scene.split == "language":
+        question = f"{caption(scene, scene.number + position)} {question}"
+    meta = _scene_meta(scene) | {"question_type": asked.family}
+    if candidate.organ:
+        meta["organ"] = candidate.organ
+    if candidate.lesion:
+        meta["pair"] = "/".join(candidate.lesion.pair)
+        meta["composition"] = candidate.lesion.pair in held_out_pairs()
+    if family.answer_type == "CLOSED":
+        meta["options"] = list(family.answers)
+    return Record(
+        id=f"{NAME}/{scene.split}/{scene.number}-{position}",
+        image=None if scene.split == "language" else image_name(scene),
+        turns=_turns(question, candidate.answer),
+        extended=[asked.extended],
+        answer_type=family.answer_type,
+        meta=meta,
+    )
+
+
+def _scene_meta(scene: Scene) -> dict[str, Any]:
+    return {
+        "split": scene.split,
+        "scene": scene.number,
+        "modality": scene.modality,
+        "region": scene.region,
+    }
+
+
+def _turns(question: str, answer: str) -> list[Turn]:
+    return [Turn(role="user", text=question), Turn(role="assistant", text=answer)]
+
+
+# The phantom world as a dataset: nothing is read, everything is drawn from a seed.
+
+
+def collect(source: Path, options: Options) -> Collected:
+    """Make the world that the settings ask for; there are no files to read.
+
+    Raises:
+        DataError: an unknown setting.
+    """
+    return collect_phantom(parse_settings(options.seed, options.settings))
+
+
+SOURCE = Source(
+    name=NAME,
+    title="drawn pictures of known truth, any number: --set num_images=2000, no --source",
+    licence="CC0 1.0, made by this program",
+    variants={"world": "test as train; test_composition with organ-lesion pairs never trained"},
+    collect=collect,
+    needs_files=False,
+)

@@ -1,0 +1,227 @@
+"""Finished cells -> their scores, question by question, and what was measured while they trained.
+
+Numbers are put together only if they are the same score of the same questions; otherwise one
+sentence says which two are not.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exgra_med.data.prepared import open_prepared
+from exgra_med.errors import ScoreError
+from exgra_med.evaluation.pairing import pair
+from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.questions import Question, question_of
+from exgra_med.evaluation.results import read_results
+from exgra_med.evaluation.run_folder import predictions_path
+from exgra_med.evaluation.score import as_scorer, leave_out
+from exgra_med.evaluation.scorers import MEASURES, score_items
+from exgra_med.evaluation.statistics import cluster_codes
+from exgra_med.lab.studies.folder import is_finished, metric_value
+from exgra_med.lab.studies.plan import DATA_NODE, Cell, Node
+from exgra_med.lab.studies.schema import Study
+from exgra_med.recipe.run_folder import Run, open_run
+from exgra_med.training.log import read_log
+
+_PARTS = {
+    "average": ("recall", "closed_accuracy"),
+    "open_recall": ("recall",),
+    "open_f1": ("f1",),
+    "open_exact_match": ("exact_match",),
+    "open_precision": ("precision",),
+    "closed_accuracy": ("closed_accuracy",),
+}
+"""Score of `results.json` -> the measures whose plain mean it is."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """One finished cell."""
+
+    cell: Cell
+    folder: str
+    value: float
+    """The study's metric, in percent."""
+    metric: str
+    """Its identity: path, scorer and normaliser with their versions."""
+    dataset: str
+    split: str
+    data: str | None
+    """sha256 of the manifest of the prepared folder."""
+    facts: dict[str, Any]
+    """For the study's results: floors, seeds, software, budget, other splits, diagnostics."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """Everything that is finished."""
+
+    scores: list[Score]
+    missing: list[str]
+    """Cells that are not finished."""
+    questions: list[Question]
+    clusters: NDArray[np.int64]
+    values: dict[Cell, NDArray[np.float64]]
+    """Cell -> (questions, parts of the metric) from 0 to 1, NaN where a question does not count."""
+
+
+def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
+    """Read every finished cell of a study.
+
+    Raises:
+        ScoreError: two cells have different scores, or scores of different questions.
+        DataError: the questions are not there.
+    """
+    cells = [node for node in nodes if node.cell is not None]
+    finished = [node for node in cells if is_finished(folder, node, study.metric)]
+    scores = [_score(folder, node, study.metric) for node in finished]
+    missing = [node.id for node in cells if node not in finished]
+    if not scores:
+        return Collected([], missing, [], np.zeros(0, np.int64), {})
+    check_comparable(scores)
+    questions = _questions(folder, study, scores[0])
+    return Collected(
+        scores,
+        missing,
+        questions,
+        cluster_codes([question.cluster for question in questions]),
+        {each.cell: _values(folder, study.metric, each, questions) for each in scores},
+    )
+
+
+def check_comparable(scores: Sequence[Score]) -> None:
+    """Refuse to put together what is not the same score of the same questions.
+
+    Raises:
+        ScoreError: names the first two that differ, and how.
+    """
+    first = scores[0]
+    for other in scores[1:]:
+        for what, one, two in (
+            ("scores", first.metric, other.metric),
+            ("test questions", _asked(first), _asked(other)),
+        ):
+            if one != two:
+                raise ScoreError(
+                    f"{first.folder} and {other.folder} have different {what}, so their numbers "
+                    f"are not put together: {one} against {two}.",
+                    "Evaluate both in the same way, or make two studies of them.",
+                )
+
+
+def metric_identity(results: dict[str, Any], metric: str) -> str:
+    """A metric with what decides its value: `vqa.strict.average, scorer 2, normaliser 1`."""
+    section: dict[str, Any] = results
+    for key in metric.split(".")[:-1]:
+        section = section.get(key) or {}
+    return (
+        f"{metric}, scorer {section.get('scorer_version')}, "
+        f"normaliser {section.get('normaliser_version')}"
+    )
+
+
+def _asked(score: Score) -> str:
+    return f"{score.dataset}/{score.split} of data {(score.data or 'unknown')[:12]}"
+
+
+def _score(folder: Path, node: Node, metric: str) -> Score:
+    assert node.cell is not None, "only cells have scores"
+    place = folder / node.id
+    results, run = read_results(place), open_run(place)
+    vqa, record = results["vqa"], run.record()
+    value = metric_value(results, metric)
+    assert value is not None, "a finished cell has its score"
+    return Score(
+        cell=node.cell,
+        folder=node.id,
+        value=value,
+        metric=metric_identity(results, metric),
+        dataset=vqa["dataset"],
+        split=vqa["split"],
+        data=vqa.get("data_fingerprint"),
+        facts={
+            "predictions": predictions_path(Path(node.id), vqa["dataset"]).as_posix(),
+            "interval_images_only": _interval(results, metric),
+            "floors": {
+                name: metric_value(each, metric.removeprefix("vqa."))
+                for name, each in (results.get("floors") or {}).items()
+            },
+            "splits": {
+                name: metric_value(each, metric)
+                for name, each in (results.get("other_splits") or {}).items()
+            },
+            "budget": record.get("budget"),
+            "software": {key: record.get(key) for key in ("exgra_med", "git_commit", "versions")},
+            "num_steps": dict(_num_steps(run)),
+            "diagnostics": list(diagnostics(run)),
+        },
+    )
+
+
+def _interval(results: dict[str, Any], metric: str) -> list[float] | None:
+    _, scorer, name = metric.split(".")
+    return (results["vqa"][scorer].get("intervals") or {}).get(name)
+
+
+def _num_steps(run: Run) -> Iterator[tuple[str, int]]:
+    for event in read_log(run.log):
+        if event["kind"] == "stage" and event.get("event") == "end":
+            yield event["stage"], event["total_steps"]
+
+
+def diagnostics(run: Run) -> Iterator[dict[str, Any]]:
+    """What was measured on held-out records along training, one entry a measurement.
+
+    `stage, step` and as far as measured: `language_loss`, `alignment_loss`, `matching_accuracy` and
+    `chance`, `image_answer_accuracy` of the bare embeddings, and `views` with retrieval, modality
+    gap, cosines and their histograms.
+    """
+    entries: dict[tuple[str, int], dict[str, Any]] = {}
+    for event in read_log(run.log):
+        if event["kind"] not in ("held_out", "views"):
+            continue
+        key = (event["stage"], event["step"])
+        entry = entries.setdefault(key, {"stage": key[0], "step": key[1]})
+        rest = {name: each for name, each in event.items() if name not in ("kind", *entry)}
+        entry |= {"views": rest} if event["kind"] == "views" else rest
+    yield from entries.values()
+
+
+def _questions(folder: Path, study: Study, score: Score) -> list[Question]:
+    place = open_run(folder / score.folder).recipe.evaluation_data.folder
+    # The folder of a study may have been moved since its runs were trained.
+    prepared = open_prepared(folder / DATA_NODE if study.make.data is not None else place)
+    if score.data is not None and prepared.fingerprint != score.data:
+        raise ScoreError(
+            f"{prepared.path} is not the data that {score.folder} was scored on.",
+            "Put the prepared folder back, or run the study anew in another folder.",
+        )
+    return [question_of(record) for record in prepared.records(score.split)]
+
+
+def _values(
+    folder: Path, metric: str, score: Score, questions: list[Question]
+) -> NDArray[np.float64]:
+    _, scorer, name = metric.split(".")
+    if name not in _PARTS:
+        raise ScoreError(
+            f"The metric {metric!r} cannot be compared question by question.",
+            f"Comparable are {', '.join(_PARTS)}.",
+        )
+    answers = read_predictions(folder / score.facts["predictions"]).predictions
+    rules = as_scorer(scorer)
+    values = score_items(pair(answers, questions), rules, with_bleu=False).values
+    leave_out(values, questions, rules)
+    own = values[:, [MEASURES.index(part) for part in _PARTS[name]]]
+    value = 100 * float(np.nanmean(own, axis=0).mean())
+    if abs(value - score.value) > 1e-6:
+        raise ScoreError(
+            f"The answers of {score.folder} give {value:.4f}, its results say {score.value:.4f}.",
+            "Its answers or its results were changed; remove its results.json and run it again.",
+        )
+    return own

@@ -1,0 +1,184 @@
+"""What follows from a study's numbers, in plain words, whatever it is."""
+
+from typing import Any
+
+from exgra_med.evaluation.published import published_curve
+from exgra_med.lab.studies.compare import LEVEL
+from exgra_med.lab.studies.schema import Study
+
+
+def conclude(
+    study: Study, statistics: dict[str, Any], missing: list[str], floor: float | None = None
+) -> list[str]:
+    """Sentences, the answer first.
+
+    Args:
+        study: the study.
+        statistics: from `compare_arms`.
+        missing: cells that are not finished.
+        floor: score of a lookup that never sees an image, in percent.
+    """
+    if not statistics["arms"]:
+        return ["No run is finished, so there is nothing to conclude."]
+    titles = {arm: each["title"] for arm, each in statistics["arms"].items()}
+    sentences = []
+    for arm in titles:
+        rows = [row for row in statistics["comparisons"] if row["arm"] == arm]
+        sentences += _about(study, arm, rows, titles, len(statistics["comparisons"]))
+    if not statistics["comparisons"]:
+        sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
+    sentences += _efficiency(statistics["efficiency"], titles)
+    sentences += _rise(statistics["arms"].get(study.baseline))
+    sentences += _above_floor(statistics, floor)
+    sentences += _seeds(statistics)
+    if missing:
+        sentences.append(
+            f"{len(missing)} runs of the study are not finished; all this may change with them."
+        )
+    return sentences
+
+
+def percent(fraction: float) -> str:
+    """`10 %`, `2.5 %`."""
+    return f"{100 * fraction:g} %"
+
+
+def _about(
+    study: Study, arm: str, rows: list[dict[str, Any]], titles: dict[str, str], num_tests: int
+) -> list[str]:
+    """An arm against the baseline: overall first, then fraction by fraction."""
+    sentences = [
+        _sentence(row, titles, num_tests)
+        for row in sorted(rows, key=lambda row: row["fraction"] is not None)
+    ]
+    method = arm.partition("+")[0]
+    for row in rows:
+        gain = _published_gain(study, method, row["fraction"]) if arm == method else None
+        if row["same_scores"]:
+            continue
+        if gain is not None and row["p_holm"] >= LEVEL and row["detectable"] > abs(gain):
+            sentences.append(
+                f"At {percent(row['fraction'])} this study is too small to find the paper's gain "
+                f"of {abs(gain):.1f} points (it could find {row['detectable']:.1f})."
+            )
+    return sentences
+
+
+def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> str:
+    arm, baseline = titles[row["arm"]], titles[row["baseline"]]
+    where = "over all fractions" if row["fraction"] is None else f"at {percent(row['fraction'])}"
+    bounds = row["interval"]
+    if row["same_scores"]:
+        return (
+            f"{arm} and {baseline} have the same score for every question {where}: this study can "
+            "tell nothing about a difference there."
+        )
+    if row["p_holm"] >= LEVEL:
+        size = f", the interval is {_points(bounds[0])} to {_points(bounds[1])}" if bounds else ""
+        numbers = f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})"
+        if row["p"] < LEVEL:
+            return (
+                f"The difference between {arm} and {baseline} {where} does not stand up to the "
+                f"correction for {num_tests} comparisons {numbers}."
+            )
+        return f"No difference was found between {arm} and {baseline} {where} {numbers}."
+    better = "better" if row["value"] > 0 else "worse"
+    if bounds is None:
+        size = f"{abs(row['value']):.1f} points"
+    else:
+        low, high = sorted(abs(edge) for edge in bounds)
+        # Where the adjusted test and the unadjusted interval disagree, the interval is shown whole.
+        spans = bounds[0] < 0 < bounds[1]
+        size = (
+            f"{abs(row['value']):.1f} points ({_points(bounds[0])} to {_points(bounds[1])})"
+            if spans
+            else f"{low:.1f} to {high:.1f} points"
+        )
+    return f"{arm} is {better} than {baseline} by {size} {where} (p = {row['p_holm']:.2g})."
+
+
+def _points(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _published_gain(study: Study, method: str, fraction: float | None) -> float | None:
+    """What the paper reports for this method over the baseline at this fraction, in its scoring."""
+    published = study.published
+    if published is None or fraction is None:
+        return None
+    names = [published.methods.get(each) for each in (method, study.baseline)]
+    if None in names:
+        return None
+    curves = [published_curve(published.dataset, str(name)) for name in names]
+    if any(fraction not in curve for curve in curves):
+        return None
+    return curves[0][fraction] - curves[1][fraction]
+
+
+def _efficiency(efficiency: dict[str, Any] | None, titles: dict[str, str]) -> list[str]:
+    if efficiency is None:
+        return []
+    own = efficiency["arms"].get(efficiency["baseline"], {}).get("fraction")
+    itself = "" if own is None else f"; {titles[efficiency['baseline']]} itself with {percent(own)}"
+    goal = f"{titles[efficiency['baseline']]} at {percent(efficiency['goal_fraction'])}"
+    sentences = []
+    for arm, found in efficiency["arms"].items():
+        if arm == efficiency["baseline"]:
+            continue
+        if found["same_scores"]:
+            sentences.append(
+                f"{titles[arm]} with {percent(found['fraction'])} of the data has the very scores "
+                f"of {goal}: this study can tell nothing about the data that it saves."
+            )
+            continue
+        low, high = ("not reached" if edge is None else percent(edge) for edge in found["interval"])
+        reached = (
+            f"does not reach {goal} at any fraction"
+            if found["fraction"] is None
+            else f"reaches {goal} with {percent(found['fraction'])} of the data"
+        )
+        sentences.append(f"{titles[arm]} {reached} (95 % interval: {low} to {high}){itself}.")
+    return sentences
+
+
+def _rise(baseline: dict[str, Any] | None) -> list[str]:
+    """Whether more data helps the baseline at all; where it does not, there is nothing to save."""
+    points = [] if baseline is None else baseline["points"]
+    if baseline is None or len(points) < 2 or not all(p["interval"] for p in points):
+        return []
+    least, most = points[0], points[-1]
+    if most["interval"][0] > least["interval"][1]:
+        return []
+    return [
+        f"{baseline['title']} does not surely rise from {percent(least['fraction'])} "
+        f"({least['value']:.1f}) to {percent(most['fraction'])} of the data ({most['value']:.1f}): "
+        "where more data does not help, this study cannot show that a method saves any."
+    ]
+
+
+def _above_floor(statistics: dict[str, Any], floor: float | None) -> list[str]:
+    """Which arms answer no better than without images, as far as the intervals tell."""
+    blind = [
+        arm["title"]
+        for arm in statistics["arms"].values()
+        if floor is not None
+        and not any(p["interval"] and p["interval"][0] > floor for p in arm["points"])
+    ]
+    if not blind:
+        return []
+    return [
+        f"Not surely above the {floor:.1f} % of a lookup that never sees an image, at any share of "
+        f"the data: {', '.join(blind)}."
+    ]
+
+
+def _seeds(statistics: dict[str, Any]) -> list[str]:
+    counts = {
+        len(point["seeds"]) for each in statistics["arms"].values() for point in each["points"]
+    }
+    if min(counts) > 1:
+        return []
+    return [
+        "Some numbers rest on one seed: their intervals and tests say nothing about other seeds, "
+        "which may differ by as much."
+    ]

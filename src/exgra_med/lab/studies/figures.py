@@ -1,0 +1,390 @@
+"""The figures of a study: score over the share of data, and differences from the baseline."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from exgra_med.evaluation.published import CURVES
+from exgra_med.evaluation.report.figures import GRID, INK, STYLE, inline_svg, pyplot
+from exgra_med.lab.studies.conclude import percent
+
+PALETTE = (
+    # drawn as, in the page, on white
+    ("#110201", "var(--arm-0)", "#5d6875"),
+    ("#110202", "var(--arm-1)", "#0b6e69"),
+    ("#110203", "var(--arm-2)", "#b4540a"),
+    ("#110204", "var(--arm-3)", "#4b5fb0"),
+    ("#110205", "var(--arm-4)", "#a83279"),
+    ("#110206", "var(--arm-5)", "#6d7f12"),
+    ("#110207", "var(--arm-6)", "#8a5a3c"),
+    ("#110208", "var(--arm-7)", "#2f7fb5"),
+)
+"""The first colour is the baseline's."""
+BELOW = {"axes.axisbelow": True}
+_MARKS = "osD^vP*X"
+_ON_WHITE = {INK: "#3a4450", GRID: "#dedbd4"}
+_MOST_CURVES = 8
+WIDTH = 7.6
+"""Inches; the same for all, so that their letters are of one size in the page."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure: for a page, and alone."""
+
+    title: str
+    note: str
+    inline: str
+    """SVG that takes its colours from the page."""
+    alone: str
+    """SVG with a white ground, whole by itself."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How an arm is drawn, the same in every figure."""
+
+    colour: str
+    mark: str
+
+
+def looks(results: dict[str, Any]) -> dict[str, Look]:
+    """Arm -> look; the baseline gets the quiet one."""
+    arms = list(results["arms"])
+    others = [arm for arm in arms if arm != results["baseline"]]
+    found = {results["baseline"]: Look(PALETTE[0][0], _MARKS[0])}
+    for number, arm in enumerate(others):
+        place = 1 + number % (len(PALETTE) - 1)
+        found[arm] = Look(PALETTE[place][0], _MARKS[(1 + number) % len(_MARKS)])
+    return found
+
+
+def curve_figure(results: dict[str, Any], with_paper: bool = False) -> Drawing | None:
+    """Score over the share of data: mean, every seed, interval, and the floor without images.
+
+    Args:
+        results: of the study.
+        with_paper: the published curves in a panel of their own beside it.
+
+    Returns:
+        None where there are fewer than two fractions, or more arms than a figure can hold.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    fractions = sorted({p["fraction"] for arm in results["arms"].values() for p in arm["points"]})
+    if len(fractions) < 2 or len(results["arms"]) > _MOST_CURVES:
+        return None
+    paper = _paper_curves(results) if with_paper else []
+    plt = pyplot()
+    with plt.rc_context(STYLE | BELOW):
+        widths = [2.2, 1] if paper else [1]
+        figure, panels = plt.subplots(
+            1, len(widths), figsize=(WIDTH, 3.7), layout="constrained",
+            width_ratios=widths, squeeze=False,
+        )  # fmt: skip
+        axes = panels[0][0]
+        _draw_arms(axes, results, fractions)
+        _draw_floor(axes, results)
+        _label_fractions(axes, fractions)
+        axes.set_xlabel(f"share of the data of stage “{results['fraction_stage']}”")
+        axes.set_ylabel(f"{_metric_words(results)}, %")
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
+        if paper:
+            _draw_paper(panels[0][1], paper)
+        drawing = drawing_of(figure, "curve", "Score over the share of data", _curve_note(results))
+        plt.close(figure)
+    return drawing
+
+
+def difference_figure(results: dict[str, Any]) -> Drawing | None:
+    """Every arm minus the baseline, with intervals; None where nothing is compared."""
+    rows = results["comparisons"]
+    if not rows:
+        return None
+    styles, plt = looks(results), pyplot()
+    with plt.rc_context(STYLE | BELOW | {"axes.grid.axis": "x"}):
+        figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.24 * len(rows)), layout="constrained")
+        names = []
+        for place, row in enumerate(rows):
+            look = styles[row["arm"]]
+            if row["interval"] is not None:
+                axes.plot(row["interval"], [place, place], color=look.colour, linewidth=1.6)
+            found = row["p_holm"] < 0.05
+            axes.plot(
+                row["value"], place, look.mark, color=look.colour, markersize=6,
+                markerfacecolor=look.colour if found else "none",
+            )  # fmt: skip
+            axes.plot(row["each"], [place] * len(row["each"]), "|", color=look.colour, alpha=0.6)
+            data = "all" if row["fraction"] is None else percent(row["fraction"])
+            names.append(f"{results['arms'][row['arm']]['title']}, {data}")
+        axes.axvline(0, color=INK, linewidth=1)
+        axes.set_yticks(range(len(rows)), names)
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        baseline = results["arms"].get(results["baseline"], {}).get("title", results["baseline"])
+        axes.set_xlabel(f"points above {baseline}")
+        drawing = drawing_of(
+            figure,
+            "differences",
+            f"Against {baseline}",
+            "Line: 95 % interval over images and seeds. Ticks: every seed. Filled: told apart "
+            "after Holm's correction; hollow: not told apart.",
+        )
+        plt.close(figure)
+    return drawing
+
+
+def _draw_arms(axes: Any, results: dict[str, Any], fractions: list[float]) -> None:
+    styles, num_arms = looks(results), len(results["arms"])
+    for number, (name, arm) in enumerate(results["arms"].items()):
+        look = styles[name]
+        # Beside one another, or dots and bands of several arms cover each other.
+        shift = 0.05 * (number - (num_arms - 1) / 2)
+        places = [fractions.index(point["fraction"]) + shift for point in arm["points"]]
+        means = [point["value"] for point in arm["points"]]
+        bands = [point["interval"] or (point["value"],) * 2 for point in arm["points"]]
+        lows, highs = zip(*bands, strict=True)
+        axes.fill_between(places, lows, highs, color=look.colour, alpha=0.13, linewidth=0)
+        axes.vlines(places, lows, highs, color=look.colour, alpha=0.45, linewidth=1)
+        axes.plot(
+            places, means, color=look.colour, marker=look.mark, markersize=5.5, linewidth=1.9,
+            label=arm["title"],
+        )  # fmt: skip
+        for place, point in zip(places, arm["points"], strict=True):
+            axes.plot(
+                [place] * len(point["each"]), point["each"], "o", color=look.colour, markersize=2.6,
+                alpha=0.55,
+            )  # fmt: skip
+
+
+def _draw_floor(axes: Any, results: dict[str, Any]) -> None:
+    floors = [each["floors"].get("text_nearest") for each in results["cells"]]
+    known = [floor for floor in floors if floor is not None]
+    if not known:
+        return
+    axes.axhline(known[0], color=INK, linewidth=1, linestyle=(0, (1, 2)))
+    axes.annotate(
+        f"lookup without images, {known[0]:.1f} %", (1, known[0]),
+        xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right",
+        fontsize=8.5,
+    )  # fmt: skip
+
+
+def _paper_curves(results: dict[str, Any]) -> list[tuple[str, str, dict[float, float]]]:
+    named = results["published"]
+    if named is None:
+        return []
+    styles = looks(results)
+    known = CURVES.get(named["dataset"], {})
+    return [
+        (styles[method].colour if method in styles else INK, *known[model])
+        for method, model in named["methods"].items()
+        if model in known
+    ]
+
+
+def _draw_paper(axes: Any, curves: list[tuple[str, str, dict[float, float]]]) -> None:
+    shares = sorted({share for _, _, curve in curves for share in curve})
+    for colour, name, curve in curves:
+        places = [shares.index(share) for share in curve]
+        axes.plot(places, list(curve.values()), color=colour, marker="o", markersize=3.5)
+        axes.annotate(
+            name.replace(" (paper)", ""), (places[-1], list(curve.values())[-1]),
+            xytext=(0, 5 if curve[shares[0]] > 60 else -12), textcoords="offset points",
+            ha="right", fontsize=8, color=colour,
+        )  # fmt: skip
+    _label_fractions(axes, shares)
+    axes.set_title("paper: VQA-RAD, legacy score,\none run each — another scale", fontsize=8.5)
+
+
+def _label_fractions(axes: Any, fractions: list[float]) -> None:
+    axes.set_xticks(range(len(fractions)), [percent(fraction) for fraction in fractions])
+    axes.set_xlim(-0.4, len(fractions) - 0.6)
+
+
+def _metric_words(results: dict[str, Any]) -> str:
+    _, scorer, name = str(results["metric"]).split(",")[0].split(".")
+    return f"{scorer} {name.replace('_', ' ')}"
+
+
+def _curve_note(results: dict[str, Any]) -> str:
+    counts = {len(p["seeds"]) for arm in results["arms"].values() for p in arm["points"]}
+    seeds = f"{min(counts)}" if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+    return (
+        f"Lines are means over {seeds} seeds, small dots are seeds, bands are 95 % intervals over "
+        "images and seeds."
+        if max(counts) > 1
+        else "One seed each; bands are 95 % intervals over images only."
+    )
+
+
+def drawing_of(figure: Any, name: str, title: str, note: str) -> Drawing:
+    """A matplotlib figure for the page, where `name` is its own, and alone."""
+    inline = inline_svg(figure, f"study-{name}", {drawn: used for drawn, used, _ in PALETTE})
+    return Drawing(title, note, inline, _alone(figure))
+
+
+def _alone(figure: Any) -> str:
+    stream = StringIO()
+    facts = {"Date": None, "Creator": None, "Format": None, "Type": None}
+    figure.savefig(stream, format="svg", facecolor="white", metadata=facts)
+    svg = stream.getvalue()
+    for drawn, white in (_ON_WHITE | {drawn: white for drawn, _, white in PALETTE}).items():
+        svg = svg.replace(drawn, white)
+    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+
+
+# What happened to the embeddings while methods were trained: the same ruler for all of them.
+
+
+_MEASURES = (
+    # place in an entry, title, in percent
+    (("image_answer_accuracy",), "image matched to its answer", True),
+    (("views", "image_answer/recall_1"), "answer ranked first (R@1)", True),
+    (("views", "image_answer/gap"), "modality gap", False),
+)
+_PAIR = "image_answer"
+
+
+def along_training_figure(results: dict[str, Any]) -> Drawing | None:
+    """Measures of the bare embeddings along the fraction's stage, mean over seeds, at the largest
+    fraction; None where nothing was measured."""
+    fraction, curves = _curves(results)
+    measures = [each for each in _MEASURES if any(each[0] in curve for curve in curves.values())]
+    if not measures:
+        return None
+    styles, plt = looks(results), pyplot()
+    with plt.rc_context(STYLE | BELOW):
+        figure, panels = plt.subplots(
+            1, len(measures), figsize=(WIDTH, 2.7), layout="constrained",
+            squeeze=False,
+        )  # fmt: skip
+        for axes, (place, title, in_percent) in zip(panels[0], measures, strict=True):
+            for arm, curve in curves.items():
+                points = curve.get(place)
+                if points:
+                    scale = 100 if in_percent else 1
+                    axes.plot(
+                        [100 * x for x in points], [scale * y for y in points.values()],
+                        color=styles[arm].colour, marker=styles[arm].mark, markersize=3,
+                        linewidth=1.4, label=results["arms"][arm]["title"],
+                    )  # fmt: skip
+            if in_percent:
+                axes.set_ylim(0, max(10.0, axes.get_ylim()[1]))
+                axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
+                chance = _chance(results, fraction)
+                if chance is not None:
+                    axes.axhline(100 * chance, color=INK, linewidth=1, linestyle=(0, (1, 2)))
+            axes.set_title(title, fontsize=9)
+            axes.set_xlabel("% of the stage's steps")
+        handles, names = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper left", ncols=4)
+        drawing = drawing_of(
+            figure,
+            "along-training",
+            f"Embeddings along training, {percent(fraction)} of the data",
+            "Image and answer of held-out records, bare embeddings without graph layers, mean over "
+            "seeds. Dotted: chance.",
+        )
+        plt.close(figure)
+    return drawing
+
+
+def histogram_figure(results: dict[str, Any]) -> Drawing | None:
+    """Cosines of an image with its own and with other answers at the end of the fraction's stage,
+    one panel an arm; None where they were not measured."""
+    fraction = _largest(results)
+    found = {
+        arm: entries[-1]["views"]["histograms"][_PAIR]
+        for arm, cell in _first_cells(results, fraction)
+        if (entries := [e for e in _stage(results, cell) if "histograms" in e.get("views", {})])
+    }
+    if not found:
+        return None
+    styles, plt = looks(results), pyplot()
+    with plt.rc_context(STYLE | BELOW):
+        columns = min(4, max(3, len(found)))
+        lines = -(-len(found) // columns)
+        figure, panels = plt.subplots(
+            lines, columns, figsize=(WIDTH, 0.6 + 1.6 * lines),
+            layout="constrained", squeeze=False, sharex=True,
+        )  # fmt: skip
+        for axes, (arm, counts) in zip(panels.flat, found.items(), strict=False):
+            for kind, colour in (("other", INK), ("own", styles[arm].colour)):
+                total = sum(counts[kind]) or 1
+                edges = [-1 + 2 * n / len(counts[kind]) for n in range(len(counts[kind]) + 1)]
+                shares = [100 * count / total for count in counts[kind]]
+                axes.stairs(shares, edges, fill=True, color=colour, alpha=0.35, label=kind)
+            axes.set_title(results["arms"][arm]["title"], fontsize=8.5)
+        for axes in panels.flat[len(found) :]:
+            axes.set_visible(False)
+        panels.flat[0].legend(loc="upper left", fontsize=8)
+        figure.supxlabel("cosine of image and answer", fontsize=9)
+        figure.supylabel("% of the pairs", fontsize=9)
+        drawing = drawing_of(
+            figure,
+            "cosines",
+            f"Cosines at the end of the stage, {percent(fraction)} of the data",
+            "Own: image and its answer. Other: image and another answer. First seed.",
+        )
+        plt.close(figure)
+    return drawing
+
+
+def _largest(results: dict[str, Any]) -> float:
+    return max((cell["fraction"] for cell in results["cells"]), default=1.0)
+
+
+def _first_cells(results: dict[str, Any], fraction: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    for arm in results["arms"]:
+        cells = [c for c in results["cells"] if c["arm"] == arm and c["fraction"] == fraction]
+        if cells:
+            yield arm, cells[0]
+
+
+def _stage(results: dict[str, Any], cell: dict[str, Any]) -> list[dict[str, Any]]:
+    return [entry for entry in cell["diagnostics"] if entry["stage"] == results["fraction_stage"]]
+
+
+def _curves(
+    results: dict[str, Any],
+) -> tuple[float, dict[str, dict[tuple[str, ...], dict[float, float]]]]:
+    """Arm -> place of a measure -> share of the steps -> mean over seeds."""
+    fraction = _largest(results)
+    curves: dict[str, dict[tuple[str, ...], dict[float, float]]] = {}
+    for arm in results["arms"]:
+        cells = [c for c in results["cells"] if c["arm"] == arm and c["fraction"] == fraction]
+        gathered: dict[tuple[str, ...], dict[float, list[float]]] = {}
+        for cell in cells:
+            entries = _stage(results, cell)
+            last = max((entry["step"] for entry in entries), default=0) or 1
+            for entry in entries:
+                for place, _, _ in _MEASURES:
+                    value = _at(entry, place)
+                    if value is not None:
+                        points = gathered.setdefault(place, {})
+                        points.setdefault(entry["step"] / last, []).append(value)
+        if gathered:
+            curves[arm] = {
+                place: {x: sum(ys) / len(ys) for x, ys in sorted(points.items())}
+                for place, points in gathered.items()
+            }
+    return fraction, curves
+
+
+def _chance(results: dict[str, Any], fraction: float) -> float | None:
+    for _, cell in _first_cells(results, fraction):
+        for entry in _stage(results, cell):
+            chance = entry.get("chance", (entry.get("views") or {}).get("chance"))
+            if chance is not None:
+                return float(chance)
+    return None
+
+
+def _at(entry: dict[str, Any], place: tuple[str, ...]) -> float | None:
+    value: Any = entry
+    for key in place:
+        value = value.get(key) if isinstance(value, dict) else None
+    return float(value) if isinstance(value, int | float) else None

@@ -1,0 +1,233 @@
+"""The folder of a study: what is finished, what failed, and that it holds this study.
+
+A node is finished when its run has its results. Beside that, each node leaves a log and one JSON
+file about its last attempt in `logs/`; they explain, and decide nothing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from exgra_med import files
+from exgra_med.data.prepared import MANIFEST
+from exgra_med.errors import RunError
+from exgra_med.evaluation.results import read_results
+from exgra_med.lab.studies.plan import Node, plan_study
+from exgra_med.lab.studies.schema import STUDY_FILE, Study, read_study, study_yaml
+from exgra_med.recipe.run_folder import first_difference, open_run
+from exgra_med.recipe.schema import Recipe
+
+STATUS_FILE = "status.json"
+LOGS = "logs"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """The last attempt at a node."""
+
+    state: str
+    """`running`, `finished`, `failed`, `stopped`, or `not run` where something it needs failed."""
+    started: str = ""
+    seconds: float | None = None
+    sentence: str = ""
+    """What went wrong."""
+
+
+def start_study(folder: Path, study: Study) -> list[Node]:
+    """Make the folder of a study, or open it to go on.
+
+    A study may grow: what was begun must be as it was, and anything may be added.
+
+    Returns:
+        The nodes.
+
+    Raises:
+        RunError: the folder holds another study, or something that is no study.
+    """
+    nodes = plan_study(study, folder)
+    if (folder / STUDY_FILE).is_file():
+        _check_same(folder, study, nodes)
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(
+            f"{folder} exists and is not a study folder.", "Choose an empty or new one with --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_text(folder / STUDY_FILE, study_yaml(study))
+    return nodes
+
+
+def open_study(folder: Path) -> tuple[Study, list[Node]]:
+    """The study of a folder, and its nodes.
+
+    Raises:
+        RunError: there is no study.
+    """
+    study = read_study(folder)
+    return study, plan_study(study, folder)
+
+
+def is_finished(folder: Path, node: Node, metric: str) -> bool:
+    """Whether the folder of a node holds what the node is for."""
+    place = folder / node.id
+    if node.kind == "data":
+        return (place / MANIFEST).is_file()
+    if node.kind == "parts":
+        return all((place / part / "config.json").is_file() for part in ("vision", "language"))
+    if not (place / "recipe.yaml").is_file():
+        return False
+    if node.kind in ("base", "shared"):
+        assert node.recipe is not None, "these nodes are runs"
+        return (place / "checkpoints" / list(node.recipe.stages)[-1] / "final").is_dir()
+    return metric_value(read_results(place), metric) is not None
+
+
+def metric_value(results: dict[str, Any], metric: str) -> float | None:
+    """The score at a dotted path, or None where it is not there."""
+    value: Any = results
+    for key in metric.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return float(value) if isinstance(value, int | float) else None
+
+
+def log_path(folder: Path, node: str) -> Path:
+    """Where a node's process writes what it would say on a terminal."""
+    return folder / LOGS / f"{node.replace('/', '__')}.log"
+
+
+def read_attempt(folder: Path, node: str) -> Attempt | None:
+    """The last attempt at a node, or None."""
+    path = log_path(folder, node).with_suffix(".json")
+    if not path.is_file():
+        return None
+    try:
+        return Attempt(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{path}: cannot be read.", "Remove it and start again.") from error
+
+
+def write_attempt(folder: Path, node: str, attempt: Attempt) -> None:
+    """Replace what is known of a node's last attempt."""
+    path = log_path(folder, node).with_suffix(".json")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_text(path, json.dumps(asdict(attempt), indent=2) + "\n")
+
+
+def states(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Attempt]:
+    """State of every node: `finished`, `running`, `failed`, `stopped`, `not run` or `waiting`."""
+    found: dict[str, Attempt] = {}
+    for node in nodes:
+        attempt = read_attempt(folder, node.id)
+        if is_finished(folder, node, study.metric):
+            seconds = attempt.seconds if attempt and attempt.state == "finished" else None
+            found[node.id] = Attempt("finished", attempt.started if attempt else "", seconds)
+        elif attempt is None or attempt.state == "finished":
+            found[node.id] = Attempt("waiting")
+        elif attempt.state == "running" and not _is_held(folder, node):
+            # Its process died without a word: a kill, a machine that went down.
+            found[node.id] = Attempt("stopped", attempt.started)
+        else:
+            found[node.id] = attempt
+    return found
+
+
+def lock_path(folder: Path, node: str) -> Path:
+    """What the process that works on a node holds a lock on."""
+    return log_path(folder, node).with_suffix(".lock")
+
+
+def _is_held(folder: Path, node: Node) -> bool:
+    with files.held(lock_path(folder, node.id)) as is_free:
+        return not is_free
+
+
+def write_status(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Any]:
+    """Write `status.json`: counts, and the state of every node."""
+    found = states(folder, study, nodes)
+    counts: dict[str, int] = {}
+    for attempt in found.values():
+        counts[attempt.state] = counts.get(attempt.state, 0) + 1
+    status = {
+        "schema_version": 1,
+        "study": study.name,
+        "scale": study.scale,
+        "counts": counts,
+        "nodes": {name: asdict(attempt) for name, attempt in found.items()},
+    }
+    files.write_text(folder / STATUS_FILE, json.dumps(status, indent=2) + "\n")
+    return status
+
+
+def _check_same(folder: Path, study: Study, nodes: Sequence[Node]) -> None:
+    old = read_study(folder)
+    made = [node for node in nodes if node.is_made and (folder / node.id).exists()]
+    if made and old.make != study.make:
+        raise RunError(
+            f"{folder} holds what another study made: `make` differs.",
+            "Choose another folder with --out.",
+        )
+    for node in nodes:
+        if node.recipe is None or not (folder / node.id / "recipe.yaml").is_file():
+            continue
+        before = _without_budget(open_run(folder / node.id).recipe, node)
+        difference = first_difference(before, _without_budget(node.recipe, node))
+        if difference:
+            raise RunError(
+                f"{folder} holds another study: in {node.id}, {difference}.",
+                "Choose another folder with --out, or give the study that the folder began with.",
+            )
+
+
+def _without_budget(recipe: Recipe, node: Node) -> Recipe:
+    if node.budget is None:
+        return recipe
+    stage = node.budget.stage
+    own = recipe.stages[stage].model_copy(update={"epochs": 1.0, "max_steps": None})
+    return recipe.model_copy(update={"stages": recipe.stages | {stage: own}})
+
+
+# How long the rest of a study will take, from the nodes that are finished.
+
+
+_DONE = ("finished", "failed", "not run")
+
+
+def remaining_seconds(
+    nodes: Sequence[Node], states: Mapping[str, Attempt], jobs: int
+) -> float | None:
+    """Expected seconds until all nodes are done; None where no node is left, or none to learn from.
+
+    A node is expected to take as long as finished ones of its method and fraction took, else of its
+    fraction, else of its kind.
+    """
+    known: dict[tuple[object, ...], list[float]] = {}
+    for node in nodes:
+        attempt = states[node.id]
+        if attempt.state == "finished" and attempt.seconds is not None:
+            for key in _keys(node):
+                known.setdefault(key, []).append(attempt.seconds)
+    left = [node for node in nodes if states[node.id].state not in _DONE]
+    expected = [
+        next((mean(known[key]) for key in _keys(node) if key in known), None) for node in left
+    ]
+    learnt = [seconds for seconds in expected if seconds is not None]
+    if not learnt:
+        return None
+    total = sum(learnt) + (len(expected) - len(learnt)) * mean(learnt)
+    return total / min(jobs, len(left))
+
+
+def spoken(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.5 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _keys(node: Node) -> list[tuple[object, ...]]:
+    cell = node.cell
+    if cell is None:
+        return [(node.kind,)]
+    return [(cell.arm, cell.fraction), (cell.fraction,), (node.kind,)]

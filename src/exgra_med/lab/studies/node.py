@@ -1,0 +1,157 @@
+"""One node of a study, done by the process that calls this."""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from exgra_med import files
+from exgra_med.errors import ExgraMedError, RecipeError, RunError
+from exgra_med.evaluation.held_out import held_out_scorer
+from exgra_med.evaluation.run import evaluate_vqa
+from exgra_med.lab.base_models.make import make_parts as make_base_models
+from exgra_med.lab.base_models.settings import check_parts
+from exgra_med.lab.phantom.make import make_phantom, parse_settings
+from exgra_med.lab.studies.cost import spend_like
+from exgra_med.lab.studies.folder import Attempt, is_finished, lock_path, open_study, write_attempt
+from exgra_med.lab.studies.plan import DATA_NODE, Node, find_node
+from exgra_med.lab.studies.schema import Study
+from exgra_med.progress import Reporter
+from exgra_med.recipe.run_folder import now
+from exgra_med.training.distributed import process_state
+from exgra_med.training.loop import TrainingStopped
+from exgra_med.training.preflight import check_before_training
+from exgra_med.training.stages import begin_run, train_run
+
+# What a study can make before its first run: data, and trained parts of the model.
+
+
+def make_data(source: str, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Make a prepared folder.
+
+    Raises:
+        RecipeError: no maker has that name.
+        DataError: it refuses the settings.
+    """
+    if source not in DATA_MAKERS:
+        raise RecipeError(
+            f"make.data.source: there is no maker {source!r}.", f"Known: {', '.join(DATA_MAKERS)}."
+        )
+    DATA_MAKERS[source](folder, dict(settings))
+
+
+def make_parts(folder: Path, data: str, settings: dict[str, Any], reporter: Reporter) -> None:
+    """Make `language/` and `vision/`, or go on with them.
+
+    Args:
+        folder: where they go.
+        data: a prepared folder.
+        settings: what the base models are made of.
+        reporter: told how far it is.
+
+    Raises:
+        RecipeError: the settings are none.
+        ExgraMedError: the data does not suit, or training failed.
+    """
+    make_base_models(check_parts(settings, "make.parts"), data, folder, reporter)
+
+
+def _phantom(folder: Path, settings: dict[str, Any]) -> None:
+    texts = {name: str(value) for name, value in settings.items() if name != "seed"}
+    make_phantom(folder, parse_settings(int(settings.get("seed", 0)), texts))
+
+
+DATA_MAKERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {"phantom": _phantom}
+"""Name -> function of a folder and settings; the folder appears whole or not at all."""
+
+
+def run_node(folder: Path, name: str, reporter: Reporter) -> None:
+    """Do a node, or go on with it where it was stopped; nothing happens where it is finished.
+
+    Args:
+        folder: the study's folder.
+        name: the node's folder within it.
+        reporter: told how far it is.
+
+    Raises:
+        RunError: no such node, something it needs is not finished, another process works on it.
+        ExgraMedError: what the work itself found.
+    """
+    study, nodes = open_study(folder)
+    node = find_node(nodes, name)
+    if is_finished(folder, node, study.metric):
+        _tidy(folder, study, node)
+        return
+    for need in node.needs:
+        if not is_finished(folder, find_node(nodes, need), study.metric):
+            raise RunError(f"{name} needs {need}, which is not finished.")
+    lock = lock_path(folder, name)
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    if not process_state().is_main_process:
+        _work(folder, study, node, reporter)
+        return
+    with files.held(lock) as is_ours:
+        if not is_ours:
+            raise RunError(f"Another process is working on {name}.", "Wait until it has ended.")
+        _attempt(folder, study, node, reporter)
+
+
+def _attempt(folder: Path, study: Study, node: Node, reporter: Reporter) -> None:
+    started, clock = now(), time.monotonic()
+
+    def note(state: str, sentence: str = "") -> None:
+        seconds = round(time.monotonic() - clock, 3)
+        write_attempt(folder, node.id, Attempt(state, started, seconds, sentence))
+
+    note("running")
+    try:
+        _work(folder, study, node, reporter)
+    except (TrainingStopped, KeyboardInterrupt):
+        note("stopped")
+        raise
+    except ExgraMedError as error:
+        note("failed", str(error))
+        raise
+    except Exception as error:
+        # A fault of the software: the log has its traceback, which may quote what it worked on.
+        note("failed", f"{type(error).__name__}, see the log.")
+        raise
+    _tidy(folder, study, node)
+    note("finished")
+
+
+def _tidy(folder: Path, study: Study, node: Node) -> None:
+    """Remove the weights of a cell that is scored, where the study does not keep them."""
+    weights = folder / node.id / "checkpoints"
+    if node.kind == "cell" and not study.keep_weights and weights.is_dir():
+        shutil.rmtree(weights)
+
+
+def _work(folder: Path, study: Study, node: Node, reporter: Reporter) -> None:
+    place = folder / node.id
+    made = study.make
+    if node.kind == "data" and made.data is not None:
+        make_data(made.data.source, place, made.data.settings)
+    elif node.kind == "parts" and made.parts is not None:
+        data = str(folder / DATA_NODE) if made.data else study.recipe.data.folder
+        make_parts(place, data, made.parts, reporter)
+    else:
+        _train_and_evaluate(place, study, node, reporter)
+
+
+def _train_and_evaluate(place: Path, study: Study, node: Node, reporter: Reporter) -> None:
+    assert node.recipe is not None, "a node that makes nothing is a run"
+    recipe, counted = node.recipe, None
+    if node.budget is not None:
+        recipe, counted = spend_like(recipe, node.budget)
+    if process_state().is_main_process:
+        check_before_training(recipe, place)
+    run = begin_run(place, recipe, resume=True)
+    if counted is not None and process_state().is_main_process:
+        run.add_to_record("budget", counted)
+    train_run(run, reporter, held_out_scorer)
+    if node.kind == "cell":
+        # The compared split comes last: its score says that the node is finished.
+        for split in reversed(study.evaluation.splits):
+            evaluate_vqa(run, reporter, split=split)

@@ -1,0 +1,328 @@
+"""The page of a study: the answer first, then figures, tests, and what all that does not show."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from exgra_med import files
+from exgra_med.errors import RunError
+from exgra_med.evaluation.report.content import NOTICE
+from exgra_med.evaluation.report.environment import template_environment, template_text
+from exgra_med.lab.studies.collect import Collected, Score, collect
+from exgra_med.lab.studies.compare import compare_arms
+from exgra_med.lab.studies.conclude import conclude, percent
+from exgra_med.lab.studies.figures import (
+    Drawing,
+    along_training_figure,
+    curve_figure,
+    difference_figure,
+    histogram_figure,
+)
+from exgra_med.lab.studies.folder import open_study, states
+from exgra_med.lab.studies.plan import Node
+from exgra_med.lab.studies.schema import Study
+from exgra_med.lab.studies.table import COMPARISON_COLUMNS, blocks, comparison_rows, render
+
+_TEMPLATES = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class CellRow:
+    """One run, for the list of runs."""
+
+    title: str
+    fraction: str
+    seed: int
+    value: str
+    steps: str
+    splits: str
+    folder: str
+
+
+def render_report(results: dict[str, Any], failed: Sequence[tuple[str, str]] = ()) -> str:
+    """The page; it needs no network, no other file and no script.
+
+    Args:
+        results: from `outcome.write_results`.
+        failed: nodes that failed or were not run, each with its sentence.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    return _render(
+        "study.html.j2",
+        results,
+        failed=failed,
+        css=template_text("report.css"),
+        study_css=study_css(),
+        notice=NOTICE,
+        runs=[_cell_row(results, cell) for cell in results["cells"]],
+        provenance=provenance(results),
+    )
+
+
+def render_fragment(results: dict[str, Any]) -> str:
+    """The answer, the figures, the tests and the limits, to stand in another page.
+
+    Args:
+        results: as for `render_report`; `study_css` goes into the page's head.
+
+    Raises:
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    return _render("study_fragment.html.j2", results, failed=())
+
+
+def study_css() -> str:
+    """Style of what a study adds to the report's."""
+    return (_TEMPLATES / "study.css").read_text(encoding="utf-8")
+
+
+def _render(template: str, results: dict[str, Any], **values: Any) -> str:
+    return (
+        template_environment(True, _TEMPLATES)
+        .get_template(template)
+        .render(
+            results=results,
+            blocks=blocks(results),
+            percent=percent,
+            columns=COMPARISON_COLUMNS,
+            comparisons=comparison_rows(results),
+            figures=figures(results),
+            budgets=budget_sentences(results),
+            limits=limits(results),
+            **values,
+        )
+    )
+
+
+def figures(results: dict[str, Any]) -> list[Drawing]:
+    """Every figure that the results allow."""
+    drawn = [
+        curve_figure(results, with_paper=results["published"] is not None),
+        difference_figure(results),
+        along_training_figure(results),
+        histogram_figure(results),
+    ]
+    return [each for each in drawn if each is not None]
+
+
+def budget_sentences(results: dict[str, Any]) -> list[str]:
+    """What matched controls were given, one sentence an arm and fraction."""
+    told: dict[tuple[str, float], str] = {}
+    for cell in results["cells"]:
+        budget = cell["budget"]
+        if budget is None:
+            continue
+        other = results["arms"].get(budget["method"], {}).get("title", budget["method"])
+        told.setdefault(
+            (cell["arm"], cell["fraction"]),
+            f"{results['arms'][cell['arm']]['title']}, {percent(cell['fraction'])}: "
+            f"{budget['num_steps']} steps instead of {budget['num_steps_of_reference']}, which is "
+            f"{100 * budget['spent']:.1f} % of the {budget['by']} of {other}.",
+        )
+    return list(told.values())
+
+
+def limits(results: dict[str, Any]) -> list[str]:
+    """Sentences of the section "what this does not show"."""
+    sentences = []
+    if results["is_toy"]:
+        sentences.append(
+            "The models are toys made for this study. It shows how the methods behave beside one "
+            "another at this size, not what they do at the size of the paper."
+        )
+    if results["makes_data"]:
+        sentences.append(
+            f"The data is made ({results['makes_data']}), not medical: its questions are balanced "
+            "and its truth is known, which real data never offers."
+        )
+    if results["published"] is not None:
+        sentences.append(
+            "The published numbers are of other models, other data and another score. They stand "
+            "beside this study to show what was claimed; no difference between the two is formed."
+        )
+    if any(not p["seeds_counted"] for a in results["arms"].values() for p in a["points"]):
+        sentences.append(
+            "Where there is one seed, neither interval nor test knows how much another seed would "
+            "change the score."
+        )
+    if any(cell["budget"] for cell in results["cells"]):
+        sentences.append(
+            "Equal tokens and equal compute are counted from mean lengths of the records; time "
+            "spent in the matching solver and in held-out measurements is not part of them."
+        )
+    return [
+        *sentences,
+        "Hyper-parameters were chosen once for all methods; a method may do better with its own.",
+        "“No difference was found” is not “there is none”: see what each comparison could find.",
+        "It is no clinical evidence: nothing here shows that a model is safe or useful for any "
+        "patient.",
+    ]
+
+
+def provenance(results: dict[str, Any]) -> list[tuple[str, str]]:
+    """What the numbers come from."""
+    questions = results["questions"] or {}
+    software = {
+        f"exgra-med {s['exgra_med']}, commit {s['git_commit']}, "
+        f"torch {s['versions'].get('torch')}, transformers {s['versions'].get('transformers')}"
+        for s in (cell["software"] for cell in results["cells"])
+    }
+    bootstrap = results["bootstrap"]
+    return [
+        ("study", f"{results['study']}, scale {results['scale'] or 'as written'}"),
+        ("score", str(results["metric"])),
+        ("questions", f"{questions.get('dataset')}, {questions.get('split')} split"),
+        ("data: sha256 of the manifest", str(questions.get("data_fingerprint"))),
+        ("resamples", f"{bootstrap['num_bootstrap_samples']}, seed {bootstrap['seed']}"),
+        *(("software", each) for each in sorted(software)),
+    ]
+
+
+def _cell_row(results: dict[str, Any], cell: dict[str, Any]) -> CellRow:
+    splits = ", ".join(
+        f"{name} {score:.1f}" for name, score in cell["splits"].items() if score is not None
+    )
+    return CellRow(
+        title=results["arms"][cell["arm"]]["title"],
+        fraction=percent(cell["fraction"]),
+        seed=cell["seed"],
+        value=f"{cell['value']:.1f}",
+        steps=", ".join(f"{name} {count}" for name, count in cell["num_steps"].items()),
+        splits=splits,
+        folder=cell["folder"],
+    )
+
+
+# From the finished cells to `results.json`, `table.md`, `figure.svg` and `report.html`.
+
+
+SCHEMA_VERSION = 1
+RESULTS_FILE, TABLE_FILE, PAGE_FILE = "results.json", "table.md", "report.html"
+
+
+def write_results(folder: Path) -> dict[str, Any]:
+    """Collect the finished cells of a study, compare them, and write `results.json`.
+
+    Raises:
+        RunError: there is no study.
+        ScoreError: the cells' numbers are not of one kind.
+    """
+    study, nodes = open_study(folder)
+    results = study_results(study, nodes, collect(folder, study, nodes))
+    text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)
+    files.write_text(folder / RESULTS_FILE, text + "\n")
+    return results
+
+
+def read_study_results(folder: Path) -> dict[str, Any]:
+    """The results of a study as they were last written.
+
+    Raises:
+        RunError: there are none, or they are of another version.
+    """
+    path = folder / RESULTS_FILE
+    if not path.is_file():
+        raise RunError(f"{folder}: the study has no results yet.", "Run it first.")
+    again = f"exgra-med study report {folder} writes it anew."
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path} is no JSON ({error}).", again) from error
+    if not isinstance(results, dict) or results.get("schema_version") != SCHEMA_VERSION:
+        raise RunError(f"{path} is not of version {SCHEMA_VERSION}.", again)
+    return results
+
+
+def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict[str, Any]:
+    """Everything about a study that its table, figures and report are made of."""
+    statistics = compare_arms(study, collected)
+    first = collected.scores[0] if collected.scores else None
+    num_closed = sum(question.answer_type == "CLOSED" for question in collected.questions)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "study": study.name,
+        "description": study.description,
+        "scale": study.scale,
+        "baseline": study.baseline,
+        "metric": None if first is None else first.metric,
+        "questions": None
+        if first is None
+        else {
+            "dataset": first.dataset,
+            "split": first.split,
+            "data_fingerprint": first.data,
+            "num_open": len(collected.questions) - num_closed,
+            "num_closed": num_closed,
+            "num_images": int(collected.clusters.max()) + 1,
+        },
+        "bootstrap": study.evaluation.model_dump(mode="json"),
+        "fraction_stage": study.stage,
+        "published": None if study.published is None else study.published.model_dump(mode="json"),
+        "makes_data": None if study.make.data is None else study.make.data.source,
+        "is_toy": _is_toy(study),
+        **statistics,
+        "conclusion": conclude(study, statistics, collected.missing, text_floor(first)),
+        "missing": collected.missing,
+        "num_cells": sum(node.cell is not None for node in nodes),
+        "cells": [
+            asdict(score.cell)
+            | {"arm": score.cell.arm, "folder": score.folder, "value": score.value}
+            | score.facts
+            for score in collected.scores
+        ],
+    }
+
+
+def text_floor(score: Score | None) -> float | None:
+    """The study's metric for a lookup of the nearest training question, without images."""
+    return None if score is None else score.facts["floors"].get("text_nearest")
+
+
+def write_outcome(folder: Path) -> dict[str, Any]:
+    """Write everything that a study ends with: results, table, figures, page.
+
+    Returns:
+        The results, with the path of the page as `report`.
+
+    Raises:
+        RunError, ScoreError: see `write_results`.
+        MissingExtraError: jinja2 or matplotlib is not installed.
+    """
+    results = write_results(folder)
+    files.write_text(folder / TABLE_FILE, render(results, "markdown"))
+    write_figures(folder, results)
+    return results | {"report": write_page(folder, results)}
+
+
+def write_figures(folder: Path, results: dict[str, Any]) -> list[Path]:
+    """Write every figure as an SVG of its own; `figure.svg` is the first one."""
+    written = []
+    for number, drawing in enumerate(figures(results)):
+        path = folder / ("figure.svg" if number == 0 else f"figure-{number + 1}.svg")
+        files.write_text(path, drawing.alone)
+        written.append(path)
+    return written
+
+
+def write_page(folder: Path, results: dict[str, Any]) -> Path:
+    """Write `report.html`."""
+    study, nodes = open_study(folder)
+    failed = [
+        (name, attempt.sentence)
+        for name, attempt in states(folder, study, nodes).items()
+        if attempt.state in ("failed", "not run")
+    ]
+    files.write_text(folder / PAGE_FILE, render_report(results, failed))
+    return folder / PAGE_FILE
+
+
+def _is_toy(study: Study) -> bool:
+    """Whether the model was made for the study, from nothing."""
+    made = study.make
+    return any(
+        each is not None for each in (study.recipe.model.architecture, made.parts, made.base)
+    )

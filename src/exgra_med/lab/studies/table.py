@@ -1,0 +1,241 @@
+"""The table of a study as Markdown, LaTeX or CSV; published numbers in a block of their own.
+
+Published numbers join the study's table only where they are the same score of the same data.
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import StringIO
+from typing import Any
+
+from exgra_med.errors import ScoreError
+from exgra_med.evaluation.published import CURVE_METRIC, CURVE_SOURCE, CURVES
+from exgra_med.evaluation.report.environment import plain
+from exgra_med.evaluation.report.tables import Cell
+from exgra_med.lab.studies.conclude import percent
+
+FORMATS = ("markdown", "latex", "csv")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line: a method, and its score at each fraction."""
+
+    title: str
+    cells: list[Cell]
+    each: list[str]
+    """Every seed at each fraction, as text."""
+    is_baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows that may be compared with one another."""
+
+    caption: str
+    metric: str
+    fractions: list[float]
+    rows: list[Row]
+
+
+def blocks(results: dict[str, Any]) -> list[Block]:
+    """The study's own block, then the published one where there is one."""
+    own = _own(results)
+    published = _published(results, own.fractions)
+    return [own] if published is None else [own, published]
+
+
+def one_block(results: dict[str, Any]) -> Block:
+    """Study and publication in one block.
+
+    Raises:
+        ScoreError: they are not the same score of the same data.
+    """
+    own, *others = blocks(results)
+    if not others:
+        return own
+    (published,) = others
+    dataset = (results["questions"] or {}).get("dataset")
+    if own.metric != published.metric or dataset != results["published"]["dataset"]:
+        raise ScoreError(
+            f"The study's score ({own.metric}, {dataset}) is not the published one "
+            f"({published.metric}, {results['published']['dataset']}), so they are not put in one "
+            "comparison.",
+            "Print them apart, which is what the table does without --together.",
+        )
+    return Block(own.caption, own.metric, own.fractions, own.rows + published.rows)
+
+
+def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Every comparison as text: method, fraction, difference, interval, p (Holm), p, detectable."""
+    rows: list[tuple[str, ...]] = []
+    for each in results["comparisons"]:
+        cell = Cell(each["value"], *(each["interval"] or (None, None)))
+        rows.append(
+            (
+                results["arms"][each["arm"]]["title"],
+                "all" if each["fraction"] is None else percent(each["fraction"]),
+                cell.signed,
+                cell.bounds or "–",
+                f"{each['p_holm']:.2g}",
+                f"{each['p']:.2g}",
+                f"{each['p_images']:.2g}",
+                # Equal scores have no spread, from which nothing follows.
+                "–" if each.get("same_scores") else f"{each['detectable']:.1f}",
+            )
+        )
+    return rows
+
+
+COMPARISON_COLUMNS = (
+    "method", "data", "difference", "95 % interval", "p (Holm)", "p", "p, images only",
+    "could find",
+)  # fmt: skip
+
+
+def render(results: dict[str, Any], form: str, together: bool = False) -> str:
+    """The tables of a study.
+
+    Args:
+        results: from `outcome.write_results`.
+        form: one of `FORMATS`.
+        together: published numbers in the study's own table.
+
+    Raises:
+        ScoreError: no such format, or the numbers may not be put together.
+    """
+    shown = [one_block(results)] if together else blocks(results)
+    if form == "markdown":
+        return _markdown(results, shown)
+    if form == "latex":
+        return "\n".join(map(_latex, shown))
+    if form == "csv":
+        return _csv(shown)
+    raise ScoreError(f"There is no table format {form!r}.", f"Known are {', '.join(FORMATS)}.")
+
+
+def _own(results: dict[str, Any]) -> Block:
+    fractions = sorted(
+        {point["fraction"] for arm in results["arms"].values() for point in arm["points"]}
+    )
+    rows = []
+    for name, arm in results["arms"].items():
+        points = {point["fraction"]: point for point in arm["points"]}
+        found = [points.get(fraction) for fraction in fractions]
+        rows.append(
+            Row(
+                arm["title"],
+                [_cell(point) for point in found],
+                [", ".join(f"{v:.1f}" for v in point["each"]) if point else "" for point in found],
+                name == results["baseline"],
+            )
+        )
+    questions = results["questions"] or {}
+    caption = (
+        f"{results['study']}: {questions.get('dataset', '–')}, {questions.get('split', '–')} "
+        f"split, {questions.get('num_open', 0)} open and {questions.get('num_closed', 0)} closed "
+        f"questions on {questions.get('num_images', 0)} images; mean over seeds (95 % interval "
+        "over images and seeds)"
+    )
+    return Block(caption, str(results["metric"]), fractions, rows)
+
+
+def _cell(point: dict[str, Any] | None) -> Cell:
+    if point is None:
+        return Cell(None)
+    return Cell(point["value"], *(point["interval"] or (None, None)))
+
+
+def _published(results: dict[str, Any], fractions: Sequence[float]) -> Block | None:
+    named = results["published"]
+    if named is None:
+        return None
+    curves = CURVES.get(named["dataset"], {})
+    chosen = [curves[model] for model in named["methods"].values() if model in curves]
+    shares = sorted({*fractions, *(share for _, curve in chosen for share in curve)})
+    rows = [
+        Row(name, [Cell(curve.get(share)) for share in shares], [""] * len(shares))
+        for name, curve in chosen
+    ]
+    caption = (
+        f"Published on {named['dataset']}, another score and not comparable with the table above: "
+        f"{CURVE_SOURCE}"
+    )
+    return Block(caption, CURVE_METRIC, shares, rows)
+
+
+def _markdown(results: dict[str, Any], shown: Sequence[Block]) -> str:
+    lines = [f"# {plain(results['study'])}", "", plain(results["description"]), ""]
+    lines += [f"- {plain(sentence)}" for sentence in results["conclusion"]] + [""]
+    for block in shown:
+        lines += [plain(block.caption) + ".", "", f"Score: {plain(block.metric)}.", ""]
+        lines += _markdown_table(
+            ["method", *map(percent, block.fractions)],
+            [[plain(row.title), *(_with_bounds(cell) for cell in row.cells)] for row in block.rows],
+        )
+    if results["comparisons"]:
+        title = results["arms"].get(results["baseline"], {}).get("title", results["baseline"])
+        lines += [f"Minus {plain(title)}, in points, in pairs of equal seed and question.", ""]
+        rows = [[plain(text) for text in row] for row in comparison_rows(results)]
+        lines += _markdown_table(list(COMPARISON_COLUMNS), rows)
+    lines += ["Research use only. Nothing here is clinical advice.", ""]
+    return "\n".join(lines)
+
+
+def _markdown_table(head: list[str], rows: list[list[str]]) -> list[str]:
+    rule = ["---", *["--:"] * (len(head) - 1)]
+    return [f"| {' | '.join(line)} |" for line in (head, rule, *rows)] + [""]
+
+
+def _with_bounds(cell: Cell) -> str:
+    return f"{cell.text} ({cell.bounds})" if cell.bounds else cell.text
+
+
+def _latex(block: Block) -> str:
+    columns = "l" + "c" * len(block.fractions)
+    head = " & ".join(["Method", *(percent(f).replace("%", r"\%") for f in block.fractions)])
+    body = [
+        " & ".join([_tex(row.title), *(_tex_cell(cell) for cell in row.cells)]) + r" \\"
+        for row in block.rows
+    ]
+    return "\n".join(
+        [
+            rf"% {block.metric}",
+            r"\begin{table}",
+            rf"\caption{{{_tex(block.caption)}.}}",
+            rf"\begin{{tabular}}{{{columns}}}",
+            r"\hline",
+            head + r" \\",
+            r"\hline",
+            *body,
+            r"\hline",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _tex_cell(cell: Cell) -> str:
+    text = cell.text.replace("−", "$-$").replace("–", "--")
+    bounds = cell.bounds.replace("−", "$-$")
+    return rf"{text} {{\footnotesize ({bounds})}}" if bounds else text
+
+
+def _tex(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+
+
+def _csv(shown: Sequence[Block]) -> str:
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["method", "metric", "fraction", "mean", "low", "high", "seeds"])
+    for block in shown:
+        for row in block.rows:
+            for fraction, cell, each in zip(block.fractions, row.cells, row.each, strict=True):
+                if cell.value is not None:
+                    numbers = [cell.value, cell.low, cell.high]
+                    writer.writerow([row.title, block.metric, fraction, *numbers, each])
+    return stream.getvalue()

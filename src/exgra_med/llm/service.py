@@ -1,0 +1,439 @@
+"""One language model, asked many questions: cached, bounded, retried, budgeted.
+
+    service = ChatService(base_url, api_key, model, cache=AnswerCache(path))
+    completion = await service.complete([{"role": "user", "content": "..."}], accept=parse)
+
+`accept` reads a reply and raises `ReplyError` where it is of no use; only accepted replies are
+stored, so a stored answer is always a good one.
+"""
+
+import asyncio
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from exgra_med.llm.budget import Budget, Price, known_price
+from exgra_med.llm.cache import AnswerCache, default_cache_path
+from exgra_med.llm.endpoint import Endpoint, environment_with_file, find_endpoint, model_name
+from exgra_med.llm.request import (
+    ChatRequest,
+    CompletionError,
+    Message,
+    Reply,
+    ReplyError,
+    Sampling,
+    StoppedError,
+    Transport,
+    TransportError,
+)
+
+# Limits of a service in requests and tokens a minute, kept by pacing.
+
+
+class RateLimit:
+    """Lets requests start no faster than both limits allow, evenly spread.
+
+    Args:
+        requests_per_minute: None for no limit.
+        tokens_per_minute: None for no limit; counts the estimate made before a request.
+    """
+
+    def __init__(
+        self,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.seconds_per_request = 60 / requests_per_minute if requests_per_minute else 0.0
+        self.seconds_per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
+        self._clock = clock
+        self._sleep = sleep
+        self._next_request = 0.0
+        self._next_token = 0.0
+
+    async def wait(self, tokens: int) -> None:
+        """Return when a request of so many tokens may start."""
+        now = self._clock()
+        start = max(now, self._next_request, self._next_token)
+        self._next_request = start + self.seconds_per_request
+        self._next_token = start + self.seconds_per_token * tokens
+        if start > now:
+            await self._sleep(start - now)
+
+
+FIRST_WAIT_SECONDS = 0.5
+LONGEST_WAIT_SECONDS = 30.0
+LONGEST_RETRY_AFTER_SECONDS = 600.0
+"""A server that asks for more is asked no more: the item goes to the ledger."""
+
+MOST_REJECTED = 8
+"""Requests that a server may reject before it has answered one; then none is sent any more."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """An accepted answer. `cost` is in US dollars, None where unknown, 0 from the cache."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost: float | None
+    from_cache: bool
+    finish_reason: str = "stop"
+
+
+@dataclass
+class Usage:
+    """What a service has used so far. `cost` is None as soon as one request's cost is unknown."""
+
+    requests: int = 0
+    from_cache: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = 0.0
+
+
+class ChatService:
+    """An OpenAI-compatible model behind a cache.
+
+    Args:
+        base_url: of the server.
+        api_key: its key.
+        model: its name there.
+        cache: stored answers; None asks anew each time.
+        sampling: how answers are drawn.
+        concurrency: most requests under way at once.
+        attempts: most requests for one answer, whatever goes wrong.
+        timeout_seconds: for one request.
+        price: to count money where the server does not.
+        max_cost: cap in US dollars; needs a price.
+        rate: limits in requests and tokens a minute.
+        transport: another way to the model than HTTP.
+        sleep: waits between attempts; for tests.
+
+    Raises:
+        StoppedError: a cap without a price.
+        MissingExtraError: the openai SDK is not installed.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        model: str,
+        *,
+        cache: AnswerCache | None = None,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+        concurrency: int = 64,
+        attempts: int = 6,
+        timeout_seconds: float = 120.0,
+        price: Price | None = None,
+        max_cost: float | None = None,
+        rate: RateLimit | None = None,
+        transport: Transport | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        if max_cost is not None and price is None:
+            raise StoppedError(
+                f"The price of {model} is not known, so its cost cannot be capped.",
+                "Give --price PROMPT COMPLETION in US dollars for a million tokens.",
+            )
+        if transport is None:
+            from exgra_med.llm.openai_transport import OpenAITransport
+
+            transport = OpenAITransport(Endpoint(base_url, api_key), timeout_seconds, concurrency)
+        self.model = model
+        self.cache = cache
+        self.sampling = sampling
+        self.attempts = attempts
+        self.price = price
+        self.usage = Usage()
+        self._transport = transport
+        self._budget = None if max_cost is None else Budget(max_cost)
+        self._rate = rate or RateLimit()
+        self._sleep = sleep
+        self._slots = asyncio.Semaphore(concurrency)
+        self._under_way: dict[str, asyncio.Future[Reply]] = {}
+        self._answered = False
+        self._num_rejected = 0
+        self._failed_in_a_row = 0
+        self._most_failures = max(20, concurrency)
+
+    def request(
+        self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None
+    ) -> ChatRequest:
+        """The request that `complete` would make; its `key` names the answer in the cache."""
+        return ChatRequest(self.model, messages, self.sampling, schema)
+
+    async def complete(
+        self,
+        messages: Sequence[Message],
+        schema: Mapping[str, Any] | None = None,
+        accept: Callable[[str], Any] | None = None,
+        keep_cut: bool = False,
+    ) -> Completion:
+        """One accepted answer: from the cache, from an equal request under way, or paid.
+
+        Args:
+            messages: the talk so far.
+            schema: JSON schema of the reply, used where the server knows structured output.
+            accept: raises `ReplyError` for a reply of no use, which is then asked again.
+            keep_cut: also take a reply that is cut, empty or a refusal; for use without a cache,
+                which does not store how a reply ended.
+
+        Raises:
+            CompletionError: this answer cannot be had.
+            StoppedError: no answer can be had any more: key, budget, server gone.
+            ServiceError: the cache cannot be used.
+        """
+        request = ChatRequest(self.model, messages, self.sampling, schema, keep_cut)
+        key = request.key
+        while True:
+            stored = self._stored(key, accept)
+            if stored is not None:
+                return self._free(stored)
+            other = self._under_way.get(key)
+            if other is None:
+                break
+            await asyncio.wait([other])
+            if not other.cancelled():
+                return self._free(other.result())
+        future = self._under_way[key] = asyncio.get_running_loop().create_future()
+        # Nobody may be waiting; asyncio would warn of an exception that was never read.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            async with self._slots:
+                reply, cost = await self._ask(request, accept)
+            if self.cache is not None:
+                stored = Reply(reply.text, reply.prompt_tokens, reply.completion_tokens, cost)
+                self.cache.put(key, self.model, stored)
+            future.set_result(reply)
+        except Exception as error:
+            future.set_exception(error)
+            raise
+        finally:
+            future.cancel()
+            del self._under_way[key]
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        return Completion(reply.text, *tokens, cost, False, reply.finish_reason)
+
+    async def close(self) -> None:
+        """Close the connections; the cache stays open."""
+        await self._transport.close()
+
+    def _stored(self, key: str, accept: Callable[[str], Any] | None) -> Reply | None:
+        reply = None if self.cache is None else self.cache.get(key)
+        if reply is not None and accept is not None:
+            try:
+                accept(reply.text)
+            except ReplyError:
+                # Stored under older rules: it would be refused today.
+                return None
+        return reply
+
+    def _free(self, reply: Reply) -> Completion:
+        self.usage.from_cache += 1
+        tokens = (reply.prompt_tokens, reply.completion_tokens)
+        return Completion(reply.text, *tokens, 0.0, True, reply.finish_reason)
+
+    async def _ask(
+        self, request: ChatRequest, accept: Callable[[str], Any] | None
+    ) -> tuple[Reply, float | None]:
+        """Ask until a reply is accepted; returns it with what all its attempts cost."""
+        total: float | None = 0.0
+        attempt = 0
+        while True:
+            attempt += 1
+            wait = backoff_seconds(attempt)
+            try:
+                reply, cost = await self._ask_once(request)
+                total = None if total is None or cost is None else total + cost
+                if accept is not None:
+                    accept(reply.text)
+            except ReplyError as error:
+                self._failed_in_a_row = 0
+                failure = CompletionError("invalid reply", str(error), attempt)
+            except TransportError as error:
+                failure = CompletionError(error.kind, error.detail, attempt)
+                if error.fatal:
+                    raise StoppedError(
+                        f"The language model cannot be used: {error.detail}.",
+                        "Check key, address and model name.",
+                    ) from error
+                asked = error.retry_after_seconds
+                self._refuse_hopeless(error)
+                if not error.retryable or (asked or 0) > LONGEST_RETRY_AFTER_SECONDS:
+                    raise failure from error
+                wait = wait if asked is None else asked + wait * 0.1
+                last = attempt == self.attempts
+                self._failed_in_a_row += last
+                if last and self._failed_in_a_row >= self._most_failures:
+                    raise StoppedError(
+                        f"The language model does not answer: {self._failed_in_a_row} requests in "
+                        f"a row failed, the last by {error.kind} ({error.detail}).",
+                        "What was finished is kept; start again when the server is back.",
+                    ) from error
+            else:
+                self._failed_in_a_row = 0
+                return reply, total
+            if attempt >= self.attempts:
+                raise failure
+            await self._sleep(wait)
+
+    def _refuse_hopeless(self, error: TransportError) -> None:
+        """Stop where nothing was ever answered: most servers call a wrong model a bad request.
+
+        Raises:
+            StoppedError: so many requests were rejected before the first reply.
+        """
+        if self._answered:
+            return
+        self._num_rejected += not error.retryable
+        if self._num_rejected >= MOST_REJECTED:
+            raise StoppedError(
+                f"The language model rejects every request: {error.detail}.",
+                f"Check the address, and whether a model is called {self.model!r} there.",
+            ) from error
+
+    async def _ask_once(self, request: ChatRequest) -> tuple[Reply, float | None]:
+        prompt_tokens = request.prompt_tokens
+        await self._rate.wait(prompt_tokens + request.sampling.max_tokens // 4)
+        price = self.price
+        dearest = price.cost(prompt_tokens, request.sampling.max_tokens) if price else 0.0
+        if self._budget is not None:
+            await self._budget.reserve(dearest)
+        # A request that is lost on the way may have been charged: its prompt is booked.
+        cost = price.cost(prompt_tokens, 0) if price else None
+        try:
+            self.usage.requests += 1
+            reply = await self._transport.send(request)
+            self._answered = True
+            cost = reply.cost
+            if cost is None and price is not None:
+                cost = price.cost(reply.prompt_tokens, reply.completion_tokens)
+            self._book(reply, cost)
+        except TransportError as error:
+            if error.status is not None:
+                cost = 0.0
+            raise
+        except ReplyError:
+            self._answered = True
+            cost = dearest if price else None
+            raise
+        finally:
+            if self._budget is not None:
+                await self._budget.settle(dearest, cost or 0.0)
+        return reply, cost
+
+    def _book(self, reply: Reply, cost: float | None) -> None:
+        usage = self.usage
+        usage.prompt_tokens += reply.prompt_tokens
+        usage.completion_tokens += reply.completion_tokens
+        usage.cost = None if usage.cost is None or cost is None else usage.cost + cost
+
+
+def backoff_seconds(attempt: int) -> float:
+    """How long to wait after the given attempt: doubled each time, half of it by chance."""
+    longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+    return longest * random.uniform(0.5, 1.0)
+
+
+# Everything a person decides about a language-model service, and the service that follows.
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Which model is asked, where, and within which limits; the command line has a flag for each.
+
+    Args:
+        model: name at the service, or of a local model for vLLM.
+        base_url: of the service; None looks into the environment.
+        engine: `api` for a server, `vllm` for a model in this process.
+        concurrency: requests under way at once.
+        attempts: most requests for one answer.
+        timeout_seconds: for one request.
+        price: US dollars for a million tokens; None takes the list price where we know it.
+        max_cost: cap in US dollars.
+        requests_per_minute: limit of the service.
+        tokens_per_minute: limit of the service.
+        sampling: how answers are drawn.
+        cache: file of stored answers; None takes the user's.
+        allow_remote: text may leave this machine.
+        force: text that seems to identify patients may be sent.
+    """
+
+    model: str
+    base_url: str | None = None
+    engine: Literal["api", "vllm"] = "api"
+    concurrency: int = 64
+    attempts: int = 6
+    timeout_seconds: float = 120.0
+    price: Price | None = None
+    max_cost: float | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    cache: Path | None = None
+    allow_remote: bool = False
+    force: bool = False
+
+    def endpoint(self) -> Endpoint | None:
+        """The service, or None for a model in this process."""
+        if self.engine == "vllm":
+            return None
+        return find_endpoint(self.base_url, environment_with_file(os.environ, Path.cwd()))
+
+    def served_name(self, endpoint: Endpoint | None) -> str:
+        """The model's name as it is asked for."""
+        return model_name(self.model, endpoint) if endpoint else self.model
+
+    def known_price(self, endpoint: Endpoint | None) -> Price | None:
+        """What tokens cost: nothing on this machine, unless a price was given."""
+        if self.price is None and (endpoint is None or endpoint.is_local):
+            return Price(0.0, 0.0)
+        return self.price or known_price(self.model)
+
+    def open_cache(self) -> AnswerCache:
+        """The stored answers."""
+        return AnswerCache(self.cache or default_cache_path())
+
+    def service(self, endpoint: Endpoint | None, cache: AnswerCache | None) -> ChatService:
+        """The service itself; it belongs to the event loop that is running.
+
+        Args:
+            endpoint: from `endpoint()`.
+            cache: stored answers; None asks anew each time.
+
+        Raises:
+            StoppedError: a cap without a price.
+            MissingExtraError: the SDK or vLLM is not installed.
+        """
+        model = self.served_name(endpoint)
+        transport: Transport | None = None
+        if endpoint is None:
+            from exgra_med.llm.vllm_transport import VllmTransport
+
+            transport = VllmTransport(model)
+        return ChatService(
+            endpoint.base_url if endpoint else "",
+            endpoint.api_key if endpoint else "",
+            model,
+            cache=cache,
+            sampling=self.sampling,
+            concurrency=self.concurrency,
+            attempts=self.attempts,
+            timeout_seconds=self.timeout_seconds,
+            price=self.known_price(endpoint),
+            max_cost=self.max_cost,
+            rate=RateLimit(self.requests_per_minute, self.tokens_per_minute),
+            transport=transport,
+        )
+
+    def request(self, endpoint: Endpoint | None, messages: Sequence[Message]) -> ChatRequest:
+        """The request that the service would make; its `key` names the answer in the cache."""
+        return ChatRequest(self.served_name(endpoint), messages, self.sampling)

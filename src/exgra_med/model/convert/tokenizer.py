@@ -1,0 +1,193 @@
+"""The tokenizer of an original checkpoint, and that of a language model to start from."""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START, PAD
+from exgra_med.errors import CheckpointError
+from exgra_med.model.folder import read_json
+from exgra_med.model.processor import add_image_tokens, llama_tokenizer
+
+# Pieces and merges of a SentencePiece BPE model, read without the sentencepiece library.
+#
+# The file is a protocol buffer: field 1 repeats {1: piece, 2: score, 3: type}.
+
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+
+
+def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """The vocabulary and the merges that encode as the model does.
+
+    Args:
+        path: a `tokenizer.model` file.
+
+    Returns:
+        Piece to id, and pairs of pieces, most important first.
+
+    Raises:
+        CheckpointError: the file is not a SentencePiece model.
+    """
+    try:
+        pieces = [_piece(value) for field, value in _fields(path.read_bytes()) if field == 1]
+    except (IndexError, ValueError, struct.error, TypeError) as error:
+        raise CheckpointError(f"{path} is not a SentencePiece model.") from error
+    if not pieces:
+        raise CheckpointError(f"{path} is not a SentencePiece model.")
+    vocabulary = {piece: number for number, (piece, _) in enumerate(pieces)}
+    merges = []
+    for piece, score in pieces:
+        for cut in range(1, len(piece)):
+            left, right = piece[:cut], piece[cut:]
+            if left in vocabulary and right in vocabulary:
+                merges.append((score, left, right))
+    # The order of transformers' own conversion: among equal scores, the shortest left part first.
+    merges.sort(key=lambda merge: (-merge[0], len(merge[1]), len(merge[2])))
+    return vocabulary, [(left, right) for _, left, right in merges]
+
+
+def _piece(message: bytes | int) -> tuple[str, float]:
+    if isinstance(message, int):
+        raise ValueError("a piece must be a message")
+    text, score = "", 0.0
+    for field, value in _fields(message):
+        if field == 1 and isinstance(value, bytes):
+            text = value.decode("utf-8")
+        if field == 2 and isinstance(value, bytes):
+            score = struct.unpack("<f", value)[0]
+    return text, score
+
+
+def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
+    position = 0
+    while position < len(message):
+        key, position = _varint(message, position)
+        kind = key & 7
+        if kind == _VARINT:
+            value, position = _varint(message, position)
+            yield key >> 3, value
+            continue
+        if kind == _BYTES:
+            length, position = _varint(message, position)
+        elif kind in (_FIXED32, _FIXED64):
+            length = 4 if kind == _FIXED32 else 8
+        else:
+            raise ValueError(f"wire type {kind}")
+        if position + length > len(message):
+            raise ValueError("the message is cut short")
+        yield key >> 3, message[position : position + length]
+        position += length
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    value, shift = 0, 0
+    while True:
+        byte = message[position]
+        position += 1
+        value |= (byte & 127) << shift
+        shift += 7
+        if byte < 128:
+            return value, position
+
+
+ADDED = (PAD, IMAGE_PATCH, IMAGE_START, IMAGE_END)
+
+
+def read_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerFast:
+    """Read the tokenizer so that it encodes as the slow one of 2023 did.
+
+    Args:
+        folder: the checkpoint.
+        rows: rows of the embedding, which must hold every token.
+
+    Raises:
+        CheckpointError: the files are missing, or the added tokens are not the original's.
+    """
+    config = _optional(folder / "tokenizer_config.json")
+    vocabulary, merges = _pieces(folder)
+    found = _added_tokens(folder, config)
+    expected = {token: len(vocabulary) + i for i, token in enumerate(ADDED)}
+    if {token: found.get(token) for token in ADDED} != expected:
+        raise CheckpointError(
+            f"The added tokens of {folder} are {found}, not {expected}.",
+            "Only checkpoints trained with mm_use_im_start_end (all published ones) can be read.",
+        )
+    if max(expected.values()) >= rows:
+        raise CheckpointError(
+            f"The tokenizer of {folder} knows {max(expected.values()) + 1} tokens, but the "
+            f"embedding has {rows} rows."
+        )
+    tokenizer = llama_tokenizer(vocabulary, merges, _token(config, "bos_token") or "<s>")
+    tokenizer.model_max_length = min(int(config.get("model_max_length") or 2048), 2**31)
+    return tokenizer
+
+
+def read_base_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a language model, with the four tokens of ours added.
+
+    LLaMA's encode as the slow tokenizer of 2023 did, whatever version of the library saved them;
+    byte-level ones (Llama-3, Qwen2) are taken as their `tokenizer.json` has them.
+
+    Raises:
+        CheckpointError: there is no BPE tokenizer, or it has no end-of-sequence token.
+    """
+    config = _optional(folder / "tokenizer_config.json")
+    if _is_byte_level(folder):
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_file=str(folder / "tokenizer.json"),
+            bos_token=_token(config, "bos_token"),
+            eos_token=_token(config, "eos_token"),
+            padding_side="left",
+            clean_up_tokenization_spaces=False,
+        )
+        if tokenizer.eos_token_id is None:
+            raise CheckpointError(f"The tokenizer of {folder} has no end-of-sequence token.")
+        add_image_tokens(tokenizer)
+    else:
+        tokenizer = llama_tokenizer(*_pieces(folder), _token(config, "bos_token") or "<s>")
+    tokenizer.model_max_length = min(int(config.get("model_max_length") or 2048), 2**31)
+    return tokenizer
+
+
+def _is_byte_level(folder: Path) -> bool:
+    """Whether the folder has only a tokenizer without LLaMA's byte pieces."""
+    path = folder / "tokenizer.json"
+    if (folder / "tokenizer.model").is_file() or not path.is_file():
+        return False
+    model = read_json(path).get("model", {})
+    return model.get("type") == "BPE" and not model.get("byte_fallback")
+
+
+def _token(config: dict[str, Any], name: str) -> str | None:
+    value = config.get(name)
+    return value["content"] if isinstance(value, dict) else value
+
+
+def _optional(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
+
+
+def _pieces(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    if (folder / "tokenizer.model").is_file():
+        return read_sentencepiece(folder / "tokenizer.model")
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{folder} has neither tokenizer.model nor tokenizer.json.")
+    model = read_json(path).get("model", {})
+    if model.get("type") != "BPE":
+        raise CheckpointError(f"{path} is not a BPE tokenizer.")
+    pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
+    return model["vocab"], [(left, right) for left, right in pairs]
+
+
+def _added_tokens(folder: Path, config: dict[str, Any]) -> dict[str, int]:
+    path = folder / "added_tokens.json"
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
+    decoder = config.get("added_tokens_decoder", {})
+    return {value["content"]: int(number) for number, value in decoder.items()}

@@ -1,0 +1,231 @@
+"""Full sharding (FSDP2): every process keeps a share of what others keep whole.
+
+Sharded along the first dimension, with gradients and moments: one group for each layer of the
+language model, gathered for the layer and given up after it; and one for the rest that is held from
+the beginning of the forward pass to the end of the backward pass (embeddings, last norm, head,
+projector, graph layers). The frozen vision tower stays whole everywhere: it is small, and
+transformers no longer records hidden states of a tower that is wrapped.
+
+torch's own `fully_shard` instead of accelerate's plugin: that has one precision for everything, so
+graph layers and embeddings would be computed in bfloat16.
+
+Only the forward of the root gathers the second group, so everything that calls parts of the model
+goes through `Objective.forward` or `run_inside`.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.utils import broadcast_object_list
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+
+from exgra_med.errors import RecipeError
+from exgra_med.training.objective import Objective
+
+# The processes of one launch (`accelerate launch`, `torchrun`), with or without an accelerator.
+
+
+Value = TypeVar("Value")
+_ENGINES = {
+    "ACCELERATE_USE_DEEPSPEED": (
+        "DeepSpeed",
+        "It moves weights, gradients and moments where checkpoints and clipping do not find them.",
+    ),
+    "ACCELERATE_USE_FSDP": (
+        "FSDP",
+        "What is sharded belongs to the recipe, so that a run can be repeated.",
+    ),
+    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", "It brings its own models."),
+}
+
+
+def on_cpu() -> bool:
+    """Whether training runs on processors only; accelerate has to be told to use gloo then."""
+    return not torch.accelerator.is_available()
+
+
+def process_state() -> PartialState:
+    """This process among the others."""
+    return PartialState(cpu=on_cpu())
+
+
+def refuse_other_engines() -> None:
+    """The way weights are spread is `stages.*.sharding`, not accelerate's own configuration.
+
+    Raises:
+        RecipeError: `accelerate launch` was told to use DeepSpeed, FSDP or Megatron-LM.
+    """
+    for variable, (engine, reason) in _ENGINES.items():
+        if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
+            raise RecipeError(
+                f"`accelerate launch` was configured for {engine}, which training does not take "
+                f"from there. {reason}",
+                "Launch without it, and set `stages.STAGE.sharding: full` to shard all weights.",
+            )
+
+
+def make_accelerator(find_unused: bool, **options: Any) -> Accelerator:
+    """Accelerate for one stage. Precision is ours: accelerate allows a process only one.
+
+    Args:
+        find_unused: whether a pass may leave something that learns without a gradient.
+        options: more of `Accelerator`'s arguments.
+    """
+    return Accelerator(
+        cpu=on_cpu(),
+        mixed_precision="no",
+        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
+        **options,
+    )
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """A context, or decorator, in which products are computed in the precision of a stage."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+
+
+def of_main(value: Value) -> Value:
+    """The value that the main process has, on all of them."""
+    values = [value]
+    broadcast_object_list(values)
+    return values[0]
+
+
+Result = TypeVar("Result")
+
+
+def shard(objective: Objective, device: torch.device, precision: str, rows: Sequence[int]) -> None:
+    """Shard an objective in place, over all processes.
+
+    Under bfloat16 a layer is gathered in bfloat16 and computes as under autocast, but the weights
+    of its norms are rounded too; gradients are summed in float32, and what is kept is float32.
+
+    Args:
+        objective: on the CPU, with what learns already chosen.
+        device: where this process computes.
+        precision: `float32` or `bfloat16`.
+        rows: the only rows of the input embeddings that learn; empty where all or none do.
+    """
+    model: Any = objective.model
+    tower = model.model.vision_tower.to(device)
+    options: dict[str, Any] = {"mesh": init_device_mesh(device.type, (dist.get_world_size(),))}
+    # Inputs are not cast: what runs between layers stays in float32, as under autocast.
+    policy = MixedPrecisionPolicy(
+        param_dtype=torch.bfloat16 if precision == "bfloat16" else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    for layer in model.get_decoder().layers:
+        fully_shard(layer, mp_policy=policy, **options)
+    fully_shard(objective, ignored_params=set(tower.parameters()), **options)
+    objective.every_part_learns = True
+    register_fsdp_forward_method(objective, "run")
+    if rows:
+        _keep_own_rows(model.get_input_embeddings().weight, rows)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Whether any parameter of a module is spread over processes."""
+    return any(isinstance(each, DTensor) for each in module.parameters())
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """What this process keeps of a tensor; it shares its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def own_rows(tensor: Tensor) -> range:
+    """Which rows of the whole tensor this process keeps: even pieces, the last ones shorter."""
+    rows = tensor.shape[0]
+    if not isinstance(tensor, DTensor):
+        return range(rows)
+    size = -(-rows // tensor.device_mesh.size())
+    first = min(tensor.device_mesh.get_local_rank() * size, rows)
+    return range(first, min(first + size, rows))
+
+
+@contextmanager
+def left_sharded(objective: nn.Module) -> Iterator[None]:
+    """Give up, at the end, what a forward pass without a backward pass has gathered."""
+    yield
+    if is_sharded(objective):
+        objective.reshard()  # type: ignore
+
+
+@torch.no_grad()
+def run_inside(
+    objective: Objective, function: Callable[[], Result], device: torch.device, precision: str
+) -> Result:
+    """Call a function that uses parts of the sharded model, at the same time on all processes.
+
+    Logits are those of the first process: with others, a token could differ by a rounding, and
+    processes that generate different numbers of tokens would wait for one another for ever.
+    """
+    head = objective.model.get_output_embeddings()
+    handle = head.register_forward_hook(lambda module, inputs, output: _of_first(output))
+    try:
+        with (
+            left_sharded(objective),
+            autocast(device, precision),
+        ):
+            return objective.run(function)
+    finally:
+        handle.remove()
+
+
+def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> float:
+    """Scale gradients down to a norm over all parameters, wherever they are.
+
+    Returns:
+        The norm before.
+    """
+    norm = nn.utils.clip_grad_norm_(parameters, limit)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+
+@torch.no_grad()
+def gather_on_main(module: nn.Module) -> None:
+    """Make a module ordinary again, on the main process; on others it is not to be used any more.
+
+    One tensor after another is whole on the device, and then kept in the main process's memory.
+    """
+    is_main = dist.get_rank() == 0
+    whole: dict[nn.Parameter, nn.Parameter] = {}
+    for child in module.modules():
+        for name, parameter in child.named_parameters(recurse=False):
+            if not isinstance(parameter, DTensor):
+                continue
+            if parameter not in whole:
+                # Tied weights stay tied.
+                full = parameter.full_tensor()
+                kept = full.cpu() if is_main else full.new_empty(0)
+                whole[parameter] = nn.Parameter(kept, requires_grad=parameter.requires_grad)
+            setattr(child, name, whole[parameter])
+
+
+def _keep_own_rows(weight: nn.Parameter, rows: Sequence[int]) -> None:
+    """Zero what other rows of a sharded matrix get. Hooks of its ordinary twin are gone by now."""
+    here = own_rows(weight)
+    others = torch.ones(len(here), 1, dtype=torch.bool)
+    others[[row - here.start for row in rows if row in here]] = False
+
+    def mask(parameter: Tensor) -> None:
+        gradient: Any = parameter.grad
+        local = own_part(gradient)
+        local.masked_fill_(others.to(local.device), 0.0)
+
+    weight.register_post_accumulate_grad_hook(mask)
+
+
+def _of_first(tensor: Tensor) -> Tensor:
+    tensor = tensor.contiguous()
+    dist.broadcast(tensor, src=0)
+    return tensor

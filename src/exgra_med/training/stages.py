@@ -1,0 +1,187 @@
+"""A whole run: the stages of a recipe in their order, each from the checkpoint of the one before.
+
+A stage always starts from a folder, also within one process, so a resumed run and an undisturbed
+one take the same path.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from exgra_med.data.conversation import choose_conversations, join_by_image
+from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.model.assemble import assemble_parts
+from exgra_med.model.build import build_model
+from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
+from exgra_med.progress import Reporter, Silent
+from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
+from exgra_med.recipe.schema import DataSettings, Recipe, StageSettings
+from exgra_med.training.batch import Layout, StageDataset
+from exgra_med.training.distributed import process_state
+from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer, needs_scorer
+from exgra_med.training.loop import StageTraining
+
+# What the first stage of a run starts from: a checkpoint, another run, sizes, or trained parts.
+
+
+def starting_checkpoint(run: Run) -> Path:
+    """The checkpoint of the first stage; built once where the recipe gives sizes or parts.
+
+    Raises:
+        RunError: `model.start` is a run that has not finished.
+        CheckpointError: a part cannot be used.
+    """
+    start = run.recipe.model.start
+    if start is not None:
+        return last_checkpoint_of(start)
+    folder = run.stage_folder("start") / "final"
+    with process_state().main_process_first():
+        if not folder.is_dir():
+            save_bundle(_build(run), folder)
+    return folder
+
+
+def _build(run: Run) -> Bundle:
+    settings = run.recipe.model
+    if settings.architecture is not None:
+        return build_model(settings.architecture, _texts(run), run.recipe.seed)
+    assert settings.parts is not None, "a recipe has exactly one origin"
+    return assemble_parts(settings.parts, run.recipe.seed)
+
+
+def _texts(run: Run) -> list[str]:
+    """Training text of every stage, each folder and split once: what the tokenizer learns from."""
+    sources = {
+        (settings.folder, settings.split): None
+        for settings in map(run.recipe.stage_data, run.recipe.stages)
+    }
+    return [
+        text
+        for folder, split in sources
+        for record in open_prepared(folder).records(split)
+        for text in [turn.text for turn in record.turns] + (record.extended or [])
+    ]
+
+
+def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
+    """Make or open the run folder, once for all processes; see `recipe.run.start_run`."""
+    state = process_state()
+    run = start_run(path, recipe, resume) if state.is_main_process else None
+    state.wait_for_everyone()
+    return run or open_run(path)
+
+
+ScorerFactory = Callable[[Run, Prepared, DataSettings], Scorer]
+
+
+def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None) -> Path:
+    """Train every stage that is not finished yet.
+
+    Args:
+        run: the run folder.
+        reporter: told where training is.
+        scorers: makes the scorer of a stage's held-out records, for stages that choose their best
+            checkpoint.
+
+    Returns:
+        The checkpoint of the last stage.
+
+    Raises:
+        ExgraMedError: data, checkpoint or training fault; what was saved stays.
+    """
+    folder = starting_checkpoint(run)
+    for name in run.recipe.stages:
+        if not run.final(name).is_dir():
+            _train_stage(run, name, folder, reporter, scorers)
+        folder = run.final(name)
+    return folder
+
+
+def _train_stage(
+    run: Run, name: str, start: Path, reporter: Reporter, scorers: ScorerFactory | None
+) -> None:
+    recipe, stage = run.recipe, run.recipe.stages[name]
+    bundle = load_bundle(start)
+    settings = recipe.stage_data(name)
+    prepared = open_prepared(settings.folder)
+    records = choose_conversations(
+        prepared.records(settings.split),
+        settings.questions_per_record,
+        settings.fraction,
+        settings.subset_seed,
+    )
+    images = prepared.image_folder(settings.max_pixels)
+    layout = Layout(
+        packed=stage.alignment is None or stage.alignment.pooling == "tokens",
+        tokens_per_row=stage.tokens_per_row,
+        max_tokens_per_call=stage.max_tokens_per_call,
+    )
+    # With weight 0 the texts of the graphs are not even read: it is plain training, bit for bit.
+    aligned = stage.alignment is not None and stage.alignment.weight > 0
+    with_extended = stage.alignment is not None and stage.alignment.views == "all"
+    dataset = StageDataset(
+        records,
+        images,
+        bundle,
+        recipe.text,
+        aligned,
+        layout,
+        with_extended,
+        stage.answers,
+        stage.learn_prompts,
+    )
+    held_out = HeldOut(
+        _held_out_dataset(prepared, settings, dataset, stage),
+        stage.batch_size,
+        stage.num_held_out_batches,
+        stage.measure_views,
+    )
+    scorer = None if scorers is None else scorers(run, prepared, settings)
+    best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage.choose, scorer))
+    graph_weights = start / "alignment.safetensors"
+    if process_state().is_main_process:
+        _record_data(run, name, prepared, dataset)
+    StageTraining(
+        run,
+        name,
+        bundle,
+        dataset,
+        held_out,
+        reporter if process_state().is_main_process else Silent(),
+        best,
+        graph_weights if graph_weights.is_file() else None,
+    ).train()
+
+
+def _held_out_dataset(
+    prepared: Prepared, settings: DataSettings, like: StageDataset, stage: StageSettings
+) -> StageDataset | None:
+    """The records to measure on, always with their original answers as answers."""
+    if settings.held_out_split is None:
+        return None
+    records = join_by_image(
+        prepared.records(settings.held_out_split), settings.questions_per_record
+    )
+    extended = all(record.extended for record in records)
+    with_extended = extended and (like.with_extended or stage.measure_views)
+    aligned = stage.alignment is not None and (extended or stage.alignment.views != "all")
+    return StageDataset(
+        records,
+        like.images,
+        like.bundle,
+        like.text,
+        aligned or stage.measure_views,
+        like.layout,
+        with_extended,
+    )
+
+
+def _record_data(run: Run, name: str, prepared: Prepared, dataset: StageDataset) -> None:
+    settings = run.recipe.stage_data(name)
+    data = run.record().get("data", {})
+    data[name] = {
+        "folder": settings.folder,
+        "split": settings.split,
+        "fingerprint": prepared.fingerprint,
+        "num_records": len(dataset),
+    }
+    run.add_to_record("data", data)

@@ -1,0 +1,156 @@
+"""A loaded model made ready for a stage: what learns, in which types, on which processes."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from exgra_med.errors import RecipeError
+from exgra_med.model.bundle import Bundle
+from exgra_med.model.lora import attach_adapter
+from exgra_med.recipe.schema import LoraSettings, StageSettings
+from exgra_med.training.checkpoint import load_alignment
+from exgra_med.training.distributed import autocast, on_cpu, shard
+from exgra_med.training.objective import Objective
+
+# Which parts of the model learn in a stage. In the paper's stages the vision tower never does.
+
+
+def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None = None) -> None:
+    """Let the named parts learn and freeze everything else.
+
+    Args:
+        bundle: the model and its tokens.
+        learn: names among `vision` (the tower), `connector` (the projector), `language` (the
+            language model, its embeddings and its head) and `image_tokens` (only the embedding rows
+            of `<im_start>` and `<im_end>`, as the original's stage 1 does for records with an
+            image).
+        lora: let the language model learn through adapters, which are attached here.
+    """
+    model: Any = bundle.model
+    model.requires_grad_(False)
+    if "vision" in learn:
+        model.model.vision_tower.requires_grad_(True)
+    if "connector" in learn:
+        model.model.multi_modal_projector.requires_grad_(True)
+    if "language" in learn and lora is None:
+        model.get_decoder().requires_grad_(True)
+        model.get_output_embeddings().requires_grad_(True)
+    elif learning_rows(bundle, learn):
+        weight = model.get_input_embeddings().weight.requires_grad_(True)
+        keep_rows(weight, learning_rows(bundle, learn))
+    if lora is not None:
+        attach_adapter(bundle, lora)
+
+
+def keep_in_bfloat16(bundle: Bundle) -> None:
+    """Keep the model in bfloat16, its frozen tower too; adapters stay in float32.
+
+    Buffers stay as they are: the angles of the positions are wrong in bfloat16.
+    """
+    for name, weight in bundle.model.named_parameters():
+        if ".lora_" not in name:
+            weight.data = weight.data.to(torch.bfloat16)
+
+
+def learning_rows(bundle: Bundle, learn: Sequence[str]) -> list[int]:
+    """The only rows of the input embeddings that learn; empty where all or none do."""
+    if "language" in learn or "image_tokens" not in learn:
+        return []
+    return [bundle.image_start_id, bundle.image_end_id]
+
+
+def recompute_activations(bundle: Bundle) -> None:
+    """Let the language model keep only what enters each layer, until the backward pass."""
+    decoder: Any = bundle.model.get_decoder()
+    decoder.gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def keep_rows(weight: Tensor, rows: Sequence[int]) -> None:
+    """Zero the gradient of every row of a matrix but the given ones."""
+    kept = torch.zeros(weight.shape[0], 1)
+    kept[list(rows)] = 1.0
+
+    def mask(gradient: Tensor) -> Tensor:
+        return gradient * kept.to(gradient)
+
+    weight.register_hook(mask)
+
+
+# The layers of the language model through `torch.compile`, each by itself.
+#
+# One layer is compiled once and serves them all, so starting takes seconds to minutes instead of
+# the time of a whole 7B graph; names in a checkpoint stay as they are.
+
+
+BACKEND = "inductor"
+
+
+def check_compiling_possible() -> None:
+    """Say in one sentence what the compiler lacks.
+
+    Raises:
+        RecipeError: no C++ compiler on a machine without accelerator, no triton on one with.
+    """
+    if not on_cpu():
+        if util.find_spec("triton") is None:
+            raise RecipeError(
+                "`compile: true` needs triton, which is not installed.", "Set it to false."
+            )
+        return
+    names = [os.environ.get("CXX", ""), "g++", "clang++"]
+    if not any(name and shutil.which(name) for name in names):
+        raise RecipeError(
+            "`compile: true` needs a C++ compiler on a machine without a GPU, and there is none.",
+            "Set it to false.",
+        )
+
+
+def compile_layers(bundle: Bundle, backend: str = BACKEND) -> None:
+    """Compile every decoder layer in place, for any length of a row."""
+    decoder: Any = bundle.model.get_decoder()
+    for layer in decoder.layers:
+        layer.compile(dynamic=True, backend=backend)
+
+
+def build_objective(
+    bundle: Bundle,
+    stage: StageSettings,
+    graph_weights: Path | None,
+    device: torch.device,
+    sharded: bool,
+) -> Objective:
+    """Change a model in place as a stage wants it, and join it to the stage's losses.
+
+    Args:
+        bundle: the model, on the CPU.
+        stage: its settings.
+        graph_weights: message-passing weights of an earlier aligned stage, to go on with.
+        device: where this process computes.
+        sharded: whether the processes share out the weights.
+
+    Returns:
+        The objective, which computes in the precision of the stage.
+
+    Raises:
+        CheckpointError: the message-passing weights do not fit.
+    """
+    choose_parts(bundle, stage.learn, stage.lora)
+    if stage.weights == "bfloat16":
+        keep_in_bfloat16(bundle)
+    if stage.activation_checkpointing:
+        recompute_activations(bundle)
+    if stage.compile:
+        compile_layers(bundle)
+    objective = Objective(bundle.model, stage.alignment)
+    if objective.alignment is not None and graph_weights is not None:
+        load_alignment(objective.alignment, graph_weights)
+    if sharded:
+        shard(objective, device, stage.precision, learning_rows(bundle, stage.learn))
+    objective.forward = autocast(device, stage.precision)(objective.forward)
+    return objective

@@ -1,0 +1,293 @@
+"""From finished cells to words, table, figures and page."""
+
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fake_study import STUDY, fake_study
+from typer.testing import CliRunner
+
+from exgra_med.cli.main import app
+from exgra_med.errors import ScoreError
+from exgra_med.evaluation.published import published_curve
+from exgra_med.lab.studies.collect import check_comparable
+from exgra_med.lab.studies.conclude import conclude
+from exgra_med.lab.studies.report import write_outcome, write_results
+from exgra_med.lab.studies.schema import read_study
+from exgra_med.lab.studies.table import blocks, one_block, render
+
+SKILL = {
+    "instruct": {0.1: 0.2, 1.0: 0.5},
+    "exgra-med": {0.1: 0.7, 1.0: 0.9},
+    "equal-tokens": {0.1: 0.2, 1.0: 0.5},
+}
+SMALL = STUDY.replace("[0.1, 0.4, 1.0]", "[0.1, 1.0]").replace("[0, 1, 2]", "[0, 1]")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_study(tmp_path_factory.mktemp("studies"), SKILL, SMALL)
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> dict[str, Any]:
+    return write_outcome(folder)
+
+
+def test_the_numbers_are_those_of_the_runs(folder: Path, results: dict[str, Any]) -> None:
+    assert len(results["cells"]) == 12 and results["missing"] == []
+    for cell in results["cells"]:
+        own = json.loads((folder / cell["folder"] / "results.json").read_text())
+        assert cell["value"] == own["vqa"]["strict"]["average"]
+        assert (folder / cell["predictions"]).is_file()
+    point = results["arms"]["exgra-med"]["points"][0]
+    values = [
+        cell["value"]
+        for cell in results["cells"]
+        if cell["arm"] == "exgra-med" and cell["fraction"] == 0.1
+    ]
+    assert point["each"] == pytest.approx(values)
+    assert point["value"] == pytest.approx(sum(values) / 2)
+    assert point["interval"][0] < min(values) and max(values) < point["interval"][1]
+
+
+def test_equal_answers_differ_by_nothing(results: dict[str, Any]) -> None:
+    rows = [row for row in results["comparisons"] if row["arm"] == "equal-tokens"]
+    assert len(rows) == 3
+    assert all(row["value"] == 0 and row["p_holm"] == 1 for row in rows)
+
+
+def test_holm_runs_over_the_whole_table(results: dict[str, Any]) -> None:
+    rows = results["comparisons"]
+    smallest = min(row["p"] for row in rows)
+    assert min(row["p_holm"] for row in rows) == pytest.approx(len(rows) * smallest)
+    assert all(row["p_holm"] >= row["p"] for row in rows)
+
+
+def test_the_conclusion_says_what_the_numbers_say(results: dict[str, Any]) -> None:
+    text = "\n".join(results["conclusion"])
+    first = results["conclusion"][0]
+    assert re.fullmatch(
+        r"ExGra-Med is better than LLaVA-Med objective by [\d.]+ to [\d.]+ points over all "
+        r"fractions \(p = [\d.]+\)\.",
+        first,
+    ), first
+    same = "have the same score for every question at 10 %: this study can tell nothing"
+    assert f"Equal tokens and LLaVA-Med objective {same}" in text
+    saved = "has the very scores of LLaVA-Med objective at 100 %: this study can tell nothing"
+    assert f"Equal tokens with 100 % of the data {saved} about the data that it saves" in text
+    assert "ExGra-Med reaches LLaVA-Med objective at 100 % with 10 % of the data" in text
+
+
+def row(
+    value: float,
+    p: float,
+    detectable: float = 1.0,
+    fraction: float = 0.1,
+    alone: float | None = None,
+) -> dict[str, Any]:
+    return {
+        "p": p if alone is None else alone,
+        "arm": "exgra-med", "baseline": "instruct", "fraction": fraction, "value": value,
+        "interval": (value - 2, value + 2), "p_holm": p, "detectable": detectable,
+        "same_scores": False,
+    }  # fmt: skip
+
+
+def said(
+    folder: Path,
+    *rows: dict[str, Any],
+    seeds: int = 3,
+    missing: int = 0,
+    floor: float = 30.0,
+    later: float | None = None,
+) -> str:
+    study = read_study(folder)
+    points = [{"seeds": list(range(seeds)), "interval": (40.0, 60.0), "fraction": 0.1, "value": 50}]
+    if later is not None:
+        edges = (later - 10, later + 10)
+        points.append(points[0] | {"interval": edges, "fraction": 1.0, "value": later})
+    arms = {name: {"title": name, "points": points} for name in ("instruct", "exgra-med")}
+    statistics = {"arms": arms, "comparisons": list(rows), "efficiency": None}
+    return "\n".join(conclude(study, statistics, [""] * missing, floor))
+
+
+def test_every_branch_of_the_conclusion(folder: Path) -> None:
+    assert said(folder, row(5, 0.01)) == (
+        "exgra-med is better than instruct by 3.0 to 7.0 points at 10 % (p = 0.01)."
+    )
+    assert said(folder, row(-5, 0.01)) == (
+        "exgra-med is worse than instruct by 3.0 to 7.0 points at 10 % (p = 0.01)."
+    )
+    assert said(folder, row(1, 0.01)) == (
+        "exgra-med is better than instruct by 1.0 points (−1.0 to +3.0) at 10 % (p = 0.01)."
+    )
+    assert said(folder, row(1, 0.4)) == (
+        "No difference was found between exgra-med and instruct at 10 % "
+        "(+1.0 points, the interval is −1.0 to +3.0; p = 0.4)."
+    )
+    assert said(folder, row(3, 0.06, alone=0.03)) == (
+        "The difference between exgra-med and instruct at 10 % does not stand up to the correction "
+        "for 1 comparisons (+3.0 points, the interval is +1.0 to +5.0; p = 0.06)."
+    )
+    # The paper's gain at 10 % is 72.5 - 52.4.
+    assert "too small to find the paper's gain of 20.1 points (it could find 25.0)" in said(
+        folder, row(1, 0.4, detectable=25.0)
+    )
+    assert "too small" not in said(folder, row(1, 0.4, detectable=19.0))
+    assert "too small" not in said(folder, row(1, 0.01, detectable=25.0))
+    assert "too small" not in said(folder, row(1, 0.4, detectable=25.0, fraction=0.2))
+    assert "rest on one seed" in said(folder, row(1, 0.4), seeds=1)
+    assert "4 runs of the study are not finished" in said(folder, row(1, 0.4), missing=4)
+    assert "nothing to compare" in said(folder)
+    assert said(folder, row(5, 0.01), floor=41.0).endswith(
+        "Not surely above the 41.0 % of a lookup that never sees an image, at any share of the "
+        "data: instruct, exgra-med."
+    )
+    assert "instruct does not surely rise from 10 % (50.0) to 100 % of the data (69.0)" in said(
+        folder, row(1, 0.4), later=69.0
+    )
+    assert "rise" not in said(folder, row(1, 0.4), later=71.0) + said(folder, row(1, 0.4))
+    nothing = {"arms": {}, "comparisons": [], "efficiency": None}
+    assert conclude(read_study(folder), nothing, []) == [
+        "No run is finished, so there is nothing to conclude."
+    ]
+
+
+def test_answers_that_never_differ_tell_nothing(tmp_path: Path) -> None:
+    flat = {method: {0.1: 0.5, 1.0: 0.5} for method in SKILL}
+    folder = fake_study(tmp_path, flat, SMALL.replace("seeds: [0, 1]", "seeds: [0]"))
+    results = write_results(folder)
+    text = "\n".join(results["conclusion"])
+    assert "can tell nothing about a difference" in text
+    assert "reaches" not in text and "could find" not in text and "No difference" not in text
+    assert all(line.rstrip(" |").endswith("–") for line in _comparison_lines(results))
+
+
+def _comparison_lines(results: dict[str, Any]) -> list[str]:
+    lines = render(results, "markdown").splitlines()
+    start = next(number for number, line in enumerate(lines) if "could find" in line) + 2
+    return [line for line in lines[start:] if line.startswith("|")][: len(results["comparisons"])]
+
+
+def test_half_a_study_is_concluded_as_half_a_study(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL)
+    results = write_outcome(folder)
+    assert len(results["missing"]) == 10
+    assert results["conclusion"][0].startswith("There is nothing to compare with LLaVA-Med")
+    assert (folder / "report.html").is_file()
+    place = tmp_path / "empty"
+    place.mkdir()
+    empty = fake_study(place, {}, SMALL)
+    assert write_outcome(empty)["conclusion"] == [
+        "No run is finished, so there is nothing to conclude."
+    ]
+
+
+def edited(folder: Path, cell: str, change: Any) -> None:
+    path = folder / cell / "results.json"
+    results = json.loads(path.read_text())
+    change(results["vqa"])
+    path.write_text(json.dumps(results))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda vqa: vqa["strict"].update(scorer_version=99), "have different scores"),
+        (lambda vqa: vqa.update(split="validation"), "have different test questions"),
+        (lambda vqa: vqa.update(data_fingerprint="f" * 64), "have different test questions"),
+        (lambda vqa: vqa["strict"].update(average=99.0), "its results say 99.0000"),
+    ],
+)
+def test_numbers_that_do_not_belong_together_are_refused(
+    tmp_path: Path, change: Any, message: str
+) -> None:
+    folder = fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL)
+    edited(folder, "cells/instruct/0.1/seed-1", change)
+    with pytest.raises(ScoreError, match=message) as raised:
+        write_results(folder)
+    assert "\n" not in str(raised.value)
+
+
+def test_comparable_scores_pass(folder: Path) -> None:
+    from exgra_med.lab.studies.collect import collect
+    from exgra_med.lab.studies.folder import open_study
+
+    check_comparable(collect(folder, *open_study(folder)).scores)
+
+
+def test_published_numbers_stand_apart(results: dict[str, Any]) -> None:
+    own, published = blocks(results)
+    assert [row.title for row in published.rows] == ["ExGra-Med (paper)", "LLaVA-Med (paper)"]
+    assert [cell.value for cell in published.rows[0].cells] == [72.5, 73.7, 74.6, 74.9]
+    assert published.metric != own.metric and "not comparable" in published.caption
+    with pytest.raises(ScoreError, match="not the published one"):
+        one_block(results)
+    assert published_curve("vqa-rad", "llava-med")[0.1] == 52.4
+    assert published_curve("slake", "llava-med") == {}
+
+
+def test_published_numbers_join_only_the_same_score_of_the_same_data(
+    results: dict[str, Any],
+) -> None:
+    metric = "vqa.legacy.average, scorer published, normaliser published"
+    same = results | {"metric": metric, "questions": results["questions"] | {"dataset": "vqa-rad"}}
+    assert len(one_block(same).rows) == 5
+    with pytest.raises(ScoreError, match="not the published one"):
+        one_block(results | {"metric": metric})
+
+
+def test_the_table_has_three_forms(results: dict[str, Any]) -> None:
+    markdown = render(results, "markdown")
+    assert "| method | 10 % | 100 % |" in markdown
+    latex = render(results, "latex")
+    assert latex.count(r"\begin{tabular}{lcc}") == 1 and r"10 \%" in latex
+    table = render(results, "csv").splitlines()
+    assert len(table) == 1 + 6 + 8
+    assert table[1].startswith('LLaVA-Med objective,"vqa.strict.average')
+    with pytest.raises(ScoreError, match="no table format"):
+        render(results, "word")
+
+
+def test_titles_cannot_break_out_of_table_or_page(tmp_path: Path) -> None:
+    text = SMALL.replace("title: ExGra-Med}", 'title: "<script>a|b</script> & $x_1$"}')
+    folder = fake_study(tmp_path, {"exgra-med": {0.1: 0.5}}, text)
+    results = write_outcome(folder)
+    page = (folder / "report.html").read_text()
+    assert "<script" not in page and "&lt;script&gt;" in page
+    assert r"\<script\>a\|b\</script\>" in (folder / "table.md").read_text()
+    assert r"\& \$x\_1\$" in render(results, "latex")
+
+
+def test_the_page_is_whole_by_itself(folder: Path, results: dict[str, Any]) -> None:
+    page = (folder / "report.html").read_text()
+    assert "Research use only" in page and "What this does not show" in page
+    assert not re.findall(r"(?:src|href)=\"(?!#|data:)", page)
+    assert page.count("<figure>") == 4
+    assert "7 steps instead of 4" in page
+    assert "another scale" in page
+    for sentence in results["conclusion"]:
+        assert sentence.replace("'", "&#39;") in page
+    for name in ("figure.svg", "figure-2.svg", "figure-3.svg", "figure-4.svg"):
+        ElementTree.fromstring((folder / name).read_text())
+    assert "lookup without images" in (folder / "figure.svg").read_text()
+
+
+def test_the_verbs(folder: Path) -> None:
+    def invoke(*words: str) -> str:
+        shown = CliRunner().invoke(app, ["study", *words])
+        assert shown.exit_code == 0, shown.output
+        return shown.stdout
+
+    counts = json.loads(invoke("status", str(folder), "--json"))["counts"]
+    assert counts == {"finished": 12, "waiting": 2}
+    assert "12 finished" in invoke("status", str(folder))
+    assert invoke("table", str(folder), "--format", "csv").startswith("method,metric")
+    assert "figure.svg" in invoke("plot", str(folder))
+    assert "report.html" in invoke("report", str(folder))
+    assert "data-efficiency" in invoke("list")
+    assert "fraction_stage: instruct" in invoke("show", "data-efficiency")
