@@ -59,7 +59,7 @@ from pathlib import Path
 from exgra_med.errors import MissingExtraError
 
 def report():
-    from exgra_med.evaluation.report.environment import template_environment
+    from exgra_med.evaluation.report.page import template_environment
     template_environment(escape=True)
 
 def figures():

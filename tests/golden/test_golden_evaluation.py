@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from exgra_med.errors import ScoreError
-from exgra_med.evaluation.metrics import legacy, legacy_pathvqa
-from exgra_med.evaluation.metrics.legacy_words import clean
-from exgra_med.evaluation.predictions import read_predictions
-from exgra_med.evaluation.questions import read_candidates, read_reference
+from exgra_med.evaluation.answers import read_candidates, read_predictions, read_reference
+from exgra_med.evaluation.metrics import legacy
+from exgra_med.evaluation.metrics.legacy import clean
 from exgra_med.evaluation.score import score_files, score_vqa
 
 DATA = Path(__file__).parent / "data" / "evaluation"
@@ -42,7 +41,7 @@ def test_every_value_of_every_item_is_equal(item: dict[str, Any]) -> None:
     assert clean(clean(reference)) == item["norm_ref_twice"]
     assert legacy.closed_hit(prediction, reference) == item["closed_hit_run_eval"]
     dropped = None if item["closed_run_eval_pvqa"] == "SKIPPED" else item["closed_run_eval_pvqa"]
-    assert legacy_pathvqa.closed_hit(prediction, reference) == dropped
+    assert legacy.closed_hit(prediction, reference) == dropped
     overlap = legacy.overlap(prediction, reference)
     assert overlap == (item["exact"], item["f1"], item["precision"], item["recall"])
     candidates = legacy.Candidates(PER_ITEM["candidates"]["0"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exgra_med.data.chat_template import multiple_choice_question
-from exgra_med.evaluation.multiple_choice.matching import choose_by_similarity, similarities
+from exgra_med.evaluation.tasks.multiple_choice import choose_by_similarity, similarities
 
 DATA = Path(__file__).parent / "data" / "evaluation" / "medical_eval.json"
 GOLDEN = json.loads(DATA.read_text(encoding="utf-8"))

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import pytest
 
-from exgra_med.evaluation.metrics.bleu import BLEU_WEIGHTS, sentence_bleu
+from exgra_med.evaluation.metrics.legacy import BLEU_WEIGHTS, sentence_bleu
 from exgra_med.evaluation.statistics import mcnemar, paired_permutation, student_quantile, wilson
 
 

@@ -18,7 +18,7 @@ def model(
     ] = None,
 ) -> None:
     """Write a run's card: licence chain, data, hashes, scores with intervals, limits."""
-    from exgra_med.evaluation.cards.model_card import write_model_card
+    from exgra_med.evaluation.cards import write_model_card
 
     say(write_model_card(run, out or run / "MODEL_CARD.md"))
 
@@ -29,6 +29,6 @@ def data(
     out: Annotated[Path, typer.Option(help="File to write.")] = Path("DATA_CARD.md"),
 ) -> None:
     """Write a prepared folder's card: origin, licence, hashes, counts, what was left out."""
-    from exgra_med.evaluation.cards.data_card import write_data_card
+    from exgra_med.evaluation.cards import write_data_card
 
     say(write_data_card(folder, out))

@@ -23,7 +23,7 @@ def draw(
     own colours, and beside them stand the similarities.
     """
     from exgra_med.evaluation.graphs import measure_graphs
-    from exgra_med.evaluation.report.graph_page import write_graphs
+    from exgra_med.evaluation.report.graphs import write_graphs
     from exgra_med.recipe.run_folder import open_run
 
     graphs = measure_graphs(open_run(run), stage, nodes, draw, not bare, device)

@@ -66,8 +66,8 @@ def chat(
     """Answer chat questions. Answers are kept one a line; a stopped call goes on where it was."""
     from rich.console import Console
 
-    from exgra_med.evaluation.chat.questions import open_chat_set
     from exgra_med.evaluation.chat.run import answer_chat, answer_chat_by_service
+    from exgra_med.evaluation.tasks.chat import open_chat_set
     from exgra_med.progress import RichReporter
     from exgra_med.recipe.run_folder import open_run
 
@@ -105,9 +105,9 @@ def judge(
     """Have stored chat answers graded against their references, in both orders, and score them."""
     from rich.console import Console
 
-    from exgra_med.evaluation.chat.questions import open_chat_set
     from exgra_med.evaluation.chat.run import estimate_run, judge_run
     from exgra_med.evaluation.chat.wording import judged_sentences
+    from exgra_med.evaluation.tasks.chat import open_chat_set
     from exgra_med.progress import RichReporter
 
     settings = options.service(

@@ -129,7 +129,7 @@ def floors(
 ) -> None:
     """Score what answers without a model or an image; the strict scorer's figures are printed."""
     from exgra_med.data.prepared import open_prepared
-    from exgra_med.evaluation.floors import FLOOR_LABELS
+    from exgra_med.evaluation.baselines import FLOOR_LABELS
     from exgra_med.evaluation.vqa import score_folder_floors
     from exgra_med.evaluation.wording import interval_text, percent
 

@@ -9,32 +9,35 @@ from numpy.typing import NDArray
 
 from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import DataError, ScoreError
-from exgra_med.evaluation.paired import HEADLINES, paired_difference
-from exgra_med.evaluation.pairing import pair
-from exgra_med.evaluation.predictions import Prediction, read_predictions
-from exgra_med.evaluation.questions import Question, question_of, read_reference
-from exgra_med.evaluation.results import headline_dataset, read_results
-from exgra_med.evaluation.run_folder import (
-    answered_datasets,
-    answered_questions,
-    predictions_path,
+from exgra_med.evaluation.answers import (
+    Prediction,
+    Question,
+    pair,
+    question_of,
+    read_predictions,
+    read_reference,
 )
-from exgra_med.evaluation.score import as_scorer, summary
-from exgra_med.evaluation.scorers import MEASURES, ScorerName, score_items
+from exgra_med.evaluation.measures import (
+    Measure,
+    ScorerName,
+    as_scorer,
+    item_values,
+    measures,
+    parts_of,
+    with_functions,
+)
+from exgra_med.evaluation.results import Entry, read_results
+from exgra_med.evaluation.run_folder import answered_questions, answers_file
+from exgra_med.evaluation.score import paired_difference, summary
 from exgra_med.evaluation.statistics import (
+    check_count,
     cluster_codes,
     holm,
     mcnemar,
     paired_permutation,
     smallest_difference,
 )
-from exgra_med.evaluation.statistics_input import check_count
 
-LABELS = {
-    "average": "average of open recall and closed accuracy",
-    "open_recall": "open recall",
-    "closed_accuracy": "closed accuracy",
-}
 _NUM_FLIPS = 10_000
 _LEVEL = 0.05
 
@@ -63,7 +66,8 @@ def compare(
         seed: of resamples and permutations.
 
     Returns:
-        `rows`, one a measure: `first, second, difference, interval, p, p_holm, conclusion, ...`.
+        `rows`, one a measure shown in comparisons: `first, second, difference, interval, p, p_holm,
+        conclusion, ...`.
 
     Raises:
         ScoreError: answers and questions do not fit, the scorer cannot be compared, or a negative
@@ -79,24 +83,31 @@ def compare(
     asked = list(questions)
     clusters = cluster_codes([question.cluster for question in asked])
     pairings = [pair(list(answers), asked) for answers in (first, second)]
-    one, other = (score_items(pairing, scorer).values for pairing in pairings)
-    scores = [summary(each, clusters, 0, seed, scorer)["metrics"] for each in (one, other)]
-    difference = paired_difference(one, other, clusters, num_bootstrap_samples, seed)
+    chosen = measures("compare")
+    columns = with_functions(chosen)
+    one, other = (item_values(pairing, scorer, columns) for pairing in pairings)
+    scores = [summary(each, chosen, clusters, 0, seed) for each in (one, other)]
+    differences = paired_difference(one, other, chosen, clusters, num_bootstrap_samples, seed)
     rows: list[dict[str, Any]] = []
-    for name, label in LABELS.items():
-        if difference[name] is None:
+    for measure in chosen:
+        difference = differences[measure.name]
+        if difference["value"] is None:
             continue
+        parts = _contributions(one - other, measure, columns)
         row: dict[str, Any] = {
-            "measure": name,
-            "label": label,
-            "first": scores[0][HEADLINES.get(name, name)],
-            "second": scores[1][HEADLINES.get(name, name)],
-            "difference": difference[name],
-            "interval": difference["intervals"][name],
-            "p": paired_permutation(_contributions(one - other, name), clusters, _NUM_FLIPS, seed),
+            "measure": measure.name,
+            "label": measure.label,
+            "unit": measure.unit,
+            "higher_is_better": measure.higher_is_better,
+            "first": scores[0][measure.name]["value"],
+            "second": scores[1][measure.name]["value"],
+            "difference": difference["value"],
+            "interval": difference["interval"],
+            "p": paired_permutation(parts, clusters, _NUM_FLIPS, seed),
         }
-        if name == "closed_accuracy":
-            row |= _discordant(one, other)
+        if measure.of == "closed":
+            place = columns.index(measure)
+            row |= _discordant(one[:, place], other[:, place])
         rows.append(row)
     conclude(rows)
     return {
@@ -125,6 +136,7 @@ def compare_stored(
     scorer: ScorerName = "strict",
     *,
     data_folder: str | None = None,
+    split: str | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """Compare two run folders, or two files of predictions with a reference; see `compare`.
@@ -136,6 +148,7 @@ def compare_stored(
         scorer: `strict` or `legacy`.
         data_folder: the prepared folder that was answered, where it moved since;
             of several common data sets it names one.
+        split: of several common splits, one.
         seed: of resamples and permutations.
 
     Raises:
@@ -147,76 +160,76 @@ def compare_stored(
     for path in (first, second):
         if not path.exists():
             raise ScoreError(f"There is no {path}.", "Name a run folder or a file of answers.")
-    if reference is not None:
-        questions = read_reference(Path(reference)).questions
-        dataset = _common_dataset(first, second) if first.is_dir() and second.is_dir() else ""
-    else:
-        runs = [path for path in (first, second) if path.is_dir()]
-        if not runs:
-            raise ScoreError(
-                f"{first} is a file, and nothing says which questions it answers.",
-                "Name the reference as third argument.",
-            )
-        dataset = _common_dataset(runs[0], runs[-1], data_folder)
-        questions = _questions(runs, dataset, data_folder)
+    runs = [path for path in (first, second) if path.is_dir()]
+    questions = None if reference is None else read_reference(Path(reference)).questions
+    if not runs and questions is None:
+        raise ScoreError(
+            f"{first} is a file, and nothing says which questions it answers.",
+            "Name the reference as third argument.",
+        )
+    entries: dict[Path, Entry] = {}
+    if runs:
+        found = _common_entry(runs, data_folder, split)
+        entries = dict(zip(runs, found, strict=True))
+    if questions is None:
+        questions = _questions(entries, data_folder)
     answers = [
-        read_predictions(predictions_path(path, dataset) if path.is_dir() else path).predictions
+        read_predictions(answers_file(path, entries[path]) if path in entries else path).predictions
         for path in (first, second)
     ]
     return compare(answers[0], answers[1], questions, scorer, seed=seed)
 
 
-def _common_dataset(first: Path, second: Path, data_folder: str | None = None) -> str:
-    """The data set that was named, else the only common one, else the headline of both."""
-    names = [answered_datasets(run) for run in (first, second)]
-    common = [name for name in names[0] if name in names[1]]
+def _common_entry(runs: Sequence[Path], data_folder: str | None, split: str | None) -> list[Entry]:
+    """The same data set and split of every run: the one that was named, or the only common one."""
     named = None if data_folder is None else open_prepared(data_folder).manifest["dataset"]
-    if named is not None:
-        wanted = named
-    elif len(common) == 1:
-        wanted = common[0]
-    else:
-        headlines = {headline_dataset(read_results(run)) for run in (first, second)}
-        wanted = headlines.pop() if len(headlines) == 1 else None
-    if wanted in common:
-        return str(wanted)
-    what = f"; {named} is not one of them" if named else ""
+    found = [
+        {(each.dataset, each.split): each for each in read_results(run).find("vqa", named, split)}
+        for run in runs
+    ]
+    common = [key for key in found[0] if all(key in entries for entries in found)]
+    if len(common) == 1:
+        return [entries[common[0]] for entries in found]
+    texts = [", ".join("/".join(key) for key in entries) or "nothing" for entries in found]
+    wanted = f" of {named}" if named else ""
     raise ScoreError(
-        f"The runs have {len(common)} data sets in common: {names[0]} against {names[1]}{what}.",
-        "Name one of them with --data PREPARED_FOLDER."
+        f"The runs have {len(common)} scored splits{wanted} in common: {' against '.join(texts)}.",
+        "Name one of them with --data PREPARED_FOLDER and --split."
         if common
-        else "Let both answer the same one: exgra-med evaluate vqa RUN --on PREPARED_FOLDER.",
+        else "Let both answer the same one: exgra-med evaluate vqa RUN --data PREPARED_FOLDER.",
     )
 
 
-def _questions(runs: Sequence[Path], dataset: str, data_folder: str | None) -> list[Question]:
+def _questions(entries: dict[Path, Entry], data_folder: str | None) -> list[Question]:
     """From whichever run still finds them, so that the order of the runs decides nothing."""
     problem: DataError | None = None
-    for run in runs:
+    for run, entry in entries.items():
         try:
-            records = answered_questions(run, dataset, data_folder).records
+            records = answered_questions(run, entry, data_folder).records
         except DataError as error:
             problem = problem or error
         else:
             return [question_of(record) for record in records]
+    dataset = next(iter(entries.values())).label
     raise ScoreError(
         f"The questions of {dataset} are not at hand: {problem.message if problem else ''}",
         "Give the prepared folder with --data.",
     )
 
 
-def _contributions(differences: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+def _contributions(
+    differences: NDArray[np.float64], measure: Measure, columns: Sequence[Measure]
+) -> NDArray[np.float64]:
     """What each question adds to the difference of a measure; sums to it."""
+    places = {each.name: place for place, each in enumerate(columns)}
     parts = []
-    for measure in HEADLINES.values() if name == "average" else [HEADLINES[name]]:
-        column = differences[:, MEASURES.index(measure)]
+    for name in parts_of(measure):
+        column = differences[:, places[name]]
         parts.append(column / (~np.isnan(column)).sum())
     return np.nansum(parts, axis=0)
 
 
-def _discordant(one: NDArray[np.float64], other: NDArray[np.float64]) -> dict[str, Any]:
-    column = MEASURES.index("closed_accuracy")
-    first, second = one[:, column], other[:, column]
+def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:
     only_first = int(((first == 1) & (second == 0)).sum())
     only_second = int(((first == 0) & (second == 1)).sum())
     return {
@@ -233,5 +246,6 @@ def _visible(bounds: list[float] | None) -> float | None:
 def _conclusion(row: dict[str, Any]) -> str:
     if row["p_holm"] >= _LEVEL:
         return "cannot be told apart"
-    better = "first" if row["difference"] > 0 else "second"
-    return f"the {better} run is better, by {abs(row['difference']):.1f} points"
+    better = "first" if (row["difference"] > 0) == row["higher_is_better"] else "second"
+    points = f"{abs(row['difference']):.1f}" + (" points" if row["unit"] == "%" else "")
+    return f"the {better} run is better, by {points}"

@@ -1,19 +1,21 @@
 """Score of a model while it trains: answers to held-out questions, strict average."""
 
 from exgra_med.data.prepared import Prepared
-from exgra_med.errors import RecipeError
-from exgra_med.evaluation.predict import model_answerer, shown_question
-from exgra_med.evaluation.predictions import Prediction
-from exgra_med.evaluation.questions import question_of
+from exgra_med.errors import RecipeError, ScoreError
+from exgra_med.evaluation.answers import Prediction, question_of
+from exgra_med.evaluation.engines import greedy_answers, shown_question
+from exgra_med.evaluation.measures import by_name, measures, parts_of
 from exgra_med.evaluation.score import score_vqa
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import DataSettings
 from exgra_med.training.held_out import Scorer
 
+MEASURE = "average"
+
 
 def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Scorer:
-    """The scorer of a stage that chooses its best checkpoint; see `training.best`.
+    """The scorer of a stage that chooses its best checkpoint; see `training.held_out`.
 
     Args:
         run: whose template and evaluation settings to use.
@@ -21,8 +23,11 @@ def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Sco
         settings: names the held-out split.
 
     Returns:
-        A function from a model to its strict VQA average, in percent.
+        A function from a model to its strict VQA average, in percent. It raises ScoreError where
+        the split has no open or no closed question.
     """
+    wanted = {MEASURE, *parts_of(by_name(MEASURE))}
+    chosen = [each for each in measures() if each.name in wanted]
 
     def score(bundle: Bundle) -> float:
         if settings.held_out_split is None:
@@ -32,20 +37,29 @@ def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Sco
             )
         records = prepared.records(settings.held_out_split)
         evaluation = run.recipe.evaluation
-        answer = model_answerer(
-            bundle,
-            prepared.image_folder(settings.max_pixels),
-            run.recipe.text.template,
-            evaluation.max_new_tokens,
-        )
+        images = prepared.image_folder(settings.max_pixels)
+        template = run.recipe.text.template
         predictions = [
-            Prediction(id=record.id, text=each.text if each else "", prompt=shown_question(record))
+            Prediction(id=record.id, text=each.text, prompt=shown_question(record))
             for start in range(0, len(records), evaluation.batch_size)
             for batch in [records[start : start + evaluation.batch_size]]
-            for record, each in zip(batch, answer(batch), strict=True)
+            for record, each in zip(
+                batch,
+                greedy_answers(bundle, batch, images, template, evaluation.max_new_tokens),
+                strict=True,
+            )
         ]
         questions = [question_of(record) for record in records]
-        result = score_vqa(predictions, questions, "strict", num_bootstrap_samples=0, groups=False)
-        return float(result["metrics"]["average"])
+        result = score_vqa(
+            predictions, questions, num_bootstrap_samples=0, groups=False, only=chosen
+        )
+        average = result["scores"][MEASURE]["value"]
+        if average is None:
+            raise ScoreError(
+                f"The split {settings.held_out_split!r} has no open or no closed question, so it "
+                "gives no average to choose a checkpoint by.",
+                "Name another split in data.held_out_split, or set the stage's `choose` to last.",
+            )
+        return float(average)
 
     return score

@@ -1,20 +1,98 @@
-"""`results.json` of a run: sections that different verbs fill, merged and replaced atomically."""
+"""`results.json` of a run: a list of what was asked, who answered, and the scores.
+
+    {"schema_version": 2, "results": [
+      {"dataset": "slake", "split": "test", "task": "vqa", "engine": {"name": "checkpoint", ...},
+       "scores": {"strict": {"open_recall": {"value": 61.0, "interval": [...], "count": 645}}},
+       ...},
+      ...]}
+
+Every entry is of one data set, split and task; no data set stands before the others. Files of
+schema 1 are read and come out in this form.
+"""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
 
 from exgra_med.errors import RunError
 from exgra_med.files import write_text
+from exgra_med.section import Section
 
 RESULTS_NAME = "results.json"
-SCHEMA_VERSION = 1
-OF_ONE_DATASET = ("vqa", "floors", "leaks", "visual_reliance", "other_splits")
-"""Sections at the top that are about the headline's data set alone."""
+SCHEMA_VERSION = 2
 
 
-def read_results(run: str | Path) -> dict[str, Any]:
-    """Results of a run folder; just the schema version where nothing has been written yet.
+class Score(Section):
+    """One measure."""
+
+    value: float | None
+    """In the unit of the measure; None where there is nothing to count."""
+    interval: list[float] | None = None
+    """95 % interval over images."""
+    count: int | None = None
+    """Questions that count for it."""
+
+
+class Entry(Section):
+    """One task on one split of one data set."""
+
+    dataset: str
+    """Name of the data set, as its manifest has it."""
+    split: str
+    """Name of the split."""
+    task: str
+    """`vqa`, `multiple-choice`, `chat` or `reliance`."""
+    engine: dict[str, Any]
+    """Who answered: `name`, and what decides its answers."""
+    scores: dict[str, dict[str, Score]]
+    """Variant (a scorer, a protocol, a judge, an image condition) -> measure -> score."""
+    answers: dict[str, str] = Field(default={})
+    """What was asked -> the file of answers, relative to the run folder."""
+    data_folder: str | None = None
+    """The prepared folder, where reports and comparisons find the questions."""
+    data_fingerprint: str | None = None
+    """sha256 of its manifest."""
+    template: str | None = None
+    """Chat template of the question; None where a server chose it."""
+    details: dict[str, Any] = Field(default={})
+    """What the task tells beside the scores; see the reference page of the schema."""
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What no two entries of a run have in common."""
+        return self.task, self.dataset, self.split
+
+    @property
+    def label(self) -> str:
+        """As tables name it."""
+        return f"{self.dataset}, {self.split}"
+
+    def score(self, variant: str, measure: str) -> Score:
+        """One score; without a value where it was not measured."""
+        return self.scores.get(variant, {}).get(measure) or Score(value=None)
+
+
+class Results(Section):
+    """The whole file."""
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    """Of this form."""
+    results: list[Entry] = Field(default=[])
+    """In the order in which they were first scored."""
+
+    def find(self, task: str, dataset: str | None = None, split: str | None = None) -> list[Entry]:
+        """The entries of a task, of one data set and split where these are named."""
+        return [
+            each
+            for each in self.results
+            if each.task == task and dataset in (None, each.dataset) and split in (None, each.split)
+        ]
+
+
+def read_results(run: str | Path) -> Results:
+    """Results of a run folder; an empty list where nothing has been scored yet.
 
     Raises:
         RunError: there is no such folder, or the file is not what this software writes.
@@ -23,117 +101,283 @@ def read_results(run: str | Path) -> dict[str, Any]:
         raise RunError(f"{run}: no such folder.", "Name the folder of a run.")
     path = Path(run) / RESULTS_NAME
     if not path.exists():
-        return {"schema_version": SCHEMA_VERSION}
+        return Results()
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as JSON.", "Remove it and score again.") from error
-    version = results.get("schema_version") if isinstance(results, dict) else None
-    if version != SCHEMA_VERSION:
+    version = values.get("schema_version") if isinstance(values, dict) else None
+    if version not in (1, SCHEMA_VERSION):
         raise RunError(
             f"{path}: schema version {version!r} is not {SCHEMA_VERSION}.",
             "It was written by another version of exgra-med; score again into a new folder.",
         )
-    return results
+    try:
+        return from_schema_1(values) if version == 1 else Results.model_validate(values)
+    except (ValidationError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path}: its entries are not what exgra-med writes.",
+            "Remove it and score again; the answers of the run stay.",
+        ) from error
 
 
-def update_results(run: Path, section: dict[str, Any]) -> dict[str, Any]:
-    """Merge a section into `results.json`: objects are merged, everything else is replaced.
+def put_result(run: Path, entry: Entry) -> Results:
+    """Add an entry to `results.json`, or replace the one of the same task, data set and split.
 
-    For example `update_results(run, {"alignment": {"loss": {"start": 2.1, "end": 0.4}}})`.
-
-    Args:
-        run: the run folder.
-        section: JSON-ready object.
+    The scores of earlier judges of the same chat answers stay.
 
     Returns:
-        The whole results after the merge.
+        The results after that.
 
     Raises:
         RunError: the file there is not what this software writes.
         WriteError: the disk is full; what was there stays as it was.
     """
     run.mkdir(parents=True, exist_ok=True)
-    return _write(run, _merge(read_results(run), section))
-
-
-def update_dataset_results(
-    run: Path,
-    dataset: str,
-    sections: dict[str, Any],
-    *,
-    own: bool = False,
-    apart: str | None = None,
-) -> dict[str, Any]:
-    """Merge sections about one data set, and leave those of every other one as they are.
-
-    The headline's data set is the run's own, or the first that was answered: its sections stand at
-    the top. Those of any other one are put below `other_datasets.<name>`.
-
-    Args:
-        run: the run folder.
-        dataset: its name.
-        sections: some of `OF_ONE_DATASET`.
-        own: it is the data set of the run's recipe, and takes the headline.
-        apart: the split, where it is not the recipe's: below `other_splits.<split>`.
-
-    Returns:
-        The whole results after the merge.
-    """
-    run.mkdir(parents=True, exist_ok=True)
-    results = read_results(run)
-    headline = headline_dataset(results)
-    if own and headline not in (None, dataset):
-        others = results.setdefault("other_datasets", {})
-        others[headline] = {name: results.pop(name) for name in OF_ONE_DATASET if name in results}
-        results |= others.pop(dataset, {})
-        headline = dataset
-    if apart is not None:
-        sections = {"other_splits": {apart: sections}}
-    if headline not in (None, dataset):
-        sections = {"other_datasets": {dataset: sections}}
-    return _write(run, _merge(results, sections))
-
-
-def headline_dataset(results: dict[str, Any]) -> str | None:
-    """The data set that the sections at the top are about; None where none was scored."""
-    parts = [results, *(results.get("other_splits") or {}).values()]
-    names = [(part.get("vqa") or {}).get("dataset") for part in parts]
-    return next((name for name in names if name is not None), None)
-
-
-def dataset_results(results: dict[str, Any], dataset: str) -> dict[str, Any]:
-    """The sections about one data set, wherever they stand; empty where it was not scored."""
-    if headline_dataset(results) == dataset:
-        return {name: results[name] for name in OF_ONE_DATASET if name in results}
-    return (results.get("other_datasets") or {}).get(dataset, {})
-
-
-def _write(run: Path, results: dict[str, Any]) -> dict[str, Any]:
-    path = run / RESULTS_NAME
-    write_text(path, json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+    entries = {each.key: each for each in read_results(run).results}
+    known = entries.get(entry.key)
+    entries[entry.key] = entry if known is None else _joined(known, entry)
+    results = Results(results=list(entries.values()))
+    values = results.model_dump(mode="json")
+    text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
+    write_text(run / RESULTS_NAME, text + "\n")
     return results
 
 
-def vqa_section(score: dict[str, Any]) -> dict[str, Any]:
-    """One scorer's result as the section `vqa.<scorer>` of `results.json`.
+def _joined(old: Entry, new: Entry) -> Entry:
+    if old.task != "chat":
+        return new
+    judges = (old.details.get("judges") or {}) | (new.details.get("judges") or {})
+    details = new.details | {"judges": judges}
+    return new.model_copy(update={"scores": old.scores | new.scores, "details": details})
 
-    Measures stand at the top (`average, open_recall, closed_accuracy, ...`), so that
-    `vqa.strict.average` is a number; intervals, denominators and counts lie below.
+
+def from_schema_1(values: dict[str, Any]) -> Results:
+    """Results as versions before 0.2 wrote them: sections, one data set at the top.
+
+    Args:
+        values: the whole file.
     """
-    names = {"recall": "open_recall", "f1": "open_f1", "precision": "open_precision"}
-    names["exact_match"] = "open_exact_match"
-    metrics = {names.get(name, name): value for name, value in score["metrics"].items()}
-    intervals = {names.get(name, name): value for name, value in score["intervals"].items()}
-    rest = {key: value for key, value in score.items() if key not in ("metrics", "intervals")}
-    scorer = score["scorer"].replace("-", "_")
-    return {"vqa": {scorer: metrics | {"intervals": intervals} | rest}}
+    entries: list[Entry] = []
+    for part, is_other_split in _parts_of_schema_1(values):
+        vqa = part.get("vqa")
+        if vqa:
+            entries.append(_vqa_of_schema_1(vqa, part, is_other_split))
+            reliance = part.get("visual_reliance")
+            if reliance:
+                entries.append(_reliance_of_schema_1(reliance, vqa))
+    for dataset, section in (values.get("multiple_choice") or {}).items():
+        entries.append(_choices_of_schema_1(dataset, section))
+    for dataset, judges in (values.get("chat") or {}).items():
+        entries.append(_chat_of_schema_1(dataset, judges))
+    return Results(results=entries)
 
 
-def _merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(old)
-    for key, value in new.items():
-        before = merged.get(key)
-        both = isinstance(before, dict) and isinstance(value, dict)
-        merged[key] = _merge(before, value) if both else value
-    return merged
+_UNKNOWN_ENGINE: dict[str, Any] = {"name": "unknown"}
+_NO_SCORES = (
+    "scorer", "scorer_version", "normaliser_version", "num_open", "num_closed", "num_images",
+    "pairing", "oddities", "left_out_by_published_rule", "bootstrap", "closed_answers", "yes_no",
+)  # fmt: skip
+"""What schema 1 has beside the measures of a scorer, and schema 2 in the details."""
+_DENOMINATORS = {
+    "open_recall": "recall",
+    "open_f1": "f1",
+    "open_precision": "precision",
+    "open_exact_match": "exact_match",
+}
+
+
+def _parts_of_schema_1(values: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
+    parts = []
+    for part in (values, *(values.get("other_datasets") or {}).values()):
+        parts.append((part, False))
+        parts += [(other, True) for other in (part.get("other_splits") or {}).values()]
+    return parts
+
+
+def _answers_of_schema_1(vqa: dict[str, Any], is_other_split: bool) -> str:
+    dataset = vqa.get("dataset")
+    if is_other_split:
+        return f"predictions/{dataset}/split-{vqa.get('split')}.jsonl"
+    return f"predictions/{dataset}.jsonl"
+
+
+def _scores_of_schema_1(section: dict[str, Any]) -> dict[str, Score]:
+    intervals, counts = section.get("intervals") or {}, section.get("denominators") or {}
+    found = {}
+    for name, value in section.items():
+        measured = value is None or (isinstance(value, int | float) and name not in _NO_SCORES)
+        if name in intervals and measured:
+            count = counts.get(_DENOMINATORS.get(name, name))
+            if name == "average":
+                count = section.get("num_open", 0) + section.get("num_closed", 0)
+            number = None if value is None else float(value)
+            found[name] = Score(value=number, interval=intervals[name], count=count)
+    return found
+
+
+def _vqa_of_schema_1(vqa: dict[str, Any], part: dict[str, Any], is_other_split: bool) -> Entry:
+    scorers = {name: vqa[name] for name in ("strict", "legacy") if name in vqa}
+    details: dict[str, Any] = {
+        "num_train_questions": vqa.get("num_train_questions"),
+        "scorers": {
+            name: {key: section[key] for key in _NO_SCORES if key in section}
+            for name, section in scorers.items()
+        },
+        "groups": _groups_of_schema_1((vqa.get("strict") or {}).get("groups") or {}),
+        "baselines": {
+            name: {
+                "scores": {
+                    scorer: _dumped(_scores_of_schema_1(floor[scorer]))
+                    for scorer in scorers
+                    if scorer in floor
+                },
+                "difference": _dumped(_scores_of_schema_1(floor.get("model_minus_floor") or {})),
+            }
+            for name, floor in (part.get("floors") or {}).items()
+        },
+    }
+    leaks = part.get("leaks")
+    if leaks:
+        clean = leaks.get("clean")
+        details["leaks"] = leaks | {
+            "clean": None
+            if not clean
+            else {
+                "scores": _dumped(
+                    {
+                        new: Score(value=clean[old], interval=clean["intervals"][old])
+                        for old, new in (
+                            ("average", "average"),
+                            ("recall", "open_recall"),
+                            ("closed_accuracy", "closed_accuracy"),
+                        )
+                    }
+                )
+            }
+            | {name: clean[name] for name in ("num_open", "num_closed", "num_images")}
+        }
+    return Entry(
+        dataset=str(vqa.get("dataset")),
+        split=str(vqa.get("split") or "test"),
+        task="vqa",
+        engine=_UNKNOWN_ENGINE,
+        scores={name: _scores_of_schema_1(section) for name, section in scorers.items()},
+        answers={"questions": _answers_of_schema_1(vqa, is_other_split)},
+        data_folder=vqa.get("data_folder"),
+        data_fingerprint=vqa.get("data_fingerprint"),
+        template=vqa.get("template"),
+        details=details,
+    )
+
+
+def _groups_of_schema_1(groups: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: {
+            group: {key: row.get(key) for key in ("num_open", "num_closed", "num_images")}
+            | {
+                "scores": _dumped(
+                    {
+                        new: Score(value=row[old], interval=row.get(f"{old}_interval"))
+                        for old, new in (("recall", "open_recall"), ("closed_accuracy",) * 2)
+                    }
+                )
+            }
+            for group, row in members.items()
+        }
+        for name, members in groups.items()
+    }
+
+
+def _reliance_of_schema_1(section: dict[str, Any], vqa: dict[str, Any]) -> Entry:
+    kinds = [kind for kind in section if kind != "mirrored"]
+    return Entry(
+        dataset=str(vqa.get("dataset")),
+        split=str(vqa.get("split") or "test"),
+        task="reliance",
+        engine=_UNKNOWN_ENGINE,
+        scores={
+            kind: _scores_of_schema_1(section[kind])
+            | {"same_answer": Score(value=section[kind].get("same_answer"))}
+            for kind in kinds
+        },
+        data_folder=vqa.get("data_folder"),
+        data_fingerprint=vqa.get("data_fingerprint"),
+        details={"mirrored": section.get("mirrored")},
+    )
+
+
+def _choices_of_schema_1(dataset: str, section: dict[str, Any]) -> Entry:
+    protocols = {
+        name.replace("text_only_floor", "text_only_baseline"): score
+        for name, score in section.items()
+        if isinstance(score, dict) and "accuracy" in score
+    }
+    scores = {
+        name: {
+            "accuracy": Score(
+                value=score["accuracy"], interval=score.get("interval"), count=score["num"]
+            ),
+            "macro_accuracy": Score(value=score.get("macro_accuracy")),
+            "balanced_accuracy": Score(value=score.get("balanced_accuracy")),
+            "unreadable": Score(value=score.get("unreadable")),
+        }
+        for name, score in protocols.items()
+    }
+    if protocols:
+        first = next(iter(protocols.values()))
+        guess = Score(value=first.get("guessing"), count=first["num"])
+        scores["guessing"] = {"accuracy": guess}
+    return Entry(
+        dataset=dataset,
+        split="test",
+        task="multiple-choice",
+        engine=_UNKNOWN_ENGINE,
+        scores=scores,
+        details={
+            "calibration": section.get("calibration") or {},
+            "num_without_options": section.get("num_without_options", 0),
+            "groups": {name: score.get("groups") or {} for name, score in protocols.items()},
+        },
+    )
+
+
+def _chat_of_schema_1(dataset: str, judges: dict[str, Any]) -> Entry:
+    names = ("relative_score", "relative_score_published_order", "win_rate")
+
+    def scores(section: dict[str, Any]) -> dict[str, Score]:
+        bounds = section.get("intervals") or {}
+        return {
+            name: Score(
+                value=section.get(name), interval=bounds.get(name), count=section.get("num")
+            )
+            for name in names
+        }
+
+    def details(section: dict[str, Any]) -> dict[str, Any]:
+        kept = {
+            name: value
+            for name, value in section.items()
+            if name not in (*names, "intervals", "num", "by_type", "by_domain")
+        }
+        groups = {
+            title: {
+                name: _dumped(scores(group)) for name, group in (section.get(old) or {}).items()
+            }
+            for title, old in (("question type", "by_type"), ("domain", "by_domain"))
+        }
+        return kept | {"groups": groups}
+
+    return Entry(
+        dataset=dataset,
+        split="test",
+        task="chat",
+        engine=_UNKNOWN_ENGINE,
+        scores={judge: scores(section) for judge, section in judges.items()},
+        answers={"questions": f"predictions/{dataset}/answers.jsonl"},
+        details={"judges": {judge: details(section) for judge, section in judges.items()}},
+    )
+
+
+def _dumped(scores: dict[str, Score]) -> dict[str, Any]:
+    return {name: each.model_dump(mode="json") for name, each in scores.items()}

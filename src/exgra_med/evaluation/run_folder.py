@@ -1,20 +1,173 @@
-"""What evaluation reads from a run folder: its recipe, its answers, the questions they answer."""
+"""The run folder that answers go to, whoever gives them, and what evaluation reads from one.
 
-from dataclasses import dataclass
+A finished run keeps its answers in its own folder. A checkpoint, a served model or an engine of
+another package gets a folder of the same kind, a run without stages, so that scores, reports and
+comparisons read it as any other.
+"""
+
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from exgra_med.data.chat_template import chat_template
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.results import dataset_results, read_results
+from exgra_med.evaluation.engines import CHECKPOINT, ENGINES, EngineOptions, launched_processes
+from exgra_med.evaluation.results import Entry
+from exgra_med.recipe.run_folder import (
+    AnsweringRecipe,
+    Run,
+    is_run_folder,
+    open_run,
+    own_template,
+    start_run,
+)
+from exgra_med.recipe.schema import DataSettings, EvaluationSettings, ModelSettings, TextSettings
+
+
+def open_to_answer(
+    source: str | Path,
+    *,
+    engine: str = CHECKPOINT,
+    data: str | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+    template: str | None = None,
+) -> Run:
+    """Open the run that answers, or start one for what is no run.
+
+    Args:
+        source: a finished run; or, where `out` is given, a checkpoint (folder or hub name, of a run
+            the last one), or the name of a model at the engine's service.
+        engine: a name of `ENGINES`.
+        data: the prepared folder to answer; the first one of a new folder is its own.
+        split: a split of it.
+        out: the run folder of the answers: new, or of an earlier call with the same source.
+        template: name of the chat template, where it is not the model's own.
+
+    Raises:
+        RunError: there is no run, `out` is missing or holds something else, no such engine.
+        CheckpointError: there is no checkpoint.
+        DataError: there is no such template.
+    """
+    if template is not None:
+        chat_template(template)
+    if engine not in ENGINES.names():
+        ENGINES.find(engine)
+    if engine != CHECKPOINT and template is not None:
+        raise RunError("A served model writes the prompt itself.", "Leave out --template.")
+    if engine == CHECKPOINT and out is None:
+        run = _open_finished(Path(source))
+    elif out is None:
+        raise RunError(
+            f"The answers of the engine {engine} need a folder.", "Give a new one with --out RUN."
+        )
+    else:
+        run = _open_answers(str(source), engine, data, split, out)
+    if template is None:
+        return run
+    text = run.recipe.text.model_copy(update={"template": template})
+    return replace(run, recipe=run.recipe.model_copy(update={"text": text}))
+
+
+def engine_options(run: Run, **changes: Any) -> EngineOptions:
+    """What an engine needs to know of a run.
+
+    Args:
+        run: the run that answers.
+        changes: fields of `EngineOptions` that are not the run's, such as `service`.
+    """
+    recipe = run.recipe
+    served = isinstance(recipe, AnsweringRecipe) and recipe.engine != CHECKPOINT
+    model = str(recipe.model.start) if served else str(run.last_checkpoint)
+    values: dict[str, Any] = {
+        "model": model,
+        "template": recipe.text.template,
+        "max_length": recipe.text.max_length,
+        "max_new_tokens": recipe.evaluation.max_new_tokens,
+        "batch_size": recipe.evaluation.batch_size,
+    }
+    return EngineOptions(**values | changes)
+
+
+def _open_finished(path: Path) -> Run:
+    if (path / "config.json").is_file() and not is_run_folder(path):
+        raise RunError(
+            f"{path} is a checkpoint, and its answers need a folder.",
+            "Give a new one with --out RUN, and the questions with --data PREPARED_FOLDER.",
+        )
+    if not (path / "recipe.yaml").is_file():
+        raise RunError(
+            f"{path} is not a run folder: it has no recipe.yaml.",
+            "Name a finished run, or a checkpoint with --data PREPARED_FOLDER and --out RUN.",
+        )
+    return open_run(path)
+
+
+def _open_answers(source: str, engine: str, data: str | None, split: str | None, out: Path) -> Run:
+    processes = launched_processes()
+    template = TextSettings().template
+    if engine == CHECKPOINT:
+        from exgra_med.model.bundle import read_config
+        from exgra_med.model.folder import local_folder
+
+        checkpoint = local_folder(source)
+        read_config(checkpoint)
+        template = own_template(checkpoint)
+        source = str(checkpoint)
+    if processes.is_first:
+        _start(source, engine, template, data, split, out)
+    processes.wait()
+    return open_run(out)
+
+
+def _start(
+    source: str, engine: str, template: str, data: str | None, split: str | None, out: Path
+) -> None:
+    """Make the folder, or see that the one there is of the same model.
+
+    A folder without any answer, such as a wrong name of the model leaves, is begun anew.
+    """
+    if (out / "recipe.yaml").is_file():
+        earlier = open_run(out)
+        if not isinstance(earlier.recipe, AnsweringRecipe):
+            raise RunError(f"{out} holds a trained run.", "Name another folder with --out.")
+        known = (earlier.recipe.engine, str(earlier.recipe.model.start))
+        if known == (engine, source):
+            return
+        if engine == CHECKPOINT == known[0] and Path(known[1]).resolve() == Path(source).resolve():
+            return
+        if has_answers(out):
+            raise RunError(f"{out} holds answers of {known[1]}.", "Name another folder with --out.")
+        (out / "recipe.yaml").unlink()
+        (out / "record.json").unlink(missing_ok=True)
+    if data is None:
+        raise RunError("Nothing says which questions are asked.", "Give --data PREPARED_FOLDER.")
+    shown = re.sub(r"[^a-z0-9_./-]+", "-", out.name.lower()).lstrip("_./-") or "answers"
+    recipe = AnsweringRecipe(
+        name=shown,
+        description=f"Answers of {source}.",
+        model=ModelSettings(start=source),
+        engine=engine,
+        data=DataSettings(folder=data),
+        text=TextSettings(template=template),
+        evaluation=EvaluationSettings(split=split or "test"),
+    )
+    start_run(out, recipe, resume=False)
+
+
+def has_answers(run: Path) -> bool:
+    """Whether a run folder holds any answer."""
+    return any(file.stat().st_size for file in (run / "predictions").rglob("*.jsonl"))
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The questions of a run's evaluation."""
+    """The questions that a run answered."""
 
     prepared: Prepared
     split: str
@@ -42,83 +195,55 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return recipe
 
 
-def asked_questions(
-    recipe: dict[str, Any], data_folder: str | None = None, split: str | None = None
-) -> Asked:
-    """The questions that a recipe's evaluation asks.
-
-    Args:
-        recipe: from `read_recipe`.
-        data_folder: the prepared folder, where it is not at the recipe's place.
-        split: the split, where it is not the recipe's.
-
-    Raises:
-        DataError: the prepared folder is not there, or was changed.
-    """
-    evaluation = recipe.get("evaluation") or {}
-    data = evaluation.get("data") or recipe.get("data") or {}
-    prepared = open_prepared(data_folder or str(data.get("folder")))
-    split = split or str(evaluation.get("split") or "test")
-    max_pixels = int(data.get("max_pixels") or 50_000_000)
-    return Asked(prepared, split, prepared.records(split), max_pixels)
-
-
-def answered_questions(run: Path, dataset: str, data_folder: str | None = None) -> Asked:
-    """The questions that a run answered, from where its results say that they lie.
+def answered_questions(run: Path, entry: Entry, data_folder: str | None = None) -> Asked:
+    """The questions behind an entry of the results, from where it says that they lie.
 
     Args:
         run: the run folder.
-        dataset: name of its answers.
+        entry: what was asked.
         data_folder: the prepared folder, where it is no longer there.
 
     Raises:
         DataError: the prepared folder is not there, was changed, or is another data set.
         RunError: the folder is no run.
     """
-    vqa = dataset_results(read_results(run), dataset).get("vqa") or {}
-    folder = data_folder or vqa.get("data_folder")
-    asked = asked_questions(read_recipe(run), folder, vqa.get("split"))
-    found = asked.prepared.manifest["dataset"]
-    if found != dataset:
+    recipe = read_recipe(run)
+    evaluation = recipe.get("evaluation") or {}
+    data = evaluation.get("data") or recipe.get("data") or {}
+    prepared = open_prepared(data_folder or entry.data_folder or str(data.get("folder")))
+    found = prepared.manifest["dataset"]
+    if found != entry.dataset:
         raise DataError(
-            f"{run.name} answered {dataset}, and the folder named for it holds {found}.",
-            f"Give the prepared folder of {dataset} with --data.",
+            f"{run.name} answered {entry.dataset}, and the folder named for it holds {found}.",
+            f"Give the prepared folder of {entry.dataset} with --data.",
         )
-    return asked
+    max_pixels = int(data.get("max_pixels") or DataSettings(folder="").max_pixels)
+    return Asked(prepared, entry.split, prepared.records(entry.split), max_pixels)
 
 
-def is_own_data(folder: str, on: str | None, dataset: str) -> bool:
-    """Whether a data set that was answered is the recipe's own.
+def answers_path(run: Path, task: str, dataset: str, split: str) -> Path:
+    """Where a run keeps answers.
 
     Args:
-        folder: the recipe's prepared folder.
-        on: the folder that was answered; None for the recipe's.
-        dataset: the name of its data set.
+        run: the run folder.
+        task: the task; for the further answers of a task with what was asked: `reliance/blank`.
+        dataset: name of the data set.
+        split: its split.
     """
-    if on in (None, folder):
-        return True
-    try:
-        return open_prepared(folder).manifest["dataset"] == dataset
-    except DataError:
-        return False
+    return run / "predictions" / task / dataset / f"{split}.jsonl"
 
 
-def predictions_path(run: Path, dataset: str) -> Path:
-    """Where a run keeps its answers to a data set."""
-    return run / "predictions" / f"{dataset}.jsonl"
+def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
+    """The file of answers behind an entry.
 
-
-def check_path(run: Path, dataset: str, check: str) -> Path:
-    """Where a run keeps the answers of a check, apart from its answers to the plain questions."""
-    return run / "predictions" / dataset / f"{check}.jsonl"
-
-
-def answers_path(run: Path, dataset: str, split: str, *, apart: bool) -> Path:
-    """Where a run keeps its answers to a split: the recipe's own, or another one apart from it."""
-    return check_path(run, dataset, f"split-{split}") if apart else predictions_path(run, dataset)
-
-
-def answered_datasets(run: Path) -> list[str]:
-    """Names of the data sets that a run has answers to."""
-    names = (path.stem for path in (run / "predictions").glob("*.jsonl"))
-    return sorted(name for name in names if ".part-" not in name)
+    Raises:
+        RunError: the entry names a file outside the run.
+    """
+    name = entry.answers.get(asked, "")
+    path = run / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise RunError(
+            f"{run}: results.json names no file of answers for {entry.label}.",
+            "Answer and score again with `exgra-med evaluate`.",
+        )
+    return path

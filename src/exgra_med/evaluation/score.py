@@ -1,10 +1,11 @@
-"""Predictions and reference -> scores in percent, with intervals, denominators and what was odd.
+"""Predictions and reference -> scores with intervals, denominators and what was odd.
 
 No torch here: scoring stored answers takes milliseconds, and scoring them again is equal.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,27 +13,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.record import Record
-from exgra_med.errors import ScoreError
-from exgra_med.evaluation.balance import closed_balance
-from exgra_med.evaluation.breakdown import breakdown
-from exgra_med.evaluation.metrics.legacy_yes_no import yes_no_table
-from exgra_med.evaluation.metrics.strict import SCORER_VERSION
-from exgra_med.evaluation.normalise import NORMALISER_VERSION
-from exgra_med.evaluation.pairing import Pairing, pair
-from exgra_med.evaluation.predictions import Prediction, read_predictions
-from exgra_med.evaluation.questions import (
+from exgra_med.evaluation.answers import (
+    Pairing,
+    Prediction,
     Question,
     as_questions,
+    pair,
     read_candidates,
+    read_predictions,
     read_reference,
 )
-from exgra_med.evaluation.scorers import MEASURES, ItemScores, ScorerName, score_items
-from exgra_med.evaluation.statistics import cluster_bootstrap, cluster_codes, interval
-from exgra_med.evaluation.statistics_input import check_count
+from exgra_med.evaluation.measures import (
+    Candidates,
+    Measure,
+    ScorerName,
+    as_scorer,
+    item_values,
+    measures,
+    with_functions,
+)
+from exgra_med.evaluation.metrics import strict
+from exgra_med.evaluation.metrics.legacy import yes_no_table
+from exgra_med.evaluation.statistics import (
+    check_count,
+    cluster_bootstrap,
+    cluster_codes,
+    interval,
+)
 
-SCORERS: tuple[ScorerName, ...] = ("strict", "legacy", "legacy-pathvqa")
-_RECALL = MEASURES.index("recall")
-_CLOSED = MEASURES.index("closed_accuracy")
+Scores = dict[str, dict[str, Any]]
+"""Measure -> `value`, `interval` (95 %, or None) and `count` of questions, JSON-ready."""
+
+# Our name of a grouping -> the fields of a record's `meta` that can hold it.
+_FIELDS = {
+    "modality": ("modality", "modality_type"),
+    "organ": ("organ", "image_organ", "location"),
+    "question_type": ("question_type", "content_type"),
+    "language": ("language", "q_lang"),
+}
+_MAX_GROUPS = 40
+_NUM_SAMPLES = 1000
+# With thousands of images the interval hardly moves with the number of resamples.
+_NUM_SAMPLES_OF_MANY = 400
+_MANY_CLUSTERS = 5000
 
 
 def score_vqa(
@@ -46,6 +69,7 @@ def score_vqa(
     seed: int = 0,
     groups: bool = True,
     oddities: Mapping[str, int] | None = None,
+    only: Sequence[Measure] | None = None,
 ) -> dict[str, Any]:
     """Score one file of predictions.
 
@@ -59,10 +83,11 @@ def score_vqa(
         seed: of the resamples.
         groups: whether to add scores per modality, organ and question type.
         oddities: what the readers of the files found; goes into the result.
+        only: measures that are wanted; all of them where absent.
 
     Returns:
-        JSON-ready: `scorer, num_open, num_closed, metrics, intervals, denominators, pairing, ...`;
-        metrics and intervals in percent, None where there is nothing to count.
+        JSON-ready: `scores` (measure -> value, interval, count), `scorer, num_open, num_closed,
+        num_images, pairing, groups, ...`; a value is None where there is nothing to count.
 
     Raises:
         ScoreError: predictions and records do not fit, the scorer is unknown, or a negative number
@@ -72,26 +97,36 @@ def score_vqa(
     check_count(num_bootstrap_samples, "num_bootstrap_samples")
     oddities = Counter() if oddities is None else Counter(oddities)
     pairing = pair(list(predictions), as_questions(records, oddities))
-    items = score_items(pairing, scorer, candidates)
+    chosen = measures() if only is None else list(only)
+    known = Candidates.of(candidates) if candidates else None
+    values = item_values(pairing, scorer, with_functions(chosen), known)
     clusters = cluster_codes([question.cluster for question in pairing.questions])
-    left_out = leave_out(items.values, pairing.questions, scorer)
-    is_open = np.array([question.answer_type == "OPEN" for question in pairing.questions])
+    skipped = [scorer != "strict" and each.type_had_blanks for each in pairing.questions]
+    kinds = Counter(
+        question.answer_type
+        for question, skip in zip(pairing.questions, skipped, strict=True)
+        if not skip
+    )
+    scores = summary(values, chosen, clusters, num_bootstrap_samples, seed)
+    if scorer != "strict" and "closed_accuracy" in scores and not kinds["CLOSED"]:
+        # The published table prints 0 where no closed question was counted.
+        scores["closed_accuracy"]["value"] = 0.0
+    is_strict = scorer == "strict"
     result: dict[str, Any] = {
-        "schema_version": 1,
         "scorer": scorer,
-        "scorer_version": SCORER_VERSION if scorer == "strict" else "published",
-        "normaliser_version": NORMALISER_VERSION if scorer == "strict" else "published",
-        "num_open": int((is_open & ~left_out).sum()),
-        "num_closed": int((~is_open & ~left_out).sum()),
+        "scorer_version": strict.SCORER_VERSION if is_strict else "published",
+        "normaliser_version": strict.NORMALISER_VERSION if is_strict else "published",
+        "scores": scores,
+        "num_open": kinds["OPEN"],
+        "num_closed": kinds["CLOSED"],
         "num_images": int(clusters.max()) + 1,
-        **summary(items.values, clusters, num_bootstrap_samples, seed, scorer),
         "pairing": pairing.counts | {"same_order": pairing.same_order},
         "oddities": {name: count for name, count in sorted(oddities.items()) if count},
-        "left_out_by_published_rule": int(left_out.sum()),
+        "left_out_by_published_rule": sum(skipped),
         "bootstrap": {"samples": num_bootstrap_samples, "seed": seed, "unit": "image"},
     }
-    if scorer == "strict":
-        result["closed_answers"] = _closed_part(items, pairing)
+    if is_strict:
+        result["closed_answers"] = closed_answers(pairing)
     else:
         result["yes_no"] = yes_no_table(
             (answer or "", question.answer)
@@ -99,29 +134,10 @@ def score_vqa(
             if question.answer_type == "CLOSED"
         )
     if groups:
-        result["groups"] = breakdown(pairing, items.values, clusters, train_answers, seed)
+        result["groups"] = breakdown(
+            pairing, values, with_functions(chosen), clusters, train_answers, seed
+        )
     return result
-
-
-def leave_out(
-    values: NDArray[np.float64], questions: Sequence[Question], scorer: ScorerName
-) -> NDArray[np.bool_]:
-    """Take out of a table the questions that the published scripts skip; says which they are."""
-    rows = np.array([scorer != "strict" and each.type_had_blanks for each in questions])
-    values[rows] = np.nan
-    return rows
-
-
-def as_scorer(name: str) -> ScorerName:
-    """The scorer of that name.
-
-    Raises:
-        ScoreError: there is none.
-    """
-    for scorer in SCORERS:
-        if scorer == name:
-            return scorer
-    raise ScoreError(f"Unknown scorer {name!r}.", f"Known are {', '.join(SCORERS)}.")
 
 
 def score_files(
@@ -148,9 +164,6 @@ def score_files(
     """
     answers = read_predictions(Path(predictions))
     asked = read_reference(Path(reference))
-    oddities = asked.oddities
-    oddities["prediction_not_text"] += answers.num_not_text
-    oddities["torn_last_line"] += answers.torn_last_line
     return score_vqa(
         answers.predictions,
         asked.questions,
@@ -158,61 +171,192 @@ def score_files(
         candidates=None if candidates is None else read_candidates(Path(candidates)),
         num_bootstrap_samples=num_bootstrap_samples,
         seed=seed,
-        oddities=oddities,
+        oddities=asked.oddities + answers.oddities,
     )
 
 
 def summary(
     values: NDArray[np.float64],
+    chosen: Sequence[Measure],
     clusters: NDArray[np.int64],
     num_samples: int,
     seed: int,
-    scorer: ScorerName = "strict",
-) -> dict[str, Any]:
-    """`metrics`, `intervals` and `denominators` of a table of per-question values.
+) -> Scores:
+    """Means of a table of per-question values (or of differences of two), with intervals.
 
-    `average` is the field's headline, the plain mean of open recall and closed accuracy.
+    Args:
+        values: (questions, measures with a function), NaN where a question does not count.
+        chosen: measures, those with a function in the order of the columns; a mean of others is
+            None unless all of them are there.
+        clusters: (questions,) image codes.
+        num_samples: resamples of images behind each interval; 0 for none.
+        seed: of the resamples.
     """
-    counts = (~np.isnan(values)).sum(axis=0)
+    columns = {each.name: place for place, each in enumerate(with_functions(chosen))}
+    counted = ~np.isnan(values)
+    counts = counted.sum(axis=0)
     with np.errstate(invalid="ignore"):
         means = np.nansum(values, axis=0) / np.where(counts, counts, np.nan)
-    metrics: dict[str, float | None] = {
-        name: None if np.isnan(mean) else float(100 * mean)
-        for name, mean in zip(MEASURES, means, strict=True)
+    samples = cluster_bootstrap(values, clusters, num_samples, seed)
+    scores: Scores = {}
+    for measure in chosen:
+        parts = [columns[name] for name in measure.mean_of or (measure.name,) if name in columns]
+        there = len(parts) == len(measure.mean_of or (measure.name,)) and all(counts[parts])
+        bounds = None
+        if there:
+            rows = counted[:, parts].any(axis=1)
+            column = (measure.factor * samples[:, parts]).mean(axis=1)
+            bounds = interval(column, len(np.unique(clusters[rows])))
+        scores[measure.name] = {
+            "value": float((measure.factor * means[parts]).mean()) if there else None,
+            "interval": list(bounds) if bounds else None,
+            "count": int(counts[parts].sum()),
+        }
+    return scores
+
+
+def paired_difference(
+    first: NDArray[np.float64],
+    second: NDArray[np.float64],
+    chosen: Sequence[Measure],
+    clusters: NDArray[np.int64],
+    num_samples: int = 2000,
+    seed: int = 0,
+) -> Scores:
+    """First minus second, question by question, under resampling of images common to both.
+
+    Args:
+        first: (questions, measures) values of one set of answers.
+        second: the same questions, the other answers.
+        chosen: the measures; see `summary`.
+        clusters: (questions,) image codes.
+        num_samples: resamples of the paired bootstrap.
+        seed: of the resamples.
+    """
+    return summary(first - second, chosen, clusters, num_samples, seed)
+
+
+def breakdown(
+    pairing: Pairing,
+    values: NDArray[np.float64],
+    chosen: Sequence[Measure],
+    clusters: NDArray[np.int64],
+    train_answers: Iterable[str] | None = None,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """The same scores for every group that a record's `meta` tells.
+
+    Args:
+        pairing: the questions.
+        values: (questions, measures) from `item_values`.
+        chosen: the measures of the columns; those shown in `groups` are kept.
+        clusters: (questions,) image codes.
+        train_answers: answers of the training questions; adds the grouping `answer_in_training`.
+        seed: of the resamples.
+
+    Returns:
+        Grouping -> group -> `num_open, num_closed, num_images` and `scores`. Groupings with one
+        group, or too many to read, are left out.
+    """
+    groupings: dict[str, Callable[[Question], str | None]] = {
+        name: partial(group_of, grouping=name) for name in _FIELDS
     }
-    metrics["average"] = _mean(metrics["recall"], metrics["closed_accuracy"])
-    if scorer != "strict" and not counts[_CLOSED]:
-        # The published table prints 0 where no closed question was counted.
-        metrics["closed_accuracy"] = 0.0
-    intervals: dict[str, list[float] | None] = dict.fromkeys(metrics)
-    if num_samples:
-        samples = 100 * cluster_bootstrap(values, clusters, num_samples, seed)
-        average = (samples[:, _RECALL] + samples[:, _CLOSED]) / 2
-        for name, column in zip([*MEASURES, "average"], [*samples.T, average], strict=True):
-            used = (
-                values[:, [_RECALL, _CLOSED]]
-                if name == "average"
-                else (values[:, [MEASURES.index(name)]])
-            )
-            counted = np.unique(clusters[~np.isnan(used).all(axis=1)])
-            bounds = interval(column, len(counted))
-            intervals[name] = list(bounds) if bounds else None
+    if train_answers is not None:
+        seen = {strict.words(answer) for answer in train_answers}
+        groupings["answer_in_training"] = lambda question: (
+            "seen" if strict.words(question.answer) in seen else "unseen"
+        )
+    columns = [place for place, each in enumerate(chosen) if "groups" in each.shown]
+    kept = [chosen[place] for place in columns]
+    is_open = np.array([question.answer_type == "OPEN" for question in pairing.questions])
+    result: dict[str, dict[str, Any]] = {}
+    for name, find in groupings.items():
+        members: dict[str, list[int]] = {}
+        for row, question in enumerate(pairing.questions):
+            members.setdefault(find(question) or "unknown", []).append(row)
+        if 1 < len(members) <= _MAX_GROUPS:
+            result[name] = {
+                group: _group(values[rows][:, columns], kept, clusters[rows], is_open[rows], seed)
+                for group, rows in sorted(members.items())
+            }
+    return result
+
+
+def group_of(question: Question, grouping: str) -> str | None:
+    """The group of a question, as its `meta` tells; None where it does not.
+
+    Args:
+        question: with the fields of its record.
+        grouping: `modality`, `organ`, `question_type` or `language`.
+    """
+    for field in _FIELDS[grouping]:
+        value = question.meta.get(field)
+        if isinstance(value, str) and value.strip():
+            return value.strip()
+    return None
+
+
+def _group(
+    values: NDArray[np.float64],
+    chosen: Sequence[Measure],
+    clusters: NDArray[np.int64],
+    is_open: NDArray[np.bool_],
+    seed: int,
+) -> dict[str, Any]:
+    _, codes = np.unique(clusters, return_inverse=True)
+    many = len(values) and codes.max() >= _MANY_CLUSTERS
+    num_samples = _NUM_SAMPLES_OF_MANY if many else _NUM_SAMPLES
     return {
-        "metrics": metrics,
-        "intervals": intervals,
-        "denominators": {name: int(n) for name, n in zip(MEASURES, counts, strict=True)},
+        "num_open": int(is_open.sum()),
+        "num_closed": int((~is_open).sum()),
+        "num_images": int(codes.max()) + 1,
+        "scores": summary(values, chosen, codes, num_samples, seed),
     }
 
 
-def _mean(first: float | None, second: float | None) -> float | None:
-    return None if first is None or second is None else (first + second) / 2
+def closed_answers(pairing: Pairing) -> dict[str, Any]:
+    """How closed questions are answered, by the strict reading.
 
+    A rare answer counts as much as a frequent one here, and "yes" is told from "no".
 
-def _closed_part(items: ItemScores, pairing: Pairing) -> dict[str, Any]:
-    num_closed = sum(question.answer_type == "CLOSED" for question in pairing.questions)
-    verdicts = Counter(str(reading.verdict) for reading in items.readings.values())
-    missing = num_closed - len(items.readings)
+    Returns:
+        `verdicts` (how often each), and in percent: `macro_f1` and `balanced_accuracy` over the
+        reference answers that occur, `yes_true_rate` (of the questions answered by yes) and
+        `no_true_rate`, `yes_share` of the yes/no answers that were read, `parse_failures`,
+        `abstentions`, `several_options` of all. None where nothing is there to count.
+    """
+    closed = [
+        (question, answer)
+        for question, answer in zip(pairing.questions, pairing.answers, strict=True)
+        if question.answer_type == "CLOSED"
+    ]
+    readings = [
+        strict.closed(answer, question.answer, question.text, question.options)
+        for question, answer in closed
+        if answer is not None
+    ]
+    total, missing = len(closed), len(closed) - len(readings)
+    verdicts = Counter(reading.verdict for reading in readings)
+    expected = Counter(reading.expected for reading in readings)
+    chosen = Counter(reading.chosen for reading in readings if reading.chosen is not None)
+    hits = Counter(reading.expected for reading in readings if reading.hit)
+    yes, no = strict.YES, strict.NO
+    read_yes_no = [r.chosen for r in readings if r.expected in (yes, no) and r.chosen is not None]
+    recalls = [hits[label] / expected[label] for label in expected]
+    f1 = [2 * hits[label] / (expected[label] + chosen[label]) for label in expected]
+    counts = {str(verdict): count for verdict, count in sorted(verdicts.items())}
     return {
-        "verdicts": dict(sorted(verdicts.items())) | {"missing": missing},
-        **closed_balance(items.readings.values(), missing),
+        "verdicts": counts | {"missing": missing},
+        "macro_f1": _percent(sum(f1), len(f1)),
+        "balanced_accuracy": _percent(sum(recalls), len(recalls)),
+        "yes_true_rate": _percent(hits[yes], expected[yes]),
+        "no_true_rate": _percent(hits[no], expected[no]),
+        "yes_share": _percent(read_yes_no.count(yes), len(read_yes_no)),
+        "parse_failures": _percent(verdicts[strict.Verdict.UNPARSED] + missing, total),
+        "abstentions": _percent(verdicts[strict.Verdict.ABSTAINED], total),
+        "several_options": _percent(verdicts[strict.Verdict.SEVERAL], total),
     }
+
+
+def _percent(part: float, whole: int) -> float | None:
+    return 100.0 * part / whole if whole else None

@@ -69,6 +69,9 @@ def _version(name: str) -> str | None:
 class AnsweringRecipe(Recipe):
     """A run that trains nothing: `model.start` answers, and its answers are scored."""
 
+    engine: str = "checkpoint"
+    """Who answers: a checkpoint here, or an engine that knows a model of the name `model.start`."""
+
     stages: dict[str, StageSettings] = Field(default={}, max_length=0)
     """None."""
 
@@ -105,7 +108,13 @@ class Run:
         Raises:
             RunError: the run has not got there.
         """
-        if not self.recipe.stages:
+        if isinstance(self.recipe, AnsweringRecipe):
+            if self.recipe.engine != "checkpoint":
+                raise RunError(
+                    f"{self.path} holds answers of {self.recipe.model.start!r}, which the engine "
+                    f"{self.recipe.engine} runs; there is no checkpoint.",
+                    f"Ask it again with --engine {self.recipe.engine} --out {self.path}.",
+                )
             return Path(str(self.recipe.model.start))
         stage = list(self.recipe.stages)[-1]
         if not self.final(stage).is_dir():
@@ -144,8 +153,8 @@ def open_run(path: str | Path) -> Run:
     values = parse_yaml(file.read_text(encoding="utf-8"), str(file))
     if isinstance(values, dict) and "served" in values:
         raise RunError(
-            f"{path} holds answers of a model at a server; there is no checkpoint.",
-            "Ask the server again with --engine openai.",
+            f"{path} holds answers of a served model, written by an earlier version of exgra-med.",
+            "Reports and comparisons read it; ask the server again into a new folder.",
         )
     trains = not isinstance(values, dict) or values.get("stages") != {}
     return Run(path, check_recipe(values, str(file), Recipe if trains else AnsweringRecipe))

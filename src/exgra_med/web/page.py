@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import DataError, ExgraMedError, import_extra
-from exgra_med.evaluation.report.graph_page import graphs_css
+from exgra_med.evaluation.report.graphs import graphs_css
 from exgra_med.lab.studies.report import study_css
 from exgra_med.llm.request import Sampling
 from exgra_med.model.published import NOTICE

@@ -9,14 +9,11 @@ from typing import Any, Literal
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.breakdown import group_of
-from exgra_med.evaluation.pairing import pair
-from exgra_med.evaluation.predictions import read_predictions
-from exgra_med.evaluation.questions import Question, question_of
+from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
 from exgra_med.evaluation.report.content import gather
-from exgra_med.evaluation.report.environment import template_environment
 from exgra_med.evaluation.report.examples import Example, judge, make_card
 from exgra_med.evaluation.report.figures import training_figures
+from exgra_med.evaluation.report.page import template_environment
 from exgra_med.evaluation.report.tables import cell
 from exgra_med.evaluation.results import headline_dataset, read_results
 from exgra_med.evaluation.run_folder import (
@@ -25,6 +22,7 @@ from exgra_med.evaluation.run_folder import (
     predictions_path,
     read_recipe,
 )
+from exgra_med.evaluation.score import group_of
 from exgra_med.lab.studies.report import read_study_results, render_fragment
 from exgra_med.recipe.run_folder import Run, open_run
 
@@ -289,7 +287,7 @@ class Views:
     def graphs(self, name: str, stage: str, num_nodes: int, draw: int, layers: bool) -> str:
         """The matched graphs of a run; see `measure_graphs`."""
         from exgra_med.evaluation.graphs import measure_graphs
-        from exgra_med.evaluation.report.graph_page import graphs_fragment
+        from exgra_med.evaluation.report.graphs import graphs_fragment
 
         run = self._run(name)
         stamp = run.final(stage).stat().st_mtime_ns if run.final(stage).is_dir() else 0

@@ -153,7 +153,7 @@ class ServiceSpeaker:
 
 def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[str, Any]]:
     """A conversation in the wire's form, pictures with the first question."""
-    from exgra_med.evaluation.service_answers import data_url
+    from exgra_med.evaluation.engines import data_url
 
     first, *rest = turns
     pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]

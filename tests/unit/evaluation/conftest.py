@@ -9,13 +9,12 @@ import yaml
 from made_up_run import DATASET, HOSTILE, make_data, write_log
 
 from exgra_med.data.prepared import open_prepared
-from exgra_med.evaluation.blind import visual_reliance
-from exgra_med.evaluation.calibration import calibration
-from exgra_med.evaluation.mirror import mirror_probe, sided_records
-from exgra_med.evaluation.predict import facts_path
-from exgra_med.evaluation.predictions import Prediction, PredictionWriter, read_predictions
+from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
+from exgra_med.evaluation.engines import facts_path
 from exgra_med.evaluation.results import update_results
 from exgra_med.evaluation.run_folder import predictions_path
+from exgra_med.evaluation.tasks.multiple_choice import calibration
+from exgra_med.evaluation.tasks.reliance import mirror_probe, sided_records, visual_reliance
 from exgra_med.evaluation.vqa import score_run
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError
-from exgra_med.evaluation.blind import blinded, shuffled_records, visual_reliance
-from exgra_med.evaluation.predictions import Prediction
+from exgra_med.evaluation.answers import Prediction
+from exgra_med.evaluation.tasks.reliance import blinded, shuffled_records, visual_reliance
 
 
 def record(number: int, image: str | None = None) -> Record:

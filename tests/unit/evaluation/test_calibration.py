@@ -2,7 +2,7 @@
 
 import pytest
 
-from exgra_med.evaluation.calibration import calibration, softmax
+from exgra_med.evaluation.tasks.multiple_choice import calibration, softmax
 
 
 def test_softmax_survives_large_scores() -> None:

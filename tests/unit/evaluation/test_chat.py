@@ -11,13 +11,15 @@ from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
 from exgra_med.errors import DataError, ExgraMedError, RunError, ScoreError, ServiceError
-from exgra_med.evaluation.chat.judge import Grades, judge_messages, read_grades
-from exgra_med.evaluation.chat.judging import Judgement
-from exgra_med.evaluation.chat.length import length_controlled
-from exgra_med.evaluation.chat.questions import ChatQuestion, open_chat_set
-from exgra_med.evaluation.chat.score import score_judgements
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.statistics import cluster_codes
+from exgra_med.evaluation.tasks.chat import (
+    ChatQuestion,
+    length_controlled,
+    open_chat_set,
+    score_judgements,
+)
+from exgra_med.evaluation.tasks.judge import Grades, Judgement, judge_messages, read_grades
 from exgra_med.llm.prompt import load_prompt
 from exgra_med.llm.request import ReplyError
 

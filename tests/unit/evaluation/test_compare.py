@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 
 from exgra_med.errors import ScoreError
-from exgra_med.evaluation.compare import compare, compare_stored
-from exgra_med.evaluation.paired import paired_difference
-from exgra_med.evaluation.predictions import Prediction
-from exgra_med.evaluation.questions import Question
+from exgra_med.evaluation.answers import Prediction, Question
+from exgra_med.evaluation.compare import compare, compare_stored, paired_difference
 
 QUESTIONS = [
     Question(str(i), "Is it?", "yes", "CLOSED", (f"{i // 4}.jpg",))

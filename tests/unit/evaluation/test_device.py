@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from exgra_med.evaluation import sharding
-from exgra_med.evaluation.device import Place, best_place
-from exgra_med.evaluation.sharding import Processes, told_once
+from exgra_med.evaluation import engines
+from exgra_med.evaluation.engines import Place, Processes, best_place, told_once
 from exgra_med.progress import Silent
 
 
@@ -25,5 +24,5 @@ def test_an_accelerator_answers_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> 
 def test_only_the_first_process_of_a_launch_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
     speaker = Silent()
     assert told_once(speaker) is speaker
-    monkeypatch.setattr(sharding, "launched_processes", lambda: Processes(1, 2))
+    monkeypatch.setattr(engines, "launched_processes", lambda: Processes(1, 2))
     assert told_once(speaker) is not speaker

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from exgra_med.evaluation.floors import floor_predictions
-from exgra_med.evaluation.predictions import Prediction
-from exgra_med.evaluation.questions import Question
+from exgra_med.evaluation.answers import Prediction, Question
+from exgra_med.evaluation.baselines import floor_predictions
 from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.vqa import score_floors
 

@@ -14,8 +14,7 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Record
 from exgra_med.errors import RunError
 from exgra_med.evaluation.graphs import Graphs, Matched, Moment, aligned_stages, measure_graphs
-from exgra_med.evaluation.report.graph_figures import matrix_svg, pair_svg
-from exgra_med.evaluation.report.graph_page import graphs_fragment
+from exgra_med.evaluation.report.graphs import graphs_fragment, matrix_svg, pair_svg
 from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import Run, start_run

@@ -1,10 +1,9 @@
 """Leaks are counted, and what is clean is scored apart."""
 
+from exgra_med.evaluation.answers import Prediction, Question
 from exgra_med.evaluation.leaks import find_leaks, score_clean
-from exgra_med.evaluation.predictions import Prediction
-from exgra_med.evaluation.questions import Question
 from exgra_med.evaluation.report.check_tables import leak_sentences
-from exgra_med.evaluation.report.limits import limits
+from exgra_med.evaluation.report.content import limits
 
 TRAIN = [Question("1", "Is it large?", "yes", "CLOSED", ("a.jpg",))]
 TEST = [

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exgra_med.evaluation.metrics.legacy_words import clean
+from exgra_med.evaluation.metrics.legacy import clean
 
 
 @pytest.mark.parametrize("spelling", ["couldnt've", "couldn'tve", "shouldnt've", "theyd've"])

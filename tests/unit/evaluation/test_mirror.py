@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from exgra_med.data.record import Record
-from exgra_med.evaluation.mirror import MirroredImages, mirror_probe, side_of, sided_records
-from exgra_med.evaluation.predictions import Prediction
+from exgra_med.evaluation.answers import Prediction
+from exgra_med.evaluation.tasks.reliance import MirroredImages, mirror_probe, side_of, sided_records
 
 
 def record(name: str, answer: str, image: str | None = "a.png") -> Record:

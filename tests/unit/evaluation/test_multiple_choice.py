@@ -8,15 +8,17 @@ from PIL import Image
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError, ScoreError
-from exgra_med.evaluation.multiple_choice.likelihood import (
-    option_scores,
-    prior_scores,
-    text_only_scores,
+from exgra_med.evaluation.answers import Prediction
+from exgra_med.evaluation.likelihood import option_scores, prior_scores, text_only_scores
+from exgra_med.evaluation.tasks.multiple_choice import (
+    asked_with_options,
+    choice_of,
+    choose_strictly,
+    guessing,
+    rotated,
+    score_choices,
+    score_likelihoods,
 )
-from exgra_med.evaluation.multiple_choice.matching import choose_strictly
-from exgra_med.evaluation.multiple_choice.questions import asked_with_options, choice_of, rotated
-from exgra_med.evaluation.multiple_choice.score import guessing, score_choices, score_likelihoods
-from exgra_med.evaluation.predictions import Prediction
 
 MODALITIES = ["CT", "MRI", "X-ray", "Ultrasound"]
 

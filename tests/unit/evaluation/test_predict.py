@@ -13,8 +13,8 @@ import pytest
 
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.predict import answer_records, facts_path, shown_question
-from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.answers import read_predictions
+from exgra_med.evaluation.engines import answer_records, facts_path, shown_question
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def test_a_killed_process_loses_at_most_the_batch_it_was_in(tmp_path: Path) -> N
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         from test_predict import RECORDS, echo
-        from exgra_med.evaluation.predict import answer_records
+        from exgra_med.evaluation.engines import answer_records
         def answer(records):
             if any(int(each.id) == 19 for each in records):
                 os.kill(os.getpid(), signal.SIGKILL)

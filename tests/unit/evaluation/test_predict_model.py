@@ -9,8 +9,8 @@ from PIL import Image
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Record
-from exgra_med.evaluation.predict import model_answerer, predict
-from exgra_med.evaluation.predictions import read_predictions
+from exgra_med.evaluation.answers import read_predictions
+from exgra_med.evaluation.engines import model_answerer, predict
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import Architecture, EvaluationSettings

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from exgra_med.errors import DataError
-from exgra_med.evaluation.predictions import Prediction, PredictionWriter, read_predictions
+from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
 
 
 def test_answers_come_back_as_they_were_written(tmp_path: Path) -> None:

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from exgra_med.errors import RunError
+from exgra_med.evaluation.answers import Question, read_predictions
 from exgra_med.evaluation.compare import compare, compare_stored
-from exgra_med.evaluation.predictions import read_predictions
-from exgra_med.evaluation.questions import Question
 from exgra_med.evaluation.results import read_results, update_results
 from exgra_med.evaluation.score import score_files
 from exgra_med.recipe.load import load_recipe, shipped_recipes

@@ -12,9 +12,8 @@ import yaml
 
 from exgra_med.errors import MissingExtraError, RunError
 from exgra_med.evaluation.report.content import NOTICE, gather
-from exgra_med.evaluation.report.figures import training_figures
-from exgra_med.evaluation.report.log import read_log
-from exgra_med.evaluation.report.render import render_html, render_markdown, write_report
+from exgra_med.evaluation.report.figures import read_log, training_figures
+from exgra_med.evaluation.report.page import render_html, render_markdown, write_report
 
 
 @pytest.fixture(scope="module")

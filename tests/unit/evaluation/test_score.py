@@ -10,8 +10,7 @@ import pytest
 
 from exgra_med.data.record import Record, Turn
 from exgra_med.errors import ScoreError
-from exgra_med.evaluation.predictions import Prediction
-from exgra_med.evaluation.questions import read_candidates, read_reference
+from exgra_med.evaluation.answers import Prediction, read_candidates, read_reference
 from exgra_med.evaluation.score import score_files, score_vqa
 
 

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import RunError, ServiceError
+from exgra_med.evaluation.answers import read_predictions
+from exgra_med.evaluation.engines import data_url
 from exgra_med.evaluation.foreign import ask_service, start_folder
-from exgra_med.evaluation.predictions import read_predictions
 from exgra_med.evaluation.results import read_results
-from exgra_med.evaluation.service_answers import data_url
 from exgra_med.llm.service import Settings
 from exgra_med.progress import Silent
 

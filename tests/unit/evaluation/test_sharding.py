@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.evaluation.predictions import Prediction, PredictionWriter, read_predictions
-from exgra_med.evaluation.sharding import Processes, join_parts, launched_processes
+from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
+from exgra_med.evaluation.engines import Processes, join_parts, launched_processes
 
 
 def test_one_process_writes_the_common_file() -> None:
@@ -41,7 +41,7 @@ def test_two_processes_answer_every_question_once(tmp_path: Path) -> None:
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         from test_predict import RECORDS, echo
-        from exgra_med.evaluation.predict import answer_records
+        from exgra_med.evaluation.engines import answer_records
         made = answer_records(echo, RECORDS, Path({str(out)!r}), 3, {{}})
         assert made == 10, made
         """

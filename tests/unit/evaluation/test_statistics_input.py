@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from exgra_med.errors import ScoreError
-from exgra_med.evaluation.predictions import Prediction
-from exgra_med.evaluation.questions import Question
+from exgra_med.evaluation.answers import Prediction, Question
 from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.statistics import (
     cluster_bootstrap,

@@ -22,7 +22,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from made_up_run import DATASET, HOSTILE, make_data, write_log
 
     from exgra_med.data.prepared import open_prepared
-    from exgra_med.evaluation.predictions import Prediction, PredictionWriter
+    from exgra_med.evaluation.answers import Prediction, PredictionWriter
     from exgra_med.evaluation.run_folder import predictions_path
     from exgra_med.evaluation.vqa import score_run
 

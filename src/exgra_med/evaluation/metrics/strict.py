@@ -4,22 +4,220 @@ A closed answer is right only where exactly one option is chosen and it is the r
 cannot be read, abstains, or names several options is wrong, and says so in its `Verdict`.
 """
 
+import re
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 
-from exgra_med.evaluation.metrics.legacy import Overlap
-from exgra_med.evaluation.metrics.options import (
-    ABSTAIN,
-    ABSTENTIONS,
-    NO,
-    YES,
-    YES_NO,
-    Options,
-    chosen_options,
-    options_of,
+import numpy as np
+
+from exgra_med.data.sources.rows import closed_options
+from exgra_med.evaluation.metrics.legacy import Overlap, sentence_bleu
+
+# Sound cleaning of answers for new scores: Unicode-safe, nothing lost silently, versioned.
+#
+# Raise `NORMALISER_VERSION` whenever a score can change; it is written into every result.
+
+
+NORMALISER_VERSION = "2"
+
+_NUMBER_WORDS = {
+    word: str(number)
+    for number, word in enumerate(
+        "zero one two three four five six seven eight nine ten eleven twelve".split()
+    )
+}
+_ARTICLES = frozenset({"a", "an", "the"})
+# Numbers keep their decimal point; ideographs and kana are words of one character each, because
+# Chinese and Japanese have no blanks; every other run of letters, marks and digits is a word.
+_TOKEN = re.compile(
+    r"\d+(?:\.\d+)?%?(?![^\W_])"
+    r"|[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
+    r"|(?:(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])[^\W_]|[\u0300-\u036f])"
+    r"(?:(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])[^\W_]"
+    r"|[\u0300-\u036f]"
+    r"|['](?=[^\W_])(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]))*"
 )
-from exgra_med.evaluation.normalise import items, words
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
+# Models trained on the published template repeat the role or start another turn.
+_ROLE = re.compile(r"^\s*(?:#{2,}\s*)?(?:assistant|gpt|answer)\s*[::]\s*", re.IGNORECASE)
+_NEXT_TURN = re.compile(r"#{3}.*", re.DOTALL)
+
+
+def answer_text(text: str) -> str:
+    """The answer itself: without a leading role name ("Assistant:") and without a next turn."""
+    text = _ROLE.sub("", text, count=1)
+    return _NEXT_TURN.sub("", text).strip()
+
+
+@lru_cache(maxsize=262_144)
+def words(text: str) -> tuple[str, ...]:
+    """Comparable words of an answer.
+
+    Args:
+        text: any text; role names and further turns are taken off first.
+
+    Returns:
+        Case-folded NFKC words without articles, number words as digits; Chinese by character.
+    """
+    text = unicodedata.normalize("NFKC", answer_text(text)).replace("’", "'").casefold()
+    text = _THOUSANDS.sub("", text)
+    found = (_NUMBER_WORDS.get(word, word) for word in _TOKEN.findall(text))
+    return tuple(word for word in found if word not in _ARTICLES)
+
+
+_LIST = re.compile(r"[,;、，；\t]|\band\b|和", re.IGNORECASE)
+
+
+def items(text: str) -> frozenset[tuple[str, ...]]:
+    """The parts of a list answer ("Liver, Heart and Spleen") as a set: order does not count."""
+    parts = (words(part) for part in _LIST.split(_THOUSANDS.sub("", answer_text(text))))
+    return frozenset(part for part in parts if part)
+
+
+def contains(sequence: tuple[str, ...], phrase: tuple[str, ...]) -> bool:
+    """Whether the phrase stands in the sequence as whole neighbouring words."""
+    return bool(positions(sequence, phrase))
+
+
+def positions(sequence: tuple[str, ...], phrase: tuple[str, ...]) -> list[int]:
+    """Every index at which the phrase begins in the sequence; none for an empty phrase."""
+    length = len(phrase)
+    if not length:
+        return []
+    return [i for i in range(len(sequence) - length + 1) if sequence[i : i + length] == phrase]
+
+
+# Which options a closed question has, and which of them an answer names.
+#
+# An option is a label with the word sequences that name it. Options come from the record, from the
+# note in the published questions (`(Answer with either "left" or "right").`), from the question
+# itself ("left or right?"), and from words that exclude one another.
+
+
+Options = dict[str, tuple[tuple[str, ...], ...]]
+
+YES = "yes"
+NO = "no"
+ABSTAIN = "abstain"
+
+
+def _phrases(text: str) -> tuple[tuple[str, ...], ...]:
+    return tuple(words(phrase.strip()) for phrase in text.split("|"))
+
+
+YES_NO: Options = {
+    YES: _phrases("yes|yeah|yep|是|是的|有|存在|包含|能|可以|会|对|正确"),
+    NO: _phrases("no|nope|不是|没有|不存在|不包含|不能|不可以|不会|不对|不正确|否|没|无|不"),
+}
+ABSTENTIONS = _phrases(
+    "cannot tell|can't tell|cannot determine|can't determine|cannot be determined|not sure"
+    "|can't be determined|unsure|unclear|unknown|uncertain|don't know|do not know|not known"
+    "|not possible to|impossible to|unable to|not enough information|no way to tell|can not tell"
+    "|cannot answer|can't answer|cannot say|can't say|can not be determined"
+    "|无法确定|不确定|不知道|无法判断|不清楚|不能确定|不能判断"
+)
+# Where neither record nor question names options, these words exclude one another.
+_CONTRASTS: tuple[Options, ...] = tuple(
+    {" ".join(phrase): (phrase,) for phrase in _phrases(group)}
+    for group in (
+        "left|right|both|bilateral|unilateral",
+        "axial|coronal|sagittal",
+        "t1|t2|flair|diffusion",
+        "ct|mri|x ray|ultrasound",
+        "pa|ap|lateral",
+        "male|female",
+        "supine|prone|erect",
+        "upper|middle|lower",
+        "anterior|posterior",
+        "normal|abnormal",
+        "contrast|non contrast",
+        "左|右",
+        "正常|不正常|异常",
+        "横断面|冠状面|矢状面",
+        "高密度|低密度",
+    )
+)
+_CONTRAST_WORDS = tuple(
+    frozenset(phrase[0] for phrases in contrast.values() for phrase in phrases)
+    for contrast in _CONTRASTS
+)
+_NOTE = re.compile(r"\(\s*answer with either(.*?)\)\s*\.?", re.IGNORECASE | re.DOTALL)
+_QUOTED = re.compile(r"[\"“]([^\"”]+)[\"”]")
+_CHINESE_CHOICE = re.compile(r"([^,，。?？是]+?)还是([^,，。?？]+)")
+_NEGATIONS = frozenset({"not", "no", "non", "without", "neither", "不", "没", "无", "非"})
+
+
+def chosen_options(sequence: tuple[str, ...], options: Options) -> set[str]:
+    """Labels that an answer names as whole words.
+
+    Longer names go first and hide what lies inside them ("left lung" hides "left"); a name right
+    behind a negation ("not left") is no choice, unless the negation is part of the name.
+    """
+    present = set(sequence)
+    named = [
+        (phrase, label)
+        for label, phrases in options.items()
+        for phrase in phrases
+        if phrase and phrase[0] in present
+    ]
+    taken: set[int] = set()
+    chosen: set[str] = set()
+    for phrase, label in sorted(named, key=_longest_first):
+        for start in positions(sequence, phrase):
+            place = set(range(start, start + len(phrase)))
+            if place & taken:
+                continue
+            taken |= place
+            if not (start and start - 1 not in taken and sequence[start - 1] in _NEGATIONS):
+                chosen.add(label)
+    return chosen
+
+
+def _longest_first(named: tuple[tuple[str, ...], str]) -> int:
+    return -len(named[0])
+
+
+def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Options:
+    """Options of a closed question whose reference is not yes or no; the reference is always one.
+
+    Args:
+        reference: the reference answer.
+        question: the question, with or without the published note about its options.
+        given: options that the data set lists.
+    """
+    expected = words(reference)
+    listed = given or _options_in_note(question)
+    options: Options
+    if listed:
+        options = {" ".join(words(option)): (words(option),) for option in listed}
+    else:
+        options = _options_in_question(question, reference)
+        for contrast, first_words in zip(_CONTRASTS, _CONTRAST_WORDS, strict=True):
+            if not first_words.isdisjoint(expected) and chosen_options(expected, contrast):
+                options = options | contrast
+    options.pop("", None)
+    if len(chosen_options(expected, options)) != 1 and expected:
+        options = options | {" ".join(expected): (expected,)}
+    return options
+
+
+def _options_in_note(question: str) -> tuple[str, ...]:
+    note = _NOTE.search(question)
+    return tuple(_QUOTED.findall(note.group(1))) if note else ()
+
+
+def _options_in_question(question: str, reference: str) -> Options:
+    options: Options = {}
+    for option in closed_options(question, reference) or ():
+        options[" ".join(words(option))] = (words(option),)
+    for choice in _CHINESE_CHOICE.finditer(question):
+        for option in choice.groups():
+            options[" ".join(words(option))] = (words(option),)
+    return options
+
 
 SCORER_VERSION = "1"
 
@@ -100,6 +298,7 @@ def closed(
     return ClosedScore(Verdict.RIGHT if choice == expected else Verdict.WRONG, choice, expected)
 
 
+@lru_cache(maxsize=65_536)
 def open_overlap(prediction: str, reference: str) -> Overlap:
     """Recall, precision and F1 over the sets of words, so that repeating a hit gains nothing.
 
@@ -116,3 +315,46 @@ def open_overlap(prediction: str, reference: str) -> Overlap:
     recall = hits / len(set(expected))
     exact = predicted == expected or items(prediction) == items(reference)
     return Overlap(float(exact), 2 * precision * recall / (precision + recall), precision, recall)
+
+
+@lru_cache(maxsize=65_536)
+def bleu(prediction: str, reference: str) -> dict[str, float]:
+    """BLEU of the cleaned words; an n-gram that is absent gives 0."""
+    scores = sentence_bleu(list(words(reference)), list(words(prediction)))
+    # Without smoothing an absent n-gram leaves about 1e-231; a sound score says zero.
+    return {name: value if value > 1e-70 else 0.0 for name, value in scores.items()}
+
+
+class Candidates:
+    """Maps an answer onto the known answer with the highest F1; a tie between answers is no hit.
+
+    Args:
+        answers: known open answers, as of the training questions.
+    """
+
+    def __init__(self, answers: Iterable[str | int]) -> None:
+        unique = {words(str(answer)) for answer in answers} - {()}
+        self._known = sorted(unique)
+        self._sizes = np.array([len(set(candidate)) for candidate in self._known])
+        having: dict[str, list[int]] = {}
+        for index, candidate in enumerate(self._known):
+            for word in set(candidate):
+                having.setdefault(word, []).append(index)
+        self._having = {word: np.array(rows) for word, rows in having.items()}
+        self._closest: dict[tuple[str, ...], tuple[str, ...] | None] = {}
+
+    def hit(self, prediction: str, reference: str) -> float:
+        """1.0 where the closest known answer has the words of the reference."""
+        found = words(prediction)
+        if found not in self._closest:
+            self._closest[found] = self._find(found)
+        return float(self._closest[found] == words(reference))
+
+    def _find(self, found: tuple[str, ...]) -> tuple[str, ...] | None:
+        lists = [self._having[word] for word in set(found) if word in self._having]
+        if not lists:
+            return None
+        hits = np.bincount(np.concatenate(lists), minlength=len(self._known))
+        scores = 2 * hits / (len(set(found)) + self._sizes)
+        best = int(scores.argmax())
+        return self._known[best] if (scores == scores[best]).sum() == 1 else None

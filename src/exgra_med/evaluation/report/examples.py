@@ -1,15 +1,33 @@
 """Questions with their images for the report: a random dozen, and some that went wrong."""
 
+import base64
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
+
+from PIL import Image
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError
+from exgra_med.evaluation.answers import Pairing, Question
 from exgra_med.evaluation.metrics import legacy, strict
-from exgra_med.evaluation.pairing import Pairing
-from exgra_med.evaluation.questions import Question
-from exgra_med.evaluation.report.thumbnails import jpeg
+
+# Small copies of images for pages.
+
+
+_QUALITY = 80
+
+
+def jpeg(image: Image.Image, side_pixels: int) -> str:
+    """A copy that fits a square, as base64 JPEG without any metadata of the file."""
+    small = image.convert("RGB")
+    small.thumbnail((side_pixels, side_pixels))
+    small.info.clear()
+    stream = BytesIO()
+    small.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
 
 _SIDE_PIXELS = 360
 

@@ -1,223 +1,272 @@
-"""Results as rows of text, the same for the page, for Markdown and for CSV."""
+"""Scores as tables of text: one form for the page, the web page, model cards and the terminal.
 
+A table is built from an entry of `results.json` and from what its task and measures say of
+themselves, so a new measure, task or engine needs nothing here.
+"""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import Any
 
-from exgra_med.evaluation.floors import FLOOR_LABELS
-
-MEASURE_LABELS = {
-    "average": "Average of open recall and closed accuracy",
-    "open_recall": "Open questions: recall",
-    "open_f1": "Open questions: F1",
-    "open_precision": "Open questions: precision",
-    "open_exact_match": "Open questions: exact match",
-    "open_accuracy": "Open questions: accuracy over known answers",
-    "closed_accuracy": "Closed questions: accuracy",
-    "bleu_1": "BLEU-1",
-}
-_DENOMINATOR = {
-    "open_recall": "recall",
-    "open_f1": "f1",
-    "open_precision": "precision",
-    "open_exact_match": "exact_match",
-}
-_BALANCE_LABELS = {
-    "macro_f1": "macro F1 over the answers that occur",
-    "balanced_accuracy": "balanced accuracy over the answers that occur",
-    "yes_true_rate": "of the questions answered by yes, right",
-    "no_true_rate": "of the questions answered by no, right",
-    "yes_share": "“yes” among the yes/no answers",
-    "abstentions": "abstentions (wrong)",
-    "several_options": "several options named (wrong)",
-    "parse_failures": "no option recognised or no answer (wrong)",
-}
-GROUP_LABELS = {
-    "modality": "By modality",
-    "organ": "By organ",
-    "question_type": "By question type",
-    "language": "By language",
-    "answer_in_training": "By whether the answer occurs in training",
-}
+from exgra_med.evaluation.baselines import BASELINE_LABELS
+from exgra_med.evaluation.measures import Measure, measures
+from exgra_med.evaluation.results import Entry, Score
+from exgra_med.evaluation.tasks import Task
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A score in percent with its interval; `value` is None where there is nothing to count."""
+    """A score with its interval; `value` is None where there is nothing to count."""
 
     value: float | None
     low: float | None = None
     high: float | None = None
+    unit: str = "%"
 
     @property
     def text(self) -> str:
         """`52.3`, or a dash."""
-        return "–" if self.value is None else _number(self.value)
+        return "–" if self.value is None else self._number(self.value)
 
     @property
     def signed(self) -> str:
         """`+5.1`, `−0.4` or a dash."""
-        return "–" if self.value is None else _number(self.value, "+")
+        return "–" if self.value is None else self._number(self.value, "+")
 
     @property
     def bounds(self) -> str:
         """`45.9 to 58.8`, or nothing."""
         if self.low is None or self.high is None:
             return ""
-        return f"{_number(self.low)} to {_number(self.high)}"
+        return f"{self._number(self.low)} to {self._number(self.high)}"
+
+    def _number(self, value: float, sign: str = "") -> str:
+        """One decimal (three without a unit) with a true minus; what rounds to zero has no sign."""
+        digits = 1 if self.unit == "%" else 3
+        rounded = round(value, digits) or 0.0
+        return f"{rounded:{sign if rounded else ''}.{digits}f}".replace("-", "−")
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreRow:
-    """One measure under both scorers."""
+class Column:
+    """One column of numbers."""
 
-    name: str
-    label: str
-    strict: Cell
-    legacy: Cell
-    count: str
-
-    @property
-    def difference(self) -> str:
-        """Legacy minus strict, signed; a dash where either is missing."""
-        if self.strict.value is None or self.legacy.value is None:
-            return "–"
-        return _number(self.legacy.value - self.strict.value, "+")
+    title: str
+    scale: bool = False
+    """Whether its values are also drawn between 0 and 100."""
+    signed: bool = False
+    """Whether its values are differences."""
 
 
 @dataclass(frozen=True, slots=True)
-class DatasetRow:
-    """The scores on one of several data sets."""
-
-    name: str
-    average: Cell
-    recall: Cell
-    closed: Cell
-    legacy_average: Cell
-    count: str
-
-
-@dataclass(frozen=True, slots=True)
-class FloorRow:
-    """The model or a floor, side by side."""
+class Row:
+    """One line: a label and a cell (or a text) for each column."""
 
     label: str
-    is_model: bool
-    average: Cell
-    recall: Cell
-    closed: Cell
-    legacy_average: Cell
-    difference: Cell
-    """Model minus floor on the same questions (strict average), with a paired interval."""
+    cells: Sequence[Cell | str]
+    small: str = ""
+    """Below the label."""
+    is_first: bool = False
+    """Whether it stands out."""
 
 
 @dataclass(frozen=True, slots=True)
-class GroupRow:
-    """One group of a breakdown (strict)."""
+class Table:
+    """Rows below columns."""
 
-    label: str
-    recall: Cell
-    closed: Cell
-    num_open: int
-    num_closed: int
-
-
-def _number(value: float, sign: str = "") -> str:
-    """One decimal with a true minus sign; what rounds to zero has no sign."""
-    rounded = round(value, 1) or 0.0
-    return f"{rounded:{sign if rounded else ''}.1f}".replace("-", "−")
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    head: str = ""
+    """Above the labels."""
 
 
-def cell(section: dict[str, Any], name: str) -> Cell:
-    """A measure of a scorer's section of `results.json`."""
-    bounds = (section.get("intervals") or {}).get(name) or (None, None)
-    return Cell(section.get(name), *bounds)
+def cell(score: Score | Mapping[str, Any] | None, unit: str = "%") -> Cell:
+    """A score of an entry, or of its details."""
+    if score is None:
+        return Cell(None, unit=unit)
+    if isinstance(score, Score):
+        score = score.model_dump(mode="json")
+    return Cell(score["value"], *(score.get("interval") or (None, None)), unit=unit)
 
 
-def dataset_rows(results: dict[str, Any]) -> list[DatasetRow]:
-    """Every data set that was answered, the headline's first; empty where there is one alone."""
-    others = (results.get("other_datasets") or {}).values()
-    sections = [part["vqa"] for part in (results, *others) if part.get("vqa")]
-    return [_dataset_row(vqa) for vqa in sections] if others else []
-
-
-def _dataset_row(vqa: dict[str, Any]) -> DatasetRow:
-    strict, legacy = vqa.get("strict") or {}, vqa.get("legacy") or {}
-    return DatasetRow(
-        name=f"{vqa.get('dataset', '–')}, {vqa.get('split', '–')}",
-        average=cell(strict, "average"),
-        recall=cell(strict, "open_recall"),
-        closed=cell(strict, "closed_accuracy"),
-        legacy_average=cell(legacy, "average"),
-        count=_count(strict, "average"),
-    )
-
-
-def score_rows(vqa: dict[str, Any]) -> list[ScoreRow]:
-    """Rows of the main table."""
-    strict, legacy = vqa.get("strict") or {}, vqa.get("legacy") or {}
+def entry_table(entry: Entry, task: Task) -> Table:
+    """The scores of one entry."""
+    variants = _ordered(task.variants, entry.scores)
+    known = _known(task.measures(), entry.scores.values())
+    counts = [_count(entry, each.name) for each in known]
+    if task.rows == "variants":
+        rows = [
+            Row(
+                task.variants.get(variant, variant),
+                [cell(entry.scores[variant].get(each.name), each.unit) for each in known]
+                + [_shown(_first_count(entry.scores[variant]))],
+            )
+            for variant in variants
+        ]
+        columns = [
+            Column(_title(each), place == 0 and not task.differences, task.differences)
+            for place, each in enumerate(known)
+        ]
+        return Table([*columns, Column("Questions")], rows)
     rows = []
-    for name, label in MEASURE_LABELS.items():
-        row = ScoreRow(name, label, cell(strict, name), cell(legacy, name), _count(strict, name))
-        if row.strict.value is not None or row.legacy.value is not None:
-            rows.append(row)
-    return rows
-
-
-def _count(section: dict[str, Any], name: str) -> str:
-    if name == "average":
-        return f"{section.get('num_open', '–')} + {section.get('num_closed', '–')}"
-    counts = section.get("denominators") or {}
-    return str(counts.get(_DENOMINATOR.get(name, name), "–"))
-
-
-def floor_rows(results: dict[str, Any]) -> list[FloorRow]:
-    """The model first, then its floors; empty where no floor was computed."""
-    vqa, floors = results.get("vqa") or {}, results.get("floors") or {}
-    if not floors or "strict" not in vqa:
-        return []
-    rows = [_floor_row("this model", vqa, is_model=True)]
-    for name, label in FLOOR_LABELS.items():
-        if name in floors:
-            rows.append(_floor_row(label, floors[name], is_model=False))
-    return rows
-
-
-def _floor_row(label: str, scores: dict[str, Any], is_model: bool) -> FloorRow:
-    strict = scores["strict"]
-    return FloorRow(
-        label=label,
-        is_model=is_model,
-        average=cell(strict, "average"),
-        recall=cell(strict, "open_recall"),
-        closed=cell(strict, "closed_accuracy"),
-        legacy_average=cell(scores.get("legacy") or {}, "average"),
-        difference=cell(scores.get("model_minus_floor") or {}, "average"),
-    )
-
-
-def group_tables(vqa: dict[str, Any]) -> dict[str, list[GroupRow]]:
-    """Breakdowns of the strict score that have something to tell."""
-    groups = (vqa.get("strict") or {}).get("groups") or {}
-    return {
-        GROUP_LABELS.get(name, name): [_group_row(label, row) for label, row in members.items()]
-        for name, members in groups.items()
-    }
-
-
-def _group_row(label: str, row: dict[str, Any]) -> GroupRow:
-    def measured(name: str) -> Cell:
-        return Cell(row[name], *(row.get(f"{name}_interval") or (None, None)))
-
-    return GroupRow(
-        label, measured("recall"), measured("closed_accuracy"), row["num_open"], row["num_closed"]
-    )
-
-
-def balance_rows(vqa: dict[str, Any]) -> list[tuple[str, str]]:
-    """How closed questions are answered, in percent (strict)."""
-    closed = (vqa.get("strict") or {}).get("closed_answers") or {}
-    return [
-        (label, Cell(closed[name]).text)
-        for name, label in _BALANCE_LABELS.items()
-        if closed.get(name) is not None
+    for place, (measure, count) in enumerate(zip(known, counts, strict=True)):
+        cells: list[Cell | str] = [
+            cell(entry.scores[variant].get(measure.name), measure.unit) for variant in variants
+        ]
+        if len(variants) == 2:
+            cells.append(_difference(*cells))
+        rows.append(Row(_upper(measure.label), [*cells, _shown(count)], is_first=place == 0))
+    columns = [
+        Column(f"{_upper(task.variants.get(variant, variant))}, %", scale=place == 0)
+        for place, variant in enumerate(variants)
     ]
+    if len(variants) == 2:
+        columns.append(Column("Difference", signed=True))
+    return Table([*columns, Column("Questions")], rows, "Measure")
+
+
+def overview_table(entries: Sequence[Entry]) -> Table:
+    """The strict scores of several VQA entries, one a row."""
+    chosen = measures("compare")
+    rows = [
+        Row(
+            each.label,
+            [cell(each.score("strict", measure.name), measure.unit) for measure in chosen]
+            + [cell(each.score("legacy", chosen[0].name))]
+            + [_shown(each.score("strict", chosen[0].name).count)],
+            is_first=place == 0,
+        )
+        for place, each in enumerate(entries)
+    ]
+    return Table([*_compared(chosen), Column("Questions")], rows, "Data set")
+
+
+def baseline_table(entry: Entry) -> Table | None:
+    """The model beside its baselines; nothing where none was computed."""
+    baselines = entry.details.get("baselines") or {}
+    if not baselines or "strict" not in entry.scores:
+        return None
+    chosen = measures("compare")
+
+    def row(label: str, scores: Mapping[str, Mapping[str, Any]], difference: Any) -> Row:
+        strict = scores.get("strict") or {}
+        legacy = (scores.get("legacy") or {}).get(chosen[0].name)
+        cells = [cell(strict.get(each.name), each.unit) for each in chosen]
+        return Row(label, [*cells, cell(legacy), difference], is_first=not difference)
+
+    rows = [row("this model", entry.scores, "")]
+    for name, label in BASELINE_LABELS.items():
+        if name in baselines:
+            difference = (baselines[name].get("difference") or {}).get(chosen[0].name)
+            rows.append(row(label, baselines[name]["scores"], cell(difference)))
+    return Table([*_compared(chosen), Column("Model − baseline", signed=True)], rows)
+
+
+def group_table(groups: Mapping[str, Mapping[str, Any]], chosen: Sequence[Measure]) -> Table:
+    """Scores of parts of an entry.
+
+    Args:
+        groups: group -> measure -> score.
+        chosen: measures that the task has.
+    """
+    known = _known(chosen, groups.values())
+    rows = [
+        Row(
+            group,
+            [cell(scores.get(each.name), each.unit) for each in known]
+            + [" + ".join(_shown((scores.get(each.name) or {}).get("count")) for each in known)],
+        )
+        for group, scores in groups.items()
+    ]
+    return Table([*(Column(_title(each), scale=True) for each in known), Column("Questions")], rows)
+
+
+def scores_csv(entries: Iterable[Entry]) -> str:
+    """Every score of every entry, one a line, for spreadsheets."""
+    stream = StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(
+        ["dataset", "split", "task", "variant", "measure", "value", "low", "high", "questions"]
+    )
+    for entry in entries:
+        named = dict(entry.scores)
+        for name, baseline in (entry.details.get("baselines") or {}).items():
+            for scorer, scores in baseline["scores"].items():
+                named[f"baseline {name}, {scorer}"] = {
+                    measure: Score.model_validate(score) for measure, score in scores.items()
+                }
+        for variant, scores in named.items():
+            for measure, score in scores.items():
+                low, high = score.interval or (None, None)
+                about = [entry.dataset, entry.split, entry.task, variant, measure]
+                writer.writerow([*about, score.value, low, high, score.count])
+    return stream.getvalue()
+
+
+def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Rows (measure, value, interval, questions) of one set of scores, for the terminal."""
+    rows = []
+    for measure in _known(measures(), [scores]):
+        shown = cell(scores[measure.name], measure.unit)
+        if shown.value is not None:
+            count = _shown(scores[measure.name]["count"])
+            rows.append((measure.label, shown.text, shown.bounds or "–", count))
+    return rows
+
+
+def _compared(chosen: Sequence[Measure]) -> list[Column]:
+    columns = [
+        Column(f"Strict {_title(each).lower()}" if place == 0 else _title(each), scale=place == 0)
+        for place, each in enumerate(chosen)
+    ]
+    return [*columns, Column(f"Legacy {chosen[0].name.replace('_', ' ')}")]
+
+
+def _known(chosen: Sequence[Measure], scored: Iterable[Mapping[str, Any]]) -> list[Measure]:
+    """The measures that have a value somewhere; of a package that is gone, by their bare names."""
+    values: dict[str, bool] = {}
+    for scores in scored:
+        for name, score in scores.items():
+            value = score.value if isinstance(score, Score) else score["value"]
+            values[name] = values.get(name, False) or value is not None
+    named = {each.name for each in chosen} | {each.name for each in measures()}
+    gone = [Measure(name, name.replace("_", " "), "all") for name in values if name not in named]
+    return [each for each in (*chosen, *gone) if values.get(each.name)]
+
+
+def _ordered(known: Mapping[str, str], found: Iterable[str]) -> list[str]:
+    names = list(found)
+    return [
+        *(each for each in known if each in names),
+        *(each for each in names if each not in known),
+    ]
+
+
+def _count(entry: Entry, measure: str) -> int | None:
+    return next(
+        (scores[measure].count for scores in entry.scores.values() if measure in scores), None
+    )
+
+
+def _first_count(scores: Mapping[str, Score]) -> int | None:
+    return next((each.count for each in scores.values() if each.count is not None), None)
+
+
+def _difference(first: Cell | str, second: Cell | str) -> Cell:
+    one, other = (each.value if isinstance(each, Cell) else None for each in (first, second))
+    return Cell(None if one is None or other is None else other - one)
+
+
+def _title(measure: Measure) -> str:
+    """Short, for the head of a column."""
+    return _upper(measure.name.replace("_", " ") if measure.mean_of else measure.label)
+
+
+def _upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _shown(count: int | None) -> str:
+    return "–" if count is None else str(count)

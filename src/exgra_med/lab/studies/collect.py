@@ -14,13 +14,10 @@ from numpy.typing import NDArray
 
 from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import ScoreError
-from exgra_med.evaluation.pairing import pair
-from exgra_med.evaluation.predictions import read_predictions
-from exgra_med.evaluation.questions import Question, question_of
+from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.run_folder import predictions_path
-from exgra_med.evaluation.score import as_scorer, leave_out
-from exgra_med.evaluation.scorers import MEASURES, score_items
+from exgra_med.evaluation.score import MEASURES, as_scorer, leave_out, score_items
 from exgra_med.evaluation.statistics import cluster_codes
 from exgra_med.lab.studies.folder import is_finished, metric_value
 from exgra_med.lab.studies.plan import DATA_NODE, Cell, Node

@@ -11,7 +11,7 @@ from typing import Any
 
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.published import CURVE_METRIC, CURVE_SOURCE, CURVES
-from exgra_med.evaluation.report.environment import plain
+from exgra_med.evaluation.report.page import plain
 from exgra_med.evaluation.report.tables import Cell
 from exgra_med.lab.studies.conclude import percent
 

@@ -8,9 +8,14 @@ import pytest
 import yaml
 
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.cards.data_card import data_card, write_data_card
-from exgra_med.evaluation.cards.lineage import forbids_commerce, lineage
-from exgra_med.evaluation.cards.model_card import model_card, write_model_card
+from exgra_med.evaluation.cards import (
+    data_card,
+    forbids_commerce,
+    lineage,
+    model_card,
+    write_data_card,
+    write_model_card,
+)
 from exgra_med.model.published import LICENCES, NOTICE
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run

@@ -9,8 +9,7 @@ import pytest
 
 from exgra_med.captions.faults import find_faults
 from exgra_med.data.record import Record
-from exgra_med.evaluation.predictions import Prediction
-from exgra_med.evaluation.questions import question_of
+from exgra_med.evaluation.answers import Prediction, question_of
 from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.vqa import score_floors
 from exgra_med.lab.phantom.make import PhantomSettings, split_records

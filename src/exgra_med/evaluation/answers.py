@@ -1,0 +1,446 @@
+"""Predictions on disk: one JSON object a line, appended as answers arrive.
+
+    {"id": "vqa-rad/test/31", "text": "yes", "finish_reason": "stop", "prompt": "..."}
+
+The original's answer files (`question_id`, `text`) are read too. A process killed while it writes
+leaves at most one torn last line, which the reader reports and the writer drops.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from exgra_med.data.json_files import decode_json, iterate_lines, read_json_list, read_text
+from exgra_med.data.llava_format import TALK_KEYS, strip_placeholder
+from exgra_med.data.record import Record, parse_record
+from exgra_med.errors import DataError, ScoreError
+from exgra_med.files import disk_errors
+
+# The reference side of a score: questions with their answers, and what was odd about the file.
+#
+# Scoring is more lenient than training: an empty or numeric reference, or a type such as "CLOSED ",
+# is counted and reported here instead of refused, because a published file cannot be mended by the
+# person who scores it.
+
+# The three types of PathVQA beside the two of VQA-RAD and SLAKE.
+_TYPES: dict[str, Literal["OPEN", "CLOSED"]] = {
+    "OPEN": "OPEN",
+    "CLOSED": "CLOSED",
+    "YES/NO": "CLOSED",
+    "OTHER": "OPEN",
+    "NUMBER": "OPEN",
+}
+_YES_NO = {"yes", "no", "是", "不是"}
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question with its reference answer, free of everything a model needs."""
+
+    id: str
+    text: str
+    answer: str
+    answer_type: Literal["OPEN", "CLOSED"]
+    images: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    type_had_blanks: bool = False
+    """Whether the file said "CLOSED " for CLOSED; the published scripts skip such a question."""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cluster(self) -> str:
+        """What resampling draws: the images; a question without an image stands alone."""
+        return "\n".join(self.images) or f"question {self.id}"
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """The questions of a file and how often something in it was out of order."""
+
+    questions: list[Question]
+    oddities: Counter[str]
+
+
+def read_reference(path: Path) -> Reference:
+    """Read records of this project (JSON Lines) or a JSON file of the original.
+
+    Raises:
+        DataError: the file is neither, or an item has no question and answer; names the item.
+    """
+    oddities: Counter[str] = Counter()
+    if read_text(path).lstrip().startswith("["):
+        questions = [
+            _original_question(item, f"{path}: item {number}", oddities)
+            for number, item in enumerate(read_json_list(path))
+        ]
+    else:
+        questions = [
+            question_of(parse_record(decode_json(text, where), where), oddities)
+            for where, text in iterate_lines(path)
+        ]
+    return Reference(questions, oddities)
+
+
+def question_of(record: Record, oddities: Counter[str] | None = None) -> Question:
+    """The question of a record; a record without a type gets one by its answer.
+
+    Args:
+        record: one VQA record; its first question and answer count.
+        oddities: receives what was out of order.
+    """
+    oddities = Counter() if oddities is None else oddities
+    answer_type = record.answer_type
+    if answer_type is None:
+        answer_type = _guess_type(record.answer, oddities)
+    if len(record.answers) > 1:
+        oddities["only_first_turn_scored"] += 1
+    options = record.meta.get("options") or ()
+    return Question(
+        id=record.id,
+        text=record.question,
+        answer=record.answer,
+        answer_type=answer_type,
+        images=tuple(record.images),
+        options=tuple(str(option) for option in options),
+        meta=record.meta,
+    )
+
+
+def as_questions(items: Iterable[Record | Question], oddities: Counter[str]) -> list[Question]:
+    """Questions of records; questions pass."""
+    return [item if isinstance(item, Question) else question_of(item, oddities) for item in items]
+
+
+def read_candidates(path: Path) -> list[str | int]:
+    """Known open answers: the original's `{"0": [...]}`, a JSON list, or records to train on.
+
+    Raises:
+        DataError: the file is none of these.
+    """
+    try:
+        value = json.loads(read_text(path))
+    except ValueError:
+        value = None
+    if isinstance(value, dict) and len(value) == 1:
+        (value,) = value.values()
+    if isinstance(value, list) and all(isinstance(each, str | int | float) for each in value):
+        return value
+    questions = read_reference(path).questions
+    return sorted({each.answer for each in questions if each.answer_type == "OPEN"})
+
+
+def _original_question(item: Any, where: str, oddities: Counter[str]) -> Question:
+    if not isinstance(item, dict) or "id" not in item:
+        raise DataError(
+            f"{where}: not an object with an id.", "Give records or the original's JSON."
+        )
+    talk = next((item[key] for key in TALK_KEYS if key in item), None)
+    if not isinstance(talk, list) or len(talk) < 2:
+        raise DataError(f"{where} (id {item['id']!r}): no question with an answer.")
+    if len(talk) > 2:
+        oddities["only_first_turn_scored"] += 1
+    question, answer = (_text(turn, where, oddities) for turn in talk[:2])
+    if not answer.strip():
+        oddities["empty_reference"] += 1
+    image = item.get("image")
+    raw_type = item.get("answer_type")
+    type_had_blanks = raw_type is not None and str(raw_type) != str(raw_type).strip()
+    oddities["answer_type_with_blanks"] += type_had_blanks
+    return Question(
+        id=str(item["id"]),
+        text=strip_placeholder(question),
+        answer=answer,
+        answer_type=_original_type(raw_type, answer, where, oddities),
+        images=tuple(image) if isinstance(image, list) else (image,) if image else (),
+        type_had_blanks=type_had_blanks,
+        meta={
+            key: item[key] for key in ("modality", "image_organ", "question_type") if key in item
+        },
+    )
+
+
+def _text(turn: Any, where: str, oddities: Counter[str]) -> str:
+    value = turn.get("value") if isinstance(turn, dict) else None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise DataError(f"{where}: a turn has no text.")
+    if not isinstance(value, str):
+        oddities["reference_not_text"] += 1
+    return str(value)
+
+
+def _original_type(
+    value: Any, answer: str, where: str, oddities: Counter[str]
+) -> Literal["OPEN", "CLOSED"]:
+    if value is None:
+        return _guess_type(answer, oddities)
+    cleaned = str(value).strip().upper()
+    if cleaned not in _TYPES:
+        raise DataError(
+            f"{where}: unknown answer_type {value!r}.",
+            "Known are OPEN, CLOSED and PathVQA's types.",
+        )
+    if cleaned not in ("OPEN", "CLOSED"):
+        oddities["pathvqa_answer_type"] += 1
+    return _TYPES[cleaned]
+
+
+def _guess_type(answer: str, oddities: Counter[str]) -> Literal["OPEN", "CLOSED"]:
+    oddities["answer_type_guessed"] += 1
+    return "CLOSED" if answer.strip().strip(".").casefold() in _YES_NO else "OPEN"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One answer of a model."""
+
+    id: str
+    """The id of the record it answers."""
+    text: str
+    finish_reason: str | None = None
+    """`stop` where the model ended the answer, `length` where the token limit did."""
+    prompt: str | None = None
+    """The question as the model saw it, without the image tokens."""
+    num_tokens: int | None = None
+    option_scores: dict[str, list[float]] | None = None
+    """Mean log-likelihood a token of each option, by what the model was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionFile:
+    """What a file of predictions holds, and what was out of order in it."""
+
+    predictions: list[Prediction]
+    num_not_text: int = 0
+    """Texts that were numbers and became strings."""
+    torn_last_line: bool = False
+    """Whether a last line without an end was dropped."""
+
+    @property
+    def oddities(self) -> Counter[str]:
+        """The same as counts, as results keep them."""
+        return Counter(
+            prediction_not_text=self.num_not_text, torn_last_line=int(self.torn_last_line)
+        )
+
+
+def read_predictions(path: Path) -> PredictionFile:
+    """Read predictions of this project or of the original, in the order of the file.
+
+    Raises:
+        DataError: the file is absent, or a line (other than a torn last one) is no prediction.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    lines = raw.split(b"\n")
+    predictions: list[Prediction] = []
+    num_not_text = 0
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                return PredictionFile(predictions, num_not_text, torn_last_line=True)
+            raise DataError(f"{path}:{number}: not JSON.", "Each line is one answer.") from error
+        prediction, is_text = _parse(value, f"{path}:{number}")
+        num_not_text += not is_text
+        predictions.append(prediction)
+    return PredictionFile(predictions, num_not_text)
+
+
+def _parse(value: Any, where: str) -> tuple[Prediction, bool]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: not a JSON object.")
+    name = value.get("id", value.get("question_id"))
+    text = value.get("text")
+    if isinstance(name, bool) or not isinstance(name, str | int):
+        raise DataError(f"{where}: neither `id` nor `question_id` is there.")
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
+        raise DataError(f"{where}: `text` of {name!r} is no text.", 'An empty answer is "".')
+    return (
+        Prediction(
+            id=str(name),
+            text=str(text),
+            finish_reason=value.get("finish_reason"),
+            prompt=value.get("prompt"),
+            num_tokens=value.get("num_tokens"),
+            option_scores=value.get("option_scores"),
+        ),
+        isinstance(text, str),
+    )
+
+
+@dataclass
+class PredictionWriter:
+    """Appends answers to a file; every answer is on disk before the next one is asked for.
+
+    Opening a file that exists keeps its whole lines, drops a torn last one, and tells in `done`
+    which ids need no second answer.
+    """
+
+    path: Path
+    done: set[str] = field(default_factory=set)
+
+    def __enter__(self) -> Self:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._drop_torn_line()
+            self.done = {each.id for each in read_predictions(self.path).predictions}
+        self._stream = self.path.open("ab")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    def append(self, predictions: list[Prediction]) -> None:
+        """Write a batch of answers, one line each, and hand it to the disk.
+
+        Raises:
+            WriteError: the disk is full or the file cannot be written; whole answers are kept.
+        """
+        lines = "".join(
+            json.dumps(
+                {key: value for key, value in asdict(each).items() if value is not None},
+                ensure_ascii=False,
+            )
+            + "\n"
+            for each in predictions
+        )
+        with disk_errors(self.path):
+            self._stream.write(lines.encode("utf-8", "surrogatepass"))
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        self.done.update(each.id for each in predictions)
+
+    def _drop_torn_line(self) -> None:
+        raw = self.path.read_bytes()
+        whole = raw.rfind(b"\n") + 1
+        if whole < len(raw):
+            try:
+                json.loads(raw[whole:])
+            except ValueError:
+                os.truncate(self.path, whole)
+            else:
+                with self.path.open("ab") as stream:
+                    stream.write(b"\n")
+
+
+# Joining predictions to questions by id: nothing is scored that does not belong together.
+#
+# A missing answer is wrong and counted apart. An answer given twice with different texts cannot be
+# told right from wrong, so it is wrong and counted apart. Extra answers are counted and left out.
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """Every question with its answer, or with None, and what did not fit."""
+
+    questions: list[Question]
+    answers: list[str | None]
+    """Text of each question's prediction; None where it is missing or contradictory."""
+    counts: dict[str, int]
+    """`questions, predictions, missing, extra, duplicate, contradictory, empty`."""
+    same_order: bool
+    """Whether the predictions that belong to a question come in the order of the questions."""
+
+
+def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
+    """Join by id.
+
+    Answers that carry the published id of a record (`meta["published_id"]`) are joined by that.
+    Files of the original can repeat an id (PathVQA names a question by its image); then both files
+    must have the same ids in the same order, and are joined by position.
+
+    Raises:
+        ScoreError: no question, no common id, or repeated question ids in another order.
+    """
+    if not questions:
+        raise ScoreError("The reference has no questions.")
+    question_ids = [question.id for question in questions]
+    prediction_ids = [prediction.id for prediction in predictions]
+    if len(set(question_ids)) < len(question_ids):
+        return _by_position(predictions, questions, question_ids, prediction_ids)
+    if known_by := _published_ids(questions, prediction_ids):
+        question_ids = known_by
+    texts: dict[str, set[str]] = {}
+    for prediction in predictions:
+        texts.setdefault(prediction.id, set()).add(prediction.text)
+    known = set(question_ids)
+    common = known & texts.keys()
+    if not common:
+        raise ScoreError(
+            f"No prediction has the id of a question: {prediction_ids[:3]} against "
+            f"{[question.id for question in questions[:3]]}.",
+            "Score against the reference that was answered.",
+        )
+    contradictory = {name for name in common if len(texts[name]) > 1}
+    answers = [
+        None if name not in texts or name in contradictory else next(iter(texts[name]))
+        for name in question_ids
+    ]
+    first_seen = list(dict.fromkeys(name for name in prediction_ids if name in known))
+    repeats = Counter(prediction_ids)
+    return Pairing(
+        questions=questions,
+        answers=answers,
+        counts={
+            "questions": len(questions),
+            "predictions": len(predictions),
+            "missing": len(known - texts.keys()),
+            "extra": sum(name not in known for name in texts),
+            "duplicate": sum(count > 1 for name, count in repeats.items() if name in known),
+            "contradictory": len(contradictory),
+            "empty": sum(answer is not None and not answer.strip() for answer in answers),
+        },
+        same_order=first_seen == [name for name in question_ids if name in texts],
+    )
+
+
+def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list[str] | None:
+    """Ids under which the data set was published, where those, and only those, fit the answers."""
+    if {question.id for question in questions} & set(prediction_ids):
+        return None
+    published = [str(question.meta.get("published_id", "")) for question in questions]
+    unique = len(set(published)) == len(published) and "" not in published
+    return published if unique and set(published) & set(prediction_ids) else None
+
+
+def _by_position(
+    predictions: list[Prediction],
+    questions: list[Question],
+    question_ids: list[str],
+    prediction_ids: list[str],
+) -> Pairing:
+    if question_ids != prediction_ids:
+        raise ScoreError(
+            "Ids repeat in the reference, and the predictions do not have the same ids in the same "
+            "order, so nothing says which answer belongs to which question.",
+            "Prepare the data with unique ids, or answer this reference again.",
+        )
+    return Pairing(
+        questions=questions,
+        answers=[prediction.text for prediction in predictions],
+        counts={
+            "questions": len(questions),
+            "predictions": len(predictions),
+            "missing": 0,
+            "extra": 0,
+            "duplicate": len(question_ids) - len(set(question_ids)),
+            "contradictory": 0,
+            "empty": sum(not prediction.text.strip() for prediction in predictions),
+        },
+        same_order=True,
+    )

@@ -1,0 +1,612 @@
+"""Engines answer: a checkpoint in this process, an OpenAI-compatible service, vLLM, or another's.
+
+An engine is opened from `EngineOptions` and answers batches of records; `answer_all` brings its
+answers to disk, resumable to the single answer. An engine of another package is an entry point of
+the group `exgra_med.engines` that names a function from `EngineOptions` to an `Engine`.
+"""
+
+import asyncio
+import base64
+import io
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from PIL import Image
+
+from exgra_med.data.chat_template import user_text
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.json_files import read_json
+from exgra_med.data.prepared import file_sha256
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError, RunError, ServiceError
+from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
+from exgra_med.files import write_text
+from exgra_med.llm.endpoint import Endpoint, require_allowed
+from exgra_med.llm.identifiers import find_identifiers
+from exgra_med.llm.request import CompletionError, Message
+from exgra_med.llm.service import Settings
+from exgra_med.plugins import Registry
+
+if TYPE_CHECKING:
+    from exgra_med.model.bundle import Bundle
+
+CHECKPOINT = "checkpoint"
+ENGINES = Registry(
+    "engine",
+    "exgra_med.engines",
+    {
+        CHECKPOINT: "exgra_med.evaluation.engines:CheckpointEngine",
+        "openai": "exgra_med.evaluation.engines:ServiceEngine",
+        "vllm": "exgra_med.evaluation.engines:ServiceEngine",
+    },
+    RunError,
+)
+"""Name on the command line -> what opens the engine."""
+
+_MOST_IDS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineOptions:
+    """What an engine is opened with."""
+
+    model: str
+    """A checkpoint folder, or the name of a model as the engine knows it."""
+    template: str = "exgra"
+    """Chat template of a checkpoint; a service has its own."""
+    max_length: int = 2048
+    """Longest conversation in tokens, of a checkpoint."""
+    max_new_tokens: int = 64
+    """Longest answer in tokens."""
+    batch_size: int = 32
+    """Questions answered at once by a checkpoint."""
+    service: Settings | None = None
+    """Address, limits and permissions, of an engine that asks a service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an engine says about one question."""
+
+    text: str
+    """The answer, without an end marker."""
+    num_tokens: int | None = None
+    """New tokens it took."""
+    finish_reason: str | None = None
+    """`stop`, or `length` where the token limit ended it."""
+
+
+class Engine(Protocol):
+    """Who answers. Making one is cheap: a model is loaded when the first question comes."""
+
+    batch_size: int
+    """Records of one call of `answer`."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides its answers, JSON-ready: model, weights, decoding. Answers made under other
+        facts are never mixed into one file."""
+
+    def begin(self, records: Sequence[Record]) -> None:
+        """See all that will be asked before anything of it is, and refuse what may not be."""
+
+    def answer(self, records: Sequence[Record], images: ImageFolder) -> Sequence[Answer | None]:
+        """One answer a record, by its first question, options and images.
+
+        Returns:
+            None in the place of an answer that cannot be had, which is asked again another time.
+        """
+
+    def end(self) -> str:
+        """Let go of connections; says why questions stayed without an answer, or nothing."""
+
+
+@runtime_checkable
+class ScoresOptions(Protocol):
+    """An engine that also tells how likely each option is as the answer."""
+
+    def option_scores(self, record: Record, images: ImageFolder) -> list[float]:
+        """Mean log-likelihood a token (natural logarithm) of each of `meta["options"]`."""
+
+
+# A checkpoint in this process.
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A device and the type of weights on it, by their names in torch."""
+
+    device: str
+    dtype: str
+
+
+def best_place() -> Place:
+    """An accelerator in bfloat16 where there is one; under `accelerate launch` one a process."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        # Half precision is slow or missing on CPUs.
+        return Place("cpu", "float32")
+    device = torch.accelerator.current_accelerator()
+    if launched_processes().count > 1:
+        from accelerate import PartialState
+
+        device = PartialState().device
+    return Place(str(device), "bfloat16")
+
+
+class CheckpointEngine:
+    """A checkpoint of this project, which answers greedily.
+
+    Args:
+        options: whose `model` is the folder of the checkpoint.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        self.options, self.batch_size = options, options.batch_size
+        self._place = best_place()
+
+    @cached_property
+    def bundle(self) -> "Bundle":
+        """Model and processor, loaded at the first use.
+
+        Raises:
+            CheckpointError: it cannot be loaded.
+        """
+        import torch
+
+        from exgra_med.model.bundle import load_bundle
+
+        dtype = getattr(torch, self._place.dtype)
+        return load_bundle(Path(self.options.model), dtype, self._place.device)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """See `Engine`: hashes and type of the weights, template and decoding."""
+        files = sorted(Path(self.options.model).glob("model*.safetensors"))
+        return {
+            "name": CHECKPOINT,
+            "checkpoint": {path.name: file_sha256(path) for path in files},
+            "dtype": self._place.dtype,
+            "template": self.options.template,
+            "decoding": "greedy",
+            "max_new_tokens": self.options.max_new_tokens,
+        }
+
+    def begin(self, records: Sequence[Record]) -> None:
+        """See `Engine`; nothing leaves this process."""
+
+    def answer(self, records: Sequence[Record], images: ImageFolder) -> Sequence[Answer | None]:
+        """See `Engine`."""
+        options = self.options
+        return greedy_answers(
+            self.bundle, records, images, options.template, options.max_new_tokens
+        )
+
+    def option_scores(self, record: Record, images: ImageFolder) -> list[float]:
+        """See `ScoresOptions`."""
+        from exgra_med.evaluation.likelihood import option_scores
+
+        options = self.options
+        return option_scores(self.bundle, record, images, options.template, options.max_length)
+
+    def end(self) -> str:
+        """See `Engine`."""
+        return ""
+
+
+def greedy_answers(
+    bundle: "Bundle",
+    records: Sequence[Record],
+    images: ImageFolder,
+    template: str,
+    max_new_tokens: int,
+) -> Sequence[Answer]:
+    """Answers of a loaded model to a batch of records.
+
+    Args:
+        bundle: model and processor, in evaluation mode on the device that answers.
+        records: questions with options and images.
+        images: where the images lie; one that several records share is opened once.
+        template: name of the chat template, the one of training.
+        max_new_tokens: longest answer in tokens.
+    """
+    from exgra_med.data.encode import encode_prompt
+    from exgra_med.model.generate import generate
+
+    prompts = [
+        encode_prompt(
+            bundle.tokenizer,
+            record.turns[:1],
+            template,
+            bundle.num_image_tokens,
+            len(record.images),
+            record.meta.get("options"),
+        )
+        for record in records
+    ]
+    opened: dict[str, Image.Image] = {}
+    for record in records:
+        for name in record.images:
+            if name not in opened:
+                opened[name] = images.open(name, record.id)
+    pictures = [[opened[name] for name in record.images] for record in records]
+    return [
+        Answer(each.text, each.num_tokens, each.finish_reason)
+        for each in generate(bundle, prompts, pictures, max_new_tokens)
+    ]
+
+
+# An OpenAI-compatible service, or a model inside this process through vLLM.
+
+
+class ServiceEngine:
+    """Asks a service, many questions at once; it keeps its connections until `end`.
+
+    Args:
+        options: whose `service` names model, address and limits.
+
+    Raises:
+        ServiceError: no service, no address, or a remote one without permission.
+    """
+
+    def __init__(self, options: EngineOptions) -> None:
+        if options.service is None:
+            raise ServiceError(
+                "Nothing says how the service is asked.",
+                "Give --base-url http://localhost:8000/v1.",
+            )
+        self.settings = options.service
+        self.batch_size = self.settings.concurrency
+        self.endpoint = None if self.settings.engine == "vllm" else allowed_endpoint(self.settings)
+        self._num_answered = self._num_failed = 0
+        self._last_failure: CompletionError | None = None
+        self._runner: asyncio.Runner | None = None
+        self._service: Any = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """See `Engine`: the model, its host and the sampling; the service writes the prompt."""
+        return {
+            "name": "vllm" if self.endpoint is None else "openai",
+            "model": self.settings.served_name(self.endpoint),
+            "host": None if self.endpoint is None else self.endpoint.host,
+            "template": None,
+            "decoding": self.settings.sampling.given(),
+        }
+
+    def begin(self, records: Sequence[Record]) -> None:
+        """See `Engine`.
+
+        Raises:
+            DataError: text that seems to identify patients would leave this machine.
+        """
+        texts = {record.id: record.question for record in records}
+        refuse_identifying(texts, self.settings, self.endpoint)
+
+    def answer(self, records: Sequence[Record], images: ImageFolder) -> Sequence[Answer | None]:
+        """See `Engine`. Images are sent as PNG, without anything else of their files.
+
+        Raises:
+            StoppedError: no answer can be had any more.
+            DataError: an image cannot be read.
+        """
+        if self._runner is None:
+            self._runner = asyncio.Runner()
+            self._service = self._runner.run(self._open())
+        return self._runner.run(self._ask_all(records, images))
+
+    def end(self) -> str:
+        """See `Engine`.
+
+        Raises:
+            ServiceError: not one question was answered.
+        """
+        if self._runner is not None:
+            self._runner.run(self._service.close())
+            self._runner.close()
+            self._runner = None
+        failure = self._last_failure
+        if failure is None:
+            return ""
+        if not self._num_answered:
+            raise ServiceError(
+                f"The service answered no question: {failure.message}",
+                "Check its address and the name of the model; the same call asks again.",
+            )
+        return (
+            f"{self._num_failed} questions have no answer; the last failure: {failure.message} "
+            "The same call asks them again."
+        )
+
+    async def _open(self) -> Any:
+        return self.settings.service(self.endpoint, cache=None)
+
+    async def _ask_all(self, records: Sequence[Record], images: ImageFolder) -> list[Answer | None]:
+        tasks = [asyncio.create_task(self._ask(record, images)) for record in records]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _ask(self, record: Record, images: ImageFolder) -> Answer | None:
+        try:
+            reply = await self._service.complete(question_messages(record, images), keep_cut=True)
+        except CompletionError as error:
+            self._num_failed, self._last_failure = self._num_failed + 1, error
+            return None
+        self._num_answered += 1
+        # A served export of this project ends a turn inside its marker `###`; a heading stays.
+        text = reply.text.strip().rstrip("#").rstrip()
+        return Answer(text, reply.completion_tokens, reply.finish_reason)
+
+
+def allowed_endpoint(settings: Settings) -> Endpoint:
+    """The service, which text and images of the data may be sent to.
+
+    Raises:
+        ServiceError: no address, or a remote one without permission.
+    """
+    endpoint = settings.endpoint()
+    if endpoint is None:
+        raise ServiceError("Answers come from a server.", "vLLM serves one: `vllm serve MODEL`.")
+    require_allowed(endpoint, settings.allow_remote)
+    return endpoint
+
+
+def question_messages(record: Record, images: ImageFolder) -> list[Message]:
+    """The question with its options, images first, as one message of a user."""
+    parts: list[dict[str, Any]] = [
+        {"type": "image_url", "image_url": {"url": data_url(images.open(name, record.id))}}
+        for name in record.images
+    ]
+    return [{"role": "user", "content": [*parts, {"type": "text", "text": shown_question(record)}]}]
+
+
+def data_url(image: Image.Image) -> str:
+    """The pixels of an image, and nothing else of its file, as a PNG data URL."""
+    stream = io.BytesIO()
+    Image.frombytes("RGB", image.size, image.convert("RGB").tobytes()).save(stream, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
+
+
+def refuse_identifying(
+    texts: dict[str, str], settings: Settings, endpoint: Endpoint | None
+) -> None:
+    """Refuse texts that seem to name patients, where they would leave this machine.
+
+    Args:
+        texts: what would be sent, by record id.
+        settings: `force` allows it.
+        endpoint: a service on this machine, or none, may read anything.
+
+    Raises:
+        DataError: identifiers were found; the message has kinds and ids, never the words.
+    """
+    if settings.force or endpoint is None or endpoint.is_local:
+        return
+    found = {name: kinds for name, text in texts.items() if (kinds := find_identifiers(text))}
+    if found:
+        kinds = sorted({kind for each in found.values() for kind in each})
+        raise DataError(
+            f"The text of {len(found)} records seems to identify patients ({', '.join(kinds)}); "
+            f"first records: {', '.join(map(repr, list(found)[:_MOST_IDS]))}.",
+            "Remove what identifies, or give --force if you have looked and may send it.",
+        )
+
+
+# Answers on disk. Several processes may answer one file: each writes a part, the first one joins
+# the parts. Started by `accelerate launch`, every process takes every n-th open question. A part
+# that a killed process left is joined before anything else, so no answer is lost, whatever the
+# number of processes.
+
+Progress = Callable[[int, int], None]
+"""Called with (done, all)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Processes:
+    """This process among those of one launch."""
+
+    index: int = 0
+    count: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this one looks after the common file."""
+        return self.index == 0
+
+    def part(self, out: Path) -> Path:
+        """The file this process writes: the common one where it is alone."""
+        return out if self.count == 1 else out.with_name(f"{out.stem}.part-{self.index}.jsonl")
+
+    def wait(self) -> None:
+        """Go on when all processes are here."""
+        if self.count > 1:
+            _state().wait_for_everyone()
+
+
+def launched_processes() -> Processes:
+    """The processes of `accelerate launch` or `torchrun`; one where there was no launch."""
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    if count == 1:
+        return Processes()
+    state = _state()
+    return Processes(state.process_index, state.num_processes)
+
+
+def join_parts(out: Path) -> int:
+    """Append to `out` what parts hold and it does not, and remove the parts.
+
+    Returns:
+        Predictions that were added.
+    """
+    added = 0
+    # Only the parts' own names: "vqa.part-0.jsonl" belongs to "vqa.jsonl" alone.
+    for part in sorted(out.parent.glob(f"{out.stem}.part-*.jsonl")):
+        with PredictionWriter(out) as writer:
+            new = [
+                each for each in read_predictions(part).predictions if each.id not in writer.done
+            ]
+            if new:
+                writer.append(new)
+        added += len(new)
+        part.unlink()
+    return added
+
+
+def answer_all(
+    engine: Engine,
+    records: Sequence[Record],
+    images: ImageFolder,
+    out: Path,
+    about: dict[str, Any],
+    progress: Progress | None = None,
+) -> str:
+    """Answer every record that has no answer on disk yet; see `predict_all`.
+
+    Args:
+        engine: who answers.
+        records: questions to answer, ids unique.
+        images: where their images lie.
+        out: JSON Lines file of answers.
+        about: what decides the answers beside the engine, such as the data.
+        progress: called with (answered, all).
+
+    Returns:
+        Why questions stayed without an answer; empty where none did.
+    """
+
+    def predictions(batch: Sequence[Record]) -> list[Prediction]:
+        return [
+            Prediction(
+                id=record.id,
+                text=each.text,
+                finish_reason=each.finish_reason,
+                prompt=shown_question(record),
+                num_tokens=each.num_tokens,
+            )
+            for record, each in zip(batch, engine.answer(batch, images), strict=True)
+            if each is not None
+        ]
+
+    engine.begin(records)
+    problem = ""
+    try:
+        predict_all(predictions, records, out, engine.batch_size, engine.facts | about, progress)
+    finally:
+        problem = engine.end()
+    return problem
+
+
+def predict_all(
+    make: Callable[[Sequence[Record]], list[Prediction]],
+    records: Sequence[Record],
+    out: Path,
+    batch_size: int,
+    about: dict[str, Any],
+    progress: Progress | None = None,
+) -> int:
+    """Make every prediction that is not on disk yet.
+
+    Records of similar length share a batch. Each batch is on disk before the next one begins. Under
+    `accelerate launch` the processes share the work.
+
+    Args:
+        make: predictions of a batch of records, at most one each.
+        records: what to predict for, ids unique.
+        out: JSON Lines file; a file from an earlier, unfinished call is continued.
+        batch_size: records of one batch.
+        about: JSON-ready facts that decide the predictions (checkpoint, template, decoding, data);
+            kept beside `out`, and a file made under other facts is refused.
+        progress: called with (done, all).
+
+    Returns:
+        Predictions that this process made now.
+
+    Raises:
+        RunError: `out` holds predictions made under other facts.
+        DataError: two records have the same id.
+        WriteError: the disk is full; whole lines are kept.
+    """
+    ids = [record.id for record in records]
+    if len(set(ids)) < len(ids):
+        raise DataError(f"{out.name}: record ids repeat.", "Every question needs its own id.")
+    processes = launched_processes()
+    if processes.is_first:
+        _same_facts(out, about)
+        join_parts(out)
+    processes.wait()
+    stored = read_predictions(out).predictions if out.exists() else []
+    done = {each.id for each in stored}
+    pending = [record for record in records if record.id not in done]
+    # An image is hundreds of tokens: with and without do not share a batch where it can be helped.
+    pending.sort(key=lambda record: (len(record.images), len(shown_question(record))))
+    own = pending[processes.index :: processes.count]
+    num_done = len(records) - len(pending)
+    if progress:
+        progress(num_done, len(records))
+    with PredictionWriter(processes.part(out)) as writer:
+        for start in range(0, len(own), batch_size):
+            batch = own[start : start + batch_size]
+            writer.append(make(batch))
+            num_done += len(batch) * processes.count
+            if progress:
+                progress(min(num_done, len(records)), len(records))
+    processes.wait()
+    if processes.is_first:
+        join_parts(out)
+    processes.wait()
+    return len(own)
+
+
+def shown_question(record: Record) -> str:
+    """The question as the model reads it, options included, image tokens left out."""
+    return user_text(record.question, 0, record.meta.get("options"))
+
+
+def facts_path(out: Path) -> Path:
+    """The file beside an answer file that says how its answers were made."""
+    return out.with_suffix(".about.json")
+
+
+def stored_template(out: Path) -> str | None:
+    """The chat template that stored answers were asked with; None where a server chose it."""
+    facts = facts_path(out)
+    return read_json(facts).get("template") if facts.is_file() else None
+
+
+def _same_facts(out: Path, about: dict[str, Any]) -> None:
+    path = facts_path(out)
+    if out.exists() and out.stat().st_size:
+        if not path.exists():
+            raise RunError(
+                f"{out}: there are answers, but nothing says how they were made.",
+                "Score them as they are, or remove them to answer again.",
+            )
+        earlier = read_json(path)
+        differing = sorted(
+            key for key in earlier.keys() | about.keys() if earlier.get(key) != about.get(key)
+        )
+        if differing:
+            raise RunError(
+                f"{out}: its answers were made with another {', '.join(differing)}.",
+                "Use another run folder, or remove the file to answer again.",
+            )
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(about, ensure_ascii=False, indent=2) + "\n")
+
+
+def _state() -> Any:
+    import torch
+    from accelerate import PartialState
+
+    # Without this, accelerate takes processes on CPUs for strangers to each other.
+    return PartialState(cpu=not torch.accelerator.is_available())

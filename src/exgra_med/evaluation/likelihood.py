@@ -1,0 +1,87 @@
+"""Mean log-likelihood a token of each option as the answer, with the model that is evaluated."""
+
+from typing import TYPE_CHECKING
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.record import Record, Turn
+
+if TYPE_CHECKING:
+    from exgra_med.model.bundle import Bundle
+
+
+def option_scores(
+    bundle: "Bundle",
+    record: Record,
+    images: ImageFolder,
+    template: str,
+    max_length: int,
+) -> list[float]:
+    """Score every option of a record as its answer.
+
+    The answer's end marker counts too, so an option is not preferred for being the beginning of
+    another. All options go through the model in one batch; the image is encoded once.
+
+    Args:
+        bundle: model and processor.
+        record: with `meta["options"]`.
+        images: where its images lie.
+        template: name of the chat template.
+        max_length: longest conversation in tokens.
+
+    Returns:
+        Mean log-likelihood a token (natural logarithm), one an option.
+    """
+    import torch
+
+    from exgra_med.data.encode import IGNORED, encode_conversation
+    from exgra_med.model.bundle import pixel_values
+
+    options = [str(option) for option in record.meta["options"]]
+    encoded = [
+        encode_conversation(
+            bundle.tokenizer,
+            _answered(record, option),
+            template,
+            bundle.num_image_tokens,
+            max_length,
+        )
+        for option in options
+    ]
+    model, device = bundle.model, bundle.model.device
+    longest = max(len(each.input_ids) for each in encoded)
+    ids = torch.full((len(encoded), longest), bundle.pad_token_id)
+    labels = torch.full((len(encoded), longest), IGNORED)
+    for row, each in enumerate(encoded):
+        ids[row, : len(each.input_ids)] = torch.tensor(each.input_ids)
+        labels[row, : len(each.labels)] = torch.tensor(each.labels)
+    ids, labels = ids.to(device), labels.to(device)
+    mask = torch.zeros_like(ids)
+    for row, each in enumerate(encoded):
+        mask[row, : len(each.input_ids)] = 1
+    with torch.inference_mode():
+        features = None
+        if record.images:
+            opened = [images.open(name, record.id) for name in record.images]
+            pixels = pixel_values(bundle, opened).to(device, model.dtype)
+            features = model.image_features(pixels).repeat(len(options), 1, 1)
+        states = model.model.language_model(
+            inputs_embeds=model.insert_images(ids, features), attention_mask=mask
+        ).last_hidden_state[:, :-1]
+        wanted = labels[:, 1:]
+        places = wanted != IGNORED
+        logits = model.lm_head(states[places]).float()
+        chosen = logits.log_softmax(-1).gather(1, wanted[places].unsqueeze(1)).squeeze(1)
+        sums = torch.zeros(len(options), device=device).index_add(0, places.nonzero()[:, 0], chosen)
+        return (sums / places.sum(1)).tolist()
+
+
+def _answered(record: Record, option: str) -> Record:
+    # The options are scored, not shown: the question stands alone in front of each of them.
+    meta: dict[str, object] = {key: value for key, value in record.meta.items() if key != "options"}
+    return record.model_copy(
+        update={
+            "turns": [record.turns[0], Turn(role="assistant", text=option)],
+            "meta": meta,
+            "extended": None,
+        }
+    )

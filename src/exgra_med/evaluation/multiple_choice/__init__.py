@@ -1,1 +1,0 @@
-"""Zero-shot classification by multiple choice (OmniMedVQA): by generation and by likelihood."""

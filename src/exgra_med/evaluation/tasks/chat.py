@@ -1,0 +1,599 @@
+"""The visual chatbot: answers to open questions, graded by a language model in both orders.
+
+answer        who is asked -> answers in the run folder
+judge_run     stored answers -> gradings (judge.py) -> relative score and win rate
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.prepared import MANIFEST, file_sha256, open_prepared
+from exgra_med.data.record import Record
+from exgra_med.data.sources.chat_benchmark import read_questions
+from exgra_med.data.sources.source import Dropped
+from exgra_med.errors import DataError, RunError, ScoreError
+from exgra_med.evaluation.answers import pair, question_of, read_predictions
+from exgra_med.evaluation.measures import Measure
+from exgra_med.evaluation.results import Entry, put_result
+from exgra_med.evaluation.run_folder import answers_path, open_to_answer
+from exgra_med.evaluation.session import Session, open_engine
+from exgra_med.evaluation.statistics import cluster_bootstrap, cluster_codes, interval
+from exgra_med.evaluation.tasks import Task
+from exgra_med.evaluation.tasks.judge import (
+    ORDERS,
+    PROMPT,
+    ChatQuestion,
+    Grades,
+    Judgement,
+    Order,
+    estimate_judging,
+    judge_answers,
+    write_transcripts,
+)
+from exgra_med.llm.prompt import load_prompt
+from exgra_med.llm.service import Settings
+from exgra_med.progress import Reporter
+from exgra_med.recipe.schema import DataSettings
+
+NAME = "chat"
+MAX_NEW_TOKENS = 1024
+"""Longest answer in tokens; as the published evaluation has it."""
+_MAX_PIXELS = DataSettings(folder="").max_pixels
+Values = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatSet:
+    """Questions with their records and images."""
+
+    name: str
+    records: list[Record]
+    images: ImageFolder
+    fingerprint: str
+    num_without_reference: int
+    split: str
+    place: str
+    """Folder or file."""
+
+    @property
+    def questions(self) -> list[ChatQuestion]:
+        """What is asked and graded."""
+        return [chat_question(record) for record in self.records]
+
+
+def open_chat_set(data: str, split: str = "test", images: Path | None = None) -> ChatSet:
+    """Open a prepared folder, or a JSON Lines file in LLaVA-Med's format.
+
+    Args:
+        data: folder or file.
+        split: of a prepared folder.
+        images: folder of a file's images; `images/` beside the file, or its folder, where absent.
+
+    Raises:
+        DataError: it is neither, or holds no question.
+    """
+    path = Path(data)
+    if path.is_file():
+        dropped: list[Dropped] = []
+        records = read_questions(path, dropped)
+        beside = path.parent / "images"
+        root = images or (beside if beside.is_dir() else path.parent)
+        found = ChatSet(
+            path.stem,
+            records,
+            ImageFolder(root, _MAX_PIXELS),
+            file_sha256(path),
+            len(dropped),
+            split,
+            data,
+        )
+    else:
+        prepared = open_prepared(data)
+        manifest = prepared.manifest
+        found = ChatSet(
+            manifest["dataset"],
+            prepared.records(split),
+            prepared.image_folder(_MAX_PIXELS),
+            prepared.fingerprint,
+            len(manifest.get("dropped") or ()),
+            split,
+            data,
+        )
+    if not found.records:
+        raise DataError(
+            f"{data}: there is no question.", f"Give a file, or a folder with {MANIFEST}."
+        )
+    ids = [record.id for record in found.records]
+    if len(set(ids)) < len(ids):
+        raise DataError(f"{data}: question ids repeat.", "Every question needs its own id.")
+    return found
+
+
+def chat_question(record: Record) -> ChatQuestion:
+    """The question of a record; what its `meta` does not tell is left empty."""
+    meta: dict[str, Any] = record.meta
+    return ChatQuestion(
+        id=record.id,
+        published_id=str(meta.get("published_id", record.id)),
+        text=record.question,
+        reference=record.answer,
+        caption=str(meta.get("caption") or ""),
+        # The benchmark writes an absent mention as an empty list.
+        mentions=str(meta.get("mention") or "").removeprefix("[]"),
+        question_type=str(meta.get("question_type") or "unknown"),
+        domain=str(meta.get("domain") or "unknown"),
+        cluster="\n".join(record.images) or f"question {record.id}",
+    )
+
+
+# The win rate at equal length: what is left when a judge's liking for long answers is taken out.
+#
+# As AlpacaEval 2 does (Dubois et al. 2024, "Length-Controlled AlpacaEval"), the win probability is
+# modelled as `sigmoid(a + b * tanh(d / s))` with `d` the difference in characters and `s` its
+# standard deviation over the questions; the controlled rate is `sigmoid(a)`.
+
+
+_RIDGE = 0.05
+"""Keeps the fit finite where one side always wins; a hundredth of a dozen questions."""
+_NUM_STEPS = 30
+
+
+def length_controlled(
+    wins: Values,
+    differences: Sequence[float],
+    clusters: NDArray[np.int64],
+    num_samples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """The length-controlled win rate with an interval.
+
+    Args:
+        wins: (questions,) 1 for a win, 0 for a loss, between for ties.
+        differences: (questions,) characters of the answer minus those of the reference.
+        clusters: (questions,) image codes.
+        num_samples: resamples of images.
+        seed: of the resamples.
+
+    Returns:
+        `win_rate` and `interval` in percent; `length_effect`, the `b` above; `extrapolated`: every
+        answer is shorter, or every one longer, than its reference, so equal length was never seen.
+    """
+    if not len(wins):
+        return {"win_rate": None, "interval": None, "length_effect": None, "extrapolated": False}
+    gaps = np.asarray(differences, dtype=np.float64)
+    spread = gaps.std()
+    scaled = np.tanh(gaps / spread) if spread else np.zeros_like(gaps)
+    fitted = _fit(scaled, wins, np.ones((1, len(wins))))[0]
+    _, codes = np.unique(clusters, return_inverse=True)
+    num_clusters = int(codes.max()) + 1
+    drawn = np.random.default_rng(seed).integers(0, num_clusters, (num_samples, num_clusters))
+    counts = np.stack([np.bincount(row, minlength=num_clusters) for row in drawn])
+    rates = 100 * _sigmoid(_fit(scaled, wins, counts[:, codes].astype(np.float64))[:, 0])
+    bounds = interval(rates, num_clusters)
+    return {
+        "win_rate": float(100 * _sigmoid(fitted[0])),
+        "interval": list(bounds) if bounds else None,
+        "length_effect": float(fitted[1]),
+        "extrapolated": bool((gaps > 0).all() or (gaps < 0).all()),
+    }
+
+
+def _fit(x: Values, y: Values, weights: Values) -> Values:
+    """Ridge logistic regression by Newton steps, one fit a row of weights; (fits, 2) numbers."""
+    a, b = np.zeros(len(weights)), np.zeros(len(weights))
+    for _ in range(_NUM_STEPS):
+        p = _sigmoid(a[:, None] + b[:, None] * x)
+        error = weights * (y - p)
+        curve = weights * p * (1 - p)
+        slope_a, slope_b = error.sum(1) - _RIDGE * a, error @ x - _RIDGE * b
+        aa, ab, bb = curve.sum(1) + _RIDGE, curve @ x, curve @ (x * x) + _RIDGE
+        determinant = aa * bb - ab * ab
+        # A full Newton step can overshoot where all answers are on one side.
+        a = a + np.clip((bb * slope_a - ab * slope_b) / determinant, -2, 2)
+        b = b + np.clip((aa * slope_b - ab * slope_a) / determinant, -2, 2)
+    return np.stack([a, b], axis=1)
+
+
+def _sigmoid(x: Any) -> Any:
+    return 1 / (1 + np.exp(-x))
+
+
+MEASURES = ("relative_score", "relative_score_published_order", "win_rate")
+
+
+def score_judgements(
+    questions: Sequence[ChatQuestion],
+    answers: Mapping[str, str],
+    judgements: Sequence[Judgement],
+    *,
+    num_bootstrap_samples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Score the answers of a model.
+
+    The relative score is LLaVA-Med's: the mean over questions of the model's grade divided by the
+    reference's, times 100; here over both orders, and `relative_score_published_order` with the
+    reference first only, as published. A win counts 1, a tie 1/2, each order half.
+
+    Args:
+        questions: what was asked.
+        answers: question id -> answer.
+        judgements: of `judge_answers`.
+        num_bootstrap_samples: resamples of images behind each interval.
+        seed: of the resamples.
+
+    Returns:
+        JSON-ready, in percent. A question without an answer scores 0 and loses; one that the judge
+        did not grade in both orders is left out of the means and counted in `num_unjudged`.
+
+    Raises:
+        ScoreError: nothing was graded and nothing was missing.
+    """
+    grades = {(each.id, each.order): each.grades for each in judgements}
+    values = np.full((len(questions), len(MEASURES)), np.nan)
+    both: dict[int, tuple[Grades, Grades]] = {}
+    num_no_answer = 0
+    for row, question in enumerate(questions):
+        if not answers.get(question.id, "").strip():
+            values[row] = 0.0
+            num_no_answer += 1
+            continue
+        first, second = (grades.get((question.id, order)) for order in ORDERS)
+        if first is not None and second is not None:
+            both[row] = first, second
+            ratios = [each.model / each.reference for each in (first, second)]
+            wins = [(_verdict(each) + 1) / 2 for each in (first, second)]
+            values[row] = [np.mean(ratios), ratios[0], np.mean(wins)]
+    if not both and not num_no_answer:
+        raise ScoreError("The judge graded no answer.", "Its replies are in the transcripts.")
+    clusters = cluster_codes([question.cluster for question in questions])
+
+    def measure(rows: NDArray[np.int64]) -> dict[str, Any]:
+        return _measure(values[rows], clusters[rows], num_bootstrap_samples, seed)
+
+    def grouped(key: Callable[[ChatQuestion], str]) -> dict[str, Any]:
+        members: dict[str, list[int]] = {}
+        for row, question in enumerate(questions):
+            members.setdefault(key(question), []).append(row)
+        return {name: measure(np.array(rows)) for name, rows in sorted(members.items())}
+
+    return {
+        "scores": measure(np.arange(len(questions))),
+        "num_questions": len(questions),
+        "num_images": len(np.unique(clusters)),
+        "num_no_answer": num_no_answer,
+        "num_unjudged": len(questions) - len(both) - num_no_answer,
+        "unjudged": _unjudged(judgements),
+        "groups": {
+            "question type": grouped(lambda question: question.question_type),
+            "domain": grouped(lambda question: question.domain),
+        },
+        "order": _order_effects(list(both.values())),
+        "length": _length(
+            questions, answers, values, sorted(both), clusters, num_bootstrap_samples, seed
+        ),
+        "bootstrap": {"samples": num_bootstrap_samples, "seed": seed},
+    }
+
+
+def _measure(
+    values: Values, clusters: NDArray[np.int64], num_samples: int, seed: int
+) -> dict[str, Any]:
+    counted = ~np.isnan(values[:, 0])
+    _, codes = np.unique(clusters, return_inverse=True)
+    samples = 100 * cluster_bootstrap(values, codes, num_samples, seed)
+    num_clusters = len(np.unique(codes[counted]))
+    scores: dict[str, Any] = {}
+    for column, name in enumerate(MEASURES):
+        bounds = interval(samples[:, column], num_clusters)
+        scores[name] = {
+            "value": 100 * float(values[counted, column].mean()) if counted.any() else None,
+            "interval": list(bounds) if bounds else None,
+            "count": int(counted.sum()),
+        }
+    return scores
+
+
+def _order_effects(both: Sequence[tuple[Grades, Grades]]) -> dict[str, float | None]:
+    """How much of the judgements is the order, in percent; `first_place_bonus` in grade points."""
+    if not both:
+        return dict.fromkeys(("flip_rate", "reversal_rate", "first_place_bonus"), None)
+    verdicts = [(_verdict(first), _verdict(second)) for first, second in both]
+    flips = [first != second for first, second in verdicts]
+    reversals = [first * second < 0 for first, second in verdicts]
+    bonus = [
+        (first.reference - second.reference + second.model - first.model) / 2
+        for first, second in both
+    ]
+    return {
+        "flip_rate": 100 * float(np.mean(flips)),
+        "reversal_rate": 100 * float(np.mean(reversals)),
+        "first_place_bonus": float(np.mean(bonus)),
+    }
+
+
+def _length(
+    questions: Sequence[ChatQuestion],
+    answers: Mapping[str, str],
+    values: Values,
+    rows: list[int],
+    clusters: NDArray[np.int64],
+    num_samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    model = [len(answers[questions[row].id].strip()) for row in rows]
+    reference = [len(questions[row].reference.strip()) for row in rows]
+    controlled = length_controlled(
+        values[rows, MEASURES.index("win_rate")],
+        [a - b for a, b in zip(model, reference, strict=True)],
+        clusters[rows],
+        num_samples,
+        seed,
+    )
+    return controlled | {
+        "mean_characters": float(np.mean(model)) if model else None,
+        "mean_reference_characters": float(np.mean(reference)) if reference else None,
+    }
+
+
+def _unjudged(judgements: Sequence[Judgement]) -> dict[Order, int]:
+    return {
+        order: sum(each.grades is None for each in judgements if each.order == order)
+        for order in ORDERS
+    }
+
+
+def _verdict(grades: Grades) -> int:
+    return int(np.sign(grades.model - grades.reference))
+
+
+# A run folder: its answers, and what judges said of them.
+
+
+def answer(
+    source: str | Path,
+    chat: ChatSet,
+    reporter: Reporter,
+    *,
+    engine: str | None = None,
+    out: Path | None = None,
+    template: str | None = None,
+    service: Settings | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> Session:
+    """Answer chat questions; resumable.
+
+    Args:
+        source: who answers; see `open_session`.
+        chat: the questions.
+        reporter: told how far the answers are.
+        engine: a name of `ENGINES`.
+        out: the run folder of what is no run.
+        template: chat template, where it is not the model's own.
+        service: address and limits of an engine that asks a service.
+        max_new_tokens: longest answer.
+
+    Raises:
+        RunError: the run is not finished, or holds answers made in another way.
+    """
+    opened: dict[str, Any] = {} if engine is None else {"engine": engine}
+    run = open_to_answer(
+        source, data=chat.place, split=chat.split, out=out, template=template, **opened
+    )
+    session = Session(
+        run=run,
+        engine=open_engine(run, service, max_new_tokens),
+        dataset=chat.name,
+        split=chat.split,
+        records=chat.records,
+        images=chat.images,
+        fingerprint=chat.fingerprint,
+        data_folder=chat.place,
+        reporter=reporter,
+    )
+    session.ask(NAME, f"answers to {chat.name}")
+    return session
+
+
+def judge_run(
+    source: Path, chat: ChatSet, settings: Settings, reporter: Reporter, seed: int = 0
+) -> dict[str, Any]:
+    """Have stored answers graded and score them.
+
+    Args:
+        source: a run folder, which receives the scores; or a file of answers, beside which
+            the transcripts are put.
+        chat: the questions.
+        settings: the judge.
+        reporter: told of each grading.
+        seed: of the resamples.
+
+    Returns:
+        What this judge found: `scores`, and what else `results.json` keeps of a judge.
+
+    Raises:
+        RunError: the run has no answers yet.
+        ServiceError: the judge cannot be used.
+    """
+    file = _answer_file(source, chat)
+    answers, counts = stored_answers(file, chat)
+    judgements, usage = judge_answers(chat.questions, answers, settings, reporter)
+    judge = settings.served_name(settings.endpoint())
+    transcripts = file.with_name(f"{file.stem}.judged-by-{_slug(judge)}.jsonl")
+    write_transcripts(transcripts, judgements)
+    found = score_judgements(chat.questions, answers, judgements, seed=seed)
+    found |= {
+        "judge": judge,
+        "pairing": counts,
+        "prompt": load_prompt(PROMPT).label,
+        "sampling": settings.sampling.given(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "data_fingerprint": chat.fingerprint,
+        "num_without_reference": chat.num_without_reference,
+        "transcripts": transcripts.name,
+        "usage": vars(usage).copy(),
+    }
+    if source.is_dir():
+        details = {name: value for name, value in found.items() if name != "scores"}
+        put_result(
+            source,
+            Entry.model_validate(
+                {
+                    "dataset": chat.name,
+                    "split": chat.split,
+                    "task": NAME,
+                    "engine": {"name": "stored answers"},
+                    "scores": {judge: found["scores"]},
+                    "answers": {"questions": file.relative_to(source).as_posix()},
+                    "data_folder": chat.place,
+                    "data_fingerprint": chat.fingerprint,
+                    "details": {"judges": {judge: details}},
+                }
+            ),
+        )
+    return found
+
+
+def estimate_run(source: Path, chat: ChatSet, settings: Settings) -> dict[str, Any]:
+    """What `judge_run` would ask and cost, without any connection."""
+    answers, _ = stored_answers(_answer_file(source, chat), chat)
+    return estimate_judging(chat.questions, answers, settings)
+
+
+def stored_answers(path: Path, chat: ChatSet) -> tuple[dict[str, str], dict[str, int]]:
+    """Answers by question id, of our files or of the original's, and what did not fit.
+
+    Raises:
+        DataError: the file cannot be read.
+        ScoreError: no answer belongs to a question.
+    """
+    questions = [question_of(record) for record in chat.records]
+    pairing = pair(read_predictions(path).predictions, questions)
+    answers = {
+        question.id: text
+        for question, text in zip(questions, pairing.answers, strict=True)
+        if text is not None
+    }
+    return answers, pairing.counts
+
+
+def _answer_file(source: Path, chat: ChatSet) -> Path:
+    file = source if source.is_file() else answers_path(source, NAME, chat.name, chat.split)
+    if not file.is_file():
+        raise RunError(
+            f"{source} has no answers to {chat.name} yet.", "Run `exgra-med evaluate chat` first."
+        )
+    return file
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-.")[:80] or "model"
+
+
+def judged_sentences(found: dict[str, Any]) -> list[str]:
+    """What a judge found, what its habits are worth, what was left out, what it cost."""
+    scores = found["scores"]
+    relative = scores["relative_score"]
+    sentences = [
+        f"{found['judge']} graded {relative['count']} answers on {found['num_images']} images.",
+        f"Relative score: {_number(relative['value'])} % of the reference's "
+        f"(95 %: {_bounds(relative)}); with the reference always first, as "
+        f"published, {_number(scores['relative_score_published_order']['value'])} %.",
+    ]
+    for title, groups in found["groups"].items():
+        values = "; ".join(
+            f"{name} {_number(each['relative_score']['value'])} "
+            f"({_bounds(each['relative_score'])}, n = {each['relative_score']['count']})"
+            for name, each in groups.items()
+        )
+        sentences.append(f"Relative score by {title}: {values}.")
+    return sentences + habit_sentences(found, scores["win_rate"])
+
+
+def habit_sentences(found: dict[str, Any], win_rate: dict[str, Any]) -> list[str]:
+    """What length and order are worth to a judge, what was left out, and what it cost."""
+    length, order = found["length"], found["order"]
+    sentences = [
+        f"Win rate against the reference: {_number(win_rate['value'])} % "
+        f"(95 %: {_bounds(win_rate)}); at equal length {_number(length['win_rate'])} % "
+        f"({_bounds(length)}), answers have {_number(length['mean_characters'])} characters on "
+        f"average and references {_number(length['mean_reference_characters'])}."
+    ]
+    if length["extrapolated"]:
+        sentences.append(
+            "Every answer lies on the same side of its reference in length, so the win rate at "
+            "equal length is extrapolated and says little."
+        )
+    if order["flip_rate"] is not None:
+        sentences.append(
+            f"Exchanging the two answers changes {order['flip_rate']:.1f} % of the verdicts and "
+            f"turns {order['reversal_rate']:.1f} % round; the first place is worth "
+            f"{order['first_place_bonus']:+.2f} grade points."
+        )
+    left_out = [
+        (found["num_no_answer"], "have no answer and lose"),
+        (found["num_unjudged"], "could not be graded and are left out"),
+        (found["num_without_reference"], "have no reference and were not asked"),
+    ]
+    sentences += [f"{number} questions {what}." for number, what in left_out if number]
+    usage = found["usage"]
+    cost = "unknown" if usage["cost"] is None else f"${usage['cost']:.4f}"
+    sentences.append(
+        f"{usage['requests']} requests, {usage['from_cache']} from the cache, "
+        f"{usage['prompt_tokens'] + usage['completion_tokens']:,} tokens, cost {cost}; "
+        f"every reply is in {found['transcripts']}."
+    )
+    return sentences
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"
+
+
+def _bounds(score: dict[str, Any]) -> str:
+    bounds = score["interval"]
+    return "–" if bounds is None else f"{bounds[0]:.1f} to {bounds[1]:.1f}"
+
+
+def _notes(entry: Entry) -> list[str]:
+    judges = entry.details.get("judges") or {}
+    return [
+        f"{judge}, {found['date']}: {sentence}"
+        for judge, found in judges.items()
+        for sentence in habit_sentences(
+            found, entry.score(judge, "win_rate").model_dump(mode="json")
+        )
+    ]
+
+
+def _groups(entry: Entry) -> dict[str, dict[str, Any]]:
+    return {
+        f"By {title}, {judge}": groups
+        for judge, found in (entry.details.get("judges") or {}).items()
+        for title, groups in (found.get("groups") or {}).items()
+    }
+
+
+TASK = Task(
+    name=NAME,
+    title="Chat",
+    about="Answers graded by a language model that reads the caption, not the image, in both "
+    "orders. The relative score is the grade divided by that of the reference answer.",
+    measures=lambda: [
+        Measure("relative_score", "relative score", "all"),
+        Measure("relative_score_published_order", "reference first", "all"),
+        Measure("win_rate", "win rate", "all"),
+    ],
+    variants={},
+    rows="variants",
+    notes=_notes,
+    groups=_groups,
+)

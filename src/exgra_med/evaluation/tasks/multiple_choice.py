@@ -1,0 +1,555 @@
+"""Multiple choice (OmniMedVQA): by generated answers and by likelihoods; all of it counts."""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exgra_med.data.chat_template import multiple_choice_question
+from exgra_med.data.record import Record, Turn
+from exgra_med.errors import DataError, RunError, ScoreError
+from exgra_med.evaluation.answers import Prediction, read_predictions
+from exgra_med.evaluation.engines import ScoresOptions
+from exgra_med.evaluation.measures import Measure
+from exgra_med.evaluation.metrics.strict import answer_text, chosen_options, words
+from exgra_med.evaluation.results import Entry
+from exgra_med.evaluation.session import Session
+from exgra_med.evaluation.statistics import cluster_bootstrap, cluster_codes, interval
+from exgra_med.evaluation.tasks import Task
+
+NAME = "multiple-choice"
+Protocol = Literal["generation", "likelihood", "both"]
+WITH_IMAGE, TEXT_ONLY, PRIOR = "with_image", "text_only", "prior"
+NEUTRAL_QUESTION = "N/A"
+"""What stands in the place of the question where options are weighed by themselves."""
+
+# Multiple-choice questions: options, right option, and the text that asks for one.
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One question with its options."""
+
+    id: str
+    options: tuple[str, ...]
+    right: int
+    """Place of the right option."""
+    cluster: str
+    """The image, which resampling draws."""
+    meta: dict[str, Any]
+
+
+def choice_of(record: Record) -> Choice:
+    """The multiple-choice question of a record.
+
+    Raises:
+        DataError: the record has fewer than two options, or its answer is none of them.
+    """
+    options = tuple(str(option) for option in record.meta.get("options") or ())
+    if len(options) < 2:
+        raise DataError(
+            f"Record {record.id!r} has {len(options)} options.",
+            "Multiple choice needs a data set with `options`, such as OmniMedVQA.",
+        )
+    right = record.meta.get("answer_index")
+    if right is None:
+        plain = [_plain(option) for option in options]
+        if _plain(record.answer) not in plain:
+            raise DataError(f"Record {record.id!r}: the answer is none of the options.")
+        right = plain.index(_plain(record.answer))
+    cluster = "\n".join(record.images) or f"question {record.id}"
+    return Choice(record.id, options, int(right), cluster, record.meta)
+
+
+def asked_with_options(record: Record, rotation: int = 0) -> Record:
+    """The record as it is asked: question and list of options in the original's words.
+
+    Args:
+        record: with `meta["options"]`.
+        rotation: by how many places the options are moved round; goes into the id.
+    """
+    options = rotated(choice_of(record).options, rotation)
+    question = Turn(role="user", text=multiple_choice_question(record.question, options))
+    meta = {key: value for key, value in record.meta.items() if key != "options"}
+    return record.model_copy(
+        update={
+            "id": rotated_id(record.id, rotation),
+            "turns": [question, *record.turns[1:]],
+            "meta": meta,
+        }
+    )
+
+
+def rotated(options: Sequence[str], rotation: int) -> tuple[str, ...]:
+    """Options moved round: the first `rotation` of them go to the end."""
+    shift = rotation % len(options)
+    return tuple(options[shift:]) + tuple(options[:shift])
+
+
+def rotated_id(name: str, rotation: int) -> str:
+    """The id of a question whose options are moved round."""
+    return f"{name}@{rotation}" if rotation else name
+
+
+def _plain(text: str) -> str:
+    return text.strip().lower().removesuffix(".").rstrip()
+
+
+# Which option an answer chooses: by a sound rule, and by the similarity of the original.
+#
+# The original takes the option whose characters resemble the answer most (difflib), so a long wrong
+# answer drifts to the longest option; its evaluation drops questions that raise an error.
+
+
+_LETTER = re.compile(r"^\W*(?:option\s+|the answer is\s+)?\(?([A-H])(?:[).:]|\s*$)", re.IGNORECASE)
+
+
+def choose_strictly(answer: str, options: Sequence[str]) -> int | None:
+    """The option an answer names, by its words or by its letter; None for none or several.
+
+    Options with equal words are one option, its first place counts. A letter counts where it stands
+    alone in front ("B", "(B)", "B. MRI"); where letter and words disagree nothing is chosen.
+
+    Args:
+        answer: the model's text.
+        options: option texts in the order they were shown.
+    """
+    places: dict[tuple[str, ...], int] = {}
+    for place, option in enumerate(options):
+        places.setdefault(words(option), place)
+    named = chosen_options(
+        words(answer), {str(place): (phrase,) for phrase, place in places.items() if phrase}
+    )
+    if words(answer) in places:
+        named = {str(places[words(answer)])}
+    by_words = {int(place) for place in named}
+    letter = _LETTER.match(answer_text(answer))
+    by_letter = ord(letter.group(1).upper()) - ord("A") if letter else None
+    if by_letter is not None and by_letter < len(options):
+        first = places[words(options[by_letter])]
+        if not by_words or by_words == {first}:
+            return first
+        # "A" can itself be an option, or the article in front of one.
+        return by_words.pop() if len(by_words) == 1 and len(words(answer)) == 1 else None
+    return by_words.pop() if len(by_words) == 1 else None
+
+
+def similarities(answer: str, options: Sequence[str]) -> list[float]:
+    """How much each option resembles the raw answer, from 0 to 1 (difflib's ratio)."""
+    return [SequenceMatcher(None, option, answer).ratio() for option in options]
+
+
+def choose_by_similarity(answer: str, options: Sequence[str]) -> int | None:
+    """The most similar option as in the original; the first of equals, None where nothing is."""
+    best, chosen = 0.0, None
+    for place, ratio in enumerate(similarities(answer, options)):
+        if ratio > best:
+            best, chosen = ratio, place
+    return chosen
+
+
+# Whether stated confidence can be trusted: calibration error, Brier score, risk and coverage.
+
+
+def softmax(scores: Sequence[float]) -> list[float]:
+    """Scores (log-likelihoods) as probabilities that sum to one."""
+    highest = max(scores)
+    weights = [math.exp(score - highest) for score in scores]
+    total = sum(weights)
+    return [weight / total for weight in weights]
+
+
+def calibration(
+    confidence: Sequence[float], is_right: Sequence[bool], num_bins: int = 10
+) -> dict[str, Any]:
+    """Calibration of the chosen option's probability.
+
+    Args:
+        confidence: probability of the option that was chosen, from 0 to 1.
+        is_right: whether it was right.
+        num_bins: bins of equal count for the expected calibration error.
+
+    Returns:
+        `expected_calibration_error` (mean gap between confidence and accuracy over bins, weighted),
+        `brier` (mean squared gap), `area_under_risk_coverage` (mean error rate when only the most
+        confident share is answered, over all shares), `bins` (confidence, accuracy, count), and
+        `risk_at_coverage` for a half, three quarters and all of the questions.
+    """
+    if not len(confidence):
+        return {"num": 0}
+    confident = np.asarray(confidence, dtype=np.float64)
+    right = np.asarray(is_right, dtype=np.float64)
+    order = np.argsort(confident, kind="stable")
+    bins = [
+        {
+            "confidence": float(confident[part].mean()),
+            "accuracy": float(right[part].mean()),
+            "num": len(part),
+        }
+        for part in np.array_split(order, min(num_bins, len(order)))
+    ]
+    falling = order[::-1]
+    risk = np.cumsum(1 - right[falling]) / np.arange(1, len(falling) + 1)
+    gaps = sum(each["num"] * abs(each["confidence"] - each["accuracy"]) for each in bins)
+    return {
+        "num": len(confident),
+        "expected_calibration_error": gaps / len(confident),
+        "brier": float(np.mean((confident - right) ** 2)),
+        "area_under_risk_coverage": float(risk.mean()),
+        "risk_at_coverage": {
+            str(share): float(risk[max(0, math.ceil(share * len(risk)) - 1)])
+            for share in (0.5, 0.75, 1.0)
+        },
+        "bins": bins,
+    }
+
+
+_GROUPS = ("dataset", "modality", "question_type")
+Chooser = Callable[[str, Sequence[str]], int | None]
+CHOOSERS: dict[str, Chooser] = {"strict": choose_strictly, "original": choose_by_similarity}
+
+
+def score_choices(
+    predictions: Sequence[Prediction],
+    choices: Sequence[Choice],
+    rule: str = "strict",
+    *,
+    num_rotations: int = 1,
+    num_bootstrap_samples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Accuracy of generated answers.
+
+    Args:
+        predictions: answers; ids as in `rotated_id`.
+        choices: the questions.
+        rule: `strict` (words or letter) or `original` (difflib).
+        num_rotations: option orders that were asked; with several, `accuracy` is the mean over
+            orders and `all_orders_right` counts questions that are right in every order.
+        num_bootstrap_samples: resamples of images behind each interval.
+        seed: of the resamples.
+
+    Returns:
+        JSON-ready, in percent; an answer that is missing or names no option is wrong, and counted
+        in `unreadable`.
+
+    Raises:
+        ScoreError: no question, an unknown rule, or no answer that belongs to a question.
+    """
+    if not choices:
+        raise ScoreError("There are no multiple-choice questions.")
+    if rule not in CHOOSERS:
+        raise ScoreError(f"Unknown rule {rule!r}.", f"Known are {', '.join(CHOOSERS)}.")
+    texts = {each.id: each.text for each in predictions}
+    orders = np.full((len(choices), num_rotations), -1, dtype=np.int64)
+    num_missing = 0
+    for row, choice in enumerate(choices):
+        # A question with fewer options than rotations meets an order again; the copy is no news.
+        for rotation in range(min(num_rotations, len(choice.options))):
+            text = texts.get(rotated_id(choice.id, rotation))
+            num_missing += text is None
+            shown = rotated(choice.options, rotation)
+            place = None if text is None else CHOOSERS[rule](text, shown)
+            if place is not None:
+                orders[row, rotation] = (place + rotation) % len(choice.options)
+    if num_missing == sum(min(num_rotations, len(choice.options)) for choice in choices):
+        raise ScoreError("No prediction has the id of a question.", "Answer these questions first.")
+    asked = np.array(
+        [[r < len(choice.options) for r in range(num_rotations)] for choice in choices]
+    )
+    right = np.array([_same_option(choice) for choice in choices], dtype=object)
+    hits = np.array(
+        [[place in right[row] for place in places] for row, places in enumerate(orders.tolist())]
+    )
+    values = np.where(asked, hits, np.nan).astype(np.float64)
+    result = _accuracy(np.nanmean(values, axis=1), choices, num_bootstrap_samples, seed)
+    result["scores"]["unreadable"] = _value(100 * float(((orders < 0) & asked).sum() / asked.sum()))
+    if num_rotations > 1:
+        every = 100 * float(np.nanmin(values, axis=1).mean())
+        result["scores"]["all_orders_right"] = _value(every, len(choices))
+    return result | {
+        "protocol": "generation",
+        "rule": rule,
+        "num_rotations": num_rotations,
+        "missing": num_missing,
+    }
+
+
+def score_likelihoods(
+    option_scores: Mapping[str, Sequence[float]],
+    choices: Sequence[Choice],
+    prior: Mapping[str, Sequence[float]] | None = None,
+    *,
+    num_bootstrap_samples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Accuracy of taking the option with the highest mean log-likelihood a token.
+
+    Args:
+        option_scores: question id -> score of each option.
+        choices: the questions; one without scores is wrong.
+        prior: the same scores without image and question, subtracted where given, so that an option
+            that is likely anywhere gains nothing.
+        num_bootstrap_samples: resamples of images behind each interval.
+        seed: of the resamples.
+    """
+    hits = np.zeros(len(choices))
+    missing = 0
+    for row, choice in enumerate(choices):
+        scores = option_scores.get(choice.id)
+        if scores is None or len(scores) != len(choice.options):
+            missing += 1
+            continue
+        adjusted = np.array(scores, dtype=np.float64)
+        if prior is not None:
+            adjusted -= np.array(prior[choice.id], dtype=np.float64)
+        hits[row] = int(adjusted.argmax()) in _same_option(choice)
+    result = _accuracy(hits, choices, num_bootstrap_samples, seed)
+    return result | {
+        "protocol": "likelihood",
+        "prior_subtracted": prior is not None,
+        "missing": missing,
+    }
+
+
+def guessing(choices: Sequence[Choice]) -> float:
+    """Expected accuracy in percent of picking an option blindly."""
+    shares = [len(_same_option(choice)) / len(choice.options) for choice in choices]
+    return 100 * sum(shares) / len(shares)
+
+
+def _same_option(choice: Choice) -> set[int]:
+    """Places of the right option; a data set can list it twice."""
+    text = choice.options[choice.right].strip().lower()
+    return {i for i, option in enumerate(choice.options) if option.strip().lower() == text}
+
+
+def _accuracy(
+    hits: NDArray[np.float64], choices: Sequence[Choice], num_samples: int, seed: int
+) -> dict[str, Any]:
+    clusters = cluster_codes([choice.cluster for choice in choices])
+    groups: dict[str, dict[str, Any]] = {}
+    for field in _GROUPS:
+        members: dict[str, list[int]] = {}
+        for row, choice in enumerate(choices):
+            members.setdefault(str(choice.meta.get(field) or "unknown"), []).append(row)
+        groups[field] = {
+            name: _one(hits[rows], clusters[rows], num_samples, seed)
+            for name, rows in sorted(members.items())
+        }
+    macro = float(np.mean([group["accuracy"]["value"] for group in groups["dataset"].values()]))
+    by_answer: dict[str, list[int]] = {}
+    for row, choice in enumerate(choices):
+        by_answer.setdefault(choice.options[choice.right].strip().lower(), []).append(row)
+    balanced = float(np.mean([hits[rows].mean() for rows in by_answer.values()]))
+    return {
+        "scores": _one(hits, clusters, num_samples, seed)
+        | {"macro_accuracy": _value(macro), "balanced_accuracy": _value(100 * balanced)},
+        "num_questions": len(choices),
+        "guessing": guessing(choices),
+        "groups": groups,
+    }
+
+
+def _one(
+    hits: NDArray[np.float64], clusters: NDArray[np.int64], num_samples: int, seed: int
+) -> dict[str, Any]:
+    _, codes = np.unique(clusters, return_inverse=True)
+    samples = 100 * cluster_bootstrap(hits, codes, num_samples, seed)
+    bounds = interval(samples[:, 0], int(codes.max()) + 1)
+    accuracy = _value(100 * float(hits.mean()), len(hits))
+    return {"accuracy": accuracy | {"interval": list(bounds) if bounds else None}}
+
+
+def _value(value: float, count: int | None = None) -> dict[str, Any]:
+    return {"value": value, "interval": None, "count": count}
+
+
+# A run -> answers, option likelihoods and their scores in its folder.
+
+
+def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int = 1) -> Entry | None:
+    """Answer the multiple-choice questions of a split and score them.
+
+    Records without options (open questions) are left out and counted.
+
+    Args:
+        session: who is asked what.
+        protocol: generate an answer, compare likelihoods of the options, or both; `both` of an
+            engine that tells no likelihoods is generation.
+        num_rotations: option orders to ask in when generating.
+
+    Returns:
+        The entry; nothing in all but the first process of a launch.
+
+    Raises:
+        RunError: the engine tells no likelihoods, or the folder holds answers made in another way.
+        ScoreError: no record has options.
+    """
+    scores_options = isinstance(session.engine, ScoresOptions)
+    if protocol == "likelihood" and not scores_options:
+        raise RunError("This engine tells no likelihoods.", "Use --protocol generation.")
+    records = [record for record in session.records if record.meta.get("options")]
+    if not records:
+        raise ScoreError(
+            f"No record of {session.dataset}/{session.split} has options.",
+            "Multiple choice needs a data set with `options`, such as OmniMedVQA.",
+        )
+    if protocol in ("generation", "both"):
+        _generate(session, records, num_rotations)
+    if protocol in ("likelihood", "both") and scores_options:
+        _measure_likelihoods(session, records)
+    if not session.is_first:
+        return None
+    left_out = len(session.records) - len(records)
+    return session.keep(score_stored(session, records, num_rotations, left_out))
+
+
+def _generate(session: Session, records: Sequence[Record], num_rotations: int) -> None:
+    """Ask every question with its list of options, in one or several orders; a question is not
+    asked in more orders than it has options."""
+    asked = [
+        asked_with_options(record, rotation)
+        for record in records
+        for rotation in range(min(num_rotations, len(choice_of(record).options)))
+    ]
+    title = f"choices on {session.dataset}/{session.split}"
+    session.ask(
+        f"{NAME}/generation", title, asked, num_rotations=num_rotations, protocol="generation"
+    )
+
+
+def _measure_likelihoods(session: Session, records: Sequence[Record]) -> None:
+    """Score every option with the image, without it, and without the question."""
+    engine, images = session.engine, session.images
+    assert isinstance(engine, ScoresOptions), "asked only of engines that tell likelihoods"
+
+    def make(batch: Sequence[Record]) -> list[Prediction]:
+        made = []
+        for record in batch:
+            text_only = record.model_copy(update={"image": None})
+            neutral = [Turn(role="user", text=NEUTRAL_QUESTION), *record.turns[1:]]
+            scores = {
+                WITH_IMAGE: engine.option_scores(record, images),
+                TEXT_ONLY: engine.option_scores(text_only, images),
+                PRIOR: engine.option_scores(
+                    text_only.model_copy(update={"turns": neutral}), images
+                ),
+            }
+            best = max(range(len(scores[WITH_IMAGE])), key=scores[WITH_IMAGE].__getitem__)
+            text = choice_of(record).options[best]
+            made.append(Prediction(id=record.id, text=text, option_scores=scores))
+        return made
+
+    title = f"option likelihoods on {session.dataset}/{session.split}"
+    session.predict(f"{NAME}/likelihood", title, records, make, protocol="likelihood")
+
+
+def score_stored(
+    session: Session,
+    records: Sequence[Record],
+    num_rotations: int = 1,
+    num_without_options: int = 0,
+) -> Entry:
+    """Score what is stored, by every protocol that was asked.
+
+    Args:
+        session: whose answers.
+        records: the questions.
+        num_rotations: option orders that were asked.
+        num_without_options: records that were left out for having none.
+    """
+    choices = [choice_of(record) for record in records]
+    arguments: dict[str, Any] = {
+        "num_bootstrap_samples": session.settings.num_bootstrap_samples,
+        "seed": session.seed,
+    }
+    results: dict[str, dict[str, Any]] = {}
+    details: dict[str, Any] = {"num_without_options": num_without_options}
+    answers = {name: session.path(f"{NAME}/{name}") for name in ("generation", "likelihood")}
+    answers = {name: path for name, path in answers.items() if path.is_file()}
+    if "generation" in answers:
+        predictions = read_predictions(answers["generation"]).predictions
+        for rule in CHOOSERS:
+            results[f"generation_{rule}"] = score_choices(
+                predictions, choices, rule, num_rotations=num_rotations, **arguments
+            )
+    if "likelihood" in answers:
+        stored = read_predictions(answers["likelihood"]).predictions
+        by_kind = {
+            kind: {each.id: each.option_scores[kind] for each in stored if each.option_scores}
+            for kind in (WITH_IMAGE, TEXT_ONLY, PRIOR)
+        }
+        seen, prior = by_kind[WITH_IMAGE], by_kind[PRIOR]
+        results["likelihood"] = score_likelihoods(seen, choices, **arguments)
+        results["likelihood_prior_subtracted"] = score_likelihoods(
+            seen, choices, prior, **arguments
+        )
+        results["text_only_baseline"] = score_likelihoods(by_kind[TEXT_ONLY], choices, **arguments)
+        details["calibration"] = _calibration(seen, choices)
+    scores = {name: result.pop("scores") for name, result in results.items()}
+    scores["guessing"] = {"accuracy": _value(guessing(choices), len(choices))}
+    details["protocols"] = results
+    files = {name: session.relative(path) for name, path in answers.items()}
+    return session.entry(NAME, scores=scores, answers=files, details=details)
+
+
+def _calibration(scores: dict[str, list[float]], choices: Sequence[Choice]) -> dict[str, Any]:
+    confidence, right = [], []
+    for choice in choices:
+        if choice.id in scores:
+            probabilities = softmax(scores[choice.id])
+            best = max(range(len(probabilities)), key=probabilities.__getitem__)
+            confidence.append(probabilities[best])
+            right.append(best == choice.right)
+    return calibration(confidence, right)
+
+
+def _notes(entry: Entry) -> list[str]:
+    """Calibration of option likelihoods, and questions that have no options."""
+    notes = []
+    measured = entry.details.get("calibration") or {}
+    if measured.get("num"):
+        risks = measured["risk_at_coverage"]
+        notes.append(
+            "Stated confidence is off by "
+            f"{100 * measured['expected_calibration_error']:.1f} points on average (expected "
+            f"calibration error; Brier score {measured['brier']:.3f}). Answering only the more "
+            f"confident half, {100 * risks['0.5']:.1f} % are wrong instead of "
+            f"{100 * risks['1.0']:.1f} %."
+        )
+    if entry.details.get("num_without_options"):
+        notes.append(
+            f"{entry.details['num_without_options']} questions without options were left out."
+        )
+    return notes
+
+
+TASK = Task(
+    name=NAME,
+    title="Multiple choice",
+    about="Every question counts; an answer that names no option is wrong. Macro is the mean over "
+    "data sets, balanced the mean over right answers.",
+    measures=lambda: [
+        Measure("accuracy", "accuracy", "all"),
+        Measure("macro_accuracy", "macro", "all"),
+        Measure("balanced_accuracy", "balanced", "all"),
+        Measure("all_orders_right", "right in all orders", "all"),
+        Measure("unreadable", "unreadable", "all", higher_is_better=False),
+    ],
+    variants={
+        "generation_strict": "generated, option read by words or letter",
+        "generation_original": "generated, most similar option (original)",
+        "likelihood": "most likely option",
+        "likelihood_prior_subtracted": "most likely option, prior subtracted",
+        "text_only_baseline": "most likely option without the image (baseline)",
+        "guessing": "guessing",
+    },
+    rows="variants",
+    notes=_notes,
+)

@@ -1,0 +1,289 @@
+"""Reliance on the image: the same questions with a grey, noise or another image, or mirrored.
+
+A model whose score does not fall without its image answers from the question alone.
+"""
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.record import Record
+from exgra_med.errors import DataError, RunError
+from exgra_med.evaluation.answers import Prediction, pair, question_of, read_predictions
+from exgra_med.evaluation.engines import stored_template
+from exgra_med.evaluation.measures import Measure, item_values, measures, with_functions
+from exgra_med.evaluation.metrics.strict import words
+from exgra_med.evaluation.results import Entry
+from exgra_med.evaluation.score import paired_difference
+from exgra_med.evaluation.session import Session
+from exgra_med.evaluation.statistics import cluster_codes, wilson
+from exgra_med.evaluation.tasks import Task, vqa
+
+NAME = "reliance"
+Blindness = Literal["blank", "noise", "shuffled"]
+BLINDNESS: tuple[Blindness, ...] = ("blank", "noise", "shuffled")
+_GREY = (127, 127, 127)
+
+
+@dataclass(frozen=True)
+class BlankImages(ImageFolder):
+    """Every image is grey, in its own size."""
+
+    def open(self, name: str, where: str = "") -> Image.Image:
+        """See `ImageFolder.open`."""
+        return Image.new("RGB", super().open(name, where).size, _GREY)
+
+
+@dataclass(frozen=True)
+class NoiseImages(ImageFolder):
+    """Every image is noise in its own size, the same noise for the same name."""
+
+    seed: int = 0
+
+    def open(self, name: str, where: str = "") -> Image.Image:
+        """See `ImageFolder.open`."""
+        width, height = super().open(name, where).size
+        generator = np.random.default_rng([self.seed, *name.encode("utf-8")])
+        return Image.fromarray(generator.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def shuffled_records(records: Sequence[Record], seed: int = 0) -> list[Record]:
+    """Records in which every image is replaced by another one of the same set.
+
+    Args:
+        records: with one image each; those without an image stay.
+        seed: of the exchange, which never gives an image back to itself.
+
+    Raises:
+        DataError: there is only one image, so none can be exchanged.
+    """
+    names = sorted({name for record in records for name in record.images})
+    if len(names) == 1:
+        raise DataError("There is only one image, so images cannot be exchanged.")
+    shuffled = names[:]
+    random.Random(seed).shuffle(shuffled)
+    # A circle through all images: none maps to itself.
+    other = dict(zip(shuffled, [*shuffled[1:], *shuffled[:1]], strict=True))
+    return [
+        record.model_copy(update={"image": [other[name] for name in record.images]})
+        if record.images
+        else record
+        for record in records
+    ]
+
+
+def blinded(
+    kind: Blindness, records: Sequence[Record], images: ImageFolder, seed: int = 0
+) -> tuple[list[Record], ImageFolder]:
+    """Records and images with which to ask the same questions without the right image."""
+    if kind == "shuffled":
+        return shuffled_records(records, seed), images
+    if kind == "noise":
+        return list(records), NoiseImages(images.root, images.max_pixels, seed)
+    return list(records), BlankImages(images.root, images.max_pixels)
+
+
+def visual_reliance(
+    seeing: Sequence[Prediction],
+    blind: Mapping[str, Sequence[Prediction]],
+    records: Sequence[Record],
+    num_bootstrap_samples: int = 2000,
+    seed: int = 0,
+) -> dict[str, dict[str, Any]]:
+    """What the right image is worth, question by question (strict score, in points).
+
+    Args:
+        seeing: answers with the right images.
+        blind: answers by kind of blindness.
+        records: the questions, with their right images.
+        num_bootstrap_samples: resamples of the paired bootstrap.
+        seed: of the resamples.
+
+    Returns:
+        Kind -> measure -> what is lost without the image (value, interval, count), for the measures
+        that comparisons show; and `same_answer`: the share of questions, in percent, answered with
+        the very same text.
+    """
+    questions = [question_of(record) for record in records]
+    clusters = cluster_codes([question.cluster for question in questions])
+    chosen = measures("compare")
+    columns = with_functions(chosen)
+    with_image = pair(list(seeing), questions)
+    values = item_values(with_image, "strict", columns)
+    result: dict[str, dict[str, Any]] = {}
+    for kind, predictions in blind.items():
+        without = pair(list(predictions), questions)
+        same = sum(
+            a is not None and a == b
+            for a, b in zip(with_image.answers, without.answers, strict=True)
+        )
+        other = item_values(without, "strict", columns)
+        lost = paired_difference(values, other, chosen, clusters, num_bootstrap_samples, seed)
+        share = {"value": 100 * same / len(questions), "interval": None, "count": len(questions)}
+        result[kind] = lost | {"same_answer": share}
+    return result
+
+
+# Left and right: a model that sees the side must change its answer when the image is mirrored.
+
+
+_SIDES = {"left": "left", "right": "right", "左": "left", "右": "right"}
+_OTHER = {"left": "right", "right": "left"}
+
+
+@dataclass(frozen=True)
+class MirroredImages(ImageFolder):
+    """Every image is mirrored, so that left becomes right."""
+
+    def open(self, name: str, where: str = "") -> Image.Image:
+        """See `ImageFolder.open`."""
+        return ImageOps.mirror(super().open(name, where))
+
+
+def side_of(text: str) -> str | None:
+    """The one side that a text names; None for none or both.
+
+    >>> side_of("Left lung"), side_of("left and right")
+    ('left', None)
+    """
+    sides = {_SIDES[word] for word in words(text) if word in _SIDES}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def sided_records(records: Sequence[Record]) -> list[Record]:
+    """Questions about one image whose reference answer names one side."""
+    return [each for each in records if len(each.images) == 1 and side_of(each.answer)]
+
+
+def mirror_probe(
+    seeing: Sequence[Prediction], mirrored: Sequence[Prediction], records: Sequence[Record]
+) -> dict[str, Any]:
+    """How often the side that is answered follows the image when that is mirrored.
+
+    Args:
+        seeing: answers to the images as they are.
+        mirrored: answers to the mirrored images.
+        records: from `sided_records`.
+
+    Returns:
+        `num` questions; of these, in percent, `follows` (the other side is answered; with Wilson's
+        `interval`), `stays` (the same side) and `no_side` (one answer names no side). None without
+        questions. A model that ignores the image stays.
+    """
+    before = {each.id: side_of(each.text) for each in seeing}
+    after = {each.id: side_of(each.text) for each in mirrored}
+    sides = [(before.get(each.id), after.get(each.id)) for each in records]
+    num = len(sides)
+    follows = sum(a is not None and b == _OTHER[a] for a, b in sides)
+    stays = sum(a is not None and a == b for a, b in sides)
+    bounds = wilson(follows, num)
+
+    def percent(count: int) -> float | None:
+        return 100 * count / num if num else None
+
+    return {
+        "num": num,
+        "follows": percent(follows),
+        "interval": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
+        "stays": percent(stays),
+        "no_side": percent(num - follows - stays),
+    }
+
+
+def evaluate(session: Session) -> Entry | None:
+    """Ask the questions again with grey, noise and exchanged images, and say what that costs.
+
+    Questions whose answer names a side are also asked with the image mirrored. What the images are
+    worth is told beside the plain answers, which are made first where they are not there.
+
+    Returns:
+        The entry; nothing in all but the first process of a launch.
+
+    Raises:
+        RunError: the plain answers were made with another template.
+    """
+    vqa.evaluate(session)
+    seeing = session.path(vqa.NAME)
+    template, asked_with = session.run.recipe.text.template, stored_template(seeing)
+    if asked_with not in (None, template):
+        raise RunError(
+            f"The answers to {session.dataset}/{session.split} were asked with the template "
+            f"{asked_with!r}.",
+            f"Give --template {asked_with}.",
+        )
+    blind = {}
+    for kind in BLINDNESS:
+        records, images = blinded(kind, session.records, session.images, session.seed)
+        blind[kind] = _ask(session, kind, records, images)
+    sided = sided_records(session.records)
+    flipped = MirroredImages(session.images.root, session.images.max_pixels)
+    mirrored = _ask(session, "mirrored", sided, flipped)
+    if not session.is_first:
+        return None
+    seen = read_predictions(seeing).predictions
+    samples = session.settings.num_bootstrap_samples
+    files = {
+        kind: session.relative(session.path(f"{NAME}/{kind}")) for kind in (*blind, "mirrored")
+    }
+    return session.keep(
+        session.entry(
+            NAME,
+            scores=visual_reliance(seen, blind, session.records, samples, session.seed),
+            answers=files,
+            details={"mirrored": mirror_probe(seen, mirrored, sided)},
+        )
+    )
+
+
+def _ask(
+    session: Session, kind: str, records: Sequence[Record], images: ImageFolder
+) -> list[Prediction]:
+    return session.ask(
+        f"{NAME}/{kind}",
+        f"answers with {kind} images",
+        records,
+        images,
+        shown=kind,
+        seed=session.seed,
+    )
+
+
+def _measures() -> list[Measure]:
+    same = Measure("same_answer", "same answer", "all")
+    return [*measures("compare"), same]
+
+
+def _notes(entry: Entry) -> list[str]:
+    """What became of the answers about a side when the image was mirrored."""
+    probe = entry.details.get("mirrored") or {}
+    if not probe.get("num"):
+        return []
+    low, high = probe["interval"] or (0.0, 100.0)
+    return [
+        f"With the image mirrored, {probe['follows']:.1f} % of {probe['num']} answers about a side "
+        f"name the other side (95 % interval {low:.1f} to {high:.1f}), {probe['stays']:.1f} % "
+        f"stay, and {probe['no_side']:.1f} % name no side. An answer that stays did not come from the "
+        "image."
+    ]
+
+
+TASK = Task(
+    name=NAME,
+    title="Does it look?",
+    about="Points of the strict score that are lost when the same questions come with a wrong "
+    "image. An interval that holds 0 means that the image cannot be shown to matter.",
+    measures=_measures,
+    variants={
+        "blank": "grey image",
+        "noise": "noise image",
+        "shuffled": "image of another question",
+    },
+    rows="variants",
+    differences=True,
+    notes=_notes,
+)
