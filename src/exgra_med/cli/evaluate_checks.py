@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from exgra_med.cli import service_options as options
+from exgra_med.cli import options
 from exgra_med.cli.evaluate_options import Answering, Out, Template, refuse_for_server
 from exgra_med.cli.output import print_json, say
 
@@ -38,7 +38,7 @@ def multiple_choice(
     orders: Annotated[int, typer.Option(min=1, help="Option orders to ask in.")] = 1,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
-    model: options.Model = None,
+    model: options.OptionalModel = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of --engine openai.")] = 64,
     concurrency: options.Concurrency = 8,
     allow_remote: options.AllowRemote = False,

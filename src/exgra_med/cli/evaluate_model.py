@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exgra_med.cli import service_options as options
+from exgra_med.cli import options
 from exgra_med.cli.evaluate_options import Answering, Out, Template, refuse_for_server
 
 _VQA_EXAMPLES = """
@@ -40,7 +40,7 @@ def vqa(
     template: Template = None,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
-    model: options.Model = None,
+    model: options.OptionalModel = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of --engine openai.")] = 64,
     concurrency: options.Concurrency = 8,
     allow_remote: options.AllowRemote = False,
