@@ -1,4 +1,4 @@
-"""`exgra-med evaluate multiple-choice`, `evaluate reliance` and `evaluate floors`."""
+"""`exgra-med evaluate multiple-choice`, `evaluate reliance` and `evaluate baselines`."""
 
 from typing import Annotated
 
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the noun `evaluate`."""
     app.command("multiple-choice", epilog=_CHOICE_EXAMPLES)(multiple_choice)
     app.command("reliance", epilog="Example: `exgra-med evaluate reliance runs/demo`")(reliance)
-    app.command("floors", epilog="Example: `exgra-med evaluate floors data/vqa-rad`")(floors)
+    app.command("baselines", epilog="Example: `exgra-med evaluate baselines data/vqa-rad`")(floors)
 
 
 def multiple_choice(

@@ -93,4 +93,6 @@ def vqa(
         average = "–" if score["average"] is None else f"{score['average']:.1f} %"
         bounds = interval_text(score["intervals"]["average"])
         console.print(f"{scorer}: average {average} (95 %: {bounds})")
-    console.print(f"Everything is in {run / 'results.json'}; `exgra-med report {run}` draws it.")
+    console.print(
+        f"Everything is in {run / 'results.json'}; `exgra-med evaluate report {run}` draws it."
+    )

@@ -45,13 +45,15 @@ def next_step(command: str) -> str:
     return f"Next: exgra-med {command}"
 
 
-def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
-    """A table for `show`. The first column holds names, the others numbers."""
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool = True
+) -> Any:
+    """A table for `show`. The first column holds names; the others are aligned as numbers."""
     from rich.table import Table
 
     made = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        made.add_column(column, justify="right" if index > 0 and column else "left")
+        made.add_column(column, no_wrap=index == 0, justify="right" if numbers and index and column else "left")
     for row in rows:
         made.add_row(*row)
     return made
