@@ -17,10 +17,9 @@ RESULTS = Path(__file__).resolve().parents[1] / "benchmarks" / "results"
 
 def keep(run: Path, name: str) -> Path:
     """Write `benchmarks/results/run-NAME.json` and return its path."""
-    results = read_results(run)
-    for score in results.get("vqa", {}).values():
-        if isinstance(score, dict):
-            score.pop("groups", None)
+    results = read_results(run).model_dump(mode="json")
+    for entry in results["results"]:
+        entry["details"].pop("groups", None)
     out = RESULTS / f"run-{name}.json"
     write_text(out, json.dumps(results, ensure_ascii=False, indent=2) + "\n")
     return out

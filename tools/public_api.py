@@ -36,8 +36,7 @@ PUBLIC = {
     "exgra_med.recipe.load": ("LoadedRecipe", "load_recipe"),
     "exgra_med.recipe.run_folder": ("Run", "open_run"),
     "exgra_med.evaluation.score": ("score_files", "score_vqa"),
-    "exgra_med.evaluation.answers": ("Prediction",),
-    "exgra_med.evaluation.answers": ("Question",),
+    "exgra_med.evaluation.answers": ("Prediction", "Question"),
     "exgra_med.evaluation.results": ("read_results",),
     "exgra_med.evaluation.compare": ("compare", "compare_stored"),
     "exgra_med.evaluation.statistics": (

@@ -20,6 +20,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if "EXGRA_MED_RUN" in os.environ:
         return Path(os.environ["EXGRA_MED_RUN"])
     from exgra_med.evaluation.run import evaluate_vqa
+
     from exgra_med.progress import Silent
     from exgra_med.recipe.load import load_recipe
     from exgra_med.training.stages import begin_run, train_run

@@ -378,6 +378,6 @@ def resize(
 @app.command(epilog="Example: `exgra-med data card data/vqa-rad --out DATA_CARD.md`")
 def card(data: DataArgument, out: OutFile = Path("DATA_CARD.md")) -> None:
     """Write the data card: origin, licence, hashes, counts, what was left out."""
-    from exgra_med.evaluation.cards.data_card import write_data_card
+    from exgra_med.evaluation.cards import write_data_card
 
     say(f"Written: {write_data_card(data, out)}")

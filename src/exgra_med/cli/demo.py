@@ -57,7 +57,8 @@ def demo(
 
 def _run(recipe: str, out: Path, assignments: list[str] | None, console: "Console") -> Any:
     """Train all stages and answer the test questions; gives the opened run."""
-    from exgra_med.evaluation.run import evaluate_vqa
+    from exgra_med.evaluation.session import open_session
+    from exgra_med.evaluation.tasks import vqa
     from exgra_med.progress import RichReporter
     from exgra_med.recipe.load import load_recipe
     from exgra_med.training.stages import begin_run, train_run
@@ -65,7 +66,7 @@ def _run(recipe: str, out: Path, assignments: list[str] | None, console: "Consol
     run = begin_run(out, load_recipe(recipe, assignments or ()).recipe, resume=True)
     reporter = RichReporter(console)
     train_run(run, reporter)
-    evaluate_vqa(run, reporter)
+    vqa.evaluate(open_session(out, reporter))
     return run
 
 
@@ -75,17 +76,19 @@ def _follow(recipe: str, out: Path, assignments: list[str] | None, console: "Con
     from exgra_med.errors import MissingExtraError
     from exgra_med.evaluation.report import write_report
     from exgra_med.evaluation.results import read_results
+    from exgra_med.training.log import read_log
 
     run = _run(recipe, out, assignments, console)
-    results = read_results(out)
     problems = []
     for scorer in ("strict", "legacy"):
-        average = results.get("vqa", {}).get(scorer, {}).get("average")
+        entries = read_results(out).find("vqa")
+        average = entries[0].score(scorer, "average").value if entries else None
         if average is None or not 0 <= average <= 100:
             problems.append(f"the {scorer} average is {average}, not a percentage")
-    accuracy = results.get("alignment", {}).get("matching_accuracy", {})
-    if not all(0 <= accuracy.get(when, -1) <= 1 for when in ("start", "end")):
-        problems.append(f"the matching accuracy is {accuracy}, not two shares")
+    accuracy = [each.get("matching_accuracy") for each in read_log(run.log)]
+    measured = [each for each in accuracy if each is not None]
+    if len(measured) < 2 or not all(0 <= each <= 1 for each in measured):
+        problems.append(f"the matching accuracy is {measured}, not shares along the training")
     for name in ("recipe.yaml", "record.json", "log.jsonl"):
         if not (out / name).is_file():
             problems.append(f"the run has no {name}")

@@ -1,132 +1,552 @@
-"""Verbs of evaluation: `score`, `report` and `compare`."""
+"""`exgra-med evaluate`: ask a model, score its answers, look at the scores."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exgra_med.cli.output import print_json, say
+from exgra_med.cli import options
+from exgra_med.cli.output import next_step, say, show, table
+from exgra_med.cli.spelling import Group
 
-ScorerChoice = Annotated[
-    str, typer.Option("--scorer", help="strict, legacy or legacy-pathvqa.", metavar="NAME")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
-DataFolder = Annotated[
-    str | None,
-    typer.Option(
-        help="The prepared folder that was answered, if it moved; of several it names one."
+if TYPE_CHECKING:
+    from exgra_med.evaluation.results import Entry
+    from exgra_med.evaluation.session import Session
+    from exgra_med.llm.service import Settings
+    from exgra_med.progress import Reporter
+
+app = typer.Typer(
+    cls=Group,
+    help="Ask a model, score its answers, look at the scores.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="A finished run. With --out also a checkpoint, or the name of a model at a service.",
     ),
 ]
-Answers = Annotated[Path, typer.Argument(help="Answers, one JSON object a line.")]
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
+Scorer = Annotated[
+    str, typer.Option("--scorer", metavar="NAME", help="strict, legacy or legacy-pathvqa.")
+]
+ChatData = Annotated[
+    str,
+    typer.Option(
+        "--data", metavar="DATA", help="Prepared folder, or JSON Lines in LLaVA-Med's format."
+    ),
+]
+Answered = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="Prepared folder that was answered, if it moved. Of several it names one.",
+    ),
+]
 
-_SCORE_EXAMPLES = """
+_VQA = """
 Examples:
 
-* `exgra-med evaluate score runs/demo/predictions/vqa-rad.jsonl prepared/vqa-rad/test.jsonl`
+* `exgra-med evaluate vqa runs/demo --data data/vqa-rad --split test`
 
-* `exgra-med evaluate score answers.jsonl test.json --candidates candidate.json --json`
+* `exgra-med evaluate vqa checkpoints/exgra-med-dci --data data/vqa-rad --out runs/exgra-med-dci`
+
+* `exgra-med evaluate vqa qwen2.5-vl --engine openai --base-url http://localhost:8000/v1
+  --data data/vqa-rad --out runs/qwen`
+
+* `accelerate launch -m exgra_med evaluate vqa runs/demo`
 """
-_REPORT_EXAMPLES = """
+
+
+@app.callback()
+def _noun() -> None:
+    pass
+
+
+@app.command(epilog=_VQA)
+def vqa(
+    source: Source,
+    data: options.OptionalData = None,
+    split: options.OptionalSplit = None,
+    out: options.OptionalOutRun = None,
+    template: options.OptionalTemplate = None,
+    max_new_tokens: options.OptionalMaxNewTokens = None,
+    engine: options.EngineOption = "checkpoint",
+    base_url: options.BaseUrl = None,
+    concurrency: options.Concurrency = 8,
+    allow_remote: options.AllowRemote = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Answer the questions of a split greedily and score the answers, strict and legacy.
+
+    Answers are kept one a line. A call that was stopped goes on where it was.
+    """
+    from exgra_med.evaluation.tasks import vqa as task
+
+    session = _session(
+        source, data, split, out, template, engine,
+        _service(source, engine, base_url, concurrency, allow_remote, force, max_new_tokens),
+        max_new_tokens,
+    )  # fmt: skip
+    _tell(session, task.evaluate(session), as_json)
+
+
+_CHOICE = """
+Examples:
+
+* `exgra-med evaluate multiple-choice runs/demo --data data/omnimedvqa`
+
+* `exgra-med evaluate multiple-choice runs/demo --data data/omnimedvqa --orders 4`
+
+* `exgra-med evaluate multiple-choice qwen2.5-vl --engine openai
+  --base-url http://localhost:8000/v1 --data data/omnimedvqa --out runs/qwen`
+"""
+
+
+@app.command("multiple-choice", epilog=_CHOICE)
+def multiple_choice(
+    source: Source,
+    data: options.Data,
+    split: options.Split = "test",
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="generation, likelihood or both.")
+    ] = "both",
+    orders: Annotated[
+        int, typer.Option("--orders", min=1, max=26, help="Orders of the options to ask in.")
+    ] = 1,
+    out: options.OptionalOutRun = None,
+    template: options.OptionalTemplate = None,
+    max_new_tokens: options.OptionalMaxNewTokens = None,
+    engine: options.EngineOption = "checkpoint",
+    base_url: options.BaseUrl = None,
+    concurrency: options.Concurrency = 8,
+    allow_remote: options.AllowRemote = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Answer multiple-choice questions by generation and by option likelihood, and score them."""
+    from exgra_med.errors import CommandError
+    from exgra_med.evaluation.tasks import multiple_choice as task
+
+    if protocol not in ("generation", "likelihood", "both"):
+        raise CommandError(f"There is no protocol {protocol!r}.", "generation, likelihood or both.")
+    session = _session(
+        source, data, split, out, template, engine,
+        _service(source, engine, base_url, concurrency, allow_remote, force, max_new_tokens),
+        max_new_tokens,
+    )  # fmt: skip
+    _tell(session, task.evaluate(session, protocol, orders), as_json)
+
+
+@app.command(epilog="Example: `exgra-med evaluate reliance runs/demo`")
+def reliance(
+    source: Source,
+    data: options.OptionalData = None,
+    split: options.OptionalSplit = None,
+    out: options.OptionalOutRun = None,
+    template: options.OptionalTemplate = None,
+    max_new_tokens: options.OptionalMaxNewTokens = None,
+    engine: options.EngineOption = "checkpoint",
+    base_url: options.BaseUrl = None,
+    concurrency: options.Concurrency = 8,
+    allow_remote: options.AllowRemote = False,
+    force: options.Force = False,
+    as_json: options.Json = False,
+) -> None:
+    """Ask again with grey, noise, exchanged and mirrored images: does the model look?"""
+    from exgra_med.evaluation.tasks import reliance as task
+
+    session = _session(
+        source, data, split, out, template, engine,
+        _service(source, engine, base_url, concurrency, allow_remote, force, max_new_tokens),
+        max_new_tokens,
+    )  # fmt: skip
+    _tell(session, task.evaluate(session), as_json)
+
+
+_CHAT = """
+Examples:
+
+* `exgra-med evaluate chat runs/demo --data data/chat-benchmark`
+
+* `exgra-med evaluate chat qwen2.5-vl --engine openai --base-url http://localhost:8000/v1
+  --data data/chat-benchmark --out runs/qwen`
+"""
+
+
+@app.command(epilog=_CHAT)
+def chat(
+    source: Source,
+    data: ChatData,
+    split: options.Split = "test",
+    images: options.Images = None,
+    out: options.OptionalOutRun = None,
+    template: options.OptionalTemplate = None,
+    max_new_tokens: options.MaxNewTokens = 1024,
+    engine: options.EngineOption = "checkpoint",
+    base_url: options.BaseUrl = None,
+    concurrency: options.Concurrency = 8,
+    allow_remote: options.AllowRemote = False,
+    force: options.Force = False,
+    max_cost: options.MaxCost = None,
+    price: options.Price = None,
+) -> None:
+    """Answer chat questions, for a judge to grade.
+
+    Answers are kept one a line. A call that was stopped goes on where it was.
+    """
+    from exgra_med.evaluation.tasks import chat as task
+
+    found = task.open_chat_set(data, split, images)
+    service = _service(
+        source, engine, base_url, concurrency, allow_remote, force, max_new_tokens, max_cost, price
+    )
+    session = task.answer(
+        source,
+        found,
+        _reporter(),
+        engine=engine,
+        out=out,
+        template=template,
+        service=service,
+        max_new_tokens=max_new_tokens,
+    )
+    if not session.is_first:
+        return
+    for problem in session.problems:
+        say(problem)
+    say(f"Answers: {session.path(task.NAME)}")
+    say(next_step(f"evaluate judge {session.run.path} --data {data} --judge MODEL"))
+
+
+_JUDGE = """
+Examples:
+
+* `exgra-med evaluate judge runs/demo --data data/chat-benchmark --judge qwen3:8b
+  --base-url http://localhost:11434/v1`
+
+* `exgra-med evaluate judge answers.jsonl --data llava_med_eval_qa50_qa.jsonl --judge gpt-4o
+  --allow-remote --max-cost 5`
+"""
+
+
+@app.command(epilog=_JUDGE)
+def judge(
+    answers: Annotated[
+        Path,
+        typer.Argument(metavar="ANSWERS", help="A run with chat answers, or a file of answers."),
+    ],
+    data: ChatData,
+    judge_model: Annotated[
+        str,
+        typer.Option(
+            "--judge",
+            metavar="NAME",
+            rich_help_panel=options.SERVICE,
+            help="Name of the judge at its service.",
+        ),
+    ],
+    split: options.Split = "test",
+    seed: options.Seed = 0,
+    dry_run: options.DryRun = False,
+    base_url: options.BaseUrl = None,
+    max_new_tokens: options.MaxNewTokens = 1024,
+    attempts: options.Attempts = 3,
+    concurrency: options.Concurrency = 8,
+    allow_remote: options.AllowRemote = False,
+    force: options.Force = False,
+    max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    cache: options.Cache = None,
+    as_json: options.Json = False,
+) -> None:
+    """Have stored chat answers graded against their references, in both orders, and score them."""
+    from exgra_med.cli.output import print_json
+    from exgra_med.evaluation.tasks import chat as task
+
+    settings = options.service(
+        judge_model, base_url, allow_remote, concurrency, max_new_tokens, max_cost, price,
+        attempts=attempts, seed=seed, cache=cache, force=force,
+    )  # fmt: skip
+    found = task.open_chat_set(data, split)
+    if dry_run:
+        print_json(task.estimate_run(answers, found, settings))
+        return
+    result = task.judge_run(answers, found, settings, _reporter(), seed)
+    show(result, as_json, task.judged_sentences(result))
+
+
+@app.command(epilog="Example: `exgra-med evaluate baselines data/vqa-rad`")
+def baselines(
+    data: options.DataArgument,
+    split: options.Split = "test",
+    train_split: Annotated[
+        str, typer.Option("--train-split", help="Split whose answers are known.")
+    ] = "train",
+    as_json: options.Json = False,
+) -> None:
+    """Score what answers the questions of a prepared folder without a model."""
+    from exgra_med.data.prepared import open_prepared
+    from exgra_med.evaluation.tasks.vqa import folder_baselines
+
+    found = folder_baselines(open_prepared(data), split, train_split)
+
+    def lines() -> Iterator[Any]:
+        from exgra_med.evaluation.baselines import BASELINE_LABELS
+        from exgra_med.evaluation.report.tables import score_rows
+
+        if not found:
+            yield f"The split {train_split!r} has no question, so there is no baseline."
+        for name, baseline in found.items():
+            rows = score_rows(baseline["scores"]["strict"])
+            yield table(BASELINE_LABELS[name], _COLUMNS, rows)
+
+    show(found, as_json, lines())
+
+
+_COLUMNS = ("strict", "percent", "95 % interval", "questions")
+_SCORE = """
+Examples:
+
+* `exgra-med evaluate score answers.jsonl prepared/vqa-rad/test.jsonl`
+
+* `exgra-med evaluate score answers.jsonl test.json --candidates candidate.json --scorer legacy`
+"""
+
+
+@app.command(epilog=_SCORE)
+def score(
+    predictions: Annotated[
+        Path, typer.Argument(metavar="ANSWERS", help="Answers, one JSON object a line.")
+    ],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Records, or a JSON file of the original.")
+    ],
+    scorer: Scorer = "strict",
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            "--candidates", help="Known open answers: candidate.json, or training records."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Score a file of answers against a reference, without a model."""
+    from exgra_med.evaluation.score import score_files
+
+    result = score_files(predictions, reference, scorer, candidates)
+
+    def lines() -> Iterator[Any]:
+        from exgra_med.evaluation.report.tables import score_rows
+        from exgra_med.evaluation.tasks.vqa import count_notes
+
+        columns = (f"{result['scorer']} scores", *_COLUMNS[1:])
+        yield table(predictions.name, columns, score_rows(result["scores"]))
+        yield from count_notes(result)
+
+    show(result, as_json, lines())
+
+
+_REPORT = """
 Examples:
 
 * `exgra-med evaluate report runs/demo`
 
-* `exgra-med evaluate report runs/a runs/b runs/c --out runs/comparison.html`
+* `exgra-med evaluate report runs/a runs/b runs/c --out comparison.html`
 """
-_COMPARE_EXAMPLES = """
+
+
+@app.command(epilog=_REPORT)
+def report(
+    runs: Runs,
+    data: Answered = None,
+    out: options.OptionalOutFile = None,
+) -> None:
+    """Write report.html and scores.csv into each run. Several runs are also compared on one page.
+
+    The first run is compared with each of the others. That page is comparison.html, or --out.
+    """
+    from exgra_med.errors import CommandError
+    from exgra_med.evaluation.report import write_comparison, write_report
+
+    if out is not None and len(runs) == 1:
+        raise CommandError(
+            "--out is the page that compares several runs, and one run is named.",
+            "The report of a run lies in its folder.",
+        )
+    for run in runs:
+        say(write_report(run, data))
+    if len(runs) > 1:
+        say(write_comparison(runs, out or Path("comparison.html"), data))
+
+
+_COMPARE = """
 Examples:
 
 * `exgra-med evaluate compare runs/a runs/b`
 
-* `exgra-med evaluate compare a.jsonl b.jsonl prepared/vqa-rad/test.jsonl --scorer legacy --json`
+* `exgra-med evaluate compare a.jsonl b.jsonl prepared/vqa-rad/test.jsonl --scorer legacy`
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add this file's verbs to the command line."""
-    app.command("score", epilog=_SCORE_EXAMPLES)(score)
-    app.command("report", epilog=_REPORT_EXAMPLES)(report)
-    app.command("compare", epilog=_COMPARE_EXAMPLES)(compare)
-
-
-def score(
-    predictions: Answers,
-    reference: Annotated[Path, typer.Argument(help="Records, or a JSON file of the original.")],
-    scorer: ScorerChoice = "strict",
-    candidates: Annotated[
-        Path | None, typer.Option(help="Known open answers: candidate.json, or training records.")
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Score stored answers against a reference, without a model."""
-    from exgra_med.evaluation.score import score_files
-
-    result = score_files(predictions, reference, scorer, candidates)
-    if as_json:
-        print_json(result)
-        return
-    from exgra_med.evaluation.wording import counts_sentences, score_rows
-
-    columns = ("measure", "percent", "95 % interval", "questions")
-    _print_table(f"{result['scorer']} score", columns, score_rows(result))
-    for sentence in counts_sentences(result):
-        say(sentence)
-
-
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders.")],
-    data: DataFolder = None,
-    out: Annotated[
-        Path, typer.Option(help="Page that compares several runs; the first is the reference.")
-    ] = Path("comparison.html"),
-) -> None:
-    """Write report.html, report.md and scores.csv into each run; several runs are also compared."""
-    from exgra_med.evaluation.report import write_comparison, write_report
-
-    for run in runs:
-        say(write_report(run, data))
-    if len(runs) > 1:
-        say(write_comparison(runs, out, data))
-
-
+@app.command(epilog=_COMPARE)
 def compare(
-    first: Annotated[Path, typer.Argument(help="A run folder, or a file of answers.")],
-    second: Annotated[Path, typer.Argument(help="Another one that answers the same questions.")],
+    first: Annotated[Path, typer.Argument(metavar="FIRST", help="A run, or a file of answers.")],
+    second: Annotated[
+        Path, typer.Argument(metavar="SECOND", help="Another one that answers the same questions.")
+    ],
     reference: Annotated[
-        Path | None, typer.Argument(help="Records, or a JSON file of the original; for files.")
+        Path | None,
+        typer.Argument(
+            metavar="[REFERENCE]", help="Records, or a JSON file of the original; for files."
+        ),
     ] = None,
-    scorer: ScorerChoice = "strict",
-    data: DataFolder = None,
-    seed: Annotated[int, typer.Option(help="Of resamples and permutations.")] = 0,
-    as_json: AsJson = False,
+    scorer: Scorer = "strict",
+    data: Answered = None,
+    split: options.OptionalSplit = None,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
 ) -> None:
     """Say whether two runs can be told apart on the same questions."""
     from exgra_med.evaluation.compare import compare_stored
-    from exgra_med.evaluation.score import as_scorer
+    from exgra_med.evaluation.measures import as_scorer
 
     result = compare_stored(
-        first, second, reference, as_scorer(scorer), data_folder=data, seed=seed
+        first, second, reference, as_scorer(scorer), data_folder=data, split=split, seed=seed
     )
-    if as_json:
-        print_json(result)
+
+    def lines() -> Iterator[Any]:
+        from exgra_med.evaluation.report.tables import comparison_rows
+
+        title = f"{result['num_questions']} questions on {result['num_images']} images"
+        columns = ("measure", "first", "second", "difference", "95 % interval", "p (Holm)", "")
+        yield table(title, columns, comparison_rows(result))
+
+    show(result, as_json, lines())
+
+
+@app.command(epilog="Example: `exgra-med evaluate graphs runs/demo --out graphs.html`")
+def graphs(
+    run: options.RunArgument,
+    out: options.OutFile = Path("graphs.html"),
+    stage: Annotated[
+        str | None,
+        typer.Option("--stage", help="Stage that aligns. The default is the last one."),
+    ] = None,
+    nodes: Annotated[int, typer.Option("--nodes", min=2, max=16, help="Records, at most.")] = 8,
+    draw: Annotated[
+        int, typer.Option("--draw", min=0, max=2**31, help="Number of the draw of records.")
+    ] = 0,
+    bare: Annotated[bool, typer.Option("--bare", help="Without the graph layers.")] = False,
+    device: options.Device = "cpu",
+) -> None:
+    """Draw the graphs of a few records, and how they are matched before and after training.
+
+    Thumbnails and texts are nodes, nearest neighbours are edges. Right and wrong matches have their
+    own colours. The similarities stand beside them.
+    """
+    from exgra_med.evaluation.graphs import measure_graphs
+    from exgra_med.evaluation.report.graphs import write_graphs
+    from exgra_med.recipe.run_folder import open_run
+
+    found = measure_graphs(open_run(run), stage, nodes, draw, not bare, device)
+    for moment in (found.before, found.after):
+        say(f"{moment.title} training: {100 * moment.accuracy:.0f} % of matches are right")
+    say(write_graphs(found, out))
+
+
+@app.command(epilog="Example: `exgra-med evaluate card runs/demo --out MODEL_CARD.md`")
+def card(run: options.RunArgument, out: options.OptionalOutFile = None) -> None:
+    """Write a run's model card: licences, data, hashes, scores with intervals, limits.
+
+    It goes to MODEL_CARD.md in the run, or to --out.
+    """
+    from exgra_med.evaluation.cards import write_model_card
+
+    say(write_model_card(run, out or run / "MODEL_CARD.md"))
+
+
+def _session(
+    source: str,
+    data: str | None,
+    split: str | None,
+    out: Path | None,
+    template: str | None,
+    engine: str,
+    service: "Settings | None",
+    max_new_tokens: int | None,
+) -> "Session":
+    from exgra_med.evaluation.session import open_session
+
+    return open_session(
+        source,
+        _reporter(),
+        data=data,
+        split=split,
+        out=out,
+        template=template,
+        engine=engine,
+        service=service,
+        max_new_tokens=max_new_tokens,
+    )
+
+
+def _service(
+    model: str,
+    engine: str,
+    base_url: str | None,
+    concurrency: int,
+    allow_remote: bool,
+    force: bool,
+    max_new_tokens: int | None,
+    max_cost: float | None = None,
+    price: tuple[float, float] | None = None,
+) -> "Settings | None":
+    """The service of an engine that asks one, greedily; none for a checkpoint."""
+    from dataclasses import replace
+
+    from exgra_med.evaluation.engines import CHECKPOINT
+    from exgra_med.recipe.schema import EvaluationSettings
+
+    if engine == CHECKPOINT:
+        return None
+    tokens = max_new_tokens or EvaluationSettings().max_new_tokens
+    settings = options.service(
+        model, base_url, allow_remote, concurrency, tokens, max_cost, price,
+        attempts=6, force=force,
+    )  # fmt: skip
+    return replace(settings, engine="vllm") if engine == "vllm" else settings
+
+
+def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
+    """Print the scores of an entry; nothing in the other processes of a launch."""
+    if entry is None:
         return
-    from exgra_med.evaluation.wording import comparison_rows
 
-    columns = ("measure", "first", "second", "difference", "95 % interval", "p (Holm)", "")
-    _print_table(
-        f"{result['num_questions']} questions on {result['num_images']} images",
-        columns,
-        comparison_rows(result),
-    )
+    def lines() -> Iterator[Any]:
+        from exgra_med.evaluation.report.tables import terminal_table
+        from exgra_med.evaluation.tasks import tasks
+
+        task = tasks()[entry.task]
+        title, columns, rows = terminal_table(entry, task)
+        yield table(title, columns, rows)
+        yield from task.notes(entry)
+        yield from session.problems
+        yield f"Everything is in {session.run.path / 'results.json'}."
+        yield next_step(f"evaluate report {session.run.path}")
+
+    show(entry.model_dump(mode="json"), as_json, lines())
 
 
-def _print_table(title: str, columns: tuple[str, ...], rows: list[Any]) -> None:
+def _reporter() -> "Reporter":
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="right" if index > 0 and column else "left")
-    for row in rows:
-        table.add_row(*row)
-    Console().print(table)
+    from exgra_med.progress import RichReporter
+
+    return RichReporter(Console(stderr=True))

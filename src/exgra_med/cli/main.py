@@ -10,17 +10,12 @@ from exgra_med import __version__
 from exgra_med.cli import (
     bench,
     captions,
-    card,
     chat,
     checkpoint,
     data,
     demo,
     doctor,
-    draw,
     evaluate,
-    evaluate_chat,
-    evaluate_checks,
-    evaluate_model,
     recipe,
     serve,
     study,
@@ -28,7 +23,7 @@ from exgra_med.cli import (
     web,
 )
 from exgra_med.cli.output import printable
-from exgra_med.cli.spelling import CommandLine, Group
+from exgra_med.cli.spelling import CommandLine
 from exgra_med.errors import ExgraMedError
 
 PANELS = ("First steps", "Prepare data", "Train and evaluate", "Use a model", "Study the method")
@@ -59,19 +54,13 @@ app.add_typer(data.app, name="data", rich_help_panel=DATA)
 app.add_typer(captions.app, name="captions", rich_help_panel=DATA)
 app.add_typer(recipe.app, name="recipe", rich_help_panel=TRAIN)
 app.command(rich_help_panel=TRAIN, epilog=train.EXAMPLES)(train.train)
-app.add_typer(evaluate_model.app, name="evaluate", rich_help_panel=TRAIN, cls=Group)
+app.add_typer(evaluate.app, name="evaluate", rich_help_panel=TRAIN)
 app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=TRAIN)
 app.command(rich_help_panel=USE, epilog=chat.EXAMPLE)(chat.chat)
 app.command(rich_help_panel=USE, epilog=serve.EXAMPLE)(serve.serve)
 app.command(rich_help_panel=USE, epilog=web.EXAMPLE)(web.web)
 app.add_typer(study.app, name="study", rich_help_panel=LAB)
 app.add_typer(bench.app, name="bench", rich_help_panel=LAB)
-_CARD_EXAMPLE = "Example: `exgra-med evaluate card runs/demo --out MODEL_CARD.md`"
-evaluate_checks.register(evaluate_model.app)
-evaluate_chat.register(evaluate_model.app)
-evaluate.register(evaluate_model.app)
-evaluate_model.app.command("graphs", epilog=draw.EXAMPLE)(draw.draw)
-evaluate_model.app.command("card", epilog=_CARD_EXAMPLE)(card.model)
 
 
 def _print_version(wanted: bool) -> None:

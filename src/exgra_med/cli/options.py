@@ -7,7 +7,6 @@ Each is an `Annotated` type. A verb names the parameter and gives the default:
 Options that belong together stand in a panel of the help (`SERVICE`, `COST`, `PLAN`).
 """
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,25 +109,18 @@ Resume = Annotated[
 # A language-model service that is asked.
 
 
-class Engine(StrEnum):
-    """Who answers."""
-
-    exgra = "exgra"
-    openai = "openai"
-
-
 EngineOption = Annotated[
-    Engine,
+    str,
     typer.Option(
-        "--engine", rich_help_panel=SERVICE, help="The checkpoint, or an OpenAI-compatible server."
+        "--engine",
+        metavar="NAME",
+        rich_help_panel=SERVICE,
+        help="Who answers: `checkpoint`, `openai` (a server), `vllm`, or an engine of a package.",
     ),
 ]
 _MODEL_HELP = "Name of the model at the service."
 Model = Annotated[
     str, typer.Option("--model", metavar="NAME", rich_help_panel=SERVICE, help=_MODEL_HELP)
-]
-OptionalModel = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", rich_help_panel=SERVICE, help=_MODEL_HELP)
 ]
 BaseUrl = Annotated[
     str | None,
@@ -148,6 +140,14 @@ Concurrency = Annotated[
 Attempts = Annotated[
     int,
     typer.Option("--attempts", min=1, rich_help_panel=SERVICE, help="Requests for one answer."),
+]
+OptionalMaxNewTokens = Annotated[
+    int | None,
+    typer.Option(
+        "--max-new-tokens",
+        min=1,
+        help="Tokens of an answer, at most. The default is the one in the recipe.",
+    ),
 ]
 MaxNewTokens = Annotated[
     int,
@@ -198,32 +198,6 @@ Cache = Annotated[
         help="File of stored answers. The default lies in the user's cache folder.",
     ),
 ]
-
-
-def answering_service(
-    model: str | None,
-    base_url: str | None,
-    allow_remote: bool,
-    concurrency: int,
-    max_tokens: int,
-    max_cost: float | None = None,
-    price: tuple[float, float] | None = None,
-) -> "Settings":
-    """The service that answers questions, greedily.
-
-    Raises:
-        ServiceError: no model is named.
-    """
-    from exgra_med.errors import ServiceError
-
-    if not model:
-        raise ServiceError(
-            "--engine openai needs the name of a model.",
-            "Give --model NAME and --base-url http://localhost:8000/v1.",
-        )
-    return service(
-        model, base_url, allow_remote, concurrency, max_tokens, max_cost, price, attempts=6
-    )
 
 
 def service(

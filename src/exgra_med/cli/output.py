@@ -1,6 +1,7 @@
 """What verbs print: JSON for a machine, lines and a progress bar for a person."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -49,13 +50,17 @@ def table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool = True
 ) -> Any:
     """A table for `show`. The first column holds names; the others are aligned as numbers."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    made = Table(title=title, title_justify="left")
+    # Lines between columns would leave the numbers too little room on 80 columns.
+    made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
-        made.add_column(column, no_wrap=index == 0, justify="right" if numbers and index and column else "left")
-    for row in rows:
-        made.add_row(*row)
+        is_number = numbers and index > 0 and column != ""
+        made.add_column(column, justify="right" if is_number else "left", min_width=4)
+    for first, *rest in rows:
+        # Heads may break over lines, intervals such as "45.9 to 58.8" may not.
+        made.add_row(first, *(re.sub(r"(?<=\d) to (?=[\d+−])", "\u00a0to\u00a0", x) for x in rest))
     return made
 
 

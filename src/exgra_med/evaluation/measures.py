@@ -100,21 +100,27 @@ class Measure:
         return self.of == "all" or self.of == question.answer_type.lower()
 
 
-def _overlap(field: str) -> dict[str, Function]:
+def _overlap(name: str, label: str, field: str, shown: frozenset[Place]) -> Measure:
     """Strict and legacy word overlap: one of the four numbers that are computed together."""
-    return {
-        "strict": lambda case: getattr(
-            strict.open_overlap(case.answer, case.question.answer), field
-        ),
-        "legacy": lambda case: getattr(legacy.overlap(case.answer, case.question.answer), field),
-    }
+    return Measure(
+        name,
+        label,
+        "open",
+        lambda case: getattr(strict.open_overlap(case.answer, case.question.answer), field),
+        lambda case: getattr(legacy.overlap(case.answer, case.question.answer), field),
+        shown=shown,
+    )
 
 
-def _bleu(name: str) -> dict[str, Function]:
-    return {
-        "strict": lambda case: strict.bleu(case.answer, case.question.answer)[name],
-        "legacy": lambda case: legacy.bleu(case.answer, case.question.answer)[name],
-    }
+def _bleu(name: str, label: str, shown: frozenset[Place]) -> Measure:
+    return Measure(
+        name,
+        label,
+        "open",
+        lambda case: strict.bleu(case.answer, case.question.answer)[name],
+        lambda case: legacy.bleu(case.answer, case.question.answer)[name],
+        shown=shown,
+    )
 
 
 def _strict_closed(case: Case) -> float:
@@ -132,34 +138,43 @@ def _legacy_candidate(case: Case) -> float | None:
     return None if known is None else known.legacy.hit(case.answer, case.question.answer)
 
 
+_NOWHERE: frozenset[Place] = frozenset()
 _REPORT: frozenset[Place] = frozenset({"report"})
 _EVERYWHERE: frozenset[Place] = frozenset({"report", "compare", "groups"})
 MEASURES: tuple[Measure, ...] = (
     Measure(
-        "average", "average of open recall and closed accuracy", "all",
+        "average",
+        "average of open recall and closed accuracy",
+        "all",
         mean_of=("open_recall", "closed_accuracy"),
     ),
-    Measure("open_recall", "open recall", "open", **_overlap("recall"), shown=_EVERYWHERE),
+    _overlap("open_recall", "open recall", "recall", _EVERYWHERE),
     Measure(
-        "closed_accuracy", "closed accuracy", "closed", strict=_strict_closed,
+        "closed_accuracy",
+        "closed accuracy",
+        "closed",
+        strict=_strict_closed,
         legacy=lambda case: legacy.closed_hit(case.answer, case.question.answer),
         legacy_pathvqa=lambda case: legacy.closed_hit_pathvqa(case.answer, case.question.answer),
         shown=_EVERYWHERE,
     ),
-    Measure("open_f1", "open F1", "open", **_overlap("f1"), shown=_REPORT),
-    Measure("open_precision", "open precision", "open", **_overlap("precision"), shown=_REPORT),
+    _overlap("open_f1", "open F1", "f1", _REPORT),
+    _overlap("open_precision", "open precision", "precision", _REPORT),
+    _overlap("open_exact_match", "open exact match", "exact_match", _REPORT),
     Measure(
-        "open_exact_match", "open exact match", "open", **_overlap("exact_match"), shown=_REPORT
+        "open_accuracy",
+        "open accuracy over known answers",
+        "open",
+        strict=_strict_candidate,
+        legacy=_legacy_candidate,
+        shown=_REPORT,
+        needs_candidates=True,
     ),
-    Measure(
-        "open_accuracy", "open accuracy over known answers", "open", strict=_strict_candidate,
-        legacy=_legacy_candidate, shown=_REPORT, needs_candidates=True,
-    ),
-    Measure("bleu", "BLEU", "open", **_bleu("bleu"), shown=frozenset()),
-    Measure("bleu_1", "BLEU-1", "open", **_bleu("bleu_1"), shown=_REPORT),
-    Measure("bleu_2", "BLEU-2", "open", **_bleu("bleu_2"), shown=frozenset()),
-    Measure("bleu_3", "BLEU-3", "open", **_bleu("bleu_3"), shown=frozenset()),
-)  # fmt: skip
+    _bleu("bleu", "BLEU", _NOWHERE),
+    _bleu("bleu_1", "BLEU-1", _REPORT),
+    _bleu("bleu_2", "BLEU-2", _NOWHERE),
+    _bleu("bleu_3", "BLEU-3", _NOWHERE),
+)
 """Measures of this project, in the order of the tables."""
 _PLUGGED_IN = Registry("measure", "exgra_med.measures", {}, ScoreError)
 
@@ -189,17 +204,21 @@ def _plugged_in() -> tuple[Measure, ...]:
                 f"A package adds a measure {name!r}, and exgra-med has one of that name.",
                 "Uninstall the package, or let its measure take another name.",
             )
-        guarded = {
-            rule: _guarded(name, function)
-            for rule in ("strict", "legacy", "legacy_pathvqa")
-            if (function := getattr(measure, rule)) is not None
-        }
-        found.append(replace(measure, **guarded))
+        found.append(
+            replace(
+                measure,
+                strict=_guarded(name, measure.strict),
+                legacy=_guarded(name, measure.legacy),
+                legacy_pathvqa=_guarded(name, measure.legacy_pathvqa),
+            )
+        )
     return tuple(found)
 
 
-def _guarded(name: str, function: Function) -> Function:
+def _guarded(name: str, function: Function | None) -> Function | None:
     """Foreign code that fails, or gives no number, becomes one sentence."""
+    if function is None:
+        return None
 
     def guarded(case: Case) -> float | None:
         try:

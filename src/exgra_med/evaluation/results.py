@@ -106,17 +106,30 @@ def read_results(run: str | Path) -> Results:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path}: cannot be read as JSON.", "Remove it and score again.") from error
+    return parse_results(values, str(path))
+
+
+def parse_results(values: Any, where: str) -> Results:
+    """Results from the values of a file of schema 1 or 2.
+
+    Args:
+        values: what the JSON holds.
+        where: the file, for messages.
+
+    Raises:
+        RunError: it is not what this software writes.
+    """
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version not in (1, SCHEMA_VERSION):
         raise RunError(
-            f"{path}: schema version {version!r} is not {SCHEMA_VERSION}.",
+            f"{where}: schema version {version!r} is not {SCHEMA_VERSION}.",
             "It was written by another version of exgra-med; score again into a new folder.",
         )
     try:
         return from_schema_1(values) if version == 1 else Results.model_validate(values)
     except (ValidationError, KeyError, TypeError, AttributeError) as error:
         raise RunError(
-            f"{path}: its entries are not what exgra-med writes.",
+            f"{where}: its entries are not what exgra-med writes.",
             "Remove it and score again; the answers of the run stay.",
         ) from error
 
@@ -210,7 +223,8 @@ def _scores_of_schema_1(section: dict[str, Any]) -> dict[str, Score]:
         if name in intervals and measured:
             count = counts.get(_DENOMINATORS.get(name, name))
             if name == "average":
-                count = section.get("num_open", 0) + section.get("num_closed", 0)
+                both = [section.get("num_open"), section.get("num_closed")]
+                count = None if None in both else sum(both)
             number = None if value is None else float(value)
             found[name] = Score(value=number, interval=intervals[name], count=count)
     return found

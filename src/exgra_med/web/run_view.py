@@ -10,18 +10,14 @@ from typing import Any, Literal
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
+from exgra_med.evaluation.measures import measures
 from exgra_med.evaluation.report.content import gather
 from exgra_med.evaluation.report.examples import Example, judge, make_card
 from exgra_med.evaluation.report.figures import training_figures
 from exgra_med.evaluation.report.page import template_environment
 from exgra_med.evaluation.report.tables import cell
-from exgra_med.evaluation.results import headline_dataset, read_results
-from exgra_med.evaluation.run_folder import (
-    answered_datasets,
-    answered_questions,
-    predictions_path,
-    read_recipe,
-)
+from exgra_med.evaluation.results import read_results
+from exgra_med.evaluation.run_folder import answered_questions, answers_file, read_recipe
 from exgra_med.evaluation.score import group_of
 from exgra_med.lab.studies.report import read_study_results, render_fragment
 from exgra_med.recipe.run_folder import Run, open_run
@@ -155,21 +151,20 @@ def read_answers(run: Path, data_folder: str | None = None) -> Answers:
         DataError, ScoreError: the questions are not at hand, or are others.
     """
     read_recipe(run)
-    answered = answered_datasets(run)
-    headline = headline_dataset(read_results(run)) or ""
-    dataset = headline if headline in answered else next(iter(answered), "")
-    if not dataset:
+    entries = read_results(run).find("vqa")
+    if not entries:
         raise RunError("This run has no stored answers.", "Make them with `exgra-med evaluate`.")
-    asked = answered_questions(run, dataset, data_folder)
+    entry = entries[0]
+    asked = answered_questions(run, entry, data_folder)
     pairing = pair(
-        read_predictions(predictions_path(run, dataset)).predictions,
+        read_predictions(answers_file(run, entry)).predictions,
         [question_of(record) for record in asked.records],
     )
     rows = [
         Row(question, answer, judge(question, answer))
         for question, answer in zip(pairing.questions, pairing.answers, strict=True)
     ]
-    return Answers(dataset, rows, asked.prepared.image_folder(asked.max_pixels))
+    return Answers(entry.label, rows, asked.prepared.image_folder(asked.max_pixels))
 
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -225,17 +220,22 @@ def _study(place: Place) -> dict[str, Any]:
         "problem": problem,
         "rows": [_run_row(place.path, run) for run in runs[:_MOST_RUNS]],
         "num_runs": len(runs),
+        "measures": [each.name.replace("_", " ") for each in measures("compare")],
     }
 
 
 def _run_row(study: Path, run: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"name": run.relative_to(study).as_posix(), "problem": ""}
     try:
-        strict = (read_results(run).get("vqa") or {}).get("strict") or {}
+        entries = read_results(run).find("vqa")
         row["seed"] = read_recipe(run).get("seed", 0)
     except (RunError, DataError) as error:
         return row | {"problem": error.message}
-    scores = {name: cell(strict, name) for name in ("average", "open_recall", "closed_accuracy")}
+    scored = entries[0] if entries else None
+    scores = {
+        each.name: cell(scored.score("strict", each.name) if scored else None, each.unit)
+        for each in measures("compare")
+    }
     return row | {"scores": scores}
 
 
@@ -338,5 +338,5 @@ class Views:
 def _stamp(folder: Path) -> tuple[int, ...]:
     """Changes when a run goes on or is scored again."""
     files = [folder / name for name in ("log.jsonl", "results.json", "figure.svg")]
-    files += sorted((folder / "predictions").glob("*.jsonl"))
+    files += sorted((folder / "predictions").rglob("*.jsonl"))
     return tuple(path.stat().st_mtime_ns for path in files if path.is_file())

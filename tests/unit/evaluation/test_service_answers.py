@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer
+from exgra_med.evaluation.foreign import ask_service, start_folder
 from made_up_run import make_data
 from PIL import Image
 from typer.testing import CliRunner
@@ -18,7 +19,6 @@ from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import RunError, ServiceError
 from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.engines import data_url
-from exgra_med.evaluation.foreign import ask_service, start_folder
 from exgra_med.evaluation.results import read_results
 from exgra_med.llm.service import Settings
 from exgra_med.progress import Silent

@@ -12,7 +12,7 @@ from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.compare import compare_stored, conclude
 from exgra_med.evaluation.report.content import NOTICE
 from exgra_med.evaluation.report.page import template_environment, template_text
-from exgra_med.evaluation.report.tables import Cell, Column, Row, Table, overview_table
+from exgra_med.evaluation.report.tables import Cell, Column, Row, Table, bounded, overview_table
 from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.run_folder import read_recipe
 from exgra_med.files import write_text
@@ -129,9 +129,7 @@ def _pairs(
         PairRow(
             other=name,
             measure=each["label"],
-            difference=Cell(
-                each["difference"], *(each["interval"] or (None, None)), unit=each["unit"]
-            ),
+            difference=bounded(each["difference"], each["interval"], each["unit"]),
             p_holm=each["p_holm"],
             conclusion=each["conclusion"].replace("the first run", rows[0].name)
             .replace("the second run", name),

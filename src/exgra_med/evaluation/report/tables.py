@@ -82,13 +82,19 @@ class Table:
     """Above the labels."""
 
 
+def bounded(value: float | None, bounds: Sequence[float] | None, unit: str = "%") -> Cell:
+    """A value with its interval, where there is one."""
+    low, high = bounds or (None, None)
+    return Cell(value, low, high, unit)
+
+
 def cell(score: Score | Mapping[str, Any] | None, unit: str = "%") -> Cell:
     """A score of an entry, or of its details."""
     if score is None:
         return Cell(None, unit=unit)
     if isinstance(score, Score):
         score = score.model_dump(mode="json")
-    return Cell(score["value"], *(score.get("interval") or (None, None)), unit=unit)
+    return bounded(score["value"], score.get("interval"), unit)
 
 
 def entry_table(entry: Entry, task: Task) -> Table:
@@ -106,7 +112,11 @@ def entry_table(entry: Entry, task: Task) -> Table:
             for variant in variants
         ]
         columns = [
-            Column(_title(each), place == 0 and not task.differences, task.differences)
+            Column(
+                _title(each),
+                scale=place == 0 and not task.differences,
+                signed=task.differences and "compare" in each.shown,
+            )
             for place, each in enumerate(known)
         ]
         return Table([*columns, Column("Questions")], rows)
@@ -117,7 +127,8 @@ def entry_table(entry: Entry, task: Task) -> Table:
         ]
         if len(variants) == 2:
             cells.append(_difference(*cells))
-        rows.append(Row(_upper(measure.label), [*cells, _shown(count)], is_first=place == 0))
+        small = measure.label if measure.mean_of else ""
+        rows.append(Row(_title(measure), [*cells, _shown(count)], small, is_first=place == 0))
     columns = [
         Column(f"{_upper(task.variants.get(variant, variant))}, %", scale=place == 0)
         for place, variant in enumerate(variants)
@@ -212,7 +223,43 @@ def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
         shown = cell(scores[measure.name], measure.unit)
         if shown.value is not None:
             count = _shown(scores[measure.name]["count"])
-            rows.append((measure.label, shown.text, shown.bounds or "–", count))
+            rows.append((_title(measure), shown.text, shown.bounds or "–", count))
+    return rows
+
+
+def terminal_table(entry: Entry, task: Task) -> tuple[str, list[str], list[list[str]]]:
+    """Title, columns and rows of an entry, as text for the terminal."""
+    shown = entry_table(entry, task)
+    columns = [shown.head, *(column.title for column in shown.columns)]
+    columns.insert(2, "95 % interval")
+    rows = []
+    for row in shown.rows:
+        texts = [row.label]
+        for column, each in zip(shown.columns, row.cells, strict=True):
+            is_cell = isinstance(each, Cell)
+            texts.append((each.signed if column.signed else each.text) if is_cell else each)
+        first = row.cells[0]
+        texts.insert(2, (first.bounds or "–") if isinstance(first, Cell) else "–")
+        rows.append(texts)
+    return f"{task.title}: {entry.label}", columns, rows
+
+
+def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Rows of a result of `compare`, for the terminal."""
+    rows: list[tuple[str, ...]] = []
+    for row in result["rows"]:
+        difference = bounded(row["difference"], row["interval"], row["unit"])
+        rows.append(
+            (
+                row["label"],
+                Cell(row["first"], unit=row["unit"]).text,
+                Cell(row["second"], unit=row["unit"]).text,
+                difference.signed,
+                difference.bounds or "–",
+                f"{row['p_holm']:.3f}",
+                row["conclusion"],
+            )
+        )
     return rows
 
 

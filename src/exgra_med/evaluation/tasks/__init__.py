@@ -30,7 +30,8 @@ class Task:
     rows: Literal["measures", "variants"]
     """What a row of the table is; the other is a column."""
     differences: bool = False
-    """Whether its scores are differences, which have a sign and no place between 0 and 100."""
+    """Whether measures that comparisons show are differences here: with a sign, and no place
+    between 0 and 100."""
     notes: Callable[[Entry], list[str]]
     """Sentences that stand below the table of an entry."""
     groups: Callable[[Entry], dict[str, dict[str, dict[str, Any]]]] = lambda _: {}

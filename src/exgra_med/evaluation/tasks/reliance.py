@@ -216,7 +216,7 @@ def evaluate(session: Session) -> Entry | None:
             f"{asked_with!r}.",
             f"Give --template {asked_with}.",
         )
-    blind = {}
+    blind: dict[str, list[Prediction]] = {}
     for kind in BLINDNESS:
         records, images = blinded(kind, session.records, session.images, session.seed)
         blind[kind] = _ask(session, kind, records, images)
@@ -254,7 +254,7 @@ def _ask(
 
 
 def _measures() -> list[Measure]:
-    same = Measure("same_answer", "same answer", "all")
+    same = Measure("same_answer", "same answer", "all", shown=frozenset())
     return [*measures("compare"), same]
 
 
@@ -267,14 +267,14 @@ def _notes(entry: Entry) -> list[str]:
     return [
         f"With the image mirrored, {probe['follows']:.1f} % of {probe['num']} answers about a side "
         f"name the other side (95 % interval {low:.1f} to {high:.1f}), {probe['stays']:.1f} % "
-        f"stay, and {probe['no_side']:.1f} % name no side. An answer that stays did not come from the "
-        "image."
+        f"stay, and {probe['no_side']:.1f} % name no side. An answer that stays did not come from "
+        "the image."
     ]
 
 
 TASK = Task(
     name=NAME,
-    title="Does it look?",
+    title="Reliance on the image",
     about="Points of the strict score that are lost when the same questions come with a wrong "
     "image. An interval that holds 0 means that the image cannot be shown to matter.",
     measures=_measures,

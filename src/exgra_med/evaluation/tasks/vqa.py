@@ -45,8 +45,9 @@ def score(session: Session) -> Entry:
     """Score the stored answers of a session into `results.json`."""
     stored = read_predictions(session.path(NAME))
     prepared = session.prepared
-    has_train = prepared is not None and "train" in prepared.splits
-    train = [question_of(each) for each in prepared.records("train")] if has_train else []
+    train: list[Question] = []
+    if prepared is not None and "train" in prepared.splits:
+        train = [question_of(record) for record in prepared.records("train")]
     details = score_answers(
         stored.predictions,
         [question_of(record) for record in session.records],

@@ -15,25 +15,14 @@ from numpy.typing import NDArray
 from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
-from exgra_med.evaluation.results import read_results
-from exgra_med.evaluation.run_folder import predictions_path
-from exgra_med.evaluation.score import MEASURES, as_scorer, leave_out, score_items
+from exgra_med.evaluation.measures import as_scorer, by_name, item_values, parts_of
+from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.statistics import cluster_codes
 from exgra_med.lab.studies.folder import is_finished, metric_value
 from exgra_med.lab.studies.plan import DATA_NODE, Cell, Node
 from exgra_med.lab.studies.schema import Study
 from exgra_med.recipe.run_folder import Run, open_run
 from exgra_med.training.log import read_log
-
-_PARTS = {
-    "average": ("recall", "closed_accuracy"),
-    "open_recall": ("recall",),
-    "open_f1": ("f1",),
-    "open_exact_match": ("exact_match",),
-    "open_precision": ("precision",),
-    "closed_accuracy": ("closed_accuracy",),
-}
-"""Score of `results.json` -> the measures whose plain mean it is."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +40,7 @@ class Score:
     data: str | None
     """sha256 of the manifest of the prepared folder."""
     facts: dict[str, Any]
-    """For the study's results: floors, seeds, software, budget, other splits, diagnostics."""
+    """For the study's results: baselines, seeds, software, budget, other splits, diagnostics."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +100,13 @@ def check_comparable(scores: Sequence[Score]) -> None:
                 )
 
 
-def metric_identity(results: dict[str, Any], metric: str) -> str:
+def metric_identity(entry: Entry, metric: str) -> str:
     """A metric with what decides its value: `vqa.strict.average, scorer 2, normaliser 1`."""
-    section: dict[str, Any] = results
-    for key in metric.split(".")[:-1]:
-        section = section.get(key) or {}
+    scorer = metric.split(".")[1]
+    versions = (entry.details.get("scorers") or {}).get(scorer) or {}
     return (
-        f"{metric}, scorer {section.get('scorer_version')}, "
-        f"normaliser {section.get('normaliser_version')}"
+        f"{metric}, scorer {versions.get('scorer_version')}, "
+        f"normaliser {versions.get('normaliser_version')}"
     )
 
 
@@ -127,42 +115,36 @@ def _asked(score: Score) -> str:
 
 
 def _score(folder: Path, node: Node, metric: str) -> Score:
-    assert node.cell is not None, "only cells have scores"
+    assert node.cell is not None and node.recipe is not None, "only cells have scores"
     place = folder / node.id
-    results, run = read_results(place), open_run(place)
-    vqa, record = results["vqa"], run.record()
-    value = metric_value(results, metric)
+    run = open_run(place)
+    entries = {each.split: each for each in read_results(place).find("vqa")}
+    entry, record = entries.pop(node.recipe.evaluation.split), run.record()
+    value = metric_value(entry, metric)
     assert value is not None, "a finished cell has its score"
+    _, scorer, measure = metric.split(".")
     return Score(
         cell=node.cell,
         folder=node.id,
         value=value,
-        metric=metric_identity(results, metric),
-        dataset=vqa["dataset"],
-        split=vqa["split"],
-        data=vqa.get("data_fingerprint"),
+        metric=metric_identity(entry, metric),
+        dataset=entry.dataset,
+        split=entry.split,
+        data=entry.data_fingerprint,
         facts={
-            "predictions": predictions_path(Path(node.id), vqa["dataset"]).as_posix(),
-            "interval_images_only": _interval(results, metric),
-            "floors": {
-                name: metric_value(each, metric.removeprefix("vqa."))
-                for name, each in (results.get("floors") or {}).items()
+            "predictions": f"{node.id}/{entry.answers['questions']}",
+            "interval_images_only": entry.score(scorer, measure).interval,
+            "baselines": {
+                name: (each["scores"].get(scorer, {}).get(measure) or {}).get("value")
+                for name, each in (entry.details.get("baselines") or {}).items()
             },
-            "splits": {
-                name: metric_value(each, metric)
-                for name, each in (results.get("other_splits") or {}).items()
-            },
+            "splits": {name: metric_value(each, metric) for name, each in entries.items()},
             "budget": record.get("budget"),
             "software": {key: record.get(key) for key in ("exgra_med", "git_commit", "versions")},
             "num_steps": dict(_num_steps(run)),
             "diagnostics": list(diagnostics(run)),
         },
     )
-
-
-def _interval(results: dict[str, Any], metric: str) -> list[float] | None:
-    _, scorer, name = metric.split(".")
-    return (results["vqa"][scorer].get("intervals") or {}).get(name)
 
 
 def _num_steps(run: Run) -> Iterator[tuple[str, int]]:
@@ -205,17 +187,10 @@ def _values(
     folder: Path, metric: str, score: Score, questions: list[Question]
 ) -> NDArray[np.float64]:
     _, scorer, name = metric.split(".")
-    if name not in _PARTS:
-        raise ScoreError(
-            f"The metric {metric!r} cannot be compared question by question.",
-            f"Comparable are {', '.join(_PARTS)}.",
-        )
+    columns = [by_name(part) for part in parts_of(by_name(name))]
     answers = read_predictions(folder / score.facts["predictions"]).predictions
-    rules = as_scorer(scorer)
-    values = score_items(pair(answers, questions), rules, with_bleu=False).values
-    leave_out(values, questions, rules)
-    own = values[:, [MEASURES.index(part) for part in _PARTS[name]]]
-    value = 100 * float(np.nanmean(own, axis=0).mean())
+    own = item_values(pair(answers, questions), as_scorer(scorer), columns)
+    value = float((by_name(name).factor * np.nanmean(own, axis=0)).mean())
     if abs(value - score.value) > 1e-6:
         raise ScoreError(
             f"The answers of {score.folder} give {value:.4f}, its results say {score.value:.4f}.",

@@ -8,7 +8,7 @@ from exgra_med.lab.studies.schema import Study
 
 
 def conclude(
-    study: Study, statistics: dict[str, Any], missing: list[str], floor: float | None = None
+    study: Study, statistics: dict[str, Any], missing: list[str], baseline: float | None = None
 ) -> list[str]:
     """Sentences, the answer first.
 
@@ -16,7 +16,7 @@ def conclude(
         study: the study.
         statistics: from `compare_arms`.
         missing: cells that are not finished.
-        floor: score of a lookup that never sees an image, in percent.
+        baseline: score of a lookup that never sees an image, in percent.
     """
     if not statistics["arms"]:
         return ["No run is finished, so there is nothing to conclude."]
@@ -29,7 +29,7 @@ def conclude(
         sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
     sentences += _efficiency(statistics["efficiency"], titles)
     sentences += _rise(statistics["arms"].get(study.baseline))
-    sentences += _above_floor(statistics, floor)
+    sentences += _above_baseline(statistics, baseline)
     sentences += _seeds(statistics)
     if missing:
         sentences.append(
@@ -156,19 +156,19 @@ def _rise(baseline: dict[str, Any] | None) -> list[str]:
     ]
 
 
-def _above_floor(statistics: dict[str, Any], floor: float | None) -> list[str]:
+def _above_baseline(statistics: dict[str, Any], baseline: float | None) -> list[str]:
     """Which arms answer no better than without images, as far as the intervals tell."""
     blind = [
         arm["title"]
         for arm in statistics["arms"].values()
-        if floor is not None
-        and not any(p["interval"] and p["interval"][0] > floor for p in arm["points"])
+        if baseline is not None
+        and not any(p["interval"] and p["interval"][0] > baseline for p in arm["points"])
     ]
     if not blind:
         return []
     return [
-        f"Not surely above the {floor:.1f} % of a lookup that never sees an image, at any share of "
-        f"the data: {', '.join(blind)}."
+        f"Not surely above the {baseline:.1f} % of a lookup that never sees an image, at any share "
+        f"of the data: {', '.join(blind)}."
     ]
 
 

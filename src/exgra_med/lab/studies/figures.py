@@ -62,7 +62,7 @@ def looks(results: dict[str, Any]) -> dict[str, Look]:
 
 
 def curve_figure(results: dict[str, Any], with_paper: bool = False) -> Drawing | None:
-    """Score over the share of data: mean, every seed, interval, and the floor without images.
+    """Score over the share of data: mean, every seed, interval, and the baseline without images.
 
     Args:
         results: of the study.
@@ -87,7 +87,7 @@ def curve_figure(results: dict[str, Any], with_paper: bool = False) -> Drawing |
         )  # fmt: skip
         axes = panels[0][0]
         _draw_arms(axes, results, fractions)
-        _draw_floor(axes, results)
+        _draw_baseline(axes, results)
         _label_fractions(axes, fractions)
         axes.set_xlabel(f"share of the data of stage “{results['fraction_stage']}”")
         axes.set_ylabel(f"{_metric_words(results)}, %")
@@ -159,9 +159,9 @@ def _draw_arms(axes: Any, results: dict[str, Any], fractions: list[float]) -> No
             )  # fmt: skip
 
 
-def _draw_floor(axes: Any, results: dict[str, Any]) -> None:
-    floors = [each["floors"].get("text_nearest") for each in results["cells"]]
-    known = [floor for floor in floors if floor is not None]
+def _draw_baseline(axes: Any, results: dict[str, Any]) -> None:
+    baselines = [each["baselines"].get("text_nearest") for each in results["cells"]]
+    known = [baseline for baseline in baselines if baseline is not None]
     if not known:
         return
     axes.axhline(known[0], color=INK, linewidth=1, linestyle=(0, (1, 2)))

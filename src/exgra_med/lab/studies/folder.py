@@ -14,7 +14,7 @@ from typing import Any
 from exgra_med import files
 from exgra_med.data.prepared import MANIFEST
 from exgra_med.errors import RunError
-from exgra_med.evaluation.results import read_results
+from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.lab.studies.plan import Node, plan_study
 from exgra_med.lab.studies.schema import STUDY_FILE, Study, read_study, study_yaml
 from exgra_med.recipe.run_folder import first_difference, open_run
@@ -81,15 +81,20 @@ def is_finished(folder: Path, node: Node, metric: str) -> bool:
     if node.kind in ("base", "shared"):
         assert node.recipe is not None, "these nodes are runs"
         return (place / "checkpoints" / list(node.recipe.stages)[-1] / "final").is_dir()
-    return metric_value(read_results(place), metric) is not None
+    assert node.recipe is not None, "a cell is a run"
+    entry = scored(place, node.recipe.evaluation.split)
+    return entry is not None and metric_value(entry, metric) is not None
 
 
-def metric_value(results: dict[str, Any], metric: str) -> float | None:
-    """The score at a dotted path, or None where it is not there."""
-    value: Any = results
-    for key in metric.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, int | float) else None
+def scored(run: Path, split: str) -> Entry | None:
+    """The result of a run on a split; None where there is none."""
+    return next(iter(read_results(run).find("vqa", split=split)), None)
+
+
+def metric_value(entry: Entry, metric: str) -> float | None:
+    """The score that a metric such as `vqa.strict.average` names, or None where it is not there."""
+    _, scorer, measure = metric.split(".")
+    return entry.score(scorer, measure).value
 
 
 def log_path(folder: Path, node: str) -> Path:

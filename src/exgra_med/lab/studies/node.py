@@ -9,7 +9,8 @@ from typing import Any
 from exgra_med import files
 from exgra_med.errors import ExgraMedError, RecipeError, RunError
 from exgra_med.evaluation.held_out import held_out_scorer
-from exgra_med.evaluation.run import evaluate_vqa
+from exgra_med.evaluation.session import open_session
+from exgra_med.evaluation.tasks import vqa
 from exgra_med.lab.base_models.make import make_parts as make_base_models
 from exgra_med.lab.base_models.settings import check_parts
 from exgra_med.lab.phantom.make import make_phantom, parse_settings
@@ -154,4 +155,4 @@ def _train_and_evaluate(place: Path, study: Study, node: Node, reporter: Reporte
     if node.kind == "cell":
         # The compared split comes last: its score says that the node is finished.
         for split in reversed(study.evaluation.splits):
-            evaluate_vqa(run, reporter, split=split)
+            vqa.evaluate(open_session(run.path, reporter, split=split))

@@ -265,7 +265,7 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
         "makes_data": None if study.make.data is None else study.make.data.source,
         "is_toy": _is_toy(study),
         **statistics,
-        "conclusion": conclude(study, statistics, collected.missing, text_floor(first)),
+        "conclusion": conclude(study, statistics, collected.missing, text_baseline(first)),
         "missing": collected.missing,
         "num_cells": sum(node.cell is not None for node in nodes),
         "cells": [
@@ -277,9 +277,9 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
     }
 
 
-def text_floor(score: Score | None) -> float | None:
+def text_baseline(score: Score | None) -> float | None:
     """The study's metric for a lookup of the nearest training question, without images."""
-    return None if score is None else score.facts["floors"].get("text_nearest")
+    return None if score is None else score.facts["baselines"].get("text_nearest")
 
 
 def write_outcome(folder: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.published import CURVE_METRIC, CURVE_SOURCE, CURVES
 from exgra_med.evaluation.report.page import plain
-from exgra_med.evaluation.report.tables import Cell
+from exgra_med.evaluation.report.tables import Cell, bounded
 from exgra_med.lab.studies.conclude import percent
 
 FORMATS = ("markdown", "latex", "csv")
@@ -71,7 +71,7 @@ def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Every comparison as text: method, fraction, difference, interval, p (Holm), p, detectable."""
     rows: list[tuple[str, ...]] = []
     for each in results["comparisons"]:
-        cell = Cell(each["value"], *(each["interval"] or (None, None)))
+        cell = bounded(each["value"], each["interval"])
         rows.append(
             (
                 results["arms"][each["arm"]]["title"],
@@ -144,7 +144,7 @@ def _own(results: dict[str, Any]) -> Block:
 def _cell(point: dict[str, Any] | None) -> Cell:
     if point is None:
         return Cell(None)
-    return Cell(point["value"], *(point["interval"] or (None, None)))
+    return bounded(point["value"], point["interval"])
 
 
 def _published(results: dict[str, Any], fractions: Sequence[float]) -> Block | None:
