@@ -24,6 +24,7 @@ import exgra_med
 
 ROOT = Path(exgra_med.__file__).parent
 _IS_FUNCTION = 0x1  # CO_OPTIMIZED: bodies of modules and classes lack it.
+_COMPREHENSIONS = {"<genexpr>", "<listcomp>", "<setcomp>", "<dictcomp>"}
 STEP = "StageTraining._step"
 """The function that is one optimizer step."""
 
@@ -46,6 +47,8 @@ class Walk:
             return
         if self._within and code.co_qualname == self._within:
             self._depth += 1 if event == "call" else -1
+        if code.co_name in _COMPREHENSIONS and not frame.f_back.f_code.co_flags & _IS_FUNCTION:
+            return  # A comprehension at the level of a module runs when that is imported.
         if event == "call" and self._depth and code.co_filename.startswith(str(ROOT)):
             name = Path(code.co_filename).relative_to(ROOT).as_posix()
             self.functions.setdefault(name, set()).add(code.co_qualname)

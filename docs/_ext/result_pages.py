@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from exgra_med.evaluation.measures import measures
-from exgra_med.evaluation.report.tables import cell
+from exgra_med.evaluation.score import measures
+from exgra_med.evaluation.tables import cell
 from exgra_med.evaluation.results import Entry, parse_results
 
 

@@ -63,7 +63,7 @@ def report():
     template_environment(escape=True)
 
 def figures():
-    from exgra_med.evaluation.report.figures import pyplot
+    from exgra_med.evaluation.report.page import pyplot
     pyplot()
 
 def check_page():

@@ -298,8 +298,8 @@ def baselines(
     found = folder_baselines(open_prepared(data), split, train_split)
 
     def lines() -> Iterator[Any]:
-        from exgra_med.evaluation.baselines import BASELINE_LABELS
-        from exgra_med.evaluation.report.tables import score_rows
+        from exgra_med.evaluation.tables import score_rows
+        from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS
 
         if not found:
             yield f"The split {train_split!r} has no question, so there is no baseline."
@@ -343,7 +343,7 @@ def score(
     result = score_files(predictions, reference, scorer, candidates)
 
     def lines() -> Iterator[Any]:
-        from exgra_med.evaluation.report.tables import score_rows
+        from exgra_med.evaluation.tables import score_rows
         from exgra_med.evaluation.tasks.vqa import count_notes
 
         columns = (f"{result['scorer']} scores", *_COLUMNS[1:])
@@ -415,14 +415,14 @@ def compare(
 ) -> None:
     """Say whether two runs can be told apart on the same questions."""
     from exgra_med.evaluation.compare import compare_stored
-    from exgra_med.evaluation.measures import as_scorer
+    from exgra_med.evaluation.score import as_scorer
 
     result = compare_stored(
         first, second, reference, as_scorer(scorer), data_folder=data, split=split, seed=seed
     )
 
     def lines() -> Iterator[Any]:
-        from exgra_med.evaluation.report.tables import comparison_rows
+        from exgra_med.evaluation.tables import comparison_rows
 
         title = f"{result['num_questions']} questions on {result['num_images']} images"
         columns = ("measure", "first", "second", "difference", "95 % interval", "p (Holm)", "")
@@ -530,8 +530,7 @@ def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
         return
 
     def lines() -> Iterator[Any]:
-        from exgra_med.evaluation.report.tables import terminal_table
-        from exgra_med.evaluation.tasks import tasks
+        from exgra_med.evaluation.tables import tasks, terminal_table
 
         task = tasks()[entry.task]
         title, columns, rows = terminal_table(entry, task)

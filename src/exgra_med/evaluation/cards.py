@@ -10,7 +10,7 @@ from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import DataError
 from exgra_med.evaluation.report.content import gather
 from exgra_med.evaluation.report.page import template_environment
-from exgra_med.evaluation.run_folder import read_recipe
+from exgra_med.evaluation.session import read_recipe
 from exgra_med.files import write_text
 from exgra_med.model.published import LICENCES, NOTICE, known
 from exgra_med.model.verification import file_hashes

@@ -17,18 +17,19 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
-from exgra_med.evaluation.measures import (
+from exgra_med.evaluation.results import Entry, read_results
+from exgra_med.evaluation.score import (
     Measure,
     ScorerName,
     as_scorer,
     item_values,
     measures,
+    paired_difference,
     parts_of,
+    summary,
     with_functions,
 )
-from exgra_med.evaluation.results import Entry, read_results
-from exgra_med.evaluation.run_folder import answered_questions, answers_file
-from exgra_med.evaluation.score import paired_difference, summary
+from exgra_med.evaluation.session import answered_questions, answers_file
 from exgra_med.evaluation.statistics import (
     check_count,
     cluster_codes,

@@ -223,8 +223,8 @@ def _scores_of_schema_1(section: dict[str, Any]) -> dict[str, Score]:
         if name in intervals and measured:
             count = counts.get(_DENOMINATORS.get(name, name))
             if name == "average":
-                both = [section.get("num_open"), section.get("num_closed")]
-                count = None if None in both else sum(both)
+                counted = [section[key] for key in ("num_open", "num_closed") if key in section]
+                count = sum(counted) if counted else None
             number = None if value is None else float(value)
             found[name] = Score(value=number, interval=intervals[name], count=count)
     return found

@@ -4,20 +4,25 @@ Every task of `tasks/` works on a `Session`, so it does not know whether a check
 answers, and all of them leave the same files.
 """
 
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from exgra_med.data.chat_template import chat_template
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepared import Prepared, open_prepared
 from exgra_med.data.record import Record
-from exgra_med.errors import ExgraMedError, RunError
+from exgra_med.errors import DataError, ExgraMedError, RunError
 from exgra_med.evaluation.answers import Prediction, read_predictions
 from exgra_med.evaluation.engines import (
     CHECKPOINT,
     ENGINES,
     Engine,
+    EngineOptions,
     Progress,
     answer_all,
     launched_processes,
@@ -25,11 +30,243 @@ from exgra_med.evaluation.engines import (
     stored_template,
 )
 from exgra_med.evaluation.results import Entry, put_result
-from exgra_med.evaluation.run_folder import answers_path, engine_options, open_to_answer
 from exgra_med.llm.service import Settings
 from exgra_med.progress import Reporter, Silent
-from exgra_med.recipe.run_folder import AnsweringRecipe, Run
-from exgra_med.recipe.schema import EvaluationSettings
+from exgra_med.recipe.run_folder import (
+    AnsweringRecipe,
+    Run,
+    is_run_folder,
+    open_run,
+    own_template,
+    start_run,
+)
+from exgra_med.recipe.schema import DataSettings, EvaluationSettings, ModelSettings, TextSettings
+
+# The run folder that answers go to, whoever gives them, and what evaluation reads from one.
+#
+# A finished run keeps its answers in its own folder. A checkpoint, a served model or an engine of
+# another package gets a folder of the same kind, a run without stages, so that scores, reports and
+# comparisons read it as any other.
+
+
+def open_to_answer(
+    source: str | Path,
+    *,
+    engine: str = CHECKPOINT,
+    data: str | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+    template: str | None = None,
+) -> Run:
+    """Open the run that answers, or start one for what is no run.
+
+    Args:
+        source: a finished run; or, where `out` is given, a checkpoint (folder or hub name, of a run
+            the last one), or the name of a model at the engine's service.
+        engine: a name of `ENGINES`.
+        data: the prepared folder to answer; the first one of a new folder is its own.
+        split: a split of it.
+        out: the run folder of the answers: new, or of an earlier call with the same source.
+        template: name of the chat template, where it is not the model's own.
+
+    Raises:
+        RunError: there is no run, `out` is missing or holds something else, no such engine.
+        CheckpointError: there is no checkpoint.
+        DataError: there is no such template.
+    """
+    if template is not None:
+        chat_template(template)
+    if engine not in ENGINES.names():
+        ENGINES.find(engine)
+    if engine != CHECKPOINT and template is not None:
+        raise RunError("A served model writes the prompt itself.", "Leave out --template.")
+    if engine == CHECKPOINT and out is None:
+        run = _open_finished(Path(source))
+    elif out is None:
+        raise RunError(
+            f"The answers of the engine {engine} need a folder.", "Give a new one with --out RUN."
+        )
+    else:
+        run = _open_answers(str(source), engine, data, split, out)
+    if template is None:
+        return run
+    text = run.recipe.text.model_copy(update={"template": template})
+    return replace(run, recipe=run.recipe.model_copy(update={"text": text}))
+
+
+def engine_options(run: Run, **changes: Any) -> EngineOptions:
+    """What an engine needs to know of a run.
+
+    Args:
+        run: the run that answers.
+        changes: fields of `EngineOptions` that are not the run's, such as `service`.
+    """
+    recipe = run.recipe
+    served = isinstance(recipe, AnsweringRecipe) and recipe.engine != CHECKPOINT
+    model = str(recipe.model.start) if served else str(run.last_checkpoint)
+    values: dict[str, Any] = {
+        "model": model,
+        "template": recipe.text.template,
+        "max_length": recipe.text.max_length,
+        "max_new_tokens": recipe.evaluation.max_new_tokens,
+        "batch_size": recipe.evaluation.batch_size,
+    }
+    return EngineOptions(**values | changes)
+
+
+def _open_finished(path: Path) -> Run:
+    if (path / "config.json").is_file() and not is_run_folder(path):
+        raise RunError(
+            f"{path} is a checkpoint, and its answers need a folder.",
+            "Give a new one with --out RUN, and the questions with --data PREPARED_FOLDER.",
+        )
+    if not (path / "recipe.yaml").is_file():
+        raise RunError(
+            f"{path} is not a run folder: it has no recipe.yaml.",
+            "Name a finished run, or a checkpoint with --data PREPARED_FOLDER and --out RUN.",
+        )
+    return open_run(path)
+
+
+def _open_answers(source: str, engine: str, data: str | None, split: str | None, out: Path) -> Run:
+    processes = launched_processes()
+    template = TextSettings().template
+    if engine == CHECKPOINT:
+        from exgra_med.model.bundle import read_config
+        from exgra_med.model.folder import local_folder
+
+        checkpoint = local_folder(source)
+        read_config(checkpoint)
+        template = own_template(checkpoint)
+        source = str(checkpoint)
+    if processes.is_first:
+        _start(source, engine, template, data, split, out)
+    processes.wait()
+    return open_run(out)
+
+
+def _start(
+    source: str, engine: str, template: str, data: str | None, split: str | None, out: Path
+) -> None:
+    """Make the folder, or see that the one there is of the same model.
+
+    A folder without any answer, such as a wrong name of the model leaves, is begun anew.
+    """
+    if (out / "recipe.yaml").is_file():
+        earlier = open_run(out)
+        if not isinstance(earlier.recipe, AnsweringRecipe):
+            raise RunError(f"{out} holds a trained run.", "Name another folder with --out.")
+        known = (earlier.recipe.engine, str(earlier.recipe.model.start))
+        if known == (engine, source):
+            return
+        if engine == CHECKPOINT == known[0] and Path(known[1]).resolve() == Path(source).resolve():
+            return
+        if has_answers(out):
+            raise RunError(f"{out} holds answers of {known[1]}.", "Name another folder with --out.")
+        (out / "recipe.yaml").unlink()
+        (out / "record.json").unlink(missing_ok=True)
+    if data is None:
+        raise RunError("Nothing says which questions are asked.", "Give --data PREPARED_FOLDER.")
+    shown = re.sub(r"[^a-z0-9_./-]+", "-", out.name.lower()).lstrip("_./-") or "answers"
+    recipe = AnsweringRecipe(
+        name=shown,
+        description=f"Answers of {source}.",
+        model=ModelSettings(start=source),
+        engine=engine,
+        data=DataSettings(folder=data),
+        text=TextSettings(template=template),
+        evaluation=EvaluationSettings(split=split or "test"),
+    )
+    start_run(out, recipe, resume=False)
+
+
+def has_answers(run: Path) -> bool:
+    """Whether a run folder holds any answer."""
+    return any(file.stat().st_size for file in (run / "predictions").rglob("*.jsonl"))
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The questions that a run answered."""
+
+    prepared: Prepared
+    split: str
+    records: list[Record]
+    max_pixels: int
+
+
+def read_recipe(run: Path) -> dict[str, Any]:
+    """The resolved recipe of a run, as plain values, so that runs of other versions can be read.
+
+    Raises:
+        RunError: the folder is no run, or its recipe is not YAML.
+    """
+    path = run / "recipe.yaml"
+    if not path.is_file():
+        raise RunError(
+            f"{run}: not a run folder, there is no recipe.yaml.", "Name a folder that a run made."
+        )
+    try:
+        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read as YAML.") from error
+    if not isinstance(recipe, dict):
+        raise RunError(f"{path}: not a recipe.")
+    return recipe
+
+
+def answered_questions(run: Path, entry: Entry, data_folder: str | None = None) -> Asked:
+    """The questions behind an entry of the results, from where it says that they lie.
+
+    Args:
+        run: the run folder.
+        entry: what was asked.
+        data_folder: the prepared folder, where it is no longer there.
+
+    Raises:
+        DataError: the prepared folder is not there, was changed, or is another data set.
+        RunError: the folder is no run.
+    """
+    recipe = read_recipe(run)
+    evaluation = recipe.get("evaluation") or {}
+    data = evaluation.get("data") or recipe.get("data") or {}
+    prepared = open_prepared(data_folder or entry.data_folder or str(data.get("folder")))
+    found = prepared.manifest["dataset"]
+    if found != entry.dataset:
+        raise DataError(
+            f"{run.name} answered {entry.dataset}, and the folder named for it holds {found}.",
+            f"Give the prepared folder of {entry.dataset} with --data.",
+        )
+    max_pixels = int(data.get("max_pixels") or DataSettings(folder="").max_pixels)
+    return Asked(prepared, entry.split, prepared.records(entry.split), max_pixels)
+
+
+def answers_path(run: Path, task: str, dataset: str, split: str) -> Path:
+    """Where a run keeps answers.
+
+    Args:
+        run: the run folder.
+        task: the task; for the further answers of a task with what was asked: `reliance/blank`.
+        dataset: name of the data set.
+        split: its split.
+    """
+    return run / "predictions" / task / dataset / f"{split}.jsonl"
+
+
+def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
+    """The file of answers behind an entry.
+
+    Raises:
+        RunError: the entry names a file outside the run.
+    """
+    name = entry.answers.get(asked, "")
+    path = run / name
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+        raise RunError(
+            f"{run}: results.json names no file of answers for {entry.label}.",
+            "Answer and score again with `exgra-med evaluate`.",
+        )
+    return path
 
 
 @dataclass

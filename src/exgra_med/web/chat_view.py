@@ -7,7 +7,7 @@ from PIL import Image
 
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
-from exgra_med.evaluation.report.examples import jpeg
+from exgra_med.evaluation.report.content import jpeg
 from exgra_med.web.dialogue import Dialogue, Said
 
 _SIDE_PIXELS = 640

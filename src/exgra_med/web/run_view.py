@@ -10,15 +10,12 @@ from typing import Any, Literal
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
-from exgra_med.evaluation.measures import measures
-from exgra_med.evaluation.report.content import gather
-from exgra_med.evaluation.report.examples import Example, judge, make_card
-from exgra_med.evaluation.report.figures import training_figures
-from exgra_med.evaluation.report.page import template_environment
-from exgra_med.evaluation.report.tables import cell
+from exgra_med.evaluation.report.content import Example, gather, judge, make_card
+from exgra_med.evaluation.report.page import template_environment, training_figures
 from exgra_med.evaluation.results import read_results
-from exgra_med.evaluation.run_folder import answered_questions, answers_file, read_recipe
-from exgra_med.evaluation.score import group_of
+from exgra_med.evaluation.score import group_of, measures
+from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
+from exgra_med.evaluation.tables import cell
 from exgra_med.lab.studies.report import read_study_results, render_fragment
 from exgra_med.recipe.run_folder import Run, open_run
 

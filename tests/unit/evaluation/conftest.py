@@ -12,7 +12,7 @@ from exgra_med.data.prepared import open_prepared
 from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
 from exgra_med.evaluation.engines import facts_path
 from exgra_med.evaluation.results import update_results
-from exgra_med.evaluation.run_folder import predictions_path
+from exgra_med.evaluation.session import predictions_path
 from exgra_med.evaluation.tasks.multiple_choice import calibration
 from exgra_med.evaluation.tasks.reliance import mirror_probe, sided_records, visual_reliance
 from exgra_med.evaluation.vqa import score_run

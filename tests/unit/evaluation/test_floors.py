@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from exgra_med.evaluation.answers import Prediction, Question
-from exgra_med.evaluation.baselines import floor_predictions
+from exgra_med.evaluation.tasks.vqa import floor_predictions
 from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.vqa import score_floors
 

@@ -9,7 +9,7 @@ from exgra_med.data.record import Record, Turn
 from exgra_med.errors import RunError, WriteError
 from exgra_med.evaluation.answers import Prediction, PredictionWriter
 from exgra_med.evaluation.results import read_results, update_results, vqa_section
-from exgra_med.evaluation.run_folder import answered_datasets, answers_path
+from exgra_med.evaluation.session import (answered_datasets, answers_path)
 from exgra_med.evaluation.vqa import score_run
 
 

@@ -23,7 +23,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from exgra_med.data.prepared import open_prepared
     from exgra_med.evaluation.answers import Prediction, PredictionWriter
-    from exgra_med.evaluation.run_folder import predictions_path
+    from exgra_med.evaluation.session import predictions_path
     from exgra_med.evaluation.vqa import score_run
 
     root = tmp_path_factory.mktemp("web")

@@ -12,9 +12,9 @@ from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.compare import compare_stored, conclude
 from exgra_med.evaluation.report.content import NOTICE
 from exgra_med.evaluation.report.page import template_environment, template_text
-from exgra_med.evaluation.report.tables import Cell, Column, Row, Table, bounded, overview_table
 from exgra_med.evaluation.results import Entry, read_results
-from exgra_med.evaluation.run_folder import read_recipe
+from exgra_med.evaluation.session import read_recipe
+from exgra_med.evaluation.tables import Cell, Column, Row, Table, bounded, overview_table
 from exgra_med.files import write_text
 
 

@@ -1,48 +1,255 @@
 """Everything a report says, gathered from a run folder before anything is drawn."""
 
+import base64
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError, ScoreError
-from exgra_med.evaluation.answers import pair, question_of, read_predictions
-from exgra_med.evaluation.baselines import BASELINE_LABELS
+from exgra_med.evaluation.answers import Pairing, Question, pair, question_of, read_predictions
 from exgra_med.evaluation.engines import facts_path
-from exgra_med.evaluation.published import PUBLISHED, SOURCE
-from exgra_med.evaluation.report.examples import Examples, pick_examples
-from exgra_med.evaluation.report.figures import StageCurves, read_log
-from exgra_med.evaluation.report.tables import (
-    Cell,
-    Column,
-    Row,
-    Table,
-    baseline_table,
-    cell,
-    entry_table,
-    group_table,
-    overview_table,
-)
+from exgra_med.evaluation.metrics import legacy, strict
 from exgra_med.evaluation.results import Entry, read_results
-from exgra_med.evaluation.run_folder import answered_questions, answers_file, read_recipe
+from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
 from exgra_med.evaluation.statistics import smallest_difference
-from exgra_med.evaluation.tasks import Task, tasks
+from exgra_med.evaluation.tables import Block, Task, cell, entry_table, overview_table, tasks
+from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS
+
+# Questions with their images for the report: a random dozen, and some that went wrong.
+
+# Small copies of images for pages.
+
+
+_QUALITY = 80
+
+
+def jpeg(image: Image.Image, side_pixels: int) -> str:
+    """A copy that fits a square, as base64 JPEG without any metadata of the file."""
+    small = image.convert("RGB")
+    small.thumbnail((side_pixels, side_pixels))
+    small.info.clear()
+    stream = BytesIO()
+    small.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+_SIDE_PIXELS = 360
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One card: what was asked, what was expected, what was said."""
+
+    id: str
+    question: str
+    reference: str
+    prediction: str
+    score: float
+    """1 for a right closed answer; for an open one the strict recall."""
+    mark: str
+    """`right`, `partly right` or `wrong`, by the strict score."""
+    detail: str
+    """Why, in a few words."""
+    image: str | None
+    """JPEG as base64; None where there is none to show."""
+    image_problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Cards of the report."""
+
+    sample: list[Example]
+    wrong: list[Example]
+    num_wrong: int
+    """Wrong and partly right answers in all, shown or not."""
+
+
+def pick_examples(
+    pairing: Pairing, images: ImageFolder | None, num_examples: int, seed: int = 0
+) -> Examples:
+    """Draw questions at random, at most one an image as far as there are enough images.
+
+    Nothing is chosen by how well it looks: the sample is drawn before anything is scored, and the
+    wrong answers are drawn from all wrong ones.
+
+    Args:
+        pairing: questions with answers.
+        images: where the images lie; cards have none without it.
+        num_examples: cards of each of the two lists.
+        seed: of the draw.
+    """
+    generator = random.Random(seed)
+    rows = list(range(len(pairing.questions)))
+    generator.shuffle(rows)
+    marks = {row: judge(pairing.questions[row], pairing.answers[row]) for row in rows}
+    missed = [row for row in rows if marks[row][1] != "right"]
+    sample = _spread(rows, pairing.questions, num_examples)
+    shown = set(sample)
+    wrong = _spread([row for row in missed if row not in shown], pairing.questions, num_examples)
+    cards = {
+        row: make_card(pairing.questions[row], pairing.answers[row], marks[row], images)
+        for row in [*sample, *wrong]
+    }
+    return Examples([cards[row] for row in sample], [cards[row] for row in wrong], len(missed))
+
+
+def _spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
+    seen: set[str] = set()
+    first = [
+        row
+        for row in rows
+        if questions[row].cluster not in seen and not seen.add(questions[row].cluster)
+    ]
+    chosen = set(first)
+    return [*first, *(row for row in rows if row not in chosen)][:number]
+
+
+def judge(question: Question, answer: str | None) -> tuple[float, str, str]:
+    """Score, mark (`right`, `partly right`, `wrong`) and the reason in a few words; see `Example`.
+
+    Args:
+        question: with its reference answer.
+        answer: None where there is none.
+    """
+    if answer is None:
+        return 0.0, "wrong", "no answer"
+    if question.answer_type == "CLOSED":
+        reading = strict.closed(answer, question.answer, question.text, question.options)
+        detail = {
+            strict.Verdict.RIGHT: "closed",
+            strict.Verdict.WRONG: f"closed, read as “{reading.chosen}”",
+            strict.Verdict.SEVERAL: "closed, names several options",
+            strict.Verdict.ABSTAINED: "closed, abstains",
+            strict.Verdict.UNPARSED: "closed, names no option",
+        }[reading.verdict]
+        if not reading.hit and legacy.closed_hit(answer, question.answer):
+            detail += "; legacy counts it as right"
+        return float(reading.hit), "right" if reading.hit else "wrong", detail
+    recall = strict.open_overlap(answer, question.answer).recall
+    mark = "right" if recall == 1 else "partly right" if recall else "wrong"
+    return recall, mark, f"open, recall {100 * recall:.0f} %"
+
+
+def make_card(
+    question: Question,
+    answer: str | None,
+    judged: tuple[float, str, str],
+    images: ImageFolder | None,
+) -> Example:
+    """One card with a small copy of its first image, or with why there is none."""
+    score, mark, detail = judged
+    picture, problem = None, "" if question.images else "a question without an image"
+    if images is not None and question.images:
+        try:
+            picture = jpeg(images.open(question.images[0], question.id), _SIDE_PIXELS)
+        except DataError as error:
+            problem = error.message
+    elif question.images:
+        problem = "the image folder is not at hand"
+    return Example(
+        id=question.id,
+        question=question.text,
+        reference=question.answer,
+        prediction="(no answer)" if answer is None else answer.strip() or "(empty)",
+        score=score,
+        mark=mark,
+        detail=detail,
+        image=picture,
+        image_problem=problem,
+    )
+
+
+# `log.jsonl` of a run -> curves by stage.
+
+
+CURVES = ("language_loss", "alignment_loss", "matching_accuracy", "image_answer_accuracy")
+
+
+@dataclass
+class Curve:
+    """Values of one measure over optimizer steps."""
+
+    steps: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, step: float, value: Any) -> None:
+        """Append a point; what is no finite number (a stage without that measure) is left out."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and value == value and abs(value) != float("inf"):
+            self.steps.append(step)
+            self.values.append(float(value))
+
+
+@dataclass
+class StageCurves:
+    """Everything measured in one stage: in training, and on held-out records."""
+
+    name: str
+    train: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in CURVES})
+    held_out: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in CURVES})
+    last: dict[str, Any] = field(default_factory=dict)
+    """The last training line, with learning rate and speed."""
+    chance: float | None = None
+    """Matching accuracy of a random matching of the held-out graphs."""
+
+    def has(self, measure: str) -> bool:
+        """Whether the stage measured this at all."""
+        return bool(self.train[measure].values or self.held_out[measure].values)
+
+
+def read_log(path: Path) -> list[StageCurves]:
+    """Stages of a log in the order they were trained; empty where there is no log.
+
+    A torn last line, as a killed run leaves it, is dropped. Steps that were run again after a
+    resume replace the earlier ones.
+
+    Raises:
+        RunError: a line before the last one is not a JSON object.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    entries: dict[tuple[str, str, float], dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}:{number}: not a JSON object.") from error
+        if isinstance(entry, dict) and entry.get("kind") in ("train", "held_out"):
+            key = (str(entry["kind"]), str(entry.get("stage")), float(entry.get("step", 0)))
+            entries[key] = entry
+    stages: dict[str, StageCurves] = {}
+    for (kind, name, step), entry in sorted(entries.items(), key=lambda pair: pair[0][2]):
+        stages.setdefault(name, StageCurves(name))
+        curves = stages[name].train if kind == "train" else stages[name].held_out
+        for measure in CURVES:
+            curves[measure].add(step, entry.get(measure))
+        if isinstance(entry.get("chance"), float):
+            stages[name].chance = entry["chance"]
+        if kind == "train":
+            if "language_loss" not in entry:
+                curves["language_loss"].add(step, entry.get("loss"))
+            stages[name].last = entry
+    order = list(dict.fromkeys(name for _, name, _ in entries))
+    return [stages[name] for name in order]
+
 
 NOTICE = (
     "Research use only. Nothing here is clinical advice, and no answer may be used to diagnose or "
     "treat anyone."
 )
-_CLOSED_LABELS = {
-    "macro_f1": "macro F1 over the answers that occur",
-    "balanced_accuracy": "balanced accuracy over the answers that occur",
-    "yes_true_rate": "of the questions answered by yes, right",
-    "no_true_rate": "of the questions answered by no, right",
-    "yes_share": "“yes” among the yes/no answers",
-    "abstentions": "abstentions (wrong)",
-    "several_options": "several options named (wrong)",
-    "parse_failures": "no option recognised or no answer (wrong)",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +259,6 @@ class Tile:
     label: str
     value: str
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """A table with what is said about it."""
-
-    title: str
-    table: Table
-    under: str = ""
-    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,88 +430,11 @@ def _part(
     block = Block(
         f"{task.title}: {entry.label}", entry_table(entry, task), task.about, task.notes(entry)
     )
-    details = [
-        Block(title, group_table(groups, task.measures()))
-        for title, groups in task.groups(entry).items()
-    ]
     nav = f"{task.title}, {entry.dataset}"
+    further, details = task.further(entry), task.details(entry)
     if entry.task != "vqa":
-        return Part(name, nav, block, details=details)
-    examples, problem = _examples(run, recipe, entry, data_folder)
-    closed = _closed_block(entry)
-    return Part(
-        name,
-        nav,
-        block,
-        further=[each for each in (_baseline_block(entry), _published_block(entry)) if each],
-        details=[*([closed] if closed else []), *details],
-        examples=examples,
-        examples_problem=problem,
-    )
-
-
-def _baseline_block(entry: Entry) -> Block | None:
-    table = baseline_table(entry)
-    if table is None:
-        return None
-    return Block(
-        "Beside the baselines",
-        table,
-        "What the same questions give without looking, or without thinking. The last column "
-        "compares model and baseline question by question; an interval that holds 0 means they "
-        "cannot be told apart.",
-        _leak_notes(entry),
-    )
-
-
-def _leak_notes(entry: Entry) -> list[str]:
-    """What of the test set is in the training split beside it."""
-    leaks = entry.details.get("leaks") or {}
-    if not leaks:
-        return []
-    counts, total = leaks["counts"], leaks["num_questions"]
-    notes = [
-        f"Of {total} test questions, {counts['image']} are about an image of the data set's own "
-        f"training split, {counts['question_text']} have a text that occurs there, and "
-        f"{counts['image_and_question']} repeat image and text. What this model was trained on is "
-        "another matter, unless it was that split."
-    ]
-    clean = leaks.get("clean")
-    if clean and counts["image"]:
-        average = cell(clean["scores"].get("average"))
-        bounds = f" (95 % interval {average.bounds})" if average.bounds else ""
-        notes.append(
-            f"On the {clean['num_open']} + {clean['num_closed']} questions about other images the "
-            f"strict average is {average.text} %{bounds}."
-        )
-    elif not clean:
-        notes.append("No test question is about another image, so there is no clean score.")
-    return notes
-
-
-def _published_block(entry: Entry) -> Block | None:
-    published = PUBLISHED.get(entry.dataset, ())
-    legacy = cell(entry.score("legacy", "average"))
-    if not published or legacy.value is None:
-        return None
-    rows = [Row(each.model, [f"{each.average:.2f}"]) for each in published]
-    return Block(
-        "Published averages",
-        Table([Column("Average, %")], rows),
-        f"{SOURCE}. They can stand beside the legacy average {legacy.text} only where split, "
-        "denominators and fine-tuning are the same.",
-    )
-
-
-def _closed_block(entry: Entry) -> Block | None:
-    strict = (entry.details.get("scorers") or {}).get("strict") or {}
-    closed = strict.get("closed_answers") or {}
-    rows = [
-        Row(label, [Cell(closed[name])])
-        for name, label in _CLOSED_LABELS.items()
-        if closed.get(name) is not None
-    ]
-    return Block("Closed answers", Table([Column("%")], rows)) if rows else None
+        return Part(name, nav, block, further, details)
+    return Part(name, nav, block, further, details, *_examples(run, recipe, entry, data_folder))
 
 
 def _examples(

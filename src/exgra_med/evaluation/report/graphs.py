@@ -8,8 +8,7 @@ from pathlib import Path
 
 from exgra_med.data.record import Record
 from exgra_med.evaluation.graphs import GRAPHS, Graphs, Matched, Moment
-from exgra_med.evaluation.report.content import NOTICE
-from exgra_med.evaluation.report.examples import jpeg
+from exgra_med.evaluation.report.content import NOTICE, jpeg
 from exgra_med.evaluation.report.page import template_environment, template_text
 from exgra_med.files import write_text
 

@@ -21,12 +21,11 @@ from exgra_med.data.sources.chat_benchmark import read_questions
 from exgra_med.data.sources.source import Dropped
 from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation.answers import pair, question_of, read_predictions
-from exgra_med.evaluation.measures import Measure
 from exgra_med.evaluation.results import Entry, put_result
-from exgra_med.evaluation.run_folder import answers_path, open_to_answer
-from exgra_med.evaluation.session import Session, open_engine
+from exgra_med.evaluation.score import Measure
+from exgra_med.evaluation.session import Session, answers_path, open_engine, open_to_answer
 from exgra_med.evaluation.statistics import cluster_bootstrap, cluster_codes, interval
-from exgra_med.evaluation.tasks import Task
+from exgra_med.evaluation.tables import Block, Task, group_table
 from exgra_med.evaluation.tasks.judge import (
     ORDERS,
     PROMPT,
@@ -574,12 +573,12 @@ def _notes(entry: Entry) -> list[str]:
     ]
 
 
-def _groups(entry: Entry) -> dict[str, dict[str, Any]]:
-    return {
-        f"By {title}, {judge}": groups
+def _details(entry: Entry) -> list[Block]:
+    return [
+        Block(f"By {title}, {judge}", group_table(groups, TASK.measures()))
         for judge, found in (entry.details.get("judges") or {}).items()
         for title, groups in (found.get("groups") or {}).items()
-    }
+    ]
 
 
 TASK = Task(
@@ -595,5 +594,5 @@ TASK = Task(
     variants={},
     rows="variants",
     notes=_notes,
-    groups=_groups,
+    details=_details,
 )

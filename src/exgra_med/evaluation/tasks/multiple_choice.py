@@ -15,12 +15,12 @@ from exgra_med.data.record import Record, Turn
 from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation.answers import Prediction, read_predictions
 from exgra_med.evaluation.engines import ScoresOptions
-from exgra_med.evaluation.measures import Measure
 from exgra_med.evaluation.metrics.strict import answer_text, chosen_options, words
 from exgra_med.evaluation.results import Entry
+from exgra_med.evaluation.score import Measure
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_bootstrap, cluster_codes, interval
-from exgra_med.evaluation.tasks import Task
+from exgra_med.evaluation.tables import Task
 
 NAME = "multiple-choice"
 Protocol = Literal["generation", "likelihood", "both"]

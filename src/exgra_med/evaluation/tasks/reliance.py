@@ -16,13 +16,19 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Prediction, pair, question_of, read_predictions
 from exgra_med.evaluation.engines import stored_template
-from exgra_med.evaluation.measures import Measure, item_values, measures, with_functions
 from exgra_med.evaluation.metrics.strict import words
 from exgra_med.evaluation.results import Entry
-from exgra_med.evaluation.score import paired_difference
+from exgra_med.evaluation.score import (
+    Measure,
+    item_values,
+    measures,
+    paired_difference,
+    with_functions,
+)
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes, wilson
-from exgra_med.evaluation.tasks import Task, vqa
+from exgra_med.evaluation.tables import Task
+from exgra_med.evaluation.tasks import vqa
 
 NAME = "reliance"
 Blindness = Literal["blank", "noise", "shuffled"]

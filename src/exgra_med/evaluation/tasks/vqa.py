@@ -4,8 +4,13 @@ Beside the scores stand those of baselines that never look, and what of the test
 data set's own training split has.
 """
 
-from collections.abc import Sequence
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from exgra_med.data.prepared import Prepared
 from exgra_med.evaluation.answers import (
@@ -15,14 +20,138 @@ from exgra_med.evaluation.answers import (
     question_of,
     read_predictions,
 )
-from exgra_med.evaluation.baselines import baseline_predictions
-from exgra_med.evaluation.measures import ScorerName, item_values, measures, with_functions
 from exgra_med.evaluation.metrics.strict import words
+from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.results import Entry
-from exgra_med.evaluation.score import paired_difference, score_vqa, summary
+from exgra_med.evaluation.score import (
+    ScorerName,
+    item_values,
+    measures,
+    paired_difference,
+    score_vqa,
+    summary,
+    with_functions,
+)
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes
-from exgra_med.evaluation.tasks import Task
+from exgra_med.evaluation.tables import (
+    Block,
+    Cell,
+    Column,
+    Row,
+    Table,
+    Task,
+    cell,
+    compared_columns,
+    group_table,
+)
+
+# What answers well without understanding: scores that stand beside every score of a model.
+#
+# `majority` gives the most frequent training answer of the question's type; `text_nearest` the
+# answer of the most similar training question, without any image; `same_image_nearest` the same
+# among the training questions about the same image, which is what a leak between splits is worth.
+
+
+BASELINE_LABELS = {
+    "majority": "most frequent training answer",
+    "text_nearest": "nearest training question, no image",
+    "same_image_nearest": "nearest training question on the same image",
+}
+_WORD = re.compile(r"[^\W_]+")
+
+
+def baseline_predictions(
+    train: Sequence[Question], test: Sequence[Question]
+) -> dict[str, list[Prediction]]:
+    """Answers of each baseline to the test questions.
+
+    Similarity is the cosine between the sets of lower-case words; the first of equally similar
+    training questions wins. Only training questions of the same answer type are looked at, except
+    where an image has none of that type.
+
+    Args:
+        train: training questions with answers.
+        test: questions to answer.
+
+    Returns:
+        Baseline -> predictions; `same_image_nearest` only where a test image occurs in training.
+    """
+    if not train:
+        return {}
+    most_frequent = {
+        kind: Counter(each.answer for each in train if each.answer_type == kind).most_common(1)
+        for kind in ("OPEN", "CLOSED")
+    }
+    nearest = _Nearest(train)
+    train_images = {image for each in train for image in each.images}
+    answers: dict[str, list[str]] = {name: [] for name in BASELINE_LABELS}
+    for question in test:
+        common = most_frequent[question.answer_type]
+        answers["majority"].append(common[0][0] if common else "")
+        text_answer, image_answer = nearest.answers(question)
+        answers["text_nearest"].append(text_answer)
+        answers["same_image_nearest"].append(image_answer)
+    if not any(image in train_images for each in test for image in each.images):
+        del answers["same_image_nearest"]
+    return {
+        name: [Prediction(each.id, text) for each, text in zip(test, texts, strict=True)]
+        for name, texts in answers.items()
+    }
+
+
+class _Nearest:
+    """Training questions indexed by word."""
+
+    def __init__(self, train: Sequence[Question]) -> None:
+        self._answers = [each.answer for each in train]
+        sets = [_word_set(each.text) for each in train]
+        self._sizes = np.array([max(1, len(each)) for each in sets], dtype=np.float64)
+        is_open = np.array([each.answer_type == "OPEN" for each in train])
+        self._of_type = {
+            "OPEN": (is_open, is_open.nonzero()[0]),
+            "CLOSED": (~is_open, (~is_open).nonzero()[0]),
+        }
+        having: dict[str, list[int]] = {}
+        by_image: dict[str, list[int]] = {}
+        for index, (each, found) in enumerate(zip(train, sets, strict=True)):
+            for word in found:
+                having.setdefault(word, []).append(index)
+            for image in each.images:
+                by_image.setdefault(image, []).append(index)
+        self._having = {word: np.array(rows) for word, rows in having.items()}
+        self._by_image = {image: np.array(rows) for image, rows in by_image.items()}
+
+    def answers(self, question: Question) -> tuple[str, str]:
+        """Answer of the nearest question anywhere, and among those on the same images."""
+        of_type, places = self._of_type[question.answer_type]
+        if not len(places):
+            return "", ""
+        similarity = self._similarity(question)
+        anywhere = int(places[similarity[places].argmax()])
+        rows = [self._by_image[image] for image in question.images if image in self._by_image]
+        if not rows:
+            return self._answers[anywhere], self._answers[anywhere]
+        same = np.unique(np.concatenate(rows))
+        if of_type[same].any():
+            same = same[of_type[same]]
+        best = int(same[similarity[same].argmax()])
+        return self._answers[anywhere], self._answers[best]
+
+    def _similarity(self, question: Question) -> NDArray[np.float64]:
+        """The squared cosine times the size of the question, in the order of the cosine."""
+        found = _word_set(question.text)
+        lists = [self._having[word] for word in found if word in self._having]
+        if not lists:
+            return np.zeros(len(self._answers))
+        shared = np.bincount(np.concatenate(lists), minlength=len(self._answers))
+        # One division of whole numbers keeps equal similarities equal, so that the first one wins.
+        return shared * shared / self._sizes
+
+
+def _word_set(text: str) -> set[str]:
+    return set(_WORD.findall(text.lower()))
+
 
 NAME = "vqa"
 SCORERS: tuple[ScorerName, ...] = ("strict", "legacy")
@@ -276,13 +405,118 @@ GROUP_TITLES = {
 }
 
 
-def _groups(entry: Entry) -> dict[str, dict[str, dict[str, Any]]]:
-    return {
-        GROUP_TITLES.get(name, f"By {name}"): {
-            group: part["scores"] for group, part in members.items()
-        }
+def _baseline_table(entry: Entry) -> Table | None:
+    """The model beside its baselines; nothing where none was computed."""
+    baselines = entry.details.get("baselines") or {}
+    if not baselines or "strict" not in entry.scores:
+        return None
+    chosen = measures("compare")
+
+    def row(label: str, scores: Mapping[str, Mapping[str, Any]], difference: Any) -> Row:
+        strict = scores.get("strict") or {}
+        legacy = (scores.get("legacy") or {}).get(chosen[0].name)
+        cells = [cell(strict.get(each.name), each.unit) for each in chosen]
+        return Row(label, [*cells, cell(legacy), difference], is_first=not difference)
+
+    rows = [row("this model", entry.scores, "")]
+    for name, label in BASELINE_LABELS.items():
+        if name in baselines:
+            difference = (baselines[name].get("difference") or {}).get(chosen[0].name)
+            rows.append(row(label, baselines[name]["scores"], cell(difference)))
+    return Table([*compared_columns(chosen), Column("Model − baseline", signed=True)], rows)
+
+
+def _baseline_block(entry: Entry) -> Block | None:
+    table = _baseline_table(entry)
+    if table is None:
+        return None
+    return Block(
+        "Beside the baselines",
+        table,
+        "What the same questions give without looking, or without thinking. The last column "
+        "compares model and baseline question by question; an interval that holds 0 means they "
+        "cannot be told apart.",
+        _leak_notes(entry),
+    )
+
+
+def _leak_notes(entry: Entry) -> list[str]:
+    """What of the test set is in the training split beside it."""
+    leaks = entry.details.get("leaks") or {}
+    if not leaks:
+        return []
+    counts, total = leaks["counts"], leaks["num_questions"]
+    notes = [
+        f"Of {total} test questions, {counts['image']} are about an image of the data set's own "
+        f"training split, {counts['question_text']} have a text that occurs there, and "
+        f"{counts['image_and_question']} repeat image and text. What this model was trained on is "
+        "another matter, unless it was that split."
+    ]
+    clean = leaks.get("clean")
+    if clean and counts["image"]:
+        average = cell(clean["scores"].get("average"))
+        bounds = f" (95 % interval {average.bounds})" if average.bounds else ""
+        notes.append(
+            f"On the {clean['num_open']} + {clean['num_closed']} questions about other images the "
+            f"strict average is {average.text} %{bounds}."
+        )
+    elif not clean:
+        notes.append("No test question is about another image, so there is no clean score.")
+    return notes
+
+
+def _published_block(entry: Entry) -> Block | None:
+    published = PUBLISHED.get(entry.dataset, ())
+    legacy = cell(entry.score("legacy", "average"))
+    if not published or legacy.value is None:
+        return None
+    rows = [Row(each.model, [f"{each.average:.2f}"]) for each in published]
+    return Block(
+        "Published averages",
+        Table([Column("Average, %")], rows),
+        f"{SOURCE}. They can stand beside the legacy average {legacy.text} only where split, "
+        "denominators and fine-tuning are the same.",
+    )
+
+
+_CLOSED_LABELS = {
+    "macro_f1": "macro F1 over the answers that occur",
+    "balanced_accuracy": "balanced accuracy over the answers that occur",
+    "yes_true_rate": "of the questions answered by yes, right",
+    "no_true_rate": "of the questions answered by no, right",
+    "yes_share": "“yes” among the yes/no answers",
+    "abstentions": "abstentions (wrong)",
+    "several_options": "several options named (wrong)",
+    "parse_failures": "no option recognised or no answer (wrong)",
+}
+
+
+def _closed_block(entry: Entry) -> Block | None:
+    strict = (entry.details.get("scorers") or {}).get("strict") or {}
+    closed = strict.get("closed_answers") or {}
+    rows = [
+        Row(label, [Cell(closed[name])])
+        for name, label in _CLOSED_LABELS.items()
+        if closed.get(name) is not None
+    ]
+    return Block("Closed answers", Table([Column("%")], rows)) if rows else None
+
+
+def _further(entry: Entry) -> list[Block]:
+    blocks = (_baseline_block(entry), _published_block(entry))
+    return [block for block in blocks if block is not None]
+
+
+def _details(entry: Entry) -> list[Block]:
+    closed = _closed_block(entry)
+    groups = [
+        Block(
+            GROUP_TITLES.get(name, f"By {name}"),
+            group_table({group: part["scores"] for group, part in members.items()}, measures()),
+        )
         for name, members in (entry.details.get("groups") or {}).items()
-    }
+    ]
+    return [*([closed] if closed else []), *groups]
 
 
 TASK = Task(
@@ -294,5 +528,8 @@ TASK = Task(
     variants={"strict": "strict", "legacy": "legacy"},
     rows="measures",
     notes=_notes,
-    groups=_groups,
+    further=lambda entry: [
+        each for each in (_baseline_block(entry), _published_block(entry)) if each
+    ],
+    details=_details,
 )

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
-from exgra_med.evaluation.measures import as_scorer, by_name, item_values, parts_of
 from exgra_med.evaluation.results import Entry, read_results
+from exgra_med.evaluation.score import as_scorer, by_name, item_values, parts_of
 from exgra_med.evaluation.statistics import cluster_codes
 from exgra_med.lab.studies.folder import is_finished, metric_value
 from exgra_med.lab.studies.plan import DATA_NODE, Cell, Node

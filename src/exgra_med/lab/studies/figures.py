@@ -7,7 +7,7 @@ from io import StringIO
 from typing import Any
 
 from exgra_med.evaluation.published import CURVES
-from exgra_med.evaluation.report.figures import GRID, INK, STYLE, inline_svg, pyplot
+from exgra_med.evaluation.report.page import GRID, INK, STYLE, inline_svg, pyplot
 from exgra_med.lab.studies.conclude import percent
 
 PALETTE = (

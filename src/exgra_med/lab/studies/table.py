@@ -12,7 +12,7 @@ from typing import Any
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.published import CURVE_METRIC, CURVE_SOURCE, CURVES
 from exgra_med.evaluation.report.page import plain
-from exgra_med.evaluation.report.tables import Cell, bounded
+from exgra_med.evaluation.tables import Cell, bounded
 from exgra_med.lab.studies.conclude import percent
 
 FORMATS = ("markdown", "latex", "csv")

@@ -1,19 +1,18 @@
-"""Scores as tables of text: one form for the page, the web page, model cards and the terminal.
+"""How scores are shown: what a task says of itself, and tables of text made from that.
 
-A table is built from an entry of `results.json` and from what its task and measures say of
-themselves, so a new measure, task or engine needs nothing here.
+One form serves the report, the web page, model cards, documentation and the terminal. A table is
+built from an entry of `results.json`, so a new measure, task or engine needs nothing here.
 """
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from io import StringIO
-from typing import Any
+from typing import Any, Literal
 
-from exgra_med.evaluation.baselines import BASELINE_LABELS
-from exgra_med.evaluation.measures import Measure, measures
 from exgra_med.evaluation.results import Entry, Score
-from exgra_med.evaluation.tasks import Task
+from exgra_med.evaluation.score import Measure, measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +79,57 @@ class Table:
     rows: Sequence[Row]
     head: str = ""
     """Above the labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A table with what is said about it."""
+
+    title: str
+    table: Table
+    under: str = ""
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """How the scores of a task are shown."""
+
+    name: str
+    """As in `results.json`."""
+    title: str
+    """Heading of its part of a report."""
+    about: str
+    """A sentence or two below the heading: what the numbers mean."""
+    measures: Callable[[], list[Measure]]
+    """What is measured, in the order of the table."""
+    variants: Mapping[str, str]
+    """Variant -> label, in the order of the table; others are shown by their own name."""
+    rows: Literal["measures", "variants"]
+    """What a row of the table is; the other is a column."""
+    differences: bool = False
+    """Whether measures that comparisons show are differences here: with a sign, and no place
+    between 0 and 100."""
+    notes: Callable[[Entry], list[str]]
+    """Sentences that stand below the table of an entry."""
+    further: Callable[[Entry], list[Block]] = lambda _: []
+    """What stands beside the scores of an entry, such as baselines."""
+    details: Callable[[Entry], list[Block]] = lambda _: []
+    """The same scores for parts of an entry, and what else only some readers want."""
+
+
+_TASKS = {
+    "vqa": "exgra_med.evaluation.tasks.vqa",
+    "reliance": "exgra_med.evaluation.tasks.reliance",
+    "multiple-choice": "exgra_med.evaluation.tasks.multiple_choice",
+    "chat": "exgra_med.evaluation.tasks.chat",
+}
+
+
+def tasks() -> dict[str, Task]:
+    """Every task by name, in the order of a report."""
+    modules: dict[str, Any] = {name: import_module(module) for name, module in _TASKS.items()}
+    return {name: module.TASK for name, module in modules.items()}
 
 
 def bounded(value: float | None, bounds: Sequence[float] | None, unit: str = "%") -> Cell:
@@ -151,28 +201,7 @@ def overview_table(entries: Sequence[Entry]) -> Table:
         )
         for place, each in enumerate(entries)
     ]
-    return Table([*_compared(chosen), Column("Questions")], rows, "Data set")
-
-
-def baseline_table(entry: Entry) -> Table | None:
-    """The model beside its baselines; nothing where none was computed."""
-    baselines = entry.details.get("baselines") or {}
-    if not baselines or "strict" not in entry.scores:
-        return None
-    chosen = measures("compare")
-
-    def row(label: str, scores: Mapping[str, Mapping[str, Any]], difference: Any) -> Row:
-        strict = scores.get("strict") or {}
-        legacy = (scores.get("legacy") or {}).get(chosen[0].name)
-        cells = [cell(strict.get(each.name), each.unit) for each in chosen]
-        return Row(label, [*cells, cell(legacy), difference], is_first=not difference)
-
-    rows = [row("this model", entry.scores, "")]
-    for name, label in BASELINE_LABELS.items():
-        if name in baselines:
-            difference = (baselines[name].get("difference") or {}).get(chosen[0].name)
-            rows.append(row(label, baselines[name]["scores"], cell(difference)))
-    return Table([*_compared(chosen), Column("Model − baseline", signed=True)], rows)
+    return Table([*compared_columns(chosen), Column("Questions")], rows, "Data set")
 
 
 def group_table(groups: Mapping[str, Mapping[str, Any]], chosen: Sequence[Measure]) -> Table:
@@ -263,7 +292,8 @@ def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _compared(chosen: Sequence[Measure]) -> list[Column]:
+def compared_columns(chosen: Sequence[Measure]) -> list[Column]:
+    """Columns of a table that shows the strict measures of comparisons, and the legacy average."""
     columns = [
         Column(f"Strict {_title(each).lower()}" if place == 0 else _title(each), scale=place == 0)
         for place, each in enumerate(chosen)
