@@ -100,9 +100,7 @@ Gpu = Annotated[
     ),
 ]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
-Port = Annotated[
-    int, typer.Option("--port", min=0, max=65535, help="Port to listen on. 0 takes a free one.")
-]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")
 ]
