@@ -17,7 +17,7 @@ from exgra_med.data.sources.source import (
     Collected,
     Dropped,
     ImageBytes,
-    Options,
+    PrepareOptions,
     Source,
 )
 from exgra_med.errors import DataError, ExgraMedError
@@ -91,7 +91,7 @@ def prepare(
             )
     if not source.is_dir():
         raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
-    options = Options(variant, seed, max_pixels, mapping or {}, settings or {})
+    options = PrepareOptions(variant, seed, max_pixels, mapping or {}, settings or {})
     collected = found.collect(source, options)
     origin = {
         "dataset": found.name,

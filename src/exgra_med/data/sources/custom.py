@@ -10,7 +10,7 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import iterate_objects, read_text
 from exgra_med.data.record import Record, parse_record
 from exgra_med.data.sources.rows import facts, text_field, vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 NAME = "custom"
@@ -22,7 +22,7 @@ FIELDS = ("id", "image", "question", "answer", "answer_type", "extended", "optio
 """Fields that a column can be mapped to; other columns go to `meta`."""
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read the splits that are there; `--map question=Frage` names a column.
 
     JSON Lines rows that have `turns` are taken as records of this project.

@@ -12,7 +12,7 @@ from typing import Any
 from exgra_med.data.record import Record
 from exgra_med.data.sources.parquet import BytesImages, iterate_rows
 from exgra_med.data.sources.rows import vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions
 from exgra_med.data.subset import images_for_share
 from exgra_med.errors import DataError
 
@@ -21,7 +21,7 @@ VALIDATION_SHARE = 0.1
 _COLUMNS = ["image", "question", "answer"]
 
 
-def collect_parquet(name: str, source: Path, options: Options) -> Collected:
+def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collected:
     """Read `train-*.parquet`, `test-*.parquet` and, where published, `validation-*.parquet`.
 
     Without a published validation split, whole images of train that no test question shows are

@@ -12,7 +12,7 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import read_json_list
 from exgra_med.data.llava_format import parse_items
 from exgra_med.data.record import Record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import images_for_share
 from exgra_med.errors import DataError
 
@@ -20,7 +20,7 @@ NAME = "llava-med"
 VALIDATION_SHARE = 0.01
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read every `*.json` of a folder as training talk.
 
     Raises:

@@ -14,7 +14,7 @@ from exgra_med.data.json_files import read_json_list
 from exgra_med.data.record import Record
 from exgra_med.data.sources.hub_parquet import collect_parquet
 from exgra_med.data.sources.rows import vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 # The one place that unpickles: plain containers, text and numbers, nothing that can run.
@@ -68,7 +68,7 @@ Row = tuple[str, dict[str, Any]]
 """Where it stands, and image, question, answer, answer_type, published id."""
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read whichever published layout a folder has; the one with answer types is preferred.
 
     Raises:

@@ -15,7 +15,7 @@ from exgra_med.data.json_files import decode_json
 from exgra_med.data.record import Record
 from exgra_med.data.sources.parquet import BytesImages, iterate_rows
 from exgra_med.data.sources.rows import vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import seeded_key
 from exgra_med.errors import DataError
 
@@ -26,7 +26,7 @@ FIELDS = ("image", "question", "answer", "id")
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read `*.parquet` or `*.tar` shards; `--map answer=caption` names a column.
 
     Raises:
@@ -53,7 +53,11 @@ def collect(source: Path, options: Options) -> Collected:
 
 
 def _records(
-    paths: list[Path], split: str, images: BytesImages, options: Options, dropped: list[Dropped]
+    paths: list[Path],
+    split: str,
+    images: BytesImages,
+    options: PrepareOptions,
+    dropped: list[Dropped],
 ) -> Iterator[Record]:
     column = {field: options.mapping.get(field, field) for field in FIELDS}
     for shard, number, row in _rows(paths, column):

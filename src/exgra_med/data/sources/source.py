@@ -52,7 +52,7 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class Options:
+class PrepareOptions:
     """How a source is to be prepared.
 
     Args:
@@ -89,7 +89,7 @@ class Source:
     title: str
     licence: str
     variants: Mapping[str, str]
-    collect: Callable[[Path, Options], Collected]
+    collect: Callable[[Path, PrepareOptions], Collected]
     hub: str | None = None
     has_image_urls: bool = False
     needs_files: bool = True

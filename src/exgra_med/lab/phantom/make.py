@@ -9,7 +9,7 @@ from typing import Any
 from exgra_med.data.prepare import Progress, prepare
 from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record, Turn
-from exgra_med.data.sources.source import Collected, Options, Source
+from exgra_med.data.sources.source import Collected, PrepareOptions, Source
 from exgra_med.errors import DataError
 from exgra_med.lab.phantom.draw import draw_scene, png_bytes
 from exgra_med.lab.phantom.questions import FAMILIES, Asked, Questioner
@@ -219,7 +219,7 @@ def _turns(question: str, answer: str) -> list[Turn]:
 # The phantom world as a dataset: nothing is read, everything is drawn from a seed.
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Make the world that the settings ask for; there are no files to read.
 
     Raises:
