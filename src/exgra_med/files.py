@@ -23,8 +23,6 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from filelock import FileLock, Timeout
-
 from exgra_med.errors import WriteError
 
 if sys.platform == "win32":
@@ -216,6 +214,9 @@ def held(path: Path) -> Iterator[bool]:
     Raises:
         WriteError: the file cannot be made.
     """
+    # Only studies hold locks; every command imports this file, and should start at once.
+    from filelock import FileLock, Timeout
+
     with disk_errors(path):
         path.touch()
     # Not of a thread but of the process, and anew each time: two blocks in one process exclude
