@@ -33,10 +33,10 @@ ANSWER = (
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from exgra_med.captions.generate import Settings, generate
+from exgra_med.captions.generate import ServiceSettings, generate
 data, out, cache, url = sys.argv[1:]
 start = time.perf_counter()
-summary, _ = generate(data, Path(out), Settings(model="m", base_url=url, cache=Path(cache)))
+summary, _ = generate(data, Path(out), ServiceSettings(model="m", base_url=url, cache=Path(cache)))
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps(summary | {"megabytes": peak, "seconds": time.perf_counter() - start}))
 """

@@ -24,7 +24,7 @@ from exgra_med.llm.request import (
     StoppedError,
     estimate_tokens,
 )
-from exgra_med.llm.service import ChatService, Settings, Usage
+from exgra_med.llm.service import ChatService, ServiceSettings, Usage
 from exgra_med.progress import Reporter, Silent
 
 # What extending a file would cost, before anything is sent.
@@ -260,7 +260,7 @@ def _stop_signals(
 def generate(
     name: str,
     out: Path,
-    settings: Settings,
+    settings: ServiceSettings,
     *,
     limit: int | None = None,
     original: bool = False,
@@ -271,7 +271,7 @@ def generate(
     Args:
         name: records, the original's JSON, or a prepared folder.
         out: JSON Lines of extended records; with `original`, the original's JSON.
-        settings: see `Settings`.
+        settings: see `ServiceSettings`.
         limit: only the first so many records.
         original: write the original's format.
         reporter: is told of each record.
@@ -314,7 +314,7 @@ def generate(
     return _summary(out, outcome, service.usage), outcome
 
 
-def dry_run(name: str, settings: Settings, limit: int | None = None) -> dict[str, Any]:
+def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> dict[str, Any]:
     """What `generate` would ask and cost, without any connection.
 
     Raises:
@@ -328,7 +328,7 @@ def dry_run(name: str, settings: Settings, limit: int | None = None) -> dict[str
 
 
 def estimate_cost(
-    name: str, settings: Settings, limit: int | None = None, endpoint: Endpoint | None = None
+    name: str, settings: ServiceSettings, limit: int | None = None, endpoint: Endpoint | None = None
 ) -> dict[str, Any]:
     """Requests, tokens and money for what is not in the cache.
 

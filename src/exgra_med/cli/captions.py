@@ -87,7 +87,7 @@ def generate(
     from exgra_med.llm.request import Sampling
     from exgra_med.progress import RichReporter
 
-    settings = generate.Settings(
+    settings = generate.ServiceSettings(
         model=model,
         base_url=base_url,
         engine=engine.value,

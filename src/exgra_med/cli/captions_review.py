@@ -82,7 +82,7 @@ def cost(
     from exgra_med.llm.budget import Price
     from exgra_med.llm.request import Sampling
 
-    settings = generate.Settings(
+    settings = generate.ServiceSettings(
         model=model or "",
         base_url=base_url,
         price=None if price is None else Price(*price),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from exgra_med.llm.service import Settings
+    from exgra_med.llm.service import ServiceSettings
 
 
 class Engine(StrEnum):
@@ -48,7 +48,7 @@ def answering_service(
     max_tokens: int,
     max_cost: float | None = None,
     price: tuple[float, float] | None = None,
-) -> "Settings":
+) -> "ServiceSettings":
     """The service that answers questions, greedily.
 
     Raises:
@@ -79,13 +79,13 @@ def service(
     seed: int = 0,
     cache: Path | None = None,
     force: bool = False,
-) -> "Settings":
+) -> "ServiceSettings":
     """A service asked for the likeliest words, with a seed for servers that know one."""
     from exgra_med.llm.budget import Price as PriceOfTokens
     from exgra_med.llm.request import Sampling
-    from exgra_med.llm.service import Settings
+    from exgra_med.llm.service import ServiceSettings
 
-    return Settings(
+    return ServiceSettings(
         model=model,
         base_url=base_url,
         concurrency=concurrency,

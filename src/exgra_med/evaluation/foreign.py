@@ -19,7 +19,7 @@ from exgra_med.evaluation.service_answers import (
 )
 from exgra_med.evaluation.vqa import score_run
 from exgra_med.files import write_text
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 from exgra_med.progress import Reporter
 from exgra_med.recipe.load import write_yaml
 from exgra_med.recipe.run_folder import describe_software, now
@@ -29,7 +29,7 @@ MAX_PIXELS = 50_000_000
 
 
 def evaluate_vqa_by_service(
-    folder: Path, settings: Settings, reporter: Reporter, on: str, split: str = "test"
+    folder: Path, settings: ServiceSettings, reporter: Reporter, on: str, split: str = "test"
 ) -> dict[str, Any]:
     """Let a service answer a split, then score the answers as those of a run.
 
@@ -67,7 +67,7 @@ def evaluate_vqa_by_service(
 
 def evaluate_choices_by_service(
     folder: Path,
-    settings: Settings,
+    settings: ServiceSettings,
     reporter: Reporter,
     on: str,
     split: str = "test",
@@ -110,7 +110,7 @@ def evaluate_choices_by_service(
 
 
 def ask_service(
-    settings: Settings,
+    settings: ServiceSettings,
     records: list[Record],
     images: ImageFolder,
     out: Path,
@@ -152,7 +152,7 @@ def ask_service(
         )
 
 
-def start_folder(folder: Path, settings: Settings, data: dict[str, Any], split: str) -> None:
+def start_folder(folder: Path, settings: ServiceSettings, data: dict[str, Any], split: str) -> None:
     """Make the folder of a served model's answers, or check that an older one is of this model.
 
     A folder without any answer, such as a wrong name of the model leaves, is begun anew.

@@ -17,7 +17,7 @@ from exgra_med.evaluation.predict import Answer, shown_question
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import CompletionError, Message
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 
 _MOST_IDS = 5
 
@@ -42,7 +42,7 @@ class ServiceAnswerer:
         ServiceError: no address, or a remote one without permission.
     """
 
-    def __init__(self, settings: Settings, images: ImageFolder) -> None:
+    def __init__(self, settings: ServiceSettings, images: ImageFolder) -> None:
         self.settings, self.images = settings, images
         self.endpoint = allowed_endpoint(settings)
         self.num_failed = 0
@@ -98,7 +98,7 @@ class ServiceAnswerer:
         return ServiceAnswer(text, said.completion_tokens, said.finish_reason)
 
 
-def allowed_endpoint(settings: Settings) -> Endpoint:
+def allowed_endpoint(settings: ServiceSettings) -> Endpoint:
     """The service, which text and images of the data may be sent to.
 
     Raises:
@@ -127,7 +127,9 @@ def data_url(image: Image.Image) -> str:
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"
 
 
-def refuse_identifying(texts: dict[str, str], settings: Settings, endpoint: Endpoint) -> None:
+def refuse_identifying(
+    texts: dict[str, str], settings: ServiceSettings, endpoint: Endpoint
+) -> None:
     """Refuse texts that seem to name patients, where they would leave this machine.
 
     Args:

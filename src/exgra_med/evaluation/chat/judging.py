@@ -23,7 +23,7 @@ from exgra_med.evaluation.service_answers import allowed_endpoint, refuse_identi
 from exgra_med.files import write_text
 from exgra_med.llm.prompt import Prompt, load_prompt
 from exgra_med.llm.request import CompletionError, ReplyError
-from exgra_med.llm.service import ChatService, Settings, Usage
+from exgra_med.llm.service import ChatService, ServiceSettings, Usage
 from exgra_med.progress import Reporter
 
 REMINDER = {
@@ -57,7 +57,7 @@ class Judgement:
 def judge_answers(
     questions: Sequence[ChatQuestion],
     answers: Mapping[str, str],
-    settings: Settings,
+    settings: ServiceSettings,
     reporter: Reporter,
 ) -> tuple[list[Judgement], Usage]:
     """Grade every answer against its reference, in both orders.
@@ -117,7 +117,7 @@ def judge_answers(
 
 
 def estimate_judging(
-    questions: Sequence[ChatQuestion], answers: Mapping[str, str], settings: Settings
+    questions: Sequence[ChatQuestion], answers: Mapping[str, str], settings: ServiceSettings
 ) -> dict[str, Any]:
     """Requests, tokens and US dollars of `judge_answers`, without any connection."""
     prompt, endpoint = load_prompt(PROMPT), settings.endpoint()

@@ -21,7 +21,7 @@ from exgra_med.evaluation.run import checkpoint_facts
 from exgra_med.evaluation.run_folder import check_path
 from exgra_med.evaluation.sharding import told_once
 from exgra_med.llm.prompt import load_prompt
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 from exgra_med.progress import Reporter
 from exgra_med.recipe.run_folder import Run
 
@@ -64,7 +64,7 @@ def answer_chat(run: Run, reporter: Reporter, chat: ChatSet, max_new_tokens: int
 
 
 def answer_chat_by_service(
-    folder: Path, settings: Settings, reporter: Reporter, chat: ChatSet, on: str
+    folder: Path, settings: ServiceSettings, reporter: Reporter, chat: ChatSet, on: str
 ) -> Path:
     """Let a service answer chat questions; see `foreign`."""
     start_folder(folder, settings, {"folder": on}, "test")
@@ -91,7 +91,7 @@ def stored_answers(path: Path, chat: ChatSet) -> tuple[dict[str, str], dict[str,
 
 
 def judge_run(
-    source: Path, chat: ChatSet, settings: Settings, reporter: Reporter, seed: int = 0
+    source: Path, chat: ChatSet, settings: ServiceSettings, reporter: Reporter, seed: int = 0
 ) -> dict[str, Any]:
     """Have stored answers graded and score them.
 
@@ -133,7 +133,7 @@ def judge_run(
     return section
 
 
-def estimate_run(source: Path, chat: ChatSet, settings: Settings) -> dict[str, Any]:
+def estimate_run(source: Path, chat: ChatSet, settings: ServiceSettings) -> dict[str, Any]:
     """What `judge_run` would ask and cost, without any connection."""
     answers, _ = stored_answers(_answer_file(source, chat), chat)
     return estimate_judging(chat.questions, answers, settings)
