@@ -1,4 +1,4 @@
-"""A prepared folder made from another: fewer records, another split, or with extended answers."""
+"""A prepared folder made from another: a subset, another split, smaller images, longer answers."""
 
 import io
 from collections import Counter
@@ -20,16 +20,14 @@ from exgra_med.data.sources.source import Collected, ImageBytes
 from exgra_med.data.subset import images_for_share, nested_subset
 from exgra_med.errors import DataError
 
-# Images scaled to a model's size once, without loss, so that no epoch decodes the originals.
-#
-# The short side becomes `shortest_pixels` by PIL's bicubic filter and the result is stored as PNG:
-# exactly the first step of CLIP's image processor, which then has nothing left to resize. Pixel
-# values are therefore bit-equal to those of the full image.
-
 
 @dataclass(frozen=True)
 class ResizedImages:
-    """The images of a folder, their short side scaled to a length.
+    """The images of a folder, resized once, so that no epoch decodes the full ones.
+
+    The short side becomes `shortest_pixels` by PIL's bicubic filter and the result is stored as
+    PNG: exactly the first step of CLIP's image processor, which then has nothing left to resize.
+    Pixel values are therefore bit-equal to those of the full image.
 
     Args:
         folder: the full images.
@@ -44,7 +42,7 @@ class ResizedImages:
         return name if name.endswith(".png") else f"{name}.png"
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
-        """The scaled image as PNG.
+        """The resized image as PNG.
 
         Raises:
             DataError: the image is missing or broken.
@@ -66,7 +64,7 @@ def resized_size(size: tuple[int, int], shortest_pixels: int) -> tuple[int, int]
 
 
 def write_subset(prepared: Prepared, fraction: float, seed: int, out: Path) -> Prepared:
-    """Write a folder with a share of `train`; the other splits stay whole, so scores compare.
+    """Write a folder with a share of `train`; the other splits stay, so scores can be compared.
 
     Args:
         prepared: the whole.
@@ -217,7 +215,7 @@ def write_resized(
         prepared: the folder with the full images.
         shortest_pixels: length of the short side, the `image_size` of the model.
         out: the folder to make.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: the size is not positive, an image is broken, or `out` holds something else.

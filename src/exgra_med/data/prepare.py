@@ -1,4 +1,4 @@
-"""Published files -> a prepared folder, whole or not at all."""
+"""Published files -> a prepared folder, written atomically."""
 
 import hashlib
 import json
@@ -59,7 +59,7 @@ def prepare(
         max_pixels: larger images are refused.
         mapping: field of a record -> column, for `custom` and `shards`.
         settings: name -> value, for data that is made.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: something in the source, or `out` holds something else.
@@ -144,7 +144,7 @@ def write_prepared(
     drop_broken_images: bool = False,
     progress: Progress | None = None,
 ) -> Prepared:
-    """Write records and images as a prepared folder that appears whole or not at all.
+    """Write records and images as a prepared folder, atomically.
 
     Preparing the same again finds an equal folder and leaves it as it is.
 
@@ -154,7 +154,7 @@ def write_prepared(
         origin: manifest fields that say where the records come from; at least `dataset`.
         overwrite: replace a prepared folder that differs.
         drop_broken_images: drop and list records whose image cannot be read.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: `out` holds something else, an image is broken, or no record is left.

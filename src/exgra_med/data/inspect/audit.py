@@ -9,28 +9,21 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.fft import dctn
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepare import MAX_PIXELS, Progress
 from exgra_med.data.prepared import file_sha256
 from exgra_med.data.record import Record
 
-# Exact and perceptual hashes of images, to find one picture under two names.
-
-
 NEAR_BITS = 6
 """Perceptual hashes that differ in at most so many of 64 bits count as the same picture."""
 
+REPHRASED_OVERLAP = 0.5
+"""Share of common words from which two questions about one image with one answer are one."""
+
 _SIDE = 32
 _KEPT = 8
-
-
-def _cosines() -> np.ndarray:
-    rows, columns = np.arange(_SIDE)[:, None], np.arange(_SIDE)[None, :]
-    return np.cos(np.pi * (2 * columns + 1) * rows / (2 * _SIDE))
-
-
-_BASIS = _cosines()
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -44,7 +37,7 @@ def perceptual_hash(image: Image.Image) -> int:
     """
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     pixels = np.asarray(grey, dtype=np.float64)
-    frequencies = (_BASIS @ pixels @ _BASIS.T)[:_KEPT, :_KEPT].ravel()
+    frequencies = dctn(pixels)[:_KEPT, :_KEPT].ravel()
     bits = frequencies > np.median(frequencies[1:])
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
@@ -59,10 +52,6 @@ def near_pairs(left: list[int], right: list[int], bits: int = NEAR_BITS) -> list
         distance = np.bitwise_count(wanted ^ np.uint64(value))
         pairs += [(row, int(column)) for column in np.flatnonzero(distance <= bits)]
     return pairs
-
-
-REPHRASED_OVERLAP = 0.5
-"""Share of common words from which two questions about one image with one answer are one."""
 
 
 @dataclass
@@ -131,7 +120,7 @@ def audit(
         train: training records.
         test: test records.
         images: folder of the images of both; compared by name only where absent.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: an image is missing or broken.

@@ -1,4 +1,4 @@
-"""`data check`: every record read, every image decoded, everything odd counted and named."""
+"""`data check`: every record read, every image decoded, everything suspicious counted and named."""
 
 import sys
 from collections import Counter, defaultdict
@@ -77,7 +77,7 @@ def check_prepared(
 
     Args:
         prepared: the folder.
-        progress: is told of each image.
+        progress: is called after each image.
         window: the model that will be trained; without it characters are counted, not tokens.
         template: chat template of the training text.
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import iterate_objects, read_text
+from exgra_med.data.prepared import SPLITS
 from exgra_med.data.record import Record, parse_record
 from exgra_med.data.sources.rows import facts, text_field, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 NAME = "custom"
-SPLITS = ("train", "validation", "test")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 READ = {f"{split}{ending}" for split in SPLITS for ending in (".csv", ".jsonl")}
 ALIASES = ("train", "val", "dev", "test")

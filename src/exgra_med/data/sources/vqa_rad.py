@@ -11,7 +11,7 @@ from typing import Any
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import read_json, read_json_list
 from exgra_med.data.record import Record
-from exgra_med.data.sources.hub_parquet import collect_parquet
+from exgra_med.data.sources.parquet import collect_parquet
 from exgra_med.data.sources.rows import (
     answer_type_field,
     check_counts,
