@@ -106,7 +106,7 @@ def main() -> None:
     print(walk.tell())
 
 
-REPORT = ("report",)
+REPORT = ("evaluate", "report")
 
 if __name__ == "__main__":
     main()

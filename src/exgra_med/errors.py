@@ -26,6 +26,10 @@ class ExgraMedError(Exception):
         return f"{self.message} {self.hint}".strip()
 
 
+class CommandError(ExgraMedError):
+    """A command line cannot be read: an unknown verb, a missing or wrong option."""
+
+
 class RecipeError(ExgraMedError):
     """A recipe, or a `--set` on top of it, does not describe a run."""
 

@@ -54,11 +54,11 @@ def live(run_folder: Path, words: Any, tmp_path_factory: pytest.TempPathFactory)
         str(run_folder),
         "--runs",
         str(STUDY),
-        "--limit",
+        "--option",
         "questions_per_minute=1000",
-        "--limit",
+        "--option",
         "requests_per_minute=2000",
-        "--limit",
+        "--option",
         "max_upload_megabytes=2",
     )
     yield page

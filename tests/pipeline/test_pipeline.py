@@ -62,7 +62,7 @@ def test_the_verbs_by_hand_make_what_the_demo_makes(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
     assert results["vqa"] == headline
     assert results["other_splits"]["validation"]["vqa"]["split"] == "validation"
-    run("report", "run", cwd=tmp_path)
+    run("evaluate", "report", "run", cwd=tmp_path)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert 0 <= results["vqa"]["strict"]["average"] <= 100
     assert 0 <= results["vqa"]["legacy"]["average"] <= 100

@@ -1,30 +1,49 @@
 """`exgra-med captions`: extended answers by a language model."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from exgra_med.cli import captions_batch, captions_review
-from exgra_med.cli.captions_options import (
+from exgra_med.cli.options import (
+    SERVICE,
+    AllowRemote,
+    Attempts,
     BaseUrl,
     Cache,
+    Concurrency,
+    DryRun,
+    Force,
     Json,
     Limit,
-    MaxTokens,
+    MaxCost,
+    MaxNewTokens,
     Model,
-    PerMillion,
-    Source,
+    OutFile,
+    Price,
+    Seed,
     Temperature,
 )
-from exgra_med.cli.output import print_json, say
+from exgra_med.cli.output import next_step, show
+from exgra_med.cli.spelling import Group
 
 app = typer.Typer(
-    help="Extended answers by a language model: generate, check, merge.",
+    cls=Group,
+    help="Extend answers with a language model, check them, merge them.",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
 )
+batch = typer.Typer(
+    cls=Group, help="Write and read files of a service's batch queue.", no_args_is_help=True
+)
+
+Source = Annotated[
+    str,
+    typer.Argument(metavar="IN", help="Prepared folder, records, or JSON of the original."),
+]
+Captions = Annotated[Path, typer.Argument(metavar="CAPTIONS", help="Output of `generate`.")]
 
 
 class Format(StrEnum):
@@ -37,7 +56,7 @@ class Format(StrEnum):
 class Engine(StrEnum):
     """Where the model runs."""
 
-    api = "api"
+    openai = "openai"
     vllm = "vllm"
 
 
@@ -45,90 +64,260 @@ class Engine(StrEnum):
     epilog="""
 Examples:
 
-* `exgra-med captions generate bundled:vqa-rad-sample --out long.jsonl --model qwen3:8b
+* `exgra-med captions generate data/slake --out long.jsonl --model qwen3:8b
   --base-url http://localhost:11434/v1`
 
 * `exgra-med captions generate instruct.json --out long.jsonl --model openai/gpt-4o-mini
   --allow-remote --max-cost 20`
+
+* The same with `--dry-run` sends nothing and says what it would cost.
 """
 )
 def generate(
     source: Source,
-    out: Annotated[Path, typer.Option("--out", help="JSON Lines to write or go on with.")],
+    out: OutFile,
     model: Model,
-    base_url: BaseUrl = None,
-    concurrency: Annotated[int, typer.Option(min=1, help="Requests under way at once.")] = 64,
-    cache: Cache = None,
     limit: Limit = None,
-    max_cost: Annotated[float | None, typer.Option(help="Stop before more US dollars.")] = None,
-    price: PerMillion = None,
-    requests_per_minute: Annotated[float | None, typer.Option(help="Of the service.")] = None,
-    tokens_per_minute: Annotated[float | None, typer.Option(help="Of the service.")] = None,
-    attempts: Annotated[int, typer.Option(min=1, help="Most requests for one answer.")] = 6,
-    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds for one request.")] = 120.0,
-    max_tokens: MaxTokens = 1024,
-    temperature: Temperature = None,
-    output_format: Annotated[Format, typer.Option("--format")] = Format.records,
-    engine: Annotated[Engine, typer.Option(help="A server, or vLLM in-process.")] = Engine.api,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Text may leave this machine.")
-    ] = False,
-    force: Annotated[
-        bool, typer.Option("--force", help="Send text that seems to identify patients.")
-    ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Estimate only; no request.")] = False,
+    output_format: Annotated[
+        Format, typer.Option("--format", help="Of the output file.")
+    ] = Format.records,
+    dry_run: DryRun = False,
     as_json: Json = False,
+    engine: Annotated[
+        Engine,
+        typer.Option(
+            "--engine",
+            rich_help_panel=SERVICE,
+            help="An OpenAI-compatible server, or vLLM in this process.",
+        ),
+    ] = Engine.openai,
+    base_url: BaseUrl = None,
+    concurrency: Concurrency = 64,
+    requests_per_minute: Annotated[
+        float | None,
+        typer.Option(
+            "--requests-per-minute",
+            min=0.001,
+            rich_help_panel=SERVICE,
+            help="The service's limit.",
+        ),
+    ] = None,
+    tokens_per_minute: Annotated[
+        float | None,
+        typer.Option(
+            "--tokens-per-minute", min=0.001, rich_help_panel=SERVICE, help="The service's limit."
+        ),
+    ] = None,
+    attempts: Attempts = 6,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout", min=0.01, rich_help_panel=SERVICE, help="Seconds for one request."
+        ),
+    ] = 120.0,
+    max_new_tokens: MaxNewTokens = 1024,
+    temperature: Temperature = None,
+    max_cost: MaxCost = None,
+    price: Price = None,
+    cache: Cache = None,
+    allow_remote: AllowRemote = False,
+    force: Force = False,
 ) -> None:
-    """Let a language model extend every answer. Stopped or killed, it goes on where it was."""
+    """Let a language model extend every answer. Stopped or killed, it continues where it was."""
     from rich.console import Console
 
     from exgra_med.captions import generate
-    from exgra_med.llm.budget import Price
+    from exgra_med.llm.budget import Price as PriceOfTokens
     from exgra_med.llm.request import Sampling
     from exgra_med.progress import RichReporter
 
     settings = generate.ServiceSettings(
         model=model,
         base_url=base_url,
-        engine=engine.value,
+        engine="vllm" if engine is Engine.vllm else "api",
         concurrency=concurrency,
         attempts=attempts,
         timeout_seconds=timeout,
-        price=None if price is None else Price(*price),
+        price=None if price is None else PriceOfTokens(*price),
         max_cost=max_cost,
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
-        sampling=Sampling(max_tokens, temperature),
+        sampling=Sampling(max_new_tokens, temperature),
         cache=cache,
         allow_remote=allow_remote,
         force=force,
     )
     if dry_run:
-        print_json(generate.dry_run(source, settings, limit))
+        figures = generate.dry_run(source, settings, limit)
+        show(figures, as_json, _estimate_lines(figures))
         return
-    original = output_format is Format.original
-    reporter = RichReporter(Console(stderr=True))
     summary, outcome = generate.generate(
-        source, out, settings, limit=limit, original=original, reporter=reporter
+        source,
+        out,
+        settings,
+        limit=limit,
+        original=output_format is Format.original,
+        reporter=RichReporter(Console(stderr=True)),
     )
-    if as_json:
-        print_json(summary)
-    else:
-        _report(summary)
+    show(summary, as_json, _summary_lines(summary))
     if outcome.error is not None:
         raise outcome.error
     if outcome.interrupted:
         raise KeyboardInterrupt
 
 
-def _report(summary: dict[str, Any]) -> None:
-    say(f"{summary['done']} extended, {summary['failed']} failed, {summary['left']} left.")
+def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
+    yield f"{figures['requests']} requests, {figures['from_cache']} answers in the cache."
+    yield f"About {figures['prompt_tokens']:,} + {figures['completion_tokens']:,} tokens."
+    cost = figures["cost"]
+    yield f"Cost: {'unknown, give --price' if cost is None else f'about ${cost:.2f}'}."
+    yield f"Address: {figures['address']}{', another machine' if figures['remote'] else ''}."
+    yield "--json also shows one whole request."
+
+
+def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
+    yield f"{summary['done']} extended, {summary['failed']} failed, {summary['left']} left."
     cost = "unknown cost" if summary["cost"] is None else f"${summary['cost']:.4f}"
-    say(f"{summary['requests']} requests, {summary['from_cache']} from the cache, {cost}.")
-    say(f"Written: {summary['out']}")
+    yield f"{summary['requests']} requests, {summary['from_cache']} from the cache, {cost}."
+    yield f"Written: {summary['out']}"
     if summary["failed"]:
-        say(f"Failures, tried again by the next run: {summary['failures']}")
+        yield f"Failures, tried again by the next run: {summary['failures']}"
+    yield next_step(f"captions check {summary['out']}")
 
 
-captions_review.register(app)
-app.add_typer(captions_batch.batch, name="batch")
+@app.command(epilog="Example: `exgra-med captions check long.jsonl --html check.html`")
+def check(
+    captions: Annotated[
+        str, typer.Argument(metavar="CAPTIONS", help="Output of `generate`, or original's JSON.")
+    ],
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Page to write.")
+    ] = None,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="Worst examples on the page.")] = 50,
+    sample: Annotated[
+        int, typer.Option("--sample", min=0, help="Random examples on the page, to judge.")
+    ] = 50,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Look for signs of faults: flipped sides, lost numbers, refusals, copies and more."""
+    from exgra_med.captions.check import check_captions, render_check
+    from exgra_med.captions.source import open_source
+    from exgra_med.files import write_text
+
+    source = open_source(captions)
+    report = check_captions(source, worst, sample, seed)
+    if html is not None:
+        write_text(html, render_check(report, source.path.name))
+
+    def lines() -> Iterator[str]:
+        yield f"{report.answers} extended answers, {report.faulty} with signs of a fault."
+        for kind, count in report.counts.most_common():
+            yield f"    {kind}: {count}"
+        low, middle, high = report.length_ratio
+        yield f"Length over the answer's: median {middle} ({low} to {high})."
+        yield f"Written: {html}" if html else "Give --html FILE to see the examples."
+        yield next_step(f"captions merge DATA {captions} --out FOLDER")
+
+    value = report.to_json() | {"html": None if html is None else str(html)}
+    show(value, as_json, lines())
+
+
+@app.command(epilog="Example: `exgra-med captions merge data/slake long.jsonl --out data/long`")
+def merge(
+    data: Source,
+    captions: Captions,
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="PATH", help="Prepared folder to make, or file of records."),
+    ],
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="A record may have no extended answer.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Join extended answers to the data they were made from. Stage 2 trains on the result."""
+    from exgra_med.captions.merge import merge as join
+
+    result = join(data, captions, out, allow_missing)
+    line = f"Written: {out} ({result['without']} without, {result['unused']} unused)."
+    show(result, as_json, [line])
+
+
+@app.command(epilog="Example: `exgra-med captions cost --cache answers.sqlite`")
+def cost(cache: Cache = None, as_json: Json = False) -> None:
+    """Say what the stored answers did cost.
+
+    `exgra-med captions generate` with --dry-run says what a file will cost.
+    """
+    from exgra_med.llm.cache import AnswerCache, default_cache_path
+
+    with closing(AnswerCache(cache or default_cache_path())) as stored:
+        rows = stored.spent()
+
+    def lines() -> Iterator[str]:
+        for row in rows:
+            paid = "unknown" if row["cost"] is None else f"${row['cost']:.4f}"
+            yield f"{row['model']}: {row['answers']} answers, cost {paid}"
+        if not rows:
+            yield "No answer is stored."
+
+    show(rows, as_json, lines())
+
+
+@batch.command(
+    epilog="Example: `exgra-med captions batch write data/slake --out batch.jsonl"
+    " --model gpt-4o-mini`"
+)
+def write(
+    source: Source,
+    out: OutFile,
+    model: Model,
+    limit: Limit = None,
+    as_json: Json = False,
+    max_new_tokens: MaxNewTokens = 1024,
+    temperature: Temperature = None,
+    cache: Cache = None,
+    force: Force = False,
+) -> None:
+    """Write the requests whose answers are not stored, for upload. Nothing is sent."""
+    from exgra_med.captions.batch import write_batches
+    from exgra_med.captions.source import open_source, refuse_identifiers
+    from exgra_med.llm.cache import AnswerCache, default_cache_path
+    from exgra_med.llm.request import Sampling
+
+    records = open_source(source, limit)
+    sampling = Sampling(max_new_tokens, temperature)
+    with closing(AnswerCache(cache or default_cache_path())) as stored:
+        if not force:
+            refuse_identifiers(records, lambda name: False, stored)
+        written = write_batches(records, out, model, sampling, stored)
+    value = {"files": [{"path": str(path), "requests": count} for path, count in written]}
+    lines = [f"{path}: {count} requests" for path, count in written]
+    later = "Upload them; then: exgra-med captions batch read RESULTS --model"
+    show(value, as_json, [*lines, f"{later} {model}"])
+
+
+@batch.command(epilog="Example: `exgra-med captions batch read results.jsonl --model gpt-4o-mini`")
+def read(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULTS", help="Files that the service gave back.")
+    ],
+    model: Model,
+    cache: Cache = None,
+    as_json: Json = False,
+) -> None:
+    """Store the good replies, where `captions generate` finds them."""
+    from exgra_med.captions.batch import read_batches
+    from exgra_med.captions.output import failures_path
+    from exgra_med.llm.cache import AnswerCache, default_cache_path
+
+    failures = failures_path(results[0])
+    with closing(AnswerCache(cache or default_cache_path())) as stored:
+        counts = read_batches(results, model, stored, failures)
+    line = f"{counts['stored']} replies stored, {counts['failed']} refused (see {failures})."
+    again = next_step(f"captions generate IN --out OUT --model {model}")
+    show(counts | {"failures": str(failures)}, as_json, [line, again])
+
+
+app.add_typer(batch, name="batch")

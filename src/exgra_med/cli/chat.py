@@ -7,31 +7,32 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exgra_med.cli.options import Device, Json, ModelArgument, OptionalTemplate
+from exgra_med.cli.output import printable
+
 if TYPE_CHECKING:
     from exgra_med.model.assistant import Conversation
 
-EXAMPLE = 'Example: exgra-med chat runs/demo/checkpoints/vqa/final image.png "Is there a fracture?"'
+EXAMPLE = (
+    'Example: `exgra-med chat runs/demo/checkpoints/vqa/final image.png "Is there a fracture?"`'
+)
 
 
 def chat(
-    model: Annotated[str, typer.Argument(help="Run or checkpoint folder, or a hub name.")],
-    image: Annotated[Path | None, typer.Argument(help="A picture; leave out for text.")] = None,
-    question: Annotated[str | None, typer.Argument(help="One question; else a dialogue.")] = None,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    template: Annotated[
-        str | None,
-        typer.Option(
-            help="Chat template, where not the model's own; a wrong name lists them.",
-            metavar="NAME",
-        ),
+    model: ModelArgument,
+    image: Annotated[
+        Path | None, typer.Argument(metavar="IMAGE", help="A picture. Leave it out for text.")
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="One JSON object for each answer.")
-    ] = False,
+    question: Annotated[
+        str | None, typer.Argument(metavar="QUESTION", help="Leave it out for a dialogue.")
+    ] = None,
+    device: Device = "cpu",
+    template: OptionalTemplate = None,
+    as_json: Json = False,
 ) -> None:
     """Ask about a picture: one question, or a dialogue that ends with an empty line.
 
-    Questions can also come from a pipe, one a line.
+    Questions can also come from a pipe, one a line. --json prints one object for each answer.
     """
     import torch
 
@@ -75,10 +76,5 @@ def _answer(conversation: "Conversation", question: str, as_json: bool) -> None:
         typer.echo(json.dumps(fields, ensure_ascii=False))
         return
     for piece in conversation.stream(question):
-        typer.echo(_printable(piece), nl=False)
+        typer.echo(printable(piece), nl=False)
     typer.echo()
-
-
-def _printable(text: str) -> str:
-    # A model may write anything, also sequences that would steer the terminal.
-    return "".join(c if c.isprintable() or c == "\n" else "\N{REPLACEMENT CHARACTER}" for c in text)

@@ -1,140 +1,138 @@
-"""`exgra-med checkpoint`: import, export, inspect, verify, list."""
+"""`exgra-med checkpoint`: list, import, export, inspect, verify."""
 
-import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from exgra_med.cli.options import Json, ModelArgument, Out
+from exgra_med.cli.output import next_step, say, show, table
+from exgra_med.cli.spelling import Group
+
 app = typer.Typer(
-    help="Checkpoints: published ones in, stock Hugging Face out.", no_args_is_help=True
+    cls=Group,
+    help="List published checkpoints, import them, export them, check them.",
+    no_args_is_help=True,
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
-Folder = Annotated[str, typer.Argument(help="A run or checkpoint folder, or a hub name.")]
+
+
+@app.command("list", epilog="Example: `exgra-med checkpoint list`")
+def list_published(as_json: Json = False) -> None:
+    """List the published checkpoints: what each is for, and under which terms."""
+    from exgra_med.model.published import LICENCES, NOTICE, PUBLISHED
+
+    def lines() -> Iterator[Any]:
+        columns = ("name", "stage", "data", "connector", "for")
+        rows = ((e.name, e.stage, e.data_share, e.connector, e.purpose) for e in PUBLISHED)
+        yield table(
+            "Published by MERGE-Group on the Hugging Face hub", columns, rows, numbers=False
+        )
+        yield f"Terms: {'; '.join(LICENCES)}."
+        yield NOTICE
+        yield next_step("checkpoint import NAME --out checkpoints/NAME")
+
+    value = [asdict(each) | {"hub_name": each.hub_name} for each in PUBLISHED]
+    everything = {"checkpoints": value, "licences": LICENCES, "notice": NOTICE}
+    show(everything, as_json, lines())
 
 
 @app.command(
     "import",
-    epilog="Example: exgra-med checkpoint import exgra-med-dci --out checkpoints/exgra-med-dci"
-    " --vision openai/clip-vit-large-patch14",
+    epilog="Example: `exgra-med checkpoint import exgra-med-dci --out checkpoints/exgra-med-dci`",
 )
 def import_(
-    source: Annotated[str, typer.Argument(help="Folder, hub name, or stage 1's mm_projector.bin.")],
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
+    source: Annotated[
+        str,
+        typer.Argument(metavar="SOURCE", help="Folder, hub name, or stage 1's mm_projector.bin."),
+    ],
+    out: Out,
     vision: Annotated[
-        str, typer.Option(help="CLIP tower: folder or hub name.")
+        str, typer.Option("--vision", metavar="MODEL", help="CLIP tower: folder or hub name.")
     ] = "openai/clip-vit-large-patch14",
     connector: Annotated[
-        str | None, typer.Option(help="none, dci or sci, where the projector leaves a choice.")
+        str | None,
+        typer.Option(
+            "--connector", metavar="NAME", help="none, dci or sci, where the file allows several."
+        ),
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Commit of the hub.")] = None,
+    revision: Annotated[str | None, typer.Option("--revision", help="Commit of the hub.")] = None,
     onto: Annotated[
-        Path | None, typer.Option(help="Native checkpoint that mm_projector.bin is put into.")
+        Path | None,
+        typer.Option(
+            "--onto", metavar="FOLDER", help="Native checkpoint that mm_projector.bin is put into."
+        ),
     ] = None,
     num_l: Annotated[
-        int | None, typer.Option("--num-l", help="Blocks in each mean of dci with BiomedCLIP.")
+        int | None,
+        typer.Option("--num-l", min=1, help="Blocks in each mean of dci with BiomedCLIP."),
     ] = None,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
-    """Convert a checkpoint of the original, and say what was inferred and why."""
+    """Convert a checkpoint of the original. Say what was inferred, and from what."""
     from exgra_med.model.convert.checkpoint import import_checkpoint
 
     report = import_checkpoint(source, vision, out, connector, revision, onto, num_l)
-    if as_json:
-        typer.echo(json.dumps(report, indent=2))
-        return
-    for each in report["inferred"]:
-        typer.echo(f"{each['what']}: {each['value']}  ({each['evidence']})")
-    typer.echo(f"Wrote {out}.")
+    found = [f"{e['what']}: {e['value']}  ({e['evidence']})" for e in report["inferred"]]
+    next_line = next_step(f"checkpoint verify {out}")
+    show(report, as_json, [*found, f"Written: {out}", next_line])
 
 
 @app.command(
     "export",
-    epilog="Example: exgra-med checkpoint export runs/demo/checkpoints/vqa/final --out exported",
+    epilog="Example: `exgra-med checkpoint export runs/demo/checkpoints/vqa/final --out exported`",
 )
 def export(
-    source: Folder,
-    out: Annotated[Path, typer.Option(help="Folder to write.")],
-    form: Annotated[str, typer.Option("--format", help="hf-llava.")] = "hf-llava",
+    source: ModelArgument,
+    out: Out,
+    form: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="Only hf-llava.")
+    ] = "hf-llava",
 ) -> None:
     """Write a stock LLaVA model, its connector folded, for any server that knows transformers."""
     from exgra_med.model.convert.checkpoint import export_checkpoint
 
     export_checkpoint(source, out, form)
-    typer.echo(f"Wrote {out}.")
+    say(f"Written: {out}")
+    say(next_step(f"checkpoint verify {out}"))
 
 
-@app.command("inspect", epilog="Example: exgra-med checkpoint inspect exported --json")
-def inspect(folder: Folder, as_json: AsJson = False) -> None:
+@app.command("inspect", epilog="Example: `exgra-med checkpoint inspect exported --json`")
+def inspect(model: ModelArgument, as_json: Json = False) -> None:
     """Say what a checkpoint is, without loading it."""
     from exgra_med.model.folder import local_folder
     from exgra_med.model.verification import inspect as describe
 
-    found = describe(local_folder(folder))
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-        return
+    found = describe(local_folder(model))
+    plain = dict(found)
     if found["imported"]:
-        found["imported"] = f"from {found['imported']['source']}, see import.json"
-    for name, value in found.items():
-        typer.echo(f"{name + ':':<15} {_plain(value)}")
+        plain["imported"] = f"from {found['imported']['source']}, see import.json"
+    show(found, as_json, (f"{name + ':':<15} {_plain(each)}" for name, each in plain.items()))
 
 
-@app.command("verify", epilog="Example: exgra-med checkpoint verify exported")
+@app.command("verify", epilog="Example: `exgra-med checkpoint verify exported`")
 def verify(
-    folder: Folder,
+    model: ModelArgument,
     record: Annotated[
-        bool, typer.Option("--record", help="Record hashes and logits as they are now.")
+        bool, typer.Option("--record", help="First record hashes and logits as they are now.")
     ] = False,
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
-    """Compare hashes and logits with those recorded; exit code 1 where one differs."""
+    """Compare hashes and logits with those recorded. The exit code is 1 where one differs."""
     from exgra_med.model.bundle import load_bundle
     from exgra_med.model.folder import local_folder
     from exgra_med.model.verification import verify as check
     from exgra_med.model.verification import write_verification
 
-    path = local_folder(folder)
+    path = local_folder(model)
     if record:
         write_verification(load_bundle(path, dtype="auto"), path)
     findings = check(path)
-    if as_json:
-        typer.echo(json.dumps([asdict(each) for each in findings], indent=2))
-    else:
-        for each in findings:
-            mark = (
-                typer.style("ok   ", fg="green") if each.passed else typer.style("WRONG", fg="red")
-            )
-            typer.echo(f"{mark} {each.name}: {each.detail}")
+    lines = (f"{'ok' if e.passed else 'WRONG':<5} {e.name}: {e.detail}" for e in findings)
+    show([asdict(each) for each in findings], as_json, lines)
     if not all(each.passed for each in findings):
         raise typer.Exit(1)
-
-
-@app.command("list", epilog="Example: exgra-med checkpoint list --json")
-def list_(as_json: AsJson = False) -> None:
-    """The published checkpoints, what each is for, and under whose terms it stands."""
-    from exgra_med.model.published import LICENCES, NOTICE, PUBLISHED
-
-    if as_json:
-        rows = [asdict(each) | {"hub_name": each.hub_name} for each in PUBLISHED]
-        typer.echo(
-            json.dumps({"checkpoints": rows, "licences": LICENCES, "notice": NOTICE}, indent=2)
-        )
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title="Published by MERGE-Group on the Hugging Face hub", title_justify="left")
-    table.add_column("name", no_wrap=True)
-    for column in ("stage", "data", "connector", "for"):
-        table.add_column(column)
-    for each in PUBLISHED:
-        table.add_row(each.name, each.stage, each.data_share, each.connector, each.purpose)
-    console = Console()
-    console.print(table)
-    console.print("Terms: " + "; ".join(LICENCES) + ".")
-    console.print(NOTICE)
 
 
 def _plain(value: Any) -> str:

@@ -1,71 +1,383 @@
-"""`exgra-med data`: prepare, check and look at datasets."""
+"""`exgra-med data`: prepare, look at, check and derive datasets."""
 
-from typing import Annotated
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exgra_med.cli import data_derive, data_facts, data_prepare
-from exgra_med.cli.output import print_json, say
+from exgra_med.cli.options import (
+    DataArgument,
+    Images,
+    Json,
+    OptionalOutFile,
+    Out,
+    OutFile,
+    Seed,
+    Split,
+    Template,
+    VerbOption,
+)
+from exgra_med.cli.output import counting, next_step, print_json, say, show
+from exgra_med.cli.spelling import Group
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from exgra_med.data.prepared import Prepared
 
 app = typer.Typer(
-    help="Prepare, check and look at datasets.", no_args_is_help=True, rich_markup_mode="markdown"
+    cls=Group, help="Prepare datasets, look at them, check them.", no_args_is_help=True
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for a machine.")]
-Folder = Annotated[str, typer.Argument(help="A prepared folder, or `bundled:vqa-rad-sample`.")]
+FETCH = "Download"
 
 
-@app.command("list", epilog="Example: `exgra-med data list --json`")
+@app.command("list", epilog="Example: `exgra-med data list`")
 def list_sources(as_json: Json = False) -> None:
     """List the datasets that can be prepared, and the bundled samples."""
     from exgra_med.data.inspect.listing import describe_sources
 
     rows = describe_sources()
-    if as_json:
-        print_json(rows)
-        return
-    for row in rows:
-        say(f"{row['name']}: {row['title']} ({row['licence']})")
-        for name, line in row["variants"].items():
-            say(f"    --split-variant {name}: {line}")
+
+    def lines() -> Iterator[str]:
+        for row in rows:
+            yield f"{row['name']}: {row['title']} ({row['licence']})"
+            for name, line in row["variants"].items():
+                yield f"    --split-variant {name}: {line}"
+        yield next_step("data prepare NAME --source FOLDER --out data/NAME")
+
+    show(rows, as_json, lines())
 
 
-data_prepare.register(app)
+_PREPARE_EXAMPLES = """
+Examples:
+
+* `exgra-med data prepare vqa-rad --source ~/vqa_rad --out data/vqa-rad`
+
+* `exgra-med data prepare phantom --out data/phantom --option num_images=2000`
+
+* `exgra-med data prepare custom --source mine --out data/mine --map question=Frage`
+"""
 
 
-@app.command(epilog="Example: `exgra-med data check data/vqa-rad --model checkpoints/start`")
-def check(
-    folder: Folder,
-    model: Annotated[
-        str | None, typer.Option("--model", help="Checkpoint whose tokens are counted.")
+@app.command(epilog=_PREPARE_EXAMPLES)
+def prepare(
+    name: Annotated[str, typer.Argument(help="Name from `exgra-med data list`.")],
+    out: Out,
+    source: Annotated[
+        Path | None, typer.Option("--source", help="Folder, zip or tar with the published files.")
     ] = None,
-    max_length: Annotated[
-        int, typer.Option("--max-length", min=1, help="Tokens, the recipe's text.max_length.")
-    ] = 2048,
-    template: Annotated[str, typer.Option("--template", help="Chat template.")] = "exgra",
+    split_variant: Annotated[
+        str | None,
+        typer.Option(
+            "--split-variant", metavar="NAME", help="Which split, see `exgra-med data list`."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="FIELD=COLUMN",
+            help="Name of a column of your own table. May be repeated.",
+        ),
+    ] = None,
+    option: VerbOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
+    ] = False,
+    drop_broken_images: Annotated[
+        bool,
+        typer.Option("--drop-broken-images", help="Drop records whose image is broken. List them."),
+    ] = False,
+    download: Annotated[
+        bool,
+        typer.Option("--download", rich_help_panel=FETCH, help="First download into --source."),
+    ] = False,
+    workers: Annotated[
+        int,
+        typer.Option(
+            "--workers", min=1, max=256, rich_help_panel=FETCH, help="Downloads at the same time."
+        ),
+    ] = 8,
+    allow_loopback: Annotated[
+        bool,
+        typer.Option(
+            "--allow-loopback", rich_help_panel=FETCH, help="Also download from this machine."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Read every record and decode every image of a prepared folder; exit 2 if one is faulty."""
-    from exgra_med.cli.output import counting
+    """Make a prepared folder from the published files of a dataset.
+
+    --map is for `custom` and `shards`, --option for `phantom`, which is made and needs no --source.
+    """
+    from exgra_med.data.prepare import prepare as prepare_dataset
+    from exgra_med.errors import DataError
+
+    if download:
+        if source is None:
+            raise DataError("--download needs --source.", "It is the folder to download into.")
+        _download(name, source, workers, allow_loopback)
+    with counting(silent=as_json) as progress:
+        prepared = prepare_dataset(
+            name,
+            source,
+            out,
+            variant=split_variant,
+            seed=seed,
+            overwrite=overwrite,
+            drop_broken_images=drop_broken_images,
+            mapping=_pairs(column or [], "--map question=Frage"),
+            settings=_pairs(option or [], "--option num_images=2000"),
+            progress=progress,
+        )
+    _show_prepared(prepared, as_json)
+
+
+def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -> None:
+    from rich.console import Console
+
+    from exgra_med.data.download.fetch import FetchLimits
+    from exgra_med.data.download.hub import download
+    from exgra_med.data.download.image_urls import download_images
+    from exgra_med.data.sources import SOURCES
+    from exgra_med.progress import RichReporter
+
+    source = SOURCES.find(name)
+    if not source.has_image_urls:
+        download(source, folder, num_workers=num_workers)
+        return
+    limits = FetchLimits(allow_loopback=allow_loopback)
+    console = Console(stderr=True)
+    result = download_images(folder, RichReporter(console), limits, num_workers)
+    for line in result.lines():
+        typer.echo(line, err=True)
+
+
+def _pairs(texts: list[str], example: str) -> dict[str, str]:
+    from exgra_med.errors import DataError
+
+    pairs = {text.partition("=")[0]: text.partition("=")[2] for text in texts}
+    if not all(pairs) or not all(pairs.values()):
+        option = example.partition(" ")[0]
+        raise DataError(f"{option} needs NAME=VALUE.", f"For example {example}.")
+    return pairs
+
+
+def _show_prepared(prepared: "Prepared", as_json: bool) -> None:
+    """What a verb made, and what is done with it next."""
+    from exgra_med.data.inspect.listing import describe_manifest
+
+    value = {"path": str(prepared.path), "fingerprint": prepared.fingerprint, **prepared.manifest}
+    lines = [*describe_manifest(prepared), next_step(f"data check {prepared.path}")]
+    show(value, as_json, lines)
+
+
+@app.command(epilog="Example: `exgra-med data check data/vqa-rad --tokenizer checkpoints/start`")
+def check(
+    data: DataArgument,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            "--tokenizer", metavar="MODEL", help="Checkpoint whose tokenizer counts the tokens."
+        ),
+    ] = None,
+    max_length: Annotated[
+        int,
+        typer.Option("--max-length", min=1, help="Tokens, as `text.max_length` of the recipe."),
+    ] = 2048,
+    template: Template = "exgra",
+    as_json: Json = False,
+) -> None:
+    """Read every record and decode every image. The exit code is 2 where one is faulty."""
     from exgra_med.data.inspect.check import Window, check_prepared
     from exgra_med.data.prepared import open_prepared
 
-    prepared = open_prepared(folder)
+    prepared = open_prepared(data)
     window = None
-    if model is not None:
+    if tokenizer is not None:
         from exgra_med.model.bundle import load_tokenizer
 
-        window = Window(*load_tokenizer(model), max_length)
+        window = Window(*load_tokenizer(tokenizer), max_length)
     with counting(silent=as_json) as progress:
         report = check_prepared(prepared, progress, window, template)
-    if as_json:
-        print_json(report.to_json())
-    else:
-        for line in report.lines():
-            say(line)
+    show(report.to_json(), as_json, report.lines())
     if report.faults:
         raise typer.Exit(2)
 
 
-data_derive.register(app)
-data_facts.register(app)
+@app.command("show", epilog="Example: `exgra-med data show bundled:vqa-rad-sample 17`")
+def show_record(
+    data: DataArgument,
+    record: Annotated[str, typer.Argument(metavar="RECORD", help="Row of the split, or an id.")],
+    split: Split = "train",
+    template: Template = "exgra",
+    as_json: Json = False,
+) -> None:
+    """Show one record: picture, question, answers, and the text that is trained on."""
+    from exgra_med.data.inspect.listing import describe_record, find_record
+    from exgra_med.data.prepare import MAX_PIXELS
+    from exgra_med.data.prepared import open_prepared
+
+    prepared = open_prepared(data)
+    found = find_record(prepared, record, split)
+    described = describe_record(prepared, found, template)
+    if as_json:
+        print_json(described)
+        return
+    if sys.stdout.isatty() and os.environ.get("COLORTERM") in ("truecolor", "24bit"):
+        for name in found.images:
+            typer.echo(_half_blocks(prepared.image_folder(MAX_PIXELS).open(name, found.id)))
+    text = described.pop("text")
+    for key, value in described.items():
+        say(f"{key}: {value}")
+    say("text, what is trained on in [[ ]]:")
+    say("".join(f"[[{s['text']}]]" if s["supervised"] else s["text"] for s in text))
+
+
+def _half_blocks(image: "Image.Image", columns: int = 72) -> str:
+    """An image for a terminal with 24-bit colour, two rows of pixels a line.
+
+    The upper pixel colours the block, the lower one what is behind it.
+    """
+    from PIL import Image
+
+    rows = max(2, round(image.height * columns / image.width / 2) * 2)
+    small = image.convert("RGB").resize((columns, rows), Image.Resampling.LANCZOS)
+    pixels = small.tobytes()
+    lines = []
+    for top in range(0, rows, 2):
+        cells = []
+        for column in range(columns):
+            upper, lower = (
+                ";".join(map(str, pixels[start : start + 3]))
+                for start in (3 * (row * columns + column) for row in (top, top + 1))
+            )
+            cells.append(f"\x1b[38;2;{upper}m\x1b[48;2;{lower}m▀")
+        lines.append("".join(cells) + "\x1b[0m")
+    return "\n".join(lines)
+
+
+@app.command(epilog="Example: `exgra-med data stats bundled:vqa-rad-sample --out stats.html`")
+def stats(data: DataArgument, out: OptionalOutFile = None, as_json: Json = False) -> None:
+    """Count records, images, words and answers. With --out, write a page with pictures."""
+    from exgra_med.data.inspect.statistics import statistics, statistics_page
+    from exgra_med.data.prepared import open_prepared
+    from exgra_med.files import write_text
+
+    prepared = open_prepared(data)
+    if out is not None:
+        write_text(out, statistics_page(prepared))
+    if as_json or out is None:
+        found = statistics(prepared)
+        show(found, as_json, _outline(found))
+    else:
+        say(f"Written: {out}")
+
+
+def _outline(value: dict[str, Any], indent: str = "") -> Iterator[str]:
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield f"{indent}{name.replace('_', ' ')}:"
+            yield from _outline(inner, indent + "  ")
+        else:
+            yield f"{indent}{name.replace('_', ' ')}: {inner}"
+
+
+@app.command(epilog="Example: `exgra-med data audit train.jsonl test.jsonl --images images`")
+def audit(
+    train: Annotated[
+        Path, typer.Argument(metavar="TRAIN", help="Training records, .jsonl or original's .json.")
+    ],
+    test: Annotated[Path, typer.Argument(metavar="TEST", help="Test records.")],
+    images: Images = None,
+    as_json: Json = False,
+) -> None:
+    """Say which images, questions and answers of a test set are in a training set."""
+    from exgra_med.data.inspect.audit import audit as compare
+    from exgra_med.data.llava_format import read_any
+
+    with counting(silent=as_json) as progress:
+        found = compare(read_any(train), read_any(test), images, progress)
+    show(found.to_json(), as_json, found.lines())
+
+
+@app.command(epilog="Example: `exgra-med data answers data/vqa-rad --out candidate.json`")
+def answers(data: DataArgument, out: OptionalOutFile = None) -> None:
+    """List the open answers of the training split as JSON, the original's candidate.json."""
+    import json
+
+    from exgra_med.data.derive import open_answers
+    from exgra_med.data.prepared import open_prepared
+    from exgra_med.files import write_text
+
+    value = {"0": open_answers(open_prepared(data).records("train"))}
+    if out is None:
+        print_json(value)
+        return
+    write_text(out, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    say(f"Written: {out} ({len(value['0'])} open answers)")
+
+
+@app.command(epilog="Example: `exgra-med data subset data/rad --fraction 0.1 --out data/rad-10`")
+def subset(
+    data: DataArgument,
+    out: Out,
+    fraction: Annotated[
+        float, typer.Option("--fraction", help="Share of the training split, 0 to 1.")
+    ],
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Take a share of the training split. A smaller share lies inside a larger one."""
+    from exgra_med.data.derive import write_subset
+    from exgra_med.data.prepared import open_prepared
+
+    _show_prepared(write_subset(open_prepared(data), fraction, seed, out), as_json)
+
+
+@app.command(epilog="Example: `exgra-med data split data/mine --test 0.2 --out data/mine-split`")
+def split(
+    data: DataArgument,
+    out: Out,
+    test: Annotated[float, typer.Option("--test", help="Share of the records, 0 to 1.")] = 0.2,
+    validation: Annotated[
+        float, typer.Option("--validation", help="Share of the records, 0 to 1.")
+    ] = 0.1,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Split the records anew, so that no image is in two splits."""
+    from exgra_med.data.derive import write_split
+    from exgra_med.data.prepared import open_prepared
+
+    _show_prepared(write_split(open_prepared(data), validation, test, seed, out), as_json)
+
+
+@app.command(epilog="Example: `exgra-med data resize data/rad --shortest 336 --out data/rad-336`")
+def resize(
+    data: DataArgument,
+    out: Out,
+    shortest: Annotated[
+        int, typer.Option("--shortest", min=1, max=16384, help="Pixels of the short side.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Copy a folder with images of the model's size, so that training decodes less."""
+    from exgra_med.data.derive import write_resized
+    from exgra_med.data.prepared import open_prepared
+
+    with counting(silent=as_json) as progress:
+        prepared = write_resized(open_prepared(data), shortest, out, progress)
+    _show_prepared(prepared, as_json)
+
+
+@app.command(epilog="Example: `exgra-med data card data/vqa-rad --out DATA_CARD.md`")
+def card(data: DataArgument, out: OutFile = Path("DATA_CARD.md")) -> None:
+    """Write the data card: origin, licence, hashes, counts, what was left out."""
+    from exgra_med.evaluation.cards.data_card import write_data_card
+
+    say(f"Written: {write_data_card(data, out)}")

@@ -6,26 +6,33 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exgra_med.cli.recipe import Assignments
+from exgra_med.cli.options import OutRun, Set
+from exgra_med.cli.output import next_step
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+EXAMPLES = """
+Examples:
+
+* `exgra-med demo`
+
+* `exgra-med demo --self-test`
+"""
+
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("runs/demo"),
-    assignments: Assignments = None,
+    out: OutRun = Path("runs/demo"),
+    assignments: Set = None,
     self_test: Annotated[
         bool,
-        typer.Option(
-            "--self-test", help="Take an even smaller model through everything, keep nothing."
-        ),
+        typer.Option("--self-test", help="Take a smaller model through everything. Keep nothing."),
     ] = False,
 ) -> None:
     """Train a toy model on bundled VQA-RAD images, evaluate it, and write a report.
 
-    Minutes on two CPU cores, no network. Started again, it goes on where it was stopped.
-    --self-test takes under a minute; exit code 1 says that this installation does not work.
+    It takes minutes on two CPU cores and needs no network. Started again, it continues.
+    --self-test takes under a minute. Its exit code is 1 where this installation does not work.
     """
     from rich.console import Console
 
@@ -40,11 +47,12 @@ def demo(
         console.print("The self-test passed: this installation trains, evaluates and answers.")
         return
     console.print("Research use only. The model of this demo is a toy, and so are its scores.")
-    _run("demo", out, assignments, console)
+    run = _run("demo", out, assignments, console)
     from exgra_med.evaluation.report import write_report
 
     report = write_report(out)
     console.print(f"Done. Open {report} in a browser; {out / 'results.json'} has the numbers.")
+    console.print(next_step(f"chat {run.last_checkpoint} IMAGE"), soft_wrap=True)
 
 
 def _run(recipe: str, out: Path, assignments: list[str] | None, console: "Console") -> Any:

@@ -1,12 +1,14 @@
 """`exgra-med doctor`: what this installation can do, and what it lacks."""
 
-import json
 import shutil
 from importlib import util
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
+
+from exgra_med.cli.options import Json
+from exgra_med.cli.output import next_step, show
 
 EXTRAS = {
     "report": ("matplotlib", "jinja2"),
@@ -25,19 +27,15 @@ EXTRAS = {
 """Extra -> modules that come with it."""
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
+def doctor(as_json: Json = False) -> None:
     """Say which versions, devices, extras and how much disk there are.
 
-    Ends with exit code 1 where something the core needs is missing or does not work.
+    The exit code is 1 where something the core needs is missing or does not work.
     """
     findings = examine()
-    if as_json:
-        typer.echo(json.dumps(findings, indent=2))
-    else:
-        for name, value in _lines(findings):
-            typer.echo(f"{name:<22} {value}")
+    lines = [f"{name:<22} {value}" for name, value in _lines(findings)]
+    well = [] if findings["problems"] else [next_step("demo")]
+    show(findings, as_json, lines + well)
     if findings["problems"]:
         for problem in findings["problems"]:
             typer.secho(f"Problem: {problem}", fg="red", err=True)

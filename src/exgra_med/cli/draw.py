@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = "Example: exgra-med draw runs/demo --out graphs.html"
+EXAMPLE = "Example: exgra-med evaluate graphs runs/demo --out graphs.html"
 
 
 def draw(

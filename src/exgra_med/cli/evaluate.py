@@ -22,23 +22,23 @@ Answers = Annotated[Path, typer.Argument(help="Answers, one JSON object a line."
 _SCORE_EXAMPLES = """
 Examples:
 
-* `exgra-med score runs/demo/predictions/vqa-rad.jsonl prepared/vqa-rad/test.jsonl`
+* `exgra-med evaluate score runs/demo/predictions/vqa-rad.jsonl prepared/vqa-rad/test.jsonl`
 
-* `exgra-med score answers.jsonl test.json --candidates candidate.json --scorer legacy --json`
+* `exgra-med evaluate score answers.jsonl test.json --candidates candidate.json --json`
 """
 _REPORT_EXAMPLES = """
 Examples:
 
-* `exgra-med report runs/demo`
+* `exgra-med evaluate report runs/demo`
 
-* `exgra-med report runs/a runs/b runs/c --out runs/comparison.html`
+* `exgra-med evaluate report runs/a runs/b runs/c --out runs/comparison.html`
 """
 _COMPARE_EXAMPLES = """
 Examples:
 
-* `exgra-med compare runs/a runs/b`
+* `exgra-med evaluate compare runs/a runs/b`
 
-* `exgra-med compare a.jsonl b.jsonl prepared/vqa-rad/test.jsonl --scorer legacy --json`
+* `exgra-med evaluate compare a.jsonl b.jsonl prepared/vqa-rad/test.jsonl --scorer legacy --json`
 """
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exgra_med.cli import service_options as options
+from exgra_med.cli import options
 from exgra_med.cli.output import print_json, say
 
 Questions = Annotated[
@@ -57,7 +57,7 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer.")] = 1024,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
-    model: options.Model = None,
+    model: options.OptionalModel = None,
     concurrency: options.Concurrency = 8,
     allow_remote: options.AllowRemote = False,
     max_cost: options.MaxCost = None,

@@ -1,10 +1,10 @@
-"""`exgra-med evaluate multiple-choice`, `evaluate reliance` and `evaluate floors`."""
+"""`exgra-med evaluate multiple-choice`, `evaluate reliance` and `evaluate baselines`."""
 
 from typing import Annotated
 
 import typer
 
-from exgra_med.cli import service_options as options
+from exgra_med.cli import options
 from exgra_med.cli.evaluate_options import Answering, Out, Template, refuse_for_server
 from exgra_med.cli.output import print_json, say
 
@@ -25,7 +25,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the noun `evaluate`."""
     app.command("multiple-choice", epilog=_CHOICE_EXAMPLES)(multiple_choice)
     app.command("reliance", epilog="Example: `exgra-med evaluate reliance runs/demo`")(reliance)
-    app.command("floors", epilog="Example: `exgra-med evaluate floors data/vqa-rad`")(floors)
+    app.command("baselines", epilog="Example: `exgra-med evaluate baselines data/vqa-rad`")(floors)
 
 
 def multiple_choice(
@@ -38,7 +38,7 @@ def multiple_choice(
     orders: Annotated[int, typer.Option(min=1, help="Option orders to ask in.")] = 1,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
-    model: options.Model = None,
+    model: options.OptionalModel = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of --engine openai.")] = 64,
     concurrency: options.Concurrency = 8,
     allow_remote: options.AllowRemote = False,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from exgra_med.cli import service_options as options
+from exgra_med.cli import options
 from exgra_med.cli.evaluate_options import Answering, Out, Template, refuse_for_server
 
 _VQA_EXAMPLES = """
@@ -40,7 +40,7 @@ def vqa(
     template: Template = None,
     engine: options.EngineOption = options.Engine.exgra,
     base_url: options.BaseUrl = None,
-    model: options.Model = None,
+    model: options.OptionalModel = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="Of --engine openai.")] = 64,
     concurrency: options.Concurrency = 8,
     allow_remote: options.AllowRemote = False,
@@ -93,4 +93,6 @@ def vqa(
         average = "–" if score["average"] is None else f"{score['average']:.1f} %"
         bounds = interval_text(score["intervals"]["average"])
         console.print(f"{scorer}: average {average} (95 %: {bounds})")
-    console.print(f"Everything is in {run / 'results.json'}; `exgra-med report {run}` draws it.")
+    console.print(
+        f"Everything is in {run / 'results.json'}; `exgra-med evaluate report {run}` draws it."
+    )

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,44 +21,57 @@ from exgra_med.cli import (
     evaluate_chat,
     evaluate_checks,
     evaluate_model,
-    make_parts,
     recipe,
     serve,
     study,
     train,
     web,
 )
+from exgra_med.cli.output import printable
+from exgra_med.cli.spelling import CommandLine, Group
 from exgra_med.errors import ExgraMedError
 
+PANELS = ("First steps", "Prepare data", "Train and evaluate", "Use a model", "Study the method")
+START, DATA, TRAIN, USE, LAB = PANELS
+
+
+class _InPanels(CommandLine):
+    """The verbs and nouns in the order of their panels; typer puts verbs before nouns."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        panels = {n: getattr(c, "rich_help_panel", None) for n, c in self.commands.items()}
+        return sorted(panels, key=lambda name: PANELS.index(panels[name]))
+
+
 app = typer.Typer(
+    cls=_InPanels,
     name="exgra-med",
     help="Train and evaluate medical vision-language models with multi-graph alignment.",
-    epilog="Research use only: no output of this software is clinical advice.",
+    epilog="Start with `exgra-med demo`. Research use only: no output of this software is clinical"
+    " advice.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-app.command(epilog="Example: exgra-med demo --out runs/demo")(demo.demo)
-app.command(epilog="Example: exgra-med doctor --json")(doctor.doctor)
-app.command(epilog="Example: exgra-med train demo --out runs/mine --set stages.aligned.epochs=2")(
-    train.train
-)
-app.command(epilog=make_parts.EXAMPLE)(make_parts.make_parts)
-app.command(epilog=chat.EXAMPLE)(chat.chat)
-app.command(epilog=serve.EXAMPLE)(serve.serve)
-app.command(epilog=draw.EXAMPLE)(draw.draw)
-app.command(epilog=web.EXAMPLE)(web.web)
-app.add_typer(recipe.app, name="recipe")
-app.add_typer(study.app, name="study")
-app.add_typer(bench.app, name="bench")
-app.add_typer(data.app, name="data")
-app.add_typer(evaluate_model.app, name="evaluate")
-app.add_typer(checkpoint.app, name="checkpoint")
-app.add_typer(captions.app, name="captions")
-app.add_typer(card.app, name="card")
-evaluate.register(app)
+app.command(rich_help_panel=START, epilog=demo.EXAMPLES)(demo.demo)
+app.command(rich_help_panel=START, epilog="Example: `exgra-med doctor`")(doctor.doctor)
+app.add_typer(data.app, name="data", rich_help_panel=DATA)
+app.add_typer(captions.app, name="captions", rich_help_panel=DATA)
+app.add_typer(recipe.app, name="recipe", rich_help_panel=TRAIN)
+app.command(rich_help_panel=TRAIN, epilog=train.EXAMPLES)(train.train)
+app.add_typer(evaluate_model.app, name="evaluate", rich_help_panel=TRAIN, cls=Group)
+app.add_typer(checkpoint.app, name="checkpoint", rich_help_panel=TRAIN)
+app.command(rich_help_panel=USE, epilog=chat.EXAMPLE)(chat.chat)
+app.command(rich_help_panel=USE, epilog=serve.EXAMPLE)(serve.serve)
+app.command(rich_help_panel=USE, epilog=web.EXAMPLE)(web.web)
+app.add_typer(study.app, name="study", rich_help_panel=LAB)
+app.add_typer(bench.app, name="bench", rich_help_panel=LAB)
+_CARD_EXAMPLE = "Example: `exgra-med evaluate card runs/demo --out MODEL_CARD.md`"
 evaluate_checks.register(evaluate_model.app)
 evaluate_chat.register(evaluate_model.app)
+evaluate.register(evaluate_model.app)
+evaluate_model.app.command("graphs", epilog=draw.EXAMPLE)(draw.draw)
+evaluate_model.app.command("card", epilog=_CARD_EXAMPLE)(card.model)
 
 
 def _print_version(wanted: bool) -> None:
@@ -89,10 +102,12 @@ def run() -> None:
     try:
         app()
     except ExgraMedError as error:
-        typer.secho(f"Error: {error.message}", fg="red", err=True)
-        if error.hint:
-            typer.secho(error.hint, err=True)
-        sys.exit(error.exit_code)
+        _fail(error.message, error.hint, error.exit_code)
+    except OSError as error:
+        # A path that was given: a folder where a file is needed, a file that may not be read.
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}.", "Is this the path that was meant?", 2)
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise
@@ -100,3 +115,10 @@ def run() -> None:
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
         typer.secho(f"{show_cursor}\nStopped.", err=True)
         sys.exit(INTERRUPTED)
+
+
+def _fail(message: str, hint: str, exit_code: int) -> None:
+    typer.secho(f"Error: {printable(message)}", fg="red", err=True)
+    if hint:
+        typer.secho(printable(hint), err=True)
+    sys.exit(exit_code)

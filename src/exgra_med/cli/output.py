@@ -2,11 +2,27 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import typer
+
+
+def show(value: Any, as_json: bool, lines: Iterable[Any]) -> None:
+    """Print the result of a verb.
+
+    Args:
+        value: printed as one JSON document where `as_json` is set.
+        as_json: what `--json` gave.
+        lines: for a person: text, or what rich can print, such as a table. Give a generator where
+            making the lines costs time; it is not read with `--json`.
+    """
+    if as_json:
+        print_json(value)
+        return
+    for line in lines:
+        say(line) if isinstance(line, str) else _print_rich(line)
 
 
 def print_json(value: Any) -> None:
@@ -15,8 +31,40 @@ def print_json(value: Any) -> None:
 
 
 def say(line: Any) -> None:
-    """Print a line for a person; control characters of a dataset's text never reach a terminal."""
-    typer.echo("".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(line)))
+    """Print a line for a person. Control characters never reach the terminal."""
+    typer.echo(printable(line))
+
+
+def printable(text: Any) -> str:
+    """Text without characters that would steer a terminal; data and models may contain any."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(text))
+
+
+def next_step(command: str) -> str:
+    """The line that tells which command usually follows."""
+    return f"Next: exgra-med {command}"
+
+
+def table(
+    title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool = True
+) -> Any:
+    """A table for `show`. The first column holds names; the others are aligned as numbers."""
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        made.add_column(
+            column, no_wrap=index == 0, justify="right" if numbers and index and column else "left"
+        )
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def _print_rich(value: Any) -> None:
+    from rich.console import Console
+
+    Console().print(value)
 
 
 @contextmanager

@@ -4,21 +4,26 @@ from typing import Annotated
 
 import typer
 
-EXAMPLE = "Example: exgra-med serve runs/demo/checkpoints/vqa/final --port 8000"
+from exgra_med.cli.options import Device, Host, ModelArgument, Port
+
+EXAMPLE = "Example: `exgra-med serve runs/demo/checkpoints/vqa/final --port 8000`"
 
 
 def serve(
-    model: Annotated[str, typer.Argument(help="Run or checkpoint folder, or a hub name.")],
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8000,
-    device: Annotated[str, typer.Option(help="cpu, cuda or auto (transformers only).")] = "cpu",
-    server: Annotated[str | None, typer.Option(help="vllm or transformers.")] = None,
+    model: ModelArgument,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
+    device: Device = "cpu",
+    server: Annotated[
+        str | None, typer.Option("--server", metavar="NAME", help="vllm or transformers.")
+    ] = None,
 ) -> None:
-    """Serve a model with vLLM where it is installed, else with transformers.
+    """Serve a model through an OpenAI-compatible address.
 
-    Clients send pictures as base64; the server fetches nothing. It listens to this machine alone
-    unless --host says otherwise, and asks for no password. The line that begins with "model:"
-    is what a request has to give as its model.
+    It uses vLLM where that is installed, otherwise transformers, which also takes --device auto.
+    It listens to this machine alone unless --host says otherwise, and asks for no password.
+    Clients send pictures as base64; the server downloads nothing. A request gives as its model
+    the line that begins with "model:".
     """
     from exgra_med.model.published import NOTICE
     from exgra_med.model.serving import choose_server, prepare

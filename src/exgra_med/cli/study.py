@@ -1,24 +1,77 @@
 """`exgra-med study`: one question asked of many runs."""
 
 import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exgra_med.cli.output import print_json, say
-from exgra_med.cli.recipe import AsJson, Assignments
+from exgra_med.cli.options import Data, DryRun, Gpu, Json, OptionalOutRun, Out, Set
+from exgra_med.cli.output import next_step, print_json, say, show
+from exgra_med.cli.spelling import Group
 
 if TYPE_CHECKING:
+    from exgra_med.lab.studies.cost import Cost
     from exgra_med.lab.studies.plan import Node
     from exgra_med.lab.studies.schema import Study
 
 app = typer.Typer(
-    help="Ask one question of many runs: plan, run, compare, report.", no_args_is_help=True
+    cls=Group, help="Ask one question of many runs: plan, run, compare.", no_args_is_help=True
 )
-Name = Annotated[str, typer.Argument(help="Name of a shipped study, or a YAML file.")]
-Folder = Annotated[Path, typer.Argument(help="The study's folder.")]
-Scale = Annotated[str | None, typer.Option(help="One of the study's scales, such as smoke.")]
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="STUDY", help="Name of a shipped study, or a YAML file.")
+]
+FolderArgument = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Folder of a study that was run.")
+]
+Scale = Annotated[
+    str | None,
+    typer.Option("--scale", metavar="NAME", help="One of the study's scales, such as smoke."),
+]
+
+
+class Format(StrEnum):
+    """What `study report` makes."""
+
+    html = "html"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    svg = "svg"
+
+
+@app.command("list", epilog="Example: `exgra-med study list`")
+def list_studies(as_json: Json = False) -> None:
+    """List the studies that come with the package."""
+    from exgra_med.lab.studies.schema import load_study, scales_of, shipped_studies
+
+    rows = {
+        name: {"description": load_study(name).description, "scales": scales_of(name)}
+        for name in shipped_studies()
+    }
+
+    def lines() -> Iterator[str]:
+        for name, row in rows.items():
+            text = " ".join(row["description"].split())
+            yield f"{name}  {text} Scales: {', '.join(row['scales'])}."
+        yield next_step("study run STUDY --scale smoke --dry-run")
+
+    show(rows, as_json, lines())
+
+
+@app.command("show", epilog="Example: `exgra-med study show data-efficiency --scale smoke`")
+def show_study(
+    study: StudyArgument, scale: Scale = None, assignments: Set = None, as_json: Json = False
+) -> None:
+    """Print a study with its recipe and every value resolved, as YAML."""
+    from exgra_med.lab.studies.schema import load_study, study_yaml
+
+    loaded = load_study(study, scale, assignments or ())
+    show(loaded.model_dump(mode="json"), as_json, [study_yaml(loaded).rstrip("\n")])
+
 
 _RUN_EXAMPLES = """
 Examples:
@@ -30,80 +83,95 @@ Examples:
 
 * `exgra-med study run controls --slurm --jobs 8`
 """
+MACHINES = "Machines"
 
 
 @app.command(epilog=_RUN_EXAMPLES)
 def run(
-    name: Name,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder; runs/studies/NAME or NAME-SCALE else.")
-    ] = None,
+    study: StudyArgument,
+    out: OptionalOutRun = None,
     scale: Scale = None,
-    assignments: Assignments = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Nodes at the same time.")] = 1,
+    assignments: Set = None,
+    dry_run: DryRun = False,
+    gpu: Gpu = "h100",
+    jobs: Annotated[
+        int,
+        typer.Option(
+            "--jobs", min=1, max=4096, rich_help_panel=MACHINES, help="Runs at the same time."
+        ),
+    ] = 1,
     processes: Annotated[
-        int, typer.Option(min=1, help="Processes of one node, one GPU each (torch.distributed).")
+        int,
+        typer.Option(
+            "--processes",
+            min=1,
+            max=4096,
+            rich_help_panel=MACHINES,
+            help="Processes of one run, one GPU each (torch.distributed).",
+        ),
     ] = 1,
     slurm: Annotated[
-        bool, typer.Option("--slurm", help="Write Slurm arrays, print how to submit them.")
+        bool,
+        typer.Option(
+            "--slurm", rich_help_panel=MACHINES, help="Write Slurm arrays. Say how to submit them."
+        ),
     ] = False,
-    submit: Annotated[bool, typer.Option("--submit", help="With --slurm: submit them.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what would run and what it costs.")
+    submit: Annotated[
+        bool, typer.Option("--submit", rich_help_panel=MACHINES, help="With --slurm: submit them.")
     ] = False,
-    gpu: Annotated[str, typer.Option(help="GPU to plan for, with --dry-run.")] = "h100",
-    as_json: AsJson = False,
+    as_json: Json = False,
 ) -> None:
-    """Run whatever of a study is not finished, then collect, compare and report.
+    """Run what is not finished of a study, then compare and report.
 
-    Started again, also after a crash, it goes on where it was. --json belongs to --dry-run.
+    The folder is runs/studies/NAME-SCALE without --out. Started again, also after a crash, it
+    continues where it was.
     """
     from exgra_med.lab.studies.schema import load_study
 
-    study = load_study(name, scale, assignments or ())
-    folder = out or Path("runs/studies") / "-".join(filter(None, (study.name, study.scale)))
+    loaded = load_study(study, scale, assignments or ())
+    folder = out or Path("runs/studies") / "-".join(filter(None, (loaded.name, loaded.scale)))
     if dry_run:
-        from exgra_med.cli.study_plan import print_plan
-
-        print_plan(study, folder, gpu, as_json)
+        _print_plan(loaded, folder, gpu, as_json)
         return
     from exgra_med.lab.studies.folder import start_study
 
-    nodes = start_study(folder, study)
+    nodes = start_study(folder, loaded)
     if slurm:
-        _slurm(folder, study, nodes, jobs, submit)
+        _slurm(folder, loaded, nodes, jobs, submit)
         return
-    _run_here(folder, study, nodes, jobs, processes)
-    _finish(folder)
+    _run_here(folder, loaded, nodes, jobs, processes, as_json)
+    _write_outcome(folder, as_json)
 
 
-def _run_here(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, processes: int) -> None:
+def _run_here(
+    folder: Path, study: "Study", nodes: "list[Node]", jobs: int, processes: int, as_json: bool
+) -> None:
     from rich.console import Console
 
     from exgra_med.errors import ExgraMedError
     from exgra_med.lab.studies.run import StudyFailed, run_study, share_machine, visible_gpus
     from exgra_med.progress import RichReporter
 
-    say("Research use only. No number of a study is clinical evidence.")
+    typer.echo("Research use only. No number of a study is clinical evidence.", err=as_json)
     resources = share_machine(jobs, processes, visible_gpus(os.environ))
     try:
-        run_study(folder, study, nodes, resources, RichReporter(Console()))
+        run_study(folder, study, nodes, resources, RichReporter(Console(stderr=as_json)))
     except StudyFailed:
         # What there is can still be looked at; the failures end the command all the same.
         try:
-            _finish(folder)
+            _write_outcome(folder, as_json)
         except ExgraMedError as error:
-            say(f"Nothing was concluded: {error}")
+            typer.echo(f"Nothing was concluded: {error}", err=True)
         raise
 
 
-def _finish(folder: Path) -> None:
+def _write_outcome(folder: Path, as_json: bool) -> None:
     from exgra_med.lab.studies.report import write_outcome
 
     outcome = write_outcome(folder)
-    for sentence in outcome["conclusion"]:
-        say(sentence)
-    say(f"Open {outcome['report']} in a browser; {folder / 'results.json'} has the numbers.")
+    page = f"Open {outcome['report']} in a browser; {folder / 'results.json'} has the numbers."
+    value = outcome | {"report": str(outcome["report"])}
+    show(value, as_json, [*outcome["conclusion"], page])
 
 
 def _slurm(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, submit_them: bool) -> None:
@@ -121,12 +189,16 @@ def _slurm(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, submit_
     say(f"Afterwards: exgra-med study report {folder}")
 
 
-@app.command(epilog="Example: exgra-med study node runs/studies/x cells/exgra-med/0.1/seed-0")
+@app.command(
+    hidden=True, epilog="Example: `exgra-med study node runs/studies/x cells/exgra-med/0.1/seed-0`"
+)
 def node(
-    folder: Folder,
-    name: Annotated[str, typer.Argument(help="The node, as `study status` names it.")],
+    folder: FolderArgument,
+    name: Annotated[
+        str, typer.Argument(metavar="NODE", help="The node, as `study status` names it.")
+    ],
 ) -> None:
-    """Do one node of a study in this process; `study run` and Slurm call this."""
+    """Do one node of a study in this process. `study run` and Slurm call this."""
     from rich.console import Console
 
     from exgra_med.lab.studies.node import run_node
@@ -135,81 +207,147 @@ def node(
     run_node(folder, name, RichReporter(Console()))
 
 
-@app.command(epilog="Example: exgra-med study status runs/studies/data-efficiency-smoke")
-def status(folder: Folder, as_json: AsJson = False) -> None:
+@app.command(epilog="Example: `exgra-med study status runs/studies/data-efficiency-smoke`")
+def status(folder: FolderArgument, as_json: Json = False) -> None:
     """Say which nodes are finished, running, waiting or failed, and why."""
     from exgra_med.lab.studies.folder import open_study, write_status
 
     study, nodes = open_study(folder)
     found = write_status(folder, study, nodes)
-    if as_json:
-        print_json(found)
-        return
-    for name, attempt in found["nodes"].items():
-        seconds = attempt["seconds"]
-        took = f"{seconds:.0f} s" if seconds and attempt["state"] != "running" else ""
-        say(f"{attempt['state']:<9} {took:>7}  {name}  {attempt['sentence']}".rstrip())
-    say(", ".join(f"{count} {state}" for state, count in found["counts"].items()))
+
+    def lines() -> Iterator[str]:
+        for name, attempt in found["nodes"].items():
+            seconds = attempt["seconds"]
+            took = f"{seconds:.0f} s" if seconds and attempt["state"] != "running" else ""
+            yield f"{attempt['state']:<9} {took:>7}  {name}  {attempt['sentence']}".rstrip()
+        yield ", ".join(f"{count} {state}" for state, count in found["counts"].items())
+        yield next_step(f"study report {folder}")
+
+    show(found, as_json, lines())
 
 
-@app.command("list", epilog="Example: exgra-med study list")
-def list_studies(as_json: AsJson = False) -> None:
-    """List the studies that come with the package."""
-    from exgra_med.lab.studies.schema import load_study, scales_of, shipped_studies
+_REPORT_EXAMPLES = """
+Examples:
 
-    rows = {
-        name: {"description": load_study(name).description, "scales": scales_of(name)}
-        for name in shipped_studies()
-    }
-    if as_json:
-        print_json(rows)
-        return
-    for name, row in rows.items():
-        say(f"{name}  {' '.join(row['description'].split())} Scales: {', '.join(row['scales'])}.")
+* `exgra-med study report runs/studies/data-efficiency`
+
+* `exgra-med study report runs/studies/data-efficiency --format latex`
+"""
 
 
-@app.command(epilog="Example: exgra-med study show data-efficiency --scale smoke")
-def show(
-    name: Name, scale: Scale = None, assignments: Assignments = None, as_json: AsJson = False
-) -> None:
-    """Print a study with its recipe and every value written out."""
-    from exgra_med.lab.studies.schema import load_study, study_yaml
-
-    study = load_study(name, scale, assignments or ())
-    if as_json:
-        print_json(study.model_dump(mode="json"))
-    else:
-        typer.echo(study_yaml(study), nl=False)
-
-
-@app.command(epilog="Example: exgra-med study table runs/studies/data-efficiency --format latex")
-def table(
-    folder: Folder,
-    form: Annotated[
-        str, typer.Option("--format", help="markdown, latex or csv.", metavar="NAME")
-    ] = "markdown",
+@app.command(epilog=_REPORT_EXAMPLES)
+def report(
+    folder: FolderArgument,
+    output_format: Annotated[
+        Format,
+        typer.Option("--format", help="A page, a table to print, or the figures."),
+    ] = Format.html,
     together: Annotated[
         bool,
-        typer.Option(help="Published numbers in the same table; refused for another score."),
+        typer.Option(
+            "--together", help="Published numbers in the same table. Refused for another score."
+        ),
     ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Print the table of what is finished; published numbers stand apart."""
-    from exgra_med.lab.studies.report import write_results
+    """Report what is finished of a study.
+
+    `html` writes report.html with results.json, table.md and the figures into the folder, `svg`
+    the figures alone. `markdown`, `latex` and `csv` print the table.
+    """
+    from exgra_med.lab.studies.report import write_figures, write_results
     from exgra_med.lab.studies.table import render
 
-    typer.echo(render(write_results(folder), form, together), nl=False)
+    if output_format is Format.html:
+        _write_outcome(folder, as_json)
+        return
+    results = write_results(folder)
+    if output_format is Format.svg:
+        lines = [f"Written: {path}" for path in write_figures(folder, results)]
+    else:
+        lines = [render(results, output_format.value, together).rstrip("\n")]
+    show(results, as_json, lines)
 
 
-@app.command(epilog="Example: exgra-med study plot runs/studies/data-efficiency")
-def plot(folder: Folder) -> None:
-    """Write the figures of what is finished, as SVG."""
-    from exgra_med.lab.studies.report import write_figures, write_results
+@app.command(
+    "make-parts",
+    epilog="Example: `exgra-med study make-parts --data data/phantom --out runs/parts`",
+)
+def make_parts(
+    data: Data,
+    out: Out,
+    settings: Annotated[
+        Path | None,
+        typer.Argument(metavar="SETTINGS", help="YAML file. The defaults suit the phantoms."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Train small base models for `model.parts`: a vision tower and a language model.
 
-    for path in write_figures(folder, write_results(folder)):
-        say(path)
+    The data needs the splits `vision` and `language`. Neither model sees a question about an image.
+    Started again, it continues where it was.
+    """
+    import json
+
+    from rich.console import Console
+
+    from exgra_med.lab.base_models.make import make_parts as make
+    from exgra_med.lab.base_models.settings import PartsSettings, load_parts
+    from exgra_med.progress import RichReporter
+
+    chosen = PartsSettings() if settings is None else load_parts(settings)
+    made = make(chosen, Path(data), out, RichReporter(Console(stderr=as_json)))
+    places = {"language": str(made.language), "vision": str(made.vision)}
+    show(places, as_json, [f"Finished. In a recipe:\nmodel:\n  parts: {json.dumps(places)}"])
 
 
-@app.command(epilog="Example: exgra-med study report runs/studies/data-efficiency")
-def report(folder: Folder) -> None:
-    """Write results.json, table.md, the figures and report.html of what is finished."""
-    _finish(folder)
+def _print_plan(study: "Study", folder: Path, gpu: str, as_json: bool) -> None:
+    """Print every node of a study, and what its runs cost."""
+    from exgra_med.lab.studies.cost import study_cost
+    from exgra_med.lab.studies.folder import is_finished
+    from exgra_med.lab.studies.plan import plan_study
+
+    nodes = plan_study(study, folder)
+    finished = {node.id for node in nodes if is_finished(folder, node, study.metric)}
+    costs = study_cost(study, nodes, folder, gpu)
+    known = [cost for cost in costs if cost.hours is not None]
+    hours = sum(cost.num_runs * (cost.hours or 0.0) for cost in known)
+    tokens = sum(cost.num_runs * (cost.tokens or 0.0) for cost in known)
+    if as_json:
+        print_json(
+            {
+                "study": study.name,
+                "scale": study.scale,
+                "folder": str(folder),
+                "gpu": gpu,
+                "nodes": [
+                    {"id": node.id, "needs": list(node.needs), "finished": node.id in finished}
+                    for node in nodes
+                ],
+                "runs": [asdict(cost) for cost in costs],
+                "tokens": tokens if len(known) == len(costs) else None,
+                "hours": hours if len(known) == len(costs) else None,
+            }
+        )
+        return
+    say(f"{study.name}: {len(nodes)} nodes in {folder}, {len(finished)} finished")
+    for node in nodes:
+        if node.is_made:
+            say(f"  {node.id}")
+    width = max(len(cost.name) for cost in costs)
+    say(f"\n{'run':<{width}}  {'runs':>4} {'steps':>9} {'tokens':>9} {'hours':>8}   (of one run)")
+    for cost in costs:
+        say(f"{cost.name:<{width}}  {cost.num_runs:>4} {_figures(cost)}")
+    if len(known) == len(costs):
+        say(f"\nIn all: {_short(tokens)} tokens, {hours:.1f} hours of one {gpu} in training.")
+    say("Hours are operations over what the GPU is assumed to reach; answers are not counted.")
+
+
+def _figures(cost: "Cost") -> str:
+    if cost.num_steps is None or cost.tokens is None or cost.hours is None:
+        return f"  {cost.why_unknown}"
+    return f"{cost.num_steps:>9,} {_short(cost.tokens):>9} {cost.hours:>8.2f}"
+
+
+def _short(tokens: float) -> str:
+    return f"{tokens / 1e6:,.1f} M" if tokens >= 1e6 else f"{tokens / 1e3:,.1f} k"

@@ -1,49 +1,60 @@
 """`exgra-med train`: run the stages of a recipe."""
 
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exgra_med.cli.recipe import AsJson, Assignments
+from exgra_med.cli.options import PLAN, DryRun, Gpu, Json, OptionalOutRun, Resume, Set
+from exgra_med.cli.output import next_step, show
+
+if TYPE_CHECKING:
+    from exgra_med.recipe.schema import Recipe, StageSettings
+    from exgra_med.training.estimate import Estimate, StageEstimate
+
+EXAMPLES = """
+Examples:
+
+* `exgra-med train finetune/vqa-rad --dry-run --gpu a100-80`
+
+* `exgra-med train demo --out runs/mine --set stages.aligned.epochs=2`
+
+* `accelerate launch -m exgra_med train pretrain/aligned`
+"""
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a YAML file.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Run folder; runs/NAME of the recipe else.")
-    ] = None,
-    assignments: Assignments = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run that the folder holds.")
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what it will cost; no weights are loaded.")
-    ] = False,
-    gpu: Annotated[
-        str, typer.Option(help="GPU to plan for: h100, h200, a100-80, a100-40, l40s, ...")
-    ] = "h100",
-    gpus: Annotated[int, typer.Option(min=1, help="GPUs to plan for.")] = 1,
-    as_json: AsJson = False,
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="Name of a shipped recipe, or a YAML file.")
+    ],
+    out: OptionalOutRun = None,
+    assignments: Set = None,
+    resume: Resume = False,
+    dry_run: DryRun = False,
+    gpu: Gpu = "h100",
+    gpus: Annotated[
+        int, typer.Option("--gpus", min=1, rich_help_panel=PLAN, help="GPUs to plan for.")
+    ] = 1,
+    as_json: Json = False,
 ) -> None:
     """Train the stages of a recipe, one after another.
 
-    A run that was stopped, or killed, goes on with --resume and ends with the same weights; give
-    every --set again, as the recipe must be the one that the run began with.
-    --gpu, --gpus and --json belong to --dry-run: `accelerate launch` decides where training runs.
+    The run folder is runs/NAME, after the recipe, without --out. A run that was stopped continues
+    with --resume and ends with the same weights. Give every --set again then, as the recipe must
+    be the same. `accelerate launch` decides on how many GPUs training runs.
     """
     from exgra_med.errors import RecipeError
     from exgra_med.recipe.load import load_recipe
 
     if dry_run:
-        from exgra_med.cli.train_plan import plan
-
         try:
             own = load_recipe(recipe).recipe
         except RecipeError:
             # A recipe that is whole only with --set; if it is not then, the next line says so.
             own = None
-        plan(load_recipe(recipe, assignments or ()).recipe, own, gpu, gpus, as_json)
+        _plan(load_recipe(recipe, assignments or ()).recipe, own, gpu, gpus, as_json)
         return
     from rich.console import Console
 
@@ -58,10 +69,173 @@ def train(
     folder = out or Path("runs") / loaded.recipe.name
     if process_state().is_main_process:
         check_before_training(loaded.recipe, folder)
-    console = Console()
+    console = Console(stderr=as_json)
     if resume and process_state().is_main_process and not (folder / "recipe.yaml").exists():
         console.print(f"There is nothing to go on with in {folder}: a new run begins.")
     run = begin_run(folder, loaded.recipe, resume)
     final = train_run(run, RichReporter(console), held_out_scorer)
     if process_state().is_main_process:
-        console.print(f"Finished. The last checkpoint is {final}.")
+        done = f"Finished. The last checkpoint is {final}."
+        value = {"run": str(folder), "checkpoint": str(final)}
+        show(value, as_json, [done, next_step(f"evaluate vqa {folder}")])
+
+
+def _plan(recipe: "Recipe", own: "Recipe | None", gpu: str, num_gpus: int, as_json: bool) -> None:
+    """Print what a run will cost: the answer of --dry-run.
+
+    Args:
+        recipe: with what `--set` changes.
+        own: as it is written, where it can be read so; its records a step are those to keep.
+        gpu: a name in `hardware.GPUS`.
+        num_gpus: devices that share each step.
+        as_json: for a machine.
+    """
+    from exgra_med.training.estimate import assumptions, estimate_run
+
+    estimate = estimate_run(recipe, gpu, num_gpus)
+    warnings = _step_warnings(recipe, own, num_gpus) + _memory_advice(recipe, estimate)
+
+    def lines() -> Iterator[str]:
+        yield f"{recipe.name} on {num_gpus} x {gpu}"
+        for stage in estimate.stages:
+            yield f"\n{stage.name}"
+            for name, value in _stage_lines(stage, recipe.stages[stage.name], num_gpus):
+                yield f"  {name:<20} {value}"
+        yield f"\nHours in all         {estimate.hours:.1f}"
+        yield f"Disk in all          {_gigabytes(estimate.disk)}"
+        yield from (f"\nNote: {warning}" for warning in warnings)
+        yield "\nThis assumes:"
+        yield from (f"  {line}" for line in assumptions(estimate))
+
+    more = {"warnings": warnings, "assumptions": assumptions(estimate)}
+    show(_as_data(recipe, estimate) | more, as_json, lines())
+
+
+def _as_data(recipe: "Recipe", estimate: "Estimate") -> dict[str, Any]:
+    """The estimate as plain data; bytes, hours and numbers."""
+    stages = []
+    for stage in estimate.stages:
+        memories = {"memory": stage.memory, "memory_sharded": stage.memory_sharded}
+        totals = {
+            key: None if memory is None else asdict(memory) | {"total": memory.total}
+            for key, memory in memories.items()
+        }
+        settings = recipe.stages[stage.name]
+        step = {
+            "batch_size": settings.batch_size,
+            "accumulation_steps": settings.accumulation_steps,
+            "num_gpus": estimate.num_gpus,
+            "nodes_of_a_graph": _graph_nodes(settings, estimate.num_gpus),
+        }
+        stages.append(asdict(stage) | totals | {"step": step})
+    return {
+        "recipe": recipe.name,
+        "gpu": estimate.gpu,
+        "num_gpus": estimate.num_gpus,
+        "stages": stages,
+        "hours": estimate.hours,
+        "disk": estimate.disk,
+    }
+
+
+def _stage_lines(
+    stage: "StageEstimate", settings: "StageSettings", num_gpus: int
+) -> list[tuple[str, str]]:
+    """Name and text of each figure of a stage."""
+    parameters, memory, work = stage.parameters, stage.memory, stage.workload
+    parts = ", ".join(f"{name} {_gigabytes(value)}" for name, value in asdict(memory).items())
+    records = f"{work.num_records:,} ({'counted' if work.counted else 'assumed'})"
+    passes = f"{settings.batch_size} a pass x {settings.accumulation_steps} accumulated"
+    nodes = _graph_nodes(settings, num_gpus)
+    graphs = "" if nodes is None else f"; graphs of {nodes} nodes"
+    warm_up = f"{settings.warmup_fraction:.0%} warm-up"
+    limit = "" if settings.max_steps is None else f", at most {settings.max_steps:,} steps"
+    lines = [
+        ("parameters", f"{parameters.total:,}, of which {parameters.learning:,} learn"),
+        ("records", records),
+        ("records a step", f"{stage.records_per_step:,}: {passes} x {num_gpus} GPUs{graphs}"),
+        ("tokens a step", f"{stage.tokens_per_step:,.0f}"),
+        ("epochs", f"{settings.epochs:g}{limit}"),
+        ("steps", f"{stage.num_steps:,}"),
+        ("learning rate", f"{settings.learning_rate:g}, {settings.schedule}, {warm_up}"),
+        ("precision", f"{settings.precision}, weights {settings.weights}, {settings.optimizer}"),
+        ("sharding", settings.sharding),
+        ("memory of a GPU", f"{_gigabytes(memory.total)}: {parts}"),
+    ]
+    if work.share_cut:
+        lines.append(("cut at max_length", f"{work.share_cut:.1%} of the records"))
+    if stage.memory_sharded is not None:
+        lines.append(("  sharding: full", _gigabytes(stage.memory_sharded.total)))
+    return [
+        *lines,
+        ("fits", "yes" if stage.fits else "no"),
+        ("hours", f"{stage.hours:.1f}"),
+        ("disk", _gigabytes(stage.disk)),
+    ]
+
+
+def _graph_nodes(settings: "StageSettings", num_gpus: int) -> int | None:
+    """Nodes of each graph; none in a stage without alignment."""
+    if settings.alignment is None:
+        return None
+    return settings.batch_size * (num_gpus if settings.alignment.scope == "global" else 1)
+
+
+def _step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> list[str]:
+    """A sentence for each stage that several GPUs give other records a step than its recipe has."""
+    sentences = []
+    for name, stage in recipe.stages.items():
+        written = None if own is None else own.stages.get(name)
+        if written is None or num_gpus == 1:
+            continue
+        wanted = written.batch_size * written.accumulation_steps
+        planned = stage.batch_size * stage.accumulation_steps * num_gpus
+        if planned == wanted:
+            continue
+        passes, rest = divmod(wanted, stage.batch_size * num_gpus)
+        keep = (
+            f"--set stages.{name}.accumulation_steps={passes} keeps {wanted}."
+            if passes and not rest
+            else f"No accumulation_steps gives {wanted} with batches of {stage.batch_size}."
+        )
+        sentences.append(
+            f"{num_gpus} GPUs make {planned} records a step of stage {name}, and the recipe has "
+            f"{wanted}: fewer steps, another experiment. {keep}"
+        )
+    return sentences
+
+
+def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
+    """What to try where a stage does not fit, one sentence for each stage."""
+    from exgra_med.recipe.load import shipped_recipes
+    from exgra_med.recipe.schema import reason_against_shares
+    from exgra_med.training.estimate import find_gpu
+
+    smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]
+    known = [name for name in smaller if name in shipped_recipes()]
+    sentences = []
+    for stage in estimate.stages:
+        if stage.fits:
+            continue
+        shared = stage.memory_sharded
+        if shared is not None and shared.total <= find_gpu(estimate.gpu).memory:
+            sentences.append(
+                f"Stage {stage.name} fits with --set stages.{stage.name}.sharding=full."
+            )
+            continue
+        settings = recipe.stages[stage.name]
+        can_share = reason_against_shares(settings) is None
+        ways = [f"the recipe {name}" for name in known]
+        if not known and settings.lora is None and "language" in settings.learn:
+            ways.append(f"adapters (--set 'stages.{stage.name}.lora={{rank: 64}}')")
+        ways += [f"more GPUs with stages.{stage.name}.sharding=full (--gpus)"] * can_share
+        ways.append("a card with more memory (--gpu)")
+        if not settings.activation_checkpointing:
+            ways.append(f"stages.{stage.name}.activation_checkpointing=true")
+        sentences.append(f"Stage {stage.name} does not fit. Try {' or '.join(ways)}.")
+    return sentences
+
+
+def _gigabytes(value: float) -> str:
+    """Bytes for a person."""
+    return f"{value / 1e9:.1f} GB" if value >= 1e8 else f"{value / 1e6:.1f} MB"

@@ -7,6 +7,16 @@ from typing import Annotated
 
 import typer
 
+from exgra_med.cli.options import (
+    AllowRemote,
+    Device,
+    Host,
+    OptionalData,
+    Port,
+    Template,
+    VerbOption,
+)
+
 EXAMPLE = """
 Examples:
 
@@ -15,55 +25,98 @@ Examples:
 * `exgra-med web runs/a runs/b` asks both models the same question
 
 * `exgra-med web qwen2.5-vl@http://localhost:8000/v1` asks a model at a server
+
+* `exgra-med web runs/demo --option max_upload_megabytes=5` changes a limit
 """
 PASSWORD = "EXGRA_MED_WEB_PASSWORD"
+ACCESS = "Who may use the page"
+LOG = "What is stored"
 
 
 def web(
     model: Annotated[
-        str, typer.Argument(help="Run or checkpoint folder, hub name, or NAME@http://HOST/v1.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Run or checkpoint folder, hub name, or NAME@http://HOST/v1."
+        ),
     ],
-    model2: Annotated[str | None, typer.Argument(help="Another one, to compare with.")] = None,
+    model2: Annotated[
+        str | None, typer.Argument(metavar="MODEL2", help="Another one, to compare with.")
+    ] = None,
     runs: Annotated[
-        list[Path] | None, typer.Option(help="Folder of runs to look at; may be repeated.")
+        list[Path] | None,
+        typer.Option("--runs", metavar="FOLDER", help="Folder of runs. May be repeated."),
     ] = None,
-    data: Annotated[
-        str | None, typer.Option(help="The prepared folder that runs answered, if it moved.")
-    ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on; 0 takes a free one.")] = 7860,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    template: Annotated[str, typer.Option(help="Chat template of local models.")] = "exgra",
+    data: OptionalData = None,
+    template: Template = "exgra",
+    device: Device = "cpu",
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
+    option: VerbOption = None,
     login: Annotated[
-        str | None, typer.Option(help=f"Ask for this name and the password in {PASSWORD}.")
+        str | None,
+        typer.Option(
+            "--login",
+            metavar="NAME",
+            rich_help_panel=ACCESS,
+            help=f"Ask for this name, and for the password in {PASSWORD}.",
+        ),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="Anyone who reaches the port may use the page.")
+        bool,
+        typer.Option(
+            "--public",
+            rich_help_panel=ACCESS,
+            help="Anyone who reaches the port may use the page.",
+        ),
     ] = False,
     origin: Annotated[
-        list[str] | None, typer.Option(help="The page's address behind a proxy, https://NAME.")
+        list[str] | None,
+        typer.Option(
+            "--origin",
+            metavar="URL",
+            rich_help_panel=ACCESS,
+            help="Address of the page behind a proxy, https://NAME. May be repeated.",
+        ),
     ] = None,
     frame: Annotated[
-        list[str] | None, typer.Option(help="Site that may show the page in a frame.")
+        list[str] | None,
+        typer.Option(
+            "--frame",
+            metavar="URL",
+            rich_help_panel=ACCESS,
+            help="Site that may show the page in a frame. May be repeated.",
+        ),
     ] = None,
     behind_proxy: Annotated[
-        bool, typer.Option("--behind-proxy", help="Believe a proxy who asks.")
+        bool,
+        typer.Option(
+            "--behind-proxy",
+            rich_help_panel=ACCESS,
+            help="Take the client's address from the proxy.",
+        ),
     ] = False,
-    allow_remote: Annotated[
-        bool, typer.Option("--allow-remote", help="Questions and images may leave this machine.")
-    ] = False,
+    allow_remote: AllowRemote = False,
     keep_log: Annotated[
-        Path | None, typer.Option(help="Write questions and answers to this folder.")
+        Path | None,
+        typer.Option(
+            "--keep-log",
+            metavar="FOLDER",
+            rich_help_panel=LOG,
+            help="Write questions and answers to this folder.",
+        ),
     ] = None,
-    keep_days: Annotated[int, typer.Option(min=1, help="Delete them after so many days.")] = 30,
-    limit: Annotated[
-        list[str] | None, typer.Option(help="Change a limit, e.g. max_upload_megabytes=5.")
-    ] = None,
+    keep_days: Annotated[
+        int,
+        typer.Option(
+            "--keep-days", min=1, max=36500, rich_help_panel=LOG, help="Delete them after N days."
+        ),
+    ] = 30,
 ) -> None:
     """Open a page: chat with a picture, compare two models, see matched graphs, read runs.
 
-    It listens to this machine alone and stores nothing of what is asked or uploaded, unless told
-    otherwise.
+    It listens to this machine alone and stores nothing of what is asked or uploaded, unless an
+    option says so. --data is for runs whose prepared folder has moved. --option changes a limit.
     """
     from exgra_med.model.published import NOTICE
     from exgra_med.web.gate import Login
@@ -86,7 +139,7 @@ def web(
         behind_proxy=behind_proxy,
         keep_log=keep_log,
         keep_days=keep_days,
-        limits=with_limits(limit or []),
+        limits=with_limits(option or []),
     )
     typer.secho(NOTICE, err=True)
     if keep_log is not None:

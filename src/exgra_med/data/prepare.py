@@ -123,7 +123,7 @@ def _checked_source(found: Source, source: Path | None, settings: Mapping[str, s
         # Some folder that is there; nothing is read from it.
         return Path()
     if settings:
-        raise DataError(f"--set is for data that is made, not for {found.name}.")
+        raise DataError(f"--option is for data that is made, not for {found.name}.")
     if source is None:
         raise DataError(f"{found.name} needs --source.", "Give the folder with its files.")
     return source

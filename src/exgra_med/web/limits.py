@@ -14,7 +14,7 @@ MEGABYTE = 2**20
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Limits of the page; `--limit NAME=VALUE` sets one."""
+    """Limits of the page; `--option NAME=VALUE` sets one."""
 
     max_upload_megabytes: int = 20
     """Of one file: a radiograph has up to 20; more is a series or a mistake."""

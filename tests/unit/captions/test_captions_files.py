@@ -92,7 +92,10 @@ def test_batch_files_fill_the_cache_that_generate_reads(records, tmp_path: Path)
     assert again["files"][0]["requests"] == 3
     (spent,) = verb("cost", "--cache", cache)
     assert (spent["model"], spent["answers"]) == ("m", 1)
-    estimate = verb("cost", data, "--model", "m", "--cache", cache, "--price", 1, 1)
+    service = ("--model", "m", "--base-url", "http://localhost:9/v1", "--price", 1, 1)
+    out = tmp_path / "never.jsonl"
+    estimate = verb("generate", data, "--out", out, "--cache", cache, *service, "--dry-run")
+    assert not out.exists()
     assert (estimate["requests"], estimate["from_cache"]) == (3, 1)
 
 

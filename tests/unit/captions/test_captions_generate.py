@@ -295,7 +295,7 @@ def test_dry_run_connects_to_nothing(records: Records, tmp_path: Path) -> None:
 
 
 def test_the_budget_stops_the_run(records: Records, tmp_path: Path) -> None:
-    more = ("--max-cost", 0.01, "--price", 1, 10, "--max-tokens", 100)
+    more = ("--max-cost", 0.01, "--price", 1, 10, "--max-new-tokens", 100)
     with BadServer() as server:
         given = arguments(records(200), server, tmp_path / "out.jsonl", *more)
         shown = CliRunner().invoke(app, given)

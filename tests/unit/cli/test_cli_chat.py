@@ -70,9 +70,9 @@ def test_streaming_remembers_like_asking(assistant: Assistant) -> None:
 
 
 def test_what_a_model_writes_cannot_steer_the_terminal() -> None:
-    from exgra_med.cli.chat import _printable
+    from exgra_med.cli.output import printable
 
-    assert _printable("a\x1b[2J\nb") == "a\N{REPLACEMENT CHARACTER}[2J\nb"
+    assert printable("a\x1b[2J\nb") == "a\N{REPLACEMENT CHARACTER}[2J\nb"
 
 
 def test_bad_input_is_a_sentence(folder: Path, assistant: Assistant) -> None:

@@ -16,7 +16,7 @@ runner = CliRunner()
 
 
 def test_score_prints_the_promised_keys() -> None:
-    arguments = ["score", str(GOLDEN / "pred.jsonl"), str(GOLDEN / "gt.json")]
+    arguments = ["evaluate", "score", str(GOLDEN / "pred.jsonl"), str(GOLDEN / "gt.json")]
     arguments += ["--candidates", str(GOLDEN / "candidate.json"), "--scorer", "legacy", "--json"]
     printed = runner.invoke(app, arguments)
     assert printed.exit_code == 0, printed.output
@@ -31,21 +31,25 @@ def test_score_prints_the_promised_keys() -> None:
 
 def test_score_and_compare_print_tables_for_people() -> None:
     files = [str(GOLDEN / "pred.jsonl"), str(GOLDEN / "gt.json")]
-    printed = runner.invoke(app, ["score", *files])
+    printed = runner.invoke(app, ["evaluate", "score", *files])
     assert "closed accuracy" in printed.stdout
     assert "Empty answers: 3." in printed.stdout
-    printed = runner.invoke(app, ["compare", files[0], *files])
+    printed = runner.invoke(app, ["evaluate", "compare", files[0], *files])
     assert "67 questions on 1 images" in printed.stdout
-    printed = runner.invoke(app, ["compare", files[0], *files, "--json"])
+    printed = runner.invoke(app, ["evaluate", "compare", files[0], *files, "--json"])
     assert json.loads(printed.stdout)["rows"][0]["conclusion"] == "cannot be told apart"
 
 
 def test_a_wrong_name_is_one_sentence() -> None:
     files = [str(GOLDEN / "pred.jsonl"), str(GOLDEN / "gt.json")]
-    assert isinstance(runner.invoke(app, ["score", *files, "--scorer", "x"]).exception, ScoreError)
-    assert isinstance(runner.invoke(app, ["score", "absent", files[1]]).exception, DataError)
+    assert isinstance(
+        runner.invoke(app, ["evaluate", "score", *files, "--scorer", "x"]).exception, ScoreError
+    )
+    assert isinstance(
+        runner.invoke(app, ["evaluate", "score", "absent", files[1]]).exception, DataError
+    )
     done = subprocess.run(
-        [sys.executable, "-m", "exgra_med", "score", *files, "--scorer", "fuzzy"],
+        [sys.executable, "-m", "exgra_med", "evaluate", "score", *files, "--scorer", "fuzzy"],
         check=False,
         capture_output=True,
         text=True,
@@ -57,4 +61,4 @@ def test_a_wrong_name_is_one_sentence() -> None:
 
 @pytest.mark.parametrize("verb", ["score", "report", "compare"])
 def test_every_help_has_an_example(verb: str) -> None:
-    assert f"exgra-med {verb}" in runner.invoke(app, [verb, "--help"]).stdout
+    assert f"exgra-med evaluate {verb}" in runner.invoke(app, ["evaluate", verb, "--help"]).stdout

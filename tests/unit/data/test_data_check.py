@@ -103,7 +103,7 @@ def test_the_verb_loads_the_tokenizer_of_a_checkpoint(tmp_path: Path) -> None:
     for path in (tmp_path / "m").glob("*.safetensors"):
         # The weights are not needed.
         path.unlink()
-    arguments = ["data", "check", "bundled:vqa-rad-sample", "--model", str(tmp_path / "m")]
+    arguments = ["data", "check", "bundled:vqa-rad-sample", "--tokenizer", str(tmp_path / "m")]
     result = CliRunner().invoke(app, [*arguments, "--json"], catch_exceptions=False)
     report = json.loads(result.stdout)
     assert result.exit_code == 0 and report["facts"]["max_length_in_tokens"] == 2048

@@ -225,7 +225,7 @@ def test_a_served_model_answers_and_is_graded(tmp_path: Path) -> None:
     assert section["relative_score"] == 50.0
     assert section["transcripts"] == "answers.judged-by-org-j-8b.jsonl"
     assert section["prompt"].startswith("judge-answers/1-")
-    done = CliRunner().invoke(app, ["report", str(run)])
+    done = CliRunner().invoke(app, ["evaluate", "report", str(run)])
     assert done.exit_code == 0, done.exception
     page = (run / "report.html").read_text(encoding="utf-8")
     assert '<section id="chat">' in page and "detailed description" in page

@@ -41,7 +41,7 @@ def good(*arguments: object) -> str:
 def test_an_imported_checkpoint_is_evaluated(imported: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "Published"
     where = ["--on", data, "--out", run]
-    assert f"exgra-med report {run}" in good("evaluate", "vqa", imported, *where).replace("\n", "")
+    assert f"evaluate report {run}" in good("evaluate", "vqa", imported, *where).replace("\n", "")
     good("evaluate", "multiple-choice", imported, *where, "--protocol", "likelihood")
     good("evaluate", "reliance", imported, *where)
     results = read_results(run)
@@ -49,11 +49,11 @@ def test_an_imported_checkpoint_is_evaluated(imported: Path, data: Path, tmp_pat
     assert results["multiple_choice"]["made-up"]["likelihood"]["num_questions"] == 18
     assert set(results["visual_reliance"]) == {"blank", "noise", "shuffled", "mirrored"}
     good("evaluate", "vqa", run)
-    good("report", run)
+    good("evaluate", "report", run)
     assert "Answers of the checkpoint" in (run / "report.md").read_text(encoding="utf-8")
-    good("compare", run, run)
+    good("evaluate", "compare", run, run)
     card = tmp_path / "card.md"
-    good("card", "model", run, "--out", card)
+    good("evaluate", "card", run, "--out", card)
     assert "imported checkpoint" in card.read_text(encoding="utf-8")
     assert open_run(run).recipe.name == "published"
 

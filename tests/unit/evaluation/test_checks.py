@@ -57,7 +57,7 @@ def test_a_run_is_asked_checked_and_reported(finished: Path) -> None:
     assert choices["generation_strict"]["num_questions"] == 18
     assert choices["num_without_options"] == 12
     assert choices["calibration"]["num"] == 18
-    call("report", str(finished))
+    call("evaluate", "report", str(finished))
     html = (finished / "report.html").read_text(encoding="utf-8")
     assert '<section id="choices">' in html
     assert "12 questions without options" in html

@@ -136,7 +136,7 @@ def test_a_run_without_alignment_is_a_sentence(run: Run) -> None:
 
 def test_the_command_writes_one_page(run: Run, tmp_path: Path) -> None:
     out = tmp_path / "graphs.html"
-    arguments = ["draw", str(run.path), "--out", str(out), "--nodes", "3", "--bare"]
+    arguments = ["evaluate", "graphs", str(run.path), "--out", str(out), "--nodes", "3", "--bare"]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and "after training" in result.stdout
     html = out.read_text(encoding="utf-8")

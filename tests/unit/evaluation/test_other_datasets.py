@@ -75,11 +75,11 @@ def test_scores_of_every_data_set_stay(run: Path) -> None:
         section = dataset_results(results, name)
         assert section["vqa"]["dataset"] == name and section["vqa"]["strict"]["num_open"] == 12
         assert section["floors"] and section["leaks"]
-    call("report", run)
+    call("evaluate", "report", run)
     for page in ("report.html", "report.md", "scores.csv"):
         text = (run / page).read_text("utf-8")
         assert "second, test" in text and "third, test" in text
-    call("card", "model", run, "--out", run / "card.md")
+    call("evaluate", "card", run, "--out", run / "card.md")
     assert "third, test" in (run / "card.md").read_text("utf-8")
 
 
@@ -104,9 +104,9 @@ def test_the_order_of_runs_decides_nothing(run: Path, tmp_path: Path) -> None:
     where = ["--on", run.parent / "second", "--out", other]
     call("evaluate", "vqa", run, *where)
     for pair in ((run, other), (other, run)):
-        result = json.loads(call("compare", *pair, "--json"))
+        result = json.loads(call("evaluate", "compare", *pair, "--json"))
         assert result["num_questions"] == 30 and result["missing"] == [0, 0]
-    call("report", run, other, "--out", tmp_path / "page.html")
+    call("evaluate", "report", run, other, "--out", tmp_path / "page.html")
     assert "were not compared" not in (tmp_path / "page.html").read_text("utf-8")
     assert "not at hand" not in (other / "report.html").read_text("utf-8")
 
@@ -117,12 +117,12 @@ def test_of_several_data_sets_one_is_named(run: Path, tmp_path: Path) -> None:
         if name != "data":
             call("evaluate", "vqa", run, "--on", run.parent / name, "--out", tmp_path / "other")
     for pair in ((run, tmp_path / "other"), (tmp_path / "other", run)):
-        error = CliRunner().invoke(app, ["compare", *map(str, pair)]).exception
+        error = CliRunner().invoke(app, ["evaluate", "compare", *map(str, pair)]).exception
         assert isinstance(error, ScoreError) and "--data" in error.hint
         for name in ("second", "third"):
-            said = call("compare", *pair, "--data", run.parent / name, "--json")
+            said = call("evaluate", "compare", *pair, "--data", run.parent / name, "--json")
             assert json.loads(said)["missing"] == [0, 0]
-        named = ["compare", *map(str, pair), "--data", str(run.parent / "data")]
+        named = ["evaluate", "compare", *map(str, pair), "--data", str(run.parent / "data")]
         error = CliRunner().invoke(app, named).exception
         assert isinstance(error, ScoreError) and "made-up is not one of them" in error.message
 
@@ -133,9 +133,11 @@ def test_a_report_finds_the_questions_of_another_data_set(tmp_path: Path, run: P
     call("evaluate", "vqa", run, "--on", second, "--out", answering)
     recipe = answering / "recipe.yaml"
     recipe.write_text(recipe.read_text("utf-8").replace(str(second), str(run.parent / "data")))
-    call("report", answering)
+    call("evaluate", "report", answering)
     assert "not at hand" not in (answering / "report.md").read_text("utf-8")
     second.rename(moved)
-    error = CliRunner().invoke(app, ["compare", str(answering), str(answering)]).exception
+    error = (
+        CliRunner().invoke(app, ["evaluate", "compare", str(answering), str(answering)]).exception
+    )
     assert isinstance(error, ScoreError) and "--data" in error.hint
-    call("compare", answering, answering, "--data", moved)
+    call("evaluate", "compare", answering, answering, "--data", moved)

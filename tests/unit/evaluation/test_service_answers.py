@@ -73,7 +73,7 @@ def test_a_server_answers_resumes_and_is_scored(data: Path, tmp_path: Path) -> N
     assert body["temperature"] == 0.0 and body["max_tokens"] == 64
     closed = next(text_of(each) for each in server.bodies if "left or right" in text_of(each))
     assert closed.endswith('(Answer with either "left" or "right").')
-    done = CliRunner().invoke(app, ["report", str(run)])
+    done = CliRunner().invoke(app, ["evaluate", "report", str(run)])
     assert done.exit_code == 0, done.exception
     assert "Answers of m" in (run / "report.html").read_text(encoding="utf-8")
 

@@ -1,7 +1,7 @@
 """What base models are made of: an image tower and a language model, trained from nothing.
 
 They play the part of CLIP and LLaMA where those are too large: a study's `make.parts`, or a YAML
-file for `exgra-med make-parts`. The defaults are for the phantom world and two CPU cores.
+file for `exgra-med study make-parts`. The defaults are for the phantom world and two CPU cores.
 """
 
 from pathlib import Path

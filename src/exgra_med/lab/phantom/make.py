@@ -230,7 +230,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
 
 SOURCE = Source(
     name=NAME,
-    title="drawn pictures of known truth, any number: --set num_images=2000, no --source",
+    title="drawn pictures of known truth, any number: --option num_images=2000, no --source",
     licence="CC0 1.0, made by this program",
     variants={"world": "test as train; test_composition with organ-lesion pairs never trained"},
     collect=collect,

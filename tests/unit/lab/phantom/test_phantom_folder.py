@@ -88,12 +88,12 @@ def test_splits_of_no_scenes_are_not_made(tmp_path: Path) -> None:
 def test_the_command_line_makes_the_same(tmp_path: Path) -> None:
     arguments = ["data", "prepare", "phantom", "--out", str(tmp_path / "a"), "--json"]
     for name, value in vars(FEW).items():
-        arguments += [] if name == "seed" else ["--set", f"{name}={value}"]
+        arguments += [] if name == "seed" else ["--option", f"{name}={value}"]
     result = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["fingerprint"] == make_phantom(tmp_path / "b", FEW).fingerprint
     floors = CliRunner().invoke(
-        app, ["evaluate", "floors", str(tmp_path / "a"), "--split", "test_composition"]
+        app, ["evaluate", "baselines", str(tmp_path / "a"), "--split", "test_composition"]
     )
     assert floors.exit_code == 0, floors.output
     assert "nearest training question, no image: average" in floors.stdout
@@ -119,7 +119,7 @@ def test_what_is_made_has_no_source_and_what_is_read_needs_one(tmp_path: Path) -
         prepare("phantom", tmp_path, tmp_path / "a")
     with pytest.raises(DataError, match="needs --source"):
         prepare("slake", None, tmp_path / "a")
-    with pytest.raises(DataError, match="--set is for data that is made"):
+    with pytest.raises(DataError, match="--option is for data that is made"):
         prepare("slake", tmp_path, tmp_path / "a", settings={"num_images": "3"})
 
 

@@ -286,8 +286,8 @@ def test_the_verbs(folder: Path) -> None:
     counts = json.loads(invoke("status", str(folder), "--json"))["counts"]
     assert counts == {"finished": 12, "waiting": 2}
     assert "12 finished" in invoke("status", str(folder))
-    assert invoke("table", str(folder), "--format", "csv").startswith("method,metric")
-    assert "figure.svg" in invoke("plot", str(folder))
+    assert invoke("report", str(folder), "--format", "csv").startswith("method,metric")
+    assert "figure.svg" in invoke("report", str(folder), "--format", "svg")
     assert "report.html" in invoke("report", str(folder))
     assert "data-efficiency" in invoke("list")
     assert "fraction_stage: instruct" in invoke("show", "data-efficiency")

@@ -1,0 +1,259 @@
+"""Arguments and options that several verbs share: the same thing has the same flag everywhere.
+
+Each is an `Annotated` type. A verb names the parameter and gives the default:
+
+    def check(data: DataArgument, split: Split = "test", as_json: Json = False) -> None: ...
+
+Options that belong together stand in a panel of the help (`SERVICE`, `COST`, `PLAN`).
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from exgra_med.llm.service import ServiceSettings
+
+SERVICE = "Service"
+COST = "Cost and privacy"
+PLAN = "With --dry-run"
+
+# What a verb is about.
+
+DataArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="Prepared folder, or `bundled:vqa-rad-sample`.")
+]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="Run folder, checkpoint folder or hub name.")
+]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
+
+# What goes in.
+
+_DATA_HELP = "Prepared folder, or `bundled:vqa-rad-sample`."
+Data = Annotated[str, typer.Option("--data", metavar="DATA", help=_DATA_HELP)]
+OptionalData = Annotated[
+    str | None,
+    typer.Option(
+        "--data", metavar="DATA", help=f"{_DATA_HELP} The default is the one in the recipe."
+    ),
+]
+Images = Annotated[Path | None, typer.Option("--images", help="Folder of the images.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N records.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Change a recipe value, such as `stages.vqa.epochs=2`. May be repeated.",
+    ),
+]
+VerbOption = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="Change a setting. May be repeated."),
+]
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=2**32 - 1, help="Start of the random numbers.")
+]
+_SPLIT_HELP = "Split of the prepared folder."
+Split = Annotated[str, typer.Option("--split", help=_SPLIT_HELP)]
+OptionalSplit = Annotated[
+    str | None,
+    typer.Option("--split", help=f"{_SPLIT_HELP} The default is the one in the recipe."),
+]
+Template = Annotated[
+    str, typer.Option("--template", metavar="NAME", help="Chat template. A wrong name lists all.")
+]
+OptionalTemplate = Annotated[
+    str | None,
+    typer.Option(
+        "--template",
+        metavar="NAME",
+        help="Chat template. The default is the model's own. A wrong name lists all.",
+    ),
+]
+
+# What comes out.
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder to make.")]
+OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")]
+OptionalOutFile = Annotated[
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="File to write. The default is to print."),
+]
+OutRun = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")]
+OptionalOutRun = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder.")]
+
+# How it is done.
+
+Device = Annotated[str, typer.Option("--device", help="`cpu`, `cuda` or `cuda:N`.")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what would be done and what it costs. Do nothing.")
+]
+Gpu = Annotated[
+    str,
+    typer.Option(
+        "--gpu", rich_help_panel=PLAN, help="GPU to plan for: h100, h200, a100-80, l40s, ..."
+    ),
+]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
+Port = Annotated[
+    int, typer.Option("--port", min=0, max=65535, help="Port to listen on. 0 takes a free one.")
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")
+]
+
+# A language-model service that is asked.
+
+
+class Engine(StrEnum):
+    """Who answers."""
+
+    exgra = "exgra"
+    openai = "openai"
+
+
+EngineOption = Annotated[
+    Engine,
+    typer.Option(
+        "--engine", rich_help_panel=SERVICE, help="The checkpoint, or an OpenAI-compatible server."
+    ),
+]
+_MODEL_HELP = "Name of the model at the service."
+Model = Annotated[
+    str, typer.Option("--model", metavar="NAME", rich_help_panel=SERVICE, help=_MODEL_HELP)
+]
+OptionalModel = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", rich_help_panel=SERVICE, help=_MODEL_HELP)
+]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--base-url",
+        metavar="URL",
+        rich_help_panel=SERVICE,
+        help="OpenAI-compatible address, such as http://localhost:8000/v1.",
+    ),
+]
+Concurrency = Annotated[
+    int,
+    typer.Option(
+        "--concurrency", min=1, max=4096, rich_help_panel=SERVICE, help="Requests at the same time."
+    ),
+]
+Attempts = Annotated[
+    int,
+    typer.Option("--attempts", min=1, rich_help_panel=SERVICE, help="Requests for one answer."),
+]
+MaxNewTokens = Annotated[
+    int,
+    typer.Option(
+        "--max-new-tokens", min=1, rich_help_panel=SERVICE, help="Tokens of an answer, at most."
+    ),
+]
+Temperature = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature",
+        min=0,
+        rich_help_panel=SERVICE,
+        help="Sampling temperature. The default is the service's.",
+    ),
+]
+AllowRemote = Annotated[
+    bool,
+    typer.Option(
+        "--allow-remote", rich_help_panel=COST, help="Texts and images may leave this machine."
+    ),
+]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force", rich_help_panel=COST, help="Also use text that seems to identify patients."
+    ),
+]
+MaxCost = Annotated[
+    float | None,
+    typer.Option("--max-cost", min=0, rich_help_panel=COST, help="Stop at this many US dollars."),
+]
+Price = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--price",
+        metavar="PROMPT COMPLETION",
+        rich_help_panel=COST,
+        help="US dollars for a million tokens of each.",
+    ),
+]
+Cache = Annotated[
+    Path | None,
+    typer.Option(
+        "--cache",
+        metavar="FILE",
+        rich_help_panel=COST,
+        help="File of stored answers. The default lies in the user's cache folder.",
+    ),
+]
+
+
+def answering_service(
+    model: str | None,
+    base_url: str | None,
+    allow_remote: bool,
+    concurrency: int,
+    max_tokens: int,
+    max_cost: float | None = None,
+    price: tuple[float, float] | None = None,
+) -> "ServiceSettings":
+    """The service that answers questions, greedily.
+
+    Raises:
+        ServiceError: no model is named.
+    """
+    from exgra_med.errors import ServiceError
+
+    if not model:
+        raise ServiceError(
+            "--engine openai needs the name of a model.",
+            "Give --model NAME and --base-url http://localhost:8000/v1.",
+        )
+    return service(
+        model, base_url, allow_remote, concurrency, max_tokens, max_cost, price, attempts=6
+    )
+
+
+def service(
+    model: str,
+    base_url: str | None,
+    allow_remote: bool,
+    concurrency: int,
+    max_tokens: int,
+    max_cost: float | None,
+    price: tuple[float, float] | None,
+    *,
+    attempts: int,
+    seed: int = 0,
+    cache: Path | None = None,
+    force: bool = False,
+) -> "ServiceSettings":
+    """A service that decodes greedily, with a seed for servers that take one."""
+    from exgra_med.llm.budget import Price as PriceOfTokens
+    from exgra_med.llm.request import Sampling
+    from exgra_med.llm.service import ServiceSettings
+
+    return ServiceSettings(
+        model=model,
+        base_url=base_url,
+        concurrency=concurrency,
+        attempts=attempts,
+        price=None if price is None else PriceOfTokens(*price),
+        max_cost=max_cost,
+        sampling=Sampling(max_tokens=max_tokens, temperature=0.0, seed=seed),
+        cache=cache,
+        allow_remote=allow_remote,
+        force=force,
+    )
