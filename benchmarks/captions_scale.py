@@ -18,8 +18,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from exgra_med.captions.question import PROMPT, messages_for, pairs_of
 from exgra_med.captions.source import open_source
+
+from exgra_med.captions.question import PROMPT, messages_for, pairs_of
 from exgra_med.files import write_text
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.prompt import load_prompt
@@ -33,10 +34,11 @@ ANSWER = (
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from exgra_med.captions.generate import ServiceSettings, generate
+from exgra_med.captions.generate import ServiceSettings, generate_captions
 data, out, cache, url = sys.argv[1:]
 start = time.perf_counter()
-summary, _ = generate(data, Path(out), ServiceSettings(model="m", base_url=url, cache=Path(cache)))
+settings = ServiceSettings(model="m", base_url=url, cache=Path(cache))
+summary, _ = generate_captions(data, Path(out), settings)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps(summary | {"megabytes": peak, "seconds": time.perf_counter() - start}))
 """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.inspect.listing import describe_sources
+from exgra_med.data.inspect.describe import describe_sources
 from exgra_med.data.sources import SOURCES
 from exgra_med.errors import DataError
 from exgra_med.plugins import Registry

@@ -53,9 +53,7 @@ def table(
 
     made = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        made.add_column(
-            column, no_wrap=index == 0, justify="right" if numbers and index and column else "left"
-        )
+        made.add_column(column, no_wrap=index == 0, justify="right" if numbers and index and column else "left")
     for row in rows:
         made.add_row(*row)
     return made

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,10 @@ from exgra_med.data.sources.source import (
 )
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
+from exgra_med.progress import ProgressCallback
 
 MAX_PIXELS = 50_000_000
 """Images above this many pixels are refused; the largest of the paper's datasets has 13 million."""
-
-Progress = Callable[[str, int], None]
-"""Called with what is being worked on and how many are done."""
 
 
 def prepare(
@@ -42,7 +40,7 @@ def prepare(
     max_pixels: int = MAX_PIXELS,
     mapping: dict[str, str] | None = None,
     settings: dict[str, str] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
     """Prepare a dataset from a local folder with its published files.
 
@@ -119,7 +117,7 @@ def prepare(
 def _checked_source(found: Source, source: Path | None, settings: Mapping[str, str] | None) -> Path:
     if not found.needs_files:
         if source is not None:
-            raise DataError(f"{found.name} is made, not read.", "Leave out --source.")
+            raise DataError(f"{found.name} reads no files, it is made.", "Leave out --source.")
         # Some folder that is there; nothing is read from it.
         return Path()
     if settings:
@@ -142,7 +140,7 @@ def write_prepared(
     *,
     overwrite: bool = False,
     drop_broken_images: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
     """Write records and images as a prepared folder, atomically.
 
@@ -161,7 +159,7 @@ def write_prepared(
         WriteError: the disk is full.
     """
     out = Path(out)
-    _refuse_foreign(out)
+    _refuse_other_content(out)
     with scratch_folder(out) as temporary:
         (temporary / "images").mkdir()
         manifest = _write_content(temporary, collected, origin, drop_broken_images, progress)
@@ -171,7 +169,7 @@ def write_prepared(
     return open_prepared(out)
 
 
-def _refuse_foreign(out: Path) -> None:
+def _refuse_other_content(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise DataError(f"{out}: not a folder.", "Choose another folder for --out.")
     if out.is_dir() and any(out.iterdir()):
@@ -211,7 +209,7 @@ def _write_content(
     collected: Collected,
     origin: Mapping[str, Any],
     drop_broken_images: bool,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> dict[str, Any]:
     store = _ImageStore(folder / "images", collected.images, progress)
     counts: dict[str, int] = {}
@@ -229,7 +227,7 @@ def _write_content(
             "Mend the files, or give --drop-broken-images to leave these records out.",
         )
     if not sum(counts.values()):
-        raise DataError("not one record is left.", "Is this the right folder for --source?")
+        raise DataError("No record is left.", "Is this the right folder for --source?")
     return {
         **origin,
         "format": FORMAT,
@@ -244,9 +242,9 @@ def _write_content(
 
 
 class _ImageStore:
-    """Copies each image once, when the first record that shows it passes by."""
+    """Copies each image once, with the first record that shows it."""
 
-    def __init__(self, folder: Path, images: ImageBytes, progress: Progress | None) -> None:
+    def __init__(self, folder: Path, images: ImageBytes, progress: ProgressCallback | None) -> None:
         self.folder = folder
         self.images = images
         self.progress = progress

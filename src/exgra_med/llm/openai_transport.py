@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server, asked through the openai SDK."""
+"""Any OpenAI-compatible server through the openai SDK: whole replies, or as they are written."""
 
 import asyncio
 import email.utils
@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from itertools import cycle, islice
 from typing import Any
 
-from exgra_med.errors import MissingExtraError, ServiceError, import_extra
+from exgra_med.errors import ServiceError, import_extra
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.request import ChatRequest, Reply, ReplyError, TransportError, estimate_tokens
 
@@ -221,12 +221,6 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-# A reply of an OpenAI-compatible server, word by word, for a person who waits for it.
-#
-# Unlike `ChatService` it asks once, stores nothing and can be left at any moment: closing the
-# iterator closes the connection, and the server stops writing.
-
-
 Chunk = tuple[str, str | None]
 """Text, and `stop` or `length` where the server says why it ends."""
 
@@ -234,7 +228,10 @@ Chunk = tuple[str, str | None]
 def stream_reply(
     endpoint: Endpoint, request: ChatRequest, timeout_seconds: float
 ) -> Generator[Chunk, None, None]:
-    """Ask once; redirects are not followed, and a local address is asked without a proxy.
+    """Ask once and yield the reply as it is written, for a person who waits for it.
+
+    Unlike `ChatService` it stores nothing. Closing the iterator closes the connection, and the
+    server stops writing. Redirects are not followed, and a local address is asked without a proxy.
 
     Args:
         endpoint: address and key.
@@ -245,10 +242,7 @@ def stream_reply(
         ServiceError: no reply, or it took too long; what had come has been yielded.
         MissingExtraError: the openai SDK is not installed.
     """
-    try:
-        import openai
-    except ImportError as error:
-        raise MissingExtraError("A language-model service", "llm") from error
+    openai = import_extra("openai", "A language-model service", "llm")
     body = request_body(request, with_schema=False, host=endpoint.host)
     deadline = time.monotonic() + timeout_seconds
     try:

@@ -36,10 +36,10 @@ from exgra_med.llm.request import (
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
-"""A server that asks for more is asked no more: the item goes to the ledger."""
+"""Where a server asks to wait longer, the item counts as failed."""
 
 MOST_REJECTED = 8
-"""Requests that a server may reject before it has answered one; then none is sent any more."""
+"""After so many rejected requests, and none answered, no further one is sent."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,14 +51,14 @@ class ServiceSettings:
         base_url: of the service; None looks into the environment.
         engine: `api` for a server, `vllm` for a model in this process.
         concurrency: requests under way at once.
-        attempts: most requests for one answer.
+        attempts: most requests for one answer, whatever goes wrong.
         timeout_seconds: for one request.
         price: US dollars for a million tokens; None takes the list price where we know it.
         max_cost: cap in US dollars.
         requests_per_minute: limit of the service.
         tokens_per_minute: limit of the service.
         sampling: how answers are drawn.
-        cache: file of stored answers; None takes the user's.
+        cache: file of stored answers; where absent, one in the user's cache folder.
         allow_remote: text may leave this machine.
         force: text that seems to identify patients may be sent.
     """

@@ -27,10 +27,10 @@ from exgra_med.progress import Silent
 
 LIMITS = FetchLimits(
     max_bytes=1_000_000,
-    silence_seconds=0.3,
+    read_timeout_seconds=0.3,
     total_seconds=5,
     num_attempts=1,
-    pause_seconds=0,
+    backoff_seconds=0,
     allow_loopback=True,
 )
 

@@ -12,9 +12,10 @@ from PIL import Image
 from scipy.fft import dctn
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.prepare import MAX_PIXELS, Progress
+from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.prepared import file_sha256
 from exgra_med.data.record import Record
+from exgra_med.progress import ProgressCallback
 
 NEAR_BITS = 6
 """Perceptual hashes that differ in at most so many of 64 bits count as the same picture."""
@@ -112,7 +113,7 @@ def audit(
     train: Sequence[Record],
     test: Sequence[Record],
     images: Path | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Audit:
     """Compare a test set with a training set.
 
@@ -144,7 +145,7 @@ def audit(
 
 
 def _compare(
-    test: list[str], train: list[str], same: set[str], root: Path, progress: Progress | None
+    test: list[str], train: list[str], same: set[str], root: Path, progress: ProgressCallback | None
 ) -> tuple[set[str], list[tuple[str, str]]]:
     """Test images with the bytes of a training image, and pairs that look alike."""
     folder = ImageFolder(root, MAX_PIXELS)
@@ -197,7 +198,7 @@ class _Texts:
                 str(other.meta.get("phrase_type", "none"))
                 for image in record.images
                 for other in self.by_image_answer[image, answer]
-                if overlap(record.question, other.question) >= REPHRASED_OVERLAP
+                if word_overlap(record.question, other.question) >= REPHRASED_OVERLAP
             }
             counts["rephrased_questions"] += bool(kinds)
             phrases.update(kinds)
@@ -208,7 +209,7 @@ class _Texts:
         }
 
 
-def overlap(left: str, right: str) -> float:
+def word_overlap(left: str, right: str) -> float:
     """Share of common words of two texts: |both| / |either|."""
     words = [set(re.findall(r"\w+", text.lower())) for text in (left, right)]
     either = words[0] | words[1]

@@ -40,8 +40,8 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         files.append(path)
         items = []
         for number, item in enumerate(read_json_list(path)):
-            talk = item.get("conversations") or item.get("conversatons") or []
-            values = [m.get("value") for m in talk if isinstance(m, dict)]
+            messages = item.get("conversations") or item.get("conversatons") or []
+            values = [m.get("value") for m in messages if isinstance(m, dict)]
             if any(isinstance(value, str) and not value.strip() for value in values):
                 dropped.append(Dropped(f"{NAME}/{split}/{item.get('id', number)}", "empty answer"))
             else:

@@ -21,14 +21,16 @@ VALIDATION_SHARE = 0.01
 
 
 def collect(source: Path, options: PrepareOptions) -> Collected:
-    """Read every `*.json` of a folder as training talk.
+    """Read every `*.json` of a folder as conversations for training.
 
     Raises:
         DataError: there is no JSON file, or an item cannot be understood; names file and item.
     """
     files = sorted(path for path in source.glob("*.json") if path.name != "manifest.json")
     if not files:
-        raise DataError(f"{source}: there are no JSON files.", "Give the folder with the talk.")
+        raise DataError(
+            f"{source}: there are no JSON files.", "Give the folder with the conversations."
+        )
     found: Counter[str] = Counter()
     dropped: list[Dropped] = []
     records: list[Record] = []
@@ -57,11 +59,11 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
 def _with_text(
     items: list[dict[str, Any]], path: Path, dropped: list[Dropped]
 ) -> list[dict[str, Any]]:
-    """Items whose messages all say something; the others are listed."""
+    """Items without an empty message; the others are listed as dropped."""
     kept = []
     for number, item in enumerate(items):
-        talks = [value for key, value in item.items() if key.startswith("convers")]
-        messages = [m for talk in talks if isinstance(talk, list) for m in talk]
+        conversations = [value for key, value in item.items() if key.startswith("convers")]
+        messages = [m for each in conversations if isinstance(each, list) for m in each]
         values = [m.get("value") for m in messages if isinstance(m, dict)]
         if any(isinstance(value, str) and not value.strip() for value in values):
             name = item.get("id", number)

@@ -1,4 +1,4 @@
-"""What a dataset source is: its name, and a function from published files to records."""
+"""What a data set is to `data prepare`: a name, and a function from published files to records."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class Collected:
 
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How a source is to be prepared.
+    """What a user asked for.
 
     Args:
         variant: name of a split variant of the source.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.prepare import Progress, prepare
+from exgra_med.data.prepare import prepare
 from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record, Turn
 from exgra_med.data.sources.source import Collected, PrepareOptions, Source
@@ -15,6 +15,7 @@ from exgra_med.lab.phantom.draw import draw_scene, png_bytes
 from exgra_med.lab.phantom.questions import FAMILIES, Asked, Questioner
 from exgra_med.lab.phantom.scene import Scene, held_out_pairs, sample_scene
 from exgra_med.lab.phantom.text import caption
+from exgra_med.progress import ProgressCallback
 
 NAME = "phantom"
 _CAPTION_REQUESTS = ("Describe this image.", "What does this image show?", "Give the findings.")
@@ -91,7 +92,7 @@ def make_phantom(
     settings: PhantomSettings,
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
     """Make a prepared folder with the phantom world; the same settings give the same bytes.
 
