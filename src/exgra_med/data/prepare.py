@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -72,46 +73,38 @@ def prepare(
     if mapping and name not in ("custom", "shards"):
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
     source = _checked_source(found, source, settings)
-    if is_archive(source):
-        with scratch_folder(out) as temporary:
-            unpack(source, temporary / "unpacked")
-            return prepare(
-                name,
-                _only_folder(temporary / "unpacked"),
-                out,
-                variant=variant,
-                seed=seed,
-                overwrite=overwrite,
-                drop_broken_images=drop_broken_images,
-                max_pixels=max_pixels,
-                mapping=mapping,
-                progress=progress,
+    with ExitStack() as unpacked:
+        if is_archive(source):
+            folder = unpacked.enter_context(scratch_folder(out)) / "unpacked"
+            unpack(source, folder)
+            source = _only_folder(folder)
+        if not source.is_dir():
+            raise DataError(
+                f"{source}: no such folder.", f"Give the folder with the files of {name}."
             )
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
-    options = PrepareOptions(variant, seed, max_pixels, mapping or {}, settings or {})
-    collected = found.collect(source, options)
-    origin = {
-        "dataset": found.name,
-        "variant": variant,
-        "licence": found.licence,
-        "seed": seed,
-        "sources": {
-            path.relative_to(source).as_posix(): {
-                "sha256": file_sha256(path),
-                "bytes": path.stat().st_size,
-            }
-            for path in sorted(collected.files)
-        },
-    }
-    return write_prepared(
-        out,
-        collected,
-        origin,
-        overwrite=overwrite,
-        drop_broken_images=drop_broken_images,
-        progress=progress,
-    )
+        options = PrepareOptions(variant, seed, max_pixels, mapping or {}, settings or {})
+        collected = found.collect(source, options)
+        origin = {
+            "dataset": found.name,
+            "variant": variant,
+            "licence": found.licence,
+            "seed": seed,
+            "sources": {
+                path.relative_to(source).as_posix(): {
+                    "sha256": file_sha256(path),
+                    "bytes": path.stat().st_size,
+                }
+                for path in sorted(collected.files)
+            },
+        }
+        return write_prepared(
+            out,
+            collected,
+            origin,
+            overwrite=overwrite,
+            drop_broken_images=drop_broken_images,
+            progress=progress,
+        )
 
 
 def _checked_source(found: Source, source: Path | None, settings: Mapping[str, str] | None) -> Path:

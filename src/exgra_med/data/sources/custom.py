@@ -10,7 +10,7 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import iterate_objects, read_text
 from exgra_med.data.prepared import SPLITS
 from exgra_med.data.record import Record, parse_record
-from exgra_med.data.sources.rows import facts, text_field, vqa_record
+from exgra_med.data.sources.rows import check_mapping, facts, text_field, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
@@ -30,11 +30,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     Raises:
         DataError: no split, an unknown mapping, or a row that cannot be understood.
     """
-    unknown = set(options.mapping) - set(FIELDS)
-    if unknown:
-        raise DataError(
-            f"--map names the unknown field {sorted(unknown)[0]!r}.", f"Known: {', '.join(FIELDS)}."
-        )
+    check_mapping(options.mapping, FIELDS)
     dropped: list[Dropped] = []
     files = []
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}

@@ -102,6 +102,19 @@ def _clean(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
     ]
 
 
+def check_mapping(mapping: Mapping[str, str], fields: Sequence[str]) -> None:
+    """Refuse a `--map` of a field that a data set does not have.
+
+    Raises:
+        DataError: an unknown field; names it and the known ones.
+    """
+    for name in mapping:
+        if name not in fields:
+            raise DataError(
+                f"--map names the unknown field {name!r}.", f"Known: {', '.join(fields)}."
+            )
+
+
 def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
     """The text of a field without outer blanks; whole numbers become text.
 

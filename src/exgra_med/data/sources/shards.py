@@ -14,7 +14,7 @@ from exgra_med.data.images import MAX_IMAGE_BYTES
 from exgra_med.data.json_files import decode_json
 from exgra_med.data.record import Record
 from exgra_med.data.sources.parquet import BytesImages, iterate_rows
-from exgra_med.data.sources.rows import vqa_record
+from exgra_med.data.sources.rows import check_mapping, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import seeded_key
 from exgra_med.errors import DataError
@@ -33,11 +33,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         DataError: no shard, both kinds, or an unknown mapping.
         MissingExtraError: parquet shards and pyarrow is not installed.
     """
-    unknown = set(options.mapping) - set(FIELDS)
-    if unknown:
-        raise DataError(
-            f"--map names the unknown field {sorted(unknown)[0]!r}.", f"Known: {', '.join(FIELDS)}."
-        )
+    check_mapping(options.mapping, FIELDS)
     parquet, tars = sorted(source.glob("*.parquet")), sorted(source.glob("*.tar"))
     if bool(parquet) == bool(tars):
         found = "both kinds of shards" if parquet else "no *.parquet and no *.tar shards"
