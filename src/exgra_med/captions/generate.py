@@ -15,7 +15,6 @@ from exgra_med.captions.output import ExtendedFile, failures_path, write_origina
 from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
 from exgra_med.captions.records import RecordFile, open_records, refuse_identifiers
 from exgra_med.data.record import Record
-from exgra_med.llm.budget import Price, known_price
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.openai_transport import request_body
@@ -266,50 +265,33 @@ def generate_captions(
 def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> dict[str, Any]:
     """What `generate_captions` would ask and cost, without any connection.
 
-    Raises:
-        DataError: malformed records.
-        ServiceError: no address, or the cache cannot be used.
-    """
-    endpoint = settings.endpoint()
-    figures = estimate_cost(name, settings, limit, endpoint)
-    address = endpoint.base_url if endpoint else "this process (vLLM)"
-    return figures | {"address": address, "remote": endpoint is not None and not endpoint.is_local}
-
-
-def estimate_cost(
-    name: str, settings: ServiceSettings, limit: int | None = None, endpoint: Endpoint | None = None
-) -> dict[str, Any]:
-    """Requests, tokens and money for what is not in the cache, and one full request.
-
     Tokens are estimates (`llm/request.py`); an extended answer is taken to be as long as the
     prompt's length rule allows on average.
 
     Args:
         name: as for `generate_captions`.
-        settings: model, price, sampling and cache count.
+        settings: as for `generate_captions`.
         limit: only the first so many records.
-        endpoint: where it would be asked; without one, the list price of the model counts.
+
+    Returns:
+        Requests, tokens and cost of what is not in the cache, and one full request.
 
     Raises:
         DataError: malformed records.
-        ServiceError: the cache cannot be used.
+        ServiceError: no address, or the cache cannot be used.
     """
-    if endpoint is None and settings.engine == "api":
-        price = settings.price or known_price(settings.model)
-    else:
-        price = settings.known_price(endpoint)
+    endpoint = settings.endpoint()
     with closing(settings.open_cache()) as cache:
-        return _estimate(open_records(name, limit), settings, endpoint, price, cache)
+        figures = _estimate(open_records(name, limit), settings, endpoint, cache)
+    address = endpoint.base_url if endpoint else "this process (vLLM)"
+    return figures | {"address": address, "remote": endpoint is not None and not endpoint.is_local}
 
 
 def _estimate(
-    source: RecordFile,
-    settings: ServiceSettings,
-    endpoint: Endpoint | None,
-    price: Price | None,
-    cache: AnswerCache,
+    source: RecordFile, settings: ServiceSettings, endpoint: Endpoint | None, cache: AnswerCache
 ) -> dict[str, Any]:
     model, sampling = settings.served_name(endpoint), settings.sampling
+    price = settings.known_price(endpoint)
     prompt = load_prompt(PROMPT)
     answers = prompt_tokens = completion_tokens = cached = 0
     example: dict[str, Any] | None = None

@@ -76,18 +76,9 @@ class OpenAITransport:
             await client.close()
 
     def _new_client(self) -> Any:
-        return self._openai.AsyncOpenAI(
-            base_url=self.endpoint.base_url,
-            api_key=self.endpoint.api_key,
-            timeout=self.timeout_seconds,
-            max_retries=0,
-            http_client=self._openai.DefaultAsyncHttpxClient(
-                follow_redirects=False,
-                trust_env=not self.endpoint.is_local,
-                # Reading the certificates costs 50 ms; plain http has none.
-                verify=self.endpoint.base_url.startswith("https:"),
-            ),
-        )
+        openai = self._openai
+        kinds = openai.AsyncOpenAI, openai.DefaultAsyncHttpxClient
+        return _client(*kinds, self.endpoint, self.timeout_seconds)
 
     async def _post(self, request: ChatRequest, with_schema: bool) -> Reply:
         body = request_body(request, with_schema, self.endpoint.host)
@@ -247,7 +238,7 @@ def stream_reply(
     deadline = time.monotonic() + timeout_seconds
     try:
         with (
-            _client(openai, endpoint, timeout_seconds) as client,
+            _client(openai.OpenAI, openai.DefaultHttpxClient, endpoint, timeout_seconds) as client,
             client.chat.completions.create(**body, stream=True) as chunks,
         ):
             for chunk in chunks:
@@ -265,14 +256,18 @@ def stream_reply(
         raise _failure(endpoint, type(error).__name__) from None
 
 
-def _client(openai: Any, endpoint: Endpoint, timeout_seconds: float) -> Any:
-    return openai.OpenAI(
+def _client(kind: Any, http_kind: Any, endpoint: Endpoint, timeout_seconds: float) -> Any:
+    """A client of the SDK that goes to this endpoint and nowhere else."""
+    return kind(
         base_url=endpoint.base_url,
         api_key=endpoint.api_key,
         timeout=timeout_seconds,
         max_retries=0,
-        http_client=openai.DefaultHttpxClient(
-            follow_redirects=False, trust_env=not endpoint.is_local
+        http_client=http_kind(
+            follow_redirects=False,
+            trust_env=not endpoint.is_local,
+            # Reading the certificates costs 50 ms; plain http has none.
+            verify=endpoint.base_url.startswith("https:"),
         ),
     )
 
