@@ -219,8 +219,8 @@ def held(path: Path) -> Iterator[bool]:
 
     with disk_errors(path):
         path.touch()
-    # Not of a thread but of the process, and anew each time: two blocks in one process exclude
-    # each other as two processes do.
+    # A new lock for each block, and of no thread: two blocks in one process exclude each other as
+    # two processes do.
     lock = FileLock(path, blocking=False, thread_local=False)
     try:
         lock.acquire()

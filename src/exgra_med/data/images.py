@@ -154,7 +154,7 @@ def decode_image(
     except Exception as error:
         raise DataError(
             f"{prefix}the image {name!r} cannot be decoded ({_reason(error)}).",
-            f"It must be a whole {', '.join(FORMATS)} file.",
+            f"It must be a complete {', '.join(FORMATS)} file.",
         ) from error
 
 

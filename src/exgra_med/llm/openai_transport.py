@@ -280,4 +280,4 @@ def _chunks(chunk: Any) -> Iterator[Chunk]:
 
 
 def _failure(endpoint: Endpoint, why: str) -> ServiceError:
-    return ServiceError(f"The model at {endpoint.host} gave no whole answer: {why}.")
+    return ServiceError(f"The model at {endpoint.host} gave no complete answer: {why}.")

@@ -10,11 +10,10 @@ from exgra_med.errors import DataError, ServiceError
 from exgra_med.files import scratch_folder, write_text
 
 DOWNLOAD_FILE = "download.json"
-NUM_WORKERS = 8
 
 
 def download_dataset(
-    source: Source, folder: Path, revision: str | None = None, num_workers: int = NUM_WORKERS
+    source: Source, folder: Path, revision: str | None = None, num_workers: int = 8
 ) -> dict[str, Any]:
     """Fetch a dataset's files and unpack its archives.
 

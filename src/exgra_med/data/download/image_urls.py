@@ -32,7 +32,6 @@ from exgra_med.progress import Reporter
 LIST_PATTERN = "*image_urls.jsonl"
 FAILURES_FILE = "download_failures.jsonl"
 MAX_FIGURE_BYTES = 64 * 2**20
-NUM_WORKERS = 8
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
@@ -112,7 +111,7 @@ def download_images(
     folder: Path,
     reporter: Reporter,
     limits: FetchLimits | None = None,
-    num_workers: int = NUM_WORKERS,
+    num_workers: int = 8,
 ) -> ImageDownload:
     """Fetch the figures that the files of a folder name into its `images/`.
 

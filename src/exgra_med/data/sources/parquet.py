@@ -49,7 +49,7 @@ def iterate_rows(
         try:
             file = pyarrow.parquet.ParquetFile(path)
         except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{path}: not a whole parquet file.") from error
+            raise DataError(f"{path}: not a complete parquet file.") from error
         names = set(file.schema_arrow.names)
         missing = [name for name in columns if name not in names]
         if missing:

@@ -19,7 +19,6 @@ from exgra_med.errors import DataError
 
 NAME = "pathvqa"
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
-YES_NO = ("yes", "no")
 MAX_PICKLE_BYTES = 256 * 2**20
 """Larger files are refused; the largest of PathVQA has some megabytes."""
 
@@ -31,7 +30,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read whichever published layout a folder has; the one with answer types is preferred.
 
     Raises:
-        DataError: no layout is whole, or a row cannot be understood.
+        DataError: no layout is complete, or a row cannot be understood.
         MissingExtraError: only parquet files are there and pyarrow is not installed.
     """
     dropped: list[Dropped] = []
@@ -123,7 +122,7 @@ def _records(rows: Iterator[Row], split: str, dropped: list[Dropped]) -> Iterato
     for number, (where, row) in enumerate(rows):
         answer = str(row.get("answer", "")).strip().lower()
         # `other` answers that happen to be "yes" stay open, as in the original.
-        closed = row["kind"] == "yes/no" if row.get("kind") else answer in YES_NO
+        closed = row["kind"] == "yes/no" if row.get("kind") else answer in ("yes", "no")
         meta = {"split": split, "published_image": Path(row["image"]).stem}
         if row.get("published") is not None:
             meta["published_id"] = row["published"]
