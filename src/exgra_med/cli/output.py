@@ -53,7 +53,8 @@ def table(
 
     made = Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        made.add_column(column, no_wrap=index == 0, justify="right" if numbers and index and column else "left")
+        side = "right" if numbers and index > 0 and column else "left"
+        made.add_column(column, justify=side, no_wrap=index == 0)
     for row in rows:
         made.add_row(*row)
     return made

@@ -42,8 +42,9 @@ def test_score_and_compare_print_tables_for_people() -> None:
 
 def test_a_wrong_name_is_one_sentence() -> None:
     files = [str(GOLDEN / "pred.jsonl"), str(GOLDEN / "gt.json")]
-    assert isinstance(runner.invoke(app, ["evaluate", "score", *files, "--scorer", "x"]).exception, ScoreError)
-    assert isinstance(runner.invoke(app, ["evaluate", "score", "absent", files[1]]).exception, DataError)
+    score = ["evaluate", "score"]
+    assert isinstance(runner.invoke(app, [*score, *files, "--scorer", "x"]).exception, ScoreError)
+    assert isinstance(runner.invoke(app, [*score, "absent", files[1]]).exception, DataError)
     done = subprocess.run(
         [sys.executable, "-m", "exgra_med", "evaluate", "score", *files, "--scorer", "fuzzy"],
         check=False,

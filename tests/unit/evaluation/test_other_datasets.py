@@ -136,6 +136,7 @@ def test_a_report_finds_the_questions_of_another_data_set(tmp_path: Path, run: P
     call("evaluate", "report", answering)
     assert "not at hand" not in (answering / "report.md").read_text("utf-8")
     second.rename(moved)
-    error = CliRunner().invoke(app, ["evaluate", "compare", str(answering), str(answering)]).exception
+    pair = ["evaluate", "compare", str(answering), str(answering)]
+    error = CliRunner().invoke(app, pair).exception
     assert isinstance(error, ScoreError) and "--data" in error.hint
     call("evaluate", "compare", answering, answering, "--data", moved)
