@@ -18,7 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from exgra_med.captions.source import open_source
+from exgra_med.captions.records import open_records
 
 from exgra_med.captions.question import PROMPT, messages_for, pairs_of
 from exgra_med.files import write_text
@@ -57,7 +57,7 @@ def prepare(folder: Path, number: int) -> tuple[Path, Path]:
             stream.write(json.dumps(item) + "\n")
     cache, prompt = AnswerCache(stored), load_prompt(PROMPT)
     cache._connection.execute("BEGIN")
-    for record in open_source(str(data)).iterate():
+    for record in open_records(str(data)).iterate():
         for question, answer in pairs_of(record):
             request = ChatRequest("m", messages_for(prompt, question, answer))
             text = json.dumps({"revision": f"{ANSWER}{answer}"})
