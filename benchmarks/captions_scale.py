@@ -18,9 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from exgra_med.captions.records import open_records
-
 from exgra_med.captions.question import PROMPT, messages_for, pairs_of
+from exgra_med.captions.records import open_records
 from exgra_med.files import write_text
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.prompt import load_prompt
