@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from exgra_med.captions.question import PROMPT, messages_for, pairs_of
-from exgra_med.captions.source import open_source
+from exgra_med.captions.records import open_records
 from exgra_med.files import write_text
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.prompt import load_prompt
@@ -33,10 +33,11 @@ ANSWER = (
 CHILD = """
 import json, resource, sys, time
 from pathlib import Path
-from exgra_med.captions.generate import Settings, generate
+from exgra_med.captions.generate import ServiceSettings, generate_captions
 data, out, cache, url = sys.argv[1:]
 start = time.perf_counter()
-summary, _ = generate(data, Path(out), Settings(model="m", base_url=url, cache=Path(cache)))
+settings = ServiceSettings(model="m", base_url=url, cache=Path(cache))
+summary, _ = generate_captions(data, Path(out), settings)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 print(json.dumps(summary | {"megabytes": peak, "seconds": time.perf_counter() - start}))
 """
@@ -55,7 +56,7 @@ def prepare(folder: Path, number: int) -> tuple[Path, Path]:
             stream.write(json.dumps(item) + "\n")
     cache, prompt = AnswerCache(stored), load_prompt(PROMPT)
     cache._connection.execute("BEGIN")
-    for record in open_source(str(data)).iterate():
+    for record in open_records(str(data)).iterate():
         for question, answer in pairs_of(record):
             request = ChatRequest("m", messages_for(prompt, question, answer))
             text = json.dumps({"revision": f"{ANSWER}{answer}"})

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import openai
 
-from exgra_med.captions.generate import Settings, generate
+from exgra_med.captions.generate import ServiceSettings, generate_captions
 from exgra_med.files import write_text
 
 REPLY = json.dumps(
@@ -76,11 +76,11 @@ def measure(url: str, folder: Path, number: int, concurrency: int) -> float:
     name = f"{time.monotonic_ns()}"
     data = folder / f"{name}.jsonl"
     write_records(data, number)
-    settings = Settings(
+    settings = ServiceSettings(
         model="m", base_url=url, concurrency=concurrency, cache=folder / f"{name}.sqlite"
     )
     start = time.perf_counter()
-    summary, _ = generate(str(data), folder / f"{name}-out.jsonl", settings)
+    summary, _ = generate_captions(str(data), folder / f"{name}-out.jsonl", settings)
     seconds = time.perf_counter() - start
     assert summary["done"] == summary["requests"] == number, summary
     return number / seconds

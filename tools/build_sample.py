@@ -21,7 +21,7 @@ from exgra_med.data.prepare import MAX_PIXELS, write_prepared
 from exgra_med.data.prepared import SAMPLES, SPLITS, file_sha256
 from exgra_med.data.record import Record
 from exgra_med.data.sources import vqa_rad
-from exgra_med.data.sources.source import Collected, ImageBytes, Options
+from exgra_med.data.sources.source import Collected, ImageBytes, PrepareOptions
 
 NAME = "vqa-rad-sample"
 IMAGES_PER_ORGAN = 16
@@ -75,7 +75,7 @@ def choose(records: list[Record]) -> dict[str, str]:
 
 def build(source: Path, answers_path: Path, out: Path) -> None:
     """Write the sample."""
-    collected = vqa_rad.collect(source, Options("official", 0, MAX_PIXELS))
+    collected = vqa_rad.collect(source, PrepareOptions("official", 0, MAX_PIXELS))
     records = [record for split in collected.splits.values() for record in split]
     records.sort(key=lambda record: int(record.meta["published_id"]))
     chosen = choose(records)

@@ -1,9 +1,13 @@
-"""The one way to write: files and folders appear whole or not at all.
+"""The one way to write: atomic, so that a file or folder is seen complete or not at all.
 
 Content goes into `.NAME.partial-N` beside the target, then takes the target's place. The writer
 holds a lock on it that the operating system drops when the process dies, so the next write of the
 same target takes over what a killed run left, and never what another process is writing. (Where
 files cannot be locked, on Windows and some network drives, such leftovers stay until removed.)
+
+That lock is on the unfinished file or folder itself. `filelock` needs a lock file of its own, which
+stays behind: one beside every file that was ever written. Where a lock has a file anyway, `held`
+takes it through `filelock`.
 """
 
 import ctypes
@@ -103,7 +107,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all.
+    """Write a file atomically.
 
     Raises:
         DiskFullError, WriteError: an older file of that name is untouched.
@@ -113,7 +117,7 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 file whole or not at all, line ends as they are.
+    """Write a UTF-8 file atomically, line ends as they are.
 
     Raises:
         DiskFullError, WriteError: an older file of that name is untouched.
@@ -210,10 +214,27 @@ def held(path: Path) -> Iterator[bool]:
     Raises:
         WriteError: the file cannot be made.
     """
+    # Only studies hold locks; every command imports this file, and should start at once.
+    from filelock import FileLock, Timeout
+
     with disk_errors(path):
         path.touch()
-    with _locked(path, os.O_RDWR) as is_locked:
-        yield is_locked is not False
+    # A new lock for each block, and of no thread: two blocks in one process exclude each other as
+    # two processes do.
+    lock = FileLock(path, blocking=False, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    except OSError:
+        # A file system that cannot lock.
+        yield True
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
 
 
 def _slot(path: Path, number: object) -> Path:

@@ -1,5 +1,6 @@
-"""How long work tells a person where it is: a bar with rate and time left, or plain lines."""
+"""The progress of long work: a bar with rate and time left, or plain lines in a file."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 from rich.console import Console
@@ -12,9 +13,12 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+ProgressCallback = Callable[[str, int], None]
+"""For work whose total is not known: called with what is counted, and how many are done."""
+
 
 class Reporter(Protocol):
-    """What a piece of work tells while it goes on."""
+    """Receives the progress of a piece of work."""
 
     def start(self, title: str, total: int, done: int) -> None:
         """A piece of work of `total` steps begins, `done` of them finished earlier."""
@@ -27,7 +31,7 @@ class Reporter(Protocol):
 
 
 class Silent:
-    """Tells nothing; for tests and for processes other than the first."""
+    """Shows nothing; for tests and for processes other than the first."""
 
     def start(self, title: str, total: int, done: int) -> None:
         """See `Reporter`."""
@@ -40,7 +44,7 @@ class Silent:
 
 
 class RichReporter:
-    """A live bar on a terminal; on a file or pipe one line for each tenth of the work."""
+    """A live bar on a terminal; one line for each tenth of the work in a file or pipe."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

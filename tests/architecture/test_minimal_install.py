@@ -92,11 +92,11 @@ def parquet():
     list(iterate_rows([Path("x")], []))
 
 def dicom():
-    from exgra_med.data.dicom import read_dicom
+    from exgra_med.data.medical_formats import read_dicom
     read_dicom(Path("x.dcm"), 10, "x.dcm")
 
 def nifti():
-    from exgra_med.data.nifti import read_nifti
+    from exgra_med.data.medical_formats import read_nifti
     read_nifti(Path("x.nii"), 10, "x.nii#axis=0,slice=0")
 
 def page():

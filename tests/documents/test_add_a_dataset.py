@@ -17,13 +17,13 @@ PAGE = {block.language: block.text for block in blocks(PROJECT / "docs/how-to/ad
 
 
 @pytest.fixture
-def pocket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def wrist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The page's module, registered, and a folder in the layout that it reads."""
     module = ModuleType("worked_source")
     exec(PAGE["python"], vars(module))
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setitem(SOURCES.own, "pocket", f"{module.__name__}:SOURCE")
-    folder = tmp_path / "pocket"
+    monkeypatch.setitem(SOURCES.own, "wrist", f"{module.__name__}:SOURCE")
+    folder = tmp_path / "wrist"
     (folder / "images").mkdir(parents=True)
     for number in range(1, 4):
         Image.new("RGB", (20, 10 + number)).save(folder / "images" / f"{number}.png")
@@ -37,17 +37,17 @@ def write(folder: Path, *rows: dict[str, str]) -> None:
     (folder / "questions.jsonl").write_text(text, encoding="utf-8")
 
 
-def test_the_worked_source_prepares_its_rows(pocket: Path, tmp_path: Path) -> None:
-    prepared = prepare("pocket", pocket, tmp_path / "out")
+def test_the_worked_source_prepares_its_rows(wrist: Path, tmp_path: Path) -> None:
+    prepared = prepare("wrist", wrist, tmp_path / "out")
     assert prepared.manifest["counts"] == {"train": 1, "validation": 1, "test": 0}
     (record,) = prepared.records("validation")
     assert (record.question, record.answer) == ("Is there a fracture?", "no")
     assert "empty answer" in json.dumps(prepared.manifest)
 
 
-def test_its_error_names_the_field_that_the_file_lacks(pocket: Path, tmp_path: Path) -> None:
+def test_its_error_names_the_field_that_the_file_lacks(wrist: Path, tmp_path: Path) -> None:
     row = json.loads(PAGE["json"])
     del row["q"]
-    write(pocket, row)
+    write(wrist, row)
     with pytest.raises(DataError, match=r"questions.jsonl:1: the field 'q' is missing"):
-        prepare("pocket", pocket, tmp_path / "out")
+        prepare("wrist", wrist, tmp_path / "out")

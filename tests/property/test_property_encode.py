@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exgra_med.data.chat_template import plain
+from exgra_med.data.chat_template import clean_text
 from exgra_med.data.encode import encode_conversation, encode_prompt
 from exgra_med.data.record import Record, Turn
 from exgra_med.model.convert.tokenizer import read_sentencepiece
@@ -20,7 +20,9 @@ WORDS = ["###", "<image>", "<im_patch>", "<im_end>", "Human:", "β", "\n", "  ",
 # Text of people, thick with what could be mistaken for a part of the layout. The names of the
 # sequence tokens are left to the tokenizer, as in the original.
 texts = st.lists(st.sampled_from(WORDS) | st.text(max_size=8), min_size=1, max_size=6).map(" ".join)
-texts = texts.filter(lambda text: plain(text) and not {"<s>", "</s>", "<unk>"} & set(text.split()))
+texts = texts.filter(
+    lambda text: clean_text(text) and not {"<s>", "</s>", "<unk>"} & set(text.split())
+)
 
 
 @st.composite
@@ -40,7 +42,7 @@ def records(draw: st.DrawFn) -> Record:
 def test_labels_are_the_answers_and_prompts_begin_the_ids(template: str, record: Record) -> None:
     encoded = encode_conversation(TOKENIZER, record, template, NUM_IMAGE_TOKENS, 10**6)
     learnt = TOKENIZER.decode([label for label in encoded.labels if label != -100])
-    assert learnt.strip() == "".join(f" {plain(text)}\n###" for text in record.answers).strip()
+    assert learnt.strip() == "".join(f" {clean_text(text)}\n###" for text in record.answers).strip()
     patch = TOKENIZER.convert_tokens_to_ids("<im_patch>")
     assert encoded.input_ids.count(patch) == NUM_IMAGE_TOKENS * len(record.images)
     for num_turns in range(1, len(record.turns), 2):

@@ -234,3 +234,59 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+HOLD_LOCK = """
+import sys, time
+from pathlib import Path
+from exgra_med import files
+
+with files.held(Path(sys.argv[1])) as is_ours:
+    print(is_ours, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_lock_is_held_by_one_and_not_by_the_dead(tmp_path: Path) -> None:
+    path = tmp_path / "node.lock"
+    command = [sys.executable, "-c", HOLD_LOCK, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "True\n"
+    with files.held(path) as is_ours:
+        assert not is_ours
+    process.kill()
+    process.communicate()
+    with files.held(path) as is_ours, files.held(path) as is_ours_again:
+        assert is_ours and not is_ours_again
+    with files.held(path) as is_ours:
+        assert is_ours
+
+
+FORK = """
+import os, signal, sys, time
+from pathlib import Path
+from exgra_med import files
+
+path = Path(sys.argv[1])
+with files.held(path) as is_ours:
+    child = os.fork()
+    if child == 0:
+        time.sleep(60)
+        os._exit(0)
+with files.held(path) as is_ours_again:
+    print(is_ours, is_ours_again)
+os.kill(child, signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked there")
+def test_a_forked_child_does_not_keep_a_lock_that_was_released(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FORK, str(tmp_path / "node.lock")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "True True\n"
+
+
+def test_a_lock_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "absent" / "node.lock"
+    with pytest.raises(WriteError, match="cannot be written"), files.held(path):
+        pass

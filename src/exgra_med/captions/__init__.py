@@ -1,1 +1,1 @@
-"""Extended answers: a language model rewrites each answer, checks tell how well it did."""
+"""Extended answers: a language model rewrites each answer, and checks look for faults."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
-from exgra_med.captions.source import Source
+from exgra_med.captions.records import RecordFile
 from exgra_med.data.json_files import decode_json, iterate_lines
 from exgra_med.errors import DataError
 from exgra_med.files import new_file
@@ -26,7 +26,7 @@ MAX_REQUESTS = 50_000
 
 
 def write_batches(
-    source: Source,
+    source: RecordFile,
     out: Path,
     model: str,
     sampling: Sampling,
@@ -97,7 +97,7 @@ def read_batches(
 
 
 def _missing(
-    source: Source, model: str, sampling: Sampling, cache: AnswerCache
+    source: RecordFile, model: str, sampling: Sampling, cache: AnswerCache
 ) -> Iterator[ChatRequest]:
     prompt = load_prompt(PROMPT)
     seen: set[str] = set()

@@ -9,14 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exgra_med.captions.faults import WEIGHTS, Fault, copy_rate, find_faults, length_ratio, words
+from exgra_med.captions.faults import (
+    WEIGHTS,
+    Fault,
+    copy_rate,
+    find_faults,
+    length_ratio,
+    lower_words,
+)
 from exgra_med.captions.question import pairs_of
-from exgra_med.captions.source import Source
+from exgra_med.captions.records import RecordFile
 from exgra_med.errors import DataError, import_extra
 
 
 @dataclass(frozen=True)
-class Example:
+class CheckedAnswer:
     """One extended answer with what may be wrong with it."""
 
     id: str
@@ -59,8 +66,8 @@ class CaptionCheck:
     length_ratio: list[float] = field(default_factory=list)
     copy_rate: float = 0.0
     origins: Counter[str] = field(default_factory=Counter)
-    worst: list[Example] = field(default_factory=list)
-    sample: list[Example] = field(default_factory=list)
+    worst: list[CheckedAnswer] = field(default_factory=list)
+    sample: list[CheckedAnswer] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Figures and ids, without the texts."""
@@ -83,7 +90,7 @@ class CaptionCheck:
 
 
 def check_captions(
-    source: Source, num_worst: int = 50, num_sample: int = 50, seed: int = 0
+    source: RecordFile, num_worst: int = 50, num_sample: int = 50, seed: int = 0
 ) -> CaptionCheck:
     """Check every extended answer of a file; memory does not grow with its length.
 
@@ -100,7 +107,7 @@ def check_captions(
     chance = random.Random(seed)
     ratios = array("f")
     copied = 0.0
-    worst: list[tuple[int, int, Example]] = []
+    worst: list[tuple[int, int, CheckedAnswer]] = []
     seen: dict[int, int] = {}
     for record in source.iterate():
         if record.extended is None:
@@ -113,10 +120,10 @@ def check_captions(
             extended = record.extended[turn]
             faults = find_faults(question, answer, extended)
             # The same extension of another answer says little about either.
-            text, of = hash(tuple(words(extended))), hash(tuple(words(answer)))
+            text, of = hash(tuple(lower_words(extended))), hash(tuple(lower_words(answer)))
             if seen.setdefault(text, of) != of:
                 faults.append(Fault("duplicate", "the same as that of another answer"))
-            example = Example(record.id, turn, question, answer, extended, faults)
+            example = CheckedAnswer(record.id, turn, question, answer, extended, faults)
             number = report.answers
             report.answers += 1
             ratios.append(length_ratio(answer, extended))
@@ -153,14 +160,13 @@ def _origin(value: Any) -> str:
     return f"{value.get('model')}, prompt {value.get('prompt')}"
 
 
-# What a check found -> one self-contained HTML page; every text is shown as text.
-
-
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_check(report: CaptionCheck, name: str) -> str:
-    """The page: counts, worst examples first, and the sample with room for a verdict.
+    """The findings as a self-contained HTML page: counts, worst examples, and the sample to judge.
+
+    Every text is escaped.
 
     Args:
         report: what was found.

@@ -93,7 +93,7 @@ def find_faults(question: str, answer: str, extended: str) -> list[Fault]:
     return [fault for check in checks for fault in check(question, answer, extended)]
 
 
-def words(text: str) -> list[str]:
+def lower_words(text: str) -> list[str]:
     """The words of a text in lower case."""
     return [word.lower() for word in _WORD.findall(text)]
 
@@ -105,7 +105,7 @@ def length_ratio(answer: str, extended: str) -> float:
 
 def copy_rate(answer: str, extended: str, size: int = 4) -> float:
     """Share of the extension's runs of `size` words that the answer has too; 1 for a copy."""
-    theirs, ours = words(extended), words(answer)
+    theirs, ours = lower_words(extended), lower_words(answer)
     size = min(size, len(theirs), len(ours))
     if size == 0:
         return 0.0
@@ -125,18 +125,20 @@ def _lengths(question: str, answer: str, extended: str) -> Iterator[Fault]:
 
 
 def _copies(question: str, answer: str, extended: str) -> Iterator[Fault]:
-    if words(answer) == words(extended):
+    if lower_words(answer) == lower_words(extended):
         yield Fault("copied", "word for word")
-    elif len(words(answer)) >= 8 and (rate := copy_rate(answer, extended)) >= 0.9:
+    elif len(lower_words(answer)) >= 8 and (rate := copy_rate(answer, extended)) >= 0.9:
         yield Fault("copied", f"{rate:.0%} of its runs of four words")
 
 
 def _numbers(question: str, answer: str, extended: str) -> Iterator[Fault]:
     before, after = _digits(answer), _digits(extended)
-    spelled = {_NUMBER_WORDS[word] for word in words(extended) if word in _NUMBER_WORDS}
+    spelled = {_NUMBER_WORDS[word] for word in lower_words(extended) if word in _NUMBER_WORDS}
     known = before | _digits(question)
     known |= {
-        _NUMBER_WORDS[word] for word in words(answer + " " + question) if word in _NUMBER_WORDS
+        _NUMBER_WORDS[word]
+        for word in lower_words(answer + " " + question)
+        if word in _NUMBER_WORDS
     }
     if lost := before - after - spelled:
         yield Fault("number lost", ", ".join(sorted(lost)))
@@ -163,7 +165,7 @@ def _sides(question: str, answer: str, extended: str) -> Iterator[Fault]:
 
 
 def _side_words(text: str) -> set[str]:
-    return {_SIDES[word] for word in words(text) if word in _SIDES}
+    return {_SIDES[word] for word in lower_words(text) if word in _SIDES}
 
 
 def _expanded(sides: set[str]) -> set[str]:
@@ -186,8 +188,8 @@ def _negations(question: str, answer: str, extended: str) -> Iterator[Fault]:
 
 
 def _terms(question: str, answer: str, extended: str) -> Iterator[Fault]:
-    stems = {word[:6] for word in words(extended)}
-    terms = {word for word in words(answer) if len(word) >= 7}
+    stems = {word[:6] for word in lower_words(extended)}
+    terms = {word for word in lower_words(answer) if len(word) >= 7}
     lost = {word for word in terms if word[:6] not in stems}
     if lost and 3 * len(lost) > len(terms):
         yield Fault("term lost", ", ".join(sorted(lost)[:5]))
@@ -212,7 +214,7 @@ def _script(text: str) -> str | None:
 
 
 def _tongue(text: str) -> str | None:
-    found = words(text)
+    found = lower_words(text)
     if len(found) < 6:
         return None
     counts = {

@@ -1,4 +1,7 @@
-"""`captions generate` as one call: source, guards, service, files, summary."""
+"""`captions generate`: every answer of a file through a language model.
+
+Many requests run at once; a stopped run goes on where it was, and no answer is paid twice.
+"""
 
 import asyncio
 import signal
@@ -10,9 +13,8 @@ from typing import Any
 
 from exgra_med.captions.output import ExtendedFile, failures_path, write_original
 from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
-from exgra_med.captions.source import Source, open_source, refuse_identifiers
+from exgra_med.captions.records import RecordFile, open_records, refuse_identifiers
 from exgra_med.data.record import Record
-from exgra_med.llm.budget import Price, known_price
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.openai_transport import request_body
@@ -20,68 +22,14 @@ from exgra_med.llm.prompt import Prompt, load_prompt
 from exgra_med.llm.request import (
     ChatRequest,
     CompletionError,
-    Sampling,
     StoppedError,
     estimate_tokens,
 )
-from exgra_med.llm.service import ChatService, Settings, Usage
+from exgra_med.llm.service import ChatService, ServiceSettings, Usage
 from exgra_med.progress import Reporter, Silent
 
-# What extending a file would cost, before anything is sent.
-
-
 EXPLANATION_TOKENS = 130
-"""Five checks of a sentence each, with their names and the JSON around them."""
-
-
-def estimate(
-    source: Source, model: str, sampling: Sampling, price: Price | None, cache: AnswerCache
-) -> dict[str, Any]:
-    """Requests, tokens and money for what is not in the cache, and one full request.
-
-    Tokens are estimates (`llm/request.py`); an extended answer is taken to be as long as the
-    prompt's length rule allows on average.
-
-    Args:
-        source: the records.
-        model: its name at the service.
-        sampling: as it will be asked with.
-        price: None leaves the cost out.
-        cache: stored answers cost nothing.
-    """
-    prompt = load_prompt(PROMPT)
-    answers = prompt_tokens = completion_tokens = cached = 0
-    example: dict[str, Any] | None = None
-    asked: set[str] = set()
-    for record in source.iterate():
-        for question, answer in pairs_of(record):
-            answers += 1
-            request = ChatRequest(model, messages_for(prompt, question, answer), sampling, SCHEMA)
-            if example is None:
-                example = request_body(request, with_schema=True)
-            if request.key in asked or cache.get(request.key) is not None:
-                cached += 1
-                continue
-            asked.add(request.key)
-            prompt_tokens += request.prompt_tokens
-            revision = max(60, min(400, 2 * estimate_tokens(answer)))
-            completion_tokens += min(sampling.max_tokens, EXPLANATION_TOKENS + revision)
-    return {
-        "records": source.total,
-        "answers": answers,
-        "requests": answers - cached,
-        "from_cache": cached,
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "cost": None if price is None else price.cost(prompt_tokens, completion_tokens),
-        "model": model,
-        "prompt": prompt.label,
-        "example": example,
-    }
-
-
-# Every answer of a source through a language model: many at once, resumable, never paid twice.
-
+"""Of a reply: five checks of a sentence each, with their names and the JSON around them."""
 
 GRACE_SECONDS = 10.0
 """How long requests under way may still finish after the first Ctrl-C; the second ends at once."""
@@ -114,7 +62,7 @@ class Outcome:
 
 
 async def extend_all(
-    source: Source,
+    source: RecordFile,
     file: ExtendedFile,
     service: ChatService,
     prompt: Prompt,
@@ -129,7 +77,7 @@ async def extend_all(
         service: the model.
         prompt: how it is asked.
         workers: records under way at once.
-        reporter: is told of each record.
+        reporter: shows the progress.
 
     Raises:
         DataError: a record is malformed.
@@ -189,7 +137,7 @@ async def _finish(tasks: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
             task.result()
 
 
-def _pending(source: Source, file: ExtendedFile, outcome: Outcome) -> Iterator[Record]:
+def _pending(source: RecordFile, file: ExtendedFile, outcome: Outcome) -> Iterator[Record]:
     def finished_before(name: str) -> bool:
         if not file.has(name):
             return False
@@ -257,10 +205,10 @@ def _stop_signals(
             loop.remove_signal_handler(number)
 
 
-def generate(
+def generate_captions(
     name: str,
     out: Path,
-    settings: Settings,
+    settings: ServiceSettings,
     *,
     limit: int | None = None,
     original: bool = False,
@@ -271,10 +219,10 @@ def generate(
     Args:
         name: records, the original's JSON, or a prepared folder.
         out: JSON Lines of extended records; with `original`, the original's JSON.
-        settings: see `Settings`.
+        settings: see `ServiceSettings`.
         limit: only the first so many records.
         original: write the original's format.
-        reporter: is told of each record.
+        reporter: shows the progress.
 
     Raises:
         ServiceError: remote without permission, no key, no cache.
@@ -282,7 +230,7 @@ def generate(
         WriteError: the disk is full.
         MissingExtraError: the SDK or vLLM is not installed.
     """
-    source = open_source(name, limit)
+    source = open_records(name, limit)
     endpoint = settings.endpoint()
     if endpoint is not None:
         require_allowed(endpoint, settings.allow_remote)
@@ -314,44 +262,65 @@ def generate(
     return _summary(out, outcome, service.usage), outcome
 
 
-def dry_run(name: str, settings: Settings, limit: int | None = None) -> dict[str, Any]:
-    """What `generate` would ask and cost, without any connection.
+def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> dict[str, Any]:
+    """What `generate_captions` would ask and cost, without any connection.
+
+    Tokens are estimates (`llm/request.py`); an extended answer is taken to be as long as the
+    prompt's length rule allows on average.
+
+    Args:
+        name: as for `generate_captions`.
+        settings: as for `generate_captions`.
+        limit: only the first so many records.
+
+    Returns:
+        Requests, tokens and cost of what is not in the cache, and one full request.
 
     Raises:
         DataError: malformed records.
         ServiceError: no address, or the cache cannot be used.
     """
     endpoint = settings.endpoint()
-    figures = estimate_cost(name, settings, limit, endpoint)
+    with closing(settings.open_cache()) as cache:
+        figures = _estimate(open_records(name, limit), settings, endpoint, cache)
     address = endpoint.base_url if endpoint else "this process (vLLM)"
     return figures | {"address": address, "remote": endpoint is not None and not endpoint.is_local}
 
 
-def estimate_cost(
-    name: str, settings: Settings, limit: int | None = None, endpoint: Endpoint | None = None
+def _estimate(
+    source: RecordFile, settings: ServiceSettings, endpoint: Endpoint | None, cache: AnswerCache
 ) -> dict[str, Any]:
-    """Requests, tokens and money for what is not in the cache.
-
-    Args:
-        name: as for `generate`.
-        settings: model, price, sampling and cache count.
-        limit: only the first so many records.
-        endpoint: where it would be asked; without one, the list price of the model counts.
-
-    Raises:
-        DataError: malformed records.
-        ServiceError: the cache cannot be used.
-    """
-    source = open_source(name, limit)
-    with closing(settings.open_cache()) as cache:
-        model = settings.served_name(endpoint)
-        return estimate(
-            source,
-            model,
-            settings.sampling,
-            settings.known_price(endpoint) if endpoint else settings.price or known_price(model),
-            cache,
-        )
+    model, sampling = settings.served_name(endpoint), settings.sampling
+    price = settings.known_price(endpoint)
+    prompt = load_prompt(PROMPT)
+    answers = prompt_tokens = completion_tokens = cached = 0
+    example: dict[str, Any] | None = None
+    asked: set[str] = set()
+    for record in source.iterate():
+        for question, answer in pairs_of(record):
+            answers += 1
+            request = ChatRequest(model, messages_for(prompt, question, answer), sampling, SCHEMA)
+            if example is None:
+                example = request_body(request, with_schema=True)
+            if request.key in asked or cache.get(request.key) is not None:
+                cached += 1
+                continue
+            asked.add(request.key)
+            prompt_tokens += request.prompt_tokens
+            revision = max(60, min(400, 2 * estimate_tokens(answer)))
+            completion_tokens += min(sampling.max_tokens, EXPLANATION_TOKENS + revision)
+    return {
+        "records": source.total,
+        "answers": answers,
+        "requests": answers - cached,
+        "from_cache": cached,
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "cost": None if price is None else price.cost(prompt_tokens, completion_tokens),
+        "model": model,
+        "prompt": prompt.label,
+        "example": example,
+    }
 
 
 def _summary(out: Path, outcome: Outcome, usage: Usage) -> dict[str, Any]:

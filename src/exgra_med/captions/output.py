@@ -1,4 +1,4 @@
-"""What a run leaves: extended records, each written once when it is finished, and the failures.
+"""The files of a run: extended records, each written once when it is finished, and the failures.
 
 The file of records only grows, in the order in which answers arrive; a process that is killed
 leaves at most one cut line, which the next run removes.
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from exgra_med.captions.source import Source, leading_id
+from exgra_med.captions.records import RecordFile, leading_id
 from exgra_med.data.json_files import decode_json, iterate_lines, record_line
 from exgra_med.data.record import IMAGE_PLACEHOLDER, Record, parse_record
 from exgra_med.errors import DataError
@@ -138,14 +138,11 @@ def _remove_cut_line(path: Path) -> None:
             stream.truncate(end)
 
 
-# Extended records -> the JSON file that the original trains on: `conversations_long` and all.
-
-
 _ROLES = {"user": "human", "assistant": "gpt"}
 
 
 def original_item(record: Record) -> dict[str, Any]:
-    """One item of the original: short and long talk under keys of the same spelling.
+    """An item of the JSON file that the original trains on, with `conversations_long`.
 
     Args:
         record: with extended answers.
@@ -168,7 +165,7 @@ def original_item(record: Record) -> dict[str, Any]:
     return item | {"conversations": short, "conversations_long": long}
 
 
-def write_original(source: Source, extended: Path, out: Path) -> int:
+def write_original(source: RecordFile, extended: Path, out: Path) -> int:
     """Write the finished records of a source as the original's JSON list, in the source's order.
 
     Args:

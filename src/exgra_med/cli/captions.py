@@ -131,7 +131,7 @@ def generate(
     from exgra_med.llm.request import Sampling
     from exgra_med.progress import RichReporter
 
-    settings = generate.Settings(
+    settings = generate.ServiceSettings(
         model=model,
         base_url=base_url,
         engine="vllm" if engine is Engine.vllm else "api",
@@ -151,7 +151,7 @@ def generate(
         figures = generate.dry_run(source, settings, limit)
         show(figures, as_json, _estimate_lines(figures))
         return
-    summary, outcome = generate.generate(
+    summary, outcome = generate.generate_captions(
         source,
         out,
         settings,
@@ -202,10 +202,10 @@ def check(
 ) -> None:
     """Look for signs of faults: flipped sides, lost numbers, refusals, copies and more."""
     from exgra_med.captions.check import check_captions, render_check
-    from exgra_med.captions.source import open_source
+    from exgra_med.captions.records import open_records
     from exgra_med.files import write_text
 
-    source = open_source(captions)
+    source = open_records(captions)
     report = check_captions(source, worst, sample, seed)
     if html is not None:
         write_text(html, render_check(report, source.path.name))
@@ -237,9 +237,9 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Join extended answers to the data they were made from. Stage 2 trains on the result."""
-    from exgra_med.captions.merge import merge as join
+    from exgra_med.captions.merge import merge_captions
 
-    result = join(data, captions, out, allow_missing)
+    result = merge_captions(data, captions, out, allow_missing)
     line = f"Written: {out} ({result['without']} without, {result['unused']} unused)."
     show(result, as_json, [line])
 
@@ -282,11 +282,11 @@ def write(
 ) -> None:
     """Write the requests whose answers are not stored, for upload. Nothing is sent."""
     from exgra_med.captions.batch import write_batches
-    from exgra_med.captions.source import open_source, refuse_identifiers
+    from exgra_med.captions.records import open_records, refuse_identifiers
     from exgra_med.llm.cache import AnswerCache, default_cache_path
     from exgra_med.llm.request import Sampling
 
-    records = open_source(source, limit)
+    records = open_records(source, limit)
     sampling = Sampling(max_new_tokens, temperature)
     with closing(AnswerCache(cache or default_cache_path())) as stored:
         if not force:

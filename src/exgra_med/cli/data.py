@@ -37,7 +37,7 @@ FETCH = "Download"
 @app.command("list", epilog="Example: `exgra-med data list`")
 def list_sources(as_json: Json = False) -> None:
     """List the datasets that can be prepared, and the bundled samples."""
-    from exgra_med.data.inspect.listing import describe_sources
+    from exgra_med.data.inspect.describe import describe_sources
 
     rows = describe_sources()
 
@@ -141,14 +141,14 @@ def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -
     from rich.console import Console
 
     from exgra_med.data.download.fetch import FetchLimits
-    from exgra_med.data.download.hub import download
+    from exgra_med.data.download.hub import download_dataset
     from exgra_med.data.download.image_urls import download_images
     from exgra_med.data.sources import SOURCES
     from exgra_med.progress import RichReporter
 
     source = SOURCES.find(name)
     if not source.has_image_urls:
-        download(source, folder, num_workers=num_workers)
+        download_dataset(source, folder, num_workers=num_workers)
         return
     limits = FetchLimits(allow_loopback=allow_loopback)
     console = Console(stderr=True)
@@ -169,7 +169,7 @@ def _pairs(texts: list[str], example: str) -> dict[str, str]:
 
 def _show_prepared(prepared: "Prepared", as_json: bool) -> None:
     """What a verb made, and what is done with it next."""
-    from exgra_med.data.inspect.listing import describe_manifest
+    from exgra_med.data.inspect.describe import describe_manifest
 
     value = {"path": str(prepared.path), "fingerprint": prepared.fingerprint, **prepared.manifest}
     lines = [*describe_manifest(prepared), next_step(f"data check {prepared.path}")]
@@ -218,7 +218,7 @@ def show_record(
     as_json: Json = False,
 ) -> None:
     """Show one record: picture, question, answers, and the text that is trained on."""
-    from exgra_med.data.inspect.listing import describe_record, find_record
+    from exgra_med.data.inspect.describe import describe_record, find_record
     from exgra_med.data.prepare import MAX_PIXELS
     from exgra_med.data.prepared import open_prepared
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from exgra_med.llm.service import Settings
+    from exgra_med.llm.service import ServiceSettings
 
 SERVICE = "Service"
 COST = "Cost and privacy"
@@ -230,13 +230,13 @@ def service(
     seed: int = 0,
     cache: Path | None = None,
     force: bool = False,
-) -> "Settings":
+) -> "ServiceSettings":
     """A service that decodes greedily, with a seed for servers that take one."""
     from exgra_med.llm.budget import Price as PriceOfTokens
     from exgra_med.llm.request import Sampling
-    from exgra_med.llm.service import Settings
+    from exgra_med.llm.service import ServiceSettings
 
-    return Settings(
+    return ServiceSettings(
         model=model,
         base_url=base_url,
         concurrency=concurrency,

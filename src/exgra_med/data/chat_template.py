@@ -1,4 +1,4 @@
-"""Chat templates: turns of talk -> segments of text, each supervised or not. Pure functions.
+"""Chat templates: turns of a conversation -> segments of text, each supervised or not.
 
 A template is five pieces of text; the same pieces make the training text and the prompt, so that a
 prompt is always the beginning of the training text of the same record.
@@ -56,7 +56,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplate:
-    """The pieces of a chat text; `{text}` stands for what was said."""
+    """The pieces of a chat text; `{text}` stands for the message."""
 
     opening: str
     user: str
@@ -159,8 +159,8 @@ def without_image_tokens(text: str) -> str:
     return cleaned if cleaned == text else without_image_tokens(cleaned)
 
 
-def plain(text: str) -> str:
-    """What a person said, without surrounding blanks and image tokens."""
+def clean_text(text: str) -> str:
+    """A message without surrounding blanks and image tokens."""
     return without_image_tokens(text).strip()
 
 
@@ -170,8 +170,8 @@ def user_text(
     options: Sequence[str] | None = None,
     multiple_choice: bool = False,
 ) -> str:
-    """What a user turn reads like: question, the answers it allows, then its images."""
-    question = plain(text)
+    """The text of a user turn: question, the answers it allows, then its images."""
+    question = clean_text(text)
     if options and multiple_choice:
         question = multiple_choice_question(question, options)
     elif options:
@@ -179,8 +179,8 @@ def user_text(
     return question + f"\n{IMAGE_BLOCK}" * num_images
 
 
-def render(messages: Sequence[tuple[str, str]], template: ChatTemplate) -> list[Segment]:
-    """The whole text of a conversation.
+def render_messages(messages: Sequence[tuple[str, str]], template: ChatTemplate) -> list[Segment]:
+    """The text of a conversation, in segments.
 
     Args:
         messages: `(role, text)`, role `user` or `assistant`, images already in the text.
@@ -209,8 +209,8 @@ def conversation_segments(record: Record, name: str) -> list[Segment]:
     template, options = chat_template(name), record.meta.get("options")
     question = user_text(record.question, len(record.images), options, template.multiple_choice)
     messages = [("user", question)]
-    messages += [(turn.role, plain(turn.text)) for turn in record.turns[1:]]
-    return render(messages, template)
+    messages += [(turn.role, clean_text(turn.text)) for turn in record.turns[1:]]
+    return render_messages(messages, template)
 
 
 def prompt_text(
@@ -232,6 +232,6 @@ def prompt_text(
     template = chat_template(name)
     question = user_text(turns[0].text, num_images, options, template.multiple_choice)
     messages = [("user", question)]
-    messages += [(turn.role, plain(turn.text)) for turn in turns[1:]]
-    text = "".join(segment.text for segment in render(messages, template))
+    messages += [(turn.role, clean_text(turn.text)) for turn in turns[1:]]
+    text = "".join(segment.text for segment in render_messages(messages, template))
     return text.removesuffix(template.closing)

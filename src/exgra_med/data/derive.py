@@ -1,4 +1,4 @@
-"""A prepared folder made from another: fewer records, another split, or with extended answers."""
+"""A prepared folder made from another: a subset, another split, or smaller images."""
 
 import io
 from collections import Counter
@@ -10,26 +10,23 @@ from typing import Any
 from PIL import Image
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_files import decode_json, iterate_lines
-from exgra_med.data.llava_format import read_original
-from exgra_med.data.prepare import MAX_PIXELS, Progress, write_prepared
-from exgra_med.data.prepared import SPLITS, Prepared, file_sha256
+from exgra_med.data.prepare import MAX_PIXELS, write_prepared
+from exgra_med.data.prepared import SPLITS, Prepared
 from exgra_med.data.record import Record
 from exgra_med.data.sources.rows import facts
 from exgra_med.data.sources.source import Collected, ImageBytes
 from exgra_med.data.subset import images_for_share, nested_subset
 from exgra_med.errors import DataError
-
-# Images scaled to a model's size once, without loss, so that no epoch decodes the originals.
-#
-# The short side becomes `shortest_pixels` by PIL's bicubic filter and the result is stored as PNG:
-# exactly the first step of CLIP's image processor, which then has nothing left to resize. Pixel
-# values are therefore bit-equal to those of the full image.
+from exgra_med.progress import ProgressCallback
 
 
 @dataclass(frozen=True)
 class ResizedImages:
-    """The images of a folder, their short side scaled to a length.
+    """The images of a folder, resized once, so that no epoch decodes the full ones.
+
+    The short side becomes `shortest_pixels` by PIL's bicubic filter and the result is stored as
+    PNG: exactly the first step of CLIP's image processor, which then has nothing left to resize.
+    Pixel values are therefore bit-equal to those of the full image.
 
     Args:
         folder: the full images.
@@ -44,7 +41,7 @@ class ResizedImages:
         return name if name.endswith(".png") else f"{name}.png"
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
-        """The scaled image as PNG.
+        """The resized image as PNG.
 
         Raises:
             DataError: the image is missing or broken.
@@ -66,7 +63,7 @@ def resized_size(size: tuple[int, int], shortest_pixels: int) -> tuple[int, int]
 
 
 def write_subset(prepared: Prepared, fraction: float, seed: int, out: Path) -> Prepared:
-    """Write a folder with a share of `train`; the other splits stay whole, so scores compare.
+    """Write a folder with a share of `train`; the other splits stay, so scores can be compared.
 
     Args:
         prepared: the whole.
@@ -78,10 +75,10 @@ def write_subset(prepared: Prepared, fraction: float, seed: int, out: Path) -> P
         DataError: the fraction is out of range, or `out` holds something else.
         WriteError: the disk is full.
     """
-    splits = _every_split(prepared)
+    splits = read_splits(prepared)
     splits["train"] = nested_subset(splits["train"], fraction, seed)
     how = {"made_by": "subset", "fraction": fraction, "seed": seed}
-    return _write(prepared, splits, how, out)
+    return write_derived(prepared, splits, how, out)
 
 
 def write_split(
@@ -103,7 +100,7 @@ def write_split(
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise DataError(f"shares of {validation} and {test} leave nothing for training.")
-    records = [record for split in _every_split(prepared).values() for record in split]
+    records = [record for split in read_splits(prepared).values() for record in split]
     for record in records:
         if len(record.images) != 1:
             raise DataError(f"{record.id}: has {len(record.images)} images, so no split by image.")
@@ -118,46 +115,7 @@ def write_split(
         name = "test" if image in held else "validation" if image in chosen else "train"
         splits[name].append(_moved(record, prepared.manifest["dataset"], name))
     how = {"made_by": "split", "validation": validation, "test": test, "seed": seed}
-    return _write(prepared, splits, how, out)
-
-
-def merge_captions(
-    prepared: Prepared, captions: Path, out: Path, allow_missing: bool = False
-) -> Prepared:
-    """Write a folder whose training records have extended answers from a file.
-
-    Args:
-        prepared: the folder to extend.
-        captions: JSON Lines of `{"id", "extended"}`, or the original's JSON with longer answers;
-            joined by record id, else by published id.
-        out: the folder to make.
-        allow_missing: training records without an extended answer are no error.
-
-    Raises:
-        DataError: nothing fits, a training record has none, or the answers do not fit its turns.
-        WriteError: the disk is full.
-    """
-    extended = _read_captions(captions)
-    splits = _every_split(prepared)
-    used: set[str] = set()
-    for split in splits:
-        splits[split] = [_extended(record, extended, used) for record in splits[split]]
-    if not used:
-        raise DataError(f"{captions}: no id of it is in {prepared.path}.")
-    missing = [record.id for record in splits["train"] if record.extended is None]
-    if missing and not allow_missing:
-        raise DataError(
-            f"{captions}: {len(missing)} training records have no extended answer, "
-            f"first {missing[0]!r}.",
-            "Generate the rest, or give --allow-missing.",
-        )
-    how = {
-        "made_by": "merge-captions",
-        "captions_sha256": file_sha256(captions),
-        "unused_captions": len(extended) - len(used),
-        "training_records_without": len(missing),
-    }
-    return _write(prepared, splits, how, out)
+    return write_derived(prepared, splits, how, out)
 
 
 def open_answers(records: Iterable[Record]) -> list[str]:
@@ -166,7 +124,8 @@ def open_answers(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(answers))
 
 
-def _every_split(prepared: Prepared) -> dict[str, list[Record]]:
+def read_splits(prepared: Prepared) -> dict[str, list[Record]]:
+    """All records of every split."""
     return {split: prepared.records(split) for split in prepared.splits}
 
 
@@ -178,38 +137,8 @@ def _moved(record: Record, dataset: str, split: str) -> Record:
     return record.model_copy(update={"id": name, "meta": record.meta | {"split": split}})
 
 
-def _extended(record: Record, extended: Mapping[str, list[str]], used: set[str]) -> Record:
-    for key in (record.id, str(record.meta.get("published_id", ""))):
-        if key in extended:
-            used.add(key)
-            if len(extended[key]) != len(record.answers):
-                raise DataError(
-                    f"{record.id}: {len(extended[key])} extended answers for "
-                    f"{len(record.answers)} assistant turns."
-                )
-            return record.model_copy(update={"extended": extended[key]})
-    return record
-
-
-def _read_captions(path: Path) -> dict[str, list[str]]:
-    if path.suffix == ".json":
-        return {record.id: record.extended or record.answers for record in read_original(path)}
-    extended: dict[str, list[str]] = {}
-    for where, text in iterate_lines(path):
-        row: Any = decode_json(text, where)
-        value = row.get("extended") if isinstance(row, dict) else None
-        value = [value] if isinstance(value, str) else value
-        if not isinstance(value, list) or not all(isinstance(v, str) and v.strip() for v in value):
-            raise DataError(f"{where}: 'extended' is not a list of texts.")
-        name = str(row.get("id", ""))
-        if not name or name in extended:
-            raise DataError(f"{where}: the id {name!r} is missing or comes twice.")
-        extended[name] = value
-    return extended
-
-
 def write_resized(
-    prepared: Prepared, shortest_pixels: int, out: Path, progress: Progress | None = None
+    prepared: Prepared, shortest_pixels: int, out: Path, progress: ProgressCallback | None = None
 ) -> Prepared:
     """Write a folder with the same records and smaller images, so that training decodes less.
 
@@ -217,7 +146,7 @@ def write_resized(
         prepared: the folder with the full images.
         shortest_pixels: length of the short side, the `image_size` of the model.
         out: the folder to make.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: the size is not positive, an image is broken, or `out` holds something else.
@@ -227,17 +156,31 @@ def write_resized(
         raise DataError(f"a side of {shortest_pixels} pixels is too short.")
     images = ResizedImages(prepared.image_folder(MAX_PIXELS), shortest_pixels)
     how = {"made_by": "resize", "shortest_pixels": shortest_pixels}
-    return _write(prepared, _every_split(prepared), how, out, images, progress)
+    return write_derived(prepared, read_splits(prepared), how, out, images, progress)
 
 
-def _write(
+def write_derived(
     prepared: Prepared,
     splits: Mapping[str, list[Record]],
     how: dict[str, Any],
     out: Path,
     images: ImageBytes | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
+    """Write a prepared folder whose manifest says which folder it was made from, and how.
+
+    Args:
+        prepared: the folder that it is made from.
+        splits: the records of the new one.
+        how: facts for the manifest; at least `made_by`.
+        out: the folder to make.
+        images: of the records; those of `prepared` where absent.
+        progress: is called after each image.
+
+    Raises:
+        DataError: an image is broken, or `out` holds something else.
+        WriteError: the disk is full.
+    """
     manifest = prepared.manifest
     kept = ("dataset", "variant", "licence", "seed", "sources")
     origin = {key: manifest[key] for key in kept if key in manifest}

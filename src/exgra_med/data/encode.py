@@ -1,8 +1,7 @@
 """Chat text -> token ids and labels.
 
 The text of a conversation is tokenised once; labels follow from character offsets, so they cannot
-drift. (The original tokenises header and messages separately and drifts by a token per message; its
-mask is kept in `original_text.py` for comparison.)
+drift. (The original tokenises header and messages separately and drifts by a token per message.)
 """
 
 from collections.abc import Sequence
@@ -19,8 +18,8 @@ from exgra_med.data.chat_template import (
 from exgra_med.data.record import Record, Turn
 from exgra_med.errors import DataError
 
-IGNORED = -100
-"""Label of a position that is not learned from."""
+IGNORE_INDEX = -100
+"""Label of a position that is not learned from: torch's `ignore_index`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +37,7 @@ class Encoded:
     @property
     def num_supervised(self) -> int:
         """Tokens that are learned from; zero makes a batch of this record useless."""
-        return sum(label != IGNORED for label in self.labels)
+        return sum(label != IGNORE_INDEX for label in self.labels)
 
 
 def encode_segments(
@@ -61,11 +60,11 @@ def encode_segments(
     encoding = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     patch = tokenizer.convert_tokens_to_ids(IMAGE_PATCH)
     ids = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
-    labels = [IGNORED] * len(ids)
+    labels = [IGNORE_INDEX] * len(ids)
     for token, (start, _) in zip(encoding["input_ids"], encoding["offset_mapping"], strict=True):
         repeat = num_image_tokens if token == patch else 1
         ids += [token] * repeat
-        labels += [token if supervised[start] else IGNORED] * repeat
+        labels += [token if supervised[start] else IGNORE_INDEX] * repeat
     return ids, labels
 
 

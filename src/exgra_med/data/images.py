@@ -9,7 +9,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.intensity import scale_to_eight_bits
+from exgra_med.data.medical_formats import read_dicom, read_nifti, scale_to_eight_bits
 from exgra_med.errors import DataError, MissingExtraError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -96,12 +96,8 @@ class ImageFolder:
         path = self.locate(name, where)
         lower = path.name.lower()
         if lower.endswith(DICOM_ENDINGS):
-            from exgra_med.data.dicom import read_dicom
-
             return read_dicom(path, self.max_pixels, name, where)
         if lower.endswith(NIFTI_ENDINGS):
-            from exgra_med.data.nifti import read_nifti
-
             return read_nifti(path, self.max_pixels, name, where)
         return decode_image(path, self.max_pixels, name, where)
 
@@ -158,7 +154,7 @@ def decode_image(
     except Exception as error:
         raise DataError(
             f"{prefix}the image {name!r} cannot be decoded ({_reason(error)}).",
-            f"It must be a whole {', '.join(FORMATS)} file.",
+            f"It must be a complete {', '.join(FORMATS)} file.",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Records on disk: one JSON object a line, UTF-8, ids unique within a file."""
+"""Strict reading of JSON files, and records on disk: one JSON object a line, UTF-8, unique ids."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,6 @@ from exgra_med.data.record import Record, parse_record
 from exgra_med.errors import DataError
 from exgra_med.files import new_file
 
-# JSON text -> plain values, with every oddity of hostile or broken files refused by name.
-
 
 def decode_json(text: str, where: str) -> Any:
     """Decode one JSON document; `NaN`, `Infinity` and a key given twice are refused.
@@ -20,7 +18,7 @@ def decode_json(text: str, where: str) -> Any:
         where: file, and line where known, for the error message.
 
     Raises:
-        DataError: the text is not strict JSON.
+        DataError: the text is not strict JSON; says where and why.
     """
 
     def refuse_constant(name: str) -> NoReturn:

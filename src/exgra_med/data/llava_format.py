@@ -2,8 +2,8 @@
 
 A list of `{"id", "image", "conversations": [{"from": "human", "value": "<image>\\n..."}, ...]}`;
 the key may be misspelt `conversatons`, and `conversations_long` or `conversatons_long` has the same
-talk with longer answers. The image placeholder is stripped: where a record has an image, chat text
-puts it back.
+conversation with longer answers. The image placeholder is stripped: where a record has an image,
+the chat template puts it back.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from exgra_med.data.json_files import read_json_list, read_records
 from exgra_med.data.record import IMAGE_PLACEHOLDER, Record, parse_record
 from exgra_med.errors import DataError
 
-TALK_KEYS = ("conversations", "conversatons")
+CONVERSATION_KEYS = ("conversations", "conversatons")
 LONG_KEYS = ("conversations_long", "conversatons_long")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
@@ -57,19 +57,21 @@ def parse_item(item: dict[str, Any], number: int, where: str, found: Counter[str
     """Turn one item of the original's JSON into a record.
 
     Raises:
-        DataError: there is no talk, a role is unknown, or the long talk does not fit the short one.
+        DataError: there is no conversation, a role is unknown, or the long one does not fit.
     """
     published = item.get("id", item.get("question_id"))
     name = str(number if published is None else published)
     where = f"{where}: item {number} ({name!r})"
-    talk = _only(item, TALK_KEYS, where, found)
-    if talk is None:
-        raise DataError(f"{where}: neither {TALK_KEYS[0]!r} nor {TALK_KEYS[1]!r} is there.")
-    long_talk = _only(item, LONG_KEYS, where, found)
-    turns = _turns(talk, where)
+    messages = _only(item, CONVERSATION_KEYS, where, found)
+    if messages is None:
+        raise DataError(
+            f"{where}: neither {CONVERSATION_KEYS[0]!r} nor {CONVERSATION_KEYS[1]!r} is there."
+        )
+    long_messages = _only(item, LONG_KEYS, where, found)
+    turns = _turns(messages, where)
     extended = None
-    if long_talk is not None:
-        long_turns = _turns(long_talk, f"{where}, long")
+    if long_messages is not None:
+        long_turns = _turns(long_messages, f"{where}, long")
         extended = [turn["text"] for turn in long_turns if turn["role"] == "assistant"]
     meta = {"published_id": published} if published is not None else {}
     if isinstance(item.get("domain"), dict):
@@ -122,9 +124,9 @@ def _only(
     return value
 
 
-def _turns(talk: list[Any], where: str) -> list[dict[str, str]]:
+def _turns(messages: list[Any], where: str) -> list[dict[str, str]]:
     turns = []
-    for position, message in enumerate(talk):
+    for position, message in enumerate(messages):
         if not isinstance(message, dict) or "from" not in message or "value" not in message:
             raise DataError(f"{where}: message {position} lacks 'from' or 'value'.")
         role = ROLES.get(str(message["from"]).strip().lower())

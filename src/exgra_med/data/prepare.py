@@ -1,9 +1,10 @@
-"""Published files -> a prepared folder, whole or not at all."""
+"""Published files -> a prepared folder, written atomically."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,15 @@ from exgra_med.data.sources.source import (
     Collected,
     Dropped,
     ImageBytes,
-    Options,
+    PrepareOptions,
     Source,
 )
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
+from exgra_med.progress import ProgressCallback
 
 MAX_PIXELS = 50_000_000
 """Images above this many pixels are refused; the largest of the paper's datasets has 13 million."""
-
-Progress = Callable[[str, int], None]
-"""Called with what is being worked on and how many are done."""
 
 
 def prepare(
@@ -42,7 +41,7 @@ def prepare(
     max_pixels: int = MAX_PIXELS,
     mapping: dict[str, str] | None = None,
     settings: dict[str, str] | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
     """Prepare a dataset from a local folder with its published files.
 
@@ -59,7 +58,7 @@ def prepare(
         max_pixels: larger images are refused.
         mapping: field of a record -> column, for `custom` and `shards`.
         settings: name -> value, for data that is made.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: something in the source, or `out` holds something else.
@@ -74,52 +73,44 @@ def prepare(
     if mapping and name not in ("custom", "shards"):
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
     source = _checked_source(found, source, settings)
-    if is_archive(source):
-        with scratch_folder(out) as temporary:
-            unpack(source, temporary / "unpacked")
-            return prepare(
-                name,
-                _only_folder(temporary / "unpacked"),
-                out,
-                variant=variant,
-                seed=seed,
-                overwrite=overwrite,
-                drop_broken_images=drop_broken_images,
-                max_pixels=max_pixels,
-                mapping=mapping,
-                progress=progress,
+    with ExitStack() as unpacked:
+        if is_archive(source):
+            folder = unpacked.enter_context(scratch_folder(out)) / "unpacked"
+            unpack(source, folder)
+            source = _only_folder(folder)
+        if not source.is_dir():
+            raise DataError(
+                f"{source}: no such folder.", f"Give the folder with the files of {name}."
             )
-    if not source.is_dir():
-        raise DataError(f"{source}: no such folder.", f"Give the folder with the files of {name}.")
-    options = Options(variant, seed, max_pixels, mapping or {}, settings or {})
-    collected = found.collect(source, options)
-    origin = {
-        "dataset": found.name,
-        "variant": variant,
-        "licence": found.licence,
-        "seed": seed,
-        "sources": {
-            path.relative_to(source).as_posix(): {
-                "sha256": file_sha256(path),
-                "bytes": path.stat().st_size,
-            }
-            for path in sorted(collected.files)
-        },
-    }
-    return write_prepared(
-        out,
-        collected,
-        origin,
-        overwrite=overwrite,
-        drop_broken_images=drop_broken_images,
-        progress=progress,
-    )
+        options = PrepareOptions(variant, seed, max_pixels, mapping or {}, settings or {})
+        collected = found.collect(source, options)
+        origin = {
+            "dataset": found.name,
+            "variant": variant,
+            "licence": found.licence,
+            "seed": seed,
+            "sources": {
+                path.relative_to(source).as_posix(): {
+                    "sha256": file_sha256(path),
+                    "bytes": path.stat().st_size,
+                }
+                for path in sorted(collected.files)
+            },
+        }
+        return write_prepared(
+            out,
+            collected,
+            origin,
+            overwrite=overwrite,
+            drop_broken_images=drop_broken_images,
+            progress=progress,
+        )
 
 
 def _checked_source(found: Source, source: Path | None, settings: Mapping[str, str] | None) -> Path:
     if not found.needs_files:
         if source is not None:
-            raise DataError(f"{found.name} is made, not read.", "Leave out --source.")
+            raise DataError(f"{found.name} reads no files, it is made.", "Leave out --source.")
         # Some folder that is there; nothing is read from it.
         return Path()
     if settings:
@@ -142,9 +133,9 @@ def write_prepared(
     *,
     overwrite: bool = False,
     drop_broken_images: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
-    """Write records and images as a prepared folder that appears whole or not at all.
+    """Write records and images as a prepared folder, atomically.
 
     Preparing the same again finds an equal folder and leaves it as it is.
 
@@ -154,14 +145,14 @@ def write_prepared(
         origin: manifest fields that say where the records come from; at least `dataset`.
         overwrite: replace a prepared folder that differs.
         drop_broken_images: drop and list records whose image cannot be read.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: `out` holds something else, an image is broken, or no record is left.
         WriteError: the disk is full.
     """
     out = Path(out)
-    _refuse_foreign(out)
+    _refuse_other_content(out)
     with scratch_folder(out) as temporary:
         (temporary / "images").mkdir()
         manifest = _write_content(temporary, collected, origin, drop_broken_images, progress)
@@ -171,7 +162,7 @@ def write_prepared(
     return open_prepared(out)
 
 
-def _refuse_foreign(out: Path) -> None:
+def _refuse_other_content(out: Path) -> None:
     if out.is_symlink() or (out.exists() and not out.is_dir()):
         raise DataError(f"{out}: not a folder.", "Choose another folder for --out.")
     if out.is_dir() and any(out.iterdir()):
@@ -211,7 +202,7 @@ def _write_content(
     collected: Collected,
     origin: Mapping[str, Any],
     drop_broken_images: bool,
-    progress: Progress | None,
+    progress: ProgressCallback | None,
 ) -> dict[str, Any]:
     store = _ImageStore(folder / "images", collected.images, progress)
     counts: dict[str, int] = {}
@@ -229,7 +220,7 @@ def _write_content(
             "Mend the files, or give --drop-broken-images to leave these records out.",
         )
     if not sum(counts.values()):
-        raise DataError("not one record is left.", "Is this the right folder for --source?")
+        raise DataError("No record is left.", "Is this the right folder for --source?")
     return {
         **origin,
         "format": FORMAT,
@@ -244,9 +235,9 @@ def _write_content(
 
 
 class _ImageStore:
-    """Copies each image once, when the first record that shows it passes by."""
+    """Copies each image once, with the first record that shows it."""
 
-    def __init__(self, folder: Path, images: ImageBytes, progress: Progress | None) -> None:
+    def __init__(self, folder: Path, images: ImageBytes, progress: ProgressCallback | None) -> None:
         self.folder = folder
         self.images = images
         self.progress = progress

@@ -22,7 +22,7 @@ SAMPLES = Path(__file__).parent / "samples"
 
 @dataclass(frozen=True)
 class Prepared:
-    """A prepared folder that was found whole.
+    """A prepared folder with all its files.
 
     Args:
         path: the folder.
@@ -84,7 +84,7 @@ def open_prepared(folder: str | Path) -> Prepared:
     """Open a prepared folder, or with `bundled:NAME` a sample that comes with the package.
 
     Raises:
-        DataError: not a prepared folder, or one that is not whole.
+        DataError: not a prepared folder, or one in which a file is missing.
     """
     path = _bundled(str(folder)) if str(folder).startswith(BUNDLED) else Path(folder)
     if not path.is_dir():

@@ -1,4 +1,4 @@
-"""The one record of the project: an image (or none, or several), turns of talk, extended answers.
+"""The one record of the project: image(s) or none, turns of a conversation, extended answers.
 
 Every dataset and every stage reads and writes this. On disk a record is one JSON object a line:
 

@@ -33,7 +33,7 @@ def option_scores(
     """
     import torch
 
-    from exgra_med.data.encode import IGNORED, encode_conversation
+    from exgra_med.data.encode import IGNORE_INDEX, encode_conversation
     from exgra_med.model.bundle import pixel_values
 
     options = [str(option) for option in record.meta["options"]]
@@ -50,7 +50,7 @@ def option_scores(
     model, device = bundle.model, bundle.model.device
     longest = max(len(each.input_ids) for each in encoded)
     ids = torch.full((len(encoded), longest), bundle.pad_token_id)
-    labels = torch.full((len(encoded), longest), IGNORED)
+    labels = torch.full((len(encoded), longest), IGNORE_INDEX)
     for row, each in enumerate(encoded):
         ids[row, : len(each.input_ids)] = torch.tensor(each.input_ids)
         labels[row, : len(each.labels)] = torch.tensor(each.labels)
@@ -68,7 +68,7 @@ def option_scores(
             inputs_embeds=model.insert_images(ids, features), attention_mask=mask
         ).last_hidden_state[:, :-1]
         wanted = labels[:, 1:]
-        places = wanted != IGNORED
+        places = wanted != IGNORE_INDEX
         logits = model.lm_head(states[places]).float()
         chosen = logits.log_softmax(-1).gather(1, wanted[places].unsqueeze(1)).squeeze(1)
         sums = torch.zeros(len(options), device=device).index_add(0, places.nonzero()[:, 0], chosen)

@@ -71,11 +71,6 @@ class AnswerCache:
                 _INSERT, (key, model, reply.text, *tokens, reply.cost, created)
             )
 
-    def forget(self, key: str) -> None:
-        """Remove an answer that turned out to be of no use."""
-        with self._named_errors():
-            self._connection.execute("DELETE FROM answers WHERE key = ?", (key,))
-
     def remember(self, name: str, value: str) -> None:
         """Store a small fact, such as that a file was scanned."""
         with self._named_errors():

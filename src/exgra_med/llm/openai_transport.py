@@ -1,4 +1,4 @@
-"""Any OpenAI-compatible server, asked through the openai SDK."""
+"""Any OpenAI-compatible server through the openai SDK: whole replies, or as they are written."""
 
 import asyncio
 import email.utils
@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator, Mapping
 from itertools import cycle, islice
 from typing import Any
 
-from exgra_med.errors import MissingExtraError, ServiceError, import_extra
+from exgra_med.errors import ServiceError, import_extra
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.request import ChatRequest, Reply, ReplyError, TransportError, estimate_tokens
 
@@ -76,18 +76,9 @@ class OpenAITransport:
             await client.close()
 
     def _new_client(self) -> Any:
-        return self._openai.AsyncOpenAI(
-            base_url=self.endpoint.base_url,
-            api_key=self.endpoint.api_key,
-            timeout=self.timeout_seconds,
-            max_retries=0,
-            http_client=self._openai.DefaultAsyncHttpxClient(
-                follow_redirects=False,
-                trust_env=not self.endpoint.is_local,
-                # Reading the certificates costs 50 ms; plain http has none.
-                verify=self.endpoint.base_url.startswith("https:"),
-            ),
-        )
+        openai = self._openai
+        kinds = openai.AsyncOpenAI, openai.DefaultAsyncHttpxClient
+        return _client(*kinds, self.endpoint, self.timeout_seconds)
 
     async def _post(self, request: ChatRequest, with_schema: bool) -> Reply:
         body = request_body(request, with_schema, self.endpoint.host)
@@ -221,12 +212,6 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-# A reply of an OpenAI-compatible server, word by word, for a person who waits for it.
-#
-# Unlike `ChatService` it asks once, stores nothing and can be left at any moment: closing the
-# iterator closes the connection, and the server stops writing.
-
-
 Chunk = tuple[str, str | None]
 """Text, and `stop` or `length` where the server says why it ends."""
 
@@ -234,7 +219,10 @@ Chunk = tuple[str, str | None]
 def stream_reply(
     endpoint: Endpoint, request: ChatRequest, timeout_seconds: float
 ) -> Generator[Chunk, None, None]:
-    """Ask once; redirects are not followed, and a local address is asked without a proxy.
+    """Ask once and yield the reply as it is written, for a person who waits for it.
+
+    Unlike `ChatService` it stores nothing. Closing the iterator closes the connection, and the
+    server stops writing. Redirects are not followed, and a local address is asked without a proxy.
 
     Args:
         endpoint: address and key.
@@ -245,15 +233,12 @@ def stream_reply(
         ServiceError: no reply, or it took too long; what had come has been yielded.
         MissingExtraError: the openai SDK is not installed.
     """
-    try:
-        import openai
-    except ImportError as error:
-        raise MissingExtraError("A language-model service", "llm") from error
+    openai = import_extra("openai", "A language-model service", "llm")
     body = request_body(request, with_schema=False, host=endpoint.host)
     deadline = time.monotonic() + timeout_seconds
     try:
         with (
-            _client(openai, endpoint, timeout_seconds) as client,
+            _client(openai.OpenAI, openai.DefaultHttpxClient, endpoint, timeout_seconds) as client,
             client.chat.completions.create(**body, stream=True) as chunks,
         ):
             for chunk in chunks:
@@ -271,14 +256,18 @@ def stream_reply(
         raise _failure(endpoint, type(error).__name__) from None
 
 
-def _client(openai: Any, endpoint: Endpoint, timeout_seconds: float) -> Any:
-    return openai.OpenAI(
+def _client(kind: Any, http_kind: Any, endpoint: Endpoint, timeout_seconds: float) -> Any:
+    """A client of the SDK that goes to this endpoint and nowhere else."""
+    return kind(
         base_url=endpoint.base_url,
         api_key=endpoint.api_key,
         timeout=timeout_seconds,
         max_retries=0,
-        http_client=openai.DefaultHttpxClient(
-            follow_redirects=False, trust_env=not endpoint.is_local
+        http_client=http_kind(
+            follow_redirects=False,
+            trust_env=not endpoint.is_local,
+            # Reading the certificates costs 50 ms; plain http has none.
+            verify=endpoint.base_url.startswith("https:"),
         ),
     )
 
@@ -291,4 +280,4 @@ def _chunks(chunk: Any) -> Iterator[Chunk]:
 
 
 def _failure(endpoint: Endpoint, why: str) -> ServiceError:
-    return ServiceError(f"The model at {endpoint.host} gave no whole answer: {why}.")
+    return ServiceError(f"The model at {endpoint.host} gave no complete answer: {why}.")

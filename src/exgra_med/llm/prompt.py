@@ -1,4 +1,7 @@
-"""Prompts as files with a version: `prompts/NAME.md`, a header between `---` lines, then text."""
+"""Prompts as files with a version, and the JSON object in a reply to them.
+
+A prompt is `prompts/NAME.md`: a header between `---` lines, then the text.
+"""
 
 import ast
 import hashlib
@@ -14,6 +17,12 @@ import yaml
 from exgra_med.llm.request import ReplyError
 
 _FOLDER = Path(__file__).parent / "prompts"
+
+MAX_CHARACTERS = 100_000
+"""Longer replies are refused: no answer of ours needs them, and parsing is not linear."""
+_MAX_STARTS = 50
+_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -43,18 +52,8 @@ def load_prompt(name: str) -> Prompt:
     return Prompt(name, yaml.safe_load(header)["version"], text.strip())
 
 
-# JSON objects in a model's reply: bare, fenced, quoted as a string, or with prose around.
-
-
-MAX_CHARACTERS = 100_000
-"""Longer replies are refused: no answer of ours needs them, and parsing is not linear."""
-_MAX_STARTS = 50
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
-_DECODER = json.JSONDecoder()
-
-
 def object_with(text: str, key: str) -> dict[str, Any]:
-    """The one JSON object of a reply that has `key`.
+    """The one JSON object of a reply that has `key`: bare, fenced, quoted, or with prose around.
 
     Args:
         text: the reply. Thoughts in `<think>` are ignored; a Python literal with single quotes

@@ -1,4 +1,4 @@
-"""One question to a language model, and what comes back."""
+"""One request to a language model: what is sent, what comes back, and what can go wrong."""
 
 import hashlib
 import json
@@ -107,9 +107,6 @@ def estimate_tokens(text: str) -> int:
     """Tokens of a text, without a tokenizer: four ASCII characters each, others one each."""
     ascii_characters = len(text.encode("ascii", "ignore"))
     return -(-ascii_characters // 4) + len(text) - ascii_characters
-
-
-# What can go wrong with a language model: one answer, or everything.
 
 
 class CompletionError(ServiceError):

@@ -1,6 +1,8 @@
-"""One language model, asked many questions: cached, bounded, retried, budgeted.
+"""One language model, asked many questions: cached, rate-limited, retried, within a budget.
 
-    service = ChatService(base_url, api_key, model, cache=AnswerCache(path))
+    settings = ServiceSettings(model="openai/gpt-4o-mini", allow_remote=True)
+    endpoint = settings.endpoint()
+    service = settings.service(endpoint, settings.open_cache())
     completion = await service.complete([{"role": "user", "content": "..."}], accept=parse)
 
 `accept` reads a reply and raises `ReplyError` where it is of no use; only accepted replies are
@@ -31,48 +33,87 @@ from exgra_med.llm.request import (
     TransportError,
 )
 
-# Limits of a service in requests and tokens a minute, kept by pacing.
-
-
-class RateLimit:
-    """Lets requests start no faster than both limits allow, evenly spread.
-
-    Args:
-        requests_per_minute: None for no limit.
-        tokens_per_minute: None for no limit; counts the estimate made before a request.
-    """
-
-    def __init__(
-        self,
-        requests_per_minute: float | None = None,
-        tokens_per_minute: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self.seconds_per_request = 60 / requests_per_minute if requests_per_minute else 0.0
-        self.seconds_per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
-        self._clock = clock
-        self._sleep = sleep
-        self._next_request = 0.0
-        self._next_token = 0.0
-
-    async def wait(self, tokens: int) -> None:
-        """Return when a request of so many tokens may start."""
-        now = self._clock()
-        start = max(now, self._next_request, self._next_token)
-        self._next_request = start + self.seconds_per_request
-        self._next_token = start + self.seconds_per_token * tokens
-        if start > now:
-            await self._sleep(start - now)
-
-
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 LONGEST_RETRY_AFTER_SECONDS = 600.0
-"""A server that asks for more is asked no more: the item goes to the ledger."""
+"""Where a server asks to wait longer, the item counts as failed."""
 
 MOST_REJECTED = 8
-"""Requests that a server may reject before it has answered one; then none is sent any more."""
+"""After so many rejected requests, and none answered, no further one is sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings:
+    """Which model is asked, where, and within which limits; the command line has a flag for each.
+
+    Args:
+        model: name at the service, or of a local model for vLLM.
+        base_url: of the service; None looks into the environment.
+        engine: `api` for a server, `vllm` for a model in this process.
+        concurrency: requests under way at once.
+        attempts: most requests for one answer, whatever goes wrong.
+        timeout_seconds: for one request.
+        price: US dollars for a million tokens; None takes the list price where we know it.
+        max_cost: cap in US dollars.
+        requests_per_minute: limit of the service.
+        tokens_per_minute: limit of the service.
+        sampling: how answers are drawn.
+        cache: file of stored answers; where absent, one in the user's cache folder.
+        allow_remote: text may leave this machine.
+        force: text that seems to identify patients may be sent.
+    """
+
+    model: str
+    base_url: str | None = None
+    engine: Literal["api", "vllm"] = "api"
+    concurrency: int = 64
+    attempts: int = 6
+    timeout_seconds: float = 120.0
+    price: Price | None = None
+    max_cost: float | None = None
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    cache: Path | None = None
+    allow_remote: bool = False
+    force: bool = False
+
+    def endpoint(self) -> Endpoint | None:
+        """The service, or None for a model in this process."""
+        if self.engine == "vllm":
+            return None
+        return find_endpoint(self.base_url, environment_with_file(os.environ, Path.cwd()))
+
+    def served_name(self, endpoint: Endpoint | None) -> str:
+        """The model's name as it is asked for."""
+        return model_name(self.model, endpoint) if endpoint else self.model
+
+    def known_price(self, endpoint: Endpoint | None) -> Price | None:
+        """What tokens cost: nothing on this machine, unless a price was given."""
+        if self.price is None and (endpoint is None or endpoint.is_local):
+            return Price(0.0, 0.0)
+        return self.price or known_price(self.model)
+
+    def open_cache(self) -> AnswerCache:
+        """The stored answers."""
+        return AnswerCache(self.cache or default_cache_path())
+
+    def service(self, endpoint: Endpoint | None, cache: AnswerCache | None) -> "ChatService":
+        """The service itself; it belongs to the event loop that is running.
+
+        Args:
+            endpoint: from `endpoint()`.
+            cache: stored answers; None asks anew each time.
+
+        Raises:
+            StoppedError: a cap without a price.
+            MissingExtraError: the SDK or vLLM is not installed.
+        """
+        return ChatService(self, endpoint, cache)
+
+    def request(self, endpoint: Endpoint | None, messages: Sequence[Message]) -> ChatRequest:
+        """The request that the service would make; its `key` names the answer in the cache."""
+        return ChatRequest(self.served_name(endpoint), messages, self.sampling)
 
 
 @dataclass(frozen=True)
@@ -99,76 +140,59 @@ class Usage:
 
 
 class ChatService:
-    """An OpenAI-compatible model behind a cache.
+    """An OpenAI-compatible model, or one in this process, behind a cache.
 
     Args:
-        base_url: of the server.
-        api_key: its key.
-        model: its name there.
+        settings: the model and every limit.
+        endpoint: from `settings.endpoint()`.
         cache: stored answers; None asks anew each time.
-        sampling: how answers are drawn.
-        concurrency: most requests under way at once.
-        attempts: most requests for one answer, whatever goes wrong.
-        timeout_seconds: for one request.
-        price: to count money where the server does not.
-        max_cost: cap in US dollars; needs a price.
-        rate: limits in requests and tokens a minute.
-        transport: another way to the model than HTTP.
+        transport: another way to the model; for tests.
         sleep: waits between attempts; for tests.
 
     Raises:
         StoppedError: a cap without a price.
-        MissingExtraError: the openai SDK is not installed.
+        MissingExtraError: the openai SDK or vLLM is not installed.
     """
 
     def __init__(
         self,
-        base_url: str,
-        api_key: str,
-        model: str,
-        *,
+        settings: ServiceSettings,
+        endpoint: Endpoint | None,
         cache: AnswerCache | None = None,
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
-        concurrency: int = 64,
-        attempts: int = 6,
-        timeout_seconds: float = 120.0,
-        price: Price | None = None,
-        max_cost: float | None = None,
-        rate: RateLimit | None = None,
+        *,
         transport: Transport | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        if max_cost is not None and price is None:
+        self.settings = settings
+        self.model = settings.served_name(endpoint)
+        self.price = settings.known_price(endpoint)
+        if settings.max_cost is not None and self.price is None:
             raise StoppedError(
-                f"The price of {model} is not known, so its cost cannot be capped.",
+                f"The price of {self.model} is not known, so its cost cannot be capped.",
                 "Give --price PROMPT COMPLETION in US dollars for a million tokens.",
             )
-        if transport is None:
-            from exgra_med.llm.openai_transport import OpenAITransport
-
-            transport = OpenAITransport(Endpoint(base_url, api_key), timeout_seconds, concurrency)
-        self.model = model
         self.cache = cache
-        self.sampling = sampling
-        self.attempts = attempts
-        self.price = price
         self.usage = Usage()
-        self._transport = transport
-        self._budget = None if max_cost is None else Budget(max_cost)
-        self._rate = rate or RateLimit()
+        self._transport = transport or self._find_transport(endpoint)
+        self._budget = None if settings.max_cost is None else Budget(settings.max_cost)
+        self._rate = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
         self._sleep = sleep
-        self._slots = asyncio.Semaphore(concurrency)
+        self._slots = asyncio.Semaphore(settings.concurrency)
         self._under_way: dict[str, asyncio.Future[Reply]] = {}
         self._answered = False
         self._num_rejected = 0
         self._failed_in_a_row = 0
-        self._most_failures = max(20, concurrency)
+        self._most_failures = max(20, settings.concurrency)
 
-    def request(
-        self, messages: Sequence[Message], schema: Mapping[str, Any] | None = None
-    ) -> ChatRequest:
-        """The request that `complete` would make; its `key` names the answer in the cache."""
-        return ChatRequest(self.model, messages, self.sampling, schema)
+    def _find_transport(self, endpoint: Endpoint | None) -> Transport:
+        if endpoint is None:
+            from exgra_med.llm.vllm_transport import VllmTransport
+
+            return VllmTransport(self.model)
+        from exgra_med.llm.openai_transport import OpenAITransport
+
+        settings = self.settings
+        return OpenAITransport(endpoint, settings.timeout_seconds, settings.concurrency)
 
     async def complete(
         self,
@@ -191,7 +215,7 @@ class ChatService:
             StoppedError: no answer can be had any more: key, budget, server gone.
             ServiceError: the cache cannot be used.
         """
-        request = ChatRequest(self.model, messages, self.sampling, schema, keep_cut)
+        request = ChatRequest(self.model, messages, self.settings.sampling, schema, keep_cut)
         key = request.key
         while True:
             stored = self._stored(key, accept)
@@ -270,7 +294,7 @@ class ChatService:
                 if not error.retryable or (asked or 0) > LONGEST_RETRY_AFTER_SECONDS:
                     raise failure from error
                 wait = wait if asked is None else asked + wait * 0.1
-                last = attempt == self.attempts
+                last = attempt == self.settings.attempts
                 self._failed_in_a_row += last
                 if last and self._failed_in_a_row >= self._most_failures:
                     raise StoppedError(
@@ -281,7 +305,7 @@ class ChatService:
             else:
                 self._failed_in_a_row = 0
                 return reply, total
-            if attempt >= self.attempts:
+            if attempt >= self.settings.attempts:
                 raise failure
             await self._sleep(wait)
 
@@ -343,97 +367,33 @@ def backoff_seconds(attempt: int) -> float:
     return longest * random.uniform(0.5, 1.0)
 
 
-# Everything a person decides about a language-model service, and the service that follows.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Which model is asked, where, and within which limits; the command line has a flag for each.
+class RateLimit:
+    """Lets requests start no faster than both limits allow, evenly spread.
 
     Args:
-        model: name at the service, or of a local model for vLLM.
-        base_url: of the service; None looks into the environment.
-        engine: `api` for a server, `vllm` for a model in this process.
-        concurrency: requests under way at once.
-        attempts: most requests for one answer.
-        timeout_seconds: for one request.
-        price: US dollars for a million tokens; None takes the list price where we know it.
-        max_cost: cap in US dollars.
-        requests_per_minute: limit of the service.
-        tokens_per_minute: limit of the service.
-        sampling: how answers are drawn.
-        cache: file of stored answers; None takes the user's.
-        allow_remote: text may leave this machine.
-        force: text that seems to identify patients may be sent.
+        requests_per_minute: None for no limit.
+        tokens_per_minute: None for no limit; counts the estimate made before a request.
     """
 
-    model: str
-    base_url: str | None = None
-    engine: Literal["api", "vllm"] = "api"
-    concurrency: int = 64
-    attempts: int = 6
-    timeout_seconds: float = 120.0
-    price: Price | None = None
-    max_cost: float | None = None
-    requests_per_minute: float | None = None
-    tokens_per_minute: float | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    cache: Path | None = None
-    allow_remote: bool = False
-    force: bool = False
+    def __init__(
+        self,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.seconds_per_request = 60 / requests_per_minute if requests_per_minute else 0.0
+        self.seconds_per_token = 60 / tokens_per_minute if tokens_per_minute else 0.0
+        self._clock = clock
+        self._sleep = sleep
+        self._next_request = 0.0
+        self._next_token = 0.0
 
-    def endpoint(self) -> Endpoint | None:
-        """The service, or None for a model in this process."""
-        if self.engine == "vllm":
-            return None
-        return find_endpoint(self.base_url, environment_with_file(os.environ, Path.cwd()))
-
-    def served_name(self, endpoint: Endpoint | None) -> str:
-        """The model's name as it is asked for."""
-        return model_name(self.model, endpoint) if endpoint else self.model
-
-    def known_price(self, endpoint: Endpoint | None) -> Price | None:
-        """What tokens cost: nothing on this machine, unless a price was given."""
-        if self.price is None and (endpoint is None or endpoint.is_local):
-            return Price(0.0, 0.0)
-        return self.price or known_price(self.model)
-
-    def open_cache(self) -> AnswerCache:
-        """The stored answers."""
-        return AnswerCache(self.cache or default_cache_path())
-
-    def service(self, endpoint: Endpoint | None, cache: AnswerCache | None) -> ChatService:
-        """The service itself; it belongs to the event loop that is running.
-
-        Args:
-            endpoint: from `endpoint()`.
-            cache: stored answers; None asks anew each time.
-
-        Raises:
-            StoppedError: a cap without a price.
-            MissingExtraError: the SDK or vLLM is not installed.
-        """
-        model = self.served_name(endpoint)
-        transport: Transport | None = None
-        if endpoint is None:
-            from exgra_med.llm.vllm_transport import VllmTransport
-
-            transport = VllmTransport(model)
-        return ChatService(
-            endpoint.base_url if endpoint else "",
-            endpoint.api_key if endpoint else "",
-            model,
-            cache=cache,
-            sampling=self.sampling,
-            concurrency=self.concurrency,
-            attempts=self.attempts,
-            timeout_seconds=self.timeout_seconds,
-            price=self.known_price(endpoint),
-            max_cost=self.max_cost,
-            rate=RateLimit(self.requests_per_minute, self.tokens_per_minute),
-            transport=transport,
-        )
-
-    def request(self, endpoint: Endpoint | None, messages: Sequence[Message]) -> ChatRequest:
-        """The request that the service would make; its `key` names the answer in the cache."""
-        return ChatRequest(self.served_name(endpoint), messages, self.sampling)
+    async def wait(self, tokens: int) -> None:
+        """Return when a request of so many tokens may start."""
+        now = self._clock()
+        start = max(now, self._next_request, self._next_token)
+        self._next_request = start + self.seconds_per_request
+        self._next_token = start + self.seconds_per_token * tokens
+        if start > now:
+            await self._sleep(start - now)

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from PIL import Image
 
-from exgra_med.data.dicom import read_dicom
 from exgra_med.data.images import decode_image
+from exgra_med.data.medical_formats import read_dicom
 from exgra_med.errors import DataError
 from exgra_med.web.limits import MEGABYTE
 

@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 
 from exgra_med.captions.check import check_captions, render_check
 from exgra_med.captions.faults import WEIGHTS, copy_rate, find_faults
-from exgra_med.captions.source import open_source
+from exgra_med.captions.records import open_records
 from exgra_med.cli.main import app
 from exgra_med.errors import DataError
 
@@ -86,26 +86,26 @@ def test_the_worst_come_first_and_the_sample_is_seeded(tmp_path: Path) -> None:
     rows[9] = ("Size?", "A mass", "A mass of 12 mm.")
     origin = {"model": "m", "prompt": "p"}
     path = write(tmp_path / "long.jsonl", rows, extended_by=origin)
-    report = check_captions(open_source(str(path)), num_worst=2, num_sample=5, seed=3)
+    report = check_captions(open_records(str(path)), num_worst=2, num_sample=5, seed=3)
     assert [example.id for example in report.worst] == ["r/7", "r/9"]
     assert (report.answers, report.faulty, report.counts["side flipped"]) == (29, 2, 1)
     assert report.origins == {"m, prompt p": 29}
-    same = check_captions(open_source(str(path)), num_sample=5, seed=3)
-    other = check_captions(open_source(str(path)), num_sample=5, seed=4)
+    same = check_captions(open_records(str(path)), num_sample=5, seed=3)
+    other = check_captions(open_records(str(path)), num_sample=5, seed=4)
     assert same.sample == report.sample != other.sample
 
 
 def test_one_extension_for_two_answers_is_a_duplicate(tmp_path: Path) -> None:
     text = "The picture shows what was asked for."
     rows = [("Q", "alpha", text), ("Q", "beta", text), ("Q2", "alpha", text)]
-    report = check_captions(open_source(str(write(tmp_path / "a.jsonl", rows))))
+    report = check_captions(open_records(str(write(tmp_path / "a.jsonl", rows))))
     assert report.counts["duplicate"] == 1
 
 
 def test_the_page_shows_text_as_text(tmp_path: Path) -> None:
     evil = "<script>alert(1)</script> <img src=http://x.example/y>"
     path = write(tmp_path / "a.jsonl", [(evil, "left " + evil, "right " + evil)])
-    page = render_check(check_captions(open_source(str(path))), evil)
+    page = render_check(check_captions(open_records(str(path))), evil)
     assert "<script" not in page and "<img" not in page
     assert page.count("&lt;script&gt;") >= 6
     assert "What this does not show" in page
@@ -126,4 +126,4 @@ def test_the_verb_writes_page_and_json(tmp_path: Path) -> None:
 
 def test_a_file_without_extended_answers_is_an_error(records) -> None:
     with pytest.raises(DataError, match="no record has extended"):
-        check_captions(open_source(str(records(2))))
+        check_captions(open_records(str(records(2))))

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exgra_med.captions.batch import write_batches
-from exgra_med.captions.source import leading_id, open_source
+from exgra_med.captions.records import leading_id, open_records
 from exgra_med.cli.main import app
 from exgra_med.data.json_files import iterate_records, read_records
 from exgra_med.data.prepared import open_prepared
@@ -31,7 +31,7 @@ def verb(*given: object) -> Any:
 
 def fake_extended(data: str, out: Path) -> Path:
     with out.open("w", encoding="utf-8") as stream:
-        for record in open_source(data).iterate():
+        for record in open_records(data).iterate():
             row = record.to_json() | {"extended": [f"Long: {text}" for text in record.answers]}
             stream.write(json.dumps(row) + "\n")
     return out
@@ -42,7 +42,7 @@ def test_merge_with_a_prepared_folder(tmp_path: Path) -> None:
     long = fake_extended(data, tmp_path / "long.jsonl")
     result = verb("merge", data, long, "--out", tmp_path / "merged")
     records = open_prepared(tmp_path / "merged").records("train")
-    assert result["without"] == 0 and len(records) == open_source(data).total
+    assert result["without"] == 0 and len(records) == open_records(data).total
     assert all(record.extended == [f"Long: {record.answer}"] for record in records)
 
 
@@ -101,7 +101,7 @@ def test_batch_files_fill_the_cache_that_generate_reads(records, tmp_path: Path)
 
 def test_large_batches_become_several_files(records, tmp_path: Path) -> None:
     cache = AnswerCache(tmp_path / "c.sqlite")
-    source = open_source(str(records(5)))
+    source = open_records(str(records(5)))
     written = write_batches(source, tmp_path / "b.jsonl", "m", Sampling(), cache, max_requests=2)
     assert [(path.name, count) for path, count in written] == [
         ("b-001.jsonl", 2),
@@ -121,10 +121,10 @@ def test_finished_records_are_passed_over_unread(records, tmp_path: Path) -> Non
     data = records(3)
     lines = data.read_text(encoding="utf-8").splitlines()
     data.write_text("\n".join([lines[0], '{"id": "broken", "turns": 1}', lines[2]]), "utf-8")
-    found = open_source(str(data)).iterate(lambda name: name in ("broken", "r/0"))
+    found = open_records(str(data)).iterate(lambda name: name in ("broken", "r/0"))
     assert [record.id for record in found] == ["r/2"]
     with pytest.raises(DataError, match=":2"):
-        list(open_source(str(data)).iterate())
+        list(open_records(str(data)).iterate())
 
 
 def test_an_id_that_comes_twice_is_named_even_where_it_was_finished(records) -> None:
@@ -132,7 +132,7 @@ def test_an_id_that_comes_twice_is_named_even_where_it_was_finished(records) -> 
     path.write_text(path.read_text(encoding="utf-8") * 2, "utf-8")
     for skip in (lambda name: False, lambda name: True):
         with pytest.raises(DataError, match=r":3.*twice"):
-            list(open_source(str(path)).iterate(skip))
+            list(open_records(str(path)).iterate(skip))
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_the_id_at_the_head_of_a_line(line: str, name: str | None) -> None:
 
 def test_a_source_gives_what_the_reader_of_records_gives(records) -> None:
     path = records(5, turns=2)
-    assert list(open_source(str(path)).iterate()) == list(iterate_records(path))
+    assert list(open_records(str(path)).iterate()) == list(iterate_records(path))
 
 
 class FakeLlm:

@@ -172,7 +172,7 @@ REFUSED = {
     "json-key-twice": ("vqa-rad", replace(RAD, b'[{"qid": 1, "qid": 2}]'), "given twice"),
     "json-too-deep": ("vqa-rad", replace(RAD, b"[" * 100000), "JSON"),
     "json-huge-number": ("vqa-rad", replace(RAD, b"[" + b"9" * 5000 + b"]"), "not valid JSON"),
-    "json-no-rows": ("vqa-rad", replace(RAD, b"[]"), "not one record is left"),
+    "json-no-rows": ("vqa-rad", replace(RAD, b"[]"), "No record is left"),
     "file-missing": ("vqa-rad", lambda f: (f / RAD).unlink(), "is missing"),
     "images-missing": ("slake", lambda f: (f / "imgs").rename(f / "pics"), "'imgs' is missing"),
     "unknown-answer-type": ("vqa-rad", field(RAD, answer_type="MAYBE"), "qid 1: unknown answer_ty"),

@@ -39,7 +39,7 @@ def member(
     ],
     ids=lambda value: value.name if isinstance(value, tarfile.TarInfo) else "",
 )
-def test_a_tar_that_may_not_be_is_refused_and_leaves_nothing(
+def test_a_tar_that_is_not_safe_is_refused_and_leaves_nothing(
     tmp_path: Path, bad: tarfile.TarInfo, message: str
 ) -> None:
     archive = make_tar(tmp_path / "a.tar.gz", member("good.txt"), bad)
@@ -48,14 +48,23 @@ def test_a_tar_that_may_not_be_is_refused_and_leaves_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["a.tar.gz"]
 
 
-def test_a_zip_that_may_not_be_is_refused(tmp_path: Path) -> None:
+def test_a_zip_that_is_not_safe_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "a.zip"
     link = zipfile.ZipInfo("link")
     link.external_attr = 0o120777 << 16
-    cases = [("../evil", "would leave"), (link, "is a link"), ("bomb", "allowed bytes")]
+    device = zipfile.ZipInfo("device")
+    device.external_attr = 0o020666 << 16
+    cases = [
+        ("../evil", "would leave"),
+        ("/etc/evil", "would leave"),
+        ("a\\..\\evil", "would leave"),
+        (link, "is a link or a device"),
+        (device, "is a link or a device"),
+        ("bomb", "allowed bytes"),
+    ]
     for name, message in cases:
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
-            bundle.writestr(name, b"0" * 5_000_000)
+            bundle.writestr(name, b"0" * (5_000_000 if name == "bomb" else 10))
         with pytest.raises(DataError, match=message):
             unpack(archive, tmp_path / "out", max_bytes=1_000_000)
         assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
@@ -102,3 +111,43 @@ def test_a_dataset_is_prepared_from_its_archive(rad: Path, tmp_path: Path, endin
     packed = prepare("vqa-rad", archive, tmp_path / "b")
     assert packed.fingerprint == unpacked.fingerprint
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_zip_whose_header_says_less_than_comes_out_is_broken(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as bundle:
+        bundle.writestr("bomb", b"0" * 5_000_000)
+    content = bytearray(archive.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
+        place = content.find(signature) + offset
+        content[place : place + 4] = (10).to_bytes(4, "little")
+    archive.write_bytes(content)
+    with pytest.raises(DataError, match="broken archive"):
+        unpack(archive, tmp_path / "out", max_bytes=1000)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sparse_member_counts_with_the_size_that_it_would_have(tmp_path: Path) -> None:
+    # GNU's old format: one kilobyte in the archive, a terabyte on the disk.
+    real = 2**40
+    header = bytearray(member("huge", 0).tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[386:410] = b"00000000000\0" * 2
+    # In base 256, as GNU writes numbers that octal digits cannot hold.
+    header[483:495] = b"\x80" + real.to_bytes(11, "big")
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    (tmp_path / "a.tar").write_bytes(bytes(header) + bytes(1024))
+    with tarfile.open(tmp_path / "a.tar") as bundle:
+        assert bundle.next().size == real
+    with pytest.raises(DataError, match="more than the allowed bytes"):
+        unpack(tmp_path / "a.tar", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_get_the_mode_of_the_umask_and_none_of_the_archive(tmp_path: Path) -> None:
+    odd = member("odd.txt")
+    odd.mode = 0o4000
+    unpack(make_tar(tmp_path / "a.tar.gz", odd), tmp_path / "out")
+    (tmp_path / "plain.txt").touch()
+    assert (tmp_path / "out/odd.txt").stat().st_mode == (tmp_path / "plain.txt").stat().st_mode

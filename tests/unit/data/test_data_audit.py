@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from exgra_med.data.inspect.audit import audit, near_pairs, overlap, perceptual_hash
+from exgra_med.data.inspect.audit import audit, near_pairs, perceptual_hash, word_overlap
 from exgra_med.data.prepare import prepare
 from exgra_med.data.record import Record, Turn
 
@@ -63,9 +63,9 @@ def test_each_kind_of_overlap_is_counted(tmp_path: Path) -> None:
 
 
 def test_overlap_of_words() -> None:
-    assert overlap("Is it?", "is IT") == 1.0
-    assert overlap("a b c", "b c d") == 0.5
-    assert overlap("", "") == 0.0
+    assert word_overlap("Is it?", "is IT") == 1.0
+    assert word_overlap("a b c", "b c d") == 0.5
+    assert word_overlap("", "") == 0.0
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.derive import merge_captions, open_answers, write_split
+from exgra_med.captions.merge import merge_captions
+from exgra_med.data.derive import open_answers, write_split
 from exgra_med.data.inspect.statistics import statistics, statistics_page
 from exgra_med.data.prepare import prepare
 from exgra_med.data.prepared import open_prepared
@@ -39,7 +40,8 @@ def test_captions_join_by_record_id_or_published_id(rad: Path, tmp_path: Path) -
     rows = [{"id": r.id, "extended": ["Long."]} for r in train[:-1]]
     rows += [{"id": train[-1].meta["published_id"], "extended": "Longer."}]
     captions = write_captions(tmp_path / "long.jsonl", rows)
-    merged = merge_captions(plain, captions, tmp_path / "merged")
+    merge_captions(str(plain.path), captions, tmp_path / "merged")
+    merged = open_prepared(tmp_path / "merged")
     expected = [["Long."]] * (len(train) - 1) + [["Longer."]]
     assert [r.extended for r in merged.records("train")] == expected
     assert merged.manifest["made_from"]["training_records_without"] == 0
@@ -58,10 +60,11 @@ def test_captions_that_do_not_fit_are_an_error(rad: Path, tmp_path: Path) -> Non
     for message, rows in cases.items():
         captions = write_captions(tmp_path / "long.jsonl", rows)
         with pytest.raises(DataError, match=message):
-            merge_captions(plain, captions, tmp_path / "merged")
+            merge_captions(str(plain.path), captions, tmp_path / "merged")
         assert not (tmp_path / "merged").exists()
     captions = write_captions(tmp_path / "long.jsonl", [{"id": first, "extended": ["x"]}])
-    assert merge_captions(plain, captions, tmp_path / "merged", allow_missing=True)
+    merged = merge_captions(str(plain.path), captions, tmp_path / "merged", allow_missing=True)
+    assert merged["without"] == len(plain.records("train")) - 1
 
 
 def test_captions_in_the_layout_of_the_original(rad: Path, tmp_path: Path) -> None:
@@ -77,7 +80,8 @@ def test_captions_in_the_layout_of_the_original(rad: Path, tmp_path: Path) -> No
         for record in plain.records("train")
     ]
     (tmp_path / "long.json").write_text(json.dumps(items))
-    merged = merge_captions(plain, tmp_path / "long.json", tmp_path / "merged")
+    merge_captions(str(plain.path), tmp_path / "long.json", tmp_path / "merged")
+    merged = open_prepared(tmp_path / "merged")
     assert merged.records("train")[0].extended == ["A long Yes."]
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import huggingface_hub
 import pytest
 
-from exgra_med.data.download.hub import download
+from exgra_med.data.download.hub import download_dataset
 from exgra_med.data.sources import SOURCES
 from exgra_med.errors import DataError, ServiceError
 
@@ -34,12 +34,12 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[dict]:
 
 
 def test_a_repository_is_fetched_pinned_and_unpacked(hub: list[dict], tmp_path: Path) -> None:
-    ledger = download(SOURCES.find("slake"), tmp_path / "raw")
+    ledger = download_dataset(SOURCES.find("slake"), tmp_path / "raw")
     assert hub[0]["name"] == "BoKelvin/SLAKE" and hub[0]["revision"] == "newest"
     assert (tmp_path / "raw/imgs/xmlab1/source.jpg").read_bytes() == b"x"
     assert json.loads((tmp_path / "raw/download.json").read_text()) == ledger
     assert ledger["files"]["train.json"] == 2
-    assert download(SOURCES.find("slake"), tmp_path / "raw", "v1")["commit"] == "v1"
+    assert download_dataset(SOURCES.find("slake"), tmp_path / "raw", "v1")["commit"] == "v1"
     assert not list((tmp_path / "raw").glob(".imgs*"))
 
 
@@ -51,10 +51,10 @@ def test_a_hub_that_fails_says_to_run_again(
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(ServiceError, match=r"could not be downloaded \(ConnectionError\)") as error:
-        download(SOURCES.find("slake"), tmp_path)
+        download_dataset(SOURCES.find("slake"), tmp_path)
     assert "secret" not in str(error.value) and error.value.exit_code == 1
 
 
 def test_a_dataset_without_a_repository_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no public repository"):
-        download(SOURCES.find("custom"), tmp_path)
+        download_dataset(SOURCES.find("custom"), tmp_path)

@@ -14,10 +14,10 @@ from exgra_med.data.download.fetch import FetchError, FetchLimits, check_url, fe
 
 LIMITS = FetchLimits(
     max_bytes=100_000,
-    silence_seconds=0.3,
+    read_timeout_seconds=0.3,
     total_seconds=5,
     num_attempts=1,
-    pause_seconds=0.01,
+    backoff_seconds=0.01,
     allow_loopback=True,
 )
 

@@ -16,7 +16,7 @@ from exgra_med.cli import main
 from exgra_med.data.download import image_urls
 from exgra_med.data.download.fetch import FetchLimits
 from exgra_med.data.download.image_urls import (
-    LEDGER,
+    FAILURES_FILE,
     ImageDownload,
     download_images,
     read_url_list,
@@ -27,10 +27,10 @@ from exgra_med.progress import Silent
 
 LIMITS = FetchLimits(
     max_bytes=1_000_000,
-    silence_seconds=0.3,
+    read_timeout_seconds=0.3,
     total_seconds=5,
     num_attempts=1,
-    pause_seconds=0,
+    backoff_seconds=0,
     allow_loopback=True,
 )
 
@@ -65,8 +65,8 @@ def download(folder: Path, **changes: Any) -> ImageDownload:
     return download_images(folder, Silent(), replace(LIMITS, **changes), num_workers=3)
 
 
-def ledger(folder: Path) -> dict[str, str]:
-    rows = [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
+def failures(folder: Path) -> dict[str, str]:
+    rows = [json.loads(line) for line in (folder / FAILURES_FILE).read_text().splitlines()]
     return {row["pair_id"]: row["reason"] for row in rows}
 
 
@@ -87,7 +87,7 @@ def test_named_figures_are_kept_and_nothing_else(server: Server, tmp_path: Path)
     assert (result.fetched, result.there_before, not result.failed) == (3, 0, True)
     assert sorted(server.asked) == ["/1.tar.gz", "/2.tar.gz"]
     assert (tmp_path / "images/1_F2.jpg").read_bytes() == jpeg(2)
-    assert len(inside(tmp_path / "images")) == 3 and (tmp_path / LEDGER).read_text() == ""
+    assert len(inside(tmp_path / "images")) == 3 and (tmp_path / FAILURES_FILE).read_text() == ""
 
 
 def test_a_second_run_fetches_only_what_is_missing(server: Server, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_a_second_run_fetches_only_what_is_missing(server: Server, tmp_path: Pat
     server.asked.clear()
     result = download(tmp_path)
     assert server.asked == ["/2.tar.gz"]
-    assert (result.fetched, result.there_before) == (1, 1) and not ledger(tmp_path)
+    assert (result.fetched, result.there_before) == (1, 1) and not failures(tmp_path)
 
 
 def test_every_misfortune_is_in_the_ledger_and_the_rest_arrives(
@@ -141,10 +141,10 @@ def test_every_misfortune_is_in_the_ledger_and_the_rest_arrives(
     entries[-2] = ("plain-http", "http://8.8.8.8/a.tar.gz", "a.jpg")
     write_list(tmp_path, entries)
     result = download(tmp_path)
-    assert ledger(tmp_path) == expected
+    assert failures(tmp_path) == expected
     assert result.fetched == 1 and result.failed["the server answered 404"] == 1
     assert inside(tmp_path) == sorted(
-        [LEDGER, "images", "images/good.jpg", "llava_med_image_urls.jsonl"]
+        [FAILURES_FILE, "images", "images/good.jpg", "llava_med_image_urls.jsonl"]
     )
     assert "14 not fetched" in "\n".join(result.lines())
 
@@ -152,14 +152,14 @@ def test_every_misfortune_is_in_the_ledger_and_the_rest_arrives(
 def test_a_package_of_zeros_that_unpacks_endlessly_is_refused(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_urls, "MAX_IMAGE_BYTES", 1000)
+    monkeypatch.setattr(image_urls, "MAX_FIGURE_BYTES", 1000)
     server.routes |= {
         "/1": package({"a.jpg": b"0" * 1001}),
         "/good": package({"a.jpg": jpeg()}),
     }
     write_list(tmp_path, [(name, server.url(f"/{name}"), "a.jpg") for name in ("1", "good")])
     download(tmp_path)
-    assert "more than 1000 bytes" in ledger(tmp_path)["1"]
+    assert "more than 1000 bytes" in failures(tmp_path)["1"]
 
 
 def test_only_figures_that_a_training_file_names_are_fetched(
@@ -180,7 +180,7 @@ def test_when_nothing_arrives_it_is_an_error(server: Server, tmp_path: Path) -> 
     write_list(tmp_path, [("1", server.url("/1"), "a.jpg")])
     with pytest.raises(ServiceError, match=r"None of 1 figures .* answered 404"):
         download(tmp_path)
-    assert ledger(tmp_path)
+    assert failures(tmp_path)
 
 
 def test_a_full_disk_stops_the_download(server: Server, tmp_path: Path, full_disk: None) -> None:

@@ -105,7 +105,7 @@ def test_what_would_go_wrong_is_said_before_anything_is_sent(data: Path, tmp_pat
     )
     assert isinstance(done.exception, ServiceError) and "would leave" in done.exception.message
     assert not run.exists()
-    start_folder(run, Settings(model="m", base_url="http://127.0.0.1:9/v1"), {}, "test")
+    start_folder(run, ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1"), {}, "test")
     (run / "predictions").mkdir()
     (run / "predictions" / "made-up.jsonl").write_text('{"id": "1", "text": "yes"}\n')
     local = [*openai, "--base-url", "http://127.0.0.1:9/v1", "--model"]
@@ -148,7 +148,7 @@ def test_a_wrong_model_name_stops_at_once(verb: str, data: Path, tmp_path: Path)
 def test_not_one_answer_is_no_score(data: Path, tmp_path: Path) -> None:
     """Fewer questions than a service rejects before it stops: the cause is still told."""
     records = open_prepared(data).records("test")[:3]
-    settings = Settings(model="m", base_url="http://127.0.0.1:9/v1", concurrency=2)
+    settings = ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1", concurrency=2)
     with ChatServer(lambda _: 400) as server:
         settings = dataclasses.replace(settings, base_url=server.url)
         images, out = open_prepared(data).image_folder(10_000), tmp_path / "answers.jsonl"

@@ -8,6 +8,7 @@ import pytest
 from exgra_med.errors import ServiceError
 from exgra_med.llm.budget import Price, known_price
 from exgra_med.llm.cache import AnswerCache
+from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.prompt import load_prompt
 from exgra_med.llm.request import (
     BudgetError,
@@ -20,7 +21,7 @@ from exgra_med.llm.request import (
     TransportError,
     estimate_tokens,
 )
-from exgra_med.llm.service import ChatService, RateLimit
+from exgra_med.llm.service import ChatService, RateLimit, ServiceSettings
 
 ASK = [{"role": "user", "content": "question"}]
 
@@ -53,10 +54,16 @@ class Waits:
         self.seconds.append(seconds)
 
 
-def service(transport: Answers, **settings: object) -> tuple[ChatService, Waits]:
+# Of another machine: there a model of no known price costs an unknown amount.
+ENDPOINT = Endpoint("https://models.example/v1", "key")
+
+
+def service(
+    transport: Answers, cache: AnswerCache | None = None, **settings: object
+) -> tuple[ChatService, Waits]:
     waits = Waits()
-    made = ChatService("", "", "model", transport=transport, sleep=waits, **settings)
-    return made, waits
+    chosen = ServiceSettings(model="model", **settings)
+    return ChatService(chosen, ENDPOINT, cache, transport=transport, sleep=waits), waits
 
 
 def accept_good(text: str) -> None:
@@ -151,7 +158,7 @@ def test_attempts_are_bounded_and_the_last_fault_is_named(tmp_path: Path) -> Non
     with pytest.raises(CompletionError) as caught:
         asyncio.run(made.complete(ASK, accept=accept_good))
     assert (caught.value.kind, caught.value.attempts, transport.sent) == ("invalid reply", 4, 4)
-    assert cache.get(made.request(ASK).key) is None
+    assert cache.get(made.settings.request(ENDPOINT, ASK).key) is None
 
 
 def test_what_cannot_succeed_is_not_tried_again() -> None:

@@ -114,5 +114,5 @@ def test_a_redirect_is_not_followed(endpoint: Endpoint) -> None:
 
 
 def test_nobody_there_is_a_sentence() -> None:
-    with pytest.raises(ServiceError, match=r"127\.0\.0\.1 gave no whole answer: there is no conn"):
+    with pytest.raises(ServiceError, match=r"127\.0\.0\.1 gave no complete answer: there is no"):
         list(ask(Endpoint("http://127.0.0.1:9/v1", "none")))

@@ -28,35 +28,35 @@ class FetchLimits:
 
     Args:
         max_bytes: of one file; the largest article package has some hundred megabytes.
-        silence_seconds: without a byte, until an attempt is given up.
+        read_timeout_seconds: without a byte, after which an attempt is given up.
         total_seconds: of one attempt.
-        num_attempts: where the fault may pass: no answer, cut off, server errors.
-        pause_seconds: before the second attempt; doubled each time.
+        num_attempts: where the fault is transient: no answer, cut off, server errors.
+        backoff_seconds: before the second attempt; doubled each time.
         max_redirects: followed, each checked anew.
         allow_loopback: also fetch http from this machine, for a mirror of one's own.
     """
 
     max_bytes: int = 2**30
-    silence_seconds: float = 30
+    read_timeout_seconds: float = 30
     total_seconds: float = 900
     num_attempts: int = 3
-    pause_seconds: float = 1
+    backoff_seconds: float = 1
     max_redirects: int = 5
     allow_loopback: bool = False
 
 
 class FetchError(ServiceError):
-    """A URL could not be fetched; `may_pass` says whether another attempt could help."""
+    """A URL could not be fetched; `is_transient`: another attempt could help."""
 
-    def __init__(self, message: str, may_pass: bool = False) -> None:
+    def __init__(self, message: str, is_transient: bool = False) -> None:
         super().__init__(message)
-        self.may_pass = may_pass
+        self.is_transient = is_transient
 
 
 def fetch(
     url: str, target: IO[bytes], limits: FetchLimits, stop: threading.Event | None = None
 ) -> int:
-    """Fetch a file, in several attempts where the fault may pass.
+    """Fetch a file, in several attempts where the fault is transient.
 
     Args:
         url: https.
@@ -77,9 +77,9 @@ def fetch(
         try:
             return _attempt(url, target, limits, stop)
         except FetchError as error:
-            if not error.may_pass or attempt == limits.num_attempts or stop.is_set():
+            if not error.is_transient or attempt == limits.num_attempts or stop.is_set():
                 raise
-        stop.wait(limits.pause_seconds * 2 ** (attempt - 1))
+        stop.wait(limits.backoff_seconds * 2 ** (attempt - 1))
     raise FetchError("no attempt was allowed")
 
 
@@ -88,7 +88,7 @@ def _attempt(url: str, target: IO[bytes], limits: FetchLimits, stop: threading.E
     for _ in range(limits.max_redirects + 1):
         parts, address = check_url(url, limits.allow_loopback)
         try:
-            with _Exchange(parts, address, limits, late) as answer:
+            with _Request(parts, address, limits, late) as answer:
                 if answer.status in (301, 302, 303, 307, 308):
                     url = _target(url, answer.getheader("Location") or "")
                     continue
@@ -113,12 +113,12 @@ def _target(url: str, location: str) -> str:
 
 def _failure(error: Exception, late: threading.Event, limits: FetchLimits) -> FetchError:
     if late.is_set():
-        return FetchError(f"took longer than {limits.total_seconds:g} s", may_pass=True)
+        return FetchError(f"took longer than {limits.total_seconds:g} s", is_transient=True)
     if isinstance(error, TimeoutError):
-        return FetchError(f"no byte for {limits.silence_seconds:g} s", may_pass=True)
+        return FetchError(f"no byte for {limits.read_timeout_seconds:g} s", is_transient=True)
     if isinstance(error, ssl.SSLCertVerificationError):
         return FetchError("the certificate is not valid")
-    return FetchError(f"the connection failed ({type(error).__name__})", may_pass=True)
+    return FetchError(f"the connection failed ({type(error).__name__})", is_transient=True)
 
 
 def check_url(url: str, allow_loopback: bool) -> tuple[SplitResult, tuple[str, int]]:
@@ -147,7 +147,7 @@ def check_url(url: str, allow_loopback: bool) -> tuple[SplitResult, tuple[str, i
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise FetchError("the host is unknown", may_pass=True) from error
+        raise FetchError("the host is unknown", is_transient=True) from error
     addresses = [str(entry[4][0]) for entry in found]
     for address in addresses:
         if not (is_public(address) or (is_loopback and ipaddress.ip_address(address).is_loopback)):
@@ -169,7 +169,7 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-class _Exchange:
+class _Request:
     """One request on one connection, which a timer cuts when it takes too long."""
 
     def __init__(
@@ -188,7 +188,7 @@ class _Exchange:
         host, is_secure = self.parts.hostname or "", self.parts.scheme == "https"
         self.timer.start()
         try:
-            self.socket = socket.create_connection(self.address, self.limits.silence_seconds)
+            self.socket = socket.create_connection(self.address, self.limits.read_timeout_seconds)
             if is_secure:
                 self.socket = _context().wrap_socket(self.socket, server_hostname=host)
             kind = http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
@@ -246,7 +246,7 @@ def _copy(
             raise FetchError(f"larger than {limits.max_bytes} bytes")
         target.write(block)
     if late.is_set():
-        raise FetchError(f"took longer than {limits.total_seconds:g} s", may_pass=True)
+        raise FetchError(f"took longer than {limits.total_seconds:g} s", is_transient=True)
     if announced is not None and size != announced:
-        raise FetchError("the connection was cut before the end", may_pass=True)
+        raise FetchError("the connection was cut before the end", is_transient=True)
     return size

@@ -9,12 +9,11 @@ from exgra_med.data.sources.source import Source
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.files import scratch_folder, write_text
 
-LEDGER = "download.json"
-NUM_WORKERS = 8
+DOWNLOAD_FILE = "download.json"
 
 
-def download(
-    source: Source, folder: Path, revision: str | None = None, num_workers: int = NUM_WORKERS
+def download_dataset(
+    source: Source, folder: Path, revision: str | None = None, num_workers: int = 8
 ) -> dict[str, Any]:
     """Fetch a dataset's files and unpack its archives.
 
@@ -27,7 +26,7 @@ def download(
         num_workers: files at the same time.
 
     Returns:
-        The ledger, also written as `download.json`: repository, commit, files with their sizes.
+        What `download.json` says too: repository, commit, files with their sizes.
 
     Raises:
         DataError: the dataset has no public repository.
@@ -62,14 +61,14 @@ def download(
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".cache" not in path.relative_to(folder).parts
     }
-    files.pop(LEDGER, None)
-    ledger = {"repository": source.hub, "commit": commit, "files": files}
-    write_text(folder / LEDGER, json.dumps(ledger, indent=2, sort_keys=True) + "\n")
-    return ledger
+    files.pop(DOWNLOAD_FILE, None)
+    downloaded = {"repository": source.hub, "commit": commit, "files": files}
+    write_text(folder / DOWNLOAD_FILE, json.dumps(downloaded, indent=2, sort_keys=True) + "\n")
+    return downloaded
 
 
 def _unpack_beside(archive: Path) -> None:
-    """Unpack `x.zip` as the folder `x`, whole or not at all, unless it is there."""
+    """Unpack `x.zip` atomically as the folder `x`, unless it is there."""
     target = archive.with_name(archive.name.partition(".")[0])
     if target.exists():
         return

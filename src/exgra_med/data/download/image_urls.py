@@ -30,9 +30,8 @@ from exgra_med.files import disk_errors, write_bytes
 from exgra_med.progress import Reporter
 
 LIST_PATTERN = "*image_urls.jsonl"
-LEDGER = "download_failures.jsonl"
-MAX_IMAGE_BYTES = 64 * 2**20
-NUM_WORKERS = 8
+FAILURES_FILE = "download_failures.jsonl"
+MAX_FIGURE_BYTES = 64 * 2**20
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
@@ -44,7 +43,7 @@ class ImageDownload:
     Args:
         fetched: figures that are new.
         there_before: figures that an earlier run fetched.
-        failed: reason -> number of figures; the ledger has each.
+        failed: reason -> number of figures; `download_failures.jsonl` lists each.
         num_bytes: of the tars.
         not_listed: figures that the files name and the list does not have.
     """
@@ -62,7 +61,9 @@ class ImageDownload:
         if self.not_listed:
             lines.append(f"{self.not_listed} figures are not in the list of URLs")
         if failed:
-            lines.append(f"{failed} not fetched, see {LEDGER}; the same command tries them again:")
+            lines.append(
+                f"{failed} not fetched, see {FAILURES_FILE}; the same command tries them again:"
+            )
             lines += [f"    {count} x {reason}" for reason, count in self.failed.most_common(10)]
         return lines
 
@@ -110,15 +111,15 @@ def download_images(
     folder: Path,
     reporter: Reporter,
     limits: FetchLimits | None = None,
-    num_workers: int = NUM_WORKERS,
+    num_workers: int = 8,
 ) -> ImageDownload:
     """Fetch the figures that the files of a folder name into its `images/`.
 
     Where no file names any, all figures of the list are fetched.
 
     Args:
-        folder: has one `*image_urls.jsonl`; gets `images/` and a ledger of what failed and why.
-        reporter: is told of each tar, with the rate.
+        folder: has one `*image_urls.jsonl`; gets `images/` and a list of what failed and why.
+        reporter: shows the progress, with the rate.
         limits: of each fetch.
         num_workers: fetches at the same time.
 
@@ -163,15 +164,15 @@ class _Download:
 
     def run(self, packages: dict[str, dict[str, str]], num_workers: int) -> ImageDownload:
         missing = self._missing(packages)
-        ledger_path = self.folder / LEDGER
+        failures_path = self.folder / FAILURES_FILE
         self.reporter.start("packages", len(missing), 0)
         started = time.monotonic()
-        with disk_errors(ledger_path), ledger_path.open("w", encoding="utf-8") as ledger:
+        with disk_errors(failures_path), failures_path.open("w", encoding="utf-8") as failures:
             pool = ThreadPoolExecutor(num_workers)
             try:
                 pending: set[Future[None]] = set()
                 for url, members in missing.items():
-                    pending.add(pool.submit(self._package, url, members, ledger))
+                    pending.add(pool.submit(self._package, url, members, failures))
                     # A short queue: half a million futures would take much memory.
                     if len(pending) >= 4 * num_workers:
                         pending = self._some_done(pending, started)
@@ -186,7 +187,7 @@ class _Download:
             raise ServiceError(
                 f"None of {sum(self.result.failed.values())} figures was fetched "
                 f"({count} x {reason}).",
-                f"{ledger_path} has every reason.",
+                f"{failures_path} has every reason.",
             )
         return self.result
 
@@ -213,8 +214,8 @@ class _Download:
     def _path(self, name: str) -> Path:
         return self.folder / "images" / f"{name}.jpg"
 
-    def _package(self, url: str, members: dict[str, str], ledger: IO[str]) -> None:
-        """Fetch one tar and keep its figures; what is not kept goes into the ledger."""
+    def _package(self, url: str, members: dict[str, str], failures: IO[str]) -> None:
+        """Fetch one tar and keep its figures; what is not kept is listed as a failure."""
         reasons: dict[str, str] = {}
         try:
             with disk_errors(self.folder), tempfile.TemporaryFile(dir=self.folder) as stream:
@@ -222,22 +223,22 @@ class _Download:
                 with self.lock:
                     self.result.num_bytes += size
                 stream.seek(0)
-                found = read_members(stream, set(members.values()), MAX_IMAGE_BYTES)
+                found = read_members(stream, set(members.values()), MAX_FIGURE_BYTES)
             for name, member in members.items():
                 reasons[name] = self._keep(name, found.get(member))
         except WriteError:
             raise
         except ExgraMedError as error:
             reasons = dict.fromkeys(members, error.message)
-        with self.lock, disk_errors(self.folder / LEDGER):
+        with self.lock, disk_errors(self.folder / FAILURES_FILE):
             for name, reason in reasons.items():
                 if reason:
                     self.result.failed[reason] += 1
                     entry = {"pair_id": name, "pmc_tar_url": url, "reason": reason}
-                    ledger.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                    failures.write(json.dumps(entry, ensure_ascii=False) + "\n")
                 else:
                     self.result.fetched += 1
-            ledger.flush()
+            failures.flush()
 
     def _keep(self, name: str, content: bytes | None) -> str:
         """Store a figure; returns why not, or nothing."""

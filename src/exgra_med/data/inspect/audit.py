@@ -9,28 +9,22 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy.fft import dctn
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.prepare import MAX_PIXELS, Progress
+from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.prepared import file_sha256
 from exgra_med.data.record import Record
-
-# Exact and perceptual hashes of images, to find one picture under two names.
-
+from exgra_med.progress import ProgressCallback
 
 NEAR_BITS = 6
 """Perceptual hashes that differ in at most so many of 64 bits count as the same picture."""
 
+REPHRASED_OVERLAP = 0.5
+"""Share of common words from which two questions about one image with one answer are one."""
+
 _SIDE = 32
 _KEPT = 8
-
-
-def _cosines() -> np.ndarray:
-    rows, columns = np.arange(_SIDE)[:, None], np.arange(_SIDE)[None, :]
-    return np.cos(np.pi * (2 * columns + 1) * rows / (2 * _SIDE))
-
-
-_BASIS = _cosines()
 
 
 def perceptual_hash(image: Image.Image) -> int:
@@ -44,7 +38,7 @@ def perceptual_hash(image: Image.Image) -> int:
     """
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     pixels = np.asarray(grey, dtype=np.float64)
-    frequencies = (_BASIS @ pixels @ _BASIS.T)[:_KEPT, :_KEPT].ravel()
+    frequencies = dctn(pixels)[:_KEPT, :_KEPT].ravel()
     bits = frequencies > np.median(frequencies[1:])
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
@@ -59,10 +53,6 @@ def near_pairs(left: list[int], right: list[int], bits: int = NEAR_BITS) -> list
         distance = np.bitwise_count(wanted ^ np.uint64(value))
         pairs += [(row, int(column)) for column in np.flatnonzero(distance <= bits)]
     return pairs
-
-
-REPHRASED_OVERLAP = 0.5
-"""Share of common words from which two questions about one image with one answer are one."""
 
 
 @dataclass
@@ -123,7 +113,7 @@ def audit(
     train: Sequence[Record],
     test: Sequence[Record],
     images: Path | None = None,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Audit:
     """Compare a test set with a training set.
 
@@ -131,7 +121,7 @@ def audit(
         train: training records.
         test: test records.
         images: folder of the images of both; compared by name only where absent.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: an image is missing or broken.
@@ -155,7 +145,7 @@ def audit(
 
 
 def _compare(
-    test: list[str], train: list[str], same: set[str], root: Path, progress: Progress | None
+    test: list[str], train: list[str], same: set[str], root: Path, progress: ProgressCallback | None
 ) -> tuple[set[str], list[tuple[str, str]]]:
     """Test images with the bytes of a training image, and pairs that look alike."""
     folder = ImageFolder(root, MAX_PIXELS)
@@ -208,7 +198,7 @@ class _Texts:
                 str(other.meta.get("phrase_type", "none"))
                 for image in record.images
                 for other in self.by_image_answer[image, answer]
-                if overlap(record.question, other.question) >= REPHRASED_OVERLAP
+                if word_overlap(record.question, other.question) >= REPHRASED_OVERLAP
             }
             counts["rephrased_questions"] += bool(kinds)
             phrases.update(kinds)
@@ -219,7 +209,7 @@ class _Texts:
         }
 
 
-def overlap(left: str, right: str) -> float:
+def word_overlap(left: str, right: str) -> float:
     """Share of common words of two texts: |both| / |either|."""
     words = [set(re.findall(r"\w+", text.lower())) for text in (left, right)]
     either = words[0] | words[1]

@@ -1,16 +1,17 @@
-"""`data check`: every record read, every image decoded, everything odd counted and named."""
+"""`data check`: every record read, every image decoded, everything suspicious counted and named."""
 
 import sys
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from exgra_med.data.chat_template import Segment, conversation_segments, plain
+from exgra_med.data.chat_template import Segment, clean_text, conversation_segments
 from exgra_med.data.encode import encode_conversation, encode_text
-from exgra_med.data.prepare import MAX_PIXELS, Progress
+from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError
+from exgra_med.progress import ProgressCallback
 
 LONG_TEXT_CHARACTERS = 6000
 """About 1,500 tokens; with a picture's 256 and a prompt, near the paper's window of 2,048."""
@@ -69,7 +70,7 @@ class CheckReport:
 
 def check_prepared(
     prepared: Prepared,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     window: Window | None = None,
     template: str = "exgra",
 ) -> CheckReport:
@@ -77,7 +78,7 @@ def check_prepared(
 
     Args:
         prepared: the folder.
-        progress: is told of each image.
+        progress: is called after each image.
         window: the model that will be trained; without it characters are counted, not tokens.
         template: chat template of the training text.
 
@@ -128,7 +129,8 @@ def check_prepared(
 
 
 def _check_texts(record: Record, segments: list[Segment], report: CheckReport) -> None:
-    if not any(plain(text) for text in record.answers) or not any(s.supervised for s in segments):
+    has_answer = any(clean_text(text) for text in record.answers)
+    if not has_answer or not any(segment.supervised for segment in segments):
         report.faults.append(f"{record.id}: nothing in it is learned from.")
     for text in [*record.answers, *(record.extended or [])]:
         if not text.strip():

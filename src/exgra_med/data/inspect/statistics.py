@@ -1,4 +1,4 @@
-"""One self-contained page about a prepared folder: numbers, bars, and some pictures."""
+"""Counts of a prepared folder, and a self-contained page with them: numbers, bars, some images."""
 
 import base64
 import io
@@ -11,11 +11,12 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record
 from exgra_med.data.subset import seeded_key
 
-# Numbers about a prepared folder.
-
-
 GROUPS = ("organ", "modality", "question_type", "language", "phrase_type", "domain", "dataset")
-"""Fields of `meta` that are counted where a dataset has them."""
+"""Fields of `meta` that are counted where a data set has them."""
+
+NUM_BARS = 12
+NUM_PICTURES = 18
+THUMBNAIL_PIXELS = 200
 
 
 def statistics(prepared: Prepared) -> dict[str, Any]:
@@ -55,10 +56,6 @@ def _spread(values: list[int]) -> dict[str, float]:
         "longest": ordered[-1],
     }
 
-
-NUM_BARS = 12
-NUM_PICTURES = 18
-THUMBNAIL_PIXELS = 200
 
 _OVERVIEW = {
     "records": "records",

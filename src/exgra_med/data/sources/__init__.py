@@ -1,10 +1,11 @@
-"""One file per dataset, from its published files to records."""
+"""One file per data set, from its published files to records."""
 
+from exgra_med.data.sources.source import Source
 from exgra_med.errors import DataError
 from exgra_med.plugins import Registry
 
 SOURCES = Registry(
-    "dataset",
+    "data set",
     "exgra_med.datasets",
     {
         "vqa-rad": "exgra_med.data.sources.vqa_rad:SOURCE",
@@ -18,5 +19,6 @@ SOURCES = Registry(
         "custom": "exgra_med.data.sources.custom:SOURCE",
     },
     DataError,
+    Source,
 )
 """Name on the command line -> its `Source`."""

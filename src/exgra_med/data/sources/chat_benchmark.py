@@ -9,7 +9,7 @@ from exgra_med.data.json_files import iterate_objects
 from exgra_med.data.llava_format import strip_placeholder
 from exgra_med.data.record import Record
 from exgra_med.data.sources.rows import text_field, vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 NAME = "chat-benchmark"
@@ -19,7 +19,7 @@ DOMAINS = ("chest_xray", "mri", "histology", "gross", "ct_scan")
 """In the order of the original scorer, which takes the first that is true."""
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read the benchmark's JSON Lines file and `images/`.
 
     Raises:

@@ -8,13 +8,13 @@ from typing import Any
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import iterate_objects, read_text
+from exgra_med.data.prepared import SPLITS
 from exgra_med.data.record import Record, parse_record
-from exgra_med.data.sources.rows import facts, text_field, vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.rows import check_mapping, facts, text_field, vqa_record
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 NAME = "custom"
-SPLITS = ("train", "validation", "test")
 TABLES = (".csv", ".tsv", ".json", ".jsonl", ".xlsx")
 READ = {f"{split}{ending}" for split in SPLITS for ending in (".csv", ".jsonl")}
 ALIASES = ("train", "val", "dev", "test")
@@ -22,7 +22,7 @@ FIELDS = ("id", "image", "question", "answer", "answer_type", "extended", "optio
 """Fields that a column can be mapped to; other columns go to `meta`."""
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read the splits that are there; `--map question=Frage` names a column.
 
     JSON Lines rows that have `turns` are taken as records of this project.
@@ -30,11 +30,7 @@ def collect(source: Path, options: Options) -> Collected:
     Raises:
         DataError: no split, an unknown mapping, or a row that cannot be understood.
     """
-    unknown = set(options.mapping) - set(FIELDS)
-    if unknown:
-        raise DataError(
-            f"--map names the unknown field {sorted(unknown)[0]!r}.", f"Known: {', '.join(FIELDS)}."
-        )
+    check_mapping(options.mapping, FIELDS)
     dropped: list[Dropped] = []
     files = []
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}

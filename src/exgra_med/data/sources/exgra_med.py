@@ -14,7 +14,7 @@ from exgra_med.data.json_files import read_json_list
 from exgra_med.data.llava_format import parse_items
 from exgra_med.data.record import Record, Turn
 from exgra_med.data.sources.rows import facts
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 NAME = "exgra-med"
@@ -23,7 +23,7 @@ FILES = {"train": "train", "validation": "val", "test": "test"}
 _SUFFIX = re.compile(r"\s*\(Answer with either (?P<options>.*?)\)\.?\s*$", re.DOTALL)
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read the files of a folder that are there; at least one must be.
 
     Raises:
@@ -40,8 +40,8 @@ def collect(source: Path, options: Options) -> Collected:
         files.append(path)
         items = []
         for number, item in enumerate(read_json_list(path)):
-            talk = item.get("conversations") or item.get("conversatons") or []
-            values = [m.get("value") for m in talk if isinstance(m, dict)]
+            messages = item.get("conversations") or item.get("conversatons") or []
+            values = [m.get("value") for m in messages if isinstance(m, dict)]
             if any(isinstance(value, str) and not value.strip() for value in values):
                 dropped.append(Dropped(f"{NAME}/{split}/{item.get('id', number)}", "empty answer"))
             else:

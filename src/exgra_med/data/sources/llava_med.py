@@ -12,7 +12,7 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import read_json_list
 from exgra_med.data.llava_format import parse_items
 from exgra_med.data.record import Record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import images_for_share
 from exgra_med.errors import DataError
 
@@ -20,15 +20,17 @@ NAME = "llava-med"
 VALIDATION_SHARE = 0.01
 
 
-def collect(source: Path, options: Options) -> Collected:
-    """Read every `*.json` of a folder as training talk.
+def collect(source: Path, options: PrepareOptions) -> Collected:
+    """Read every `*.json` of a folder as conversations for training.
 
     Raises:
         DataError: there is no JSON file, or an item cannot be understood; names file and item.
     """
     files = sorted(path for path in source.glob("*.json") if path.name != "manifest.json")
     if not files:
-        raise DataError(f"{source}: there are no JSON files.", "Give the folder with the talk.")
+        raise DataError(
+            f"{source}: there are no JSON files.", "Give the folder with the conversations."
+        )
     found: Counter[str] = Counter()
     dropped: list[Dropped] = []
     records: list[Record] = []
@@ -57,11 +59,11 @@ def collect(source: Path, options: Options) -> Collected:
 def _with_text(
     items: list[dict[str, Any]], path: Path, dropped: list[Dropped]
 ) -> list[dict[str, Any]]:
-    """Items whose messages all say something; the others are listed."""
+    """Items without an empty message; the others are listed as dropped."""
     kept = []
     for number, item in enumerate(items):
-        talks = [value for key, value in item.items() if key.startswith("convers")]
-        messages = [m for talk in talks if isinstance(talk, list) for m in talk]
+        conversations = [value for key, value in item.items() if key.startswith("convers")]
+        messages = [m for each in conversations if isinstance(each, list) for m in each]
         values = [m.get("value") for m in messages if isinstance(m, dict)]
         if any(isinstance(value, str) and not value.strip() for value in values):
             name = item.get("id", number)

@@ -13,7 +13,7 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import read_json, read_json_list
 from exgra_med.data.record import Record
 from exgra_med.data.sources.rows import text_field, vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 NAME = "omnimedvqa"
@@ -32,7 +32,7 @@ MODALITIES = {
 """Published modality strings, in lower case -> short names."""
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read `QA_information/<access>/*.json` below a folder, or its own JSON files of that layout.
 
     Raises:

@@ -12,67 +12,25 @@ from typing import Any, NoReturn
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import read_json_list
 from exgra_med.data.record import Record
-from exgra_med.data.sources.hub_parquet import collect_parquet
+from exgra_med.data.sources.parquet import collect_parquet
 from exgra_med.data.sources.rows import vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
-
-# The one place that unpickles: plain containers, text and numbers, nothing that can run.
-
-
-MAX_PICKLE_BYTES = 256 * 2**20
-"""Larger files are refused; the largest of PathVQA has some megabytes."""
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Refuses every name, so that no function can be found and none be called."""
-
-    def find_class(self, module: str, name: str) -> NoReturn:
-        raise pickle.UnpicklingError(f"it names {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> NoReturn:
-        raise pickle.UnpicklingError("it has a persistent id")
-
-
-def read_plain_pickle(path: Path) -> Any:
-    """Read a pickle of dicts, lists, text and numbers.
-
-    Args:
-        path: the file.
-
-    Raises:
-        DataError: the file names a class or function, is too large, cut short, or no pickle.
-    """
-    try:
-        if path.stat().st_size > MAX_PICKLE_BYTES:
-            raise DataError(f"{path}: larger than {MAX_PICKLE_BYTES} bytes.")
-        with path.open("rb") as stream:
-            return _PlainUnpickler(stream).load()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file.") from error
-    except DataError:
-        raise
-    # A hostile or broken pickle raises whatever it likes: all of it means a refused file.
-    except Exception as error:
-        raise DataError(
-            f"{path}: refused, not a pickle of plain values ({error}).",
-            "Nothing of it was run; convert it to JSON where you trust it.",
-        ) from error
-
 
 NAME = "pathvqa"
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
-YES_NO = ("yes", "no")
+MAX_PICKLE_BYTES = 256 * 2**20
+"""Larger files are refused; the largest of PathVQA has some megabytes."""
 
 Row = tuple[str, dict[str, Any]]
 """Where it stands, and image, question, answer, answer_type, published id."""
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read whichever published layout a folder has; the one with answer types is preferred.
 
     Raises:
-        DataError: no layout is whole, or a row cannot be understood.
+        DataError: no layout is complete, or a row cannot be understood.
         MissingExtraError: only parquet files are there and pyarrow is not installed.
     """
     dropped: list[Dropped] = []
@@ -164,7 +122,7 @@ def _records(rows: Iterator[Row], split: str, dropped: list[Dropped]) -> Iterato
     for number, (where, row) in enumerate(rows):
         answer = str(row.get("answer", "")).strip().lower()
         # `other` answers that happen to be "yes" stay open, as in the original.
-        closed = row["kind"] == "yes/no" if row.get("kind") else answer in YES_NO
+        closed = row["kind"] == "yes/no" if row.get("kind") else answer in ("yes", "no")
         meta = {"split": split, "published_image": Path(row["image"]).stem}
         if row.get("published") is not None:
             meta["published_id"] = row["published"]
@@ -181,6 +139,42 @@ def _records(rows: Iterator[Row], split: str, dropped: list[Dropped]) -> Iterato
         )
         if record:
             yield record
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """The one place that unpickles. It refuses every name, so that no function can be called."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> NoReturn:
+        raise pickle.UnpicklingError("it has a persistent id")
+
+
+def read_plain_pickle(path: Path) -> Any:
+    """Read a pickle of dicts, lists, text and numbers.
+
+    Args:
+        path: the file.
+
+    Raises:
+        DataError: the file names a class or function, is too large, cut short, or no pickle.
+    """
+    try:
+        if path.stat().st_size > MAX_PICKLE_BYTES:
+            raise DataError(f"{path}: larger than {MAX_PICKLE_BYTES} bytes.")
+        with path.open("rb") as stream:
+            return _PlainUnpickler(stream).load()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except DataError:
+        raise
+    # A hostile or broken pickle raises whatever it likes: all of it means a refused file.
+    except Exception as error:
+        raise DataError(
+            f"{path}: refused, not a pickle of plain values ({error}).",
+            "Nothing of it was run; convert it to JSON where you trust it.",
+        ) from error
 
 
 SOURCE = Source(

@@ -9,9 +9,6 @@ from exgra_med.data.record import Record, parse_record
 from exgra_med.data.sources.source import Dropped
 from exgra_med.errors import DataError
 
-# Options of closed questions by rule: yes/no, or the question's own words. Never a guess.
-
-
 YES_NO = ["Yes", "No"]
 
 _CHINESE = [["是", "不是"], ["是的", "不是"], ["有", "没有"], ["存在", "不存在"]]
@@ -26,9 +23,10 @@ _LONGEST = 3
 
 
 def closed_options(question: str, answer: str) -> list[str] | None:
-    """The answers a closed question lets choose from, in the question's order.
+    """The answers a closed question lets choose from, in the question's order; never a guess.
 
-    The words around "or" are only taken where the answer is one of the two, word for word.
+    They are yes and no, or words of the question itself. The words around "or" are only taken
+    where the answer is one of the two, word for word.
 
     Args:
         question: the question, without any prompt suffix.
@@ -102,6 +100,19 @@ def _clean(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
         )
         and not any("'s" in option for option in pair)
     ]
+
+
+def check_mapping(mapping: Mapping[str, str], fields: Sequence[str]) -> None:
+    """Refuse a `--map` of a field that a data set does not have.
+
+    Raises:
+        DataError: an unknown field; names it and the known ones.
+    """
+    for name in mapping:
+        if name not in fields:
+            raise DataError(
+                f"--map names the unknown field {name!r}.", f"Known: {', '.join(fields)}."
+            )
 
 
 def text_field(row: Mapping[str, Any], key: str, where: str) -> str:

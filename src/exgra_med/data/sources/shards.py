@@ -14,8 +14,8 @@ from exgra_med.data.images import MAX_IMAGE_BYTES
 from exgra_med.data.json_files import decode_json
 from exgra_med.data.record import Record
 from exgra_med.data.sources.parquet import BytesImages, iterate_rows
-from exgra_med.data.sources.rows import vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.rows import check_mapping, vqa_record
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import seeded_key
 from exgra_med.errors import DataError
 
@@ -26,18 +26,14 @@ FIELDS = ("image", "question", "answer", "id")
 _IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read `*.parquet` or `*.tar` shards; `--map answer=caption` names a column.
 
     Raises:
         DataError: no shard, both kinds, or an unknown mapping.
         MissingExtraError: parquet shards and pyarrow is not installed.
     """
-    unknown = set(options.mapping) - set(FIELDS)
-    if unknown:
-        raise DataError(
-            f"--map names the unknown field {sorted(unknown)[0]!r}.", f"Known: {', '.join(FIELDS)}."
-        )
+    check_mapping(options.mapping, FIELDS)
     parquet, tars = sorted(source.glob("*.parquet")), sorted(source.glob("*.tar"))
     if bool(parquet) == bool(tars):
         found = "both kinds of shards" if parquet else "no *.parquet and no *.tar shards"
@@ -53,7 +49,11 @@ def collect(source: Path, options: Options) -> Collected:
 
 
 def _records(
-    paths: list[Path], split: str, images: BytesImages, options: Options, dropped: list[Dropped]
+    paths: list[Path],
+    split: str,
+    images: BytesImages,
+    options: PrepareOptions,
+    dropped: list[Dropped],
 ) -> Iterator[Record]:
     column = {field: options.mapping.get(field, field) for field in FIELDS}
     for shard, number, row in _rows(paths, column):

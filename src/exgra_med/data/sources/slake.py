@@ -20,7 +20,7 @@ from exgra_med.data.sources.rows import (
     text_field,
     vqa_record,
 )
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 NAME = "slake"
@@ -43,7 +43,7 @@ EXPECTED = {
 _LANGUAGES = {"en": {"en"}, "zh": {"zh"}, "both": {"en", "zh"}, "both-disjoint": {"en", "zh"}}
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read a folder with `train.json`, `validate.json`, `test.json` and `imgs/`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a dataset source is: its name, and a function from published files to records."""
+"""What a data set is to `data prepare`: a name, and a function from published files to records."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -52,8 +52,8 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class Options:
-    """How a source is to be prepared.
+class PrepareOptions:
+    """What a user asked for.
 
     Args:
         variant: name of a split variant of the source.
@@ -89,7 +89,7 @@ class Source:
     title: str
     licence: str
     variants: Mapping[str, str]
-    collect: Callable[[Path, Options], Collected]
+    collect: Callable[[Path, PrepareOptions], Collected]
     hub: str | None = None
     has_image_urls: bool = False
     needs_files: bool = True

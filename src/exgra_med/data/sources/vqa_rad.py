@@ -11,7 +11,7 @@ from typing import Any
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import read_json, read_json_list
 from exgra_med.data.record import Record
-from exgra_med.data.sources.hub_parquet import collect_parquet
+from exgra_med.data.sources.parquet import collect_parquet
 from exgra_med.data.sources.rows import (
     answer_type_field,
     check_counts,
@@ -19,7 +19,7 @@ from exgra_med.data.sources.rows import (
     text_field,
     vqa_record,
 )
-from exgra_med.data.sources.source import Collected, Dropped, Options, Source
+from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import images_for_share
 from exgra_med.errors import DataError
 
@@ -43,7 +43,7 @@ TEST_SHARE = 0.2
 _TYPO = {"ATRIB": "ATTRIB", "PRSE": "PRES", "Other": "OTHER"}
 
 
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Read a folder with the official release, or for `med-vqa` with `trainset.json`.
 
     Raises:
@@ -146,7 +146,7 @@ def _published_split(row: dict[str, Any], number: int, path: Path) -> str:
 
 
 def _splits(
-    published: list[tuple[str, dict[str, Any]]], options: Options
+    published: list[tuple[str, dict[str, Any]]], options: PrepareOptions
 ) -> dict[tuple[str, str], str]:
     """(published split, image) -> split of the prepared folder.
 

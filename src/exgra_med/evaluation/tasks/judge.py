@@ -141,7 +141,7 @@ class Judgement:
 def judge_answers(
     questions: Sequence[ChatQuestion],
     answers: Mapping[str, str],
-    settings: Settings,
+    settings: ServiceSettings,
     reporter: Reporter,
 ) -> tuple[list[Judgement], Usage]:
     """Grade every answer against its reference, in both orders.
@@ -201,7 +201,7 @@ def judge_answers(
 
 
 def estimate_judging(
-    questions: Sequence[ChatQuestion], answers: Mapping[str, str], settings: Settings
+    questions: Sequence[ChatQuestion], answers: Mapping[str, str], settings: ServiceSettings
 ) -> dict[str, Any]:
     """Requests, tokens and US dollars of `judge_answers`, without any connection."""
     prompt, endpoint = load_prompt(PROMPT), settings.endpoint()

@@ -1,4 +1,4 @@
-"""The phantom world as records and pictures, and as a prepared folder."""
+"""The phantom world as a data set: nothing is read, everything is drawn from a seed."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.prepare import Progress, prepare
+from exgra_med.data.prepare import prepare
 from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record, Turn
-from exgra_med.data.sources.source import Collected, Options, Source
+from exgra_med.data.sources.source import Collected, PrepareOptions, Source
 from exgra_med.errors import DataError
 from exgra_med.lab.phantom.draw import draw_scene, png_bytes
 from exgra_med.lab.phantom.questions import FAMILIES, Asked, Questioner
 from exgra_med.lab.phantom.scene import Scene, held_out_pairs, sample_scene
 from exgra_med.lab.phantom.text import caption
+from exgra_med.progress import ProgressCallback
 
 NAME = "phantom"
 _CAPTION_REQUESTS = ("Describe this image.", "What does this image show?", "Give the findings.")
@@ -91,7 +92,7 @@ def make_phantom(
     settings: PhantomSettings,
     *,
     overwrite: bool = False,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Prepared:
     """Make a prepared folder with the phantom world; the same settings give the same bytes.
 
@@ -99,7 +100,7 @@ def make_phantom(
         folder: the prepared folder to make.
         settings: how much of the world.
         overwrite: replace a prepared folder that differs.
-        progress: is told of each image.
+        progress: is called after each image.
 
     Raises:
         DataError: `folder` holds something else.
@@ -115,16 +116,6 @@ def make_phantom(
         overwrite=overwrite,
         progress=progress,
     )
-
-
-def collect_phantom(settings: PhantomSettings) -> Collected:
-    """Records of every split, made while they are read, and the pictures."""
-    splits = {split: split_records(settings, split) for split in settings.num_scenes}
-    notes = {
-        "settings": vars(settings).copy(),
-        "held_out_pairs": sorted("/".join(pair) for pair in held_out_pairs()),
-    }
-    return Collected(splits, PhantomImages(settings), [], notes=notes)
 
 
 @dataclass(frozen=True)
@@ -151,7 +142,7 @@ def split_records(settings: PhantomSettings, split: str) -> Iterator[Record]:
     every other split has questions about images.
     """
     questioner = Questioner(settings.seed, split, settings.questions_per_image)
-    told: set[str] = set()
+    seen: set[str] = set()
     for number in range(settings.num_scenes[split]):
         scene = sample_scene(settings.seed, split, number)
         if split == "vision":
@@ -160,8 +151,8 @@ def split_records(settings: PhantomSettings, split: str) -> Iterator[Record]:
         for position, asked in enumerate(questioner.ask(scene)):
             record = _question_record(scene, position, asked)
             # Two scenes without a lesion can be alike in words; pictures are never alike.
-            if record.image or record.question not in told:
-                told.add(record.question)
+            if record.image or record.question not in seen:
+                seen.add(record.question)
                 yield record
 
 
@@ -216,16 +207,21 @@ def _turns(question: str, answer: str) -> list[Turn]:
     return [Turn(role="user", text=question), Turn(role="assistant", text=answer)]
 
 
-# The phantom world as a dataset: nothing is read, everything is drawn from a seed.
-
-
-def collect(source: Path, options: Options) -> Collected:
+def collect(source: Path, options: PrepareOptions) -> Collected:
     """Make the world that the settings ask for; there are no files to read.
+
+    Records are made while they are read, and so are the pictures.
 
     Raises:
         DataError: an unknown setting.
     """
-    return collect_phantom(parse_settings(options.seed, options.settings))
+    settings = parse_settings(options.seed, options.settings)
+    splits = {split: split_records(settings, split) for split in settings.num_scenes}
+    notes = {
+        "settings": vars(settings).copy(),
+        "held_out_pairs": sorted("/".join(pair) for pair in held_out_pairs()),
+    }
+    return Collected(splits, PhantomImages(settings), [], notes=notes)
 
 
 SOURCE = Source(

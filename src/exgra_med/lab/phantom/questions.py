@@ -1,4 +1,4 @@
-"""Questions about scenes, chosen so that text alone tells little: every answer equally often."""
+"""Questions about scenes, chosen so that text alone gives little away: answers are balanced."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -38,9 +38,6 @@ from exgra_med.lab.phantom.text import (
     with_modality,
 )
 
-# Families of questions: what can be asked about a scene, and the answers that are true of it.
-
-
 YES_NO = ("yes", "no")
 PLACES = tuple(
     place
@@ -79,7 +76,7 @@ class Family:
         propose: the candidates of a scene; of a yes/no question both where both can be asked.
         balanced_words: blanks for each filling of which answers are balanced too.
         about_lesions: whether it is asked in `test_composition`.
-        tickets: how often it is in the draw of an image's questions; more where few scenes fit.
+        weight: how often it is among the questions to choose from; more where few scenes fit.
     """
 
     answer_type: Literal["OPEN", "CLOSED"]
@@ -87,7 +84,7 @@ class Family:
     propose: Callable[[Scene], Iterator[Candidate]]
     balanced_words: tuple[str, ...] = ()
     about_lesions: bool = False
-    tickets: int = 1
+    weight: int = 1
 
 
 def _of_scene(scene: Scene, answer: str, **words: str) -> Candidate:
@@ -163,22 +160,22 @@ def _lesion_in_organ(scene: Scene) -> Iterator[Candidate]:
             yield Candidate("no", words, name, scene.lesions[0])
 
 
-def _told_by_shape(scene: Scene) -> Iterator[Lesion]:
-    """Lesions whose shape tells them from the others of their scene."""
+def _identified_by_shape(scene: Scene) -> Iterator[Lesion]:
+    """Lesions whose shape no other lesion of the scene has."""
     shapes = [lesion.shape for lesion in scene.lesions]
     return (lesion for lesion in scene.lesions if shapes.count(lesion.shape) == 1)
 
 
 def _organ(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, each.organ) for each in _told_by_shape(scene))
+    return (_of_lesion(scene, each, each.organ) for each in _identified_by_shape(scene))
 
 
 def _place(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, place_answer(each)) for each in _told_by_shape(scene))
+    return (_of_lesion(scene, each, place_answer(each)) for each in _identified_by_shape(scene))
 
 
 def _side(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, each.side) for each in _told_by_shape(scene))
+    return (_of_lesion(scene, each, each.side) for each in _identified_by_shape(scene))
 
 
 def _shape(scene: Scene) -> Iterator[Candidate]:
@@ -189,7 +186,7 @@ def _shape_check(scene: Scene) -> Iterator[Candidate]:
     for lesion in scene.lesions:
         for kind, shape in SHAPES.items():
             answer = "yes" if kind == lesion.kind else "no"
-            # A held-out pair is not named for "no" either: text would tell that it never is "yes".
+            # A held-out pair is not asked for "no" either: text alone would give the answer away.
             if answer == "yes" or (lesion.organ, kind) not in held_out_pairs():
                 yield _of_lesion(scene, lesion, answer, asked_shape=adjective(shape))
 
@@ -230,8 +227,8 @@ FAMILIES: dict[str, Family] = {
     "modality": Family("OPEN", MODALITIES, _modality),
     "modality_check": Family("CLOSED", YES_NO, _modality_check, ("asked_modality",)),
     "region": Family("OPEN", REGIONS, _region),
-    "laterality": Family("CLOSED", SIDES, _laterality, ("asked_organ",), tickets=2),
-    "count": Family("OPEN", NUMBERS, _count, tickets=2),
+    "laterality": Family("CLOSED", SIDES, _laterality, ("asked_organ",), weight=2),
+    "count": Family("OPEN", NUMBERS, _count, weight=2),
     "lesion_present": Family("CLOSED", YES_NO, _lesion_present),
     "lesion_in_organ": Family(
         "CLOSED", YES_NO, _lesion_in_organ, ("asked_organ",), about_lesions=True
@@ -244,9 +241,9 @@ FAMILIES: dict[str, Family] = {
     "kind": Family("OPEN", KINDS, _kind, about_lesions=True),
     "size": Family("CLOSED", SIZES, _size, about_lesions=True),
     "contrast": Family("CLOSED", CONTRASTS, _contrast, about_lesions=True),
-    "comparison": Family("CLOSED", YES_NO, _comparison, about_lesions=True, tickets=3),
+    "comparison": Family("CLOSED", YES_NO, _comparison, about_lesions=True, weight=3),
     "device_present": Family("CLOSED", YES_NO, _device_present),
-    "device": Family("OPEN", DEVICES, _device, tickets=2),
+    "device": Family("OPEN", DEVICES, _device, weight=2),
 }
 """Name -> family; `WORDINGS` has the same names."""
 
@@ -288,7 +285,7 @@ class Questioner:
         self._names = [
             name
             for name, family in FAMILIES.items()
-            for _ in range(family.tickets)
+            for _ in range(family.weight)
             if family.about_lesions or split != "test_composition"
         ]
 

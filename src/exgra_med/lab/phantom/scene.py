@@ -1,4 +1,9 @@
-"""A scene decides everything before it is drawn, so that the answer to each question is known."""
+"""A scene decides everything before it is drawn, so that the answer to each question is known.
+
+First stands what the world is made of: modalities, regions, organs, kinds of lesion, devices.
+Lengths are shares of the picture's side, x to the right, y downwards. Sides are those of the
+picture: "left" is where x is below the middle.
+"""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -7,11 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-# What the phantom world is made of: modalities, regions, organs, kinds of lesion, devices.
-#
-# Lengths are shares of the picture's side, x to the right, y downwards. Sides are those of the
-# picture: "left" is where x is below the middle.
-
+from exgra_med.lab.phantom.shapes import device_distance
 
 Side = Literal["left", "right"]
 SIDES: tuple[Side, Side] = ("left", "right")
@@ -341,8 +342,6 @@ def _apart(first: Lesion, second: Lesion) -> bool:
 
 
 def _place_device(random: np.random.Generator, lesions: tuple[Lesion, ...]) -> Device:
-    from exgra_med.lab.phantom.draw import device_distance
-
     kind = _one_of(random, DEVICES)
     for _ in range(_MAX_TRIES):
         device = Device(

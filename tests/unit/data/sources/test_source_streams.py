@@ -102,7 +102,7 @@ def test_parquet_shards(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="column 'answer' is missing"):
         prepare("shards", tmp_path / "shards", tmp_path / "other")
     (tmp_path / "shards/a.parquet").write_bytes(b"PAR1 cut")
-    with pytest.raises(DataError, match="not a whole parquet file"):
+    with pytest.raises(DataError, match="not a complete parquet file"):
         prepare("shards", tmp_path / "shards", tmp_path / "other", mapping=mapping)
 
 

@@ -6,14 +6,14 @@ import pytest
 from exgra_med.data.prepare import prepare
 from exgra_med.data.prepared import Prepared
 from exgra_med.data.sources import vqa_rad
-from exgra_med.data.sources.source import Options
+from exgra_med.data.sources.source import PrepareOptions
 from exgra_med.errors import DataError
 from exgra_med.recipe.load import load_recipe
 from exgra_med.training.order import num_steps
 
 
 def collect(folder: Path, variant: str = "official", seed: int = 0) -> vqa_rad.Collected:
-    return vqa_rad.collect(folder, Options(variant, seed, 10**7))
+    return vqa_rad.collect(folder, PrepareOptions(variant, seed, 10**7))
 
 
 def by_id(collected: vqa_rad.Collected) -> dict[str, vqa_rad.Record]:

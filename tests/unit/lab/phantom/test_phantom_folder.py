@@ -115,7 +115,7 @@ def test_a_wrong_setting_is_refused(tmp_path: Path, settings: dict[str, str], me
 
 
 def test_what_is_made_has_no_source_and_what_is_read_needs_one(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="made, not read"):
+    with pytest.raises(DataError, match="reads no files"):
         prepare("phantom", tmp_path, tmp_path / "a")
     with pytest.raises(DataError, match="needs --source"):
         prepare("slake", None, tmp_path / "a")

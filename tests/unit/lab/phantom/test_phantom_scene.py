@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from exgra_med.lab.phantom.draw import device_distance, draw_scene, lesion_cover, lesion_distance
+from exgra_med.lab.phantom.draw import draw_scene, lesion_cover
 from exgra_med.lab.phantom.scene import (
     BODIES,
     DEVICES,
@@ -22,6 +22,7 @@ from exgra_med.lab.phantom.scene import (
     organs_of,
     sample_scene,
 )
+from exgra_med.lab.phantom.shapes import device_distance, lesion_distance
 
 PIXELS = 64
 SCENES = [sample_scene(0, split, number) for split in SPLITS for number in range(60)]

@@ -14,15 +14,16 @@ def describe_sources() -> list[dict[str, Any]]:
     """Every source, then every bundled sample: name, title, licence and split variants."""
     rows: list[dict[str, Any]] = []
     for name in SOURCES.names():
-        source = SOURCES.find(name)
-        rows.append(
-            {
-                "name": name,
-                "title": source.title,
-                "licence": source.licence,
-                "variants": dict(source.variants),
-            }
-        )
+        row: dict[str, Any] = {"name": name, "title": "", "licence": "", "variants": {}}
+        try:
+            source = SOURCES.find(name)
+        except DataError as error:
+            # One broken plug-in must not hide every other data set.
+            row["title"] = error.message
+        else:
+            row |= {"title": source.title, "licence": source.licence}
+            row["variants"] = dict(source.variants)
+        rows.append(row)
     for path in sorted(SAMPLES.glob("*/manifest.json")):
         prepared = open_prepared(path.parent)
         title = ", ".join(

@@ -1,4 +1,4 @@
-"""The records to extend: streamed, with those that are finished passed over unread."""
+"""The records to extend, read one by one; and the refusal of texts that seem to name patients."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,8 +20,8 @@ _DECODER = JSONDecoder()
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where records come from.
+class RecordFile:
+    """A file of records.
 
     Args:
         path: JSON Lines of records, or a JSON file of the original.
@@ -60,7 +60,7 @@ class Source:
         return file_sha256(self.path)
 
 
-def open_source(name: str, limit: int | None = None) -> Source:
+def open_records(name: str, limit: int | None = None) -> RecordFile:
     """Open a file of records, the original's JSON, or a prepared folder (its training split).
 
     Args:
@@ -77,10 +77,10 @@ def open_source(name: str, limit: int | None = None) -> Source:
         raise DataError(f"{path}: no such file.")
     if _is_list(path):
         records = read_original(path)[:limit]
-        return Source(path, len(records), records)
+        return RecordFile(path, len(records), records)
     with path.open("rb") as stream:
         total = sum(1 for line in stream if line.strip())
-    return Source(path, total if limit is None else min(limit, total), None)
+    return RecordFile(path, total if limit is None else min(limit, total), None)
 
 
 def leading_id(line: str) -> str | None:
@@ -98,14 +98,13 @@ def _is_list(path: Path) -> bool:
         return stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
-# Refuses a source whose text seems to name patients, before any of it is sent.
-
-
 _MOST_IDS = 5
 
 
-def refuse_identifiers(source: Source, skip: Callable[[str], bool], cache: AnswerCache) -> None:
-    """Scan every text that would be sent; a file once found clean is not scanned again.
+def refuse_identifiers(source: RecordFile, skip: Callable[[str], bool], cache: AnswerCache) -> None:
+    """Refuse a file whose text seems to name patients, before any of it is sent.
+
+    Every text is scanned; a file once found clean is not scanned again.
 
     Args:
         source: the records.

@@ -1,9 +1,9 @@
-"""2-D DICOM -> pixels, and nothing else (extra `dicom`).
+"""DICOM and NIfTI -> 8-bit RGB images, and nothing else of the file (extra `dicom`).
 
-Rescale, window and MONOCHROME1 are applied, a frame is picked with `name.dcm#frame=3`. No tag is
-copied, printed or put in an error. This is **not** de-identification: text burned into the pixels
-and recognisable features stay. Files that say, or whose kind makes it likely, that text is burned
-in are refused.
+Of DICOM, rescale, window and MONOCHROME1 are applied. A frame or slice is selected behind the
+image's name: `name.dcm#frame=3`, `name.nii.gz#axis=2,slice=40`. No tag is copied, printed or put in
+an error. This is **not** de-identification: text burned into the pixels and recognisable features
+stay. DICOM files that say, or whose modality makes it likely, that text is burned in are refused.
 """
 
 import logging
@@ -14,7 +14,6 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.intensity import picked, scale_to_eight_bits
 from exgra_med.errors import DataError, import_extra
 
 LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")
@@ -72,10 +71,10 @@ def _check(dataset: Any, max_pixels: int, prefix: str) -> None:
 
 def _render(dataset: Any, name: str, prefix: str) -> Image.Image:
     frames = int(dataset.get("NumberOfFrames", 1) or 1)
-    choice = picked(name)
+    choice = _selected(name)
     if frames > 1 and "frame" not in choice:
         raise DataError(
-            f"{prefix} has {frames} frames.", f"Pick one, for example {name}#frame={frames // 2}."
+            f"{prefix} has {frames} frames.", f"Select one, for example {name}#frame={frames // 2}."
         )
     frame = choice.get("frame", 0)
     if not 0 <= frame < frames:
@@ -106,3 +105,81 @@ def _window(dataset: Any) -> tuple[float | None, float | None]:
     if width < 1:
         return None, None
     return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
+
+
+def read_nifti(path: Path, max_pixels: int, name: str, where: str = "") -> Image.Image:
+    """Read a slice as 8-bit RGB, scaled from its least to its greatest value.
+
+    Head volumes can show a face; the reader neither detects nor removes it.
+
+    Args:
+        path: the file.
+        max_pixels: pixels of the slice above which it is refused.
+        name: of the image, with `#axis=A,slice=S`.
+        where: record id, for the error message.
+
+    Raises:
+        MissingExtraError: nibabel is not installed.
+        DataError: no slice is selected, there is no such slice, too large, or broken.
+    """
+    nibabel = import_extra("nibabel", "Reading NIfTI files", "dicom")
+    prefix = f"{where}: the image {name!r}" if where else f"the image {name!r}"
+    try:
+        volume: Any = nibabel.load(path)
+        shape = volume.shape
+        choice = _selected(name)
+        if len(shape) != 3 or set(choice) != {"axis", "slice"}:
+            raise DataError(
+                f"{prefix} is a volume of shape {shape}.",
+                "Select a slice of a 3-D volume, for example #axis=2,slice=40 behind the name.",
+            )
+        axis, number = choice["axis"], choice["slice"]
+        if not (0 <= axis < 3 and 0 <= number < shape[axis]):
+            raise DataError(f"{prefix}: there is no such slice in shape {shape}.")
+        if np.prod([size for side, size in enumerate(shape) if side != axis]) > max_pixels:
+            raise DataError(f"{prefix} has more than {max_pixels} pixels.")
+        index: list[int | slice] = [slice(None)] * 3
+        index[axis] = number
+        values = np.asarray(volume.dataobj[tuple(index)])
+    except DataError:
+        raise
+    except Exception as error:
+        kind = type(error).__name__
+        raise DataError(f"{prefix} is a NIfTI file that cannot be decoded ({kind}).") from None
+    # Rows run upwards in NIfTI's voxel order.
+    return scale_to_eight_bits(np.rot90(values))
+
+
+def scale_to_eight_bits(
+    values: np.ndarray, low: float | None = None, high: float | None = None, invert: bool = False
+) -> Image.Image:
+    """Map a window of values linearly to 0..255; what lies outside becomes black or white.
+
+    Args:
+        values: (height, width), any number type; values that are not finite count as the lowest.
+        low: value that becomes black; the least of the image where absent.
+        high: value that becomes white; the greatest of the image where absent.
+        invert: the lowest value is white, as in MONOCHROME1.
+    """
+    numbers = values.astype(np.float64)
+    finite = np.isfinite(numbers)
+    known = numbers[finite] if finite.any() else np.zeros(1)
+    low = float(known.min()) if low is None else low
+    high = float(known.max()) if high is None else high
+    numbers = np.where(finite, numbers, low)
+    span = max(high - low, np.finfo(np.float64).tiny)
+    scaled = np.clip((numbers - low) / span, 0.0, 1.0)
+    if invert:
+        scaled = 1.0 - scaled
+    return Image.fromarray(np.round(scaled * 255).astype(np.uint8)).convert("RGB")
+
+
+def _selected(name: str) -> dict[str, int]:
+    """The frame or slice that `#` selects in an image name, as numbers by word.
+
+    Raises:
+        ValueError: not a list of `word=number`.
+    """
+    _, mark, text = name.partition("#")
+    pairs = [part.split("=") for part in text.split(",")] if mark else []
+    return {key: int(value) for key, value in pairs}

@@ -2,14 +2,14 @@
 
 The original tokenises header and messages one by one to learn their lengths, each with a
 beginning-of-sequence token of its own, and so counts every message a token too long: the mask moves
-by one token with each message. `encode.py` does it right; `tests/golden` holds both.
+by one token with each message. `exgra_med/data/encode.py` does it right.
 """
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START, chat_template
-from exgra_med.data.encode import IGNORED, Encoded
+from exgra_med.data.encode import IGNORE_INDEX, Encoded
 from exgra_med.data.record import IMAGE_PLACEHOLDER
 
 Layout = Literal["train", "validation"]
@@ -67,11 +67,11 @@ def encode_conversation_compat(
     ids = encode("".join(pieces))
     labels = list(ids)
     position = len(encode(pieces[0]))
-    labels[:position] = [IGNORED] * min(position, len(labels))
+    labels[:position] = [IGNORE_INDEX] * min(position, len(labels))
     for (role, _), piece in zip(messages, pieces[1:], strict=False):
         length = len(encode(piece))
         if role == "human":
             for i in range(position + 2, min(position + length, len(labels))):
-                labels[i] = IGNORED
+                labels[i] = IGNORE_INDEX
         position += length
     return Encoded(ids, labels, truncated=len(ids) == max_length)
