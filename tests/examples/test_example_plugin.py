@@ -1,5 +1,6 @@
 """The package of examples/plugin, installed without a network, adds to the command line."""
 
+import json
 import os
 import subprocess
 import sys
@@ -47,6 +48,51 @@ def test_its_data_set_is_listed_and_prepared(installed: Path, tmp_path: Path) ->
     ]
     checked = exgra_med(installed, "data", "check", tmp_path / "pocket")
     assert checked.returncode == 0 and "no fault found" in checked.stdout
+
+
+def test_its_engine_answers_and_its_measure_is_shown_everywhere(
+    installed: Path, tmp_path: Path
+) -> None:
+    data, run = "bundled:vqa-rad-sample", tmp_path / "polly"
+    asked = ["evaluate", "vqa", "polly", "--engine", "parrot", "--data", data, "--out", run]
+    done = exgra_med(installed, *asked)
+    assert done.returncode == 0, done.stderr
+    assert "Same first word" in done.stdout
+    (entry,) = json.loads((run / "results.json").read_text(encoding="utf-8"))["results"]
+    assert entry["engine"] == {"name": "parrot", "model": "polly"}
+    assert entry["scores"]["strict"]["starts_alike"]["count"] == 56
+    done = exgra_med(installed, "evaluate", "report", run)
+    assert done.returncode == 0, done.stderr
+    assert "Same first word" in (run / "report.html").read_text(encoding="utf-8")
+    assert "strict,starts_alike," in (run / "scores.csv").read_text(encoding="utf-8")
+    compared = exgra_med(installed, "evaluate", "compare", run, run, "--json")
+    rows = json.loads(compared.stdout)["rows"]
+    assert "starts_alike" in [row["measure"] for row in rows]
+    # Without the package the run is still read; what it cannot ask again it says.
+    assert run_alone("evaluate", "report", run).returncode == 0
+    assert "Starts alike" in (run / "report.html").read_text(encoding="utf-8")
+    refused = run_alone(*asked)
+    assert refused.returncode == 2 and "no engine 'parrot'" in " ".join(refused.stderr.split())
+
+
+def test_its_solver_trains(installed: Path, tmp_path: Path) -> None:
+    changes = [
+        "connector=null",
+        "vqa=null",
+        "aligned.max_steps=1",
+        "aligned.alignment.solver=greedy",
+    ]
+    words = [word for each in changes for word in ("--set", f"stages.{each}")]
+    done = exgra_med(installed, "train", "debug/tiny", "--out", tmp_path / "run", *words)
+    assert done.returncode == 0, done.stderr
+    log = (tmp_path / "run" / "log.jsonl").read_text(encoding="utf-8")
+    assert '"matching_accuracy"' in log
+    refused = run_alone("train", "debug/tiny", "--dry-run", "--out", tmp_path / "new", *words)
+    assert refused.returncode == 2 and "greedy" in refused.stderr
+
+
+def run_alone(*arguments: object) -> "subprocess.CompletedProcess[str]":
+    return run([sys.executable, "-m", "exgra_med", *map(str, arguments)])
 
 
 def test_without_the_package_there_is_no_such_data_set(tmp_path: Path) -> None:

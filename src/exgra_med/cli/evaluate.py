@@ -13,7 +13,7 @@ from exgra_med.cli.spelling import Group
 if TYPE_CHECKING:
     from exgra_med.evaluation.results import Entry
     from exgra_med.evaluation.session import Session
-    from exgra_med.llm.service import Settings
+    from exgra_med.llm.service import ServiceSettings
     from exgra_med.progress import Reporter
 
 app = typer.Typer(
@@ -479,7 +479,7 @@ def _session(
     out: Path | None,
     template: str | None,
     engine: str,
-    service: "Settings | None",
+    service: "ServiceSettings | None",
     max_new_tokens: int | None,
 ) -> "Session":
     from exgra_med.evaluation.session import open_session
@@ -507,7 +507,7 @@ def _service(
     max_new_tokens: int | None,
     max_cost: float | None = None,
     price: tuple[float, float] | None = None,
-) -> "Settings | None":
+) -> "ServiceSettings | None":
     """The service of an engine that asks one, greedily; none for a checkpoint."""
     from dataclasses import replace
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from exgra_med.data.json_files import decode_json, iterate_lines, read_json_list, read_text
-from exgra_med.data.llava_format import TALK_KEYS, strip_placeholder
+from exgra_med.data.llava_format import CONVERSATION_KEYS, strip_placeholder
 from exgra_med.data.record import Record, parse_record
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.files import disk_errors
@@ -139,7 +139,7 @@ def _original_question(item: Any, where: str, oddities: Counter[str]) -> Questio
         raise DataError(
             f"{where}: not an object with an id.", "Give records or the original's JSON."
         )
-    talk = next((item[key] for key in TALK_KEYS if key in item), None)
+    talk = next((item[key] for key in CONVERSATION_KEYS if key in item), None)
     if not isinstance(talk, list) or len(talk) < 2:
         raise DataError(f"{where} (id {item['id']!r}): no question with an answer.")
     if len(talk) > 2:

@@ -29,7 +29,7 @@ from exgra_med.files import write_text
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import CompletionError, Message
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 from exgra_med.plugins import Registry
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class EngineOptions:
     """Longest answer in tokens."""
     batch_size: int = 32
     """Questions answered at once by a checkpoint."""
-    service: Settings | None = None
+    service: ServiceSettings | None = None
     """Address, limits and permissions, of an engine that asks a service."""
 
 
@@ -347,7 +347,7 @@ class ServiceEngine:
         return Answer(text, reply.completion_tokens, reply.finish_reason)
 
 
-def allowed_endpoint(settings: Settings) -> Endpoint:
+def allowed_endpoint(settings: ServiceSettings) -> Endpoint:
     """The service, which text and images of the data may be sent to.
 
     Raises:
@@ -377,7 +377,7 @@ def data_url(image: Image.Image) -> str:
 
 
 def refuse_identifying(
-    texts: dict[str, str], settings: Settings, endpoint: Endpoint | None
+    texts: dict[str, str], settings: ServiceSettings, endpoint: Endpoint | None
 ) -> None:
     """Refuse texts that seem to name patients, where they would leave this machine.
 

@@ -30,7 +30,7 @@ from exgra_med.evaluation.engines import (
     stored_template,
 )
 from exgra_med.evaluation.results import Entry, put_result
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 from exgra_med.progress import Reporter, Silent
 from exgra_med.recipe.run_folder import (
     AnsweringRecipe,
@@ -427,7 +427,7 @@ def open_session(
     out: Path | None = None,
     template: str | None = None,
     engine: str | None = None,
-    service: Settings | None = None,
+    service: ServiceSettings | None = None,
     max_new_tokens: int | None = None,
 ) -> Session:
     """Open an evaluation on a prepared folder.
@@ -471,7 +471,7 @@ def open_session(
 
 
 def open_engine(
-    run: Run, service: Settings | None = None, max_new_tokens: int | None = None
+    run: Run, service: ServiceSettings | None = None, max_new_tokens: int | None = None
 ) -> Engine:
     """The engine of a run.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from exgra_med.evaluation.vqa import score_run
 from made_up_run import DATASET, HOSTILE, make_data, write_log
 
 from exgra_med.data.prepared import open_prepared
@@ -15,7 +16,6 @@ from exgra_med.evaluation.results import update_results
 from exgra_med.evaluation.session import predictions_path
 from exgra_med.evaluation.tasks.multiple_choice import calibration
 from exgra_med.evaluation.tasks.reliance import mirror_probe, sided_records, visual_reliance
-from exgra_med.evaluation.vqa import score_run
 
 
 @pytest.fixture(scope="session")

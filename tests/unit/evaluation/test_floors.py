@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from exgra_med.evaluation.vqa import score_floors
 
 from exgra_med.evaluation.answers import Prediction, Question
-from exgra_med.evaluation.tasks.vqa import floor_predictions
 from exgra_med.evaluation.score import score_vqa
-from exgra_med.evaluation.vqa import score_floors
+from exgra_med.evaluation.tasks.vqa import floor_predictions
 
 TRAIN = [
     Question("1", "Is the heart large?", "yes", "CLOSED", ("a.jpg",)),

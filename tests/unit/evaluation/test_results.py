@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from exgra_med.evaluation.vqa import score_run
 
 from exgra_med.data.record import Record, Turn
 from exgra_med.errors import RunError, WriteError
 from exgra_med.evaluation.answers import Prediction, PredictionWriter
 from exgra_med.evaluation.results import read_results, update_results, vqa_section
-from exgra_med.evaluation.session import (answered_datasets, answers_path)
-from exgra_med.evaluation.vqa import score_run
+from exgra_med.evaluation.session import answered_datasets, answers_path
 
 
 def test_sections_are_merged(tmp_path: Path) -> None:

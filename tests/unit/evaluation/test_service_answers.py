@@ -20,7 +20,7 @@ from exgra_med.errors import RunError, ServiceError
 from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.engines import data_url
 from exgra_med.evaluation.results import read_results
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 from exgra_med.progress import Silent
 
 

@@ -19,12 +19,12 @@ sys.path.insert(0, str(UNIT / "evaluation"))
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one run and a study of two."""
+    from exgra_med.evaluation.vqa import score_run
     from made_up_run import DATASET, HOSTILE, make_data, write_log
 
     from exgra_med.data.prepared import open_prepared
     from exgra_med.evaluation.answers import Prediction, PredictionWriter
     from exgra_med.evaluation.session import predictions_path
-    from exgra_med.evaluation.vqa import score_run
 
     root = tmp_path_factory.mktemp("web")
     data = make_data(root / "made-up-data")

@@ -38,7 +38,7 @@ from exgra_med.evaluation.tasks.judge import (
     write_transcripts,
 )
 from exgra_med.llm.prompt import load_prompt
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 from exgra_med.progress import Reporter
 from exgra_med.recipe.schema import DataSettings
 
@@ -365,7 +365,7 @@ def answer(
     engine: str | None = None,
     out: Path | None = None,
     template: str | None = None,
-    service: Settings | None = None,
+    service: ServiceSettings | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Session:
     """Answer chat questions; resumable.
@@ -403,7 +403,7 @@ def answer(
 
 
 def judge_run(
-    source: Path, chat: ChatSet, settings: Settings, reporter: Reporter, seed: int = 0
+    source: Path, chat: ChatSet, settings: ServiceSettings, reporter: Reporter, seed: int = 0
 ) -> dict[str, Any]:
     """Have stored answers graded and score them.
 
@@ -461,7 +461,7 @@ def judge_run(
     return found
 
 
-def estimate_run(source: Path, chat: ChatSet, settings: Settings) -> dict[str, Any]:
+def estimate_run(source: Path, chat: ChatSet, settings: ServiceSettings) -> dict[str, Any]:
     """What `judge_run` would ask and cost, without any connection."""
     answers, _ = stored_answers(_answer_file(source, chat), chat)
     return estimate_judging(chat.questions, answers, settings)

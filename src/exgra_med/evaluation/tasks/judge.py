@@ -14,7 +14,7 @@ from exgra_med.evaluation.engines import allowed_endpoint, refuse_identifying
 from exgra_med.files import write_text
 from exgra_med.llm.prompt import Prompt, load_prompt, object_with
 from exgra_med.llm.request import CompletionError, Message, ReplyError
-from exgra_med.llm.service import ChatService, Settings, Usage
+from exgra_med.llm.service import ChatService, ServiceSettings, Usage
 from exgra_med.progress import Reporter
 
 PROMPT = "judge-answers"
