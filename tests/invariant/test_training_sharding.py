@@ -37,14 +37,14 @@ QUIET = "alignment: {weight: 1.0, noise_scale: 0.0, dropout: 0.0, scope: global}
 PLAIN = "alignment: null, distinct_images: false"
 CASES = {
     "plain": PLAIN,
-    "plain in two passes": f"{PLAIN}, batch_size: 2, accumulation_steps: 2",
+    "plain in two passes": f"{PLAIN}, batch_size: 2, gradient_accumulation_steps: 2",
     "local graphs": "batch_size: 4",
-    "local graphs in two passes": "batch_size: 2, accumulation_steps: 2",
+    "local graphs in two passes": "batch_size: 2, gradient_accumulation_steps: 2",
     "global graphs": f"{QUIET}, distinct_images: false",
     "padded rows": "alignment: {pooling: padded}",
     "adapters": "lora: {rank: 3, alpha: 4}",
     "recomputed": "activation_checkpointing: true",
-    "image tokens": "learn: [connector, image_tokens]",
+    "image tokens": "trainable: [connector, image_tokens]",
     "bfloat16": f"{PLAIN}, precision: bfloat16, activation_checkpointing: true",
 }
 SAME = [name for name in CASES if name != "bfloat16"]
@@ -203,7 +203,7 @@ def scripted(file: Path) -> ScorerFactory:
 
 def choose_best(rank: int, folder: Path) -> None:
     for sharding in ("none", "full"):
-        best = f"choose: best, evaluate_every_steps: 1, sharding: {sharding}"
+        best = f"load_best_model_at_end: true, evaluate_every_steps: 1, sharding: {sharding}"
         scorers = scripted(folder / f"{sharding}-{rank}.pt")
         train(folder / sharding, CASES["plain"], best, scorers=scorers)
     half = f"{best}, precision: bfloat16, max_steps: 1"
@@ -274,7 +274,7 @@ BUDGETS = {
     "graphs": "batch_size: 4",
     "recomputed": f"{PLAIN}, activation_checkpointing: true",
     # Nothing of a call without images learns.
-    "connector": f"{PLAIN}, learn: [connector]",
+    "connector": f"{PLAIN}, trainable: [connector]",
 }
 
 

@@ -199,7 +199,7 @@ class StageDataset(Dataset[Example]):
         layout: how batches are laid out.
         with_extended: whether the graphs have extended answers.
         answers: with which answers the conversations are learnt, see `StageSettings`.
-        learn_prompts: supervise every token of a conversation but those of its images.
+        train_on_prompts: supervise every token of a conversation but those of its images.
 
     Raises:
         DataError: an image file is missing, or a record lacks the extended answers it needs.
@@ -215,7 +215,7 @@ class StageDataset(Dataset[Example]):
         layout: Layout,
         with_extended: bool = True,
         answers: Literal["original", "extended", "both"] = "original",
-        learn_prompts: bool = False,
+        train_on_prompts: bool = False,
     ) -> None:
         self.records = records
         self.images = images
@@ -224,7 +224,7 @@ class StageDataset(Dataset[Example]):
         self.with_alignment = with_alignment
         self.layout = layout
         self.with_extended = with_extended
-        self.answers, self.learn_prompts = answers, learn_prompts
+        self.answers, self.train_on_prompts = answers, train_on_prompts
         needed = (with_alignment and with_extended) or answers != "original"
         for record in records:
             for name in record.images:
@@ -283,7 +283,7 @@ class StageDataset(Dataset[Example]):
                 "Raise text.max_length, or leave the record out.",
             )
         labels = encoded.labels
-        if self.learn_prompts:
+        if self.train_on_prompts:
             image = {self.bundle.image_token_id, self.bundle.image_start_id}
             image.add(self.bundle.image_end_id)
             labels = [IGNORED if token in image else token for token in encoded.input_ids]

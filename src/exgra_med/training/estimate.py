@@ -22,7 +22,7 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RecipeError
 from exgra_med.model.sizes import meta_model, model_config, num_parameters
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
-from exgra_med.recipe.schema import Recipe, StageSettings, reason_against_shares
+from exgra_med.recipe.schema import Recipe, StageSettings, reason_against_sharding
 from exgra_med.training.memory import (
     Memory,
     Parameters,
@@ -276,7 +276,7 @@ def stage_disk(stage: StageSettings, parameters: Parameters) -> float:
     return (
         float(weight_bytes(stage)) * parameters.total
         + resumable * (stage.save_every_steps is not None)
-        + best * (stage.choose == "best")
+        + best * stage.load_best_model_at_end
     )
 
 
@@ -292,7 +292,7 @@ def step_operations(
     text = config.text_config
     layers = num_parameters(model.get_decoder().layers)  # type: ignore
     attention = 4 * text.hidden_size * stage.tokens_per_row * text.num_hidden_layers
-    learns_all = "language" in stage.learn and stage.lora is None
+    learns_all = "language" in stage.trainable and stage.lora is None
     times = 3 if learns_all else 2
     forward = tokens * (2 * layers + attention)
     tower = num_parameters(model.model.vision_tower)
@@ -316,7 +316,7 @@ def _estimate_stage(
     work = measure_workload(recipe, name, config.image_seq_length)
     parameters = count_parameters(model, stage)
     per_record = (work.conversation + work.alignment) * FILLER
-    parts = stage.accumulation_steps * num_gpus
+    parts = stage.gradient_accumulation_steps * num_gpus
     steps = num_steps(work.num_records, stage.batch_size, parts, stage.epochs)
     steps = steps if stage.max_steps is None else min(steps, stage.max_steps)
     records = min(stage.batch_size * parts, work.num_records)
@@ -328,7 +328,7 @@ def _estimate_stage(
     memory = stage_memory(config, stage, parameters, tokens, images, num_gpus)
     memory = replace(memory, reserved=RESERVED)
     sharded = None
-    if num_gpus > 1 and stage.sharding == "none" and reason_against_shares(stage) is None:
+    if num_gpus > 1 and stage.sharding == "none" and reason_against_sharding(stage) is None:
         full = stage.model_copy(update={"sharding": "full"})
         sharded = stage_memory(config, full, parameters, tokens, images, num_gpus)
         sharded = replace(sharded, reserved=RESERVED)

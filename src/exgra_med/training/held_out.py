@@ -16,6 +16,7 @@ from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import cosine_histograms, view_diagnostics
 from exgra_med.errors import RecipeError
 from exgra_med.model.bundle import Bundle
+from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.batch import Batch, StageDataset, to_device
 from exgra_med.training.checkpoint import (
     PARAMETERS,
@@ -249,17 +250,17 @@ class BestCheckpoint:
         load_parameters(self.path, learning_parameters(bundle.model))
 
 
-def needs_scorer(stage: str, choose: str, scorer: Scorer | None) -> Scorer | None:
-    """The scorer of a stage that chooses its best checkpoint.
+def needs_scorer(name: str, stage: StageSettings, scorer: Scorer | None) -> Scorer | None:
+    """The scorer of a stage that ends with its best weights; none for other stages.
 
     Raises:
-        RecipeError: the stage wants one, and nobody gave it.
+        RecipeError: the stage needs a scorer, and there is none.
     """
-    if choose == "last":
+    if not stage.load_best_model_at_end:
         return None
     if scorer is None:
         raise RecipeError(
-            f"stages.{stage}.choose is {choose!r}, but nothing scores the model here.",
+            f"stages.{name}.load_best_model_at_end is true, but nothing scores the model here.",
             "Train with `exgra-med train`, or pass a scorer to `train_run`.",
         )
     return scorer

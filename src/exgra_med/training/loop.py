@@ -16,6 +16,7 @@ from types import FrameType
 
 import torch
 from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from exgra_med.errors import ExgraMedError, TrainingError
@@ -43,7 +44,7 @@ from exgra_med.training.distributed import (
 from exgra_med.training.held_out import BestCheckpoint, HeldOut
 from exgra_med.training.log import TrainingLog, start_tracking, stop_tracking, track, tracking
 from exgra_med.training.objective import Objective, seed_number
-from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from exgra_med.training.optimizer import build_optimizer, build_scheduler
 from exgra_med.training.order import num_steps, passes
 from exgra_med.training.trainable import build_objective
 
@@ -71,7 +72,7 @@ def total_loss(
         The loss to differentiate, and figures that are summed over passes and averaged over
         processes; the same names on each of these, whatever their records are.
     """
-    passes = stage.accumulation_steps
+    passes = stage.gradient_accumulation_steps
     language = losses["language_loss_sum"] * num_processes / supervised
     shown: dict[str, Tensor] = {"language_loss": language.detach()}
     total = language
@@ -177,7 +178,9 @@ class StageTraining:
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
         # A pass whose records have no image leaves the connector without a gradient, and a tower
         # that learns has layers behind those that are read.
-        unused = "vision" in self.stage.learn or any(not each.images for each in dataset.records)
+        unused = "vision" in self.stage.trainable or any(
+            not each.images for each in dataset.records
+        )
         self.accelerator = make_accelerator(unused, **tracking(run, name))
         self.is_main = self.accelerator.is_main_process
         self.sharded = self.stage.sharding == "full" and self.accelerator.num_processes > 1
@@ -207,11 +210,12 @@ class StageTraining:
         learning = [each for each in objective.parameters() if each.requires_grad]
         optimizer = build_optimizer(learning, self.stage)
         done = restore_progress(self.folder, objective, optimizer)
+        total = self._total_steps()
+        scheduler = build_scheduler(optimizer, self.stage, total, done)
         self.log.cut_back(self.name, done)
         module: torch.nn.Module = objective
         if not self.sharded:
             module, optimizer = self.accelerator.prepare(objective, optimizer)
-        total = self._total_steps()
         start_tracking(self.accelerator, self.run, self.name, done)
         self.reporter.start(self.name, total, done)
         if done == 0:
@@ -221,7 +225,7 @@ class StageTraining:
             self._measure(objective, 0)
         loader = iter(self._loader(done))
         for step in range(done, total):
-            figures = self._step(module, objective, optimizer, loader, step, total)
+            figures = self._step(module, objective, optimizer, scheduler, loader, step)
             self._after_step(objective, optimizer, step + 1, total, figures)
             self._stop_if_asked(request, objective, optimizer, step + 1, total)
         self.reporter.finish()
@@ -229,7 +233,7 @@ class StageTraining:
 
     @property
     def _num_parts(self) -> int:
-        return self.stage.accumulation_steps * self.accelerator.num_processes
+        return self.stage.gradient_accumulation_steps * self.accelerator.num_processes
 
     def _total_steps(self) -> int:
         total = num_steps(
@@ -266,17 +270,15 @@ class StageTraining:
         module: torch.nn.Module,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
+        scheduler: LambdaLR,
         loader: Iterator[Batch],
         step: int,
-        total: int,
     ) -> dict[str, float]:
         started = time.perf_counter()
-        batches = [next(loader) for _ in range(self.stage.accumulation_steps)]
+        batches = [next(loader) for _ in range(self.stage.gradient_accumulation_steps)]
         counts = [num_supervised, num_images, num_nodes]
         own = torch.tensor([sum(map(count, batches)) for count in counts])
         supervised, images, nodes = self.accelerator.reduce(own.to(self.accelerator.device))
-        rate = learning_rate(self.stage, step, total)
-        set_learning_rate(optimizer, rate)
         # The dropout of adapters is a function of the step too, and differs between processes.
         torch.manual_seed(seed_number([*self.seed, step, self.accelerator.process_index]))
         module.train()
@@ -300,7 +302,9 @@ class StageTraining:
         # Every process has a copy of the weights and sends only gradients: where new weights are
         # rounded at random, other numbers on each would drive the copies apart.
         torch.manual_seed(seed_number([*self.seed, step]))
+        rate = float(scheduler.get_last_lr()[0])
         optimizer.step()
+        scheduler.step()
         optimizer.zero_grad()
         averaged = {
             key: float(self.accelerator.reduce(value, "mean")) for key, value in sums.items()
@@ -321,7 +325,7 @@ class StageTraining:
             )
 
     def _clip(self, objective: Objective) -> float:
-        limit = self.stage.max_gradient_norm
+        limit = self.stage.max_grad_norm
         learning = [each for each in objective.parameters() if each.grad is not None]
         return clip_gradients(learning, math.inf if limit is None else limit)
 

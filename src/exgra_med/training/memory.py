@@ -102,7 +102,7 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     layers = num_parameters(model.get_decoder().layers)  # type: ignore
     graph = graph_parameters(model.config, stage)
     adapters = quantized = 0
-    in_layers = layers if "language" in stage.learn else 0
+    in_layers = layers if "language" in stage.trainable else 0
     if stage.lora is not None:
         adapted = list(_adapted(model, stage.lora.target_modules))
         adapters = sum(stage.lora.rank * (a.in_features + a.out_features) for a in adapted)
@@ -137,15 +137,15 @@ def _float32_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -
 
 def _learning_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
     """Numbers of weights of every other tensor that learns."""
-    if "vision" in stage.learn:
+    if "vision" in stage.trainable:
         yield from (each.numel() for each in model.model.vision_tower.parameters())
-    if "connector" in stage.learn:
+    if "connector" in stage.trainable:
         yield from (each.numel() for each in model.model.multi_modal_projector.parameters())
-    if "language" in stage.learn and stage.lora is None:
+    if "language" in stage.trainable and stage.lora is None:
         still = (model.model.vision_tower, model.model.multi_modal_projector)
         others = {id(weight) for module in still for weight in module.parameters()}
         yield from (each.numel() for each in model.parameters() if id(each) not in others)
-    if "language" not in stage.learn and "image_tokens" in stage.learn:
+    if "language" not in stage.trainable and "image_tokens" in stage.trainable:
         # Two rows move, but gradient and moments are those of the whole matrix.
         yield model.config.text_config.vocab_size * model.config.text_config.hidden_size
 
@@ -170,7 +170,7 @@ def stage_memory(
     if stage.sharding == "full" and num_gpus > 1:
         return _sharded_memory(config, stage, parameters, tokens, images, num_gpus)
     half = stage.precision == "bfloat16"
-    frozen = "language" not in stage.learn or stage.lora is not None
+    frozen = "language" not in stage.trainable or stage.lora is not None
     copied = half and not (frozen and stage.activation_checkpointing)
     weight = weight_bytes(stage)
     learning_float32 = min(parameters.float32, parameters.learning)
@@ -264,7 +264,7 @@ def layer_bytes(config: ExgraConfig, stage: StageSettings, number: int) -> float
     keys = head * text.num_key_value_heads
     mask = stage.tokens_per_row
     stream = 2 * weight_bytes(stage) * width
-    if "language" not in stage.learn:
+    if "language" not in stage.trainable:
         return number * (2 * width + 2 * keys + 3 * inner + mask) + stream
     dropped = stage.lora is not None and stage.lora.dropout > 0
     adapters = (number + 1) * (6 * width + inner) * dropped

@@ -1,4 +1,4 @@
-"""AdamW, in full or with moments of 8 bits, and the learning rate as a function of the step."""
+"""AdamW, with moments in the type of the weights or in 8 bits, and the learning-rate scheduler."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers.optimization import get_scheduler
 
 from exgra_med.errors import MissingExtraError
 from exgra_med.recipe.schema import StageSettings
@@ -102,21 +104,15 @@ def build_optimizer(
     return build(list(parameters), lr=stage.learning_rate, weight_decay=stage.weight_decay)
 
 
-def learning_rate(stage: StageSettings, step: int, total_steps: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then half a cosine or a plateau."""
-    warmup_steps = math.ceil(stage.warmup_fraction * total_steps)
-    if step < warmup_steps:
-        return stage.learning_rate * step / warmup_steps
-    if stage.schedule == "constant":
-        return stage.learning_rate
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return stage.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, stage: StageSettings, total_steps: int, done: int
+) -> LambdaLR:
+    """The learning-rate scheduler of a stage, at the place that `done` finished steps have reached.
 
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set it in every parameter group."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(value)
-        else:
-            group["lr"] = value
+    The learning rate is a function of the step alone, so a checkpoint stores nothing of it.
+    """
+    # The warm-up ends before its last fraction of a step does: rounded up, as in transformers.
+    warmup_steps = math.ceil(stage.warmup_ratio * total_steps)
+    scheduler = get_scheduler(stage.lr_scheduler, optimizer, warmup_steps, total_steps)
+    # `get_scheduler` begins at step 0 only; torch's own class begins anywhere.
+    return LambdaLR(optimizer, scheduler.lr_lambdas, last_epoch=done - 1)

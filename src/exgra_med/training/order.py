@@ -1,8 +1,8 @@
 """Which records meet in which step: a pure function of the seed, so resuming needs no stored state.
 
-A global step is one contiguous piece of the epoch's permutation. It is cut into
-`accumulation_steps * num_processes` parts, so the records of a step do not depend on how the step
-is spread over passes and devices.
+A step is one contiguous piece of the epoch's permutation. It is cut into
+`gradient_accumulation_steps * num_processes` micro-batches, so the records of a step do not depend
+on how these are spread over processes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,7 +30,7 @@ def plan_epoch(
     Args:
         num_records: records of the stage.
         part_size: records in one forward pass on one device.
-        num_parts: `accumulation_steps * num_processes`.
+        num_parts: `gradient_accumulation_steps * num_processes`.
         seed: seed of the stage.
         epoch: number of the epoch, from 0.
         group_of: a group name per record (its image). Where given, the records of one part are

@@ -127,7 +127,7 @@ def _train_stage(
         layout,
         with_extended,
         stage.answers,
-        stage.learn_prompts,
+        stage.train_on_prompts,
     )
     held_out = HeldOut(
         _held_out_dataset(prepared, settings, dataset, stage),
@@ -136,7 +136,7 @@ def _train_stage(
         stage.measure_views,
     )
     scorer = None if scorers is None else scorers(run, prepared, settings)
-    best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage.choose, scorer))
+    best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage, scorer))
     graph_weights = start / "alignment.safetensors"
     if process_state().is_main_process:
         _record_data(run, name, prepared, dataset)

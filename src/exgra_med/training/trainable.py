@@ -140,7 +140,7 @@ def build_objective(
     Raises:
         CheckpointError: the message-passing weights do not fit.
     """
-    choose_parts(bundle, stage.learn, stage.lora)
+    choose_parts(bundle, stage.trainable, stage.lora)
     if stage.weights == "bfloat16":
         keep_in_bfloat16(bundle)
     if stage.activation_checkpointing:
@@ -151,6 +151,6 @@ def build_objective(
     if objective.alignment is not None and graph_weights is not None:
         load_alignment(objective.alignment, graph_weights)
     if sharded:
-        shard(objective, device, stage.precision, learning_rows(bundle, stage.learn))
+        shard(objective, device, stage.precision, learning_rows(bundle, stage.trainable))
     objective.forward = autocast(device, stage.precision)(objective.forward)
     return objective

@@ -75,7 +75,7 @@ def config() -> ExgraConfig:
 
 
 def test_a_budget_bounds_what_is_recomputed_at_once() -> None:
-    values = {"learn": ["language"], "learning_rate": 1e-3, "activation_checkpointing": True}
+    values = {"trainable": ["language"], "learning_rate": 1e-3, "activation_checkpointing": True}
     whole, split = (
         activation_bytes(
             config(), StageSettings.model_validate(values | {"max_tokens_per_call": each}), 2e4, 16

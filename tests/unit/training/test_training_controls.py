@@ -84,7 +84,7 @@ def test_extended_answers_must_be_there_to_be_learnt(toy: Bundle, sample: Prepar
     plain = sample.records("train")[0].model_copy(update={"extended": None})
     with pytest.raises(DataError, match="no extended answers"):
         dataset(toy, sample, records=[plain], answers="both")
-    stage = StageSettings(learn=["connector"], learning_rate=1e-3)
+    stage = StageSettings(trainable=["connector"], learning_rate=1e-3)
     assert not stage.needs_extended
     assert stage.model_copy(update={"answers": "both"}).needs_extended
     two = AlignmentSettings(views="image-answer")
@@ -93,7 +93,7 @@ def test_extended_answers_must_be_there_to_be_learnt(toy: Bundle, sample: Prepar
 
 
 def test_prompts_are_learnt_too_but_no_image_token(toy: Bundle, sample: Prepared) -> None:
-    plain, taught = (dataset(toy, sample, learn_prompts=each)[0] for each in (False, True))
+    plain, taught = (dataset(toy, sample, train_on_prompts=each)[0] for each in (False, True))
     assert plain.input_ids == taught.input_ids
     image = {toy.image_token_id, toy.image_start_id, toy.image_end_id}
     for token, label in zip(taught.input_ids, taught.labels, strict=True):

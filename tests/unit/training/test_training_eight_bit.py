@@ -18,7 +18,7 @@ from exgra_med.training.optimizer import (
 
 
 def stage(**changes: object) -> StageSettings:
-    values = {"learn": ["connector"], "learning_rate": 1e-2, "optimizer": "adamw8bit"}
+    values = {"trainable": ["connector"], "learning_rate": 1e-2, "optimizer": "adamw8bit"}
     return StageSettings.model_validate(values | changes)
 
 
@@ -44,7 +44,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
             {
                 "weights": "bfloat16",
                 "precision": "bfloat16",
-                "learn": ["language"],
+                "trainable": ["language"],
                 "lora": {"quantize": "nf4"},
             },
             "lora.quantize",

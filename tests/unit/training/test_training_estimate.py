@@ -99,15 +99,15 @@ def saved_bytes(objective: Objective, batch: Batch, half: bool) -> tuple[int, to
 
 HALF = {"weights": "bfloat16", "precision": "bfloat16", "optimizer": "adamw8bit"}
 CASES = {
-    "all learn": {"learn": ["connector", "language"]},
-    "bfloat16": {"learn": ["connector", "language"], "precision": "bfloat16"},
-    "aligned": {"learn": ["connector", "language"], "alignment": {}},
-    "frozen language": {"learn": ["connector", "image_tokens"]},
-    "adapters": {"learn": ["connector", "language"], "lora": {"rank": 4}},
-    "8 bits": {"learn": ["connector", "language"], "optimizer": "adamw8bit"},
-    "bfloat16 weights": {"learn": ["connector", "language"], **HALF},
-    "aligned bfloat16 weights": {"learn": ["connector", "language"], "alignment": {}, **HALF},
-    "adapters on bfloat16": {"learn": ["connector", "language"], "lora": {"rank": 4}, **HALF},
+    "all learn": {"trainable": ["connector", "language"]},
+    "bfloat16": {"trainable": ["connector", "language"], "precision": "bfloat16"},
+    "aligned": {"trainable": ["connector", "language"], "alignment": {}},
+    "frozen language": {"trainable": ["connector", "image_tokens"]},
+    "adapters": {"trainable": ["connector", "language"], "lora": {"rank": 4}},
+    "8 bits": {"trainable": ["connector", "language"], "optimizer": "adamw8bit"},
+    "bfloat16 weights": {"trainable": ["connector", "language"], **HALF},
+    "aligned bfloat16 weights": {"trainable": ["connector", "language"], "alignment": {}, **HALF},
+    "adapters on bfloat16": {"trainable": ["connector", "language"], "lora": {"rank": 4}, **HALF},
 }
 
 
@@ -122,7 +122,7 @@ def test_the_formula_of_memory_fits_a_measured_step(
         pytest.importorskip("torchao", reason="needs the extra [optim]")
     parameters = count_parameters(small.model, stage)
     config = small.model.config
-    choose_parts(small, stage.learn, stage.lora)
+    choose_parts(small, stage.trainable, stage.lora)
     if stage.weights == "bfloat16":
         keep_in_bfloat16(small)
     objective = Objective(small.model, stage.alignment).train()
@@ -155,7 +155,7 @@ def test_recomputed_activations_need_less() -> None:
     config = model_config(ModelSettings(architecture=Architecture()))
     kept, again = (
         activation_bytes(
-            config, make_stage(learn=["language"], activation_checkpointing=on), 10_000, 16
+            config, make_stage(trainable=["language"], activation_checkpointing=on), 10_000, 16
         )
         for on in (False, True)
     )
@@ -165,7 +165,9 @@ def test_recomputed_activations_need_less() -> None:
 def test_the_7b_model_has_the_published_size() -> None:
     config = model_config(load_recipe("pretrain/aligned").recipe.model)
     model = meta_model(config)
-    stage = make_stage(learn=["connector", "language"], alignment=AlignmentSettings().model_dump())
+    stage = make_stage(
+        trainable=["connector", "language"], alignment=AlignmentSettings().model_dump()
+    )
     found = count_parameters(model, stage)
     # LLaMA-7B has 6,738,415,616 weights; four rows more in embedding and head.
     language = 6_738_415_616 + 2 * 4 * 4096
@@ -179,7 +181,7 @@ def test_the_7b_model_has_the_published_size() -> None:
 
 
 def test_shares_of_eight_cards_worked_by_hand() -> None:
-    stage = make_stage(learn=["language"], precision="bfloat16", sharding="full")
+    stage = make_stage(trainable=["language"], precision="bfloat16", sharding="full")
     config = model_config(ModelSettings(architecture=Architecture()))
     parameters = Parameters(
         total=7_000, learning=6_000, quantized=0, castable=6_500, tower=500, layers=3_200,
@@ -197,7 +199,9 @@ def test_shares_of_eight_cards_worked_by_hand() -> None:
 
 
 def test_a_planned_run_has_the_steps_and_records_of_its_schedule() -> None:
-    recipe = load_recipe("pretrain/aligned", ["stages.instruct.accumulation_steps=1"]).recipe
+    recipe = load_recipe(
+        "pretrain/aligned", ["stages.instruct.gradient_accumulation_steps=1"]
+    ).recipe
     four = estimate_run(recipe, "a100-80", num_gpus=4)
     (stage,) = four.stages
     assert (stage.records_per_step, stage.num_steps) == (64, 3 * 938)

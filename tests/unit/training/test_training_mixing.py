@@ -9,9 +9,9 @@ from exgra_med.training.loop import mean_over_graphs, total_loss
 
 STAGE = StageSettings.model_validate(
     {
-        "learn": ["connector"],
+        "trainable": ["connector"],
         "learning_rate": 1e-3,
-        "accumulation_steps": 2,
+        "gradient_accumulation_steps": 2,
         "alignment": {"weight": 0.5},
     }
 )

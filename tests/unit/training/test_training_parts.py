@@ -42,7 +42,7 @@ def test_the_tower_gets_gradients_only_where_it_is_named(
 
 def test_a_learning_tower_is_counted(toy: Bundle) -> None:
     both, one = (
-        count_parameters(toy.model, StageSettings(learn=learn, learning_rate=1e-3))
+        count_parameters(toy.model, StageSettings(trainable=learn, learning_rate=1e-3))
         for learn in (["vision", "connector"], ["connector"])
     )
     assert both.learning - one.learning == one.tower > 0
@@ -50,4 +50,4 @@ def test_a_learning_tower_is_counted(toy: Bundle) -> None:
 
 def test_a_learning_tower_is_not_sharded() -> None:
     with pytest.raises(ValidationError, match="leave `vision` out"):
-        StageSettings(learn=["vision"], learning_rate=1e-3, sharding="full")
+        StageSettings(trainable=["vision"], learning_rate=1e-3, sharding="full")

@@ -53,13 +53,14 @@ def model_card(run: Path) -> str:
 
 
 def _stage(name: str, stage: dict[str, Any]) -> tuple[str, str, str]:
-    """Name, what learns, and the settings that a reader asks for first."""
+    """Name, what is trained, and the settings that a reader asks for first."""
     alignment = stage.get("alignment")
     settings = [
         f"{stage.get('max_steps')} steps"
         if stage.get("max_steps")
         else f"{stage['epochs']} epochs",
-        f"{stage['batch_size']} x {stage['accumulation_steps']} records a step on one device",
+        f"{stage['batch_size']} x {stage['gradient_accumulation_steps']} records a step "
+        "on one device",
         f"learning rate {stage['learning_rate']}",
         str(stage["precision"]),
     ]
@@ -67,7 +68,7 @@ def _stage(name: str, stage: dict[str, Any]) -> tuple[str, str, str]:
         settings.append(f"alignment {alignment['objective']}, weight {alignment['weight']}")
     if stage.get("lora"):
         settings.append(f"LoRA rank {stage['lora']['rank']}")
-    return name, ", ".join(stage["learn"]), "; ".join(settings)
+    return name, ", ".join(stage["trainable"]), "; ".join(settings)
 
 
 def _hashes(run: Path, recipe: dict[str, Any]) -> dict[str, str]:

@@ -310,7 +310,7 @@ def make_examples(bundle: Bundle, count: int) -> list[Example]:
 def _operations(bundle: Bundle, examples: list[Example], batch: Batch) -> float:
     """What a step needs: no padding, nothing twice (see `training.estimate`)."""
     stage = StageSettings(
-        learn=["connector", "language"], learning_rate=1.0, tokens_per_row=TOKENS_PER_ROW
+        trainable=["connector", "language"], learning_rate=1.0, tokens_per_row=TOKENS_PER_ROW
     )
     tokens = sum(len(e.input_ids) + len(e.answer_ids) + len(e.extended_ids) for e in examples)
     model = bundle.model
