@@ -20,12 +20,12 @@ from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.batch import Batch, StageDataset, to_device
 from exgra_med.training.checkpoint import (
     PARAMETERS,
-    folder_of_all,
-    learning_parameters,
     load_parameters,
+    new_checkpoint,
     save_tensors,
+    trainable_parameters,
 )
-from exgra_med.training.distributed import is_sharded, of_main, process_state
+from exgra_med.training.distributed import broadcast_from_main, is_sharded, process_state
 from exgra_med.training.objective import Objective
 from exgra_med.training.order import plan_epoch
 
@@ -229,10 +229,10 @@ class BestCheckpoint:
         kept, sharded = self.kept(), is_sharded(bundle.model)
         better = kept is None or score > kept["score"] or kept["step"] > step
         if sharded:
-            score, better = of_main((score, better))
+            score, better = broadcast_from_main((score, better))
         if better:
-            with folder_of_all(self.path, sharded) as fresh:
-                save_tensors(fresh, PARAMETERS, learning_parameters(bundle.model), sharded)
+            with new_checkpoint(self.path, sharded) as fresh:
+                save_tensors(fresh, {PARAMETERS: trainable_parameters(bundle.model)})
                 if process_state().is_main_process:
                     text = json.dumps({"score": score, "step": step})
                     (fresh / "score.json").write_text(text, encoding="utf-8")
@@ -247,7 +247,7 @@ class BestCheckpoint:
         """Load the kept weights into the model."""
         if self.scorer is None or self.kept() is None:
             return
-        load_parameters(self.path, learning_parameters(bundle.model))
+        load_parameters(self.path, trainable_parameters(bundle.model))
 
 
 def needs_scorer(name: str, stage: StageSettings, scorer: Scorer | None) -> Scorer | None:

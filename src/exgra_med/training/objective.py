@@ -33,7 +33,7 @@ class Objective(nn.Module):
     """
 
     model: Any  # transformers types the parts of a model as Module or Tensor
-    every_part_learns = False
+    sharded = False
     """Whether every part gets a gradient from every batch, if only zero, by as many calls as on
     other processes: those that share out weights gather them, and sum their gradients, together."""
 
@@ -63,15 +63,15 @@ class Objective(nn.Module):
             that without noise, and the pooled views of the nodes [M, D] are there, too, as
             `image_view`, `answer_view` and, where the batch has them, `extended_view`.
         """
-        fillers = num_fillers(batch) if self.every_part_learns else 0
+        fillers = num_missing_calls(batch) if self.sharded else 0
         features_NPD, states = self.encode(batch)
-        nothing = [self._decode(filler_of(batch["calls"]), None).sum() for _ in range(fillers)]
+        nothing = [self._decode(dummy_call(batch["calls"]), None).sum() for _ in range(fillers)]
         losses = self._language_loss(states, batch["calls"])
         # Where only the connector learns, a batch without images would have nothing to go back to.
         stranded = torch.is_grad_enabled() and not losses["language_loss_sum"].requires_grad
-        if self.every_part_learns or stranded:
-            unused = [] if batch["pixel_values"] is not None else self.learns_only_with("images")
-            unused += [] if batch["num_nodes"] else self.learns_only_with("nodes")
+        if self.sharded or stranded:
+            unused = [] if batch["pixel_values"] is not None else self.trainable_only_with("images")
+            unused += [] if batch["num_nodes"] else self.trainable_only_with("nodes")
             nothing += [each.sum() for each in unused]
             losses["language_loss_sum"] = losses["language_loss_sum"] + 0.0 * sum(nothing)
         # Where graphs are global, processes without a node of their own have to take part.
@@ -90,20 +90,20 @@ class Objective(nn.Module):
         """Call a function that uses parts of the model; sharded weights are whole meanwhile."""
         return function()
 
-    def learns_only_with(self, what: Literal["images", "nodes"]) -> list[nn.Parameter]:
+    def trainable_only_with(self, what: Literal["images", "nodes"]) -> list[nn.Parameter]:
         """What gets no gradient from a batch without images, or without nodes of graphs."""
         part = self.model.model.multi_modal_projector if what == "images" else self.alignment
         return [] if part is None else [each for each in part.parameters() if each.requires_grad]
 
-    def forget_unused(self, images: int, nodes: int) -> None:
+    def drop_unused_gradients(self, images: int, nodes: int) -> None:
         """Leave what no batch of a step has used without a gradient, so that it does not move.
 
         Args:
             images: images of the step, on all processes.
             nodes: nodes of its graphs.
         """
-        unused = [] if images else self.learns_only_with("images")
-        for each in unused + ([] if nodes else self.learns_only_with("nodes")):
+        unused = [] if images else self.trainable_only_with("images")
+        for each in unused + ([] if nodes else self.trainable_only_with("nodes")):
             each.grad = None
 
     def encode(self, batch: Batch) -> tuple[Tensor | None, list[Tensor]]:
@@ -136,7 +136,7 @@ class Objective(nn.Module):
         embeddings_RLD = self.model.get_input_embeddings()(rows["input_ids"])
         if features_NPD is not None:
             embeddings_RLD = self.model.insert_images(rows["input_ids"], features_NPD)
-        if self.every_part_learns and torch.is_grad_enabled():
+        if self.sharded and torch.is_grad_enabled():
             # Layers are gathered for the backward pass too, also if nothing of this call learns.
             embeddings_RLD.requires_grad_()
         return self.model.get_decoder()(
@@ -186,7 +186,7 @@ class Objective(nn.Module):
         }
 
 
-def num_fillers(batch: Batch) -> int:
+def num_missing_calls(batch: Batch) -> int:
     """Calls of the language model that another process has more; its layers are gathered for each
     call, which all processes have to do together."""
     own = len(batch["calls"])
@@ -195,7 +195,7 @@ def num_fillers(batch: Batch) -> int:
     return int(most) - own
 
 
-def filler_of(calls: Sequence[Rows]) -> Rows:
+def dummy_call(calls: Sequence[Rows]) -> Rows:
     """A call of one token, from which nothing is learnt."""
     token = calls[0]["input_ids"][:1, :1]
     mask = calls[0]["attention_mask"]

@@ -21,7 +21,7 @@ from exgra_med.training.objective import Objective
 # Which parts of the model learn in a stage. In the paper's stages the vision tower never does.
 
 
-def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None = None) -> None:
+def set_trainable(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None = None) -> None:
     """Let the named parts learn and freeze everything else.
 
     Args:
@@ -41,14 +41,14 @@ def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None
     if "language" in learn and lora is None:
         model.get_decoder().requires_grad_(True)
         model.get_output_embeddings().requires_grad_(True)
-    elif learning_rows(bundle, learn):
+    elif trainable_rows(bundle, learn):
         weight = model.get_input_embeddings().weight.requires_grad_(True)
-        keep_rows(weight, learning_rows(bundle, learn))
+        train_rows(weight, trainable_rows(bundle, learn))
     if lora is not None:
         attach_adapter(bundle, lora)
 
 
-def keep_in_bfloat16(bundle: Bundle) -> None:
+def cast_to_bfloat16(bundle: Bundle) -> None:
     """Keep the model in bfloat16, its frozen tower too; adapters stay in float32.
 
     Buffers stay as they are: the angles of the positions are wrong in bfloat16.
@@ -58,7 +58,7 @@ def keep_in_bfloat16(bundle: Bundle) -> None:
             weight.data = weight.data.to(torch.bfloat16)
 
 
-def learning_rows(bundle: Bundle, learn: Sequence[str]) -> list[int]:
+def trainable_rows(bundle: Bundle, learn: Sequence[str]) -> list[int]:
     """The only rows of the input embeddings that learn; empty where all or none do."""
     if "language" in learn or "image_tokens" not in learn:
         return []
@@ -71,7 +71,7 @@ def recompute_activations(bundle: Bundle) -> None:
     decoder.gradient_checkpointing_enable({"use_reentrant": False})
 
 
-def keep_rows(weight: Tensor, rows: Sequence[int]) -> None:
+def train_rows(weight: Tensor, rows: Sequence[int]) -> None:
     """Zero the gradient of every row of a matrix but the given ones."""
     kept = torch.zeros(weight.shape[0], 1)
     kept[list(rows)] = 1.0
@@ -140,9 +140,9 @@ def build_objective(
     Raises:
         CheckpointError: the message-passing weights do not fit.
     """
-    choose_parts(bundle, stage.trainable, stage.lora)
+    set_trainable(bundle, stage.trainable, stage.lora)
     if stage.weights == "bfloat16":
-        keep_in_bfloat16(bundle)
+        cast_to_bfloat16(bundle)
     if stage.activation_checkpointing:
         recompute_activations(bundle)
     if stage.compile:
@@ -151,6 +151,6 @@ def build_objective(
     if objective.alignment is not None and graph_weights is not None:
         load_alignment(objective.alignment, graph_weights)
     if sharded:
-        shard(objective, device, stage.precision, learning_rows(bundle, stage.trainable))
+        shard(objective, device, stage.precision, trainable_rows(bundle, stage.trainable))
     objective.forward = autocast(device, stage.precision)(objective.forward)
     return objective

@@ -30,7 +30,7 @@ from exgra_med.training.memory import (
 )
 from exgra_med.training.objective import Objective
 from exgra_med.training.optimizer import build_optimizer, plain_state
-from exgra_med.training.trainable import choose_parts, keep_in_bfloat16
+from exgra_med.training.trainable import cast_to_bfloat16, set_trainable
 
 ROW = 512
 FACTOR = 1.25
@@ -122,9 +122,9 @@ def test_the_formula_of_memory_fits_a_measured_step(
         pytest.importorskip("torchao", reason="needs the extra [optim]")
     parameters = count_parameters(small.model, stage)
     config = small.model.config
-    choose_parts(small, stage.trainable, stage.lora)
+    set_trainable(small, stage.trainable, stage.lora)
     if stage.weights == "bfloat16":
-        keep_in_bfloat16(small)
+        cast_to_bfloat16(small)
     objective = Objective(small.model, stage.alignment).train()
     batch = make_batch(small, sample, aligned=stage.alignment is not None)
     tokens, images = num_tokens(batch), len(batch["pixel_values"])

@@ -10,14 +10,14 @@ from exgra_med.recipe.schema import StageSettings, TextSettings
 from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.memory import count_parameters
 from exgra_med.training.objective import Objective
-from exgra_med.training.trainable import choose_parts
+from exgra_med.training.trainable import set_trainable
 
 
 @pytest.mark.parametrize("learns", [False, True])
 def test_the_tower_gets_gradients_only_where_it_is_named(
     toy: Bundle, sample: Prepared, learns: bool
 ) -> None:
-    choose_parts(toy, ["vision", "connector"] if learns else ["connector"])
+    set_trainable(toy, ["vision", "connector"] if learns else ["connector"])
     own = Objective(toy.model, None).train()
     data = StageDataset(
         sample.records("train")[:4],

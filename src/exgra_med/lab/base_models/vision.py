@@ -22,7 +22,7 @@ from exgra_med.model.folder import written_whole
 from exgra_med.model.processor import clip_image_processor
 from exgra_med.progress import Reporter
 from exgra_med.recipe.schema import StageSettings
-from exgra_med.training.checkpoint import restore_progress, save_progress
+from exgra_med.training.checkpoint import StageProgress, restore_progress, save_progress
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, build_scheduler
@@ -214,7 +214,7 @@ def _train(
             figures: dict[str, Any] = {"loss": value, "learning_rate": rate}
             log.write(kind="train", stage=STAGE, step=finished, **figures)
         if finished % settings.save_every_steps == 0 and finished < total:
-            save_progress(folder, finished, model, optimizer, keep=1)
+            save_progress(folder, StageProgress(finished, 1, 1), model, optimizer, keep=1)
         reporter.advance(finished, f"loss {value:.4f}")
     reporter.finish()
 

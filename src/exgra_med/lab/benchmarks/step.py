@@ -47,7 +47,7 @@ from exgra_med.training.batch import (
 )
 from exgra_med.training.estimate import peak_of, step_operations
 from exgra_med.training.objective import Objective, pool_views
-from exgra_med.training.trainable import choose_parts, recompute_activations
+from exgra_med.training.trainable import recompute_activations, set_trainable
 
 # One stage-2 step the original's way, written after its behaviour, to measure ours against.
 #
@@ -278,7 +278,7 @@ def make_bundle(settings: Settings) -> Bundle:
     bundle.model.resize_token_embeddings(VOCABULARY + 4, mean_resizing=False)
     model: Any = bundle.model
     model.to(dtype=getattr(torch, settings.dtype), device=settings.device)
-    choose_parts(bundle, ["connector", "language"])
+    set_trainable(bundle, ["connector", "language"])
     if settings.shape == "llama-7b":
         recompute_activations(bundle)
     return bundle
