@@ -271,9 +271,10 @@ def test_a_run_goes_on_with_another_number_of_processes(tmp_path: Path) -> None:
     launch(resume_on_two, tmp_path)
     for name in MOVED:
         one = tmp_path / f"{name}, one"
+        assert largest_difference(weights(one), start(one)) > 1e-4
         for other in ("two", "one to two", "two to one"):
             moved = tmp_path / f"{name}, {other}"
-            # Measured: 2.4e-7.
+            # Measured: 7.5e-9 with shards, 0 with copies; a sum of two gradients has no order.
             assert largest_difference(weights(one), weights(moved)) < 1e-5, moved.name
             figures_of = [figures(each, "train", TRAIN) for each in (one, moved)]
             assert figures_of[0] == pytest.approx(figures_of[1], rel=1e-5)

@@ -82,7 +82,7 @@ def stage_lines(
     warm_up = f"{settings.warmup_ratio:.0%} warm-up"
     limit = "" if settings.max_steps is None else f", at most {settings.max_steps:,} steps"
     lines = [
-        ("parameters", f"{parameters.total:,}, of which {parameters.learning:,} learn"),
+        ("parameters", f"{parameters.total:,}, of which {parameters.trainable:,} learn"),
         ("records", records),
         ("records a step", f"{stage.records_per_step:,}: {passes} x {num_gpus} GPUs{graphs}"),
         ("tokens a step", f"{stage.tokens_per_step:,.0f}"),

@@ -1,6 +1,10 @@
-"""Records to tensors: one example per record, one batch per forward pass.
+"""Records to tensors: one example per record, one batch per micro-batch.
 
-Shapes: N images in the batch, M nodes of its graphs.
+The sequences of a batch are packed into rows, several in each, or padded to rows of their own. In
+packed rows positions count from 0 in every sequence: without a mask and without a cache, that is
+how the language model tells sequences apart.
+
+Shapes: R rows of L tokens, N images in the batch, M nodes of its graphs.
 """
 
 from collections.abc import Sequence
@@ -19,33 +23,30 @@ from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.recipe.schema import TextSettings
 
-# Sequences of ids laid out for one call of the language model: packed, or padded one by one.
-#
-# Shapes: R rows, L tokens of a row.
-#
-# `input_ids` [R, L], `position_ids` [R, L] counting from 0 in every sequence, `targets` [R, L] (the
-# id that the position has to predict, or -100), `segment` [R, L] (which pooled text the position
-# belongs to, or -1), `attention_mask` [R, L] or none. Without a mask the language model tells
-# sequences apart by the restart of their positions, provided that it keeps no cache.
-
-
 IGNORED = -100
+"""Target of a position that the loss leaves out."""
 NOT_POOLED = -1
+"""Segment of a position that no text vector is the mean of."""
+Batch = dict[str, Any]
 
 
 class Rows(TypedDict):
-    """See the head of this file."""
+    """Sequences laid out for one call of the language model, every tensor [R, L]."""
 
     input_ids: Tensor
     position_ids: Tensor
+    """Counting from 0 in every sequence."""
     targets: Tensor
+    """The id that the position has to predict, or `IGNORED`."""
     segment: Tensor
+    """Which pooled text the position belongs to, or `NOT_POOLED`."""
     attention_mask: Tensor | None
+    """None where sequences are packed."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One sequence.
+    """One sequence of token ids.
 
     `labels` are aligned with `ids`; the shift by one position happens here, so that no target
     leaks from one sequence into the next.
@@ -64,7 +65,7 @@ class Piece:
 
 
 def pack(pieces: Sequence[Piece], tokens_per_row: int, padding_id: int) -> tuple[Rows, list[int]]:
-    """Lay sequences one after another in as few rows as a first fit finds, longest first.
+    """Pack sequences into as few rows as first-fit finds, longest first.
 
     What is left of a row becomes a sequence of padding of its own, which nothing reads.
 
@@ -90,15 +91,15 @@ def pack(pieces: Sequence[Piece], tokens_per_row: int, padding_id: int) -> tuple
         rows[row].append(number)
         left[row] -= len(piece.ids)
     longest = length - min(left)
-    laid = []
+    packed = []
     for row in rows:
         chosen = [pieces[number] for number in row]
-        laid.append([*chosen, _padding(chosen, longest, padding_id)])
-    return _tensors(laid, None), [number for row in rows for number in row]
+        packed.append([*chosen, _padding(chosen, longest, padding_id)])
+    return _tensors(packed, None), [number for row in rows for number in row]
 
 
 def pad(pieces: Sequence[Piece], padding_id: int, pool_padding: bool) -> Rows:
-    """Lay each sequence in a row of its own, padded on the right and masked.
+    """Give each sequence a row of its own, padded on the right and masked.
 
     Args:
         pieces: the sequences.
@@ -108,18 +109,18 @@ def pad(pieces: Sequence[Piece], padding_id: int, pool_padding: bool) -> Rows:
     longest = max(len(piece.ids) for piece in pieces)
     rows = []
     for piece in pieces:
-        filler = _padding([piece], longest, padding_id)
+        padding = _padding([piece], longest, padding_id)
         segment = piece.segment if pool_padding else NOT_POOLED
-        rows.append([piece, Piece(filler.ids, segment=segment)])
-    mask = [[1] * len(piece.ids) + [0] * len(filler.ids) for piece, filler in rows]
-    laid = _tensors(rows, torch.tensor(mask))
+        rows.append([piece, Piece(padding.ids, segment=segment)])
+    mask = [[1] * len(piece.ids) + [0] * len(padding.ids) for piece, padding in rows]
+    padded = _tensors(rows, torch.tensor(mask))
     # Under a mask, positions run on through the padding, as they do in the original.
-    laid["position_ids"] = torch.arange(longest).expand(len(rows), -1)
-    return laid
+    padded["position_ids"] = torch.arange(longest).expand(len(rows), -1)
+    return padded
 
 
 def split_rows(rows: Rows, max_tokens: int | None) -> list[Rows]:
-    """The same rows in several calls of at most `max_tokens`, one row at least in each."""
+    """The same rows as several calls of at most `max_tokens`, with at least one row each."""
     count, length = rows["input_ids"].shape
     size = count if max_tokens is None else max(1, max_tokens // length)
     mask = rows["attention_mask"]
@@ -149,16 +150,13 @@ def _tensors(rows: Sequence[Sequence[Piece]], mask: Tensor | None) -> Rows:
     }
 
 
-Batch = dict[str, Any]
-
-
 @dataclass(frozen=True)
 class Layout:
     """How the sequences of a batch are laid out for the language model.
 
-    Packed: everything in one call, rows of `tokens_per_row`. Padded: three calls of one sequence a
-    row, as in the original, whose pooling counts the padding. Either way calls of more than
-    `max_tokens_per_call` are split.
+    Packed: all sequences in one call, in rows of `tokens_per_row`. Padded: three calls, one
+    sequence a row, as in the original, whose pooling counts the padding. Either way calls of more
+    than `max_tokens_per_call` are split.
     """
 
     packed: bool = True
@@ -179,7 +177,7 @@ class Example:
     """Text of the answers alone, where the stage aligns."""
     extended_ids: list[int]
     second: Piece | None = None
-    """The same conversation with its extended answers, where both are learnt."""
+    """The same conversation with its extended answers, where both are trained on."""
 
     @property
     def is_node(self) -> bool:
@@ -188,17 +186,17 @@ class Example:
 
 
 class StageDataset(Dataset[Example]):
-    """The records of a stage, decoded when they are asked for.
+    """The records of a stage, tokenised and decoded when they are read.
 
     Args:
-        records: what to learn from.
+        records: what to train on, or to measure on.
         images: where their images lie.
         bundle: tokenizer and image processor.
         text: template and length.
         with_alignment: also encode answers and extended answers for the graphs.
         layout: how batches are laid out.
         with_extended: whether the graphs have extended answers.
-        answers: with which answers the conversations are learnt, see `StageSettings`.
+        answers: which answers are trained on, see `StageSettings`.
         train_on_prompts: supervise every token of a conversation but those of its images.
 
     Raises:
@@ -240,7 +238,7 @@ class StageDataset(Dataset[Example]):
         return len(self.records)
 
     def collate(self, examples: Sequence[Example]) -> Batch:
-        """Put examples of this data set together; see `collate`."""
+        """`collate` examples of this data set."""
         return collate(examples, self.bundle.pad_token_id, self.layout)
 
     def lengths(self) -> list[int]:
@@ -294,18 +292,18 @@ class StageDataset(Dataset[Example]):
 
 
 def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Batch:
-    """Put examples together for one step of the objective.
+    """Put the examples of a micro-batch together.
 
     Args:
-        examples: the records of one forward pass.
+        examples: its records.
         padding_id: id of the padding token.
         layout: how the sequences are laid out.
 
     Returns:
-        `ids` (names of the records); `calls`, a list of rows (see `training.rows`), the first ones
-        of which hold the conversations; `pixel_values` [N, 3, H, W] or none, in the reading order
-        of the placeholders; `num_nodes` M, the records with an image and texts to align, 0 where
-        the stage does not align; `has_extended`, whether every node has extended answers;
+        `ids` (names of the records); `calls`, a list of `Rows`, the first ones of which hold the
+        conversations; `pixel_values` [N, 3, H, W] or none, in the reading order of the
+        placeholders; `num_nodes` M, the records with an image and texts to align, 0 where the
+        stage does not align; `has_extended`, whether every node has extended answers;
         `node_of_image` [N]. Segments 0..M-1 are answers, M..2M-1 extended answers.
     """
     nodes = [number for number, each in enumerate(examples) if each.is_node]

@@ -1,6 +1,9 @@
-"""Losses and matching accuracy on records that are not learnt from, without dropout.
+"""What is measured on held-out records: losses, matching accuracy, and the best checkpoint.
 
-The matching accuracy is without noise; the alignment loss has the noise of one fixed seed.
+There is no dropout. The matching accuracy is without noise; the alignment loss has the noise of one
+fixed seed.
+
+    checkpoints/<stage>/best/   parameters.safetensors (trainable parameters), score.json
 """
 
 import json
@@ -29,18 +32,23 @@ from exgra_med.training.distributed import broadcast_from_main, is_sharded, proc
 from exgra_med.training.objective import Objective
 from exgra_med.training.order import plan_epoch
 
-# How the views of held-out records lie to each other: the bare pooled embeddings, no graph layers.
-#
-# The matching accuracy that training reports goes through message passing and the barycenter, which
-# flatters it (docs/log.md). What is measured here is the same for every method, with or without
-# alignment: image and answer are matched as they are.
-#
-# Shapes: M nodes of one batch, D width of the language model.
+_ORDER_SEED = 0
+_NOISE_SEED = 0
+Scorer = Callable[[Bundle], float]
+"""Score of a model on held-out questions, higher is better; given by the layer above."""
 
 
 def image_answer_accuracy(image: Tensor, answer: Tensor) -> float:
-    """Share of nodes matched to their own partner, image to answer and back: graphs of 5 nearest
-    neighbours on the bare embeddings [M, D], no message passing, noise or dropout."""
+    """Share of nodes matched to their own partner, image to answer and back.
+
+    The matching accuracy that training reports goes through message passing and the barycenter,
+    which flatters it (docs/log.md). This one is the same for every method, with or without
+    alignment: graphs of 5 nearest neighbours on the bare embeddings, no noise, no dropout.
+
+    Args:
+        image: [M, D] for M nodes of one batch, D the width of the language model.
+        answer: the same.
+    """
     ruler = MultiGraphAlignment(
         image.shape[1], objective="pairwise", views="image-answer", num_layers=0
     )
@@ -81,13 +89,10 @@ class ViewFigures:
         }
 
 
-_ORDER_SEED = 0
-_NOISE_SEED = 0
-
-
 @contextmanager
 def _own_graphs(objective: Objective) -> Iterator[None]:
-    """Graphs of this process alone: all have the same records, and a node's twin is no partner."""
+    """Graphs of this process alone: all processes have the same records here, so a global graph
+    would have every node several times."""
     alignment = objective.alignment
     if alignment is None:
         yield
@@ -181,40 +186,34 @@ class HeldOut:
             yield dataset.collate([dataset[number] for number in part])
 
 
-# The best checkpoint of a stage: scored by answering held-out questions, kept, and really loaded.
-#
-# checkpoints/<stage>/best/   parameters.safetensors (what learns), score.json
-
-
-Scorer = Callable[[Bundle], float]
-"""Score of a model on held-out questions, higher is better; given by the layer above."""
-Inside = Callable[[Callable[[], float]], float]
-"""Calls a function where all weights of the model are whole, and returns what it returns."""
-
-
-def _here(function: Callable[[], float]) -> float:
+def _call(function: Callable[[], float]) -> float:
     return function()
 
 
 class BestCheckpoint:
-    """Keeps the best of what learns in a stage on disk.
+    """Keeps the trainable parameters with the best score on disk.
 
     Args:
         folder: the stage's folder.
-        scorer: scores the model; none where the last step is what counts.
+        scorer: scores the model; none where the stage ends with its last weights.
     """
 
     def __init__(self, folder: Path, scorer: Scorer | None) -> None:
         self.path = folder / "best"
         self.scorer = scorer
 
-    def consider(self, bundle: Bundle, step: int, inside: Inside = _here) -> float | None:
-        """Score the model and keep it where it is better than what is kept, ties to the earlier.
+    def consider(
+        self,
+        bundle: Bundle,
+        step: int,
+        run: Callable[[Callable[[], float]], float] = _call,
+    ) -> float | None:
+        """Score the model and keep it if it is better than the one kept, or as good and earlier.
 
         Args:
-            bundle: the model. Where its weights are sharded, all processes have to come here.
-            step: when.
-            inside: calls a function where all weights are whole.
+            bundle: the model. Where it is sharded, all processes have to come here.
+            step: finished steps.
+            run: calls a function with gathered weights, and returns what it returns.
 
         Returns:
             The score, or none where nothing is scored.
@@ -224,7 +223,7 @@ class BestCheckpoint:
             return None
         was_training = bundle.model.training
         bundle.model.eval()
-        score = inside(lambda: scorer(bundle))
+        score = run(lambda: scorer(bundle))
         bundle.model.train(was_training)
         kept, sharded = self.kept(), is_sharded(bundle.model)
         better = kept is None or score > kept["score"] or kept["step"] > step
@@ -239,7 +238,7 @@ class BestCheckpoint:
         return score
 
     def kept(self) -> dict[str, float] | None:
-        """`score` and `step` of the model that is kept."""
+        """`score` and `step` of the weights that are kept."""
         file = self.path / "score.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 

@@ -2,8 +2,9 @@
 
     exgra-med train RECIPE --out runs/NAME [--resume]
 
-Equality the tests hold: a run that is killed and resumed ends with the weights, bit for bit, of
-one that was not; alignment weight 0 is plain language-model training, bit for bit.
+A run that is killed and resumed ends with the weights of one that was not: bit for bit on the same
+number of processes, but for rounding on another. Alignment weight 0 is plain language-model
+training, bit for bit. Tests hold both.
 """
 
 import math

@@ -13,14 +13,10 @@ from transformers.optimization import get_scheduler
 from exgra_med.errors import MissingExtraError
 from exgra_med.recipe.schema import StageSettings
 
-# AdamW whose moments take a byte each (Dettmers et al., arXiv 2110.02861), from torchao.
-#
-# Tensors of at least 4096 weights, in whole blocks of 256, are kept as codes with a scale for each
-# block; smaller ones keep moments in the type of the weight. The update itself is in float32.
-# Weights in bfloat16 are rounded at random in proportion to the distance, so that they are right on
-# average.
-
-
+# `adamw8bit` is torchao's (Dettmers et al., arXiv 2110.02861): moments of tensors of at least 4096
+# weights, in whole blocks of 256, are codes of a byte with a scale for each block; smaller tensors
+# keep moments in the type of the weight. The update itself is in float32. bfloat16 weights are
+# rounded stochastically, so that they are right on average.
 BLOCK = 256
 SMALLEST = 4096
 BYTES = 2 * (1 + 4 / BLOCK)
@@ -34,10 +30,10 @@ def is_eight_bit(num_weights: int) -> bool:
 
 
 def check_eight_bit_possible() -> None:
-    """Say in one sentence what is not installed.
+    """Check that torchao is installed.
 
     Raises:
-        MissingExtraError: torchao is absent.
+        MissingExtraError: it is not.
     """
     if util.find_spec("torchao") is None:
         raise MissingExtraError("`optimizer: adamw8bit`", "optim")
@@ -46,18 +42,18 @@ def check_eight_bit_possible() -> None:
 def build_eight_bit(
     parameters: list[nn.Parameter], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """The optimizer; its step is compiled on an accelerator and plain on processors.
+    """torchao's AdamW8bit; its step is compiled on an accelerator and not on a CPU.
 
     Raises:
-        MissingExtraError: torchao is absent.
+        MissingExtraError: torchao is not installed.
     """
     check_eight_bit_possible()
     from torchao.optim import AdamW8bit  # type: ignore
 
     class EightBitAdamW(AdamW8bit):
         def step(self, closure: Any = None) -> Any:
-            on_processors = all(each.device.type == "cpu" for each in parameters)
-            with torch.compiler.set_stance("force_eager" if on_processors else "default"):
+            on_cpu = all(each.device.type == "cpu" for each in parameters)
+            with torch.compiler.set_stance("force_eager" if on_cpu else "default"):
                 return super().step(closure)
 
     return EightBitAdamW(
@@ -98,7 +94,7 @@ def build_optimizer(
     """AdamW with torch's default betas, as the original's trainer uses.
 
     Raises:
-        MissingExtraError: 8 bits are asked for without torchao.
+        MissingExtraError: `adamw8bit` without torchao.
     """
     build = build_eight_bit if stage.optimizer == "adamw8bit" else torch.optim.AdamW
     return build(list(parameters), lr=stage.learning_rate, weight_decay=stage.weight_decay)
@@ -111,7 +107,7 @@ def build_scheduler(
 
     The learning rate is a function of the step alone, so a checkpoint stores nothing of it.
     """
-    # The warm-up ends before its last fraction of a step does: rounded up, as in transformers.
+    # Rounded up, as transformers' Trainer does.
     warmup_steps = math.ceil(stage.warmup_ratio * total_steps)
     scheduler = get_scheduler(stage.lr_scheduler, optimizer, warmup_steps, total_steps)
     # `get_scheduler` begins at step 0 only; torch's own class begins anywhere.

@@ -18,7 +18,7 @@ def test_a_plan_is_read_by_people_and_machines(tmp_path, monkeypatch: pytest.Mon
         assert word in text.output
     done = CliRunner().invoke(app, [*arguments, "--json"])
     (stage,) = json.loads(done.output)["stages"]
-    assert stage["parameters"]["learning"] == 6_826_545_152
+    assert stage["parameters"]["trainable"] == 6_826_545_152
     assert stage["memory"]["total"] < 80e9
     assert (stage["fits"], stage["memory_sharded"]) == (True, None)
     whole = [*arguments, "--set", "stages.instruct.sharding=none"]

@@ -148,7 +148,7 @@ def test_the_formula_of_memory_fits_a_measured_step(
     assert (expected.weights, expected.gradients) == (weights, gradients)
     assert expected.optimizer == moments
     assert parameters.total == sum(each.numel() for each in objective.parameters())
-    assert parameters.learning == sum(each.numel() for each in learning)
+    assert parameters.trainable == sum(each.numel() for each in learning)
 
 
 def test_recomputed_activations_need_less() -> None:
@@ -174,18 +174,18 @@ def test_the_7b_model_has_the_published_size() -> None:
     projector = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
     # Original: two graph convolutions, "+67 M parameters".
     graph = 2 * (2 * 4096 * 4096 + 4096)
-    assert found.learning == language + projector + graph
-    assert 300e6 < found.total - found.learning < 310e6
+    assert found.trainable == language + projector + graph
+    assert 300e6 < found.total - found.trainable < 310e6
     sharded = stage_memory(config, stage, found, 16_000, 16)
-    assert sharded.optimizer == 8 * found.learning
+    assert sharded.optimizer == 8 * found.trainable
 
 
 def test_shares_of_eight_cards_worked_by_hand() -> None:
     stage = make_stage(trainable=["language"], precision="bfloat16", sharding="full")
     config = model_config(ModelSettings(architecture=Architecture()))
     parameters = Parameters(
-        total=7_000, learning=6_000, quantized=0, castable=6_500, tower=500, layers=3_200,
-        learning_in_layers=3_200, float32=0, eight_bit=0, small_float32=0,
+        total=7_000, trainable=6_000, quantized=0, castable=6_500, tower=500, layers=3_200,
+        trainable_in_layers=3_200, float32=0, eight_bit=0, small_float32=0,
     )  # fmt: skip
     found = stage_memory(config, stage, parameters, 0, 0, num_gpus=8)
     # A layer has 100 weights; 3,300 are outside of layers and tower, of which 2,800 learn.
@@ -221,7 +221,7 @@ def test_all_weights_of_7b_fit_one_card_only_in_bfloat16_with_8_bits(name: str) 
     (before,), (after,) = plain.stages, small.stages
     assert (before.fits, after.fits) == (False, True)
     # 2 bytes of gradient, 2 of codes, a thirty-second for scales; graph layers have float32.
-    expected = 4.03125 * after.parameters.learning
+    expected = 4.03125 * after.parameters.trainable
     assert after.memory.gradients + after.memory.optimizer == pytest.approx(expected, rel=0.01)
     first, second = (load_recipe(each).recipe.stages for each in (name, f"{name}-one-card"))
     (one,), (other,) = first.values(), second.values()

@@ -45,7 +45,7 @@ def test_a_learning_tower_is_counted(toy: Bundle) -> None:
         count_parameters(toy.model, StageSettings(trainable=learn, learning_rate=1e-3))
         for learn in (["vision", "connector"], ["connector"])
     )
-    assert both.learning - one.learning == one.tower > 0
+    assert both.trainable - one.trainable == one.tower > 0
 
 
 def test_a_learning_tower_is_not_sharded() -> None:
