@@ -45,7 +45,7 @@ class Rows(TypedDict):
 
 
 @dataclass(frozen=True)
-class Piece:
+class TokenSequence:
     """One sequence of token ids.
 
     `labels` are aligned with `ids`; the shift by one position happens here, so that no target
@@ -64,55 +64,57 @@ class Piece:
         return [*self.labels[1:], IGNORED]
 
 
-def pack(pieces: Sequence[Piece], tokens_per_row: int, padding_id: int) -> tuple[Rows, list[int]]:
+def pack(
+    sequences: Sequence[TokenSequence], tokens_per_row: int, padding_id: int
+) -> tuple[Rows, list[int]]:
     """Pack sequences into as few rows as first-fit finds, longest first.
 
     What is left of a row becomes a sequence of padding of its own, which nothing reads.
 
     Args:
-        pieces: the sequences.
+        sequences: the sequences.
         tokens_per_row: length of a row; one longer sequence makes all rows as long as itself.
         padding_id: id of the padding token.
 
     Returns:
         The rows, and the numbers of the sequences in reading order.
     """
-    length = max(tokens_per_row, *(len(piece.ids) for piece in pieces))
+    length = max(tokens_per_row, *(len(sequence.ids) for sequence in sequences))
     rows: list[list[int]] = []
     left: list[int] = []
-    for number in sorted(range(len(pieces)), key=lambda number: -len(pieces[number].ids)):
-        piece = pieces[number]
-        fitting = (row for row, room in enumerate(left) if room >= len(piece.ids))
+    for number in sorted(range(len(sequences)), key=lambda number: -len(sequences[number].ids)):
+        sequence = sequences[number]
+        fitting = (row for row, room in enumerate(left) if room >= len(sequence.ids))
         row = next(fitting, None)
         if row is None:
             row = len(rows)
             rows.append([])
             left.append(length)
         rows[row].append(number)
-        left[row] -= len(piece.ids)
+        left[row] -= len(sequence.ids)
     longest = length - min(left)
     packed = []
     for row in rows:
-        chosen = [pieces[number] for number in row]
+        chosen = [sequences[number] for number in row]
         packed.append([*chosen, _padding(chosen, longest, padding_id)])
     return _tensors(packed, None), [number for row in rows for number in row]
 
 
-def pad(pieces: Sequence[Piece], padding_id: int, pool_padding: bool) -> Rows:
+def pad(sequences: Sequence[TokenSequence], padding_id: int, pool_padding: bool) -> Rows:
     """Give each sequence a row of its own, padded on the right and masked.
 
     Args:
-        pieces: the sequences.
+        sequences: the sequences.
         padding_id: id of the padding token.
         pool_padding: count padding as part of the text when it is pooled, as the original does.
     """
-    longest = max(len(piece.ids) for piece in pieces)
+    longest = max(len(sequence.ids) for sequence in sequences)
     rows = []
-    for piece in pieces:
-        padding = _padding([piece], longest, padding_id)
-        segment = piece.segment if pool_padding else NOT_POOLED
-        rows.append([piece, Piece(padding.ids, segment=segment)])
-    mask = [[1] * len(piece.ids) + [0] * len(padding.ids) for piece, padding in rows]
+    for sequence in sequences:
+        padding = _padding([sequence], longest, padding_id)
+        segment = sequence.segment if pool_padding else NOT_POOLED
+        rows.append([sequence, TokenSequence(padding.ids, segment=segment)])
+    mask = [[1] * len(sequence.ids) + [0] * len(padding.ids) for sequence, padding in rows]
     padded = _tensors(rows, torch.tensor(mask))
     # Under a mask, positions run on through the padding, as they do in the original.
     padded["position_ids"] = torch.arange(longest).expand(len(rows), -1)
@@ -136,11 +138,11 @@ def split_rows(rows: Rows, max_tokens: int | None) -> list[Rows]:
     ]
 
 
-def _padding(row: Sequence[Piece], length: int, padding_id: int) -> Piece:
-    return Piece([padding_id] * (length - sum(len(piece.ids) for piece in row)))
+def _padding(row: Sequence[TokenSequence], length: int, padding_id: int) -> TokenSequence:
+    return TokenSequence([padding_id] * (length - sum(len(sequence.ids) for sequence in row)))
 
 
-def _tensors(rows: Sequence[Sequence[Piece]], mask: Tensor | None) -> Rows:
+def _tensors(rows: Sequence[Sequence[TokenSequence]], mask: Tensor | None) -> Rows:
     return {
         "input_ids": torch.tensor([[each for p in row for each in p.ids] for row in rows]),
         "position_ids": torch.tensor([[n for p in row for n in range(len(p.ids))] for row in rows]),
@@ -165,7 +167,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One record as token ids and pixels."""
 
     id: str
@@ -176,7 +178,7 @@ class Example:
     answer_ids: list[int]
     """Text of the answers alone, where the stage aligns."""
     extended_ids: list[int]
-    second: Piece | None = None
+    second: TokenSequence | None = None
     """The same conversation with its extended answers, where both are trained on."""
 
     @property
@@ -185,7 +187,7 @@ class Example:
         return self.pixels is not None and bool(self.answer_ids)
 
 
-class StageDataset(Dataset[Example]):
+class StageDataset(Dataset[TrainingExample]):
     """The records of a stage, tokenised and decoded when they are read.
 
     Args:
@@ -237,7 +239,7 @@ class StageDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
+    def collate(self, examples: Sequence[TrainingExample]) -> Batch:
         """`collate` examples of this data set."""
         return collate(examples, self.bundle.pad_token_id, self.layout)
 
@@ -250,14 +252,14 @@ class StageDataset(Dataset[Example]):
             for record in self.records
         ]
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> TrainingExample:
         record = self.records[index]
         images = [self.images.open(name, record.id) for name in record.images]
         longer = None if self.answers == "original" else with_extended_answers(record)
         first = self._conversation(longer if longer and self.answers == "extended" else record)
         second = self._conversation(longer) if longer and self.answers == "both" else None
         extended = (record.extended or []) if self.with_extended else []
-        return Example(
+        return TrainingExample(
             id=record.id,
             input_ids=first.ids,
             labels=first.labels or [],
@@ -267,7 +269,7 @@ class StageDataset(Dataset[Example]):
             second=second,
         )
 
-    def _conversation(self, record: Record) -> Piece:
+    def _conversation(self, record: Record) -> TokenSequence:
         encoded = encode_conversation(
             self.bundle.tokenizer,
             record,
@@ -285,13 +287,13 @@ class StageDataset(Dataset[Example]):
             image = {self.bundle.image_token_id, self.bundle.image_start_id}
             image.add(self.bundle.image_end_id)
             labels = [IGNORED if token in image else token for token in encoded.input_ids]
-        return Piece(encoded.input_ids, labels)
+        return TokenSequence(encoded.input_ids, labels)
 
     def _text(self, answers: Sequence[str]) -> list[int]:
         return encode_text(self.bundle.tokenizer, alignment_text(answers), self.text.max_length)
 
 
-def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Batch:
+def collate(examples: Sequence[TrainingExample], padding_id: int, layout: Layout) -> Batch:
     """Put the examples of a micro-batch together.
 
     Args:
@@ -307,14 +309,14 @@ def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Bat
         `node_of_image` [N]. Segments 0..M-1 are answers, M..2M-1 extended answers.
     """
     nodes = [number for number, each in enumerate(examples) if each.is_node]
-    conversations = [Piece(each.input_ids, each.labels) for each in examples]
+    conversations = [TokenSequence(each.input_ids, each.labels) for each in examples]
     owner = list(range(len(examples)))
     owner += [number for number, each in enumerate(examples) if each.second is not None]
     conversations += [each.second for each in examples if each.second is not None]
-    answers = [Piece(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
+    answers = [TokenSequence(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
     has_extended = all(examples[n].extended_ids for n in nodes)
     extended = [
-        Piece(examples[n].extended_ids, segment=len(nodes) + node)
+        TokenSequence(examples[n].extended_ids, segment=len(nodes) + node)
         for node, n in enumerate(nodes)
         if has_extended
     ]
@@ -377,5 +379,5 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return move(batch)
 
 
-def _images_of(example: Example) -> list[Tensor]:
+def _images_of(example: TrainingExample) -> list[Tensor]:
     return [] if example.pixels is None else list(example.pixels)

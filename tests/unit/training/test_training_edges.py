@@ -15,7 +15,7 @@ from exgra_med.data.record import Record, Turn
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import AlignmentSettings, TextSettings
-from exgra_med.training.batch import IGNORED, Example, Layout, StageDataset, num_supervised
+from exgra_med.training.batch import IGNORED, Layout, StageDataset, TrainingExample, num_supervised
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.trainable import set_trainable
 
@@ -108,7 +108,9 @@ def test_records_without_an_image_and_with_several_together(
     assert not any("multi_modal_projector" in name for name in gradients)
 
 
-def own_loss(objective: Objective, data: StageDataset, examples: list[Example], own: int) -> float:
+def own_loss(
+    objective: Objective, data: StageDataset, examples: list[TrainingExample], own: int
+) -> float:
     """Loss of one record in a batch: nothing else is supervised."""
     others = [
         each if n == own else replace(each, labels=[IGNORED] * len(each.labels))
