@@ -362,15 +362,13 @@ class StageTraining:
         done: int,
         figures: dict[str, float],
     ) -> None:
-        stage = self.stage
-        if done % stage.log_every_steps == 0 or done == self.total:
+        stage, last = self.stage, done == self.total
+        if last or done % stage.log_every_steps == 0:
             epoch = done * stage.epochs / self.total
             self._record("train", done, {"epoch": round(epoch, 4)} | figures)
-        if (
-            stage.evaluate_every_steps and done % stage.evaluate_every_steps == 0
-        ) or done == self.total:
+        if last or (stage.evaluate_every_steps and done % stage.evaluate_every_steps == 0):
             self._measure(objective, done)
-        if stage.save_every_steps and done % stage.save_every_steps == 0 and done < self.total:
+        if stage.save_every_steps and done % stage.save_every_steps == 0 and not last:
             self._save(objective, optimizer, done)
         self.reporter.advance(done, _note(figures))
 
