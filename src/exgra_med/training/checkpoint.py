@@ -17,9 +17,9 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
@@ -91,12 +91,16 @@ def save_progress(
 
 
 def read_progress(folder: Path) -> StageProgress | None:
-    """The progress of the newest `step-N` under `folder`; none where there is no checkpoint."""
+    """The progress of the newest `step-N` under `folder`; none where there is no checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
     steps = _saved_steps(folder)
     if not steps:
         return None
-    known = json.loads((steps[-1] / _PROGRESS).read_text(encoding="utf-8"))
-    return StageProgress(known["step"], known["micro_batches"], known["num_processes"])
+    names = [field.name for field in fields(StageProgress)]
+    return StageProgress(*_read_counts(steps[-1], names))
 
 
 def check_resumable(
@@ -148,7 +152,7 @@ def restore_progress(folder: Path, module: nn.Module, optimizer: torch.optim.Opt
     parameters = trainable_parameters(module)
     saved = _read_metadata(source)
     # Not every parameter has a state: one that never had a gradient has none.
-    expected = json.loads((source / _PROGRESS).read_text(encoding="utf-8"))[_COUNT]
+    (expected,) = _read_counts(source, [_COUNT])
     if len(saved) != expected:
         raise CheckpointError(
             f"{source}: a file is missing; {len(saved)} of {expected} tensors are there.", _COPY
@@ -261,7 +265,7 @@ def _read_metadata(source: Path) -> dict[str, TensorStorageMetadata]:
     """
     try:
         found = dcp.HuggingFaceStorageReader(str(source)).read_metadata().state_dict_metadata
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise _unreadable(source, error) from error
     saved = {name: each for name, each in found.items() if isinstance(each, TensorStorageMetadata)}
     for name, each in saved.items():
@@ -272,10 +276,19 @@ def _read_metadata(source: Path) -> dict[str, TensorStorageMetadata]:
     return saved
 
 
+def _read_counts(source: Path, names: Sequence[str]) -> list[int]:
+    """Numbers of a checkpoint's `progress.json`."""
+    try:
+        known = json.loads((source / _PROGRESS).read_text(encoding="utf-8"))
+        return [int(known[name]) for name in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(source / _PROGRESS, error) from error
+
+
 def _unreadable(source: Path, reason: BaseException) -> CheckpointError:
     return CheckpointError(
         f"{source} cannot be read ({' '.join(str(reason).split())}).",
-        "Copy the folder again, or delete it to go on from the checkpoint before.",
+        "Copy the folder again, or delete it to go on without it.",
     )
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from exgra_med.errors import CheckpointError, RecipeError
@@ -99,9 +100,20 @@ def test_a_missing_or_broken_file_is_one_sentence(tmp_path: Path) -> None:
     file.write_bytes(content[:-8])
     with pytest.raises(CheckpointError, match="cannot be read"):
         restore_progress(tmp_path, module, optimizer)
+    save_file(
+        {"weight": torch.zeros(1)},
+        file,
+        {"DCP_SHARDING_INFO": '{"weight": {"saved_offsets": "no"}}'},
+    )
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        restore_progress(tmp_path, module, optimizer)
     file.unlink()
     with pytest.raises(CheckpointError, match="2 of 8 tensors are there"):
         restore_progress(tmp_path, module, optimizer)
+    for text in ("", "[]", '{"step": 3, "num_processes": 1}'):
+        file.with_name("progress.json").write_text(text)
+        with pytest.raises(CheckpointError, match=r"progress\.json cannot be read"):
+            read_progress(tmp_path)
 
 
 def test_another_module_is_refused_by_name_and_by_shape(tmp_path: Path) -> None:
