@@ -115,16 +115,16 @@ def check_resumable(
         num_processes: processes here.
 
     Raises:
-        CheckpointError: they cannot divide the micro-batches of a step among them, or graphs would
-            have other nodes.
+        CheckpointError: the processes cannot divide the micro-batches of a step, or global graphs
+            would have other nodes.
     """
     before = saved.num_processes
     if saved.micro_batches % num_processes:
         fitting = [n for n in range(1, saved.micro_batches + 1) if saved.micro_batches % n == 0]
         raise CheckpointError(
-            f"{folder}: a step has {saved.micro_batches} micro-batches, which {num_processes} "
-            "processes cannot divide equally.",
-            f"Start as many processes as one of {', '.join(map(str, fitting))}.",
+            f"{folder}: the number of micro-batches of a step, {saved.micro_batches}, is not a "
+            f"multiple of the {num_processes} processes here.",
+            f"Start one of these numbers of processes: {', '.join(map(str, fitting))}.",
         )
     alignment = stage.alignment
     aligned = alignment is not None and alignment.weight > 0
@@ -148,7 +148,7 @@ def restore_progress(folder: Path, module: nn.Module, optimizer: torch.optim.Opt
     progress = read_progress(folder)
     if progress is None:
         return 0
-    source = folder / _STEP.format(progress.step)
+    source = _saved_steps(folder)[-1]
     parameters = trainable_parameters(module)
     saved = _read_metadata(source)
     # Not every parameter has a state: one that never had a gradient has none.
