@@ -180,7 +180,7 @@ def test_the_7b_model_has_the_published_size() -> None:
     assert sharded.optimizer == 8 * found.trainable
 
 
-def test_shares_of_eight_cards_worked_by_hand() -> None:
+def test_shards_of_eight_cards_worked_by_hand() -> None:
     stage = make_stage(trainable=["language"], precision="bfloat16", sharding="full")
     config = model_config(ModelSettings(architecture=Architecture()))
     parameters = Parameters(
