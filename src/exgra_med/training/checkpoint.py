@@ -67,7 +67,7 @@ def save_progress(
     optimizer: torch.optim.Optimizer,
     keep: int,
 ) -> None:
-    """Write `folder/step-N` whole or not at all, then drop the oldest beyond `keep`.
+    """Write `folder/step-N` atomically, then drop the oldest beyond `keep`.
 
     Where the module is sharded, all processes have to come here, otherwise one.
 
@@ -305,7 +305,7 @@ def _saved_steps(folder: Path) -> list[Path]:
 
 
 def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | None) -> None:
-    """Write model, processor, recipe, graph layers and adapter; whole or not at all.
+    """Write model, processor, recipe, graph layers and adapter, atomically.
 
     Args:
         run: the run.
@@ -362,5 +362,5 @@ def _compare_names(source: Path, expected: set[str], found: set[str]) -> None:
     missing, unexpected = sorted(expected - found), sorted(found - expected)
     raise CheckpointError(
         f"{source} does not fit this stage: missing {missing}, unexpected {unexpected}.",
-        "Start the stage afresh, or give the recipe the checkpoint was made with.",
+        "Delete the checkpoint to start the stage again, or give the recipe the checkpoint was made with.",
     )
