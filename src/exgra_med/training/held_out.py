@@ -208,7 +208,9 @@ class BestCheckpoint:
         step: int,
         run: Callable[[Callable[[], float]], float] = _call,
     ) -> float | None:
-        """Score the model and keep it if it is better than the one kept, or as good and earlier.
+        """Score the model and keep it if it is better than the one kept; a tie keeps the earlier.
+
+        Weights that a killed run kept at a later step are replaced.
 
         Args:
             bundle: the model. Where it is sharded, all processes have to come here.

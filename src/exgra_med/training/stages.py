@@ -63,7 +63,7 @@ def _texts(run: Run) -> list[str]:
 
 
 def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
-    """Make or open the run folder, once for all processes; see `recipe.run.start_run`."""
+    """Create or open the run folder, once for all processes; see `recipe.run_folder.start_run`."""
     state = process_state()
     run = start_run(path, recipe, resume) if state.is_main_process else None
     state.wait_for_everyone()
