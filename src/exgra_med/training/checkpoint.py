@@ -362,5 +362,5 @@ def _compare_names(source: Path, expected: set[str], found: set[str]) -> None:
     missing, unexpected = sorted(expected - found), sorted(found - expected)
     raise CheckpointError(
         f"{source} does not fit this stage: missing {missing}, unexpected {unexpected}.",
-        "Delete the checkpoint to start the stage again, or give the recipe the checkpoint was made with.",
+        "Delete the checkpoint to start the stage again, or give the recipe it was made with.",
     )
