@@ -18,7 +18,7 @@ from exgra_med.model.convert.original import import_original, rename
 from exgra_med.recipe.schema import AlignmentSettings
 from exgra_med.training.batch import IGNORED, Batch, Rows
 from exgra_med.training.objective import Objective
-from exgra_med.training.trainable import choose_parts
+from exgra_med.training.trainable import set_trainable
 
 DIRECTIONS = [
     f"{first}_to_{second}"
@@ -128,7 +128,7 @@ def test_a_stage_2_step_equals_the_original(
     case = load_file(stored / f"{name}.safetensors")
     weights = load_file(stored / "weights_none.safetensors")
     load_weights(bundle, weights)
-    choose_parts(bundle, ["connector", "language"])
+    set_trainable(bundle, ["connector", "language"])
     level = "embeddings" if "embed_level" in name else "hidden"
     settings = AlignmentSettings.model_validate(
         {"pooling": "padded", "text_vectors": level, "solver": "exhaustive"}
@@ -181,7 +181,7 @@ def test_a_stage_1_step_equals_the_original(
         if key.startswith("weights.")
     }
     load_weights(bundle, weights)
-    choose_parts(bundle, ["connector", "image_tokens"])
+    set_trainable(bundle, ["connector", "image_tokens"])
     objective = Objective(bundle.model, None)
     objective.train()
     batch = batch_of(case, case["batch.images"][order])

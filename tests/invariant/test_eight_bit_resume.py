@@ -75,7 +75,7 @@ def test_the_best_model_is_scored_and_kept(tmp_path: Path) -> None:
         return float(len(answers))
 
     recipe = load_recipe("debug/tiny", HALF).recipe
-    stage = recipe.stages["aligned"].model_copy(update={"choose": "best"})
+    stage = recipe.stages["aligned"].model_copy(update={"load_best_model_at_end": True})
     recipe = recipe.model_copy(update={"stages": {"aligned": stage}})
     run = start_run(tmp_path / "run", recipe, resume=False)
     train_run(run, Silent(), lambda *_: scorer)

@@ -57,7 +57,7 @@ def test_the_best_weights_are_found_again_with_adapters(tmp_path: Path) -> None:
 
     recipe = load_recipe("debug/tiny", ONLY_ALIGNED).recipe
     stage = recipe.stages["aligned"].model_copy(
-        update={"choose": "best", "evaluate_every_steps": 1}
+        update={"load_best_model_at_end": True, "evaluate_every_steps": 1}
     )
     recipe = recipe.model_copy(update={"stages": {"aligned": stage}})
     run = start_run(tmp_path / "run", recipe, resume=False)

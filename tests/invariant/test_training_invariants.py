@@ -108,7 +108,7 @@ def test_accumulated_passes_equal_one_large_pass(tmp_path: Path) -> None:
         tmp_path / "small",
         off,
         "stages.aligned.batch_size=2",
-        "stages.aligned.accumulation_steps=4",
+        "stages.aligned.gradient_accumulation_steps=4",
     )
     losses = [
         [event["loss"] for event in read_log(run.log) if event["kind"] == "train"]

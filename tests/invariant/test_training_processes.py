@@ -59,7 +59,7 @@ def test_two_processes_follow_the_trajectory_of_one(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_two_processes_with_accumulation_follow_it_too(tmp_path: Path) -> None:
     train(tmp_path / "one", *PLAIN, "--set", "stages.aligned.batch_size=8")
-    spread = "stages.aligned={batch_size: 2, accumulation_steps: 2}"
+    spread = "stages.aligned={batch_size: 2, gradient_accumulation_steps: 2}"
     train(tmp_path / "four", *PLAIN, "--set", spread, processes=2)
     one, four = losses(tmp_path / "one"), losses(tmp_path / "four")
     for first, second in zip(one, four, strict=True):
@@ -120,7 +120,7 @@ def test_sigterm_saves_and_the_run_goes_on(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_best_checkpoint_is_kept_and_really_loaded(tmp_path: Path) -> None:
-    chosen = ["--set", "stages.aligned={choose: best, evaluate_every_steps: 1}"]
+    chosen = ["--set", "stages.aligned={load_best_model_at_end: true, evaluate_every_steps: 1}"]
     train(tmp_path / "run", *ONE_STAGE, *chosen)
     events = read_log(tmp_path / "run" / "log.jsonl")
     scores = {event["step"]: event["score"] for event in events if event["kind"] == "held_out"}

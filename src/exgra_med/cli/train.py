@@ -123,7 +123,7 @@ def _as_data(recipe: "Recipe", estimate: "Estimate") -> dict[str, Any]:
         settings = recipe.stages[stage.name]
         step = {
             "batch_size": settings.batch_size,
-            "accumulation_steps": settings.accumulation_steps,
+            "gradient_accumulation_steps": settings.gradient_accumulation_steps,
             "num_gpus": estimate.num_gpus,
             "nodes_of_a_graph": _graph_nodes(settings, estimate.num_gpus),
         }
@@ -145,19 +145,20 @@ def _stage_lines(
     parameters, memory, work = stage.parameters, stage.memory, stage.workload
     parts = ", ".join(f"{name} {_gigabytes(value)}" for name, value in asdict(memory).items())
     records = f"{work.num_records:,} ({'counted' if work.counted else 'assumed'})"
-    passes = f"{settings.batch_size} a pass x {settings.accumulation_steps} accumulated"
+    accumulated = settings.gradient_accumulation_steps
+    passes = f"{settings.batch_size} a pass x {accumulated} accumulated"
     nodes = _graph_nodes(settings, num_gpus)
     graphs = "" if nodes is None else f"; graphs of {nodes} nodes"
-    warm_up = f"{settings.warmup_fraction:.0%} warm-up"
+    warm_up = f"{settings.warmup_ratio:.0%} warm-up"
     limit = "" if settings.max_steps is None else f", at most {settings.max_steps:,} steps"
     lines = [
-        ("parameters", f"{parameters.total:,}, of which {parameters.learning:,} learn"),
+        ("parameters", f"{parameters.total:,}, of which {parameters.trainable:,} learn"),
         ("records", records),
         ("records a step", f"{stage.records_per_step:,}: {passes} x {num_gpus} GPUs{graphs}"),
         ("tokens a step", f"{stage.tokens_per_step:,.0f}"),
         ("epochs", f"{settings.epochs:g}{limit}"),
         ("steps", f"{stage.num_steps:,}"),
-        ("learning rate", f"{settings.learning_rate:g}, {settings.schedule}, {warm_up}"),
+        ("learning rate", f"{settings.learning_rate:g}, {settings.lr_scheduler}, {warm_up}"),
         ("precision", f"{settings.precision}, weights {settings.weights}, {settings.optimizer}"),
         ("sharding", settings.sharding),
         ("memory of a GPU", f"{_gigabytes(memory.total)}: {parts}"),
@@ -188,15 +189,15 @@ def _step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> lis
         written = None if own is None else own.stages.get(name)
         if written is None or num_gpus == 1:
             continue
-        wanted = written.batch_size * written.accumulation_steps
-        planned = stage.batch_size * stage.accumulation_steps * num_gpus
+        wanted = written.batch_size * written.gradient_accumulation_steps
+        planned = stage.batch_size * stage.gradient_accumulation_steps * num_gpus
         if planned == wanted:
             continue
         passes, rest = divmod(wanted, stage.batch_size * num_gpus)
         keep = (
-            f"--set stages.{name}.accumulation_steps={passes} keeps {wanted}."
+            f"--set stages.{name}.gradient_accumulation_steps={passes} keeps {wanted}."
             if passes and not rest
-            else f"No accumulation_steps gives {wanted} with batches of {stage.batch_size}."
+            else f"No gradient_accumulation_steps gives {wanted} at batch_size {stage.batch_size}."
         )
         sentences.append(
             f"{num_gpus} GPUs make {planned} records a step of stage {name}, and the recipe has "
@@ -208,7 +209,7 @@ def _step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> lis
 def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
     """What to try where a stage does not fit, one sentence for each stage."""
     from exgra_med.recipe.load import shipped_recipes
-    from exgra_med.recipe.schema import reason_against_shares
+    from exgra_med.recipe.schema import reason_against_sharding
     from exgra_med.training.estimate import find_gpu
 
     smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]
@@ -224,9 +225,9 @@ def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
             )
             continue
         settings = recipe.stages[stage.name]
-        can_share = reason_against_shares(settings) is None
+        can_share = reason_against_sharding(settings) is None
         ways = [f"the recipe {name}" for name in known]
-        if not known and settings.lora is None and "language" in settings.learn:
+        if not known and settings.lora is None and "language" in settings.trainable:
             ways.append(f"adapters (--set 'stages.{stage.name}.lora={{rank: 64}}')")
         ways += [f"more GPUs with stages.{stage.name}.sharding=full (--gpus)"] * can_share
         ways.append("a card with more memory (--gpu)")

@@ -179,13 +179,15 @@ def model_card(run: Path) -> str:
 
 
 def _stage(name: str, stage: dict[str, Any]) -> tuple[str, str, str]:
-    """Name, what learns, and the settings that a reader asks for first."""
+    """Name, what is trained, and the settings that a reader asks for first."""
     alignment = stage.get("alignment")
+    # Runs of version 0.1 call it `accumulation_steps`.
+    accumulated = stage.get("gradient_accumulation_steps", stage.get("accumulation_steps"))
     settings = [
         f"{stage.get('max_steps')} steps"
         if stage.get("max_steps")
         else f"{stage['epochs']} epochs",
-        f"{stage['batch_size']} x {stage['accumulation_steps']} records a step on one device",
+        f"{stage['batch_size']} x {accumulated} records a step on one device",
         f"learning rate {stage['learning_rate']}",
         str(stage["precision"]),
     ]
@@ -193,7 +195,9 @@ def _stage(name: str, stage: dict[str, Any]) -> tuple[str, str, str]:
         settings.append(f"alignment {alignment['objective']}, weight {alignment['weight']}")
     if stage.get("lora"):
         settings.append(f"LoRA rank {stage['lora']['rank']}")
-    return name, ", ".join(stage["learn"]), "; ".join(settings)
+    # Runs of version 0.1 call it `learn`.
+    trained = stage.get("trainable") or stage.get("learn") or []
+    return name, ", ".join(trained), "; ".join(settings)
 
 
 def _hashes(run: Path, recipe: dict[str, Any]) -> dict[str, str]:

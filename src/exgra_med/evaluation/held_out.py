@@ -31,8 +31,8 @@ def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Sco
     def score(bundle: Bundle) -> float:
         if settings.held_out_split is None:
             raise RecipeError(
-                "A stage that chooses its best checkpoint needs data.held_out_split.",
-                "Name a split, or set the stage's `choose` to last.",
+                "A stage with `load_best_model_at_end: true` needs data.held_out_split.",
+                "Name a split, or set load_best_model_at_end to false.",
             )
         records = prepared.records(settings.held_out_split)
         evaluation = run.recipe.evaluation

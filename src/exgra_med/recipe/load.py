@@ -85,6 +85,18 @@ def write_yaml(value: Any) -> str:
 # A pydantic error in one sentence, with the nearest known name.
 
 
+RENAMED = {
+    "learn": "trainable",
+    "learn_prompts": "train_on_prompts",
+    "accumulation_steps": "gradient_accumulation_steps",
+    "schedule": "lr_scheduler",
+    "warmup_fraction": "warmup_ratio",
+    "max_gradient_norm": "max_grad_norm",
+    "choose": "load_best_model_at_end",
+}
+"""Keys of earlier versions and what they are called now, for the hint alone."""
+
+
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
     """Return the message and the hint for the first fault.
 
@@ -98,6 +110,8 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
     if fault["type"] != "extra_forbidden":
         return f"{where}: {_lower_first(fault['msg'])}", _got(fault)
     known = _fields_at(model, path[:-1])
+    if RENAMED.get(path[-1]) in known:
+        return f"{where}: unknown key", f"`{path[-1]}` is now `{RENAMED[path[-1]]}`."
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     hint = f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}."
     return f"{where}: unknown key", hint

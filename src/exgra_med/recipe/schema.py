@@ -110,10 +110,10 @@ def check_together(stage: StageSettings) -> None:
     Raises:
         ValueError: what does not go with what; pydantic adds where.
     """
-    if stage.lora is not None and "language" not in stage.learn:
-        raise ValueError("`lora` needs `language` among the parts that learn")
+    if stage.lora is not None and "language" not in stage.trainable:
+        raise ValueError("`lora` needs `language` in `trainable`")
     _check_graphs(stage)
-    if stage.sharding == "full" and (reason := reason_against_shares(stage)) is not None:
+    if stage.sharding == "full" and (reason := reason_against_sharding(stage)) is not None:
         raise ValueError(f"`sharding: full` {reason}")
     if stage.weights == "bfloat16":
         _check_half_weights(stage)
@@ -131,12 +131,12 @@ def _check_graphs(stage: StageSettings) -> None:
         )
 
 
-def reason_against_shares(stage: StageSettings) -> str | None:
-    """Why the weights of a stage cannot be shared out, whether it wants that or not."""
+def reason_against_sharding(stage: StageSettings) -> str | None:
+    """Why the weights of a stage cannot be sharded, whether it asks for that or not."""
     if stage.lora is not None and stage.lora.quantize != "none":
-        return "cannot cut weights in 4 bits; set `lora.quantize` or `sharding` to none"
-    if "vision" in stage.learn:
-        return "does not cut the tower; leave `vision` out of `learn`"
+        return "cannot shard weights in 4 bits; set `lora.quantize` or `sharding` to none"
+    if "vision" in stage.trainable:
+        return "does not shard the vision tower; leave `vision` out of `trainable`"
     untested = {
         "weights: bfloat16": stage.weights == "bfloat16",
         "optimizer: adamw8bit": stage.optimizer == "adamw8bit",
@@ -240,68 +240,72 @@ class LoraSettings(Section):
 
 
 class StageSettings(Section):
-    """One stage of training: what learns, on what, for how long."""
+    """One stage of training: what is trained, on what, for how long."""
 
-    learn: list[Literal["vision", "connector", "image_tokens", "language"]]
-    """Parts that receive gradients. The paper never trains `vision`, which has a trained CLIP; a
-    toy tower has to be made first."""
+    trainable: list[Literal["vision", "connector", "image_tokens", "language"]]
+    """Parts of the model that are trained; all others are frozen. The paper never trains `vision`,
+    which is a trained CLIP there; a toy tower has to be trained first."""
     data: DataSettings | None = None
     """Data of this stage; what it does not say is taken from the recipe's own `data`."""
     answers: Literal["original", "extended", "both"] = "original"
-    """Which answers the conversations are learnt with; `both` is a control that learns the text of
-    the extended answers without graphs: each record gives two sequences with image and question."""
-    learn_prompts: bool = False
-    """Also learn what is said to the model, as the pretraining of a language model does."""
+    """Which answers are trained on. `both` is a control that trains on the text of the extended
+    answers without graphs: each record gives two sequences with image and question."""
+    train_on_prompts: bool = False
+    """Compute the loss on prompts too, as the pretraining of a language model does."""
     alignment: AlignmentSettings | None = None
     """Multi-graph alignment beside the language-model loss; none where absent."""
     lora: LoraSettings | None = None
-    """Learn the language model through low-rank adapters; all of its weights where absent."""
+    """Train the language model through low-rank adapters; all of its weights where absent."""
     epochs: Positive = 1.0
-    """Passes over the data."""
+    """Epochs over the data; a fraction is allowed."""
     max_steps: Count | None = None
     """Stop after this many optimizer steps, whatever the epochs say."""
     batch_size: Count = 16
-    """Records per device and forward pass; also the number of nodes of each graph."""
-    accumulation_steps: Count = 1
-    """Forward passes per optimizer step."""
+    """Records of a micro-batch (one forward pass on one device); also the nodes of each graph."""
+    gradient_accumulation_steps: Count = 1
+    """Micro-batches of each device in one optimizer step."""
     tokens_per_row: Count = 2048
     """Length of a packed row; a longer conversation makes all rows as long as itself."""
     max_tokens_per_call: Count | None = None
     """The rows of a forward pass go to the language model in calls of at most so many tokens, one
     row at least; the graphs are over all of them. One call where absent."""
     group_by_length: bool = False
-    """Let records of similar length meet in a step, which saves padding. The nodes of a graph are
+    """Put records of similar length into one step, which saves padding. The nodes of a graph are
     then of similar length too, and harder to tell apart."""
     distinct_images: bool = True
-    """Let the records of a forward pass have different images, as far as the data allows: equal
-    images are nodes that no matching can tell apart."""
+    """Give the records of a micro-batch different images, as far as the data allows: two nodes with
+    the same image cannot be told apart by any matching."""
     learning_rate: Positive
-    """Highest learning rate, of everything that learns in this stage."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """Course of the learning rate behind the warm-up; `cosine` ends at zero."""
-    warmup_fraction: Fraction = 0.03
+    """Highest learning rate, of all trainable parameters."""
+    lr_scheduler: Literal[
+        "linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"
+    ] = "cosine"
+    """Learning-rate scheduler, by its name in transformers. `linear` and `cosine` end at zero;
+    `constant` has no warm-up."""
+    warmup_ratio: Fraction = 0.03
     """Share of the steps over which the learning rate rises from zero."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
-    """AdamW's, of everything that learns."""
-    max_gradient_norm: Positive | None = 1.0
-    """Gradients are scaled down to this norm."""
+    """AdamW's weight decay, of all trainable parameters."""
+    max_grad_norm: Positive | None = 1.0
+    """Gradients are clipped to this norm; never where null."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """`adamw8bit` keeps AdamW's two moments in 8 bits, in blocks of 256 (extra `optim`)."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Type that matrices are multiplied in (autocast)."""
+    """Data type of matrix products (autocast)."""
     weights: Literal["float32", "bfloat16"] = "float32"
-    """Type that the model and its gradients are kept in; adapters and graph layers stay in float32.
-    bfloat16 needs `adamw8bit`, which rounds the new weights at random: rounded to the nearest,
-    steps smaller than 1/512 of a weight would be lost."""
+    """Data type of the weights and gradients; adapters and graph layers stay in float32. bfloat16
+    needs `adamw8bit`, which rounds new weights stochastically: rounded to the nearest, steps
+    smaller than 1/512 of a weight would be lost."""
     sharding: Literal["none", "full"] = "none"
-    """Each of several processes has the whole model, or a share of its weights, gradients and
-    moments (FSDP2), but for the vision tower. One process has nothing to share."""
+    """`full` shards weights, gradients and optimizer state over the processes (FSDP2), all but the
+    vision tower. `none` keeps a copy of the model in each process. One process has no shards."""
     activation_checkpointing: bool = False
-    """Keep only what enters each layer of the language model, and compute the rest again."""
+    """Keep only the input of each layer of the language model, and recompute the rest for the
+    backward pass."""
     compile: bool = False
     """Train the layers of the language model through `torch.compile`; equal but for rounding."""
     num_workers: Annotated[int, Field(ge=0)] = 0
-    """Processes that decode images."""
+    """Worker processes that decode images, of each training process."""
     log_every_steps: Count = 1
     """Optimizer steps from one line of `log.jsonl` to the next."""
     save_every_steps: Count | None = None
@@ -310,9 +314,9 @@ class StageSettings(Section):
     """Resumable checkpoints that stay on disk."""
     evaluate_every_steps: Count | None = None
     """Steps between held-out measurements; only at start and end where absent."""
-    choose: Literal["last", "best"] = "last"
-    """Which weights the stage ends with: those of the last step, or the best by the strict VQA
-    average of generated answers to the held-out split, taken at every measurement."""
+    load_best_model_at_end: bool = False
+    """End with the best weights, not with those of the last step. The best are those with the
+    highest strict VQA average of generated answers to the held-out split, over all measurements."""
     num_held_out_batches: Count = 8
     """Held-out batches of `batch_size` records in one measurement."""
     measure_views: bool = False
@@ -326,7 +330,7 @@ class StageSettings(Section):
 
     @property
     def needs_extended(self) -> bool:
-        """Whether the records it learns from must have extended answers."""
+        """Whether the training records must have extended answers."""
         alignment = self.alignment
         aligned = alignment is not None and alignment.weight > 0 and alignment.views == "all"
         return aligned or self.answers != "original"

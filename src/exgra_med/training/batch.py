@@ -1,6 +1,10 @@
-"""Records to tensors: one example per record, one batch per forward pass.
+"""Records to tensors: one example per record, one batch per micro-batch.
 
-Shapes: N images in the batch, M nodes of its graphs.
+The sequences of a batch are packed into rows, several in each, or padded to rows of their own. In
+packed rows positions count from 0 in every sequence: without a mask and without a cache, that is
+how the language model tells sequences apart.
+
+Shapes: R rows of L tokens, N images in the batch, M nodes of its graphs.
 """
 
 from collections.abc import Sequence
@@ -19,33 +23,30 @@ from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.recipe.schema import TextSettings
 
-# Sequences of ids laid out for one call of the language model: packed, or padded one by one.
-#
-# Shapes: R rows, L tokens of a row.
-#
-# `input_ids` [R, L], `position_ids` [R, L] counting from 0 in every sequence, `targets` [R, L] (the
-# id that the position has to predict, or -100), `segment` [R, L] (which pooled text the position
-# belongs to, or -1), `attention_mask` [R, L] or none. Without a mask the language model tells
-# sequences apart by the restart of their positions, provided that it keeps no cache.
-
-
 IGNORED = -100
+"""Target of a position that the loss leaves out."""
 NOT_POOLED = -1
+"""Segment of a position that no text vector is the mean of."""
+Batch = dict[str, Any]
 
 
 class Rows(TypedDict):
-    """See the head of this file."""
+    """Sequences laid out for one call of the language model, every tensor [R, L]."""
 
     input_ids: Tensor
     position_ids: Tensor
+    """Counting from 0 in every sequence."""
     targets: Tensor
+    """The id that the position has to predict, or `IGNORED`."""
     segment: Tensor
+    """Which pooled text the position belongs to, or `NOT_POOLED`."""
     attention_mask: Tensor | None
+    """None where sequences are packed."""
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One sequence.
+class TokenSequence:
+    """One sequence of token ids.
 
     `labels` are aligned with `ids`; the shift by one position happens here, so that no target
     leaks from one sequence into the next.
@@ -63,63 +64,65 @@ class Piece:
         return [*self.labels[1:], IGNORED]
 
 
-def pack(pieces: Sequence[Piece], tokens_per_row: int, padding_id: int) -> tuple[Rows, list[int]]:
-    """Lay sequences one after another in as few rows as a first fit finds, longest first.
+def pack(
+    sequences: Sequence[TokenSequence], tokens_per_row: int, padding_id: int
+) -> tuple[Rows, list[int]]:
+    """Pack sequences into as few rows as first-fit finds, longest first.
 
     What is left of a row becomes a sequence of padding of its own, which nothing reads.
 
     Args:
-        pieces: the sequences.
+        sequences: the sequences.
         tokens_per_row: length of a row; one longer sequence makes all rows as long as itself.
         padding_id: id of the padding token.
 
     Returns:
         The rows, and the numbers of the sequences in reading order.
     """
-    length = max(tokens_per_row, *(len(piece.ids) for piece in pieces))
+    length = max(tokens_per_row, *(len(sequence.ids) for sequence in sequences))
     rows: list[list[int]] = []
     left: list[int] = []
-    for number in sorted(range(len(pieces)), key=lambda number: -len(pieces[number].ids)):
-        piece = pieces[number]
-        fitting = (row for row, room in enumerate(left) if room >= len(piece.ids))
+    for number in sorted(range(len(sequences)), key=lambda number: -len(sequences[number].ids)):
+        sequence = sequences[number]
+        fitting = (row for row, room in enumerate(left) if room >= len(sequence.ids))
         row = next(fitting, None)
         if row is None:
             row = len(rows)
             rows.append([])
             left.append(length)
         rows[row].append(number)
-        left[row] -= len(piece.ids)
+        left[row] -= len(sequence.ids)
     longest = length - min(left)
-    laid = []
+    packed = []
     for row in rows:
-        chosen = [pieces[number] for number in row]
-        laid.append([*chosen, _padding(chosen, longest, padding_id)])
-    return _tensors(laid, None), [number for row in rows for number in row]
+        chosen = [sequences[number] for number in row]
+        packed.append([*chosen, _padding(chosen, longest, padding_id)])
+    return _tensors(packed, None), [number for row in rows for number in row]
 
 
-def pad(pieces: Sequence[Piece], padding_id: int, pool_padding: bool) -> Rows:
-    """Lay each sequence in a row of its own, padded on the right and masked.
+def pad(sequences: Sequence[TokenSequence], padding_id: int, pool_padding: bool) -> Rows:
+    """Give each sequence a row of its own, padded on the right and masked.
 
     Args:
-        pieces: the sequences.
+        sequences: the sequences.
         padding_id: id of the padding token.
         pool_padding: count padding as part of the text when it is pooled, as the original does.
     """
-    longest = max(len(piece.ids) for piece in pieces)
+    longest = max(len(sequence.ids) for sequence in sequences)
     rows = []
-    for piece in pieces:
-        filler = _padding([piece], longest, padding_id)
-        segment = piece.segment if pool_padding else NOT_POOLED
-        rows.append([piece, Piece(filler.ids, segment=segment)])
-    mask = [[1] * len(piece.ids) + [0] * len(filler.ids) for piece, filler in rows]
-    laid = _tensors(rows, torch.tensor(mask))
+    for sequence in sequences:
+        padding = _padding([sequence], longest, padding_id)
+        segment = sequence.segment if pool_padding else NOT_POOLED
+        rows.append([sequence, TokenSequence(padding.ids, segment=segment)])
+    mask = [[1] * len(sequence.ids) + [0] * len(padding.ids) for sequence, padding in rows]
+    padded = _tensors(rows, torch.tensor(mask))
     # Under a mask, positions run on through the padding, as they do in the original.
-    laid["position_ids"] = torch.arange(longest).expand(len(rows), -1)
-    return laid
+    padded["position_ids"] = torch.arange(longest).expand(len(rows), -1)
+    return padded
 
 
 def split_rows(rows: Rows, max_tokens: int | None) -> list[Rows]:
-    """The same rows in several calls of at most `max_tokens`, one row at least in each."""
+    """The same rows as several calls of at most `max_tokens`, with at least one row each."""
     count, length = rows["input_ids"].shape
     size = count if max_tokens is None else max(1, max_tokens // length)
     mask = rows["attention_mask"]
@@ -135,11 +138,11 @@ def split_rows(rows: Rows, max_tokens: int | None) -> list[Rows]:
     ]
 
 
-def _padding(row: Sequence[Piece], length: int, padding_id: int) -> Piece:
-    return Piece([padding_id] * (length - sum(len(piece.ids) for piece in row)))
+def _padding(row: Sequence[TokenSequence], length: int, padding_id: int) -> TokenSequence:
+    return TokenSequence([padding_id] * (length - sum(len(sequence.ids) for sequence in row)))
 
 
-def _tensors(rows: Sequence[Sequence[Piece]], mask: Tensor | None) -> Rows:
+def _tensors(rows: Sequence[Sequence[TokenSequence]], mask: Tensor | None) -> Rows:
     return {
         "input_ids": torch.tensor([[each for p in row for each in p.ids] for row in rows]),
         "position_ids": torch.tensor([[n for p in row for n in range(len(p.ids))] for row in rows]),
@@ -149,16 +152,13 @@ def _tensors(rows: Sequence[Sequence[Piece]], mask: Tensor | None) -> Rows:
     }
 
 
-Batch = dict[str, Any]
-
-
 @dataclass(frozen=True)
 class Layout:
     """How the sequences of a batch are laid out for the language model.
 
-    Packed: everything in one call, rows of `tokens_per_row`. Padded: three calls of one sequence a
-    row, as in the original, whose pooling counts the padding. Either way calls of more than
-    `max_tokens_per_call` are split.
+    Packed: all sequences in one call, in rows of `tokens_per_row`. Padded: three calls, one
+    sequence a row, as in the original, whose pooling counts the padding. Either way calls of more
+    than `max_tokens_per_call` are split.
     """
 
     packed: bool = True
@@ -167,7 +167,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Example:
+class TrainingExample:
     """One record as token ids and pixels."""
 
     id: str
@@ -178,8 +178,8 @@ class Example:
     answer_ids: list[int]
     """Text of the answers alone, where the stage aligns."""
     extended_ids: list[int]
-    second: Piece | None = None
-    """The same conversation with its extended answers, where both are learnt."""
+    second: TokenSequence | None = None
+    """The same conversation with its extended answers, where both are trained on."""
 
     @property
     def is_node(self) -> bool:
@@ -187,19 +187,19 @@ class Example:
         return self.pixels is not None and bool(self.answer_ids)
 
 
-class StageDataset(Dataset[Example]):
-    """The records of a stage, decoded when they are asked for.
+class StageDataset(Dataset[TrainingExample]):
+    """The records of a stage, tokenised and decoded when they are read.
 
     Args:
-        records: what to learn from.
+        records: what to train on, or to measure on.
         images: where their images lie.
         bundle: tokenizer and image processor.
         text: template and length.
         with_alignment: also encode answers and extended answers for the graphs.
         layout: how batches are laid out.
         with_extended: whether the graphs have extended answers.
-        answers: with which answers the conversations are learnt, see `StageSettings`.
-        learn_prompts: supervise every token of a conversation but those of its images.
+        answers: which answers are trained on, see `StageSettings`.
+        train_on_prompts: supervise every token of a conversation but those of its images.
 
     Raises:
         DataError: an image file is missing, or a record lacks the extended answers it needs.
@@ -215,7 +215,7 @@ class StageDataset(Dataset[Example]):
         layout: Layout,
         with_extended: bool = True,
         answers: Literal["original", "extended", "both"] = "original",
-        learn_prompts: bool = False,
+        train_on_prompts: bool = False,
     ) -> None:
         self.records = records
         self.images = images
@@ -224,7 +224,7 @@ class StageDataset(Dataset[Example]):
         self.with_alignment = with_alignment
         self.layout = layout
         self.with_extended = with_extended
-        self.answers, self.learn_prompts = answers, learn_prompts
+        self.answers, self.train_on_prompts = answers, train_on_prompts
         needed = (with_alignment and with_extended) or answers != "original"
         for record in records:
             for name in record.images:
@@ -239,8 +239,8 @@ class StageDataset(Dataset[Example]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def collate(self, examples: Sequence[Example]) -> Batch:
-        """Put examples of this data set together; see `collate`."""
+    def collate(self, examples: Sequence[TrainingExample]) -> Batch:
+        """`collate` examples of this data set."""
         return collate(examples, self.bundle.pad_token_id, self.layout)
 
     def lengths(self) -> list[int]:
@@ -252,14 +252,14 @@ class StageDataset(Dataset[Example]):
             for record in self.records
         ]
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> TrainingExample:
         record = self.records[index]
         images = [self.images.open(name, record.id) for name in record.images]
         longer = None if self.answers == "original" else with_extended_answers(record)
         first = self._conversation(longer if longer and self.answers == "extended" else record)
         second = self._conversation(longer) if longer and self.answers == "both" else None
         extended = (record.extended or []) if self.with_extended else []
-        return Example(
+        return TrainingExample(
             id=record.id,
             input_ids=first.ids,
             labels=first.labels or [],
@@ -269,7 +269,7 @@ class StageDataset(Dataset[Example]):
             second=second,
         )
 
-    def _conversation(self, record: Record) -> Piece:
+    def _conversation(self, record: Record) -> TokenSequence:
         encoded = encode_conversation(
             self.bundle.tokenizer,
             record,
@@ -283,40 +283,40 @@ class StageDataset(Dataset[Example]):
                 "Raise text.max_length, or leave the record out.",
             )
         labels = encoded.labels
-        if self.learn_prompts:
+        if self.train_on_prompts:
             image = {self.bundle.image_token_id, self.bundle.image_start_id}
             image.add(self.bundle.image_end_id)
             labels = [IGNORED if token in image else token for token in encoded.input_ids]
-        return Piece(encoded.input_ids, labels)
+        return TokenSequence(encoded.input_ids, labels)
 
     def _text(self, answers: Sequence[str]) -> list[int]:
         return encode_text(self.bundle.tokenizer, alignment_text(answers), self.text.max_length)
 
 
-def collate(examples: Sequence[Example], padding_id: int, layout: Layout) -> Batch:
-    """Put examples together for one step of the objective.
+def collate(examples: Sequence[TrainingExample], padding_id: int, layout: Layout) -> Batch:
+    """Put the examples of a micro-batch together.
 
     Args:
-        examples: the records of one forward pass.
+        examples: its records.
         padding_id: id of the padding token.
         layout: how the sequences are laid out.
 
     Returns:
-        `ids` (names of the records); `calls`, a list of rows (see `training.rows`), the first ones
-        of which hold the conversations; `pixel_values` [N, 3, H, W] or none, in the reading order
-        of the placeholders; `num_nodes` M, the records with an image and texts to align, 0 where
-        the stage does not align; `has_extended`, whether every node has extended answers;
+        `ids` (names of the records); `calls`, a list of `Rows`, the first ones of which hold the
+        conversations; `pixel_values` [N, 3, H, W] or none, in the reading order of the
+        placeholders; `num_nodes` M, the records with an image and texts to align, 0 where the
+        stage does not align; `has_extended`, whether every node has extended answers;
         `node_of_image` [N]. Segments 0..M-1 are answers, M..2M-1 extended answers.
     """
     nodes = [number for number, each in enumerate(examples) if each.is_node]
-    conversations = [Piece(each.input_ids, each.labels) for each in examples]
+    conversations = [TokenSequence(each.input_ids, each.labels) for each in examples]
     owner = list(range(len(examples)))
     owner += [number for number, each in enumerate(examples) if each.second is not None]
     conversations += [each.second for each in examples if each.second is not None]
-    answers = [Piece(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
+    answers = [TokenSequence(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
     has_extended = all(examples[n].extended_ids for n in nodes)
     extended = [
-        Piece(examples[n].extended_ids, segment=len(nodes) + node)
+        TokenSequence(examples[n].extended_ids, segment=len(nodes) + node)
         for node, n in enumerate(nodes)
         if has_extended
     ]
@@ -379,5 +379,5 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return move(batch)
 
 
-def _images_of(example: Example) -> list[Tensor]:
+def _images_of(example: TrainingExample) -> list[Tensor]:
     return [] if example.pixels is None else list(example.pixels)

@@ -1,24 +1,34 @@
-"""Resumable checkpoints of a stage: what learns, the optimizer's state, the step. Safetensors only.
+"""Resumable checkpoints of a stage: trainable parameters, the optimizer's state, the step.
 
-    checkpoints/<stage>/step-000040/{parameters,optimizer}.safetensors, progress.json
-    checkpoints/<stage>/final/       the whole model, its processor, alignment.safetensors
+    checkpoints/<stage>/step-000040/  parameters.safetensors, optimizer.safetensors, progress.json
+    checkpoints/<stage>/best/         parameters.safetensors, score.json (`training.held_out`)
+    checkpoints/<stage>/final/        the whole model, its processor, alignment.safetensors
 
-Where weights are sharded, every process writes and reads its own rows (`training.shards`).
+Data order, noise, dropout and learning rate are functions of the step, so nothing else is stored.
 
-Data order, noise and learning rate are functions of the step, so nothing else has to be kept but
-the random state of torch.
+Where weights are sharded, `torch.distributed.checkpoint` writes one file for each process,
+`shard-00001-model-00001-of-00001.safetensors`, whose header says which slices of the whole tensors
+it holds. Reading takes the slices that a process needs from whatever files hold them, so another
+number of processes can go on, with or without shards. Its own format is not used: the index of that
+is a pickle, and reading a pickle may run code that somebody put into the folder.
 """
 
 import json
+import math
 import shutil
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
+import torch.distributed.checkpoint as dcp
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from exgra_med import files
@@ -26,18 +36,159 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.model.lora import detach_adapter
 from exgra_med.recipe.run_folder import Run, recipe_yaml
-from exgra_med.training.distributed import is_sharded, of_main, own_part, process_state
+from exgra_med.recipe.schema import StageSettings
+from exgra_med.training.distributed import broadcast_from_main, is_sharded, process_state
 from exgra_med.training.optimizer import plain_state, rebuilt_state
 
-# Named tensors in a folder, one safetensors file for each process that keeps a share of them.
-#
-# NAME.safetensors                                 whole tensors
-# NAME-00001-of-00008.safetensors, ...             each process's rows of them
+_STEP = "step-{:06d}"
+PARAMETERS = "parameters"
+_OPTIMIZER = "optimizer"
+_PROGRESS = "progress.json"
+_COUNT = "num_tensors"
+_COPY = "Copy the whole folder, with the files of every process."
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """How far a stage is, and what its steps are made of."""
+
+    step: int
+    """Finished optimizer steps."""
+    micro_batches: int
+    """Micro-batches of a step, over all processes."""
+    num_processes: int
+    """Processes that trained."""
+
+
+def save_progress(
+    folder: Path,
+    progress: StageProgress,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    keep: int,
+) -> None:
+    """Write `folder/step-N` atomically, then drop the oldest beyond `keep`.
+
+    Where the module is sharded, all processes have to come here, otherwise one.
+
+    Raises:
+        DiskFullError: nothing was changed.
+    """
+    parameters = trainable_parameters(module)
+    with new_checkpoint(folder / _STEP.format(progress.step), is_sharded(module)) as target:
+        state = {
+            f"{kind}/{name}": value
+            for name, parameter in parameters.items()
+            for kind, value in plain_state(optimizer.state[parameter]).items()
+        }
+        save_tensors(target, {PARAMETERS: parameters, _OPTIMIZER: state})
+        if process_state().is_main_process:
+            text = json.dumps(asdict(progress) | {_COUNT: len(parameters) + len(state)})
+            (target / _PROGRESS).write_text(text, encoding="utf-8")
+    if process_state().is_main_process:
+        for old in _saved_steps(folder)[:-keep]:
+            shutil.rmtree(old)
+
+
+def read_progress(folder: Path) -> StageProgress | None:
+    """The progress of the newest `step-N` under `folder`; none where there is no checkpoint.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    steps = _saved_steps(folder)
+    if not steps:
+        return None
+    names = [field.name for field in fields(StageProgress)]
+    return StageProgress(*_read_counts(steps[-1], names))
+
+
+def check_resumable(
+    folder: Path, saved: StageProgress, stage: StageSettings, num_processes: int
+) -> None:
+    """Refuse a number of processes that cannot go on with the same steps.
+
+    Args:
+        folder: the stage's folder, for the sentence.
+        saved: its newest checkpoint.
+        stage: its settings.
+        num_processes: processes here.
+
+    Raises:
+        CheckpointError: the processes cannot divide the micro-batches of a step, or global graphs
+            would have other nodes.
+    """
+    before = saved.num_processes
+    if saved.micro_batches % num_processes:
+        fitting = [n for n in range(1, saved.micro_batches + 1) if saved.micro_batches % n == 0]
+        raise CheckpointError(
+            f"{folder}: the number of micro-batches of a step, {saved.micro_batches}, is not a "
+            f"multiple of the {num_processes} processes here.",
+            f"Start one of these numbers of processes: {', '.join(map(str, fitting))}.",
+        )
+    alignment = stage.alignment
+    aligned = alignment is not None and alignment.weight > 0
+    if aligned and alignment.scope == "global" and num_processes != before:
+        raise CheckpointError(
+            f"{folder}: the checkpoint is of {before} processes, and `scope: global` makes one "
+            f"graph over all of them: on {num_processes} its nodes would be others.",
+            f"Start {before} processes.",
+        )
+
+
+def restore_progress(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """Load the newest `step-N` under `folder`.
+
+    Returns:
+        The number of finished steps; 0 where there is no checkpoint.
+
+    Raises:
+        CheckpointError: the checkpoint is not complete, or does not fit what is trained here.
+    """
+    progress = read_progress(folder)
+    if progress is None:
+        return 0
+    source = _saved_steps(folder)[-1]
+    parameters = trainable_parameters(module)
+    saved = _read_metadata(source)
+    # Not every parameter has a state: one that never had a gradient has none.
+    (expected,) = _read_counts(source, [_COUNT])
+    if len(saved) != expected:
+        raise CheckpointError(
+            f"{source}: a file is missing; {len(saved)} of {expected} tensors are there.", _COPY
+        )
+    state = {
+        key: _empty_like_saved(each, parameters[key.partition("/")[2]])
+        for key, each in saved.items()
+        if key.partition("/")[2] in parameters
+    }
+    _read_into(source, saved, parameters | state)
+    by_parameter: dict[str, dict[str, Tensor]] = {}
+    for key, value in state.items():
+        kind, _, name = key.partition("/")
+        by_parameter.setdefault(name, {})[kind] = value
+    for name, plain in by_parameter.items():
+        optimizer.state[parameters[name]] = rebuilt_state(plain, parameters[name])
+    return progress.step
+
+
+def load_parameters(source: Path, parameters: Mapping[str, nn.Parameter]) -> None:
+    """Fill parameters, or this process's shards of them, from a folder that holds them alone.
+
+    Raises:
+        CheckpointError: the folder is not complete, or names or shapes differ.
+    """
+    _read_into(source, _read_metadata(source), parameters)
+
+
+def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Name to parameter of everything that receives a gradient."""
+    return {name: each for name, each in module.named_parameters() if each.requires_grad}
 
 
 @contextmanager
-def folder_of_all(path: Path, sharded: bool) -> Iterator[Path]:
-    """Yield an empty folder that becomes `path` when every process has written its share.
+def new_checkpoint(path: Path, sharded: bool) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path` when every process has written its part.
 
     Without shards it is for the main process alone, and the others must not call it.
 
@@ -50,194 +201,111 @@ def folder_of_all(path: Path, sharded: bool) -> Iterator[Path]:
         return
     if dist.get_rank() == 0:
         with files.new_folder(path) as target:
-            of_main(target.name)
+            broadcast_from_main(target.name)
             yield target
             dist.barrier()
     else:
-        name = of_main("")
+        name = broadcast_from_main("")
         with files.disk_errors(path):
             yield path.parent / name
         dist.barrier()
     dist.barrier()
 
 
-def save_tensors(folder: Path, name: str, tensors: Mapping[str, Tensor], sharded: bool) -> None:
-    """Write what this process keeps of named tensors into a folder."""
-    own = {key: own_part(each.detach()).contiguous() for key, each in tensors.items()}
-    save_file(own, _file(folder, name, sharded))
+def save_tensors(folder: Path, named: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write tensors into a new folder: of each name a file, or a file of each process.
 
-
-def load_tensors(folder: Path, name: str, sharded: bool) -> dict[str, Tensor]:
-    """Read what this process wrote.
+    Args:
+        folder: empty.
+        named: file name, without its ending -> name of a tensor -> tensor.
 
     Raises:
-        CheckpointError: it is not there.
+        OSError: a process could not write; all processes raise then.
     """
-    file = _file(folder, name, sharded)
-    if not file.is_file():
-        raise CheckpointError(
-            f"{folder} has no {file.name}.", "Copy the whole folder, and start as many processes."
-        )
-    return load_file(file)
-
-
-def _file(folder: Path, name: str, sharded: bool) -> Path:
-    part = f"-{dist.get_rank() + 1:05d}-of-{dist.get_world_size():05d}" if sharded else ""
-    return folder / f"{name}{part}.safetensors"
-
-
-_STEP = "step-{:06d}"
-PARAMETERS = "parameters"
-_OPTIMIZER = "optimizer"
-
-
-def save_progress(
-    folder: Path, step: int, module: nn.Module, optimizer: torch.optim.Optimizer, keep: int
-) -> None:
-    """Write `folder/step-N` whole or not at all, then drop the oldest beyond `keep`.
-
-    Raises:
-        DiskFullError: nothing was changed.
-    """
-    learning, sharded = learning_parameters(module), is_sharded(module)
-    with folder_of_all(folder / _STEP.format(step), sharded) as target:
-        save_tensors(target, PARAMETERS, learning, sharded)
-        state = _optimizer_tensors(learning, optimizer) | {"random.cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            state["random.cuda"] = torch.cuda.get_rng_state()
-        save_tensors(target, _OPTIMIZER, state, sharded)
-        if process_state().is_main_process:
-            progress = {"step": step, "num_processes": process_state().num_processes}
-            (target / "progress.json").write_text(json.dumps(progress), encoding="utf-8")
-    if process_state().is_main_process:
-        for old in saved_steps(folder)[:-keep]:
-            shutil.rmtree(old)
-
-
-def restore_progress(folder: Path, module: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Load the newest `step-N` under `folder`.
-
-    Returns:
-        The number of finished steps; 0 where there is no checkpoint.
-
-    Raises:
-        CheckpointError: the checkpoint does not fit what learns in this stage.
-    """
-    steps = saved_steps(folder)
-    if not steps:
-        return 0
-    source = steps[-1]
-    progress = json.loads((source / "progress.json").read_text(encoding="utf-8"))
-    here = process_state().num_processes
-    if progress["num_processes"] != here:
-        raise CheckpointError(
-            f"{source} is of {progress['num_processes']} processes, and here "
-            f"{'is' if here == 1 else 'are'} {here}: a step would have other records.",
-            "Start as many processes as before.",
-        )
-    learning = learning_parameters(module)
-    load_parameters(source, learning)
-    state = load_tensors(source, _OPTIMIZER, is_sharded(module))
-    torch.set_rng_state(state.pop("random.cpu"))
-    if "random.cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state.pop("random.cuda"))
-    by_weight: dict[str, dict[str, Tensor]] = {}
-    for key, value in state.items():
-        kind, _, name = key.partition("/")
-        if name:
-            by_weight.setdefault(name, {})[kind] = value
-    for name, plain in by_weight.items():
-        own = learning[name]
-        rebuilt = rebuilt_state(plain, own)
-        optimizer.state[own] = {kind: _spread(value, own) for kind, value in rebuilt.items()}
-    return progress["step"]
-
-
-@torch.no_grad()
-def load_parameters(source: Path, learning: dict[str, nn.Parameter]) -> None:
-    """Fill parameters from `source`, or what this process keeps of them.
-
-    Raises:
-        CheckpointError: names or shapes differ.
-    """
-    sharded = any(isinstance(each, DTensor) for each in learning.values())
-    saved = load_tensors(source, PARAMETERS, sharded)
-    _compare_names(source, set(learning), set(saved))
-    for name, parameter in learning.items():
-        own = own_part(parameter)
-        _compare_shapes(source, name, saved[name], own)
-        own.copy_(saved[name])
-
-
-def saved_steps(folder: Path) -> list[Path]:
-    """Whole resumable checkpoints under `folder`, oldest first."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
-
-
-def learning_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Name to parameter of everything that receives a gradient."""
-    return {name: each for name, each in module.named_parameters() if each.requires_grad}
-
-
-def save_alignment(alignment: nn.Module, folder: Path) -> None:
-    """Write the weights of message passing beside a checkpoint, so that stage 2 can go on."""
-    state = {name: each.contiguous() for name, each in alignment.state_dict().items()}
-    save_file(state, folder / "alignment.safetensors")
-
-
-def load_alignment(alignment: nn.Module, file: Path) -> None:
-    """Go on with the message-passing weights of an earlier aligned stage.
-
-    Raises:
-        CheckpointError: they do not fit the settings of this stage.
-    """
-    saved, own = load_file(file), alignment.state_dict()
-    _compare_names(file, set(own), set(saved))
-    for name, value in saved.items():
-        _compare_shapes(file, name, value, own[name])
-    alignment.load_state_dict(saved)
-
-
-def _optimizer_tensors(
-    learning: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer
-) -> dict[str, Tensor]:
-    return {
-        f"{kind}/{name}": value
-        for name, parameter in learning.items()
-        for kind, value in plain_state(optimizer.state[parameter]).items()
-    }
-
-
-@torch.no_grad()
-def _spread(value: Tensor, parameter: nn.Parameter) -> Tensor:
-    """A tensor of the optimizer, spread as its parameter is; a counter stays on the CPU."""
-    if not value.ndim or not isinstance(parameter, DTensor):
-        return value
-    state = torch.empty_like(parameter, requires_grad=False)
-    own_part(state).copy_(value)
-    return state
-
-
-def _compare_shapes(source: Path, name: str, saved: Tensor, own: Tensor) -> None:
-    if saved.shape != own.shape:
-        raise CheckpointError(
-            f"{source}: {name} is {list(saved.shape)}, not {list(own.shape)}.",
-            "The width of the language model differs.",
-        )
-
-
-def _compare_names(source: Path, expected: set[str], found: set[str]) -> None:
-    if expected == found:
+    tensors = {key: each.detach() for group in named.values() for key, each in group.items()}
+    if not any(isinstance(each, DTensor) for each in tensors.values()):
+        for name, group in named.items():
+            whole = {key: each.detach().contiguous() for key, each in group.items()}
+            save_file(whole, folder / f"{name}.safetensors")
         return
-    missing, unexpected = sorted(expected - found), sorted(found - expected)
-    raise CheckpointError(
-        f"{source} does not fit this stage: missing {missing}, unexpected {unexpected}.",
-        "Start the stage afresh, or give the recipe the checkpoint was made with.",
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    try:
+        dcp.save(tensors, storage_writer=writer)
+    except dcp.CheckpointException as error:
+        first, _ = next(iter(error.failures.values()))
+        raise first from error
+
+
+@torch.no_grad()
+def _read_into(
+    source: Path, saved: Mapping[str, TensorStorageMetadata], tensors: Mapping[str, Tensor]
+) -> None:
+    """Fill tensors in place; each process reads its own slices, whoever wrote them."""
+    _compare_names(source, set(tensors), set(saved))
+    for name, tensor in tensors.items():
+        _compare_shapes(source, name, saved[name].size, tensor.shape)
+    targets = {name: each.detach() for name, each in tensors.items()}
+    reader = dcp.HuggingFaceStorageReader(str(source))
+    try:
+        with warnings.catch_warnings():
+            # That it reads as one process is what is wanted: nobody has to wait for the others.
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            dcp.load(targets, storage_reader=reader, no_dist=True)
+    except dcp.CheckpointException as error:
+        first, _ = next(iter(error.failures.values()))
+        raise _unreadable(source, first) from error
+
+
+def _read_metadata(source: Path) -> dict[str, TensorStorageMetadata]:
+    """Name to shape, type and slices of every tensor in the safetensors files of a folder.
+
+    Raises:
+        CheckpointError: a file cannot be read, or slices are missing; torch would leave what these
+            should fill as it is.
+    """
+    try:
+        found = dcp.HuggingFaceStorageReader(str(source)).read_metadata().state_dict_metadata
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise _unreadable(source, error) from error
+    saved = {name: each for name, each in found.items() if isinstance(each, TensorStorageMetadata)}
+    for name, each in saved.items():
+        if sum(math.prod(chunk.sizes) for chunk in each.chunks) != math.prod(each.size):
+            raise CheckpointError(
+                f"{source}: a file is missing, which holds a slice of {name}.", _COPY
+            )
+    return saved
+
+
+def _read_counts(source: Path, names: Sequence[str]) -> list[int]:
+    """Numbers of a checkpoint's `progress.json`."""
+    try:
+        known = json.loads((source / _PROGRESS).read_text(encoding="utf-8"))
+        return [int(known[name]) for name in names]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _unreadable(source / _PROGRESS, error) from error
+
+
+def _unreadable(source: Path, reason: BaseException) -> CheckpointError:
+    return CheckpointError(
+        f"{source} cannot be read ({' '.join(str(reason).split())}).",
+        "Copy the folder again, or delete it to go on without it.",
     )
 
 
+def _empty_like_saved(saved: TensorStorageMetadata, parameter: nn.Parameter) -> Tensor:
+    """Room for a tensor of the optimizer: sharded as its parameter is, else whole on the CPU."""
+    if isinstance(parameter, DTensor) and saved.size == parameter.shape:
+        return torch.empty_like(parameter, requires_grad=False)
+    return torch.empty(saved.size, dtype=saved.properties.dtype)
+
+
+def _saved_steps(folder: Path) -> list[Path]:
+    """Complete resumable checkpoints under `folder`, oldest first."""
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
 def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | None) -> None:
-    """Write model, processor, recipe, graph layers and adapter; whole or not at all.
+    """Write model, processor, recipe, graph layers and adapter, atomically.
 
     Args:
         run: the run.
@@ -259,3 +327,40 @@ def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | Non
             save_alignment(alignment, folder)
 
     save_bundle(bundle, run.final(stage), beside)
+
+
+def save_alignment(alignment: nn.Module, folder: Path) -> None:
+    """Write the weights of message passing beside a checkpoint, so that stage 2 can go on."""
+    state = {name: each.contiguous() for name, each in alignment.state_dict().items()}
+    save_file(state, folder / "alignment.safetensors")
+
+
+def load_alignment(alignment: nn.Module, file: Path) -> None:
+    """Go on with the message-passing weights of an earlier aligned stage.
+
+    Raises:
+        CheckpointError: they do not fit the settings of this stage.
+    """
+    saved, own = load_file(file), alignment.state_dict()
+    _compare_names(file, set(own), set(saved))
+    for name, value in saved.items():
+        _compare_shapes(file, name, value.shape, own[name].shape)
+    alignment.load_state_dict(saved)
+
+
+def _compare_shapes(source: Path, name: str, saved: torch.Size, own: torch.Size) -> None:
+    if saved != own:
+        raise CheckpointError(
+            f"{source}: {name} is {list(saved)}, not {list(own)}.",
+            "Go on with the model and the recipe that the checkpoint was made with.",
+        )
+
+
+def _compare_names(source: Path, expected: set[str], found: set[str]) -> None:
+    if expected == found:
+        return
+    missing, unexpected = sorted(expected - found), sorted(found - expected)
+    raise CheckpointError(
+        f"{source} does not fit this stage: missing {missing}, unexpected {unexpected}.",
+        "Delete the checkpoint to start the stage again, or give the recipe it was made with.",
+    )

@@ -1,16 +1,17 @@
-"""Full sharding (FSDP2): every process keeps a share of what others keep whole.
+"""The processes of one launch (`accelerate launch`, `torchrun`), and full sharding (FSDP2).
 
-Sharded along the first dimension, with gradients and moments: one group for each layer of the
-language model, gathered for the layer and given up after it; and one for the rest that is held from
-the beginning of the forward pass to the end of the backward pass (embeddings, last norm, head,
-projector, graph layers). The frozen vision tower stays whole everywhere: it is small, and
+Without sharding each process has a copy of the model (DDP). With it, weights, gradients and
+optimizer state are sharded along the first dimension, in two kinds of groups: one for each layer of
+the language model, gathered for the layer and freed after it; and one for the rest (embeddings,
+last norm, head, projector, graph layers), gathered from the beginning of the forward pass to the
+end of the backward pass. The frozen vision tower stays whole everywhere: it is small, and
 transformers no longer records hidden states of a tower that is wrapped.
 
 torch's own `fully_shard` instead of accelerate's plugin: that has one precision for everything, so
 graph layers and embeddings would be computed in bfloat16.
 
-Only the forward of the root gathers the second group, so everything that calls parts of the model
-goes through `Objective.forward` or `run_inside`.
+Only the forward of the root module gathers the second group, so everything that calls parts of the
+model goes through `Objective.forward` or `run_unsharded`.
 """
 
 import os
@@ -30,25 +31,23 @@ from torch.distributed.tensor import DTensor
 from exgra_med.errors import RecipeError
 from exgra_med.training.objective import Objective
 
-# The processes of one launch (`accelerate launch`, `torchrun`), with or without an accelerator.
-
-
 Value = TypeVar("Value")
-_ENGINES = {
+Result = TypeVar("Result")
+_REFUSED = {
     "ACCELERATE_USE_DEEPSPEED": (
         "DeepSpeed",
-        "It moves weights, gradients and moments where checkpoints and clipping do not find them.",
+        "It keeps weights, gradients and moments where checkpoints and clipping do not find them.",
     ),
     "ACCELERATE_USE_FSDP": (
         "FSDP",
-        "What is sharded belongs to the recipe, so that a run can be repeated.",
+        "Sharding is a setting of the recipe, so that a run can be repeated.",
     ),
     "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM", "It brings its own models."),
 }
 
 
 def on_cpu() -> bool:
-    """Whether training runs on processors only; accelerate has to be told to use gloo then."""
+    """Whether there is no accelerator; accelerate needs to know, to use gloo then."""
     return not torch.accelerator.is_available()
 
 
@@ -58,25 +57,25 @@ def process_state() -> PartialState:
 
 
 def refuse_other_engines() -> None:
-    """The way weights are spread is `stages.*.sharding`, not accelerate's own configuration.
+    """Sharding is set by `stages.*.sharding`, not by the configuration of `accelerate launch`.
 
     Raises:
-        RecipeError: `accelerate launch` was told to use DeepSpeed, FSDP or Megatron-LM.
+        RecipeError: `accelerate launch` is configured for DeepSpeed, FSDP or Megatron-LM.
     """
-    for variable, (engine, reason) in _ENGINES.items():
+    for variable, (engine, reason) in _REFUSED.items():
         if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
             raise RecipeError(
-                f"`accelerate launch` was configured for {engine}, which training does not take "
-                f"from there. {reason}",
+                f"`accelerate launch` is configured for {engine}, which training does not use. "
+                f"{reason}",
                 "Launch without it, and set `stages.STAGE.sharding: full` to shard all weights.",
             )
 
 
 def make_accelerator(find_unused: bool, **options: Any) -> Accelerator:
-    """Accelerate for one stage. Precision is ours: accelerate allows a process only one.
+    """Accelerate for one stage. Autocast is ours: accelerate allows a process only one precision.
 
     Args:
-        find_unused: whether a pass may leave something that learns without a gradient.
+        find_unused: whether a forward pass may leave a trainable parameter without a gradient.
         options: more of `Accelerator`'s arguments.
     """
     return Accelerator(
@@ -92,27 +91,24 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
 
 
-def of_main(value: Value) -> Value:
+def broadcast_from_main(value: Value) -> Value:
     """The value that the main process has, on all of them."""
     values = [value]
     broadcast_object_list(values)
     return values[0]
 
 
-Result = TypeVar("Result")
-
-
 def shard(objective: Objective, device: torch.device, precision: str, rows: Sequence[int]) -> None:
     """Shard an objective in place, over all processes.
 
     Under bfloat16 a layer is gathered in bfloat16 and computes as under autocast, but the weights
-    of its norms are rounded too; gradients are summed in float32, and what is kept is float32.
+    of its norms are rounded too; gradients are reduced in float32, and shards are kept in float32.
 
     Args:
-        objective: on the CPU, with what learns already chosen.
+        objective: on the CPU, its trainable parameters already chosen.
         device: where this process computes.
         precision: `float32` or `bfloat16`.
-        rows: the only rows of the input embeddings that learn; empty where all or none do.
+        rows: the only rows of the input embeddings that are trained; empty where all or none are.
     """
     model: Any = objective.model
     tower = model.model.vision_tower.to(device)
@@ -126,42 +122,32 @@ def shard(objective: Objective, device: torch.device, precision: str, rows: Sequ
     for layer in model.get_decoder().layers:
         fully_shard(layer, mp_policy=policy, **options)
     fully_shard(objective, ignored_params=set(tower.parameters()), **options)
-    objective.every_part_learns = True
+    objective.sharded = True
     register_fsdp_forward_method(objective, "run")
     if rows:
-        _keep_own_rows(model.get_input_embeddings().weight, rows)
+        _train_rows_of_shard(model.get_input_embeddings().weight, rows)
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Whether any parameter of a module is spread over processes."""
+    """Whether any parameter of a module is sharded."""
     return any(isinstance(each, DTensor) for each in module.parameters())
 
 
-def own_part(tensor: Tensor) -> Tensor:
-    """What this process keeps of a tensor; it shares its memory."""
+def local_shard(tensor: Tensor) -> Tensor:
+    """This process's shard of a tensor, which shares its memory; the tensor if it is whole."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def own_rows(tensor: Tensor) -> range:
-    """Which rows of the whole tensor this process keeps: even pieces, the last ones shorter."""
-    rows = tensor.shape[0]
-    if not isinstance(tensor, DTensor):
-        return range(rows)
-    size = -(-rows // tensor.device_mesh.size())
-    first = min(tensor.device_mesh.get_local_rank() * size, rows)
-    return range(first, min(first + size, rows))
-
-
 @contextmanager
-def left_sharded(objective: nn.Module) -> Iterator[None]:
-    """Give up, at the end, what a forward pass without a backward pass has gathered."""
+def resharded_after(objective: nn.Module) -> Iterator[None]:
+    """Free, at the end, what a forward pass without a backward pass has gathered."""
     yield
     if is_sharded(objective):
         objective.reshard()  # type: ignore
 
 
 @torch.no_grad()
-def run_inside(
+def run_unsharded(
     objective: Objective, function: Callable[[], Result], device: torch.device, precision: str
 ) -> Result:
     """Call a function that uses parts of the sharded model, at the same time on all processes.
@@ -172,30 +158,17 @@ def run_inside(
     head = objective.model.get_output_embeddings()
     handle = head.register_forward_hook(lambda module, inputs, output: _of_first(output))
     try:
-        with (
-            left_sharded(objective),
-            autocast(device, precision),
-        ):
+        with resharded_after(objective), autocast(device, precision):
             return objective.run(function)
     finally:
         handle.remove()
 
 
-def clip_gradients(parameters: Sequence[nn.Parameter], limit: float) -> float:
-    """Scale gradients down to a norm over all parameters, wherever they are.
-
-    Returns:
-        The norm before.
-    """
-    norm = nn.utils.clip_grad_norm_(parameters, limit)
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-
-
 @torch.no_grad()
 def gather_on_main(module: nn.Module) -> None:
-    """Make a module ordinary again, on the main process; on others it is not to be used any more.
+    """Make a module whole again on the main process; on others it must not be used any more.
 
-    One tensor after another is whole on the device, and then kept in the main process's memory.
+    One tensor after another is gathered on the device, then moved to the main process's memory.
     """
     is_main = dist.get_rank() == 0
     whole: dict[nn.Parameter, nn.Parameter] = {}
@@ -211,15 +184,19 @@ def gather_on_main(module: nn.Module) -> None:
             setattr(child, name, whole[parameter])
 
 
-def _keep_own_rows(weight: nn.Parameter, rows: Sequence[int]) -> None:
-    """Zero what other rows of a sharded matrix get. Hooks of its ordinary twin are gone by now."""
-    here = own_rows(weight)
+def _train_rows_of_shard(weight: nn.Parameter, rows: Sequence[int]) -> None:
+    """`trainable.train_rows` for a sharded matrix, which lost the hooks that it had when whole."""
+    num_rows, mesh = weight.shape[0], weight.device_mesh  # type: ignore
+    # `fully_shard` cuts even pieces; the last ones may be shorter or empty.
+    size = -(-num_rows // mesh.size())
+    first = min(mesh.get_local_rank() * size, num_rows)
+    here = range(first, min(first + size, num_rows))
     others = torch.ones(len(here), 1, dtype=torch.bool)
     others[[row - here.start for row in rows if row in here]] = False
 
     def mask(parameter: Tensor) -> None:
         gradient: Any = parameter.grad
-        local = own_part(gradient)
+        local = local_shard(gradient)
         local.masked_fill_(others.to(local.device), 0.0)
 
     weight.register_post_accumulate_grad_hook(mask)

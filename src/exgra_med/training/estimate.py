@@ -3,7 +3,7 @@
 Operations of one step, with N weights in the language model's layers, T tokens in rows of length L:
 
     forward of layers     2 N T + 4 h L T num_layers   (packed rows are masked, not skipped)
-    backward              the same again for what passes through, and again for weights that learn
+    backward              the same again for activations, and again for trainable weights
     recomputed            the same again
     head                  2 h V for each supervised token, four times (it is recomputed)
     vision tower          2 per weight and patch, forward only
@@ -22,7 +22,7 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RecipeError
 from exgra_med.model.sizes import meta_model, model_config, num_parameters
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
-from exgra_med.recipe.schema import Recipe, StageSettings, reason_against_shares
+from exgra_med.recipe.schema import Recipe, StageSettings, reason_against_sharding
 from exgra_med.training.memory import (
     Memory,
     Parameters,
@@ -32,8 +32,6 @@ from exgra_med.training.memory import (
     weight_bytes,
 )
 from exgra_med.training.order import num_steps
-
-# GPUs that a run can be planned for.
 
 
 @dataclass(frozen=True)
@@ -46,6 +44,7 @@ class Gpu:
     utilisation: float = 0.40
 
 
+# GPUs that a run can be planned for.
 GPUS = {
     "h200": Gpu(141e9, 989e12),
     "h100": Gpu(80e9, 989e12),
@@ -56,8 +55,7 @@ GPUS = {
     "rtx4090": Gpu(24e9, 165e12, 0.35),
 }
 
-
-NAMES = {
+DRIVER_NAMES = {
     "H200": "h200",
     "H100 80GB HBM3": "h100",
     "A100-SXM4-80GB": "a100-80",
@@ -66,8 +64,8 @@ NAMES = {
     "RTX A6000": "a6000",
     "RTX 4090": "rtx4090",
 }
-"""Part of the name that the driver gives, and the row of the table. An H100 on PCIe or an H200 NVL
-has another peak and is not in it."""
+"""Part of a GPU's name in the driver -> its name in `GPUS`. An H100 on PCIe or an H200 NVL has
+another peak and is not in it."""
 
 
 def peak_of(device_name: str) -> float | None:
@@ -78,44 +76,49 @@ def peak_of(device_name: str) -> float | None:
     """
     if "NVL" in device_name:
         return None
-    rows = (row for name, row in NAMES.items() if name in device_name)
+    rows = (row for name, row in DRIVER_NAMES.items() if name in device_name)
     row = next(rows, None)
     return None if row is None else GPUS[row].operations_per_second
 
 
 def find_gpu(name: str) -> Gpu:
-    """A GPU by its name.
+    """A GPU of `GPUS` by its name.
 
     Raises:
-        RecipeError: there is no such name; lists those there are.
+        RecipeError: no GPU is called so; lists the known ones.
     """
     if name not in GPUS:
         raise RecipeError(f"There is no GPU {name!r} in the table.", f"Known: {', '.join(GPUS)}.")
     return GPUS[name]
 
 
-# How much text and how many images a stage sees: counted where the data is there, else assumed.
-
-
 CHARACTERS_PER_TOKEN = 3.5
 """Assumed: medical English under LLaMA's tokenizer."""
 NUM_SAMPLED = 500
-"""Records whose length is looked at; they are spread over the whole split."""
+"""Records whose length is measured; they are spread over the whole split."""
+FILLER = 1.05
+"""Assumed: padding adds a twentieth to packed rows."""
+SUPERVISED = 0.5
+"""Assumed: the share of a conversation's text that the loss counts."""
+RESERVED = 1.5e9
+"""Assumed: bytes that the driver, the libraries and gaps in memory take."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Records of a stage, and the mean tokens of one: conversation, and the texts of its graphs."""
+    """How much text and how many images a stage has: counted in its data, or assumed."""
 
     num_records: int
     conversation: float
-    """Of all sequences that a record gives."""
+    """Mean tokens of a record's conversations."""
     alignment: float
+    """Mean tokens of the texts that its graphs add."""
     images: float
+    """Mean images of a record."""
     share_cut: float
     """Share of the records whose conversation is longer than `text.max_length`."""
     counted: bool
-    """Whether the data was there; otherwise all of it is an assumption."""
+    """Whether the data was found; otherwise all of it is assumed."""
 
 
 ASSUMED = {
@@ -130,7 +133,7 @@ ASSUMED = {
 
 
 def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Workload:
-    """Look at the data of a stage.
+    """Measure the data of a stage.
 
     Args:
         recipe: the recipe.
@@ -138,7 +141,7 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         num_image_tokens: visual tokens of one image.
 
     Raises:
-        DataError: the data is not there, and nothing is known about a folder of that name.
+        DataError: there is no such folder, and no assumption for its name.
     """
     settings, stage = recipe.stage_data(name), recipe.stages[name]
     alignment = stage.alignment
@@ -163,8 +166,10 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]
     longest = recipe.text.max_length
-    told = [each for record in sampled for each in _conversations(record, stage.answers)]
-    lengths = [_conversation_tokens(each, recipe.text.template, num_image_tokens) for each in told]
+    conversations = [each for record in sampled for each in _conversations(record, stage.answers)]
+    lengths = [
+        _conversation_tokens(each, recipe.text.template, num_image_tokens) for each in conversations
+    ]
     texts = [
         min(2 * longest, _alignment_tokens(each, with_extended)) if aligned else 0.0
         for each in sampled
@@ -173,8 +178,8 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         len(records),
         sum(min(longest, length) for length in lengths) / len(sampled),
         sum(texts) / len(sampled),
-        sum(len(each.images) for each in told) / len(sampled),
-        sum(length > longest for length in lengths) / len(told),
+        sum(len(each.images) for each in conversations) / len(sampled),
+        sum(length > longest for length in lengths) / len(conversations),
         counted=True,
     )
 
@@ -199,17 +204,9 @@ def _alignment_tokens(record: Record, with_extended: bool) -> float:
     return sum(1 + len(text) / CHARACTERS_PER_TOKEN for text in texts)
 
 
-FILLER = 1.05
-"""Assumed: padding adds a twentieth to packed rows."""
-SUPERVISED = 0.5
-"""Assumed: the share of a conversation's text that is learned from."""
-RESERVED = 1.5e9
-"""Assumed: bytes that the driver, the libraries and gaps in memory take."""
-
-
 @dataclass(frozen=True)
 class StageEstimate:
-    """What one stage costs. Memory and time are for one pass and for all steps."""
+    """What one stage costs: memory in bytes of a GPU, hours and disk of all its steps."""
 
     name: str
     parameters: Parameters
@@ -219,7 +216,7 @@ class StageEstimate:
     num_steps: int
     memory: Memory
     memory_sharded: Memory | None
-    """What `sharding: full` would need; none for one GPU, where it is set, or refused."""
+    """With `sharding: full`; none for one GPU, and where that is set already or not possible."""
     fits: bool
     hours: float
     disk: float
@@ -251,11 +248,11 @@ def estimate_run(recipe: Recipe, gpu: str, num_gpus: int = 1) -> Estimate:
 
     Args:
         recipe: the recipe.
-        gpu: a name in `hardware.GPUS`.
-        num_gpus: devices that share each step.
+        gpu: a name in `GPUS`.
+        num_gpus: GPUs, one process each.
 
     Raises:
-        ExgraMedError: sizes or data cannot be found out.
+        ExgraMedError: the model's sizes or the data are not known.
     """
     config = model_config(recipe.model)
     model = meta_model(config)
@@ -265,18 +262,18 @@ def estimate_run(recipe: Recipe, gpu: str, num_gpus: int = 1) -> Estimate:
 
 
 def stage_disk(stage: StageSettings, parameters: Parameters) -> float:
-    """Bytes that a stage writes: its last checkpoint, resumable ones, the best.
+    """Bytes that a stage writes: its final checkpoint, resumable ones, the best.
 
-    One resumable checkpoint more than is kept exists while it is written.
+    While a resumable checkpoint is written, there is one more than is kept.
     """
-    learning = weight_bytes(stage) * parameters.learning
-    state = learning + moment_bytes(stage, parameters)
+    trainable = weight_bytes(stage) * parameters.trainable
+    state = trainable + moment_bytes(stage, parameters)
     resumable = float(state) * (stage.keep_checkpoints + 1)
-    best = 2.0 * learning
+    best = 2.0 * trainable
     return (
         float(weight_bytes(stage)) * parameters.total
         + resumable * (stage.save_every_steps is not None)
-        + best * (stage.choose == "best")
+        + best * stage.load_best_model_at_end
     )
 
 
@@ -292,8 +289,8 @@ def step_operations(
     text = config.text_config
     layers = num_parameters(model.get_decoder().layers)  # type: ignore
     attention = 4 * text.hidden_size * stage.tokens_per_row * text.num_hidden_layers
-    learns_all = "language" in stage.learn and stage.lora is None
-    times = 3 if learns_all else 2
+    trains_all = "language" in stage.trainable and stage.lora is None
+    times = 3 if trains_all else 2
     forward = tokens * (2 * layers + attention)
     tower = num_parameters(model.model.vision_tower)
     projector = num_parameters(model.model.multi_modal_projector)
@@ -316,10 +313,10 @@ def _estimate_stage(
     work = measure_workload(recipe, name, config.image_seq_length)
     parameters = count_parameters(model, stage)
     per_record = (work.conversation + work.alignment) * FILLER
-    parts = stage.accumulation_steps * num_gpus
-    steps = num_steps(work.num_records, stage.batch_size, parts, stage.epochs)
+    micro_batches = stage.gradient_accumulation_steps * num_gpus
+    steps = num_steps(work.num_records, stage.batch_size, micro_batches, stage.epochs)
     steps = steps if stage.max_steps is None else min(steps, stage.max_steps)
-    records = min(stage.batch_size * parts, work.num_records)
+    records = min(stage.batch_size * micro_batches, work.num_records)
     supervised = max(0.0, work.conversation - work.images * config.image_seq_length) * SUPERVISED
     operations = step_operations(
         config, model, stage, records * per_record, records * supervised, records * work.images
@@ -328,7 +325,7 @@ def _estimate_stage(
     memory = stage_memory(config, stage, parameters, tokens, images, num_gpus)
     memory = replace(memory, reserved=RESERVED)
     sharded = None
-    if num_gpus > 1 and stage.sharding == "none" and reason_against_shares(stage) is None:
+    if num_gpus > 1 and stage.sharding == "none" and reason_against_sharding(stage) is None:
         full = stage.model_copy(update={"sharding": "full"})
         sharded = stage_memory(config, full, parameters, tokens, images, num_gpus)
         sharded = replace(sharded, reserved=RESERVED)
@@ -349,7 +346,7 @@ def _estimate_stage(
 
 
 def assumptions(estimate: Estimate) -> list[str]:
-    """What the figures rest on, one sentence each."""
+    """What the estimate assumes, one sentence each."""
     hardware = find_gpu(estimate.gpu)
     guessed = [stage.name for stage in estimate.stages if not stage.workload.counted]
     lines = [
@@ -360,5 +357,5 @@ def assumptions(estimate: Estimate) -> list[str]:
         "Reading data, held-out measurements and communication take no time.",
     ]
     if guessed:
-        lines.append(f"The data of {', '.join(guessed)} is not there: counts and lengths assumed.")
+        lines.append(f"There is no data of {', '.join(guessed)} yet: counts and lengths assumed.")
     return lines

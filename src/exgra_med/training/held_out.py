@@ -1,6 +1,9 @@
-"""Losses and matching accuracy on records that are not learnt from, without dropout.
+"""What is measured on held-out records: losses, matching accuracy, and the best checkpoint.
 
-The matching accuracy is without noise; the alignment loss has the noise of one fixed seed.
+There is no dropout. The matching accuracy is without noise; the alignment loss has the noise of one
+fixed seed.
+
+    checkpoints/<stage>/best/   parameters.safetensors (trainable parameters), score.json
 """
 
 import json
@@ -16,30 +19,36 @@ from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import cosine_histograms, view_diagnostics
 from exgra_med.errors import RecipeError
 from exgra_med.model.bundle import Bundle
+from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.batch import Batch, StageDataset, to_device
 from exgra_med.training.checkpoint import (
     PARAMETERS,
-    folder_of_all,
-    learning_parameters,
     load_parameters,
+    new_checkpoint,
     save_tensors,
+    trainable_parameters,
 )
-from exgra_med.training.distributed import is_sharded, of_main, process_state
+from exgra_med.training.distributed import broadcast_from_main, is_sharded, process_state
 from exgra_med.training.objective import Objective
 from exgra_med.training.order import plan_epoch
 
-# How the views of held-out records lie to each other: the bare pooled embeddings, no graph layers.
-#
-# The matching accuracy that training reports goes through message passing and the barycenter, which
-# flatters it (docs/log.md). What is measured here is the same for every method, with or without
-# alignment: image and answer are matched as they are.
-#
-# Shapes: M nodes of one batch, D width of the language model.
+_ORDER_SEED = 0
+_NOISE_SEED = 0
+Scorer = Callable[[Bundle], float]
+"""Score of a model on held-out questions, higher is better; given by the layer above."""
 
 
 def image_answer_accuracy(image: Tensor, answer: Tensor) -> float:
-    """Share of nodes matched to their own partner, image to answer and back: graphs of 5 nearest
-    neighbours on the bare embeddings [M, D], no message passing, noise or dropout."""
+    """Share of nodes matched to their own partner, image to answer and back.
+
+    The matching accuracy that training reports goes through message passing and the barycenter,
+    which flatters it (docs/log.md). This one is the same for every method, with or without
+    alignment: graphs of 5 nearest neighbours on the bare embeddings, no noise, no dropout.
+
+    Args:
+        image: [M, D] for M nodes of one batch, D the width of the language model.
+        answer: the same.
+    """
     ruler = MultiGraphAlignment(
         image.shape[1], objective="pairwise", views="image-answer", num_layers=0
     )
@@ -80,13 +89,10 @@ class ViewFigures:
         }
 
 
-_ORDER_SEED = 0
-_NOISE_SEED = 0
-
-
 @contextmanager
 def _own_graphs(objective: Objective) -> Iterator[None]:
-    """Graphs of this process alone: all have the same records, and a node's twin is no partner."""
+    """Graphs of this process alone: all processes have the same records here, so a global graph
+    would have every node several times."""
     alignment = objective.alignment
     if alignment is None:
         yield
@@ -180,40 +186,36 @@ class HeldOut:
             yield dataset.collate([dataset[number] for number in part])
 
 
-# The best checkpoint of a stage: scored by answering held-out questions, kept, and really loaded.
-#
-# checkpoints/<stage>/best/   parameters.safetensors (what learns), score.json
-
-
-Scorer = Callable[[Bundle], float]
-"""Score of a model on held-out questions, higher is better; given by the layer above."""
-Inside = Callable[[Callable[[], float]], float]
-"""Calls a function where all weights of the model are whole, and returns what it returns."""
-
-
-def _here(function: Callable[[], float]) -> float:
+def _call(function: Callable[[], float]) -> float:
     return function()
 
 
 class BestCheckpoint:
-    """Keeps the best of what learns in a stage on disk.
+    """Keeps the trainable parameters with the best score on disk.
 
     Args:
         folder: the stage's folder.
-        scorer: scores the model; none where the last step is what counts.
+        scorer: scores the model; none where the stage ends with its last weights.
     """
 
     def __init__(self, folder: Path, scorer: Scorer | None) -> None:
         self.path = folder / "best"
         self.scorer = scorer
 
-    def consider(self, bundle: Bundle, step: int, inside: Inside = _here) -> float | None:
-        """Score the model and keep it where it is better than what is kept, ties to the earlier.
+    def consider(
+        self,
+        bundle: Bundle,
+        step: int,
+        run: Callable[[Callable[[], float]], float] = _call,
+    ) -> float | None:
+        """Score the model and keep it if it is better than the one kept; a tie keeps the earlier.
+
+        Weights that a killed run kept at a later step are replaced.
 
         Args:
-            bundle: the model. Where its weights are sharded, all processes have to come here.
-            step: when.
-            inside: calls a function where all weights are whole.
+            bundle: the model. Where it is sharded, all processes have to come here.
+            step: finished steps.
+            run: calls a function with gathered weights, and returns what it returns.
 
         Returns:
             The score, or none where nothing is scored.
@@ -223,22 +225,22 @@ class BestCheckpoint:
             return None
         was_training = bundle.model.training
         bundle.model.eval()
-        score = inside(lambda: scorer(bundle))
+        score = run(lambda: scorer(bundle))
         bundle.model.train(was_training)
         kept, sharded = self.kept(), is_sharded(bundle.model)
         better = kept is None or score > kept["score"] or kept["step"] > step
         if sharded:
-            score, better = of_main((score, better))
+            score, better = broadcast_from_main((score, better))
         if better:
-            with folder_of_all(self.path, sharded) as fresh:
-                save_tensors(fresh, PARAMETERS, learning_parameters(bundle.model), sharded)
+            with new_checkpoint(self.path, sharded) as fresh:
+                save_tensors(fresh, {PARAMETERS: trainable_parameters(bundle.model)})
                 if process_state().is_main_process:
                     text = json.dumps({"score": score, "step": step})
                     (fresh / "score.json").write_text(text, encoding="utf-8")
         return score
 
     def kept(self) -> dict[str, float] | None:
-        """`score` and `step` of the model that is kept."""
+        """`score` and `step` of the weights that are kept."""
         file = self.path / "score.json"
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
@@ -246,20 +248,20 @@ class BestCheckpoint:
         """Load the kept weights into the model."""
         if self.scorer is None or self.kept() is None:
             return
-        load_parameters(self.path, learning_parameters(bundle.model))
+        load_parameters(self.path, trainable_parameters(bundle.model))
 
 
-def needs_scorer(stage: str, choose: str, scorer: Scorer | None) -> Scorer | None:
-    """The scorer of a stage that chooses its best checkpoint.
+def needs_scorer(name: str, stage: StageSettings, scorer: Scorer | None) -> Scorer | None:
+    """The scorer of a stage that ends with its best weights; none for other stages.
 
     Raises:
-        RecipeError: the stage wants one, and nobody gave it.
+        RecipeError: the stage needs a scorer, and there is none.
     """
-    if choose == "last":
+    if not stage.load_best_model_at_end:
         return None
     if scorer is None:
         raise RecipeError(
-            f"stages.{stage}.choose is {choose!r}, but nothing scores the model here.",
+            f"stages.{name}.load_best_model_at_end is true, but nothing scores the model here.",
             "Train with `exgra-med train`, or pass a scorer to `train_run`.",
         )
     return scorer

@@ -1,4 +1,12 @@
-"""`log.jsonl`: one JSON object a line, appended; cut back to the checkpoint when a run goes on."""
+"""`log.jsonl`, one JSON object a line, and the same figures in tensorboard, wandb or trackio.
+
+    runs/NAME/log.jsonl                      appended; cut back to the checkpoint on resume
+    runs/NAME/tensorboard/STAGE/exgra-med/   what tensorboard reads
+
+Trackers are off unless a recipe names one. They get numbers and the stage's settings, and nothing
+else: no text, id or image of a record, no console output, no path (tensorboard's file, in the run
+folder, is named after the machine). wandb stays on this machine with WANDB_MODE=offline.
+"""
 
 import hashlib
 import json
@@ -17,18 +25,18 @@ from exgra_med.section import Section
 
 
 class TrainingLog:
-    """Appends events of a run.
+    """Appends the events of a run.
 
     Args:
         path: the file; it need not exist.
-        active: whether this process is the one that writes.
+        active: whether this process writes; the others do nothing.
     """
 
     def __init__(self, path: Path, active: bool = True) -> None:
         self.path, self.active = path, active
 
     def write(self, **event: Any) -> None:
-        """Append one event and hand it to the operating system."""
+        """Append one event."""
         if not self.active:
             return
         with files.disk_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
@@ -37,7 +45,7 @@ class TrainingLog:
     def cut_back(self, stage: str, step: int) -> None:
         """Drop what a killed process wrote of `stage` after `step`, and a torn last line.
 
-        With step 0 the stage begins anew, so all of it goes.
+        With step 0 the stage starts again, so all its events are dropped.
         """
         if not self.active:
             return
@@ -50,21 +58,11 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """Every whole line of a log; a line torn by a kill can only be the last one and is left out."""
+    """The events of a log. A last line that a kill left incomplete is left out."""
     if not path.is_file():
         return []
     lines = path.read_text(encoding="utf-8").split("\n")
     return [json.loads(line) for line in lines[:-1]]
-
-
-# The figures of `log.jsonl` in tensorboard, wandb or trackio too, through accelerate.
-#
-#     runs/NAME/tensorboard/STAGE/exgra-med/   what tensorboard reads
-#
-# Numbers and the stage's settings leave the process, and nothing else: no text, id or image of a
-# record, no console output, no path (tensorboard's file, in the run folder, is named after the
-# machine). A stage that goes on with a checkpoint goes on in the same curve. Off unless a recipe
-# names one; wandb stays on this machine with WANDB_MODE=offline.
 
 
 PROJECT = "exgra-med"
@@ -74,10 +72,10 @@ PRIVATE = {"console": "off", "disable_code": True, "disable_git": True, "x_disab
 
 
 def check_trackers_installed(names: Sequence[str]) -> None:
-    """Say in one sentence what is not installed.
+    """Check that the packages of trackers are installed.
 
     Raises:
-        MissingExtraError: a tracker's package is absent.
+        MissingExtraError: a tracker's package is not.
     """
     for name in names:
         if util.find_spec(name) is None:
@@ -85,7 +83,7 @@ def check_trackers_installed(names: Sequence[str]) -> None:
 
 
 def tracking(run: Run, stage: str) -> dict[str, Any]:
-    """What an `Accelerator` has to be told to track a stage."""
+    """The arguments of `Accelerator` that a stage with trackers needs."""
     names = list(run.recipe.trackers)
     check_trackers_installed(names)
     folder = ProjectConfiguration(logging_dir=str(run.path / "tensorboard" / stage))
@@ -93,7 +91,7 @@ def tracking(run: Run, stage: str) -> dict[str, Any]:
 
 
 def start_tracking(accelerator: Accelerator, run: Run, stage: str, done: int) -> None:
-    """Begin the stage's curves, or go on with them after `done` steps."""
+    """Begin the stage's curves, or continue the same ones after `done` steps."""
     if not run.recipe.trackers:
         return
     name = f"{run.recipe.name}/{stage}"
@@ -117,18 +115,18 @@ def start_tracking(accelerator: Accelerator, run: Run, stage: str, done: int) ->
 
 
 def track(accelerator: Accelerator, kind: str, step: int, figures: dict[str, float]) -> None:
-    """Hand the figures of a step over; they are called `train/loss`, `held_out/language_loss`."""
+    """Log figures of a step to the trackers, as `train/loss`, `held_out/language_loss`, ..."""
     accelerator.log({f"{kind}/{name}": value for name, value in figures.items()}, step=step)
 
 
 def stop_tracking(accelerator: Accelerator) -> None:
-    """Write out what the trackers still hold."""
+    """Flush and close the trackers."""
     for tracker in accelerator.trackers:
         tracker.finish()
 
 
 def plain_settings(section: Section, prefix: str = "") -> dict[str, Any]:
-    """Numbers and words of a section, with dots for sections in it; `data` is left out."""
+    """Numbers and words of a section, nested ones with dots; `data` is left out."""
     plain: dict[str, Any] = {}
     for name in type(section).model_fields:
         value = getattr(section, name)

@@ -2,8 +2,9 @@
 
     exgra-med train RECIPE --out runs/NAME [--resume]
 
-Equality the tests hold: a run that is killed and resumed ends with the weights, bit for bit, of
-one that was not; alignment weight 0 is plain language-model training, bit for bit.
+A run that is killed and resumed ends with the weights of one that was not: bit for bit on the same
+number of processes, but for rounding on another. Alignment weight 0 is plain language-model
+training, bit for bit. Tests hold both.
 """
 
 import math
@@ -16,6 +17,8 @@ from types import FrameType
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from exgra_med.errors import ExgraMedError, TrainingError
@@ -32,88 +35,40 @@ from exgra_med.training.batch import (
     num_tokens,
     to_device,
 )
-from exgra_med.training.checkpoint import restore_progress, save_progress, write_final
+from exgra_med.training.checkpoint import (
+    StageProgress,
+    check_resumable,
+    read_progress,
+    restore_progress,
+    save_progress,
+    write_final,
+)
 from exgra_med.training.distributed import (
-    clip_gradients,
     gather_on_main,
-    left_sharded,
     make_accelerator,
-    run_inside,
+    resharded_after,
+    run_unsharded,
 )
 from exgra_med.training.held_out import BestCheckpoint, HeldOut
 from exgra_med.training.log import TrainingLog, start_tracking, stop_tracking, track, tracking
 from exgra_med.training.objective import Objective, seed_number
-from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
-from exgra_med.training.order import num_steps, passes
+from exgra_med.training.optimizer import build_optimizer, build_scheduler
+from exgra_med.training.order import micro_batches, num_steps
 from exgra_med.training.trainable import build_objective
 
-# The two losses of a step together, and the figures that are shown of them.
-
-
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _WITH_GRAPH = "share_with_graph"
 
 
-def total_loss(
-    stage: StageSettings, losses: dict[str, Tensor], supervised: Tensor, num_processes: int
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean over the supervised tokens of the whole step, plus the mean of the graphs' losses.
-
-    The two have different divisors on purpose: tokens of all passes and devices together, against
-    one value per graph. Devices are averaged when gradients are, hence the factor.
-
-    Args:
-        stage: its accumulation and the weight of its alignment count.
-        losses: of one pass, from the objective.
-        supervised: supervised tokens of all passes and processes.
-        num_processes: processes that share the step.
-
-    Returns:
-        The loss to differentiate, and figures that are summed over passes and averaged over
-        processes; the same names on each of these, whatever their records are.
-    """
-    passes = stage.accumulation_steps
-    language = losses["language_loss_sum"] * num_processes / supervised
-    shown: dict[str, Tensor] = {"language_loss": language.detach()}
-    total = language
-    settings = stage.alignment
-    if settings is not None and settings.weight > 0:
-        nothing = torch.zeros_like(language.detach())
-        alignment = losses.get("alignment_loss", nothing) / passes
-        shown["alignment_loss"] = alignment.detach()
-        shown["matching_accuracy"] = losses.get("matching_accuracy", nothing).float() / passes
-        shown[_WITH_GRAPH] = nothing + ("alignment_loss" in losses) / passes
-        total = total + settings.weight * alignment
-    return total, {"loss": total.detach()} | shown
-
-
-def mean_over_graphs(figures: dict[str, float]) -> dict[str, float]:
-    """Alignment figures of the passes that had nodes, and none where no pass had."""
-    share = figures.pop(_WITH_GRAPH, 0.0)
-    of_graphs = {"alignment_loss", "matching_accuracy"}
-    return {
-        key: value / share if key in of_graphs else value
-        for key, value in figures.items()
-        if share or key not in of_graphs
-    }
-
-
-# A polite end: SIGTERM or Ctrl-C lets the step finish, a checkpoint is written, the run can go on.
-#
-# A second Ctrl-C ends at once.
-
-
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-
 class TrainingStopped(ExgraMedError):
-    """Training was asked to stop and did, after saving where it was."""
+    """Training was asked to stop and did, after a checkpoint was written."""
 
     exit_code = 143
     """What a shell reports for a process that SIGTERM ended; 130 where it was Ctrl-C."""
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop."""
+    """Whether SIGTERM or Ctrl-C asked this process to stop."""
 
     def __init__(self) -> None:
         self.made = False
@@ -133,7 +88,11 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Yield a request that SIGTERM or SIGINT fills in; earlier handlers come back afterwards."""
+    """Yield a request that SIGTERM or SIGINT sets; earlier handlers come back afterwards.
+
+    The step in progress is finished and a checkpoint written, so that the run can go on. A second
+    Ctrl-C ends at once.
+    """
     request = StopRequest()
     earlier = {number: signal.signal(number, request.make) for number in SIGNALS}
     try:
@@ -143,6 +102,55 @@ def stop_on_signal() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
 
+def total_loss(
+    stage: StageSettings,
+    losses: dict[str, Tensor],
+    supervised: Tensor,
+    num_accumulated: int,
+    num_processes: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean over the supervised tokens of the whole step, plus the mean of the graphs' losses.
+
+    The two have different divisors on purpose: the tokens of all micro-batches together, against
+    one value per graph. DDP and FSDP average gradients over processes, hence the factor.
+
+    Args:
+        stage: the weight of its alignment counts.
+        losses: of one micro-batch, from the objective.
+        supervised: supervised tokens of the step, over all processes.
+        num_accumulated: micro-batches of the step on each process.
+        num_processes: processes.
+
+    Returns:
+        The loss to differentiate, and figures that are summed over micro-batches and averaged over
+        processes; the same names on each of these, whatever their records are.
+    """
+    language = losses["language_loss_sum"] * num_processes / supervised
+    shown: dict[str, Tensor] = {"language_loss": language.detach()}
+    total = language
+    settings = stage.alignment
+    if settings is not None and settings.weight > 0:
+        zero = torch.zeros_like(language.detach())
+        alignment = losses.get("alignment_loss", zero) / num_accumulated
+        shown["alignment_loss"] = alignment.detach()
+        accuracy = losses.get("matching_accuracy", zero).float()
+        shown["matching_accuracy"] = accuracy / num_accumulated
+        shown[_WITH_GRAPH] = zero + ("alignment_loss" in losses) / num_accumulated
+        total = total + settings.weight * alignment
+    return total, {"loss": total.detach()} | shown
+
+
+def mean_over_graphs(figures: dict[str, float]) -> dict[str, float]:
+    """Alignment figures of the micro-batches that had nodes, and none where no one had."""
+    share = figures.pop(_WITH_GRAPH, 0.0)
+    of_graphs = {"alignment_loss", "matching_accuracy"}
+    return {
+        key: value / share if key in of_graphs else value
+        for key, value in figures.items()
+        if share or key not in of_graphs
+    }
+
+
 class StageTraining:
     """One stage of a run, from its first step, or its newest checkpoint, to its last.
 
@@ -150,10 +158,10 @@ class StageTraining:
         run: the run folder, with its recipe.
         name: the stage.
         bundle: the model the stage starts from.
-        dataset: the records to learn from.
-        held_out: measures on records that are not learnt from.
-        reporter: told where training is.
-        best: keeps the best checkpoint, where the stage chooses one.
+        dataset: the training records.
+        held_out: measures on held-out records.
+        reporter: shows how far training is.
+        best: keeps the best weights, where the stage ends with them.
         graph_weights: message-passing weights of an earlier aligned stage, to go on with.
     """
 
@@ -173,15 +181,26 @@ class StageTraining:
         self.stage = run.recipe.stages[name]
         self.folder = run.stage_folder(name)
         self.best, self.graph_weights = best, graph_weights
-        # Stages differ in their data order and noise, whatever their position keeps them apart.
+        # By its position, so that stages differ in their data order and noise.
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
-        # A pass whose records have no image leaves the connector without a gradient, and a tower
-        # that learns has layers behind those that are read.
-        unused = "vision" in self.stage.learn or any(not each.images for each in dataset.records)
+        # A micro-batch without images leaves the connector without a gradient, and a trainable
+        # tower has layers behind those that are read.
+        without_images = any(not each.images for each in dataset.records)
+        unused = "vision" in self.stage.trainable or without_images
         self.accelerator = make_accelerator(unused, **tracking(run, name))
         self.is_main = self.accelerator.is_main_process
         self.sharded = self.stage.sharding == "full" and self.accelerator.num_processes > 1
         self.log = TrainingLog(run.log, active=self.is_main)
+        self.saved = read_progress(self.folder)
+        processes = self.accelerator.num_processes
+        if self.saved is not None:
+            check_resumable(self.folder, self.saved, self.stage, processes)
+        own = self.stage.gradient_accumulation_steps * processes
+        self.micro_batches = own if self.saved is None else self.saved.micro_batches
+        """Micro-batches of a step, over all processes: those of the process count that the stage
+        began with, so that another count has the same records in every step."""
+        self.num_accumulated = self.micro_batches // processes
+        self.total = self._total_steps()
 
     def train(self) -> Path:
         """Train to the end and write the finished checkpoint.
@@ -191,7 +210,7 @@ class StageTraining:
 
         Raises:
             TrainingError: the loss is not finite.
-            TrainingStopped: SIGTERM came; the run can go on from here.
+            TrainingStopped: SIGTERM or Ctrl-C came; the run can go on from here.
         """
         with stop_on_signal() as request:
             try:
@@ -204,59 +223,62 @@ class StageTraining:
         objective = build_objective(
             self.bundle, self.stage, self.graph_weights, self.accelerator.device, self.sharded
         )
-        learning = [each for each in objective.parameters() if each.requires_grad]
-        optimizer = build_optimizer(learning, self.stage)
+        trainable = [each for each in objective.parameters() if each.requires_grad]
+        optimizer = build_optimizer(trainable, self.stage)
         done = restore_progress(self.folder, objective, optimizer)
+        scheduler = build_scheduler(optimizer, self.stage, self.total, done)
         self.log.cut_back(self.name, done)
         module: torch.nn.Module = objective
         if not self.sharded:
             module, optimizer = self.accelerator.prepare(objective, optimizer)
-        total = self._total_steps()
         start_tracking(self.accelerator, self.run, self.name, done)
-        self.reporter.start(self.name, total, done)
+        self.reporter.start(self.name, self.total, done)
+        self._log_start(done)
         if done == 0:
-            spread = {"num_processes": self.accelerator.num_processes, "sharded": self.sharded}
-            start = {"event": "start", "step": 0, "total_steps": total}
-            self.log.write(kind="stage", stage=self.name, **start, **spread)
             self._measure(objective, 0)
         loader = iter(self._loader(done))
-        for step in range(done, total):
-            figures = self._step(module, objective, optimizer, loader, step, total)
-            self._after_step(objective, optimizer, step + 1, total, figures)
-            self._stop_if_asked(request, objective, optimizer, step + 1, total)
+        for step in range(done, self.total):
+            figures = self._step(module, objective, optimizer, scheduler, loader, step)
+            self._after_step(objective, optimizer, step + 1, figures)
+            self._stop_if_asked(request, objective, optimizer, step + 1)
         self.reporter.finish()
-        return self._finish(objective, total)
-
-    @property
-    def _num_parts(self) -> int:
-        return self.stage.accumulation_steps * self.accelerator.num_processes
+        return self._finish(objective)
 
     def _total_steps(self) -> int:
         total = num_steps(
-            len(self.dataset), self.stage.batch_size, self._num_parts, self.stage.epochs
+            len(self.dataset), self.stage.batch_size, self.micro_batches, self.stage.epochs
         )
         return total if self.stage.max_steps is None else min(total, self.stage.max_steps)
+
+    def _log_start(self, done: int) -> None:
+        """Note what trains; after a resume only where the number of processes has changed."""
+        processes = self.accelerator.num_processes
+        if self.saved is not None and self.saved.num_processes == processes:
+            return
+        event = {"event": "resume" if done else "start", "step": done, "total_steps": self.total}
+        trains = {"num_processes": processes, "sharded": self.sharded}
+        self.log.write(kind="stage", stage=self.name, **event, **trains)
 
     def _loader(self, done: int) -> DataLoader:
         return DataLoader(
             self.dataset,
-            batch_sampler=list(self._parts(done)),
+            batch_sampler=list(self._own_micro_batches(done)),
             collate_fn=self.dataset.collate,
             num_workers=self.stage.num_workers,
             persistent_workers=self.stage.num_workers > 0,
         )
 
-    def _parts(self, done: int) -> Iterator[list[int]]:
-        """Record numbers of every forward pass of this process from step `done` on."""
+    def _own_micro_batches(self, done: int) -> Iterator[list[int]]:
+        """Record numbers of this process's micro-batches from step `done` on."""
         records, stage, state = self.dataset.records, self.stage, self.accelerator
         groups = [record.images[0] if record.images else record.id for record in records]
-        return passes(
+        return micro_batches(
             len(records),
             stage.batch_size,
-            self._num_parts,
+            self.micro_batches,
             _as_integer(self.seed),
-            range(done, self._total_steps()),
-            range(state.process_index, self._num_parts, state.num_processes),
+            range(done, self.total),
+            range(state.process_index, self.micro_batches, state.num_processes),
             groups if stage.distinct_images else None,
             self.dataset.lengths() if stage.group_by_length else None,
         )
@@ -266,41 +288,47 @@ class StageTraining:
         module: torch.nn.Module,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
+        scheduler: LambdaLR,
         loader: Iterator[Batch],
         step: int,
-        total: int,
     ) -> dict[str, float]:
         started = time.perf_counter()
-        batches = [next(loader) for _ in range(self.stage.accumulation_steps)]
+        batches = [next(loader) for _ in range(self.num_accumulated)]
         counts = [num_supervised, num_images, num_nodes]
         own = torch.tensor([sum(map(count, batches)) for count in counts])
         supervised, images, nodes = self.accelerator.reduce(own.to(self.accelerator.device))
-        rate = learning_rate(self.stage, step, total)
-        set_learning_rate(optimizer, rate)
-        # The dropout of adapters is a function of the step too, and differs between processes.
-        torch.manual_seed(seed_number([*self.seed, step, self.accelerator.process_index]))
         module.train()
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
+            # Dropout of adapters, and noise and dropout of the alignment, are functions of step and
+            # micro-batch, whichever process computes it. (The 0 was the number of the process once;
+            # it stays, so that trajectories stay.)
+            micro_batch = number * self.accelerator.num_processes + self.accelerator.process_index
+            torch.manual_seed(seed_number([*self.seed, step, micro_batch]))
             last = number == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(module):
                 losses = module(
-                    to_device(batch, self.accelerator.device),
-                    [*self.seed, step, number, self.accelerator.process_index],
+                    to_device(batch, self.accelerator.device), [*self.seed, step, micro_batch, 0]
                 )
                 loss, shown = total_loss(
-                    self.stage, losses, supervised, self.accelerator.num_processes
+                    self.stage,
+                    losses,
+                    supervised,
+                    self.num_accumulated,
+                    self.accelerator.num_processes,
                 )
                 self._check_finite(loss, batch, step)
                 self.accelerator.backward(loss)
             for key, value in shown.items():
                 sums[key] = sums.get(key, torch.zeros_like(value)) + value
-        objective.forget_unused(images=int(images), nodes=int(nodes))
+        objective.drop_unused_gradients(images=int(images), nodes=int(nodes))
         norm = self._clip(objective)
         # Every process has a copy of the weights and sends only gradients: where new weights are
         # rounded at random, other numbers on each would drive the copies apart.
         torch.manual_seed(seed_number([*self.seed, step]))
+        rate = float(scheduler.get_last_lr()[0])
         optimizer.step()
+        scheduler.step()
         optimizer.zero_grad()
         averaged = {
             key: float(self.accelerator.reduce(value, "mean")) for key, value in sums.items()
@@ -321,25 +349,26 @@ class StageTraining:
             )
 
     def _clip(self, objective: Objective) -> float:
-        limit = self.stage.max_gradient_norm
-        learning = [each for each in objective.parameters() if each.grad is not None]
-        return clip_gradients(learning, math.inf if limit is None else limit)
+        """Scale the gradients of all shards down to a common norm; returns the norm before."""
+        limit = math.inf if self.stage.max_grad_norm is None else self.stage.max_grad_norm
+        with_gradient = [each for each in objective.parameters() if each.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(with_gradient, limit)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
     def _after_step(
         self,
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         done: int,
-        total: int,
         figures: dict[str, float],
     ) -> None:
-        stage = self.stage
-        if done % stage.log_every_steps == 0 or done == total:
-            epoch = done * stage.epochs / self._total_steps()
+        stage, last = self.stage, done == self.total
+        if last or done % stage.log_every_steps == 0:
+            epoch = done * stage.epochs / self.total
             self._record("train", done, {"epoch": round(epoch, 4)} | figures)
-        if (stage.evaluate_every_steps and done % stage.evaluate_every_steps == 0) or done == total:
+        if last or (stage.evaluate_every_steps and done % stage.evaluate_every_steps == 0):
             self._measure(objective, done)
-        if stage.save_every_steps and done % stage.save_every_steps == 0 and done < total:
+        if stage.save_every_steps and done % stage.save_every_steps == 0 and not last:
             self._save(objective, optimizer, done)
         self.reporter.advance(done, _note(figures))
 
@@ -349,16 +378,16 @@ class StageTraining:
         objective: Objective,
         optimizer: torch.optim.Optimizer,
         done: int,
-        total: int,
     ) -> None:
         """All processes stop after the same step, whichever of them was asked."""
         asked = torch.tensor(int(request.made), device=self.accelerator.device)
-        if not int(self.accelerator.reduce(asked)) or done == total:
+        if not int(self.accelerator.reduce(asked)) or done == self.total:
             return
         self._save(objective, optimizer, done)
         self.reporter.finish()
         stopped = TrainingStopped(
-            f"Stopped in stage {self.name!r} after step {done} of {total}; everything is saved.",
+            f"Stopped in stage {self.name!r} after step {done} of {self.total}; "
+            "the checkpoint is written.",
             "Start the same command again to go on (`train` wants --resume).",
         )
         stopped.exit_code = 128 + request.number
@@ -366,13 +395,14 @@ class StageTraining:
 
     def _save(self, objective: Objective, optimizer: torch.optim.Optimizer, done: int) -> None:
         if self.is_main or self.sharded:
-            save_progress(self.folder, done, objective, optimizer, self.stage.keep_checkpoints)
+            progress = StageProgress(done, self.micro_batches, self.accelerator.num_processes)
+            save_progress(self.folder, progress, objective, optimizer, self.stage.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
     def _measure(self, objective: Objective, step: int) -> None:
         # Compiled layers are for training: a cache that grows would compile them again and again.
         with torch.compiler.set_stance("force_eager"):
-            with left_sharded(objective):
+            with resharded_after(objective):
                 figures = self.held_out.measure(objective, self.accelerator.device)
             if (score := self._score(objective, step)) is not None:
                 figures["score"] = score
@@ -384,11 +414,11 @@ class StageTraining:
             self.log.write(kind="views", stage=self.name, step=step, **views)
 
     def _score(self, objective: Objective, step: int) -> float | None:
-        """Score on held-out questions, of the main process or of all that share out the weights."""
+        """Score on held-out questions, on the main process or, with shards, on all of them."""
         if self.sharded:
             device, precision = self.accelerator.device, self.stage.precision
             return self.best.consider(
-                self.bundle, step, lambda score: run_inside(objective, score, device, precision)
+                self.bundle, step, lambda score: run_unsharded(objective, score, device, precision)
             )
         return self.best.consider(self.bundle, step) if self.is_main else None
 
@@ -396,7 +426,7 @@ class StageTraining:
         self.log.write(kind=kind, stage=self.name, step=step, **figures)
         track(self.accelerator, kind, step, figures)
 
-    def _finish(self, objective: Objective, total: int) -> Path:
+    def _finish(self, objective: Objective) -> Path:
         final = self.run.final(self.name)
         if self.is_main or self.sharded:
             self.best.restore(self.bundle)
@@ -405,7 +435,9 @@ class StageTraining:
         if self.is_main:
             write_final(self.run, self.name, self.bundle, objective.alignment)
         self.accelerator.wait_for_everyone()
-        self.log.write(kind="stage", stage=self.name, event="end", step=total, total_steps=total)
+        self.log.write(
+            kind="stage", stage=self.name, event="end", step=self.total, total_steps=self.total
+        )
         return final
 
 

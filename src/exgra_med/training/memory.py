@@ -1,10 +1,10 @@
 """The memory that a stage needs on one GPU, from sizes alone.
 
-Bytes, with P parameters, of which P_l learn (without LoRA: those of the parts in `learn`); w is 4,
-or 2 with `weights: bfloat16`, but 4 for adapters and graph layers:
+Bytes, with P parameters, of which P_l are trainable; w is 4, or 2 with `weights: bfloat16`, but 4
+for adapters and graph layers:
 
     weights      w P (vision tower, connector, language model, graph layers), with nf4 0.55 for each
-                 weight that an adapter sits on
+                 weight that has an adapter
     copies       2 for each weight of language model and connector under bfloat16 (autocast's cast),
                  but none where they are frozen and activations are recomputed layer by layer, or
                  are kept in bfloat16
@@ -14,20 +14,20 @@ or 2 with `weights: bfloat16`, but 4 for adapters and graph layers:
     activations  T tokens x num_layers x layer_bytes, plus what is constant below
 
 With `sharding: full` (float32 weights and AdamW) on N GPUs, tower T, layers B and
-b = B / num_layers each, the rest R = P - T - B (learning: R_l, b_l), and n bytes a number in a
+b = B / num_layers each, the rest R = P - T - B (trainable: R_l, b_l), and n bytes a number in a
 layer (2 under bfloat16):
 
-    weights      4 (P - T) / N + 4 T, and while they are whole 4 R + 3 n b (a layer that computes,
-                 the next, and the buffer this one comes in)
+    weights      4 (P - T) / N + 4 T, and while gathered 4 R + 3 n b (a layer that computes, the
+                 next, and the buffer this one comes in)
     copies       2 for each weight of R in language model and connector under bfloat16
-    gradients    4 P_l / N, and while they are whole 8 R_l + (n + 4) b_l (with what is sent)
+    gradients    4 P_l / N, and while they are gathered 8 R_l + (n + 4) b_l (with what is sent)
     optimizer    8 P_l / N
     activations  the same
 
 One layer of width h, k for keys and values, m inside, rows of L tokens (whose mask is dense), and
 b bytes a number (2 under bfloat16):
 
-    all learn    b (5 h + 2 k + 4 m + L) + 16 h   (adapters with dropout: + (b + 1) (6 h + m))
+    all trained  b (5 h + 2 k + 4 m + L) + 16 h   (adapters with dropout: + (b + 1) (6 h + m))
     frozen       b (2 h + 2 k + 3 m + L) + 8 h    (gradients pass through to the connector)
     recomputed   4 h, plus one layer of the above for the moment, of the tokens of one call
 
@@ -76,7 +76,7 @@ class Parameters:
     """Numbers of a stage's parameters."""
 
     total: int
-    learning: int
+    trainable: int
     quantized: int
     """Weights that are kept in 4 bits."""
     castable: int
@@ -85,24 +85,24 @@ class Parameters:
     """Weights of the vision tower, which every GPU keeps whole."""
     layers: int
     """Weights in the layers of the language model, adapters among them."""
-    learning_in_layers: int
-    """Those of them that learn."""
+    trainable_in_layers: int
+    """Trainable ones among them."""
     float32: int
     """Weights that stay in float32 whatever the stage's `weights`: adapters and graph layers."""
     eight_bit: int
-    """Learning weights in tensors whose moments `adamw8bit` keeps in 8 bits."""
+    """Trainable weights in tensors whose moments `adamw8bit` keeps in 8 bits."""
     small_float32: int
     """Weights among `float32` in tensors too small for that."""
 
 
 def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings) -> Parameters:
-    """Count what a stage has and what of it learns, on a model without memory."""
+    """Count the parameters of a stage on a model whose tensors have no memory (meta device)."""
     whole = num_parameters(model)
     tower = num_parameters(model.model.vision_tower)
     layers = num_parameters(model.get_decoder().layers)  # type: ignore
     graph = graph_parameters(model.config, stage)
     adapters = quantized = 0
-    in_layers = layers if "language" in stage.learn else 0
+    in_layers = layers if "language" in stage.trainable else 0
     if stage.lora is not None:
         adapted = list(_adapted(model, stage.lora.target_modules))
         adapters = sum(stage.lora.rank * (a.in_features + a.out_features) for a in adapted)
@@ -110,17 +110,17 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
         if stage.lora.quantize == "nf4":
             quantized = sum(each.weight.numel() for each in adapted)
     own = list(_float32_sizes(model, stage))
-    learning = [*own, *_learning_sizes(model, stage)]
+    trainable = [*own, *_trainable_sizes(model, stage)]
     return Parameters(
         total=whole + graph + adapters,
-        learning=sum(learning),
+        trainable=sum(trainable),
         quantized=quantized,
         castable=whole - tower - quantized,
         tower=tower,
         layers=layers + adapters,
-        learning_in_layers=in_layers,
+        trainable_in_layers=in_layers,
         float32=graph + adapters,
-        eight_bit=sum(filter(is_eight_bit, learning)),
+        eight_bit=sum(filter(is_eight_bit, trainable)),
         small_float32=sum(size for size in own if not is_eight_bit(size)),
     )
 
@@ -135,17 +135,17 @@ def _float32_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -
             yield from (stage.lora.rank * layer.in_features, stage.lora.rank * layer.out_features)
 
 
-def _learning_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
-    """Numbers of weights of every other tensor that learns."""
-    if "vision" in stage.learn:
+def _trainable_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
+    """Numbers of weights of every other trainable tensor."""
+    if "vision" in stage.trainable:
         yield from (each.numel() for each in model.model.vision_tower.parameters())
-    if "connector" in stage.learn:
+    if "connector" in stage.trainable:
         yield from (each.numel() for each in model.model.multi_modal_projector.parameters())
-    if "language" in stage.learn and stage.lora is None:
+    if "language" in stage.trainable and stage.lora is None:
         still = (model.model.vision_tower, model.model.multi_modal_projector)
         others = {id(weight) for module in still for weight in module.parameters()}
         yield from (each.numel() for each in model.parameters() if id(each) not in others)
-    if "language" not in stage.learn and "image_tokens" in stage.learn:
+    if "language" not in stage.trainable and "image_tokens" in stage.trainable:
         # Two rows move, but gradient and moments are those of the whole matrix.
         yield model.config.text_config.vocab_size * model.config.text_config.hidden_size
 
@@ -170,16 +170,16 @@ def stage_memory(
     if stage.sharding == "full" and num_gpus > 1:
         return _sharded_memory(config, stage, parameters, tokens, images, num_gpus)
     half = stage.precision == "bfloat16"
-    frozen = "language" not in stage.learn or stage.lora is not None
+    frozen = "language" not in stage.trainable or stage.lora is not None
     copied = half and not (frozen and stage.activation_checkpointing)
     weight = weight_bytes(stage)
-    learning_float32 = min(parameters.float32, parameters.learning)
-    learning_bytes = weight * (parameters.learning - learning_float32) + 4 * learning_float32
+    trainable_float32 = min(parameters.float32, parameters.trainable)
+    trainable_bytes = weight * (parameters.trainable - trainable_float32) + 4 * trainable_float32
     kept = parameters.total - parameters.quantized - parameters.float32
     return Memory(
         weights=weight * kept + 4 * parameters.float32 + BYTES_NF4 * parameters.quantized,
         copies=2.0 * parameters.castable * (copied and stage.weights == "float32"),
-        gradients=float(learning_bytes) * (2 if num_gpus > 1 else 1),
+        gradients=float(trainable_bytes) * (2 if num_gpus > 1 else 1),
         optimizer=moment_bytes(stage, parameters),
         activations=activation_bytes(config, stage, tokens, images),
     )
@@ -191,10 +191,10 @@ def weight_bytes(stage: StageSettings) -> int:
 
 
 def moment_bytes(stage: StageSettings, parameters: Parameters) -> float:
-    """Bytes of both moments of everything that learns."""
+    """Bytes of both moments of all trainable parameters."""
     if stage.optimizer == "adamw":
-        return 8.0 * parameters.learning
-    small = parameters.learning - parameters.eight_bit - parameters.small_float32
+        return 8.0 * parameters.trainable
+    small = parameters.trainable - parameters.eight_bit - parameters.small_float32
     return (
         BYTES * parameters.eight_bit
         + 8.0 * parameters.small_float32
@@ -213,19 +213,19 @@ def _sharded_memory(
     number = 2 if stage.precision == "bfloat16" else 4
     num_layers = config.text_config.num_hidden_layers
     layer = parameters.layers / num_layers
-    layer_learning = parameters.learning_in_layers / num_layers
+    layer_trainable = parameters.trainable_in_layers / num_layers
     rest = parameters.total - parameters.tower - parameters.layers
-    rest_learning = parameters.learning - parameters.learning_in_layers
+    rest_trainable = parameters.trainable - parameters.trainable_in_layers
     # Adapters are in the layers, and only what is outside of these is cast by autocast.
     rest_castable = rest - graph_parameters(config, stage)
     kept = 4 * (parameters.total - parameters.tower) / num_gpus + 4 * parameters.tower
     return Memory(
         weights=kept + 4 * rest + 3 * number * layer,
         copies=2.0 * rest_castable * (number == 2),
-        gradients=4 * parameters.learning / num_gpus
-        + 8 * rest_learning
-        + (number + 4) * layer_learning,
-        optimizer=8 * parameters.learning / num_gpus,
+        gradients=4 * parameters.trainable / num_gpus
+        + 8 * rest_trainable
+        + (number + 4) * layer_trainable,
+        optimizer=8 * parameters.trainable / num_gpus,
         activations=activation_bytes(config, stage, tokens, images),
     )
 
@@ -264,7 +264,7 @@ def layer_bytes(config: ExgraConfig, stage: StageSettings, number: int) -> float
     keys = head * text.num_key_value_heads
     mask = stage.tokens_per_row
     stream = 2 * weight_bytes(stage) * width
-    if "language" not in stage.learn:
+    if "language" not in stage.trainable:
         return number * (2 * width + 2 * keys + 3 * inner + mask) + stream
     dropped = stage.lora is not None and stage.lora.dropout > 0
     adapters = (number + 1) * (6 * width + inner) * dropped

@@ -33,9 +33,10 @@ class Objective(nn.Module):
     """
 
     model: Any  # transformers types the parts of a model as Module or Tensor
-    every_part_learns = False
-    """Whether every part gets a gradient from every batch, if only zero, by as many calls as on
-    other processes: those that share out weights gather them, and sum their gradients, together."""
+    sharded = False
+    """Whether weights are sharded over processes. These gather weights and reduce gradients
+    together, so each needs as many calls of the language model as the others, and a gradient, if
+    only zero, for every trainable parameter."""
 
     def __init__(
         self, model: ExgraForConditionalGeneration, settings: AlignmentSettings | None
@@ -63,17 +64,17 @@ class Objective(nn.Module):
             that without noise, and the pooled views of the nodes [M, D] are there, too, as
             `image_view`, `answer_view` and, where the batch has them, `extended_view`.
         """
-        fillers = num_fillers(batch) if self.every_part_learns else 0
+        missing = num_missing_calls(batch) if self.sharded else 0
         features_NPD, states = self.encode(batch)
-        nothing = [self._decode(filler_of(batch["calls"]), None).sum() for _ in range(fillers)]
+        zeros = [self._decode(dummy_call(batch["calls"]), None).sum() for _ in range(missing)]
         losses = self._language_loss(states, batch["calls"])
-        # Where only the connector learns, a batch without images would have nothing to go back to.
-        stranded = torch.is_grad_enabled() and not losses["language_loss_sum"].requires_grad
-        if self.every_part_learns or stranded:
-            unused = [] if batch["pixel_values"] is not None else self.learns_only_with("images")
-            unused += [] if batch["num_nodes"] else self.learns_only_with("nodes")
-            nothing += [each.sum() for each in unused]
-            losses["language_loss_sum"] = losses["language_loss_sum"] + 0.0 * sum(nothing)
+        # Where only the connector is trained, a batch without images has no trainable parameter.
+        detached = torch.is_grad_enabled() and not losses["language_loss_sum"].requires_grad
+        if self.sharded or detached:
+            unused = [] if batch["pixel_values"] is not None else self.trainable_only_with("images")
+            unused += [] if batch["num_nodes"] else self.trainable_only_with("nodes")
+            zeros += [each.sum() for each in unused]
+            losses["language_loss_sum"] = losses["language_loss_sum"] + 0.0 * sum(zeros)
         # Where graphs are global, processes without a node of their own have to take part.
         if batch["num_nodes"] == 0 and not self.gathers:
             return losses
@@ -87,23 +88,24 @@ class Objective(nn.Module):
         return losses | self._align(self.alignment, views, noise_seed)
 
     def run(self, function: Callable[[], Result]) -> Result:
-        """Call a function that uses parts of the model; sharded weights are whole meanwhile."""
+        """Call a function that uses parts of the model; sharded weights are gathered meanwhile."""
         return function()
 
-    def learns_only_with(self, what: Literal["images", "nodes"]) -> list[nn.Parameter]:
-        """What gets no gradient from a batch without images, or without nodes of graphs."""
+    def trainable_only_with(self, what: Literal["images", "nodes"]) -> list[nn.Parameter]:
+        """Trainable parameters without a gradient from a batch without images, or without nodes."""
         part = self.model.model.multi_modal_projector if what == "images" else self.alignment
         return [] if part is None else [each for each in part.parameters() if each.requires_grad]
 
-    def forget_unused(self, images: int, nodes: int) -> None:
-        """Leave what no batch of a step has used without a gradient, so that it does not move.
+    def drop_unused_gradients(self, images: int, nodes: int) -> None:
+        """Remove the zero gradients of parameters that no batch of a step has used, since AdamW
+        would move them by their momentum and weight decay.
 
         Args:
             images: images of the step, on all processes.
             nodes: nodes of its graphs.
         """
-        unused = [] if images else self.learns_only_with("images")
-        for each in unused + ([] if nodes else self.learns_only_with("nodes")):
+        unused = [] if images else self.trainable_only_with("images")
+        for each in unused + ([] if nodes else self.trainable_only_with("nodes")):
             each.grad = None
 
     def encode(self, batch: Batch) -> tuple[Tensor | None, list[Tensor]]:
@@ -136,8 +138,8 @@ class Objective(nn.Module):
         embeddings_RLD = self.model.get_input_embeddings()(rows["input_ids"])
         if features_NPD is not None:
             embeddings_RLD = self.model.insert_images(rows["input_ids"], features_NPD)
-        if self.every_part_learns and torch.is_grad_enabled():
-            # Layers are gathered for the backward pass too, also if nothing of this call learns.
+        if self.sharded and torch.is_grad_enabled():
+            # Layers are gathered for the backward pass too, so every call needs one.
             embeddings_RLD.requires_grad_()
         return self.model.get_decoder()(
             inputs_embeds=embeddings_RLD,
@@ -186,17 +188,17 @@ class Objective(nn.Module):
         }
 
 
-def num_fillers(batch: Batch) -> int:
-    """Calls of the language model that another process has more; its layers are gathered for each
-    call, which all processes have to do together."""
+def num_missing_calls(batch: Batch) -> int:
+    """How many calls of the language model the process with most calls has more than this one. All
+    processes gather the layers of each call together."""
     own = len(batch["calls"])
     most = batch["calls"][0]["input_ids"].new_tensor(own)
     torch.distributed.all_reduce(most, torch.distributed.ReduceOp.MAX)
     return int(most) - own
 
 
-def filler_of(calls: Sequence[Rows]) -> Rows:
-    """A call of one token, from which nothing is learnt."""
+def dummy_call(calls: Sequence[Rows]) -> Rows:
+    """A call of one token, which has no loss."""
     token = calls[0]["input_ids"][:1, :1]
     mask = calls[0]["attention_mask"]
     return {
@@ -226,9 +228,10 @@ def pool_views(batch: Batch, features_NPD: Tensor | None, states: Sequence[Tenso
     """
     num_nodes = batch["num_nodes"]
     flat = torch.cat([each.flatten(0, 1) for each in states])
-    # Without images there are no nodes; a gradient of nothing, so that gathering runs backward too.
-    nothing = torch.zeros(0, flat.shape[1], device=flat.device)
-    image = nothing.requires_grad_(torch.is_grad_enabled())
+    # Without images there are no nodes. It requires a gradient all the same: the backward pass of
+    # the gather in `alignment.scope` has to run on all processes.
+    image = torch.zeros(0, flat.shape[1], device=flat.device)
+    image.requires_grad_(torch.is_grad_enabled())
     if features_NPD is not None:
         image = mean_by_group(features_NPD.float().mean(1), batch["node_of_image"], num_nodes)
     segment = torch.cat([rows["segment"].flatten() for rows in batch["calls"]])

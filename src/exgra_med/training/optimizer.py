@@ -1,4 +1,4 @@
-"""AdamW, in full or with moments of 8 bits, and the learning rate as a function of the step."""
+"""AdamW, with moments in the type of the weights or in 8 bits, and the learning-rate scheduler."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,18 +7,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers.optimization import get_scheduler
 
 from exgra_med.errors import MissingExtraError
 from exgra_med.recipe.schema import StageSettings
 
-# AdamW whose moments take a byte each (Dettmers et al., arXiv 2110.02861), from torchao.
-#
-# Tensors of at least 4096 weights, in whole blocks of 256, are kept as codes with a scale for each
-# block; smaller ones keep moments in the type of the weight. The update itself is in float32.
-# Weights in bfloat16 are rounded at random in proportion to the distance, so that they are right on
-# average.
-
-
+# `adamw8bit` is torchao's (Dettmers et al., arXiv 2110.02861): moments of tensors of at least 4096
+# weights, in whole blocks of 256, are codes of a byte with a scale for each block; smaller tensors
+# keep moments in the type of the weight. The update itself is in float32. bfloat16 weights are
+# rounded stochastically, so that they are right on average.
 BLOCK = 256
 SMALLEST = 4096
 BYTES = 2 * (1 + 4 / BLOCK)
@@ -32,10 +30,10 @@ def is_eight_bit(num_weights: int) -> bool:
 
 
 def check_eight_bit_possible() -> None:
-    """Say in one sentence what is not installed.
+    """Check that torchao is installed.
 
     Raises:
-        MissingExtraError: torchao is absent.
+        MissingExtraError: it is not.
     """
     if util.find_spec("torchao") is None:
         raise MissingExtraError("`optimizer: adamw8bit`", "optim")
@@ -44,18 +42,18 @@ def check_eight_bit_possible() -> None:
 def build_eight_bit(
     parameters: list[nn.Parameter], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """The optimizer; its step is compiled on an accelerator and plain on processors.
+    """torchao's AdamW8bit; its step is compiled on an accelerator and not on a CPU.
 
     Raises:
-        MissingExtraError: torchao is absent.
+        MissingExtraError: torchao is not installed.
     """
     check_eight_bit_possible()
     from torchao.optim import AdamW8bit  # type: ignore
 
     class EightBitAdamW(AdamW8bit):
         def step(self, closure: Any = None) -> Any:
-            on_processors = all(each.device.type == "cpu" for each in parameters)
-            with torch.compiler.set_stance("force_eager" if on_processors else "default"):
+            on_cpu = all(each.device.type == "cpu" for each in parameters)
+            with torch.compiler.set_stance("force_eager" if on_cpu else "default"):
                 return super().step(closure)
 
     return EightBitAdamW(
@@ -96,27 +94,21 @@ def build_optimizer(
     """AdamW with torch's default betas, as the original's trainer uses.
 
     Raises:
-        MissingExtraError: 8 bits are asked for without torchao.
+        MissingExtraError: `adamw8bit` without torchao.
     """
     build = build_eight_bit if stage.optimizer == "adamw8bit" else torch.optim.AdamW
     return build(list(parameters), lr=stage.learning_rate, weight_decay=stage.weight_decay)
 
 
-def learning_rate(stage: StageSettings, step: int, total_steps: int) -> float:
-    """Learning rate of a step, counted from 0: linear warm-up, then half a cosine or a plateau."""
-    warmup_steps = math.ceil(stage.warmup_fraction * total_steps)
-    if step < warmup_steps:
-        return stage.learning_rate * step / warmup_steps
-    if stage.schedule == "constant":
-        return stage.learning_rate
-    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
-    return stage.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+def build_scheduler(
+    optimizer: torch.optim.Optimizer, stage: StageSettings, total_steps: int, done: int
+) -> LambdaLR:
+    """The learning-rate scheduler of a stage, at the place that `done` finished steps have reached.
 
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:
-    """Set it in every parameter group."""
-    for group in optimizer.param_groups:
-        if isinstance(group["lr"], Tensor):
-            group["lr"].fill_(value)
-        else:
-            group["lr"] = value
+    The learning rate is a function of the step alone, so a checkpoint stores nothing of it.
+    """
+    # Rounded up, as transformers' Trainer does.
+    warmup_steps = math.ceil(stage.warmup_ratio * total_steps)
+    scheduler = get_scheduler(stage.lr_scheduler, optimizer, warmup_steps, total_steps)
+    # `get_scheduler` begins at step 0 only; torch's own class begins anywhere.
+    return LambdaLR(optimizer, scheduler.lr_lambdas, last_epoch=done - 1)

@@ -1,8 +1,8 @@
-"""Which records meet in which step: a pure function of the seed, so resuming needs no stored state.
+"""Which records are in which step: a pure function of the seed, so resuming needs no stored state.
 
-A global step is one contiguous piece of the epoch's permutation. It is cut into
-`accumulation_steps * num_processes` parts, so the records of a step do not depend on how the step
-is spread over passes and devices.
+A step is one contiguous piece of the epoch's permutation. It is cut into
+`gradient_accumulation_steps * num_processes` micro-batches, so the records of a step do not depend
+on how these are spread over processes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,14 +12,14 @@ import numpy as np
 STEPS_SORTED = 32
 """Steps among whose records those of similar length are brought together."""
 
-Part = list[int]
-Step = list[Part]
+MicroBatch = list[int]
+Step = list[MicroBatch]
 
 
 def plan_epoch(
     num_records: int,
-    part_size: int,
-    num_parts: int,
+    batch_size: int,
+    num_micro_batches: int,
     seed: int,
     epoch: int,
     group_of: Sequence[str] | None = None,
@@ -29,53 +29,83 @@ def plan_epoch(
 
     Args:
         num_records: records of the stage.
-        part_size: records in one forward pass on one device.
-        num_parts: `accumulation_steps * num_processes`.
+        batch_size: records of a micro-batch.
+        num_micro_batches: micro-batches of a step, over all processes.
         seed: seed of the stage.
         epoch: number of the epoch, from 0.
-        group_of: a group name per record (its image). Where given, the records of one part are
-            of different groups as far as the numbers allow: two equal images in one graph are two
-            nodes that no matching can tell apart.
+        group_of: a group name per record (its image). Where given, the records of a micro-batch
+            are of different groups as far as the numbers allow: two equal images in one graph are
+            two nodes that no matching can tell apart.
         lengths: length of each record. Where given, records of similar length meet in a step:
             each `STEPS_SORTED` steps of the permutation are sorted, and the whole steps shuffled.
 
     Returns:
-        Steps, each a list of `num_parts` parts, each a list of record numbers. Every record occurs
-        once; only where the last step has fewer records than parts are some repeated.
+        Steps, each a list of `num_micro_batches` lists of record numbers. Every record occurs once;
+        only where the last step has fewer records than micro-batches are some repeated.
     """
     generator = np.random.default_rng([seed, epoch])
     order = [int(number) for number in generator.permutation(num_records)]
-    step_size = part_size * num_parts
+    step_size = batch_size * num_micro_batches
     if lengths is not None:
         order = _sort_windows(order, STEPS_SORTED * step_size, lengths)
     if group_of is not None:
-        order = _spread_groups(order, part_size, group_of)
+        order = _spread_groups(order, batch_size, group_of)
     if lengths is not None:
         order = _shuffle_steps(order, step_size, generator)
     steps = []
     for start in range(0, num_records, step_size):
-        chunk = order[start : start + step_size]
-        if len(chunk) < num_parts:
-            chunk = [chunk[position % len(chunk)] for position in range(num_parts)]
+        piece = order[start : start + step_size]
+        # Every process needs a micro-batch, or it would not take part in the step.
+        if len(piece) < num_micro_batches:
+            piece = [piece[position % len(piece)] for position in range(num_micro_batches)]
         steps.append(
-            [[int(number) for number in part] for part in np.array_split(chunk, num_parts)]
+            [[int(number) for number in each] for each in np.array_split(piece, num_micro_batches)]
         )
     return steps
 
 
-def num_steps(num_records: int, part_size: int, num_parts: int, epochs: float) -> int:
-    """Optimizer steps in `epochs` passes, at least one."""
-    steps_per_epoch = -(-num_records // (part_size * num_parts))
+def num_steps(num_records: int, batch_size: int, num_micro_batches: int, epochs: float) -> int:
+    """Optimizer steps in `epochs` epochs, at least one."""
+    steps_per_epoch = -(-num_records // (batch_size * num_micro_batches))
     return max(1, round(epochs * steps_per_epoch))
 
 
-def _sort_windows(order: Part, size: int, lengths: Sequence[int]) -> Part:
+def micro_batches(
+    num_records: int,
+    batch_size: int,
+    num_micro_batches: int,
+    seed: int,
+    steps: range,
+    own: range,
+    group_of: Sequence[str] | None = None,
+    lengths: Sequence[int] | None = None,
+) -> Iterator[MicroBatch]:
+    """The micro-batches of a process, as record numbers.
+
+    Args:
+        num_records, batch_size, num_micro_batches, seed, group_of, lengths: see `plan_epoch`.
+        steps: the steps that are still to do, counted over all epochs.
+        own: the process's micro-batches by their number within a step.
+    """
+    step = epoch = 0
+    while step < steps.stop:
+        plan = plan_epoch(
+            num_records, batch_size, num_micro_batches, seed, epoch, group_of, lengths
+        )
+        for planned in plan:
+            if step in steps:
+                yield from (planned[number] for number in own)
+            step += 1
+        epoch += 1
+
+
+def _sort_windows(order: list[int], size: int, lengths: Sequence[int]) -> list[int]:
     """Sort each window of the permutation by length; equal lengths keep their order."""
     windows = (order[start : start + size] for start in range(0, len(order), size))
     return [number for each in windows for number in sorted(each, key=lambda n: lengths[n])]
 
 
-def _shuffle_steps(order: Part, step_size: int, generator: np.random.Generator) -> Part:
+def _shuffle_steps(order: list[int], step_size: int, generator: np.random.Generator) -> list[int]:
     """Whole steps in random order, so that training does not go from short to long; what is left
     over stays the last step."""
     num_whole = len(order) // step_size
@@ -87,48 +117,21 @@ def _shuffle_steps(order: Part, step_size: int, generator: np.random.Generator) 
     return shuffled + order[num_whole * step_size :]
 
 
-def _spread_groups(order: Part, part_size: int, group_of: Sequence[str]) -> Part:
-    """Move records back until each piece of `part_size` has distinct groups, while any are left."""
-    spread: Part = []
+def _spread_groups(order: list[int], batch_size: int, group_of: Sequence[str]) -> list[int]:
+    """Move records back until each micro-batch has distinct groups, while any are left."""
+    spread: list[int] = []
     waiting = order
     while waiting:
         taken: set[str] = set()
-        piece: Part = []
-        later: Part = []
+        chosen: list[int] = []
+        later: list[int] = []
         for number in waiting:
-            if len(piece) < part_size and group_of[number] not in taken:
+            if len(chosen) < batch_size and group_of[number] not in taken:
                 taken.add(group_of[number])
-                piece.append(number)
+                chosen.append(number)
             else:
                 later.append(number)
-        fill = part_size - len(piece)
-        spread += piece + later[:fill]
-        waiting = later[fill:]
+        missing = batch_size - len(chosen)
+        spread += chosen + later[:missing]
+        waiting = later[missing:]
     return spread
-
-
-def passes(
-    num_records: int,
-    part_size: int,
-    num_parts: int,
-    seed: int,
-    steps: range,
-    process: range,
-    group_of: Sequence[str] | None = None,
-    lengths: Sequence[int] | None = None,
-) -> Iterator[Part]:
-    """Record numbers of every forward pass of a process.
-
-    Args:
-        num_records, part_size, num_parts, seed, group_of, lengths: see `plan_epoch`.
-        steps: the steps that are still to do, counted over all epochs.
-        process: numbers of this process's parts within a step.
-    """
-    step = epoch = 0
-    while step < steps.stop:
-        plan = plan_epoch(num_records, part_size, num_parts, seed, epoch, group_of, lengths)
-        for parts in plan:
-            if step in steps:
-                yield from (parts[number] for number in process)
-            step += 1
-        epoch += 1

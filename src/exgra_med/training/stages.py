@@ -1,7 +1,7 @@
-"""A whole run: the stages of a recipe in their order, each from the checkpoint of the one before.
+"""A whole run: the stages of a recipe in order, each from the checkpoint of the one before.
 
-A stage always starts from a folder, also within one process, so a resumed run and an undisturbed
-one take the same path.
+A stage always starts from a folder, also within one process, so a resumed run and one that was not
+interrupted take the same path.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer, needs_scorer
 from exgra_med.training.loop import StageTraining
 
-# What the first stage of a run starts from: a checkpoint, another run, sizes, or trained parts.
+ScorerFactory = Callable[[Run, Prepared, DataSettings], Scorer]
 
 
 def starting_checkpoint(run: Run) -> Path:
@@ -49,7 +49,7 @@ def _build(run: Run) -> Bundle:
 
 
 def _texts(run: Run) -> list[str]:
-    """Training text of every stage, each folder and split once: what the tokenizer learns from."""
+    """Training text of every stage, each folder and split once: the tokenizer is trained on it."""
     sources = {
         (settings.folder, settings.split): None
         for settings in map(run.recipe.stage_data, run.recipe.stages)
@@ -63,14 +63,11 @@ def _texts(run: Run) -> list[str]:
 
 
 def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
-    """Make or open the run folder, once for all processes; see `recipe.run.start_run`."""
+    """Create or open the run folder, once for all processes; see `recipe.run_folder.start_run`."""
     state = process_state()
     run = start_run(path, recipe, resume) if state.is_main_process else None
     state.wait_for_everyone()
     return run or open_run(path)
-
-
-ScorerFactory = Callable[[Run, Prepared, DataSettings], Scorer]
 
 
 def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None) -> Path:
@@ -78,15 +75,15 @@ def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None
 
     Args:
         run: the run folder.
-        reporter: told where training is.
-        scorers: makes the scorer of a stage's held-out records, for stages that choose their best
-            checkpoint.
+        reporter: shows how far training is.
+        scorers: makes the scorer of a stage's held-out records, for stages with
+            `load_best_model_at_end`.
 
     Returns:
         The checkpoint of the last stage.
 
     Raises:
-        ExgraMedError: data, checkpoint or training fault; what was saved stays.
+        ExgraMedError: data, checkpoint or training fails; what was saved stays.
     """
     folder = starting_checkpoint(run)
     for name in run.recipe.stages:
@@ -115,7 +112,7 @@ def _train_stage(
         tokens_per_row=stage.tokens_per_row,
         max_tokens_per_call=stage.max_tokens_per_call,
     )
-    # With weight 0 the texts of the graphs are not even read: it is plain training, bit for bit.
+    # With weight 0 the texts of the graphs are not even tokenised: plain training, bit for bit.
     aligned = stage.alignment is not None and stage.alignment.weight > 0
     with_extended = stage.alignment is not None and stage.alignment.views == "all"
     dataset = StageDataset(
@@ -127,7 +124,7 @@ def _train_stage(
         layout,
         with_extended,
         stage.answers,
-        stage.learn_prompts,
+        stage.train_on_prompts,
     )
     held_out = HeldOut(
         _held_out_dataset(prepared, settings, dataset, stage),
@@ -136,7 +133,7 @@ def _train_stage(
         stage.measure_views,
     )
     scorer = None if scorers is None else scorers(run, prepared, settings)
-    best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage.choose, scorer))
+    best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage, scorer))
     graph_weights = start / "alignment.safetensors"
     if process_state().is_main_process:
         _record_data(run, name, prepared, dataset)

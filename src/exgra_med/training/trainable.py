@@ -1,4 +1,4 @@
-"""A loaded model made ready for a stage: what learns, in which types, on which processes."""
+"""A loaded model made ready for a stage: trainable parts, data type, compilation, sharding."""
 
 import os
 import shutil
@@ -18,60 +18,81 @@ from exgra_med.training.checkpoint import load_alignment
 from exgra_med.training.distributed import autocast, on_cpu, shard
 from exgra_med.training.objective import Objective
 
-# Which parts of the model learn in a stage. In the paper's stages the vision tower never does.
+BACKEND = "inductor"
 
 
-def choose_parts(bundle: Bundle, learn: Sequence[str], lora: LoraSettings | None = None) -> None:
-    """Let the named parts learn and freeze everything else.
+def build_objective(
+    bundle: Bundle,
+    stage: StageSettings,
+    graph_weights: Path | None,
+    device: torch.device,
+    sharded: bool,
+) -> Objective:
+    """Change a model in place as a stage asks for, and join it to the stage's losses.
+
+    Args:
+        bundle: the model, on the CPU.
+        stage: its settings.
+        graph_weights: message-passing weights of an earlier aligned stage, to go on with.
+        device: where this process computes.
+        sharded: whether to shard it over the processes.
+
+    Returns:
+        The objective, which computes in the precision of the stage.
+
+    Raises:
+        CheckpointError: the message-passing weights do not fit.
+    """
+    set_trainable(bundle, stage.trainable, stage.lora)
+    if stage.weights == "bfloat16":
+        cast_to_bfloat16(bundle)
+    if stage.activation_checkpointing:
+        recompute_activations(bundle)
+    if stage.compile:
+        compile_layers(bundle)
+    objective = Objective(bundle.model, stage.alignment)
+    if objective.alignment is not None and graph_weights is not None:
+        load_alignment(objective.alignment, graph_weights)
+    if sharded:
+        shard(objective, device, stage.precision, trainable_rows(bundle, stage.trainable))
+    objective.forward = autocast(device, stage.precision)(objective.forward)
+    return objective
+
+
+def set_trainable(bundle: Bundle, parts: Sequence[str], lora: LoraSettings | None = None) -> None:
+    """Make the named parts trainable and freeze everything else.
 
     Args:
         bundle: the model and its tokens.
-        learn: names among `vision` (the tower), `connector` (the projector), `language` (the
+        parts: names among `vision` (the tower), `connector` (the projector), `language` (the
             language model, its embeddings and its head) and `image_tokens` (only the embedding rows
             of `<im_start>` and `<im_end>`, as the original's stage 1 does for records with an
-            image).
-        lora: let the language model learn through adapters, which are attached here.
+            image). The paper never trains the vision tower.
+        lora: train the language model through adapters, which are attached here.
     """
     model: Any = bundle.model
     model.requires_grad_(False)
-    if "vision" in learn:
+    if "vision" in parts:
         model.model.vision_tower.requires_grad_(True)
-    if "connector" in learn:
+    if "connector" in parts:
         model.model.multi_modal_projector.requires_grad_(True)
-    if "language" in learn and lora is None:
+    if "language" in parts and lora is None:
         model.get_decoder().requires_grad_(True)
         model.get_output_embeddings().requires_grad_(True)
-    elif learning_rows(bundle, learn):
-        weight = model.get_input_embeddings().weight.requires_grad_(True)
-        keep_rows(weight, learning_rows(bundle, learn))
+    elif rows := trainable_rows(bundle, parts):
+        train_rows(model.get_input_embeddings().weight.requires_grad_(True), rows)
     if lora is not None:
         attach_adapter(bundle, lora)
 
 
-def keep_in_bfloat16(bundle: Bundle) -> None:
-    """Keep the model in bfloat16, its frozen tower too; adapters stay in float32.
-
-    Buffers stay as they are: the angles of the positions are wrong in bfloat16.
-    """
-    for name, weight in bundle.model.named_parameters():
-        if ".lora_" not in name:
-            weight.data = weight.data.to(torch.bfloat16)
-
-
-def learning_rows(bundle: Bundle, learn: Sequence[str]) -> list[int]:
-    """The only rows of the input embeddings that learn; empty where all or none do."""
-    if "language" in learn or "image_tokens" not in learn:
+def trainable_rows(bundle: Bundle, parts: Sequence[str]) -> list[int]:
+    """The only rows of the input embeddings that are trained; empty where all or none are."""
+    if "language" in parts or "image_tokens" not in parts:
         return []
     return [bundle.image_start_id, bundle.image_end_id]
 
 
-def recompute_activations(bundle: Bundle) -> None:
-    """Let the language model keep only what enters each layer, until the backward pass."""
-    decoder: Any = bundle.model.get_decoder()
-    decoder.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def keep_rows(weight: Tensor, rows: Sequence[int]) -> None:
+def train_rows(weight: Tensor, rows: Sequence[int]) -> None:
     """Zero the gradient of every row of a matrix but the given ones."""
     kept = torch.zeros(weight.shape[0], 1)
     kept[list(rows)] = 1.0
@@ -82,17 +103,24 @@ def keep_rows(weight: Tensor, rows: Sequence[int]) -> None:
     weight.register_hook(mask)
 
 
-# The layers of the language model through `torch.compile`, each by itself.
-#
-# One layer is compiled once and serves them all, so starting takes seconds to minutes instead of
-# the time of a whole 7B graph; names in a checkpoint stay as they are.
+def cast_to_bfloat16(bundle: Bundle) -> None:
+    """Keep all weights in bfloat16, those of the frozen tower too; adapters stay in float32.
+
+    Buffers keep their type: rotary position angles lose too much in bfloat16.
+    """
+    for name, weight in bundle.model.named_parameters():
+        if ".lora_" not in name:
+            weight.data = weight.data.to(torch.bfloat16)
 
 
-BACKEND = "inductor"
+def recompute_activations(bundle: Bundle) -> None:
+    """Activation checkpointing: keep only the input of each layer until the backward pass."""
+    decoder: Any = bundle.model.get_decoder()
+    decoder.gradient_checkpointing_enable({"use_reentrant": False})
 
 
 def check_compiling_possible() -> None:
-    """Say in one sentence what the compiler lacks.
+    """Check that the compiler which `torch.compile` needs is there.
 
     Raises:
         RecipeError: no C++ compiler on a machine without accelerator, no triton on one with.
@@ -112,45 +140,11 @@ def check_compiling_possible() -> None:
 
 
 def compile_layers(bundle: Bundle, backend: str = BACKEND) -> None:
-    """Compile every decoder layer in place, for any length of a row."""
+    """Compile every layer of the language model in place, for any length of a row.
+
+    Each layer by itself: one compiled layer serves them all, so starting takes seconds to minutes
+    instead of the time of a whole 7B graph. In place, so that names in a checkpoint stay.
+    """
     decoder: Any = bundle.model.get_decoder()
     for layer in decoder.layers:
         layer.compile(dynamic=True, backend=backend)
-
-
-def build_objective(
-    bundle: Bundle,
-    stage: StageSettings,
-    graph_weights: Path | None,
-    device: torch.device,
-    sharded: bool,
-) -> Objective:
-    """Change a model in place as a stage wants it, and join it to the stage's losses.
-
-    Args:
-        bundle: the model, on the CPU.
-        stage: its settings.
-        graph_weights: message-passing weights of an earlier aligned stage, to go on with.
-        device: where this process computes.
-        sharded: whether the processes share out the weights.
-
-    Returns:
-        The objective, which computes in the precision of the stage.
-
-    Raises:
-        CheckpointError: the message-passing weights do not fit.
-    """
-    choose_parts(bundle, stage.learn, stage.lora)
-    if stage.weights == "bfloat16":
-        keep_in_bfloat16(bundle)
-    if stage.activation_checkpointing:
-        recompute_activations(bundle)
-    if stage.compile:
-        compile_layers(bundle)
-    objective = Objective(bundle.model, stage.alignment)
-    if objective.alignment is not None and graph_weights is not None:
-        load_alignment(objective.alignment, graph_weights)
-    if sharded:
-        shard(objective, device, stage.precision, learning_rows(bundle, stage.learn))
-    objective.forward = autocast(device, stage.precision)(objective.forward)
-    return objective

@@ -18,7 +18,7 @@ def test_a_plan_is_read_by_people_and_machines(tmp_path, monkeypatch: pytest.Mon
         assert word in text.output
     done = CliRunner().invoke(app, [*arguments, "--json"])
     (stage,) = json.loads(done.output)["stages"]
-    assert stage["parameters"]["learning"] == 6_826_545_152
+    assert stage["parameters"]["trainable"] == 6_826_545_152
     assert stage["memory"]["total"] < 80e9
     assert (stage["fits"], stage["memory_sharded"]) == (True, None)
     whole = [*arguments, "--set", "stages.instruct.sharding=none"]
@@ -44,12 +44,12 @@ def test_a_plan_says_how_a_step_is_composed(tmp_path, monkeypatch: pytest.Monkey
     assert "epochs 3" in text and "learning rate 2e-05, cosine, 3% warm-up" in text
     assert "sharding full" in text and "precision bfloat16, weights float32" in text
     assert "4 GPUs make 256 records a step of stage instruct, and the recipe has 64" in text
-    assert "--set stages.instruct.accumulation_steps=1 keeps 64" in text
-    kept = dry_run(*four, "--set", "stages.instruct.accumulation_steps=1")
+    assert "--set stages.instruct.gradient_accumulation_steps=1 keeps 64" in text
+    kept = dry_run(*four, "--set", "stages.instruct.gradient_accumulation_steps=1")
     assert "64: 16 a pass x 1 accumulated x 4 GPUs" in kept and "another experiment" not in kept
     everywhere = dry_run(*four, "--set", "stages.instruct.alignment.scope=global")
     assert "graphs of 64 nodes" in everywhere
-    assert "No accumulation_steps gives 64" in dry_run(*four[:-1], "8")
+    assert "No gradient_accumulation_steps gives 64" in dry_run(*four[:-1], "8")
 
 
 def test_a_plan_counts_the_driver_and_advises_where_nothing_fits(

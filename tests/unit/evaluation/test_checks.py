@@ -23,7 +23,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "tiny",
         "model": {"architecture": {}},
         "data": {"folder": str(make_data(root / "data"))},
-        "stages": {"vqa": {"learn": ["connector"], "learning_rate": 1e-3}},
+        "stages": {"vqa": {"trainable": ["connector"], "learning_rate": 1e-3}},
         "evaluation": {"max_new_tokens": 4, "num_bootstrap_samples": 100},
         "text": {"max_length": 512},
     }

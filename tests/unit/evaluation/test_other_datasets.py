@@ -43,7 +43,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "name": "tiny",
         "model": {"architecture": {}},
         "data": {"folder": str(data)},
-        "stages": {"vqa": {"learn": ["connector"], "learning_rate": 1e-3}},
+        "stages": {"vqa": {"trainable": ["connector"], "learning_rate": 1e-3}},
         "evaluation": {"max_new_tokens": 4, "num_bootstrap_samples": 20},
         "text": {"max_length": 512},
     }

@@ -12,7 +12,7 @@ from exgra_med.errors import MissingExtraError, RecipeError
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.lora import attach_adapter, detach_adapter
 from exgra_med.recipe.schema import LoraSettings
-from exgra_med.training.trainable import choose_parts
+from exgra_med.training.trainable import set_trainable
 
 SETTINGS = LoraSettings(rank=2, alpha=4.0, dropout=0.0)
 
@@ -36,7 +36,7 @@ def stir(bundle: Bundle) -> None:
 @needs_peft
 def test_only_adapters_and_the_connector_learn(make_bundle: Callable[..., Bundle]) -> None:
     bundle = make_bundle("dci")
-    choose_parts(bundle, ["connector", "language"], SETTINGS)
+    set_trainable(bundle, ["connector", "language"], SETTINGS)
     learning = {name for name, each in bundle.model.named_parameters() if each.requires_grad}
     adapters = {name for name in learning if ".lora_" in name}
     assert len(adapters) == 2 * 7 * 2
@@ -54,7 +54,7 @@ def test_merged_weights_and_plain_peft_answer_as_the_adapter_did(
     bundle = make_bundle("dci")
     names = list(bundle.model.state_dict())
     before = logits(bundle.model, bundle)
-    choose_parts(bundle, ["connector", "language"], SETTINGS)
+    set_trainable(bundle, ["connector", "language"], SETTINGS)
     assert torch.equal(logits(bundle.model, bundle), before)
     stir(bundle)
     with_adapter = logits(bundle.model, bundle)
@@ -104,7 +104,7 @@ def test_adapters_on_4_bit_layers_merge_to_what_they_answered(
     before = logits(bundle.model, bundle)
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     small = SETTINGS.model_copy(update={"quantize": "nf4"})
-    choose_parts(bundle, ["connector", "language"], small)
+    set_trainable(bundle, ["connector", "language"], small)
     # Stands for the move to a GPU, where the bits are made.
     for layer in bundle.model.modules():
         if isinstance(layer, bits.nn.Linear4bit):

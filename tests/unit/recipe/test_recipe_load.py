@@ -5,15 +5,16 @@ from pathlib import Path
 import pytest
 
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.load import check_recipe, load_recipe, shipped_recipes
+from exgra_med.recipe.load import RENAMED, check_recipe, load_recipe, shipped_recipes
+from exgra_med.recipe.schema import EvaluationSettings, StageSettings
 
 BASE = """
 name: base
 model: {architecture: {language: {hidden_size: 32}}}
 data: {folder: somewhere}
 stages:
-  first: {learn: [connector], learning_rate: 1e-4}
-  second: {learn: [language], learning_rate: 2e-5, alignment: {weight: 1}}
+  first: {trainable: [connector], learning_rate: 1e-4}
+  second: {trainable: [language], learning_rate: 2e-5, alignment: {weight: 1}}
 """
 
 
@@ -49,6 +50,7 @@ def test_assignments_win_over_extends_and_the_origin_is_known(
     ("assignment", "message"),
     [
         ("stages.second.alignment.weigth=2", "stages.second.alignment.weigth: unknown key"),
+        ("stages.first.choose=last", "`choose` is now `load_best_model_at_end`."),
         ("stages.first.epoch=2", "Did you mean `epochs`?"),
         ("model.architecture.language.hidden=3", "Did you mean `hidden_size`?"),
         ("stages.third.epochs=1", "there is no stage 'third'"),
@@ -59,7 +61,7 @@ def test_assignments_win_over_extends_and_the_origin_is_known(
         ("stages.first.lora={}", "`lora` needs `language`"),
         ("seed", "not of the form a.b=value"),
         ("seed=[1", "not valid YAML"),
-        ("stages.first.schedule=cosin", "'cosine' or 'constant'"),
+        ("stages.first.lr_scheduler=cosin", "'linear', 'cosine', 'constant'"),
         ("stages.second.alignment.solver=best", "stages.second.alignment.solver: input should be"),
         ("stages.second.alignment.graph=tree", "stages.second.alignment.graph: input should be"),
         ("stages.second.alignment.radius=0", "stages.second.alignment.radius"),
@@ -151,3 +153,12 @@ def test_the_schema_knows_the_solvers_and_graphs_that_exist() -> None:
     fields = AlignmentSettings.model_fields
     assert get_args(fields["solver"].annotation) == tuple(SOLVERS.own)
     assert get_args(fields["graph"].annotation) == GRAPHS
+
+
+def test_every_old_key_answers_with_a_key_that_exists() -> None:
+    known = {*StageSettings.model_fields, *EvaluationSettings.model_fields}
+    for old, new in RENAMED.items():
+        assert new in known and old not in known
+        with pytest.raises(RecipeError, match="unknown key") as caught:
+            load_recipe("debug/tiny", [f"stages.vqa.{old}=1"])
+        assert f"`{old}` is now `{new}`." in caught.value.hint

@@ -41,7 +41,7 @@ def test_pretraining_has_the_originals_schedule(name: str) -> None:
     assert recipe.model.start == (f"runs/pretrain/{start}" if start else None)
     assert (recipe.model.parts.connector if recipe.model.parts else None) == connector
     assert (stage.learning_rate, stage.epochs) == (rate, epochs)
-    assert stage.batch_size * stage.accumulation_steps == records_per_step
+    assert stage.batch_size * stage.gradient_accumulation_steps == records_per_step
     assert (stage.batch_size if stage.alignment else None) == nodes
     if stage.alignment:
         settings = stage.alignment
@@ -49,7 +49,7 @@ def test_pretraining_has_the_originals_schedule(name: str) -> None:
         assert (settings.dropout, settings.noise_scale, settings.perturbation) == (0.1, 0.05, 80)
         assert settings.objective == "barycenter"
     expected = ["connector", "image_tokens"] if "connector" in name else ["connector", "language"]
-    assert stage.learn == expected
+    assert stage.trainable == expected
     share = {"10": 0.1, "40": 0.4}.get(name.rpartition("-")[2], 1.0)
     assert recipe.stage_data(next(iter(recipe.stages))).fraction == share
 
@@ -62,9 +62,9 @@ def test_fine_tuning_has_the_originals_schedule(name: str) -> None:
     assert recipe.model.start == f"runs/pretrain/{start}"
     assert recipe.data.folder == f"data/{data}"
     assert (stage.learning_rate, stage.epochs, stage.batch_size) == (rate, epochs, batch_size)
-    assert stage.batch_size * stage.accumulation_steps == 2 * batch_size
+    assert stage.batch_size * stage.gradient_accumulation_steps == 2 * batch_size
     assert stage.evaluate_every_steps == evaluate_every
-    assert (stage.alignment, stage.learn) == (None, ["connector", "language"])
+    assert (stage.alignment, stage.trainable) == (None, ["connector", "language"])
 
 
 FULL_SIZE = [name for name in shipped_recipes() if name.startswith(("pretrain/", "finetune/"))]
@@ -74,7 +74,7 @@ FULL_SIZE = [name for name in shipped_recipes() if name.startswith(("pretrain/",
 def test_what_all_of_the_originals_scripts_share(name: str) -> None:
     recipe = load_recipe(name).recipe
     (stage,) = recipe.stages.values()
-    assert (stage.schedule, stage.warmup_fraction, stage.weight_decay) == ("cosine", 0.03, 0.0)
+    assert (stage.lr_scheduler, stage.warmup_ratio, stage.weight_decay) == ("cosine", 0.03, 0.0)
     assert (stage.precision, recipe.text.max_length) == ("bfloat16", 2048)
 
 

@@ -22,8 +22,8 @@ from exgra_med.recipe.schema import (
 from exgra_med.training.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.training.memory import activation_bytes
 from exgra_med.training.objective import Objective
-from exgra_med.training.order import STEPS_SORTED, num_steps, passes, plan_epoch
-from exgra_med.training.trainable import choose_parts
+from exgra_med.training.order import STEPS_SORTED, micro_batches, num_steps, plan_epoch
+from exgra_med.training.trainable import set_trainable
 
 
 def make_batch(toy: Bundle, sample: Prepared, layout: Layout) -> Batch:
@@ -45,7 +45,7 @@ def test_several_calls_equal_one_in_losses_and_gradients(
     toy: Bundle, sample: Prepared, packed: bool, max_tokens: int
 ) -> None:
     toy.model.double()
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     objective = Objective(toy.model, AlignmentSettings()).train()
     found = []
     for budget in (None, max_tokens):
@@ -75,7 +75,7 @@ def config() -> ExgraConfig:
 
 
 def test_a_budget_bounds_what_is_recomputed_at_once() -> None:
-    values = {"learn": ["language"], "learning_rate": 1e-3, "activation_checkpointing": True}
+    values = {"trainable": ["language"], "learning_rate": 1e-3, "activation_checkpointing": True}
     whole, split = (
         activation_bytes(
             config(), StageSettings.model_validate(values | {"max_tokens_per_call": each}), 2e4, 16
@@ -134,7 +134,7 @@ def test_steps_are_of_similar_length_in_an_order_that_is_not() -> None:
 
 def test_a_process_goes_on_where_it_was() -> None:
     def taken(first: int, process: range) -> list[list[int]]:
-        return list(passes(640, 8, 4, 5, range(first, 50), process, None, LENGTHS))
+        return list(micro_batches(640, 8, 4, 5, range(first, 50), process, None, LENGTHS))
 
     whole = taken(0, range(4))
     assert len(whole) == 200

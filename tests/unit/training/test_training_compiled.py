@@ -17,9 +17,9 @@ from exgra_med.training.batch import Layout
 from exgra_med.training.objective import Objective
 from exgra_med.training.trainable import (
     check_compiling_possible,
-    choose_parts,
     compile_layers,
     recompute_activations,
+    set_trainable,
 )
 
 PACKED, PADDED = Layout(tokens_per_row=512), Layout(packed=False)
@@ -62,7 +62,7 @@ def compare(
     recompute: bool,
     cases: Sequence[tuple[Layout, int]] = CASES,
 ) -> None:
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     if recompute:
         recompute_activations(toy)
     plain = [losses_and_gradients(toy, sample, *case) for case in cases]

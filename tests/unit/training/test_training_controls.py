@@ -14,7 +14,7 @@ from exgra_med.recipe.schema import AlignmentSettings, StageSettings, TextSettin
 from exgra_med.training.batch import IGNORED, Batch, Layout, StageDataset, num_supervised
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.objective import Objective
-from exgra_med.training.trainable import choose_parts
+from exgra_med.training.trainable import set_trainable
 
 LAYOUTS = [Layout(tokens_per_row=256), Layout(packed=False)]
 OBJECTIVES = ["barycenter", "pairwise", "all", "infonce", "siglip", "optimal-transport"]
@@ -84,7 +84,7 @@ def test_extended_answers_must_be_there_to_be_learnt(toy: Bundle, sample: Prepar
     plain = sample.records("train")[0].model_copy(update={"extended": None})
     with pytest.raises(DataError, match="no extended answers"):
         dataset(toy, sample, records=[plain], answers="both")
-    stage = StageSettings(learn=["connector"], learning_rate=1e-3)
+    stage = StageSettings(trainable=["connector"], learning_rate=1e-3)
     assert not stage.needs_extended
     assert stage.model_copy(update={"answers": "both"}).needs_extended
     two = AlignmentSettings(views="image-answer")
@@ -93,7 +93,7 @@ def test_extended_answers_must_be_there_to_be_learnt(toy: Bundle, sample: Prepar
 
 
 def test_prompts_are_learnt_too_but_no_image_token(toy: Bundle, sample: Prepared) -> None:
-    plain, taught = (dataset(toy, sample, learn_prompts=each)[0] for each in (False, True))
+    plain, taught = (dataset(toy, sample, train_on_prompts=each)[0] for each in (False, True))
     assert plain.input_ids == taught.input_ids
     image = {toy.image_token_id, toy.image_start_id, toy.image_end_id}
     for token, label in zip(taught.input_ids, taught.labels, strict=True):
@@ -111,7 +111,7 @@ def test_without_extended_answers_no_text_of_theirs_is_computed(
     assert batch["num_nodes"] == len(plain)
     assert not batch["has_extended"]
     settings = AlignmentSettings(objective=objective, views="image-answer")
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     losses = Objective(toy.model, settings).train()(batch, [0])
     assert torch.isfinite(losses["alignment_loss"])
     losses["alignment_loss"].backward()
@@ -151,7 +151,7 @@ def test_nothing_more_is_measured_unless_it_is_asked_for(toy: Bundle, sample: Pr
 def test_stage_one_alignment_moves_the_connector_and_nothing_of_the_language_model(
     toy: Bundle, sample: Prepared
 ) -> None:
-    choose_parts(toy, ["connector"])
+    set_trainable(toy, ["connector"])
     own = Objective(toy.model, AlignmentSettings()).train()
     own(whole(dataset(toy, sample, aligned=True)), [0])["alignment_loss"].backward()
     reached = {name for name, each in own.named_parameters() if each.grad is not None}

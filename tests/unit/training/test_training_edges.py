@@ -15,9 +15,9 @@ from exgra_med.data.record import Record, Turn
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import AlignmentSettings, TextSettings
-from exgra_med.training.batch import IGNORED, Example, Layout, StageDataset, num_supervised
+from exgra_med.training.batch import IGNORED, Layout, StageDataset, TrainingExample, num_supervised
 from exgra_med.training.objective import Objective, pool_views
-from exgra_med.training.trainable import choose_parts
+from exgra_med.training.trainable import set_trainable
 
 LAYOUTS = [Layout(packed=False), Layout(tokens_per_row=128)]
 # Nothing may hide what equal nodes do: no dropout, no noise.
@@ -45,7 +45,7 @@ def dataset(
 
 def backward(toy: Bundle, data: StageDataset) -> tuple[float, float, dict[str, torch.Tensor]]:
     """Both losses of all records as one batch, and every gradient."""
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     objective = Objective(toy.model, QUIET).train()
     objective.zero_grad()
     losses = objective(data.collate([data[number] for number in range(len(data))]), [0])
@@ -108,7 +108,9 @@ def test_records_without_an_image_and_with_several_together(
     assert not any("multi_modal_projector" in name for name in gradients)
 
 
-def own_loss(objective: Objective, data: StageDataset, examples: list[Example], own: int) -> float:
+def own_loss(
+    objective: Objective, data: StageDataset, examples: list[TrainingExample], own: int
+) -> float:
     """Loss of one record in a batch: nothing else is supervised."""
     others = [
         each if n == own else replace(each, labels=[IGNORED] * len(each.labels))
@@ -174,12 +176,12 @@ def _longer(turn: Turn) -> Turn:
 def test_a_batch_without_images_leaves_a_lone_connector_where_it_is(
     toy: Bundle, sample: Prepared, records: dict[str, Record]
 ) -> None:
-    choose_parts(toy, ["connector"])
+    set_trainable(toy, ["connector"])
     objective = Objective(toy.model, None).train()
     data = dataset(toy, sample, [records["text only"]], LAYOUTS[1])
     losses = objective(data.collate([data[0]]), [0])
     losses["language_loss_sum"].backward()
     learning = [each for each in objective.parameters() if each.requires_grad]
     assert learning and all(each.grad is not None and not each.grad.any() for each in learning)
-    objective.forget_unused(images=0, nodes=0)
+    objective.drop_unused_gradients(images=0, nodes=0)
     assert all(each.grad is None for each in learning)

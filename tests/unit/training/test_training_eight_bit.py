@@ -6,19 +6,19 @@ from torch import nn
 
 from exgra_med.errors import MissingExtraError
 from exgra_med.recipe.schema import StageSettings
-from exgra_med.training.checkpoint import restore_progress, save_progress
+from exgra_med.training.checkpoint import StageProgress, restore_progress, save_progress
 from exgra_med.training.optimizer import (
     BYTES,
     build_optimizer,
+    build_scheduler,
     check_eight_bit_possible,
     is_eight_bit,
     plain_state,
-    set_learning_rate,
 )
 
 
 def stage(**changes: object) -> StageSettings:
-    values = {"learn": ["connector"], "learning_rate": 1e-2, "optimizer": "adamw8bit"}
+    values = {"trainable": ["connector"], "learning_rate": 1e-2, "optimizer": "adamw8bit"}
     return StageSettings.model_validate(values | changes)
 
 
@@ -44,7 +44,7 @@ def test_what_is_missing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
             {
                 "weights": "bfloat16",
                 "precision": "bfloat16",
-                "learn": ["language"],
+                "trainable": ["language"],
                 "lora": {"quantize": "nf4"},
             },
             "lora.quantize",
@@ -68,12 +68,18 @@ def test_steps_are_those_of_adamw_within_the_error_of_eight_bits() -> None:
     settings = stage(weight_decay=0.1)
     optimizer = build_optimizer([ours], settings)
     plain = build_optimizer([twin], stage(weight_decay=0.1, optimizer="adamw"))
+    # A rate that rises all the way, so that the optimizer has to read it at every step.
+    rising = stage(warmup_ratio=1.0)
+    schedulers = [
+        build_scheduler(each, rising, total_steps=20, done=1) for each in (optimizer, plain)
+    ]
     start = twin.detach().clone()
     for step in range(20):
         for each, which in ((ours, optimizer), (twin, plain)):
             each.grad = gradient(each.shape, step)
-            set_learning_rate(which, 1e-2 * (step + 1) / 20)
             which.step()
+        for scheduler in schedulers:
+            scheduler.step()
     moved = (twin - start).norm()
     # Measured: 1.04 % of the way. A wrong rate, decay or bias correction makes it tens of percent.
     assert (ours - twin).norm() / moved < 0.02
@@ -157,7 +163,7 @@ def test_the_state_comes_back_exactly(tmp_path: object, kind: str) -> None:
     take(whole, optimizer, range(6))
     cut, first = fresh()
     take(cut, first, range(3))
-    save_progress(tmp_path, 3, cut, first, keep=1)
+    save_progress(tmp_path, StageProgress(3, 1, 1), cut, first, keep=1)
     again, second = fresh()
     assert restore_progress(tmp_path, again, second) == 3
     take(again, second, range(3, 6))

@@ -30,7 +30,7 @@ from exgra_med.training.memory import (
 )
 from exgra_med.training.objective import Objective
 from exgra_med.training.optimizer import build_optimizer, plain_state
-from exgra_med.training.trainable import choose_parts, keep_in_bfloat16
+from exgra_med.training.trainable import cast_to_bfloat16, set_trainable
 
 ROW = 512
 FACTOR = 1.25
@@ -99,15 +99,15 @@ def saved_bytes(objective: Objective, batch: Batch, half: bool) -> tuple[int, to
 
 HALF = {"weights": "bfloat16", "precision": "bfloat16", "optimizer": "adamw8bit"}
 CASES = {
-    "all learn": {"learn": ["connector", "language"]},
-    "bfloat16": {"learn": ["connector", "language"], "precision": "bfloat16"},
-    "aligned": {"learn": ["connector", "language"], "alignment": {}},
-    "frozen language": {"learn": ["connector", "image_tokens"]},
-    "adapters": {"learn": ["connector", "language"], "lora": {"rank": 4}},
-    "8 bits": {"learn": ["connector", "language"], "optimizer": "adamw8bit"},
-    "bfloat16 weights": {"learn": ["connector", "language"], **HALF},
-    "aligned bfloat16 weights": {"learn": ["connector", "language"], "alignment": {}, **HALF},
-    "adapters on bfloat16": {"learn": ["connector", "language"], "lora": {"rank": 4}, **HALF},
+    "all learn": {"trainable": ["connector", "language"]},
+    "bfloat16": {"trainable": ["connector", "language"], "precision": "bfloat16"},
+    "aligned": {"trainable": ["connector", "language"], "alignment": {}},
+    "frozen language": {"trainable": ["connector", "image_tokens"]},
+    "adapters": {"trainable": ["connector", "language"], "lora": {"rank": 4}},
+    "8 bits": {"trainable": ["connector", "language"], "optimizer": "adamw8bit"},
+    "bfloat16 weights": {"trainable": ["connector", "language"], **HALF},
+    "aligned bfloat16 weights": {"trainable": ["connector", "language"], "alignment": {}, **HALF},
+    "adapters on bfloat16": {"trainable": ["connector", "language"], "lora": {"rank": 4}, **HALF},
 }
 
 
@@ -122,9 +122,9 @@ def test_the_formula_of_memory_fits_a_measured_step(
         pytest.importorskip("torchao", reason="needs the extra [optim]")
     parameters = count_parameters(small.model, stage)
     config = small.model.config
-    choose_parts(small, stage.learn, stage.lora)
+    set_trainable(small, stage.trainable, stage.lora)
     if stage.weights == "bfloat16":
-        keep_in_bfloat16(small)
+        cast_to_bfloat16(small)
     objective = Objective(small.model, stage.alignment).train()
     batch = make_batch(small, sample, aligned=stage.alignment is not None)
     tokens, images = num_tokens(batch), len(batch["pixel_values"])
@@ -148,14 +148,14 @@ def test_the_formula_of_memory_fits_a_measured_step(
     assert (expected.weights, expected.gradients) == (weights, gradients)
     assert expected.optimizer == moments
     assert parameters.total == sum(each.numel() for each in objective.parameters())
-    assert parameters.learning == sum(each.numel() for each in learning)
+    assert parameters.trainable == sum(each.numel() for each in learning)
 
 
 def test_recomputed_activations_need_less() -> None:
     config = model_config(ModelSettings(architecture=Architecture()))
     kept, again = (
         activation_bytes(
-            config, make_stage(learn=["language"], activation_checkpointing=on), 10_000, 16
+            config, make_stage(trainable=["language"], activation_checkpointing=on), 10_000, 16
         )
         for on in (False, True)
     )
@@ -165,25 +165,27 @@ def test_recomputed_activations_need_less() -> None:
 def test_the_7b_model_has_the_published_size() -> None:
     config = model_config(load_recipe("pretrain/aligned").recipe.model)
     model = meta_model(config)
-    stage = make_stage(learn=["connector", "language"], alignment=AlignmentSettings().model_dump())
+    stage = make_stage(
+        trainable=["connector", "language"], alignment=AlignmentSettings().model_dump()
+    )
     found = count_parameters(model, stage)
     # LLaMA-7B has 6,738,415,616 weights; four rows more in embedding and head.
     language = 6_738_415_616 + 2 * 4 * 4096
     projector = 1024 * 4096 + 4096 + 4096 * 4096 + 4096
     # Original: two graph convolutions, "+67 M parameters".
     graph = 2 * (2 * 4096 * 4096 + 4096)
-    assert found.learning == language + projector + graph
-    assert 300e6 < found.total - found.learning < 310e6
+    assert found.trainable == language + projector + graph
+    assert 300e6 < found.total - found.trainable < 310e6
     sharded = stage_memory(config, stage, found, 16_000, 16)
-    assert sharded.optimizer == 8 * found.learning
+    assert sharded.optimizer == 8 * found.trainable
 
 
-def test_shares_of_eight_cards_worked_by_hand() -> None:
-    stage = make_stage(learn=["language"], precision="bfloat16", sharding="full")
+def test_shards_of_eight_cards_worked_by_hand() -> None:
+    stage = make_stage(trainable=["language"], precision="bfloat16", sharding="full")
     config = model_config(ModelSettings(architecture=Architecture()))
     parameters = Parameters(
-        total=7_000, learning=6_000, quantized=0, castable=6_500, tower=500, layers=3_200,
-        learning_in_layers=3_200, float32=0, eight_bit=0, small_float32=0,
+        total=7_000, trainable=6_000, quantized=0, castable=6_500, tower=500, layers=3_200,
+        trainable_in_layers=3_200, float32=0, eight_bit=0, small_float32=0,
     )  # fmt: skip
     found = stage_memory(config, stage, parameters, 0, 0, num_gpus=8)
     # A layer has 100 weights; 3,300 are outside of layers and tower, of which 2,800 learn.
@@ -197,7 +199,9 @@ def test_shares_of_eight_cards_worked_by_hand() -> None:
 
 
 def test_a_planned_run_has_the_steps_and_records_of_its_schedule() -> None:
-    recipe = load_recipe("pretrain/aligned", ["stages.instruct.accumulation_steps=1"]).recipe
+    recipe = load_recipe(
+        "pretrain/aligned", ["stages.instruct.gradient_accumulation_steps=1"]
+    ).recipe
     four = estimate_run(recipe, "a100-80", num_gpus=4)
     (stage,) = four.stages
     assert (stage.records_per_step, stage.num_steps) == (64, 3 * 938)
@@ -217,7 +221,7 @@ def test_all_weights_of_7b_fit_one_card_only_in_bfloat16_with_8_bits(name: str) 
     (before,), (after,) = plain.stages, small.stages
     assert (before.fits, after.fits) == (False, True)
     # 2 bytes of gradient, 2 of codes, a thirty-second for scales; graph layers have float32.
-    expected = 4.03125 * after.parameters.learning
+    expected = 4.03125 * after.parameters.trainable
     assert after.memory.gradients + after.memory.optimizer == pytest.approx(expected, rel=0.01)
     first, second = (load_recipe(each).recipe.stages for each in (name, f"{name}-one-card"))
     (one,), (other,) = first.values(), second.values()

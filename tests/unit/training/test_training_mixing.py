@@ -9,9 +9,9 @@ from exgra_med.training.loop import mean_over_graphs, total_loss
 
 STAGE = StageSettings.model_validate(
     {
-        "learn": ["connector"],
+        "trainable": ["connector"],
         "learning_rate": 1e-3,
-        "accumulation_steps": 2,
+        "gradient_accumulation_steps": 2,
         "alignment": {"weight": 0.5},
     }
 )
@@ -20,7 +20,9 @@ WITH_GRAPH = {"alignment_loss": torch.tensor(3.0), "matching_accuracy": torch.te
 
 def mix(losses: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     language = {"language_loss_sum": torch.tensor(8.0)}
-    return total_loss(STAGE, language | losses, torch.tensor(16), num_processes=2)
+    return total_loss(
+        STAGE, language | losses, torch.tensor(16), num_accumulated=2, num_processes=2
+    )
 
 
 def test_tokens_and_graphs_have_their_own_divisors() -> None:
@@ -49,5 +51,5 @@ def test_the_weight_scales_the_graphs_alone(weight: float) -> None:
     settings = {"alignment": STAGE.alignment.model_copy(update={"weight": weight})}
     stage = STAGE.model_copy(update=settings)
     losses = {"language_loss_sum": torch.tensor(8.0)} | WITH_GRAPH
-    loss, _ = total_loss(stage, losses, torch.tensor(16), num_processes=2)
+    loss, _ = total_loss(stage, losses, torch.tensor(16), num_accumulated=2, num_processes=2)
     assert float(loss) == 1.0 + weight * 1.5

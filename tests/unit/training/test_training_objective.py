@@ -16,7 +16,7 @@ from exgra_med.training.objective import (
     pool_views,
     seed_number,
 )
-from exgra_med.training.trainable import choose_parts, recompute_activations
+from exgra_med.training.trainable import recompute_activations, set_trainable
 
 PADDED = Layout(packed=False)
 
@@ -37,7 +37,7 @@ def test_the_chunked_loss_equals_that_of_all_logits_in_value_and_gradient(
     toy: Bundle, batch: Batch, tokens_per_chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "TOKENS_PER_CHUNK", tokens_per_chunk)
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     learning = [each for each in toy.model.parameters() if each.requires_grad]
     losses = Objective(toy.model, None)(batch, [0])
     mean = losses["language_loss_sum"] / losses["num_supervised"]
@@ -67,7 +67,7 @@ def test_packed_equals_separate_in_values_and_gradients(
 ) -> None:
     """In float64, so that nothing but a leak between sequences could make a difference."""
     toy.model.double()
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     found = []
     for layout in (Layout(tokens_per_row=tokens_per_row), PADDED):
         batch = make_batch(toy, sample, layout, num_records)
@@ -108,7 +108,7 @@ def test_the_originals_pooling_counts_padding(toy: Bundle, batch: Batch) -> None
 
 
 def test_texts_may_be_pooled_before_the_language_model(toy: Bundle, sample: Prepared) -> None:
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     own = Objective(toy.model, AlignmentSettings(text_vectors="embeddings"))
     batch = make_batch(toy, sample, Layout(), 3)
     features, states = own.encode(batch)
@@ -128,7 +128,7 @@ def test_texts_may_be_pooled_before_the_language_model(toy: Bundle, sample: Prep
 def test_alignment_reaches_connector_language_model_and_its_own_layers(
     toy: Bundle, batch: Batch
 ) -> None:
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     own = Objective(toy.model, AlignmentSettings())
     own.train()
     own(batch, [0])["alignment_loss"].backward()
@@ -140,7 +140,7 @@ def test_alignment_reaches_connector_language_model_and_its_own_layers(
 
 
 def test_a_batch_of_one_has_no_alignment_loss_and_no_fault(toy: Bundle, sample: Prepared) -> None:
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     own = Objective(toy.model, AlignmentSettings())
     losses = own(make_batch(toy, sample, PADDED, num_records=1), [0])
     assert float(losses["alignment_loss"].detach()) == 0.0
@@ -149,7 +149,7 @@ def test_a_batch_of_one_has_no_alignment_loss_and_no_fault(toy: Bundle, sample: 
 
 
 def test_stage_one_moves_the_connector_and_two_embedding_rows(toy: Bundle, batch: Batch) -> None:
-    choose_parts(toy, ["connector", "image_tokens"])
+    set_trainable(toy, ["connector", "image_tokens"])
     before = {name: value.clone() for name, value in toy.model.state_dict().items()}
     learning = [each for each in toy.model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=0.1, weight_decay=0.0)
@@ -174,7 +174,7 @@ def test_the_mean_by_group_and_the_seed() -> None:
 def test_recomputed_activations_give_the_same_losses_and_gradients(
     toy: Bundle, sample: Prepared
 ) -> None:
-    choose_parts(toy, ["connector", "language"])
+    set_trainable(toy, ["connector", "language"])
     objective = Objective(toy.model, None).train()
     learning = [each for each in objective.parameters() if each.requires_grad]
     batch = make_batch(toy, sample, Layout(tokens_per_row=1024))

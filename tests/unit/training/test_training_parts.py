@@ -10,14 +10,14 @@ from exgra_med.recipe.schema import StageSettings, TextSettings
 from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.memory import count_parameters
 from exgra_med.training.objective import Objective
-from exgra_med.training.trainable import choose_parts
+from exgra_med.training.trainable import set_trainable
 
 
 @pytest.mark.parametrize("learns", [False, True])
 def test_the_tower_gets_gradients_only_where_it_is_named(
     toy: Bundle, sample: Prepared, learns: bool
 ) -> None:
-    choose_parts(toy, ["vision", "connector"] if learns else ["connector"])
+    set_trainable(toy, ["vision", "connector"] if learns else ["connector"])
     own = Objective(toy.model, None).train()
     data = StageDataset(
         sample.records("train")[:4],
@@ -42,12 +42,12 @@ def test_the_tower_gets_gradients_only_where_it_is_named(
 
 def test_a_learning_tower_is_counted(toy: Bundle) -> None:
     both, one = (
-        count_parameters(toy.model, StageSettings(learn=learn, learning_rate=1e-3))
+        count_parameters(toy.model, StageSettings(trainable=learn, learning_rate=1e-3))
         for learn in (["vision", "connector"], ["connector"])
     )
-    assert both.learning - one.learning == one.tower > 0
+    assert both.trainable - one.trainable == one.tower > 0
 
 
 def test_a_learning_tower_is_not_sharded() -> None:
     with pytest.raises(ValidationError, match="leave `vision` out"):
-        StageSettings(learn=["vision"], learning_rate=1e-3, sharding="full")
+        StageSettings(trainable=["vision"], learning_rate=1e-3, sharding="full")

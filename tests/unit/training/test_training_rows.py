@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exgra_med.training.batch import IGNORED, NOT_POOLED, Piece, pack, pad
+from exgra_med.training.batch import IGNORED, NOT_POOLED, TokenSequence, pack, pad
 
 PADDING = 0
 
@@ -13,7 +13,7 @@ PADDING = 0
 @given(st.lists(st.integers(1, 20), min_size=1, max_size=12), st.integers(1, 40))
 def test_every_sequence_is_there_whole_and_in_the_order_told(lengths: list[int], room: int) -> None:
     pieces = [
-        Piece([number + 1] * length, [number + 1] * length, number)
+        TokenSequence([number + 1] * length, [number + 1] * length, number)
         for number, length in enumerate(lengths)
     ]
     rows, order = pack(pieces, room, PADDING)
@@ -31,7 +31,7 @@ def test_every_sequence_is_there_whole_and_in_the_order_told(lengths: list[int],
 
 
 def test_packing_wastes_less_than_padding() -> None:
-    pieces = [Piece([1] * length) for length in (90, 10, 40, 60, 50, 50)]
+    pieces = [TokenSequence([1] * length) for length in (90, 10, 40, 60, 50, 50)]
     packed, _ = pack(pieces, 100, PADDING)
     padded = pad(pieces, PADDING, pool_padding=False)
     assert packed["input_ids"].shape == (3, 100)
@@ -40,7 +40,9 @@ def test_packing_wastes_less_than_padding() -> None:
 
 @pytest.mark.parametrize("pool_padding", [True, False])
 def test_padding_belongs_to_the_text_only_where_the_original_is_wanted(pool_padding: bool) -> None:
-    rows = pad([Piece([5, 6, 7], segment=0), Piece([8], segment=1)], PADDING, pool_padding)
+    rows = pad(
+        [TokenSequence([5, 6, 7], segment=0), TokenSequence([8], segment=1)], PADDING, pool_padding
+    )
     assert rows["attention_mask"].tolist() == [[1, 1, 1], [1, 0, 0]]
     assert rows["position_ids"].tolist() == [[0, 1, 2], [0, 1, 2]]
     filler = 1 if pool_padding else NOT_POOLED

@@ -39,10 +39,10 @@ class PastedShapesSettings(Section):
     """Images of a step."""
     learning_rate: Positive = 2e-3
     """After warm-up it falls to zero along half a cosine."""
-    warmup_fraction: Fraction = 0.05
+    warmup_ratio: Fraction = 0.05
     """Share of the steps over which the learning rate rises from zero."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.05
-    max_gradient_norm: Positive = 1.0
+    max_grad_norm: Positive = 1.0
     """Gradients are scaled down to this norm."""
     log_every_steps: Count = 10
     save_every_steps: Count = 200
@@ -82,8 +82,8 @@ class LanguagePart(Section):
     """Split with records that have no image."""
     text: TextSettings = TextSettings(max_length=512)
     training: StageSettings = StageSettings(
-        learn=["language"],
-        learn_prompts=True,
+        trainable=["language"],
+        train_on_prompts=True,
         epochs=10.0,
         max_steps=2000,
         batch_size=32,

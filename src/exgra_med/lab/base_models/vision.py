@@ -22,10 +22,10 @@ from exgra_med.model.folder import written_whole
 from exgra_med.model.processor import clip_image_processor
 from exgra_med.progress import Reporter
 from exgra_med.recipe.schema import StageSettings
-from exgra_med.training.checkpoint import restore_progress, save_progress
+from exgra_med.training.checkpoint import StageProgress, restore_progress, save_progress
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import seed_number
-from exgra_med.training.optimizer import build_optimizer, learning_rate, set_learning_rate
+from exgra_med.training.optimizer import build_optimizer, build_scheduler
 from exgra_med.training.order import plan_epoch
 
 # What an image tower learns from pictures without labels: to find shapes pasted into them.
@@ -184,17 +184,16 @@ def _train(
     seed: int,
     reporter: Reporter,
 ) -> None:
-    schedule = _schedule(settings)
-    optimizer = build_optimizer(model.parameters(), schedule)
+    stage = _as_stage(settings)
+    optimizer = build_optimizer(model.parameters(), stage)
     folder, log = work / "checkpoints" / STAGE, TrainingLog(work / "log.jsonl")
     done = restore_progress(folder, model, optimizer)
     log.cut_back(STAGE, done)
     total = settings.num_steps
+    scheduler = build_scheduler(optimizer, stage, total, done)
     steps = _steps(len(pictures), settings.batch_size, seed, done, total)
     reporter.start("image tower", total, done)
     for step, pixels in enumerate(DataLoader(pictures, batch_sampler=steps), start=done):
-        rate = learning_rate(schedule, step, total)
-        set_learning_rate(optimizer, rate)
         stream = torch.Generator().manual_seed(seed_number([seed, step]))
         pasted = draw_shapes(len(pixels), pixels.shape[-1], settings, stream)
         loss = model(pixels + pasted.unsqueeze(1), pasted)
@@ -205,15 +204,17 @@ def _train(
                 "Lower its learning rate.",
             )
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_gradient_norm)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        rate = float(scheduler.get_last_lr()[0])
         optimizer.step()
+        scheduler.step()
         optimizer.zero_grad()
         finished = step + 1
         if finished % settings.log_every_steps == 0 or finished == total:
             figures: dict[str, Any] = {"loss": value, "learning_rate": rate}
             log.write(kind="train", stage=STAGE, step=finished, **figures)
         if finished % settings.save_every_steps == 0 and finished < total:
-            save_progress(folder, finished, model, optimizer, keep=1)
+            save_progress(folder, StageProgress(finished, 1, 1), model, optimizer, keep=1)
         reporter.advance(finished, f"loss {value:.4f}")
     reporter.finish()
 
@@ -228,11 +229,11 @@ def _steps(num_images: int, batch_size: int, seed: int, done: int, total: int) -
     return planned[done:total]
 
 
-def _schedule(settings: PastedShapesSettings) -> StageSettings:
+def _as_stage(settings: PastedShapesSettings) -> StageSettings:
     """Optimizer and learning rate are those of a stage with the same figures."""
     return StageSettings(
-        learn=[],
+        trainable=[],
         learning_rate=settings.learning_rate,
-        warmup_fraction=settings.warmup_fraction,
+        warmup_ratio=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
     )

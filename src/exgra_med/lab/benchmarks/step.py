@@ -38,8 +38,8 @@ from exgra_med.recipe.schema import AlignmentSettings, Architecture, StageSettin
 from exgra_med.training.batch import (
     IGNORED,
     Batch,
-    Example,
     Layout,
+    TrainingExample,
     collate,
     num_supervised,
     num_tokens,
@@ -47,7 +47,7 @@ from exgra_med.training.batch import (
 )
 from exgra_med.training.estimate import peak_of, step_operations
 from exgra_med.training.objective import Objective, pool_views
-from exgra_med.training.trainable import choose_parts, recompute_activations
+from exgra_med.training.trainable import recompute_activations, set_trainable
 
 # One stage-2 step the original's way, written after its behaviour, to measure ours against.
 #
@@ -226,7 +226,9 @@ def run_way(way: str, settings: Settings) -> dict[str, float]:
     objective.to(device).train()
     examples = make_examples(bundle, settings.batch_size)
     if way == "language":
-        examples = [Example(e.id, e.input_ids, e.labels, e.pixels, [], []) for e in examples]
+        examples = [
+            TrainingExample(e.id, e.input_ids, e.labels, e.pixels, [], []) for e in examples
+        ]
     layout = Layout(packed=way != "reference", tokens_per_row=TOKENS_PER_ROW)
     batch = to_device(collate(examples, bundle.pad_token_id, layout), torch.device(device))
     batch["pixel_values"] = batch["pixel_values"].to(dtype)
@@ -278,13 +280,13 @@ def make_bundle(settings: Settings) -> Bundle:
     bundle.model.resize_token_embeddings(VOCABULARY + 4, mean_resizing=False)
     model: Any = bundle.model
     model.to(dtype=getattr(torch, settings.dtype), device=settings.device)
-    choose_parts(bundle, ["connector", "language"])
+    set_trainable(bundle, ["connector", "language"])
     if settings.shape == "llama-7b":
         recompute_activations(bundle)
     return bundle
 
 
-def make_examples(bundle: Bundle, count: int) -> list[Example]:
+def make_examples(bundle: Bundle, count: int) -> list[TrainingExample]:
     """Records of random ids with an assumed distribution of lengths."""
     random = np.random.default_rng(0)
     size = bundle.model.config.vision_config.image_size
@@ -302,15 +304,15 @@ def make_examples(bundle: Bundle, count: int) -> list[Example]:
         pixels = torch.from_numpy(random.normal(size=(1, 3, size, size)).astype(np.float32))
         labels = [-100] * len(head) + answer
         examples.append(
-            Example(str(number), head + answer, labels, pixels, answer, ids("extended"))
+            TrainingExample(str(number), head + answer, labels, pixels, answer, ids("extended"))
         )
     return examples
 
 
-def _operations(bundle: Bundle, examples: list[Example], batch: Batch) -> float:
+def _operations(bundle: Bundle, examples: list[TrainingExample], batch: Batch) -> float:
     """What a step needs: no padding, nothing twice (see `training.estimate`)."""
     stage = StageSettings(
-        learn=["connector", "language"], learning_rate=1.0, tokens_per_row=TOKENS_PER_ROW
+        trainable=["connector", "language"], learning_rate=1.0, tokens_per_row=TOKENS_PER_ROW
     )
     tokens = sum(len(e.input_ids) + len(e.answer_ids) + len(e.extended_ids) for e in examples)
     model = bundle.model

@@ -43,7 +43,7 @@ def spend_like(recipe: Recipe, budget: Budget) -> tuple[Recipe, dict[str, Any]]:
     num_steps = matched_steps(own, other, by)
     spent = num_steps * _step_cost(own, by) / (other.num_steps * _step_cost(other, by))
     stage = recipe.stages[budget.stage]
-    parts = stage.batch_size * stage.accumulation_steps
+    parts = stage.batch_size * stage.gradient_accumulation_steps
     steps_of_an_epoch = -(-own.workload.num_records // parts)
     changes = {
         f"stages.{budget.stage}.epochs": float(math.ceil(num_steps / steps_of_an_epoch)),

@@ -144,5 +144,5 @@ def test_what_is_left_for_training_by_variant(
     sizes = [len(list(splits[name])) for name in ("train", "validation", "test")]
     assert tuple(sizes) == expected
     stage = load_recipe("finetune/vqa-rad").recipe.stages["vqa"]
-    parts = stage.accumulation_steps
+    parts = stage.gradient_accumulation_steps
     assert num_steps(sizes[0], stage.batch_size, parts, stage.epochs) == steps
