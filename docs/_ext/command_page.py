@@ -38,14 +38,21 @@ def usage(name: str, command: Any) -> str:
     words = [name]
     for each in command.params:
         if each.param_type_name == "argument":
-            words.append(each.name.upper() if each.required else f"[{each.name.upper()}]")
+            words.append(shown(each) if each.required else f"[{shown(each)}]")
         elif each.required:
-            words.append(f"{each.opts[0]} {each.name.upper()}")
+            words.append(f"{each.opts[0]} {shown(each)}")
     return " ".join([*words, "[OPTIONS]"])
+
+
+def shown(each: Any) -> str:
+    """An argument, or the value of an option, as the help writes it."""
+    return each.metavar or each.name.upper()
 
 
 def _walk(group: Any, name: str) -> Iterator[tuple[str, Any]]:
     for key, command in group.commands.items():
+        if command.hidden:
+            continue
         here = f"{name} {key}"
         if hasattr(command, "commands"):
             yield from _walk(command, here)
@@ -55,7 +62,7 @@ def _walk(group: Any, name: str) -> Iterator[tuple[str, Any]]:
 
 def _row(each: Any) -> str:
     if each.param_type_name == "argument":
-        name = f"`{each.name.upper()}`"
+        name = f"`{shown(each)}`"
     else:
         name = ", ".join(f"`{option}`" for option in [*each.opts, *each.secondary_opts])
     needed = "needed" if each.required else ""

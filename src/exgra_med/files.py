@@ -339,3 +339,11 @@ def _exchange(first: Path, second: Path) -> bool:
         return False
     paths = os.fsencode(first), os.fsencode(second)
     return rename(at_working_folder, paths[0], at_working_folder, paths[1], swap) == 0
+
+
+def expand_home(path: str | Path) -> Path:
+    """The path with `~` replaced; as it is where there is no user of that name."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)

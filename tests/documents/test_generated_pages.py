@@ -21,7 +21,7 @@ from architecture_picture import (  # noqa: E402
     layers,
 )
 from benchmark_pages import TABLES, benchmark_page  # noqa: E402
-from command_page import command_page, commands  # noqa: E402
+from command_page import command_page, commands, shown  # noqa: E402
 from recipe_page import recipe_page, sections  # noqa: E402
 from result_pages import result_page  # noqa: E402
 
@@ -31,8 +31,8 @@ def test_every_command_and_option_is_on_the_page() -> None:
     for name, command in commands():
         part = page.split(f"## `{name}`\n")[1].split("\n## ")[0]
         for each in command.params:
-            shown = each.opts[0] if each.param_type_name == "option" else each.name.upper()
-            assert f"`{shown}`" in part
+            name = each.opts[0] if each.param_type_name == "option" else shown(each)
+            assert f"`{name}`" in part
 
 
 def test_every_field_of_a_recipe_is_on_the_page() -> None:

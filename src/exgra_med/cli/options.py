@@ -100,9 +100,7 @@ Gpu = Annotated[
     ),
 ]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on.")]
-Port = Annotated[
-    int, typer.Option("--port", min=0, max=65535, help="Port to listen on. 0 takes a free one.")
-]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to listen on.")]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")
 ]
@@ -123,12 +121,34 @@ EngineOption = Annotated[
         "--engine", rich_help_panel=SERVICE, help="The checkpoint, or an OpenAI-compatible server."
     ),
 ]
+
+
+def _utf8(value: str | None) -> str | None:
+    """A name that is sent to a service.
+
+    Raises:
+        BadParameter: bytes of the command line are no UTF-8.
+    """
+    if value is not None and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise typer.BadParameter("not UTF-8 text") from error
+    return value
+
+
 _MODEL_HELP = "Name of the model at the service."
 Model = Annotated[
-    str, typer.Option("--model", metavar="NAME", rich_help_panel=SERVICE, help=_MODEL_HELP)
+    str,
+    typer.Option(
+        "--model", metavar="NAME", callback=_utf8, rich_help_panel=SERVICE, help=_MODEL_HELP
+    ),
 ]
 OptionalModel = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", rich_help_panel=SERVICE, help=_MODEL_HELP)
+    str | None,
+    typer.Option(
+        "--model", metavar="NAME", callback=_utf8, rich_help_panel=SERVICE, help=_MODEL_HELP
+    ),
 ]
 BaseUrl = Annotated[
     str | None,

@@ -117,6 +117,7 @@ def web(
 
     It listens to this machine alone and stores nothing of what is asked or uploaded, unless an
     option says so. --data is for runs whose prepared folder has moved. --option changes a limit.
+    --port 0 takes a free port.
     """
     from exgra_med.model.published import NOTICE
     from exgra_med.web.gate import Login

@@ -16,6 +16,7 @@ from PIL import Image
 from exgra_med.data.encode import encode_prompt
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Turn
+from exgra_med.files import expand_home
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import Generated, generate, stream
 from exgra_med.recipe.schema import DataSettings
@@ -116,6 +117,6 @@ def open_images(image: ImageLike | Sequence[ImageLike] | None) -> list[Image.Ima
         if isinstance(each, Image.Image):
             opened.append(each.convert("RGB"))
         else:
-            path = Path(each).expanduser()
+            path = expand_home(each)
             opened.append(ImageFolder(path.parent, max_pixels).open(path.name))
     return opened

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import CheckpointError
-from exgra_med.files import new_folder, write_text
+from exgra_med.files import expand_home, new_folder, write_text
 from exgra_med.model.published import VISION, known
 from exgra_med.recipe.run_folder import last_checkpoint_of
 
@@ -65,7 +65,7 @@ def local_folder(source: str | Path) -> Path:
         CheckpointError: there is no such folder, or the hub does not have it.
         RunError: the run has not finished.
     """
-    path = Path(source).expanduser()
+    path = expand_home(source)
     if path.is_dir():
         return last_checkpoint_of(path)
     if path.exists():

@@ -63,6 +63,20 @@ def parse_yaml(text: str, where: str) -> Any:
         raise RecipeError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
 
 
+def read_yaml(path: Path) -> Any:
+    """Read a file that holds one YAML document.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(f"{path} cannot be read: {why}.", "Is this the right file?") from error
+    return parse_yaml(text, str(path))
+
+
 def write_yaml(value: Any) -> str:
     """Write plain data as YAML, in the order it stands."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
@@ -207,7 +221,7 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any
     path = path.resolve()
     if path in chain:
         raise RecipeError(f"{path.name}: `extends` goes round in a circle.")
-    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of names to values.")
     base_name = values.pop("extends", None)

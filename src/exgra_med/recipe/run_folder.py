@@ -14,7 +14,7 @@ from pydantic import Field
 
 from exgra_med import __version__, files
 from exgra_med.errors import RunError
-from exgra_med.recipe.load import check_recipe, parse_yaml, write_yaml
+from exgra_med.recipe.load import check_recipe, read_yaml, write_yaml
 from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings
 
 # What made a run: code, versions, machine. Read by the record of every run; imports no torch.
@@ -141,7 +141,7 @@ def open_run(path: str | Path) -> Run:
     file = path / "recipe.yaml"
     if not file.is_file():
         raise RunError(f"{path} is not a run folder: it has no recipe.yaml.")
-    values = parse_yaml(file.read_text(encoding="utf-8"), str(file))
+    values = read_yaml(file)
     if isinstance(values, dict) and "served" in values:
         raise RunError(
             f"{path} holds answers of a model at a server; there is no checkpoint.",
@@ -168,7 +168,7 @@ def last_checkpoint_of(place: str | Path) -> Path:
 def own_template(checkpoint: Path) -> str:
     """The chat template that a checkpoint was trained with; the default where nothing says so."""
     file = checkpoint / "recipe.yaml"
-    values = parse_yaml(file.read_text(encoding="utf-8"), str(file)) if file.is_file() else {}
+    values = read_yaml(file) if file.is_file() else {}
     text = values.get("text") if isinstance(values, dict) else None
     return str((text or {}).get("template") or TextSettings().template)
 

@@ -8,6 +8,7 @@ from exgra_med.data.conversation import choose_conversations
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import CheckpointError, DataError, RunError
+from exgra_med.files import expand_home
 from exgra_med.model.bundle import read_config
 from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.lora import check_adapters_possible
@@ -134,7 +135,7 @@ def _is_folder(place: str) -> bool:
 
     A hub name is `owner/name`, and nothing here begins with `runs/`.
     """
-    path = Path(place).expanduser()
+    path = expand_home(place)
     if path.is_dir():
         return True
     if place.count("/") != 1 or place.startswith((".", "/", "~", "runs/")):

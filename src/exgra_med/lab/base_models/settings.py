@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.load import explain, parse_yaml
+from exgra_med.recipe.load import explain, read_yaml
 from exgra_med.recipe.schema import (
     LanguageArchitecture,
     StageSettings,
@@ -128,7 +128,7 @@ def load_parts(path: Path) -> PartsSettings:
     """
     if not path.is_file():
         raise RecipeError(f"There is no file {path}.")
-    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    values = read_yaml(path)
     return check_parts({} if values is None else values, str(path))
 
 

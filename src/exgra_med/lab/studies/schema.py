@@ -14,6 +14,7 @@ from exgra_med.recipe.load import (
     find_file,
     load_recipe,
     parse_yaml,
+    read_yaml,
     refuse_empty,
     write_yaml,
 )
@@ -209,7 +210,7 @@ def load_study(
         RecipeError: no such study or scale, an unknown key, a value out of range, a bad recipe.
     """
     path = _find(name_or_path)
-    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a study is a mapping of names to values.")
     scales = values.pop("scales", None) or {}
@@ -230,7 +231,7 @@ def load_study(
 def scales_of(name_or_path: str) -> list[str]:
     """Names of the scales of a study."""
     path = _find(name_or_path)
-    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    values = read_yaml(path)
     return list(values.get("scales") or {}) if isinstance(values, dict) else []
 
 
@@ -273,7 +274,7 @@ def read_study(folder: Path) -> Study:
             f"{folder} is not a study folder: it has no {STUDY_FILE}.",
             "Make one with `exgra-med study run NAME --out FOLDER`.",
         )
-    values = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise RunError(f"{path}: not a study.")
     return check_study(values, str(path))
