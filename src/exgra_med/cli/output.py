@@ -38,7 +38,7 @@ def say(line: Any) -> None:
 
 def printable(text: Any) -> str:
     """Text without characters that would steer a terminal; data and models may contain any."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(text))
+    return "".join(c if c.isprintable() or c in "\n\t\u00a0" else "�" for c in str(text))
 
 
 def next_step(command: str) -> str:
