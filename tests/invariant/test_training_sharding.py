@@ -22,7 +22,7 @@ from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import generate
 from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.schema import AlignmentSettings
+from exgra_med.recipe.schema import StageAlignment
 from exgra_med.training import objective as objective_module
 from exgra_med.training.batch import Batch
 from exgra_med.training.distributed import own_part, shard
@@ -97,7 +97,7 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 def train_sharded(rank: int, folder: Path) -> None:
     train(folder / "sharded", CASES["global graphs"], "sharding: full")
     bundle = load_bundle(final(folder / "sharded"))
-    objective = Objective(bundle.model, AlignmentSettings())
+    objective = Objective(bundle.model, StageAlignment())
     shard(objective, torch.device("cpu"), "float32", rows=[])
     kept = sum(own_part(each).nbytes for each in objective.parameters())
     (folder / f"{rank}.txt").write_text(str(kept))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from exgra_med.alignment.settings import AlignmentSettings
 from exgra_med.section import Count, Fraction, Positive, Section
 
 # What a run starts from: sizes, trained parts, or a checkpoint.
@@ -183,45 +184,13 @@ class TextSettings(Section):
     """Longest conversation in tokens; longer ones are cut at the end."""
 
 
-class AlignmentSettings(Section):
-    """Multi-graph alignment; defaults are the original's, or docs/faithfulness.md says why not."""
+class StageAlignment(AlignmentSettings):
+    """Alignment of a stage: the settings of the method, and how it joins the training."""
 
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Factor alpha of the alignment loss beside the language-model loss."""
-    objective: Literal[
-        "barycenter", "pairwise", "all", "infonce", "siglip", "optimal-transport"
-    ] = "barycenter"
-    """Which pairs of graphs are matched; the last three are controls without graphs."""
-    views: Literal["all", "image-answer"] = "all"
-    """Which views are graphs; `image-answer` is a control that needs no extended answers."""
     pooling: Literal["tokens", "padded"] = "tokens"
     """Mean over a text's own tokens, or over the padded row as in the original."""
-    text_vectors: Literal["hidden", "embeddings"] = "hidden"
-    """Of what: last hidden states, or token embeddings (the original without `--after_de`)."""
-    graph: Literal["knn", "radius", "full"] = "knn"
-    """Which nodes of a view are linked: the nearest, those within `radius`, or all."""
-    neighbours: Count = 5
-    """Edges that leave each node of a kNN graph."""
-    radius: Positive = 1.0
-    """Distance below which nodes are linked, for `radius`; 1 is the mean of all pairs."""
-    num_layers: Annotated[int, Field(ge=0)] = 2
-    """Graph convolutions before the costs."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Dropout after message passing, in training."""
-    noise_scale: Annotated[float, Field(ge=0.0)] = 0.05
-    """Scale of the Gumbel noise on node and edge costs."""
-    perturbation: Positive = 80.0
-    """Factor lambda of the black-box gradient."""
-    estimator: Literal["blackbox", "compatible", "imle"] = "blackbox"
-    """Gradient through the solver; `compatible` is the original's, which a loss scale distorts."""
-    noise_samples: Count = 1
-    """Noise samples of a step, for `imle`."""
-    scope: Literal["local", "global"] = "local"
-    """Graphs of the records of each device, as in the original, or of all devices together."""
-    solver: Literal["anneal", "local-search", "torch", "exhaustive", "lpmp", "pylibmgm"] = "anneal"
-    """Matching solver; `lpmp` and `pylibmgm` are third-party, `exhaustive` is for tiny graphs."""
-    effort: Literal["fast", "thorough"] = "fast"
-    """How long the solver searches."""
 
 
 class LoraSettings(Section):
@@ -252,7 +221,7 @@ class StageSettings(Section):
     the extended answers without graphs: each record gives two sequences with image and question."""
     learn_prompts: bool = False
     """Also learn what is said to the model, as the pretraining of a language model does."""
-    alignment: AlignmentSettings | None = None
+    alignment: StageAlignment | None = None
     """Multi-graph alignment beside the language-model loss; none where absent."""
     lora: LoraSettings | None = None
     """Learn the language model through low-rank adapters; all of its weights where absent."""

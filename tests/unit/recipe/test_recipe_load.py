@@ -60,9 +60,11 @@ def test_assignments_win_over_extends_and_the_origin_is_known(
         ("seed", "not of the form a.b=value"),
         ("seed=[1", "not valid YAML"),
         ("stages.first.schedule=cosin", "'cosine' or 'constant'"),
-        ("stages.second.alignment.solver=best", "stages.second.alignment.solver: input should be"),
+        ("stages.second.alignment.solver=best", "known: anneal, local-search, exhaustive"),
         ("stages.second.alignment.graph=tree", "stages.second.alignment.graph: input should be"),
-        ("stages.second.alignment.radius=0", "stages.second.alignment.radius"),
+        ("stages.second.alignment.neighbours=0", "stages.second.alignment.neighbours"),
+        ("stages.second.alignment.noise_samples=3", "needs `estimator: imle`"),
+        ("stages.first.learning_rate=.inf", "finite number"),
     ],
 )
 def test_a_fault_is_one_sentence_with_its_path(base: Path, assignment: str, message: str) -> None:
@@ -141,13 +143,13 @@ def test_every_shipped_recipe_loads_and_describes_itself(name: str) -> None:
     assert recipe.description
 
 
-def test_the_schema_knows_the_solvers_and_graphs_that_exist() -> None:
+def test_every_objective_and_choice_of_views_of_the_schema_is_implemented() -> None:
     from typing import get_args
 
-    from exgra_med.alignment.graph import GRAPHS
-    from exgra_med.alignment.solvers import SOLVERS
-    from exgra_med.recipe.schema import AlignmentSettings
+    from exgra_med.alignment.controls import CONTROLS
+    from exgra_med.alignment.loss import PAIRS, VIEWS
+    from exgra_med.recipe.schema import StageAlignment
 
-    fields = AlignmentSettings.model_fields
-    assert get_args(fields["solver"].annotation) == tuple(SOLVERS.own)
-    assert get_args(fields["graph"].annotation) == GRAPHS
+    fields = StageAlignment.model_fields
+    assert get_args(fields["objective"].annotation) == (*PAIRS, *CONTROLS)
+    assert get_args(fields["views"].annotation) == tuple(VIEWS)

@@ -10,13 +10,13 @@ Shapes: P problems, n nodes on either side, E edges of the first graph, F of the
 """
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
+from exgra_med.alignment.settings import Effort
 from exgra_med.errors import MatchingError
 
-Effort = Literal["fast", "thorough"]
 UNMATCHED = -1
 
 
@@ -58,7 +58,11 @@ class Solution:
 
 
 class Solver(Protocol):
-    """A function from problems to partial matchings; deterministic for equal problems."""
+    """A function from problems to partial matchings; deterministic for equal problems.
+
+    A solver that takes graphs up to a size only says so in an attribute, `solve.max_nodes = 9`: a
+    recipe with larger graphs is refused before anything is trained.
+    """
 
     def __call__(self, problems: Problems) -> Solution:
         """Solve all problems of the batch."""

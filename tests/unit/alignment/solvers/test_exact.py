@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
-from exgra_med.alignment.solvers.anneal import DENSE
 from exgra_med.alignment.solvers.annealing import anneal_dense, company, relabel
 from exgra_med.alignment.solvers.descent import prune
 from exgra_med.alignment.solvers.proof import (
@@ -19,6 +18,7 @@ from exgra_med.alignment.solvers.proof import (
     raised_gap,
     settle,
 )
+from exgra_med.alignment.solvers.search import DENSE
 from exgra_med.alignment.solvers.state import between, build_graph, load, seeded
 from exgra_med.lab.benchmarks.matching import make_problems
 

@@ -17,13 +17,12 @@ import numpy as np
 import torch
 
 from exgra_med.alignment.solvers.annealing import anneal, anneal_dense, company
-from exgra_med.alignment.solvers.compiled import HAS_NUMBA, compiled
+from exgra_med.alignment.solvers.compiled import compiled
 from exgra_med.alignment.solvers.descent import descend, prune
 from exgra_med.alignment.solvers.exhaustive import enumerate_matchings
 from exgra_med.alignment.solvers.proof import cheapest_ends, first_bound, raised_gap, settle
 from exgra_med.alignment.solvers.protocol import Problems, Solution
 from exgra_med.alignment.solvers.state import build_graph, load, seeded
-from exgra_med.alignment.solvers.torch_batched import solve_batched
 
 SMALL = 6
 """Nodes up to which all matchings are looked at (13327 of them)."""
@@ -218,9 +217,7 @@ def solve_one(
 
 
 def solve_by_annealing(problems: Problems) -> Solution:
-    """Steps 1 to 4, with the schedule that the effort names; without numba, the torch solver."""
-    if not HAS_NUMBA:
-        return solve_batched(problems)
+    """Steps 0 to 4, with the schedule that the effort names."""
     return _solve(problems, SCHEDULES[problems.effort], from_nothing=False)
 
 
