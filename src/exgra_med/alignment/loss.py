@@ -27,7 +27,7 @@ from exgra_med.alignment.diagnostics import NAMES
 from exgra_med.alignment.graph import MessagePassing, build_edges, pad_edges
 from exgra_med.alignment.matching import MatchingResult, find_solver, solve_matching
 from exgra_med.alignment.scope import gather_views, shared_seed
-from exgra_med.alignment.settings import AlignmentSettings
+from exgra_med.alignment.settings import AlignmentSettings, Scope
 from exgra_med.errors import MatchingError
 
 # Which graphs are matched: three views of each sample, and their barycenter.
@@ -174,11 +174,12 @@ class MultiGraphAlignment(nn.Module):
             raise MatchingError(f"dim={dim!r} is not a whole number of 1 or more.")
         self.settings = own = AlignmentSettings.checked(settings, changes)
         self.dim = dim
-        self.scope = own.scope
+        self.scope: Scope = own.scope
         """As in the settings; evaluation sets it to `local` for a while."""
         self.pairs = directed_pairs(own.objective, own.views)
         self.num_views = len(VIEWS[own.views])
-        find_solver(own.solver)
+        # Found once: looking for plug-ins takes longer than a matching.
+        self._solver = find_solver(own.solver)
         self.message_passing = MessagePassing(dim, own.num_layers if self.pairs else 0)
 
     def forward(
@@ -330,8 +331,10 @@ class MultiGraphAlignment(nn.Module):
         seed: int = 0,
         start: torch.Tensor | None = None,
     ) -> MatchingResult:
-        solver, effort = self.settings.solver, self.settings.effort
-        return solve_matching(unary, quadratic, edges, solver, seed, start=start, effort=effort)
+        effort = self.settings.effort
+        return solve_matching(
+            unary, quadratic, edges, self._solver, seed, start=start, effort=effort
+        )
 
     def _views(self, *views: torch.Tensor | None) -> list[torch.Tensor]:
         check_views(views[: self.num_views], self.dim, self.scope)
@@ -403,7 +406,7 @@ def check_finite(views: Sequence[torch.Tensor]) -> None:
 
 
 def _step_generator(
-    generator: Generator, device: torch.device, scope: str
+    generator: Generator, device: torch.device, scope: Scope
 ) -> tuple[torch.Generator, int]:
     """A torch generator on the device and the solver's seed, both from one source."""
     if generator is None or isinstance(generator, torch.Generator):

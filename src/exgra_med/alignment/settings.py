@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from exgra_med.alignment.solvers import SOLVERS
 from exgra_med.errors import MatchingError
-from exgra_med.section import Count, Positive, Section, explain
+from exgra_med.section import Count, Section, explain
 
 Effort = Literal["fast", "thorough"]
 Scope = Literal["local", "global"]
@@ -29,14 +29,14 @@ class AlignmentSettings(Section):
     """Which nodes of a view are linked: each with its nearest, or all with all."""
     neighbours: Count = 5
     """Edges that leave each node of a kNN graph."""
-    num_layers: Annotated[int, Field(ge=0)] = 2
+    num_layers: Annotated[int, Field(ge=0, le=100)] = 2
     """Graph convolutions before the costs."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Dropout after message passing, in training."""
-    noise_scale: Annotated[float, Field(ge=0.0)] = 0.05
+    noise_scale: Annotated[float, Field(ge=0.0, le=1e6)] = 0.05
     """Scale of the Gumbel noise on node and edge similarities; the original's code has 0.05, the
     paper speaks of Gumbel(0, 1)."""
-    perturbation: Positive = 80.0
+    perturbation: Annotated[float, Field(ge=1e-6, le=1e6)] = 80.0
     """Factor lambda of the black-box gradient."""
     estimator: Literal["blackbox", "compatible", "imle"] = "blackbox"
     """Gradient through the solver; `compatible` is the original's, which a loss scale distorts;

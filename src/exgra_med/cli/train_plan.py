@@ -20,9 +20,12 @@ def plan(recipe: "Recipe", own: "Recipe | None", gpu: str, num_gpus: int, as_jso
     """
     from exgra_med.cli.output import print_json, say
     from exgra_med.training.estimate import assumptions, estimate_run
+    from exgra_med.training.preflight import check_plan, missing_here
 
+    check_plan(recipe, num_gpus)
     estimate = estimate_run(recipe, gpu, num_gpus)
     warnings = step_warnings(recipe, own, num_gpus) + memory_advice(recipe, estimate)
+    warnings += [f"This machine cannot run it: {error}" for error in missing_here(recipe)]
     if as_json:
         more = {"warnings": warnings, "assumptions": assumptions(estimate)}
         print_json(as_data(recipe, estimate) | more)

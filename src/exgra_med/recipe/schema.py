@@ -16,44 +16,78 @@ from exgra_med.section import Count, Fraction, Positive, Section
 # What a run starts from: sizes, trained parts, or a checkpoint.
 
 
+Size = Annotated[int, Field(gt=0, le=1_000_000)]
+Layers = Annotated[int, Field(gt=0, le=1000)]
+
+
 class VisionArchitecture(Section):
     """A CLIP vision tower built from its sizes."""
 
-    hidden_size: Count = 1024
+    hidden_size: Size = 1024
     """Width of a token, and of what the projector reads."""
-    intermediate_size: Count = 4096
+    intermediate_size: Size = 4096
     """Width inside the feed-forward part of a layer."""
-    num_layers: Count = 24
+    num_layers: Layers = 24
     """Transformer layers; DCI reads from several of them."""
-    num_heads: Count = 16
+    num_heads: Size = 16
     """Attention heads of a layer; they divide its width."""
-    image_size: Count = 224
+    image_size: Size = 224
     """Pixels along each side of the square image that the tower sees."""
-    patch_size: Count = 14
+    patch_size: Size = 14
     """Pixels along each side of one patch."""
     feature_layer: int = -2
     """Which hidden state feeds the projector; -2 is the paper's."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> VisionArchitecture:
+        _check_heads(self.hidden_size, self.num_heads)
+        if self.patch_size > self.image_size:
+            raise ValueError(
+                f"`patch_size: {self.patch_size}` is larger than `image_size: {self.image_size}`"
+            )
+        # Layer 0 is what enters the first layer; negative numbers count from the last one.
+        if not -self.num_layers - 1 <= self.feature_layer <= self.num_layers:
+            raise ValueError(
+                f"`feature_layer: {self.feature_layer}` is none of the hidden states of "
+                f"{self.num_layers} layers"
+            )
+        return self
 
 
 class LanguageArchitecture(Section):
     """A LLaMA language model built from its sizes."""
 
-    hidden_size: Count = 4096
+    hidden_size: Size = 4096
     """Width of a token, and of a node of the graphs."""
-    intermediate_size: Count = 11008
+    intermediate_size: Size = 11008
     """Width inside the feed-forward part of a layer."""
-    num_layers: Count = 32
+    num_layers: Layers = 32
     """Transformer layers."""
-    num_heads: Count = 32
+    num_heads: Size = 32
     """Attention heads of a layer; they divide its width."""
-    max_positions: Count = 2048
+    max_positions: Size = 2048
     """Longest sequence in tokens."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LanguageArchitecture:
+        _check_heads(self.hidden_size, self.num_heads)
+        if self.hidden_size // self.num_heads % 2:
+            raise ValueError(
+                f"`hidden_size: {self.hidden_size}` over `num_heads: {self.num_heads}` is odd, and "
+                "rotary positions turn pairs of features"
+            )
+        return self
+
+
+def _check_heads(hidden_size: int, num_heads: int) -> None:
+    if hidden_size % num_heads:
+        raise ValueError(f"`num_heads: {num_heads}` does not divide `hidden_size: {hidden_size}`")
 
 
 class TokenizerArchitecture(Section):
     """A LLaMA-style byte-fallback BPE tokenizer trained on the run's own text."""
 
-    vocabulary_size: Count = 32000
+    vocabulary_size: Size = 32000
     """Pieces before the padding token and the three image tokens are added."""
 
 
@@ -269,7 +303,7 @@ class StageSettings(Section):
     """Keep only what enters each layer of the language model, and compute the rest again."""
     compile: bool = False
     """Train the layers of the language model through `torch.compile`; equal but for rounding."""
-    num_workers: Annotated[int, Field(ge=0)] = 0
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Processes that decode images."""
     log_every_steps: Count = 1
     """Optimizer steps from one line of `log.jsonl` to the next."""

@@ -15,11 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import NAMES
+from exgra_med.errors import MatchingError, TrainingError
 from exgra_med.model.vlm import ExgraForConditionalGeneration
 from exgra_med.recipe.schema import StageAlignment
 from exgra_med.training.batch import IGNORED, NOT_POOLED, Batch, Rows
 
 TOKENS_PER_CHUNK = 1024
+DIVERGED = "Lower the learning rate, or look at the last lines of log.jsonl."
 Result = TypeVar("Result")
 
 
@@ -162,7 +164,13 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         image, answer, *rest = views
         extended = rest[0] if rest else None
-        output = alignment(image, answer, extended, generator=seed_number(noise_seed))
+        try:
+            output = alignment(image, answer, extended, generator=seed_number(noise_seed))
+        except MatchingError as error:
+            # The settings were checked long before, so it is the numbers: training has diverged.
+            raise TrainingError(
+                f"The graphs cannot be matched: {error.message}", DIVERGED
+            ) from error
         if output.num_nodes == 0:
             return {}
         accuracy = output.matching_accuracy
