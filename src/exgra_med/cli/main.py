@@ -89,9 +89,10 @@ def run() -> None:
     try:
         app()
     except ExgraMedError as error:
-        typer.secho(f"Error: {error.message}", fg="red", err=True)
+        # On one line each, whatever a name that they quote holds.
+        typer.secho(f"Error: {' '.join(error.message.split())}", fg="red", err=True)
         if error.hint:
-            typer.secho(error.hint, err=True)
+            typer.secho(" ".join(error.hint.split()), err=True)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:

@@ -10,9 +10,13 @@ from exgra_med.alignment.solvers.state import build_graph
 
 @compiled
 def enumerate_matchings(U, Q, table, table2):
-    """Depth-first over nodes; the cost of a prefix is kept for each depth."""
+    """Depth-first over nodes; the cost of a prefix is kept for each depth.
+
+    Nothing is cut, although many prefixes could not become the best: an oracle should have no idea
+    in it that can be wrong.
+    """
     n = U.shape[0]
-    matching = np.full(n, -2, np.int64)
+    matching = np.full(n, -2, np.int64)  # -2: nothing tried yet; the next is -1, "unmatched".
     used = np.zeros(n, np.bool_)
     cost = np.zeros(n + 1, np.float64)
     best = 0.0
