@@ -209,6 +209,7 @@ class MultiGraphAlignment(nn.Module):
         generator: Generator = None,
     ) -> PendingAlignment:
         """Compute the costs and hand them to the worker; `forward` without the waiting."""
+        # Graphs and costs stay in float32 under mixed precision (graph.py and cost.py say why).
         with torch.autocast(image.device.type, enabled=False):
             views = gather_views(self._views(image, answer, extended), self.scope)
             if views[0].shape[0] > 0 and not self.pairs:
@@ -252,6 +253,8 @@ class MultiGraphAlignment(nn.Module):
         first, second, edges = self.problem_nodes(views)
         dropout = self.settings.dropout
         if self.training and dropout:
+            # Not torch's dropout, which draws from the global generator: a step has to be the same
+            # however often the others drew before it.
             keep = torch.rand((2, *first.shape), device=first.device, generator=stream)
             kept = (keep >= dropout).float() / (1 - dropout)
             first, second = first * kept[0], second * kept[1]
@@ -312,6 +315,7 @@ class MultiGraphAlignment(nn.Module):
         )
         num_nodes = views[0].shape[0]
         shifted = [edges[first] + num * num_nodes for num, (_, first) in enumerate(passes)]
+        # Side by side as one large graph without edges between its parts: one call of each layer.
         nodes = torch.cat([sets[node] for node, _ in passes])
         if message_passing:
             nodes = self.message_passing(nodes, torch.cat(shifted, dim=1))
@@ -344,6 +348,8 @@ class MultiGraphAlignment(nn.Module):
         self, unary: torch.Tensor, quadratic: torch.Tensor, stream: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """S noisy copies of the costs, [S * P, ...]; node noise is shared by the P pairs."""
+        # One draw for the nodes of all pairs is the original's: the noise belongs to the pair of
+        # samples, whichever graphs they are seen in. Edges differ from pair to pair.
         copies, scale = self.settings.noise_samples, self.settings.noise_scale
         nodes = gumbel((copies, 1, *unary.shape[1:]), scale, stream, unary.device)
         edges = gumbel((copies, *quadratic.shape), scale, stream, unary.device)
@@ -353,6 +359,7 @@ class MultiGraphAlignment(nn.Module):
     def _single(self, views: list[torch.Tensor]) -> AlignmentOutput:
         """One sample has nobody to be confused with: loss 0, all parameters in the graph. Nor has
         none, which a rank of a global scope may have."""
+        # In the graph, because processes that train together wait for a gradient of every weight.
         nothing = torch.empty((2, 0), dtype=torch.long, device=views[0].device)
         loss = 0.0 * self.message_passing(barycenter(*views), nothing).sum()
         return plain_output(loss, 1.0, len(views[0]))
@@ -420,5 +427,6 @@ def _step_generator(
                 f"{generator!r} is no source of randomness: give a numpy or torch generator, a "
                 "whole number from 0, or none."
             ) from error
+    # Processes with the same global graphs have to draw the same noise.
     seed = shared_seed(seed, scope, device)
     return torch.Generator(device).manual_seed(seed), seed % 2**31
