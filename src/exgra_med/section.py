@@ -4,10 +4,13 @@ import difflib
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+LARGEST = 1e9
+"""Beyond what anybody wants, and products of two still lie far inside single precision."""
+Positive = Annotated[float, Field(gt=0.0, le=LARGEST)]
+NotNegative = Annotated[float, Field(ge=0.0, le=LARGEST)]
 Count = Annotated[int, Field(gt=0)]
 
 
@@ -22,6 +25,14 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        # No path, name or template can hold it, and each would say so in another way.
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a text with the character NUL is none")
+        return value
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:

@@ -196,7 +196,10 @@ def draw_once(source: random.Random) -> Draw:
             value, long = source.choice(slow), True
         name = path.rpartition(".")[2]
         long = long or (name == "compile" and value is True)
-        if name in UNENDING and (value is None or (isinstance(value, int) and value > 2)):
+        limit = (
+            2 if name in UNENDING else 200 if path.startswith("model.architecture") else math.inf
+        )
+        if (name in UNENDING and value is None) or (isinstance(value, int) and value > limit):
             long = True
         assignments.append(f"{path}={text_of(value)}")
     return Draw(tuple(assignments), long)

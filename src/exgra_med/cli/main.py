@@ -94,6 +94,12 @@ def run() -> None:
         if error.hint:
             typer.secho(" ".join(error.hint.split()), err=True)
         sys.exit(error.exit_code)
+    except OSError as error:
+        # A path that the system refuses: too long, a loop of links, no permission to look.
+        typer.secho(
+            f"Error: {error.strerror or error}: {error.filename!s:.200}", fg="red", err=True
+        )
+        sys.exit(ExgraMedError.exit_code)
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise

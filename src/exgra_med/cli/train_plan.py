@@ -141,7 +141,6 @@ def step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> list
 def memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
     """What to try where a stage does not fit, one sentence for each stage."""
     from exgra_med.recipe.load import shipped_recipes
-    from exgra_med.recipe.schema import reason_against_shares
     from exgra_med.training.estimate import find_gpu
 
     smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]
@@ -157,7 +156,7 @@ def memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
             )
             continue
         settings = recipe.stages[stage.name]
-        can_share = reason_against_shares(settings) is None
+        can_share = settings.reason_against_sharding is None
         ways = [f"the recipe {name}" for name in known]
         if not known and settings.lora is None and "language" in settings.learn:
             ways.append(f"adapters (--set 'stages.{stage.name}.lora={{rank: 64}}')")

@@ -191,8 +191,9 @@ def _assign(values: dict[str, Any], origins: dict[str, str], text: str, origin: 
     keys = path.strip().split(".")
     if not separator or not all(keys):
         raise RecipeError(f"{origin}: {text!r} is not of the form a.b=value.")
-    if keys[0] == "stages" and len(keys) > 1 and keys[1] not in values.get("stages", {}):
-        names = ", ".join(values.get("stages", {}))
+    stages = values.get("stages")
+    if keys[0] == "stages" and len(keys) > 1 and isinstance(stages, dict) and keys[1] not in stages:
+        names = ", ".join(stages)
         raise RecipeError(f"{origin}: there is no stage {keys[1]!r}.", f"Stages: {names}.")
     nested: Any = parse_yaml(raw, f"{origin} {path}")
     for key in reversed(keys):

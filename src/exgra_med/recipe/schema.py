@@ -6,12 +6,13 @@ reference pages and in the JSON Schema alike.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from exgra_med.alignment.settings import AlignmentSettings
-from exgra_med.section import Count, Fraction, Positive, Section
+from exgra_med.section import Count, Fraction, NotNegative, Positive, Section
 
 # What a run starts from: sizes, trained parts, or a checkpoint.
 
@@ -136,60 +137,6 @@ class ModelSettings(Section):
         return self
 
 
-# Settings of a stage that do not go together, each with its sentence.
-
-
-def check_together(stage: StageSettings) -> None:
-    """Refuse settings that contradict one another, or that nobody has tested together.
-
-    Raises:
-        ValueError: what does not go with what; pydantic adds where.
-    """
-    if stage.lora is not None and "language" not in stage.learn:
-        raise ValueError("`lora` needs `language` among the parts that learn")
-    _check_graphs(stage)
-    if stage.sharding == "full" and (reason := reason_against_shares(stage)) is not None:
-        raise ValueError(f"`sharding: full` {reason}")
-    if stage.weights == "bfloat16":
-        _check_half_weights(stage)
-
-
-def _check_graphs(stage: StageSettings) -> None:
-    """A graph of one node has loss 0: such a stage would train without alignment in silence."""
-    alignment = stage.alignment
-    if alignment is None or alignment.weight == 0 or alignment.scope == "global":
-        return
-    if stage.batch_size == 1:
-        raise ValueError(
-            "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
-            "graph (one node has loss 0); or set `alignment.weight` to 0"
-        )
-
-
-def reason_against_shares(stage: StageSettings) -> str | None:
-    """Why the weights of a stage cannot be shared out, whether it wants that or not."""
-    if stage.lora is not None and stage.lora.quantize != "none":
-        return "cannot cut weights in 4 bits; set `lora.quantize` or `sharding` to none"
-    if "vision" in stage.learn:
-        return "does not cut the tower; leave `vision` out of `learn`"
-    untested = {
-        "weights: bfloat16": stage.weights == "bfloat16",
-        "optimizer: adamw8bit": stage.optimizer == "adamw8bit",
-        "compile: true": stage.compile,
-    }
-    found = " and ".join(f"`{setting}`" for setting, given in untested.items() if given)
-    return f"was not tested with {found}; set `sharding` to none" if found else None
-
-
-def _check_half_weights(stage: StageSettings) -> None:
-    if stage.optimizer != "adamw8bit":
-        raise ValueError("`weights: bfloat16` needs `optimizer: adamw8bit`")
-    if stage.precision != "bfloat16":
-        raise ValueError("`weights: bfloat16` needs `precision: bfloat16`")
-    if stage.lora is not None and stage.lora.quantize != "none":
-        raise ValueError("`weights: bfloat16` does not go with `lora.quantize`")
-
-
 class DataSettings(Section):
     """Which prepared folder and split a stage reads."""
 
@@ -221,7 +168,7 @@ class TextSettings(Section):
 class StageAlignment(AlignmentSettings):
     """Alignment of a stage: the settings of the method, and how it joins the training."""
 
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    weight: NotNegative = 1.0
     """Factor alpha of the alignment loss beside the language-model loss."""
     pooling: Literal["tokens", "padded"] = "tokens"
     """Mean over a text's own tokens, or over the padded row as in the original."""
@@ -240,6 +187,15 @@ class LoraSettings(Section):
     """Regular expression over the whole names of the linear layers that get an adapter."""
     quantize: Literal["none", "nf4"] = "none"
     """Keep these layers in 4 bits meanwhile (QLoRA; needs a GPU and bitsandbytes)."""
+
+    @field_validator("target_modules")
+    @classmethod
+    def _is_regular(cls, expression: str) -> str:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise ValueError(f"this is no regular expression: {error}") from error
+        return expression
 
 
 class StageSettings(Section):
@@ -284,7 +240,7 @@ class StageSettings(Section):
     """Course of the learning rate behind the warm-up; `cosine` ends at zero."""
     warmup_fraction: Fraction = 0.03
     """Share of the steps over which the learning rate rises from zero."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weight_decay: NotNegative = 0.0
     """AdamW's, of everything that learns."""
     max_gradient_norm: Positive | None = 1.0
     """Gradients are scaled down to this norm."""
@@ -324,8 +280,41 @@ class StageSettings(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> StageSettings:
-        check_together(self)
+        if self.lora is not None and "language" not in self.learn:
+            raise ValueError("`lora` needs `language` among the parts that learn")
+        graphs = self.alignment
+        alone = self.batch_size == 1
+        if graphs is not None and graphs.weight > 0 and graphs.scope == "local" and alone:
+            # A graph of one node has loss 0: the stage would train without alignment in silence.
+            raise ValueError(
+                "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
+                "graph (one node has loss 0); or set `alignment.weight` to 0"
+            )
+        if self.sharding == "full" and (reason := self.reason_against_sharding) is not None:
+            raise ValueError(f"`sharding: full` {reason}")
+        if self.weights == "bfloat16":
+            if self.optimizer != "adamw8bit":
+                raise ValueError("`weights: bfloat16` needs `optimizer: adamw8bit`")
+            if self.precision != "bfloat16":
+                raise ValueError("`weights: bfloat16` needs `precision: bfloat16`")
+            if self.lora is not None and self.lora.quantize != "none":
+                raise ValueError("`weights: bfloat16` does not go with `lora.quantize`")
         return self
+
+    @property
+    def reason_against_sharding(self) -> str | None:
+        """Why `sharding: full` is refused for this stage, whether it asks for that or not."""
+        if self.lora is not None and self.lora.quantize != "none":
+            return "cannot shard weights in 4 bits; set `lora.quantize` or `sharding` to none"
+        if "vision" in self.learn:
+            return "does not shard the vision tower; leave `vision` out of `learn`"
+        untested = {
+            "weights: bfloat16": self.weights == "bfloat16",
+            "optimizer: adamw8bit": self.optimizer == "adamw8bit",
+            "compile: true": self.compile,
+        }
+        found = " and ".join(f"`{setting}`" for setting, given in untested.items() if given)
+        return f"was not tested with {found}; set `sharding` to none" if found else None
 
     @property
     def needs_extended(self) -> bool:

@@ -27,40 +27,61 @@ from exgra_med.errors import (
 from exgra_med.model.bundle import read_config
 from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.lora import check_adapters_possible
+from exgra_med.model.processor import check_vocabulary
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
 from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings
 from exgra_med.training.distributed import process_state
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.log import check_trackers_installed
 from exgra_med.training.optimizer import check_eight_bit_possible
+from exgra_med.training.stages import training_texts
 from exgra_med.training.trainable import check_compiling_possible
 
 
-def check_plan(recipe: Recipe, num_processes: int) -> None:
+def check_plan(recipe: Recipe, num_processes: int, data_is_here: bool = False) -> None:
     """Refuse a recipe that no machine can run, from the recipe and the data that is there.
 
     Args:
         recipe: the recipe.
         num_processes: that share each step; graphs of scope `global` grow with them.
+        data_is_here: whether every folder has to be; a plan assumes what is not.
 
     Raises:
-        RecipeError: settings of a stage do not go together, or the solver takes smaller graphs.
+        RecipeError: settings of a stage do not go together, the solver takes smaller graphs, or the
+            vocabulary has no room for the characters of the texts.
         MatchingError: a solver cannot be loaded.
-        DataError: a split, image or extended answer is not in a folder that is there.
+        DataError: a split, image or extended answer is not there.
     """
     chat_template(recipe.text.template)
+    all_here = True
     for name, stage in recipe.stages.items():
-        _check_solver(name, stage, num_processes)
+        _check_alignment(name, stage, num_processes)
+        try:
+            open_prepared(recipe.stage_data(name).folder)
+        except DataError:
+            if data_is_here:
+                raise
+            all_here = False
+        else:
+            check_data(recipe, name)
+    sizes = recipe.model.architecture
+    if sizes is not None and all_here:
+        check_vocabulary(training_texts(recipe), sizes.tokenizer.vocabulary_size)
 
 
-def _check_solver(name: str, stage: StageSettings, num_processes: int) -> None:
+def _check_alignment(name: str, stage: StageSettings, num_processes: int) -> None:
     settings = stage.alignment
     if settings is None:
         return
     solver = find_solver(settings.solver)
+    nodes = stage.batch_size * (num_processes if settings.scope == "global" else 1)
+    if nodes == 1 and settings.weight > 0:
+        raise RecipeError(
+            f"stages.{name}.alignment: a graph over all processes has one node here, and loss 0.",
+            "Raise `batch_size`, or start more processes.",
+        )
     if settings.objective in CONTROLS:
         return
-    nodes = stage.batch_size * (num_processes if settings.scope == "global" else 1)
     try:
         check_size(solver, settings.solver, nodes)
     except MatchingError as error:
@@ -101,16 +122,14 @@ def check_before_training(recipe: Recipe, out: Path) -> None:
     """
     run = Run(out, recipe)
     pending = [name for name in recipe.stages if not run.final(name).is_dir()]
-    to_do = recipe.model_copy(update={"stages": {name: recipe.stages[name] for name in pending}})
-    check_plan(to_do, process_state().num_processes)
-    for error in missing_here(to_do):
-        raise error
     if len(pending) == len(recipe.stages):
         check_start(recipe)
-    for name in pending:
-        check_data(recipe, name)
     if pending:
-        check_disk(_remainder(run, pending), out)
+        to_do = _remainder(run, pending)
+        check_plan(to_do, process_state().num_processes, data_is_here=True)
+        for error in missing_here(to_do):
+            raise error
+        check_disk(to_do, out)
 
 
 def check_start(recipe: Recipe) -> None:

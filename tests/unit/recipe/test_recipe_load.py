@@ -9,7 +9,7 @@ from exgra_med.recipe.load import check_recipe, load_recipe, shipped_recipes
 
 BASE = """
 name: base
-model: {architecture: {language: {hidden_size: 32}}}
+model: {architecture: {language: {hidden_size: 64}}}
 data: {folder: somewhere}
 stages:
   first: {learn: [connector], learning_rate: 1e-4}
