@@ -127,7 +127,7 @@ def graphs_figure() -> None:
     symbols = ("x", "a", "e", "b")
     for panel, (nodes, colour, title) in enumerate(zip(sets, colours, titles, strict=True)):
         places = _places(nodes, 225 * panel + 15, 60, 195, 200)
-        edges = build_edges(nodes, kind="knn", neighbours=2, radius=1.0)
+        edges = build_edges(nodes, kind="knn", neighbours=2)
         for asker, neighbour in edges.T.tolist():
             draw.line(_shorten(places[asker], places[neighbour]), colour, 1.3, tip="yes",
                       opacity="0.65")  # fmt: skip
@@ -145,7 +145,7 @@ def matching_figure() -> None:
     base = torch.randn(6, 3)
     image, rest = base + 0.8 * torch.randn(6, 3), base + 0.8 * torch.randn(6, 3)
     centre = barycenter(image, rest, rest)
-    edges = build_edges(image, kind="knn", neighbours=2, radius=1.0)[None]
+    edges = build_edges(image, kind="knn", neighbours=2)[None]
     unary, quadratic = matching_costs(image[None], centre[None], edges)
     found = solve_matching(unary, quadratic, edges).assignment[0].tolist()
     draw = Drawing(900, 330, "A matching, and its distance to the right one")

@@ -1,21 +1,91 @@
-"""What every part of a recipe is made of."""
+"""What every part of a recipe is made of, and how one that is wrong is explained."""
 
-from typing import Annotated
+import difflib
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
+LARGEST = 1e9
+"""Beyond what anybody wants, and products of two still lie far inside single precision."""
+Positive = Annotated[float, Field(gt=0.0, le=LARGEST)]
+NotNegative = Annotated[float, Field(ge=0.0, le=LARGEST)]
 Count = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
-    """Base of every part of a recipe: frozen, and no unknown key passes."""
+    """Base of every part of a recipe: frozen, finite, and no unknown key passes."""
 
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
         strict=True,
+        allow_inf_nan=False,
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @field_validator("*")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        # No path, name or template can hold it, and each would say so in another way.
+        if isinstance(value, str) and "\0" in value:
+            raise ValueError("a text with the character NUL is none")
+        return value
+
+
+RENAMED = {
+    "learn": "trainable",
+    "learn_prompts": "train_on_prompts",
+    "accumulation_steps": "gradient_accumulation_steps",
+    "schedule": "lr_scheduler",
+    "warmup_fraction": "warmup_ratio",
+    "max_gradient_norm": "max_grad_norm",
+    "choose": "load_best_model_at_end",
+}
+"""Keys of earlier versions and what they are called now, for the hint alone."""
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
+    """The first fault that pydantic found, as a message and a hint.
+
+    Args:
+        error: what pydantic found.
+        model: the section that was checked.
+    """
+    fault = error.errors()[0]
+    path = [str(part) for part in fault["loc"]]
+    where = ".".join(path) or "recipe"
+    if fault["type"] != "extra_forbidden":
+        text = fault["msg"].removeprefix("Value error, ")
+        return f"{where}: {text[:1].lower()}{text[1:]}", _got(fault)
+    known = _fields_at(model, path[:-1])
+    if RENAMED.get(path[-1]) in known:
+        return f"{where}: unknown key", f"`{path[-1]}` is now `{RENAMED[path[-1]]}`."
+    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    hint = f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}."
+    return f"{where}: unknown key", hint
+
+
+def _got(fault: Any) -> str:
+    value = fault.get("input")
+    return f"Got {value!r}." if isinstance(value, str | int | float | bool) else ""
+
+
+def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Names of the fields of the section at `path`."""
+    here: Any = model
+    for key in path:
+        if isinstance(here, type) and issubclass(here, BaseModel):
+            here = _section(here.model_fields[key].annotation)
+        else:
+            here = _section(get_args(here)[1])
+    return list(here.model_fields)
+
+
+def _section(annotation: Any) -> Any:
+    """The section inside `Section | None`, or the mapping type itself."""
+    if get_origin(annotation) in (Union, UnionType):
+        return next(part for part in get_args(annotation) if part is not type(None))
+    return annotation

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from graph_weights import rename_original
 from safetensors.torch import load_file
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.blackbox import begin_matching, hamming
 from exgra_med.alignment.cost import add_noise, matching_costs, similarities
-from exgra_med.alignment.graph import knn_edges, rename_original
+from exgra_med.alignment.graph import knn_edges
 from exgra_med.alignment.loss import barycenter
 from exgra_med.alignment.matching import MatchingResult, solve_matching
 from exgra_med.alignment.solvers.protocol import edge_images, matching_objective

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from graph_weights import rename_original
 from safetensors.torch import load_file
 
 from exgra_med.alignment import loss as alignment_loss
-from exgra_med.alignment.graph import rename_original
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.convert.original import import_original, rename
-from exgra_med.recipe.schema import AlignmentSettings
+from exgra_med.recipe.schema import StageAlignment
+from exgra_med.training import objective as training_objective
 from exgra_med.training.batch import IGNORED, Batch, Rows
 from exgra_med.training.objective import Objective
 from exgra_med.training.trainable import set_trainable
@@ -129,15 +130,20 @@ def test_a_stage_2_step_equals_the_original(
     weights = load_file(stored / "weights_none.safetensors")
     load_weights(bundle, weights)
     set_trainable(bundle, ["connector", "language"])
-    level = "embeddings" if "embed_level" in name else "hidden"
-    settings = AlignmentSettings.model_validate(
-        {"pooling": "padded", "text_vectors": level, "solver": "exhaustive"}
-    )
+    settings = StageAlignment(pooling="padded", solver="exhaustive")
     objective = Objective(bundle.model, settings)
     assert objective.alignment is not None
     graph = {key: value for key, value in weights.items() if "message_pass" in key}
     objective.alignment.load_state_dict(rename_original(graph))
 
+    if "embed_level" in name:
+        # The original without `--after_de`: texts are pooled before the language model.
+        embed, pool = bundle.model.get_input_embeddings(), training_objective.pool_views
+
+        def pool_embeddings(batch: Batch, features: Any, states: Any) -> list[torch.Tensor]:
+            return pool(batch, features, [embed(rows["input_ids"]) for rows in batch["calls"]])
+
+        monkeypatch.setattr(training_objective, "pool_views", pool_embeddings)
     noise = [torch.stack([case[f"{way}.gumbel_edges"] for way in DIRECTIONS])[None]]
     noise.append(case["gumbel_nodes"][None, None])
     monkeypatch.setattr(alignment_loss, "gumbel", lambda *_: noise.pop().float())

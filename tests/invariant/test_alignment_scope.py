@@ -7,7 +7,6 @@ import torch
 import torch.distributed as dist
 
 from exgra_med.alignment import MatchingError, MultiGraphAlignment
-from exgra_med.alignment.scope import gather_views
 
 ROWS, DIM = (5, 3), 16
 
@@ -77,5 +76,3 @@ def test_no_node_on_any_rank_is_no_graph() -> None:
 def test_unknown_scopes_are_refused() -> None:
     with pytest.raises(MatchingError, match="scope"):
         MultiGraphAlignment(DIM, scope="universal")
-    with pytest.raises(MatchingError, match="scope"):
-        gather_views([torch.ones(1, 1)], "universal")

@@ -25,7 +25,7 @@ from exgra_med.model.generate import generate
 from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import open_run
-from exgra_med.recipe.schema import AlignmentSettings
+from exgra_med.recipe.schema import StageAlignment
 from exgra_med.training import objective as objective_module
 from exgra_med.training.batch import Batch
 from exgra_med.training.distributed import local_shard, shard
@@ -101,7 +101,7 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 def train_sharded(rank: int, folder: Path) -> None:
     train(folder / "sharded", CASES["global graphs"], "sharding: full")
     bundle = load_bundle(final(folder / "sharded"))
-    objective = Objective(bundle.model, AlignmentSettings())
+    objective = Objective(bundle.model, StageAlignment())
     shard(objective, torch.device("cpu"), "float32", rows=[])
     kept = sum(local_shard(each).nbytes for each in objective.parameters())
     (folder / f"{rank}.txt").write_text(str(kept))

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from exgra_med.alignment.loss import AlignmentOutput, Generator, MultiGraphAlignment
+from exgra_med.alignment.settings import AlignmentSettings
 from exgra_med.errors import MatchingError
 
 # From the hidden states of a row of tokens to one embedding.
@@ -160,13 +161,20 @@ class AlignmentAdapter(nn.Module):
     Args:
         model: an image-text-to-text model; only its sizes are read, it is not kept.
         pooling: `tokens`, `padded` or `attention`, for the two texts.
-        settings: of `MultiGraphAlignment`.
+        settings: of the alignment; defaults where absent.
+        changes: settings by name, as for `MultiGraphAlignment`.
 
     Raises:
         MatchingError: the model lacks one of `NEEDED`, or a setting has no meaning.
     """
 
-    def __init__(self, model: nn.Module, pooling: str = "tokens", **settings: Any) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        pooling: str = "tokens",
+        settings: AlignmentSettings | None = None,
+        **changes: Any,
+    ) -> None:
         super().__init__()
         _check_model(model)
         if pooling not in POOLINGS:
@@ -176,7 +184,7 @@ class AlignmentAdapter(nn.Module):
         dim = model.get_input_embeddings().weight.shape[1]  # pyrefly: ignore
         self.pooling = pooling
         self.attention = AttentionPooling(dim) if pooling == "attention" else None
-        self.align = MultiGraphAlignment(dim, **settings)
+        self.align = MultiGraphAlignment(dim, settings, **changes)
         self._kept: tuple[dict[str, Any], Any] | None = None
 
     def forward(

@@ -1,12 +1,15 @@
 """What it costs to match node with node and edge with edge.
 
-Shapes: P problems, B nodes, E edges, D features. Everything here is float32.
+Shapes: P problems, B nodes, E edges, D features. Everything here is float32, whatever training
+computes in: the solver compares sums of a few dozen costs that lie close together, and bfloat16
+keeps three digits of each.
 """
 
 import torch
 
 MATCHED_ABOVE = 0.5
-"""A pair is worth matching when its similarity exceeds this; unmatched nodes cost nothing."""
+"""A pair is worth matching when its similarity exceeds this; unmatched nodes cost nothing. Without
+the offset every pair with a positive cosine would be, and hardly a node would stay unmatched."""
 
 SHORTEST = 1e-5
 """Vectors shorter than this share of the typical node have no direction."""
@@ -17,6 +20,7 @@ def gumbel(
 ) -> torch.Tensor:
     """Draw Gumbel noise of location 0: -scale * log(Exponential(1))."""
     draw = torch.empty(shape, device=device).exponential_(generator=generator)
+    # A draw can be exactly zero, whose logarithm is minus infinity.
     return draw.clamp_min_(torch.finfo(draw.dtype).tiny).log_().mul_(-scale)
 
 
@@ -32,6 +36,8 @@ def directions(vectors: torch.Tensor, typical: torch.Tensor | float) -> torch.Te
     """
     length = torch.linalg.vector_norm(vectors.detach(), dim=-1, keepdim=True)
     has_length = length > SHORTEST * typical
+    # Replaced before the division and not only after it: the gradient of an unused branch is still
+    # computed, and 0 times infinity is NaN.
     safe = torch.where(has_length, vectors, torch.ones_like(vectors))
     return torch.where(has_length, torch.nn.functional.normalize(safe, dim=-1), 0.0)
 
@@ -88,6 +94,7 @@ def add_noise(
 
 def edge_features(nodes: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     """h[row 0] - h[row 1]: [P, B, D] nodes, [P, 2, E] edges -> [P, E, D]; absent edges are zero."""
+    # An absent edge is -1 at both ends: as node 0 minus node 0 it has length zero.
     index = edges.clamp_min(0)[..., None].expand(-1, -1, -1, nodes.shape[-1])
     ends = nodes[:, None].expand(-1, 2, -1, -1).gather(2, index)
     return ends[:, 0] - ends[:, 1]

@@ -5,12 +5,10 @@ asks, row 1 the neighbour that it found. Graphs are always built in float32: hal
 overflows in squared distances over thousands of features, and neighbours get lost.
 """
 
+from typing import Literal
+
 import torch
 from torch import nn
-
-from exgra_med.errors import MatchingError
-
-GRAPHS = ("knn", "radius", "full")
 
 
 def knn_edges(nodes: torch.Tensor, neighbours: int = 5) -> torch.Tensor:
@@ -34,43 +32,17 @@ def knn_edges(nodes: torch.Tensor, neighbours: int = 5) -> torch.Tensor:
     return torch.stack([asking, found.reshape(-1)])
 
 
-def radius_edges(nodes: torch.Tensor, radius: float = 1.0) -> torch.Tensor:
-    """Connect nodes that are nearer than `radius` times the mean distance of all pairs.
-
-    Args:
-        nodes: [B, D] features.
-        radius: threshold in units of the graph's own mean distance.
-
-    Returns:
-        [2, E] int64, grouped by asking node; every edge has its reverse.
-    """
-    distances = _distances(nodes)
-    finite = distances[distances.isfinite()]
-    near = distances < radius * (finite.mean() if finite.numel() else 0.0)
-    return near.nonzero().T.contiguous()
-
-
 def full_edges(nodes: torch.Tensor) -> torch.Tensor:
     """Connect each node with all others. Returns [2, B * (B - 1)] int64."""
     return (~torch.eye(nodes.shape[0], dtype=torch.bool, device=nodes.device)).nonzero().T
 
 
 def build_edges(
-    nodes: torch.Tensor, kind: str = "knn", *, neighbours: int = 5, radius: float = 1.0
+    nodes: torch.Tensor, kind: Literal["knn", "full"] = "knn", neighbours: int = 5
 ) -> torch.Tensor:
-    """Edges of one graph, [2, E] int64, by the name of its construction.
-
-    Raises:
-        MatchingError: `kind` is not one of `GRAPHS`.
-    """
+    """Edges of one graph, [2, E] int64, by the name of its construction."""
     nodes = nodes.detach().float()
-    if kind == "knn":
-        return knn_edges(nodes, neighbours)
-    if kind == "radius":
-        return radius_edges(nodes, radius)
-    if kind == "full":
-        return full_edges(nodes)
-    raise MatchingError(f"No graph is called {kind!r}; there are {', '.join(GRAPHS)}.")
+    return full_edges(nodes) if kind == "full" else knn_edges(nodes, neighbours)
 
 
 def pad_edges(graphs: list[torch.Tensor]) -> torch.Tensor:
@@ -99,10 +71,7 @@ def _distances(nodes: torch.Tensor) -> torch.Tensor:
 # Parameter names are the original's. A checkpoint entry
 # `model.message_pass_node_features.conv{1,2}.{lin_rel.weight, lin_rel.bias, lin_root.weight}` is
 # `message_passing.conv{1,2}.{lin_rel.weight, lin_rel.bias, lin_root.weight}` of
-# `MultiGraphAlignment`: replace the prefix, nothing else (`rename_original`).
-
-
-ORIGINAL_PREFIX = "model.message_pass_node_features."
+# `MultiGraphAlignment`: replace the prefix, nothing else.
 
 
 class GraphConv(nn.Module):
@@ -156,12 +125,3 @@ class MessagePassing(nn.Module):
         for layer in range(1, self.num_layers + 1):
             nodes = self.get_submodule(f"conv{layer}")(nodes, edges).relu()
         return nodes
-
-
-def rename_original(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Graph weights of an original checkpoint, named for `MultiGraphAlignment.load_state_dict`."""
-    return {
-        "message_passing." + name.removeprefix(ORIGINAL_PREFIX): tensor
-        for name, tensor in state.items()
-        if name.startswith(ORIGINAL_PREFIX)
-    }

@@ -3,7 +3,7 @@
     views: image, answer, extended [B, D]; barycenter = their mean
     for each ordered pair (first, second) of the objective, six for `barycenter`:
         edges  = k nearest neighbours among the nodes of `first`            graph.py
-        h1, h2 = dropout(message passing(nodes, edges)), shared weights     graph_conv.py
+        h1, h2 = dropout(message passing(nodes, edges)), shared weights     graph.py
         U, Q   = costs of matching nodes and edges, with Gumbel noise       cost.py
         X      = argmin over partial matchings                              solvers/
     loss = mean over pairs of Hamming(X, I)                                 blackbox.py
@@ -12,22 +12,22 @@ Shapes: B samples = nodes of each graph, D features, P ordered pairs, E edges, S
 Source: ExGra-Med, NeurIPS 2025 (arXiv 2410.02615).
 """
 
-import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
 from exgra_med.alignment.blackbox import PendingMatching, begin_matching
-from exgra_med.alignment.checks import check_finite, check_name, check_settings, check_views
-from exgra_med.alignment.controls import CONTROLS, control_loss, retrieval_accuracy
+from exgra_med.alignment.controls import control_loss, retrieval_accuracy
 from exgra_med.alignment.cost import add_noise, gumbel, matching_costs
+from exgra_med.alignment.diagnostics import NAMES
 from exgra_med.alignment.graph import MessagePassing, build_edges, pad_edges
 from exgra_med.alignment.matching import MatchingResult, find_solver, solve_matching
 from exgra_med.alignment.scope import gather_views, shared_seed
-from exgra_med.alignment.solvers.protocol import Effort
+from exgra_med.alignment.settings import AlignmentSettings, Scope
 from exgra_med.errors import MatchingError
 
 # Which graphs are matched: three views of each sample, and their barycenter.
@@ -63,20 +63,13 @@ def directed_pairs(objective: str, views: str = "all") -> tuple[tuple[int, int],
     """Ordered pairs (first graph, second graph); the first one's edges serve both.
 
     Args:
-        objective: a name in `PAIRS`.
+        objective: a name in `PAIRS`; a control matches no graphs and has no pairs.
         views: a name in `VIEWS`; pairs with another view are left out.
-
-    Raises:
-        MatchingError: no objective or choice of views has that name.
     """
-    if views not in VIEWS:
-        raise MatchingError(f"No views are called {views!r}; there are {', '.join(VIEWS)}.")
-    if objective not in PAIRS:
-        raise MatchingError(f"No objective is called {objective!r}; there are {', '.join(PAIRS)}.")
     present = {*VIEWS[views], BARYCENTER}
     return tuple(
         pair
-        for first, second in PAIRS[objective]
+        for first, second in PAIRS.get(objective, ())
         if {first, second} <= present
         for pair in ((first, second), (second, first))
     )
@@ -156,27 +149,12 @@ class MultiGraphAlignment(nn.Module):
 
     Args:
         dim: D, features of an embedding.
-        objective: `barycenter` (the paper's), `pairwise` or `all`; or a control without graphs:
-            `infonce`, `siglip`, `optimal-transport`.
-        neighbours: edges that leave each node of a kNN graph.
-        num_layers: graph convolutions before the costs.
-        dropout: share of features dropped after message passing, in training.
-        noise_scale: scale of the Gumbel noise on similarities; the original's code has 0.05, the
-            paper speaks of Gumbel(0, 1).
-        perturbation: lambda of the black-box gradient.
-        solver: name of a matching solver.
-        effort: `fast` or `thorough`.
-        graph: `knn`, `radius` or `full`.
-        radius: for `radius`, in units of a graph's mean distance.
-        estimator: `blackbox` (equivariant under a factor on the loss), `compatible` (the
-            original's, which is not), or `imle` (mean over `noise_samples`).
-        noise_samples: S, noise samples of a step, for `imle`.
-        scope: `local` builds graphs of this rank's samples, `global` of those of all ranks.
-        views: `all`, or `image-answer`: a control without extended answers, which are then not
-            looked at. Its barycenter is the mean of two views.
+        settings: defaults where absent.
+        changes: settings by name, over `settings`: `MultiGraphAlignment(32, neighbours=3)`.
 
     Raises:
-        MatchingError: a setting has no meaning.
+        MatchingError: no setting has such a name, a value has no meaning, or the solver cannot be
+            loaded.
 
     Example:
         >>> align = MultiGraphAlignment(32)
@@ -190,49 +168,19 @@ class MultiGraphAlignment(nn.Module):
     number, or None for a seed from torch's global generator. Weights are moved by `.to(device)`.
     """
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        objective: str = "barycenter",
-        neighbours: int = 5,
-        num_layers: int = 2,
-        dropout: float = 0.1,
-        noise_scale: float = 0.05,
-        perturbation: float = 80.0,
-        solver: str = "anneal",
-        effort: Effort = "fast",
-        graph: str = "knn",
-        radius: float = 1.0,
-        estimator: Literal["blackbox", "compatible", "imle"] = "blackbox",
-        noise_samples: int = 1,
-        scope: Literal["local", "global"] = "local",
-        views: Literal["all", "image-answer"] = "all",
-    ) -> None:
+    def __init__(self, dim: int, settings: AlignmentSettings | None = None, **changes: Any) -> None:
         super().__init__()
-        check_settings(
-            dim=dim, neighbours=neighbours, num_layers=num_layers, noise_samples=noise_samples,
-            dropout=dropout, noise_scale=noise_scale, perturbation=perturbation, radius=radius,
-            effort=effort, graph=graph, estimator=estimator, scope=scope,
-        )  # fmt: skip
-        check_name("objective", objective, (*PAIRS, *CONTROLS))
+        if isinstance(dim, bool) or not isinstance(dim, int) or dim < 1:
+            raise MatchingError(f"dim={dim!r} is not a whole number of 1 or more.")
+        self.settings = own = AlignmentSettings.checked(settings, changes)
         self.dim = dim
-        self.scope = scope
-        own = directed_pairs("barycenter" if objective in CONTROLS else objective, views)
-        self.pairs = () if objective in CONTROLS else own
-        self.num_views = len(VIEWS[views])
-        find_solver(solver)
-        self.objective = objective
-        self.dropout = dropout
-        self.noise_scale = noise_scale
-        self.perturbation = perturbation
-        self.noise_samples = noise_samples
-        self.compatible = estimator == "compatible"
-        self._edges = functools.partial(
-            build_edges, kind=graph, neighbours=neighbours, radius=radius
-        )
-        self._solve = functools.partial(solve_matching, solver=solver, effort=effort)
-        self.message_passing = MessagePassing(dim, num_layers if self.pairs else 0)
+        self.scope: Scope = own.scope
+        """As in the settings; evaluation sets it to `local` for a while."""
+        self.pairs = directed_pairs(own.objective, own.views)
+        self.num_views = len(VIEWS[own.views])
+        # Found once: looking for plug-ins takes longer than a matching.
+        self._solver = find_solver(own.solver)
+        self.message_passing = MessagePassing(dim, own.num_layers if self.pairs else 0)
 
     def forward(
         self,
@@ -261,6 +209,7 @@ class MultiGraphAlignment(nn.Module):
         generator: Generator = None,
     ) -> PendingAlignment:
         """Compute the costs and hand them to the worker; `forward` without the waiting."""
+        # Graphs and costs stay in float32 under mixed precision (graph.py and cost.py say why).
         with torch.autocast(image.device.type, enabled=False):
             views = gather_views(self._views(image, answer, extended), self.scope)
             if views[0].shape[0] > 0 and not self.pairs:
@@ -275,16 +224,16 @@ class MultiGraphAlignment(nn.Module):
             def solve(u: torch.Tensor, q: torch.Tensor, start: torch.Tensor | None) -> Any:
                 # Here and not before: the worker may wait for the device, the forward pass not.
                 check_finite(given)
-                return self._solve(u, q, edges, seed=seed, start=start)
+                return self._solve(u, q, edges, seed, start)
 
             matching = begin_matching(
                 unary,
                 quadratic,
                 edges,
                 solve,
-                perturbation=self.perturbation,
-                samples=self.noise_samples,
-                compatible=self.compatible,
+                perturbation=self.settings.perturbation,
+                samples=self.settings.noise_samples,
+                compatible=self.settings.estimator == "compatible",
             )
             return PendingAlignment(matching)
 
@@ -302,13 +251,16 @@ class MultiGraphAlignment(nn.Module):
         """
         stream, seed = _step_generator(generator, views[0].device, self.scope)
         first, second, edges = self.problem_nodes(views)
-        if self.training and self.dropout:
+        dropout = self.settings.dropout
+        if self.training and dropout:
+            # Not torch's dropout, which draws from the global generator: a step has to be the same
+            # however often the others drew before it.
             keep = torch.rand((2, *first.shape), device=first.device, generator=stream)
-            kept = (keep >= self.dropout).float() / (1 - self.dropout)
+            kept = (keep >= dropout).float() / (1 - dropout)
             first, second = first * kept[0], second * kept[1]
         unary, quadratic = matching_costs(first, second, edges)
         unary, quadratic = self._add_noise(unary, quadratic, stream)
-        return unary, quadratic, edges.repeat(self.noise_samples, 1, 1), seed
+        return unary, quadratic, edges.repeat(self.settings.noise_samples, 1, 1), seed
 
     @torch.no_grad()
     def matching_accuracy(
@@ -336,7 +288,7 @@ class MultiGraphAlignment(nn.Module):
                 return retrieval_accuracy(*views)
             first, second, edges = self.problem_nodes(views, message_passing)
             unary, quadratic = matching_costs(first, second, edges)
-            return share_own(self._solve(unary, quadratic, edges, seed=0))
+            return share_own(self._solve(unary, quadratic, edges))
 
     def problem_nodes(
         self, views: list[torch.Tensor], message_passing: bool = True
@@ -354,12 +306,16 @@ class MultiGraphAlignment(nn.Module):
             nodes of the first and of the second graphs, [P, B, D] each, and edges [P, 2, E].
         """
         sets = dict(enumerate(views)) | {BARYCENTER: barycenter(*views)}
-        edges = {first: self._edges(sets[first]) for first, _ in self.pairs}
+        edges = {
+            first: build_edges(sets[first], self.settings.graph, self.settings.neighbours)
+            for first, _ in self.pairs
+        }
         passes = sorted(
             {(node, first) for pair in self.pairs for node in pair for first in pair[:1]}
         )
         num_nodes = views[0].shape[0]
         shifted = [edges[first] + num * num_nodes for num, (_, first) in enumerate(passes)]
+        # Side by side as one large graph without edges between its parts: one call of each layer.
         nodes = torch.cat([sets[node] for node, _ in passes])
         if message_passing:
             nodes = self.message_passing(nodes, torch.cat(shifted, dim=1))
@@ -371,6 +327,19 @@ class MultiGraphAlignment(nn.Module):
             pad_edges([edges[first] for first, _ in self.pairs]),
         )
 
+    def _solve(
+        self,
+        unary: torch.Tensor,
+        quadratic: torch.Tensor,
+        edges: torch.Tensor,
+        seed: int = 0,
+        start: torch.Tensor | None = None,
+    ) -> MatchingResult:
+        effort = self.settings.effort
+        return solve_matching(
+            unary, quadratic, edges, self._solver, seed, start=start, effort=effort
+        )
+
     def _views(self, *views: torch.Tensor | None) -> list[torch.Tensor]:
         check_views(views[: self.num_views], self.dim, self.scope)
         return [view.float() for view in views[: self.num_views] if view is not None]
@@ -379,27 +348,72 @@ class MultiGraphAlignment(nn.Module):
         self, unary: torch.Tensor, quadratic: torch.Tensor, stream: torch.Generator
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """S noisy copies of the costs, [S * P, ...]; node noise is shared by the P pairs."""
-        copies = self.noise_samples
-        nodes = gumbel((copies, 1, *unary.shape[1:]), self.noise_scale, stream, unary.device)
-        edges = gumbel((copies, *quadratic.shape), self.noise_scale, stream, unary.device)
+        # One draw for the nodes of all pairs is the original's: the noise belongs to the pair of
+        # samples, whichever graphs they are seen in. Edges differ from pair to pair.
+        copies, scale = self.settings.noise_samples, self.settings.noise_scale
+        nodes = gumbel((copies, 1, *unary.shape[1:]), scale, stream, unary.device)
+        edges = gumbel((copies, *quadratic.shape), scale, stream, unary.device)
         unary, quadratic = add_noise(unary, quadratic, nodes, edges)
         return unary.flatten(0, 1), quadratic.flatten(0, 1)
 
     def _single(self, views: list[torch.Tensor]) -> AlignmentOutput:
         """One sample has nobody to be confused with: loss 0, all parameters in the graph. Nor has
         none, which a rank of a global scope may have."""
+        # In the graph, because processes that train together wait for a gradient of every weight.
         nothing = torch.empty((2, 0), dtype=torch.long, device=views[0].device)
         loss = 0.0 * self.message_passing(barycenter(*views), nothing).sum()
         return plain_output(loss, 1.0, len(views[0]))
 
     def _control(self, views: list[torch.Tensor]) -> AlignmentOutput:
-        loss = control_loss(self.objective, *views)
+        loss = control_loss(self.settings.objective, *views)
         with torch.no_grad():
             return plain_output(loss, retrieval_accuracy(*views), views[0].shape[0])
 
 
+def check_views(views: Sequence[Any], dim: int, scope: str) -> None:
+    """Refuse views that are not [B, dim] each; B may be 0 in a global scope.
+
+    Raises:
+        MatchingError: one is missing, no tensor, or of another shape.
+    """
+    shapes = []
+    for name, view in zip(NAMES, views, strict=False):
+        if not isinstance(view, torch.Tensor):
+            given = "none" if view is None else type(view).__name__
+            raise MatchingError(f"The view {name!r} is {given}, not a tensor [B, D].")
+        shapes.append(f"{name} {list(view.shape)}")
+    if any(view.ndim != 2 for view in views) or len({view.shape for view in views}) != 1:
+        raise MatchingError(f"The views have shapes {', '.join(shapes)}, not [B, D] each.")
+    if views[0].shape[1] != dim:
+        raise MatchingError(
+            f"The views have {views[0].shape[1]} features each; this module was made for {dim}."
+        )
+    if views[0].shape[0] == 0 and scope == "local":
+        raise MatchingError("The views hold no sample.")
+
+
+def check_finite(views: Sequence[torch.Tensor]) -> None:
+    """Refuse NaN and infinity, which would else show as a graph that makes no sense.
+
+    Raises:
+        MatchingError: with the view and the rows.
+    """
+    # Infinity and NaN stay in a sum; only where there are any is each row looked at.
+    if bool(torch.isfinite(torch.stack([view.sum() for view in views])).all()):
+        return
+    for name, view in zip(NAMES, views, strict=False):
+        rows = (~torch.isfinite(view).all(1)).nonzero()[:, 0].tolist()
+        if rows:
+            more = ", ..." if len(rows) > 8 else ""
+            listed = ", ".join(map(str, rows[:8])) + more
+            raise MatchingError(
+                f"The view {name!r} holds NaN or infinity in rows {listed}: look at what made it, "
+                "in mixed precision first."
+            )
+
+
 def _step_generator(
-    generator: Generator, device: torch.device, scope: str
+    generator: Generator, device: torch.device, scope: Scope
 ) -> tuple[torch.Generator, int]:
     """A torch generator on the device and the solver's seed, both from one source."""
     if generator is None or isinstance(generator, torch.Generator):
@@ -413,5 +427,6 @@ def _step_generator(
                 f"{generator!r} is no source of randomness: give a numpy or torch generator, a "
                 "whole number from 0, or none."
             ) from error
+    # Processes with the same global graphs have to draw the same noise.
     seed = shared_seed(seed, scope, device)
     return torch.Generator(device).manual_seed(seed), seed % 2**31

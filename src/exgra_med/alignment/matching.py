@@ -1,5 +1,6 @@
 """`solve_matching`: the one door to all solvers."""
 
+import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,16 +9,16 @@ from typing import Any, get_args
 import numpy as np
 import torch
 
-from exgra_med.alignment.checks import check_name, check_seed, check_start
+from exgra_med.alignment.settings import Effort
 from exgra_med.alignment.solvers import SOLVERS
 from exgra_med.alignment.solvers.compiled import told_when_slow
 from exgra_med.alignment.solvers.protocol import (
-    Effort,
     Problems,
     Solver,
     check_problems,
     matching_objective,
 )
+from exgra_med.errors import MatchingError
 
 Array = Any
 """A numpy array or a torch tensor; results come back as what was given."""
@@ -44,9 +45,24 @@ def find_solver(name: str) -> Solver:
     """Load a solver by name.
 
     Raises:
-        MatchingError: no solver has that name.
+        MatchingError: no solver has that name, or the package that it is from cannot be loaded.
     """
     return SOLVERS.find(name)
+
+
+def check_size(solver: Solver, name: str, num_nodes: int) -> None:
+    """Refuse graphs that are larger than a solver says it takes.
+
+    Raises:
+        MatchingError: with both sizes.
+    """
+    limit = getattr(solver, "max_nodes", None)
+    if limit is not None and num_nodes > limit:
+        raise MatchingError(
+            f"The solver {name!r} takes graphs of at most {limit} nodes, and was asked for "
+            f"{num_nodes}.",
+            "Use `anneal`, which has no limit, or smaller graphs.",
+        )
 
 
 def solve_matching(
@@ -74,8 +90,8 @@ def solve_matching(
         effort: `fast`, or `thorough` for a better matching at several times the price.
 
     Raises:
-        MatchingError: the input is no batch of matching problems, `start` no matching of them, or
-            no such solver or effort exists.
+        MatchingError: the input is no batch of matching problems, `start` no matching of them, the
+            graphs are larger than the solver takes, or no such solver or effort exists.
 
     Example:
         >>> edges = np.array([[[0, 1], [1, 0]]])
@@ -88,10 +104,15 @@ def solve_matching(
     links = _tensor(edges)
     links2 = links if edges2 is None else _tensor(edges2)
     check_problems(*costs, links, links2)
-    check_name("effort", effort, get_args(Effort))
+    if effort not in get_args(Effort):
+        raise MatchingError(
+            f"There is no effort {effort!r}.", f"Known: {', '.join(get_args(Effort))}."
+        )
+    if isinstance(seed, bool) or not hasattr(seed, "__index__"):
+        raise MatchingError(f"The seed {seed!r} is not a whole number.")
     begin_from = None if start is None else _tensor(start)
     if begin_from is not None:
-        check_start(begin_from, *costs[0].shape[:2])
+        _check_start(begin_from, *costs[0].shape[:2])
     first = links.to(torch.int32).contiguous()
     problems = Problems(
         unary=costs[0].float().contiguous(),
@@ -99,10 +120,12 @@ def solve_matching(
         edges=first,
         edges2=first if edges2 is None else links2.to(torch.int32).contiguous(),
         start=None if begin_from is None else begin_from.to(torch.int32).contiguous(),
-        seed=check_seed(seed),
+        seed=operator.index(seed),
         effort=effort,
     )
     solve = find_solver(solver) if isinstance(solver, str) else solver
+    name = solver if isinstance(solver, str) else getattr(solver, "__name__", "given")
+    check_size(solve, name, costs[0].shape[1])
     begin = time.perf_counter()
     with told_when_slow():
         solution = solve(problems)
@@ -115,6 +138,21 @@ def solve_matching(
         certified=back(solution.certified),
         milliseconds=milliseconds,
     )
+
+
+def _check_start(start: torch.Tensor, num_problems: int, num_nodes: int) -> None:
+    # A start that is no partial matching would break the search's bookkeeping without an error.
+    wanted = (num_problems, num_nodes)
+    if tuple(start.shape) != wanted or start.is_floating_point() or start.dtype == torch.bool:
+        raise MatchingError(
+            f"The start is {start.dtype} {list(start.shape)}, not whole numbers {list(wanted)}."
+        )
+    if start.numel() and not (int(start.min()) >= -1 and int(start.max()) < num_nodes):
+        raise MatchingError(f"The start has a label outside of -1 to {num_nodes - 1}.")
+    row = torch.arange(num_problems, device=start.device)[:, None]
+    taken = (row * num_nodes + start.long())[start >= 0]
+    if taken.numel() and int(torch.bincount(taken).max()) > 1:
+        raise MatchingError("The start gives one label to two nodes.")
 
 
 def _tensor(array: Array) -> torch.Tensor:

@@ -13,30 +13,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from exgra_med.errors import MatchingError
-
-SCOPES = ("local", "global")
+from exgra_med.alignment.settings import Scope
 
 
-def gather_views(views: list[torch.Tensor], scope: str) -> list[torch.Tensor]:
+def gather_views(views: list[torch.Tensor], scope: Scope) -> list[torch.Tensor]:
     """Views of this rank, or of all ranks one after the other: a list of [sum of B, D].
 
     Args:
         views: [B, D] each, all with the same B and dtype.
         scope: `local` or `global`; without a process group both are the same.
-
-    Raises:
-        MatchingError: no scope has that name.
     """
-    if scope not in SCOPES:
-        raise MatchingError(f"No scope is called {scope!r}; there are {', '.join(SCOPES)}.")
     if scope == "local" or not _in_group():
         return views
     together = _Gather.apply(torch.cat(views, dim=1))
     return list(together.chunk(len(views), dim=1))
 
 
-def shared_seed(seed: int, scope: str, device: torch.device) -> int:
+def shared_seed(seed: int, scope: Scope, device: torch.device) -> int:
     """The seed of the first rank, on all ranks, where graphs are global."""
     if scope == "local" or not _in_group():
         return seed

@@ -107,7 +107,8 @@ def run() -> None:
 
 
 def _fail(message: str, hint: str, exit_code: int) -> None:
-    typer.secho(f"Error: {printable(message)}", fg="red", err=True)
+    # On one line each, whatever a name that they quote holds.
+    typer.secho(f"Error: {' '.join(printable(message).split())}", fg="red", err=True)
     if hint:
-        typer.secho(printable(hint), err=True)
+        typer.secho(" ".join(printable(hint).split()), err=True)
     sys.exit(exit_code)

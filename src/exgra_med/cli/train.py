@@ -91,9 +91,12 @@ def _plan(recipe: "Recipe", own: "Recipe | None", gpu: str, num_gpus: int, as_js
         as_json: for a machine.
     """
     from exgra_med.training.estimate import assumptions, estimate_run
+    from exgra_med.training.preflight import check_plan, missing_here
 
+    check_plan(recipe, num_gpus)
     estimate = estimate_run(recipe, gpu, num_gpus)
     warnings = _step_warnings(recipe, own, num_gpus) + _memory_advice(recipe, estimate)
+    warnings += [f"This machine cannot run it: {error}" for error in missing_here(recipe)]
 
     def lines() -> Iterator[str]:
         yield f"{recipe.name} on {num_gpus} x {gpu}"
@@ -209,7 +212,6 @@ def _step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> lis
 def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
     """What to try where a stage does not fit, one sentence for each stage."""
     from exgra_med.recipe.load import shipped_recipes
-    from exgra_med.recipe.schema import reason_against_sharding
     from exgra_med.training.estimate import find_gpu
 
     smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]
@@ -225,7 +227,7 @@ def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
             )
             continue
         settings = recipe.stages[stage.name]
-        can_share = reason_against_sharding(settings) is None
+        can_share = settings.reason_against_sharding is None
         ways = [f"the recipe {name}" for name in known]
         if not known and settings.lora is None and "language" in settings.trainable:
             ways.append(f"adapters (--set 'stages.{stage.name}.lora={{rank: 64}}')")

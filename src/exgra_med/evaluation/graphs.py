@@ -24,10 +24,10 @@ from exgra_med.data.record import Record
 from exgra_med.errors import RunError
 from exgra_med.model.bundle import load_bundle
 from exgra_med.recipe.run_folder import Run
-from exgra_med.recipe.schema import AlignmentSettings
+from exgra_med.recipe.schema import StageAlignment
 from exgra_med.training.batch import Layout, StageDataset, to_device
 from exgra_med.training.checkpoint import load_alignment
-from exgra_med.training.objective import Objective
+from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.stages import starting_checkpoint
 
 GRAPHS = ("image", "answer", "extended answer", "barycenter")
@@ -135,10 +135,9 @@ def measure_graphs(
             f"This stage was trained with the control {settings.objective}, which matches no "
             "graphs; the bare embeddings are matched here with the barycenter all the same."
         )
-        settings = AlignmentSettings(
+        settings = StageAlignment(
             views=settings.views,
             pooling=settings.pooling,
-            text_vectors=settings.text_vectors,
         )
         message_passing = False
     moments = [
@@ -162,7 +161,7 @@ def measure_graphs(
 
 
 def _records(
-    run: Run, stage: str, settings: AlignmentSettings, num: int, draw: int
+    run: Run, stage: str, settings: StageAlignment, num: int, draw: int
 ) -> tuple[str, list[Record]]:
     """Records with different images and all that the views need: held out, else training."""
     data = run.recipe.stage_data(stage)
@@ -209,7 +208,7 @@ def _start_of(run: Run, stage: str) -> Path:
 def _moment(
     run: Run,
     stage: str,
-    settings: AlignmentSettings,
+    settings: StageAlignment,
     folder: Path,
     title: str,
     records: Sequence[Record],
@@ -233,7 +232,7 @@ def _moment(
     )
     features_NPD, states = objective.encode(batch)
     assert features_NPD is not None, "only records with an image are chosen"
-    views = objective.pool(batch, features_NPD, states)[: objective.alignment.num_views]
+    views = pool_views(batch, features_NPD, states)[: objective.alignment.num_views]
     shown = _match(objective, settings, views, message_passing)
     bare = _match(objective, settings, views, False) if message_passing else shown
     return Moment(title, shown[::2], _share_right(shown), _share_right(bare))
@@ -241,7 +240,7 @@ def _moment(
 
 def _match(
     objective: Objective,
-    settings: AlignmentSettings,
+    settings: StageAlignment,
     views: list[torch.Tensor],
     message_passing: bool,
 ) -> list[Matched]:

@@ -57,7 +57,7 @@ def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Sco
             raise ScoreError(
                 f"The split {settings.held_out_split!r} has no open or no closed question, so it "
                 "gives no average to choose a checkpoint by.",
-                "Name another split in data.held_out_split, or set `load_best_model_at_end` to false.",
+                "Name another split there, or set `load_best_model_at_end` to false.",
             )
         return float(average)
 

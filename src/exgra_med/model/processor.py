@@ -105,6 +105,25 @@ def add_image_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.add_tokens(added[1:], special_tokens=True)
 
 
+def check_vocabulary(texts: Iterable[str], vocabulary_size: int) -> list[str]:
+    """The characters that a tokenizer of these texts has as pieces.
+
+    Raises:
+        RecipeError: `vocabulary_size` has no room for the reserved pieces and the characters.
+    """
+    counts = Counter(character for text in texts for character in text)
+    alphabet = {c for c, n in counts.items() if n >= MIN_CHARACTER_COUNT and c.isprintable()}
+    alphabet = sorted((alphabet | set(_SCAFFOLD)) - {"\n", " ", SPACE})
+    needed = len(RESERVED) + len(alphabet) + 1
+    if vocabulary_size < needed:
+        raise RecipeError(
+            f"`tokenizer.vocabulary_size` is {vocabulary_size}, but the reserved pieces and the "
+            f"characters of the texts alone need {needed}.",
+            f"Set it to {needed} or more.",
+        )
+    return alphabet
+
+
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
     """Train a tokenizer as LLaMA's was: digits apart, no piece across a blank, bytes for the rest.
 
@@ -118,16 +137,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
         RecipeError: `vocabulary_size` has no room for the reserved pieces and the characters.
     """
     texts = list(texts)
-    counts = Counter(character for text in texts for character in text)
-    alphabet = {c for c, n in counts.items() if n >= MIN_CHARACTER_COUNT and c.isprintable()}
-    alphabet = sorted((alphabet | set(_SCAFFOLD)) - {"\n", " ", SPACE})
-    needed = len(RESERVED) + len(alphabet) + 1
-    if vocabulary_size < needed:
-        raise RecipeError(
-            f"`tokenizer.vocabulary_size` is {vocabulary_size}, but the reserved pieces and the "
-            f"characters of the texts alone need {needed}.",
-            f"Set it to {needed} or more.",
-        )
+    alphabet = check_vocabulary(texts, vocabulary_size)
     backend = Tokenizer(BPE(unk_token=UNKNOWN))
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(_WORD), "removed", invert=True)
     trainer = trainers.BpeTrainer(

@@ -3,21 +3,20 @@
 schema default  <  extends  <  recipe  <  EXGRA_MED_SET  <  --set
 """
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from exgra_med.errors import RecipeError
 from exgra_med.recipe.schema import Recipe
+from exgra_med.section import explain
 
 # YAML as people write it: `1e-4` is a number (PyYAML reads a string), no key stands twice.
 
@@ -80,68 +79,6 @@ def read_yaml(path: Path) -> Any:
 def write_yaml(value: Any) -> str:
     """Write plain data as YAML, in the order it stands."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
-
-
-# A pydantic error in one sentence, with the nearest known name.
-
-
-RENAMED = {
-    "learn": "trainable",
-    "learn_prompts": "train_on_prompts",
-    "accumulation_steps": "gradient_accumulation_steps",
-    "schedule": "lr_scheduler",
-    "warmup_fraction": "warmup_ratio",
-    "max_gradient_norm": "max_grad_norm",
-    "choose": "load_best_model_at_end",
-}
-"""Keys of earlier versions and what they are called now, for the hint alone."""
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """Return the message and the hint for the first fault.
-
-    Args:
-        error: what pydantic found.
-        model: the schema's root.
-    """
-    fault = error.errors()[0]
-    path = [str(part) for part in fault["loc"]]
-    where = ".".join(path) or "recipe"
-    if fault["type"] != "extra_forbidden":
-        return f"{where}: {_lower_first(fault['msg'])}", _got(fault)
-    known = _fields_at(model, path[:-1])
-    if RENAMED.get(path[-1]) in known:
-        return f"{where}: unknown key", f"`{path[-1]}` is now `{RENAMED[path[-1]]}`."
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
-    hint = f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}."
-    return f"{where}: unknown key", hint
-
-
-def _lower_first(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _got(fault: Any) -> str:
-    value = fault.get("input")
-    return f"Got {value!r}." if isinstance(value, str | int | float | bool) else ""
-
-
-def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Names of the fields of the section at `path`."""
-    here: Any = model
-    for key in path:
-        if isinstance(here, type) and issubclass(here, BaseModel):
-            here = _section(here.model_fields[key].annotation)
-        else:
-            here = _section(get_args(here)[1])
-    return list(here.model_fields)
-
-
-def _section(annotation: Any) -> Any:
-    """The section inside `Section | None`, or the mapping type itself."""
-    if get_origin(annotation) in (Union, UnionType):
-        return next(part for part in get_args(annotation) if part is not type(None))
-    return annotation
 
 
 ENVIRONMENT_VARIABLE = "EXGRA_MED_SET"
@@ -268,8 +205,9 @@ def _assign(values: dict[str, Any], origins: dict[str, str], text: str, origin: 
     keys = path.strip().split(".")
     if not separator or not all(keys):
         raise RecipeError(f"{origin}: {text!r} is not of the form a.b=value.")
-    if keys[0] == "stages" and len(keys) > 1 and keys[1] not in values.get("stages", {}):
-        names = ", ".join(values.get("stages", {}))
+    stages = values.get("stages")
+    if keys[0] == "stages" and len(keys) > 1 and isinstance(stages, dict) and keys[1] not in stages:
+        names = ", ".join(stages)
         raise RecipeError(f"{origin}: there is no stage {keys[1]!r}.", f"Stages: {names}.")
     nested: Any = parse_yaml(raw, f"{origin} {path}")
     for key in reversed(keys):

@@ -6,53 +6,89 @@ reference pages and in the JSON Schema alike.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from exgra_med.section import Count, Fraction, Positive, Section
+from exgra_med.alignment.settings import AlignmentSettings
+from exgra_med.section import Count, Fraction, NotNegative, Positive, Section
 
 # What a run starts from: sizes, trained parts, or a checkpoint.
+
+
+Size = Annotated[int, Field(gt=0, le=1_000_000)]
+Layers = Annotated[int, Field(gt=0, le=1000)]
 
 
 class VisionArchitecture(Section):
     """A CLIP vision tower built from its sizes."""
 
-    hidden_size: Count = 1024
+    hidden_size: Size = 1024
     """Width of a token, and of what the projector reads."""
-    intermediate_size: Count = 4096
+    intermediate_size: Size = 4096
     """Width inside the feed-forward part of a layer."""
-    num_layers: Count = 24
+    num_layers: Layers = 24
     """Transformer layers; DCI reads from several of them."""
-    num_heads: Count = 16
+    num_heads: Size = 16
     """Attention heads of a layer; they divide its width."""
-    image_size: Count = 224
+    image_size: Size = 224
     """Pixels along each side of the square image that the tower sees."""
-    patch_size: Count = 14
+    patch_size: Size = 14
     """Pixels along each side of one patch."""
     feature_layer: int = -2
     """Which hidden state feeds the projector; -2 is the paper's."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> VisionArchitecture:
+        _check_heads(self.hidden_size, self.num_heads)
+        if self.patch_size > self.image_size:
+            raise ValueError(
+                f"`patch_size: {self.patch_size}` is larger than `image_size: {self.image_size}`"
+            )
+        # Layer 0 is what enters the first layer; negative numbers count from the last one.
+        if not -self.num_layers - 1 <= self.feature_layer <= self.num_layers:
+            raise ValueError(
+                f"`feature_layer: {self.feature_layer}` is none of the hidden states of "
+                f"{self.num_layers} layers"
+            )
+        return self
 
 
 class LanguageArchitecture(Section):
     """A LLaMA language model built from its sizes."""
 
-    hidden_size: Count = 4096
+    hidden_size: Size = 4096
     """Width of a token, and of a node of the graphs."""
-    intermediate_size: Count = 11008
+    intermediate_size: Size = 11008
     """Width inside the feed-forward part of a layer."""
-    num_layers: Count = 32
+    num_layers: Layers = 32
     """Transformer layers."""
-    num_heads: Count = 32
+    num_heads: Size = 32
     """Attention heads of a layer; they divide its width."""
-    max_positions: Count = 2048
+    max_positions: Size = 2048
     """Longest sequence in tokens."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> LanguageArchitecture:
+        _check_heads(self.hidden_size, self.num_heads)
+        if self.hidden_size // self.num_heads % 2:
+            raise ValueError(
+                f"`hidden_size: {self.hidden_size}` over `num_heads: {self.num_heads}` is odd, and "
+                "rotary positions turn pairs of features"
+            )
+        return self
+
+
+def _check_heads(hidden_size: int, num_heads: int) -> None:
+    if hidden_size % num_heads:
+        raise ValueError(f"`num_heads: {num_heads}` does not divide `hidden_size: {hidden_size}`")
 
 
 class TokenizerArchitecture(Section):
     """A LLaMA-style byte-fallback BPE tokenizer trained on the run's own text."""
 
-    vocabulary_size: Count = 32000
+    vocabulary_size: Size = 32000
     """Pieces before the padding token and the three image tokens are added."""
 
 
@@ -101,60 +137,6 @@ class ModelSettings(Section):
         return self
 
 
-# Settings of a stage that do not go together, each with its sentence.
-
-
-def check_together(stage: StageSettings) -> None:
-    """Refuse settings that contradict one another, or that nobody has tested together.
-
-    Raises:
-        ValueError: what does not go with what; pydantic adds where.
-    """
-    if stage.lora is not None and "language" not in stage.trainable:
-        raise ValueError("`lora` needs `language` in `trainable`")
-    _check_graphs(stage)
-    if stage.sharding == "full" and (reason := reason_against_sharding(stage)) is not None:
-        raise ValueError(f"`sharding: full` {reason}")
-    if stage.weights == "bfloat16":
-        _check_half_weights(stage)
-
-
-def _check_graphs(stage: StageSettings) -> None:
-    """A graph of one node has loss 0: such a stage would train without alignment in silence."""
-    alignment = stage.alignment
-    if alignment is None or alignment.weight == 0 or alignment.scope == "global":
-        return
-    if stage.batch_size == 1:
-        raise ValueError(
-            "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
-            "graph (one node has loss 0); or set `alignment.weight` to 0"
-        )
-
-
-def reason_against_sharding(stage: StageSettings) -> str | None:
-    """Why the weights of a stage cannot be sharded, whether it asks for that or not."""
-    if stage.lora is not None and stage.lora.quantize != "none":
-        return "cannot shard weights in 4 bits; set `lora.quantize` or `sharding` to none"
-    if "vision" in stage.trainable:
-        return "does not shard the vision tower; leave `vision` out of `trainable`"
-    untested = {
-        "weights: bfloat16": stage.weights == "bfloat16",
-        "optimizer: adamw8bit": stage.optimizer == "adamw8bit",
-        "compile: true": stage.compile,
-    }
-    found = " and ".join(f"`{setting}`" for setting, given in untested.items() if given)
-    return f"was not tested with {found}; set `sharding` to none" if found else None
-
-
-def _check_half_weights(stage: StageSettings) -> None:
-    if stage.optimizer != "adamw8bit":
-        raise ValueError("`weights: bfloat16` needs `optimizer: adamw8bit`")
-    if stage.precision != "bfloat16":
-        raise ValueError("`weights: bfloat16` needs `precision: bfloat16`")
-    if stage.lora is not None and stage.lora.quantize != "none":
-        raise ValueError("`weights: bfloat16` does not go with `lora.quantize`")
-
-
 class DataSettings(Section):
     """Which prepared folder and split a stage reads."""
 
@@ -183,45 +165,13 @@ class TextSettings(Section):
     """Longest conversation in tokens; longer ones are cut at the end."""
 
 
-class AlignmentSettings(Section):
-    """Multi-graph alignment; defaults are the original's, or docs/faithfulness.md says why not."""
+class StageAlignment(AlignmentSettings):
+    """Alignment of a stage: the settings of the method, and how it joins the training."""
 
-    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    weight: NotNegative = 1.0
     """Factor alpha of the alignment loss beside the language-model loss."""
-    objective: Literal[
-        "barycenter", "pairwise", "all", "infonce", "siglip", "optimal-transport"
-    ] = "barycenter"
-    """Which pairs of graphs are matched; the last three are controls without graphs."""
-    views: Literal["all", "image-answer"] = "all"
-    """Which views are graphs; `image-answer` is a control that needs no extended answers."""
     pooling: Literal["tokens", "padded"] = "tokens"
     """Mean over a text's own tokens, or over the padded row as in the original."""
-    text_vectors: Literal["hidden", "embeddings"] = "hidden"
-    """Of what: last hidden states, or token embeddings (the original without `--after_de`)."""
-    graph: Literal["knn", "radius", "full"] = "knn"
-    """Which nodes of a view are linked: the nearest, those within `radius`, or all."""
-    neighbours: Count = 5
-    """Edges that leave each node of a kNN graph."""
-    radius: Positive = 1.0
-    """Distance below which nodes are linked, for `radius`; 1 is the mean of all pairs."""
-    num_layers: Annotated[int, Field(ge=0)] = 2
-    """Graph convolutions before the costs."""
-    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
-    """Dropout after message passing, in training."""
-    noise_scale: Annotated[float, Field(ge=0.0)] = 0.05
-    """Scale of the Gumbel noise on node and edge costs."""
-    perturbation: Positive = 80.0
-    """Factor lambda of the black-box gradient."""
-    estimator: Literal["blackbox", "compatible", "imle"] = "blackbox"
-    """Gradient through the solver; `compatible` is the original's, which a loss scale distorts."""
-    noise_samples: Count = 1
-    """Noise samples of a step, for `imle`."""
-    scope: Literal["local", "global"] = "local"
-    """Graphs of the records of each device, as in the original, or of all devices together."""
-    solver: Literal["anneal", "local-search", "torch", "exhaustive", "lpmp", "pylibmgm"] = "anneal"
-    """Matching solver; `lpmp` and `pylibmgm` are third-party, `exhaustive` is for tiny graphs."""
-    effort: Literal["fast", "thorough"] = "fast"
-    """How long the solver searches."""
 
 
 class LoraSettings(Section):
@@ -238,6 +188,15 @@ class LoraSettings(Section):
     quantize: Literal["none", "nf4"] = "none"
     """Keep these layers in 4 bits meanwhile (QLoRA; needs a GPU and bitsandbytes)."""
 
+    @field_validator("target_modules")
+    @classmethod
+    def _is_regular(cls, expression: str) -> str:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            raise ValueError(f"this is no regular expression: {error}") from error
+        return expression
+
 
 class StageSettings(Section):
     """One stage of training: what is trained, on what, for how long."""
@@ -252,7 +211,7 @@ class StageSettings(Section):
     answers without graphs: each record gives two sequences with image and question."""
     train_on_prompts: bool = False
     """Compute the loss on prompts too, as the pretraining of a language model does."""
-    alignment: AlignmentSettings | None = None
+    alignment: StageAlignment | None = None
     """Multi-graph alignment beside the language-model loss; none where absent."""
     lora: LoraSettings | None = None
     """Train the language model through low-rank adapters; all of its weights where absent."""
@@ -284,7 +243,7 @@ class StageSettings(Section):
     `constant` has no warm-up."""
     warmup_ratio: Fraction = 0.03
     """Share of the steps over which the learning rate rises from zero."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    weight_decay: NotNegative = 0.0
     """AdamW's weight decay, of all trainable parameters."""
     max_grad_norm: Positive | None = 1.0
     """Gradients are clipped to this norm; never where null."""
@@ -304,7 +263,7 @@ class StageSettings(Section):
     backward pass."""
     compile: bool = False
     """Train the layers of the language model through `torch.compile`; equal but for rounding."""
-    num_workers: Annotated[int, Field(ge=0)] = 0
+    num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Worker processes that decode images, of each training process."""
     log_every_steps: Count = 1
     """Optimizer steps from one line of `log.jsonl` to the next."""
@@ -325,8 +284,41 @@ class StageSettings(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> StageSettings:
-        check_together(self)
+        if self.lora is not None and "language" not in self.trainable:
+            raise ValueError("`lora` needs `language` in `trainable`")
+        graphs = self.alignment
+        alone = self.batch_size == 1
+        if graphs is not None and graphs.weight > 0 and graphs.scope == "local" and alone:
+            # A graph of one node has loss 0: the stage would train without alignment in silence.
+            raise ValueError(
+                "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
+                "graph (one node has loss 0); or set `alignment.weight` to 0"
+            )
+        if self.sharding == "full" and (reason := self.reason_against_sharding) is not None:
+            raise ValueError(f"`sharding: full` {reason}")
+        if self.weights == "bfloat16":
+            if self.optimizer != "adamw8bit":
+                raise ValueError("`weights: bfloat16` needs `optimizer: adamw8bit`")
+            if self.precision != "bfloat16":
+                raise ValueError("`weights: bfloat16` needs `precision: bfloat16`")
+            if self.lora is not None and self.lora.quantize != "none":
+                raise ValueError("`weights: bfloat16` does not go with `lora.quantize`")
         return self
+
+    @property
+    def reason_against_sharding(self) -> str | None:
+        """Why `sharding: full` is refused for this stage, whether it asks for that or not."""
+        if self.lora is not None and self.lora.quantize != "none":
+            return "cannot shard weights in 4 bits; set `lora.quantize` or `sharding` to none"
+        if "vision" in self.trainable:
+            return "does not shard the vision tower; leave `vision` out of `trainable`"
+        untested = {
+            "weights: bfloat16": self.weights == "bfloat16",
+            "optimizer: adamw8bit": self.optimizer == "adamw8bit",
+            "compile: true": self.compile,
+        }
+        found = " and ".join(f"`{setting}`" for setting, given in untested.items() if given)
+        return f"was not tested with {found}; set `sharding` to none" if found else None
 
     @property
     def needs_extended(self) -> bool:

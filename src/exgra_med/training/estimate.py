@@ -22,7 +22,7 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RecipeError
 from exgra_med.model.sizes import meta_model, model_config, num_parameters
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
-from exgra_med.recipe.schema import Recipe, StageSettings, reason_against_sharding
+from exgra_med.recipe.schema import Recipe, StageSettings
 from exgra_med.training.memory import (
     Memory,
     Parameters,
@@ -141,7 +141,8 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         num_image_tokens: visual tokens of one image.
 
     Raises:
-        DataError: there is no such folder, and no assumption for its name.
+        DataError: the data is not there, and nothing is known about a folder of that name; or the
+            images of a record are longer than a conversation may be.
     """
     settings, stage = recipe.stage_data(name), recipe.stages[name]
     alignment = stage.alignment
@@ -164,6 +165,13 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
     )
     if not records:
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
+    pieces = max(len(record.images) for record in records) * (num_image_tokens + 2)
+    if pieces > recipe.text.max_length:
+        raise DataError(
+            f"The images of a record of {settings.folder} alone need {pieces} tokens, and "
+            f"`text.max_length` is {recipe.text.max_length}.",
+            "Raise `text.max_length`.",
+        )
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]
     longest = recipe.text.max_length
     conversations = [each for record in sampled for each in _conversations(record, stage.answers)]
@@ -325,7 +333,7 @@ def _estimate_stage(
     memory = stage_memory(config, stage, parameters, tokens, images, num_gpus)
     memory = replace(memory, reserved=RESERVED)
     sharded = None
-    if num_gpus > 1 and stage.sharding == "none" and reason_against_sharding(stage) is None:
+    if num_gpus > 1 and stage.sharding == "none" and stage.reason_against_sharding is None:
         full = stage.model_copy(update={"sharding": "full"})
         sharded = stage_memory(config, full, parameters, tokens, images, num_gpus)
         sharded = replace(sharded, reserved=RESERVED)

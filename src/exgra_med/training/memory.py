@@ -44,6 +44,7 @@ from dataclasses import asdict, dataclass
 
 from torch import nn
 
+from exgra_med.errors import RecipeError
 from exgra_med.model.sizes import num_parameters
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration, connector_layers
 from exgra_med.recipe.schema import StageSettings
@@ -104,7 +105,7 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     adapters = quantized = 0
     in_layers = layers if "language" in stage.trainable else 0
     if stage.lora is not None:
-        adapted = list(_adapted(model, stage.lora.target_modules))
+        adapted = _adapted(model, stage.lora.target_modules)
         adapters = sum(stage.lora.rank * (a.in_features + a.out_features) for a in adapted)
         in_layers = adapters
         if stage.lora.quantize == "nf4":
@@ -272,8 +273,11 @@ def layer_bytes(config: ExgraConfig, stage: StageSettings, number: int) -> float
 
 
 def _adapted(model: nn.Module, target_modules: str) -> list[nn.Linear]:
-    return [
+    found = [
         module
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear) and re.fullmatch(target_modules, name)
     ]
+    if not found:
+        raise RecipeError(f"`lora.target_modules` fits no layer: {target_modules!r}.")
+    return found

@@ -15,12 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import NAMES
+from exgra_med.errors import MatchingError, TrainingError
 from exgra_med.model.vlm import ExgraForConditionalGeneration
-from exgra_med.recipe.schema import AlignmentSettings
+from exgra_med.recipe.schema import StageAlignment
 from exgra_med.training.batch import IGNORED, NOT_POOLED, Batch, Rows
 
 TOKENS_PER_CHUNK = 1024
-NOT_OF_THE_MODULE = {"weight", "pooling", "text_vectors"}
+DIVERGED = "Lower the learning rate, or look at the last lines of log.jsonl."
 Result = TypeVar("Result")
 
 
@@ -39,15 +40,14 @@ class Objective(nn.Module):
     only zero, for every trainable parameter."""
 
     def __init__(
-        self, model: ExgraForConditionalGeneration, settings: AlignmentSettings | None
+        self, model: ExgraForConditionalGeneration, settings: StageAlignment | None
     ) -> None:
         super().__init__()
         self.model = model
         self.alignment: MultiGraphAlignment | None = None
         self.gathers = False
-        self.text_vectors = "hidden" if settings is None else settings.text_vectors
         if settings is not None:
-            self.alignment = build_alignment(model.config.text_config.hidden_size, settings)
+            self.alignment = MultiGraphAlignment(model.config.text_config.hidden_size, settings)
             self.alignment.requires_grad_(settings.weight > 0)
             self.gathers = settings.weight > 0 and settings.scope == "global"
 
@@ -80,7 +80,7 @@ class Objective(nn.Module):
             return losses
         if self.alignment is None and (self.training or batch["num_nodes"] == 0):
             return losses
-        views = self.pool(batch, features_NPD, states)
+        views = pool_views(batch, features_NPD, states)
         if not self.training:
             losses |= {f"{name}_view": view for name, view in zip(NAMES, views, strict=False)}
         if self.alignment is None or len(views) < self.alignment.num_views:
@@ -122,15 +122,6 @@ class Objective(nn.Module):
             for rows, own in zip(batch["calls"], images, strict=True)
         ]
         return features_NPD, states
-
-    def pool(
-        self, batch: Batch, features_NPD: Tensor | None, states: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """The views of `pool_views`, of what `encode` returns."""
-        if self.text_vectors == "embeddings":
-            embed = self.model.get_input_embeddings()
-            states = [embed(rows["input_ids"]) for rows in batch["calls"]]
-        return pool_views(batch, features_NPD, states)
 
     def _decode(self, rows: Rows, features_NPD: Tensor | None) -> Tensor:
         """Last hidden states [R, L, D] of one call. Without the cache, or else the language model
@@ -175,7 +166,13 @@ class Objective(nn.Module):
     ) -> dict[str, Tensor]:
         image, answer, *rest = views
         extended = rest[0] if rest else None
-        output = alignment(image, answer, extended, generator=seed_number(noise_seed))
+        try:
+            output = alignment(image, answer, extended, generator=seed_number(noise_seed))
+        except MatchingError as error:
+            # The settings were checked long before, so it is the numbers: training has diverged.
+            raise TrainingError(
+                f"The graphs cannot be matched: {error.message}", DIVERGED
+            ) from error
         if output.num_nodes == 0:
             return {}
         accuracy = output.matching_accuracy
@@ -208,11 +205,6 @@ def dummy_call(calls: Sequence[Rows]) -> Rows:
         "segment": torch.full_like(token, NOT_POOLED),
         "attention_mask": None if mask is None else torch.ones_like(token),
     }
-
-
-def build_alignment(dim: int, settings: AlignmentSettings) -> MultiGraphAlignment:
-    """The alignment module of a stage for embeddings of `dim` features."""
-    return MultiGraphAlignment(dim, **settings.model_dump(exclude=NOT_OF_THE_MODULE))
 
 
 def seed_number(parts: list[int]) -> int:

@@ -1,23 +1,111 @@
-"""What is found wrong with a run before its model is loaded, one sentence each."""
+"""What is found wrong with a run before its model is loaded, one sentence each.
+
+`check_plan` refuses what no machine can run; `exgra-med train --dry-run` asks it, too.
+`missing_here` is what this machine lacks: a note in a dry run, which may plan for another one.
+`check_before_training` is everything, of the stages that are still to do.
+"""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
+from exgra_med.alignment.controls import CONTROLS
+from exgra_med.alignment.matching import check_size, find_solver
+from exgra_med.data.chat_template import chat_template
 from exgra_med.data.conversation import choose_conversations
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
-from exgra_med.errors import CheckpointError, DataError, RunError
+from exgra_med.errors import (
+    CheckpointError,
+    DataError,
+    ExgraMedError,
+    MatchingError,
+    RecipeError,
+    RunError,
+)
 from exgra_med.files import expand_home
 from exgra_med.model.bundle import read_config
 from exgra_med.model.folder import CONFIG, read_json
 from exgra_med.model.lora import check_adapters_possible
+from exgra_med.model.processor import check_vocabulary
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
-from exgra_med.recipe.schema import ModelSettings, Recipe
+from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings
+from exgra_med.training.distributed import process_state
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.log import check_trackers_installed
 from exgra_med.training.optimizer import check_eight_bit_possible
+from exgra_med.training.stages import training_texts
 from exgra_med.training.trainable import check_compiling_possible
+
+
+def check_plan(recipe: Recipe, num_processes: int, data_is_here: bool = False) -> None:
+    """Refuse a recipe that no machine can run, from the recipe and the data that is there.
+
+    Args:
+        recipe: the recipe.
+        num_processes: that share each step; graphs of scope `global` grow with them.
+        data_is_here: whether every folder has to be; a plan assumes what is not.
+
+    Raises:
+        RecipeError: settings of a stage do not go together, the solver takes smaller graphs, or the
+            vocabulary has no room for the characters of the texts.
+        MatchingError: a solver cannot be loaded.
+        DataError: a split, image or extended answer is not there.
+    """
+    chat_template(recipe.text.template)
+    all_here = True
+    for name, stage in recipe.stages.items():
+        _check_alignment(name, stage, num_processes)
+        try:
+            open_prepared(recipe.stage_data(name).folder)
+        except DataError:
+            if data_is_here:
+                raise
+            all_here = False
+        else:
+            check_data(recipe, name)
+    sizes = recipe.model.architecture
+    if sizes is not None and all_here:
+        check_vocabulary(training_texts(recipe), sizes.tokenizer.vocabulary_size)
+
+
+def _check_alignment(name: str, stage: StageSettings, num_processes: int) -> None:
+    settings = stage.alignment
+    if settings is None:
+        return
+    solver = find_solver(settings.solver)
+    nodes = stage.batch_size * (num_processes if settings.scope == "global" else 1)
+    if nodes == 1 and settings.weight > 0:
+        raise RecipeError(
+            f"stages.{name}.alignment: a graph over all processes has one node here, and loss 0.",
+            "Raise `batch_size`, or start more processes.",
+        )
+    if settings.objective in CONTROLS:
+        return
+    try:
+        check_size(solver, settings.solver, nodes)
+    except MatchingError as error:
+        raise RecipeError(f"stages.{name}.alignment: {error.message}", error.hint) from error
+
+
+def missing_here(recipe: Recipe) -> list[ExgraMedError]:
+    """What the stages of a run need and this machine lacks: packages, a compiler, a GPU."""
+    checks: list[Callable[[], None]] = [lambda: check_trackers_installed(recipe.trackers)]
+    for stage in recipe.stages.values():
+        if stage.lora is not None:
+            checks.append(partial(check_adapters_possible, stage.lora))
+        if stage.optimizer == "adamw8bit":
+            checks.append(check_eight_bit_possible)
+        if stage.compile:
+            checks.append(check_compiling_possible)
+    found: dict[str, ExgraMedError] = {}
+    for check in checks:
+        try:
+            check()
+        except ExgraMedError as error:
+            found.setdefault(error.message, error)
+    return list(found.values())
 
 
 def check_before_training(recipe: Recipe, out: Path) -> None:
@@ -33,22 +121,16 @@ def check_before_training(recipe: Recipe, out: Path) -> None:
         RecipeError, MissingExtraError: what a stage or a tracker needs is not installed.
         RunError: the disk has less room than the run needs.
     """
-    check_trackers_installed(recipe.trackers)
     run = Run(out, recipe)
     pending = [name for name in recipe.stages if not run.final(name).is_dir()]
     if len(pending) == len(recipe.stages):
         check_start(recipe)
-    for name in pending:
-        stage = recipe.stages[name]
-        if stage.lora is not None:
-            check_adapters_possible(stage.lora)
-        if stage.optimizer == "adamw8bit":
-            check_eight_bit_possible()
-        if stage.compile:
-            check_compiling_possible()
-        check_data(recipe, name)
     if pending:
-        check_disk(_remainder(run, pending), out)
+        to_do = _remainder(run, pending)
+        check_plan(to_do, process_state().num_processes, data_is_here=True)
+        for error in missing_here(to_do):
+            raise error
+        check_disk(to_do, out)
 
 
 def check_start(recipe: Recipe) -> None:

@@ -43,16 +43,16 @@ def starting_checkpoint(run: Run) -> Path:
 def _build(run: Run) -> Bundle:
     settings = run.recipe.model
     if settings.architecture is not None:
-        return build_model(settings.architecture, _texts(run), run.recipe.seed)
+        return build_model(settings.architecture, training_texts(run.recipe), run.recipe.seed)
     assert settings.parts is not None, "a recipe has exactly one origin"
     return assemble_parts(settings.parts, run.recipe.seed)
 
 
-def _texts(run: Run) -> list[str]:
-    """Training text of every stage, each folder and split once: the tokenizer is trained on it."""
+def training_texts(recipe: Recipe) -> list[str]:
+    """Training text of every stage, each folder and split once: what the tokenizer learns from."""
     sources = {
         (settings.folder, settings.split): None
-        for settings in map(run.recipe.stage_data, run.recipe.stages)
+        for settings in map(recipe.stage_data, recipe.stages)
     }
     return [
         text

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
-from exgra_med.alignment.solvers import anneal
+from exgra_med.alignment.solvers import search
 from exgra_med.alignment.solvers.compiled import HAS_NUMBA
 
 VIEWS = [torch.randn(9, 16, generator=torch.Generator().manual_seed(n)) for n in range(3)]
@@ -32,7 +32,7 @@ def test_without_gradients_nothing_is_perturbed() -> None:
 
 @pytest.mark.skipif(not HAS_NUMBA, reason="compiled solvers need numba")
 def test_the_compiled_solver_holds_no_interpreter_lock() -> None:
-    assert anneal.solve_one.targetoptions["nogil"]
+    assert search.solve_one.targetoptions["nogil"]
 
 
 def test_answers_do_not_depend_on_threads() -> None:
@@ -43,15 +43,6 @@ def test_answers_do_not_depend_on_threads() -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda _: solve_matching(*problem).assignment, range(8)))
     assert all(np.array_equal(answer, alone) for answer in together)
-
-
-def test_without_numba_the_torch_solver_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    problem = np.random.default_rng(0).normal(size=(1, 7, 7)), np.zeros((1, 0, 0))
-    links = np.zeros((1, 2, 0), int)
-    expected = solve_matching(*problem, links, solver="torch")
-    monkeypatch.setattr(anneal, "HAS_NUMBA", False)
-    found = solve_matching(*problem, links)
-    assert np.array_equal(found.assignment, expected.assignment)
 
 
 @pytest.mark.slow

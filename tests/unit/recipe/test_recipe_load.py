@@ -5,12 +5,13 @@ from pathlib import Path
 import pytest
 
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.load import RENAMED, check_recipe, load_recipe, shipped_recipes
+from exgra_med.recipe.load import check_recipe, load_recipe, shipped_recipes
 from exgra_med.recipe.schema import EvaluationSettings, StageSettings
+from exgra_med.section import RENAMED
 
 BASE = """
 name: base
-model: {architecture: {language: {hidden_size: 32}}}
+model: {architecture: {language: {hidden_size: 64}}}
 data: {folder: somewhere}
 stages:
   first: {trainable: [connector], learning_rate: 1e-4}
@@ -62,9 +63,11 @@ def test_assignments_win_over_extends_and_the_origin_is_known(
         ("seed", "not of the form a.b=value"),
         ("seed=[1", "not valid YAML"),
         ("stages.first.lr_scheduler=cosin", "'linear', 'cosine', 'constant'"),
-        ("stages.second.alignment.solver=best", "stages.second.alignment.solver: input should be"),
+        ("stages.second.alignment.solver=best", "known: anneal, local-search, exhaustive"),
         ("stages.second.alignment.graph=tree", "stages.second.alignment.graph: input should be"),
-        ("stages.second.alignment.radius=0", "stages.second.alignment.radius"),
+        ("stages.second.alignment.neighbours=0", "stages.second.alignment.neighbours"),
+        ("stages.second.alignment.noise_samples=3", "needs `estimator: imle`"),
+        ("stages.first.learning_rate=.inf", "finite number"),
     ],
 )
 def test_a_fault_is_one_sentence_with_its_path(base: Path, assignment: str, message: str) -> None:
@@ -143,16 +146,16 @@ def test_every_shipped_recipe_loads_and_describes_itself(name: str) -> None:
     assert recipe.description
 
 
-def test_the_schema_knows_the_solvers_and_graphs_that_exist() -> None:
+def test_every_objective_and_choice_of_views_of_the_schema_is_implemented() -> None:
     from typing import get_args
 
-    from exgra_med.alignment.graph import GRAPHS
-    from exgra_med.alignment.solvers import SOLVERS
-    from exgra_med.recipe.schema import AlignmentSettings
+    from exgra_med.alignment.controls import CONTROLS
+    from exgra_med.alignment.loss import PAIRS, VIEWS
+    from exgra_med.recipe.schema import StageAlignment
 
-    fields = AlignmentSettings.model_fields
-    assert get_args(fields["solver"].annotation) == tuple(SOLVERS.own)
-    assert get_args(fields["graph"].annotation) == GRAPHS
+    fields = StageAlignment.model_fields
+    assert get_args(fields["objective"].annotation) == (*PAIRS, *CONTROLS)
+    assert get_args(fields["views"].annotation) == tuple(VIEWS)
 
 
 def test_every_old_key_answers_with_a_key_that_exists() -> None:

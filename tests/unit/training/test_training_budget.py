@@ -13,9 +13,9 @@ from exgra_med.model.bundle import Bundle
 from exgra_med.model.sizes import model_config
 from exgra_med.model.vlm import ExgraConfig
 from exgra_med.recipe.schema import (
-    AlignmentSettings,
     Architecture,
     ModelSettings,
+    StageAlignment,
     StageSettings,
     TextSettings,
 )
@@ -46,7 +46,7 @@ def test_several_calls_equal_one_in_losses_and_gradients(
 ) -> None:
     toy.model.double()
     set_trainable(toy, ["connector", "language"])
-    objective = Objective(toy.model, AlignmentSettings()).train()
+    objective = Objective(toy.model, StageAlignment()).train()
     found = []
     for budget in (None, max_tokens):
         layout = Layout(packed, tokens_per_row=128, max_tokens_per_call=budget)

@@ -10,7 +10,7 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import AlignmentSettings, StageSettings, TextSettings
+from exgra_med.recipe.schema import StageAlignment, StageSettings, TextSettings
 from exgra_med.training.batch import IGNORED, Batch, Layout, StageDataset, num_supervised
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.objective import Objective
@@ -74,7 +74,7 @@ def test_learning_both_is_the_sum_of_learning_each(
     losses = [language_loss(toy, batch) for batch in batches]
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-6)
     if aligned:
-        objectives = Objective(toy.model, AlignmentSettings()).eval()
+        objectives = Objective(toy.model, StageAlignment()).eval()
         views = [objectives(batch, [0]) for batch in (both, one)]
         for name in ("image_view", "answer_view", "extended_view"):
             torch.testing.assert_close(views[0][name], views[1][name], rtol=1e-5, atol=1e-6)
@@ -87,9 +87,9 @@ def test_extended_answers_must_be_there_to_be_learnt(toy: Bundle, sample: Prepar
     stage = StageSettings(trainable=["connector"], learning_rate=1e-3)
     assert not stage.needs_extended
     assert stage.model_copy(update={"answers": "both"}).needs_extended
-    two = AlignmentSettings(views="image-answer")
+    two = StageAlignment(views="image-answer")
     assert not stage.model_copy(update={"alignment": two}).needs_extended
-    assert stage.model_copy(update={"alignment": AlignmentSettings()}).needs_extended
+    assert stage.model_copy(update={"alignment": StageAlignment()}).needs_extended
 
 
 def test_prompts_are_learnt_too_but_no_image_token(toy: Bundle, sample: Prepared) -> None:
@@ -110,7 +110,7 @@ def test_without_extended_answers_no_text_of_theirs_is_computed(
     batch = whole(dataset(toy, sample, layout, True, plain, with_extended=False))
     assert batch["num_nodes"] == len(plain)
     assert not batch["has_extended"]
-    settings = AlignmentSettings(objective=objective, views="image-answer")
+    settings = StageAlignment(objective=objective, views="image-answer")
     set_trainable(toy, ["connector", "language"])
     losses = Objective(toy.model, settings).train()(batch, [0])
     assert torch.isfinite(losses["alignment_loss"])
@@ -124,12 +124,12 @@ def test_the_views_are_measured_with_the_same_ruler_with_and_without_alignment(
 ) -> None:
     records = sample.records("train")[:60]
     data = dataset(toy, sample, aligned=True, records=records)
-    alignment = None if settings is None else AlignmentSettings.model_validate(settings)
+    alignment = None if settings is None else StageAlignment.model_validate(settings)
     figures = HeldOut(data, 4, 3, measure_views=True).measure(
         Objective(toy.model, alignment), torch.device("cpu")
     )
     reference = HeldOut(data, 4, 3, measure_views=True).measure(
-        Objective(toy.model, AlignmentSettings()), torch.device("cpu")
+        Objective(toy.model, StageAlignment()), torch.device("cpu")
     )
     assert figures["views"] == reference["views"]
     assert figures["image_answer_accuracy"] == reference["image_answer_accuracy"]
@@ -152,7 +152,7 @@ def test_stage_one_alignment_moves_the_connector_and_nothing_of_the_language_mod
     toy: Bundle, sample: Prepared
 ) -> None:
     set_trainable(toy, ["connector"])
-    own = Objective(toy.model, AlignmentSettings()).train()
+    own = Objective(toy.model, StageAlignment()).train()
     own(whole(dataset(toy, sample, aligned=True)), [0])["alignment_loss"].backward()
     reached = {name for name, each in own.named_parameters() if each.grad is not None}
     assert any("multi_modal_projector" in name for name in reached)

@@ -14,14 +14,14 @@ from exgra_med.data.prepared import Prepared
 from exgra_med.data.record import Record, Turn
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import AlignmentSettings, TextSettings
+from exgra_med.recipe.schema import StageAlignment, TextSettings
 from exgra_med.training.batch import IGNORED, Layout, StageDataset, TrainingExample, num_supervised
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.trainable import set_trainable
 
 LAYOUTS = [Layout(packed=False), Layout(tokens_per_row=128)]
 # Nothing may hide what equal nodes do: no dropout, no noise.
-QUIET = AlignmentSettings(dropout=0.0, noise_scale=0.0)
+QUIET = StageAlignment(dropout=0.0, noise_scale=0.0)
 
 
 @pytest.fixture

@@ -14,9 +14,9 @@ from exgra_med.model.bundle import Bundle
 from exgra_med.model.sizes import meta_model, model_config
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.schema import (
-    AlignmentSettings,
     Architecture,
     ModelSettings,
+    StageAlignment,
     StageSettings,
     TextSettings,
 )
@@ -165,9 +165,7 @@ def test_recomputed_activations_need_less() -> None:
 def test_the_7b_model_has_the_published_size() -> None:
     config = model_config(load_recipe("pretrain/aligned").recipe.model)
     model = meta_model(config)
-    stage = make_stage(
-        trainable=["connector", "language"], alignment=AlignmentSettings().model_dump()
-    )
+    stage = make_stage(trainable=["connector", "language"], alignment=StageAlignment().model_dump())
     found = count_parameters(model, stage)
     # LLaMA-7B has 6,738,415,616 weights; four rows more in embedding and head.
     language = 6_738_415_616 + 2 * 4 * 4096

@@ -4,14 +4,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.data.prepared import Prepared
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import AlignmentSettings, TextSettings
+from exgra_med.recipe.schema import StageAlignment, TextSettings
 from exgra_med.training import objective as module
 from exgra_med.training.batch import IGNORED, Batch, Layout, StageDataset
 from exgra_med.training.objective import (
     Objective,
-    build_alignment,
     mean_by_group,
     pool_views,
     seed_number,
@@ -107,29 +107,11 @@ def test_the_originals_pooling_counts_padding(toy: Bundle, batch: Batch) -> None
     assert (answer - masked).abs().max() > 0.01
 
 
-def test_texts_may_be_pooled_before_the_language_model(toy: Bundle, sample: Prepared) -> None:
-    set_trainable(toy, ["connector", "language"])
-    own = Objective(toy.model, AlignmentSettings(text_vectors="embeddings"))
-    batch = make_batch(toy, sample, Layout(), 3)
-    features, states = own.encode(batch)
-    _, answer, extended = own.pool(batch, features, states)
-    for place, view in ((0, answer), (3, extended)):
-        for node in range(3):
-            own_tokens = torch.cat(
-                [rows["input_ids"][rows["segment"] == place + node] for rows in batch["calls"]]
-            )
-            mean = toy.model.get_input_embeddings()(own_tokens).mean(0)
-            torch.testing.assert_close(view[node], mean)
-    (answer.sum() + extended.sum()).backward()
-    reached = {name for name, each in own.named_parameters() if each.grad is not None}
-    assert reached == {"model.model.language_model.embed_tokens.weight"}
-
-
 def test_alignment_reaches_connector_language_model_and_its_own_layers(
     toy: Bundle, batch: Batch
 ) -> None:
     set_trainable(toy, ["connector", "language"])
-    own = Objective(toy.model, AlignmentSettings())
+    own = Objective(toy.model, StageAlignment())
     own.train()
     own(batch, [0])["alignment_loss"].backward()
     reached = {name for name, each in own.named_parameters() if each.grad is not None}
@@ -141,7 +123,7 @@ def test_alignment_reaches_connector_language_model_and_its_own_layers(
 
 def test_a_batch_of_one_has_no_alignment_loss_and_no_fault(toy: Bundle, sample: Prepared) -> None:
     set_trainable(toy, ["connector", "language"])
-    own = Objective(toy.model, AlignmentSettings())
+    own = Objective(toy.model, StageAlignment())
     losses = own(make_batch(toy, sample, PADDED, num_records=1), [0])
     assert float(losses["alignment_loss"].detach()) == 0.0
     (losses["language_loss_sum"] + losses["alignment_loss"]).backward()
@@ -191,15 +173,15 @@ def test_recomputed_activations_give_the_same_losses_and_gradients(
         assert one is None or torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("graph", "edges"), [("knn", 8 * 2), ("radius", None), ("full", 8 * 7)])
-def test_the_recipes_graph_reaches_the_alignment(graph: str, edges: int | None) -> None:
+@pytest.mark.parametrize(("graph", "edges"), [("knn", 8 * 2), ("full", 8 * 7)])
+def test_the_recipes_graph_reaches_the_alignment(graph: str, edges: int) -> None:
     from exgra_med.alignment.graph import build_edges
 
-    settings = AlignmentSettings(graph=graph, neighbours=2, radius=0.99, dropout=0.0)
-    alignment = build_alignment(16, settings)
+    settings = StageAlignment(graph=graph, neighbours=2, dropout=0.0)
+    alignment = MultiGraphAlignment(16, settings)
     views = [torch.randn(8, 16, generator=torch.Generator().manual_seed(n)) for n in range(3)]
     _, _, links = alignment.problem_nodes(views)
     present = links[0][:, links[0][0] >= 0]
-    assert torch.equal(present, build_edges(views[0], graph, neighbours=2, radius=0.99))
-    assert edges is None or present.shape[1] == edges
+    assert torch.equal(present, build_edges(views[0], graph, neighbours=2))
+    assert present.shape[1] == edges
     assert torch.isfinite(alignment(*views, generator=0).loss)

@@ -9,11 +9,16 @@ from pathlib import Path
 import pytest
 
 from exgra_med.data.prepared import SAMPLES, Prepared
-from exgra_med.errors import CheckpointError, DataError, ExgraMedError, RunError
+from exgra_med.errors import CheckpointError, DataError, ExgraMedError, RecipeError, RunError
 from exgra_med.model.build import architecture_config
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
-from exgra_med.training.preflight import check_before_training, check_start
+from exgra_med.training.preflight import (
+    check_before_training,
+    check_plan,
+    check_start,
+    missing_here,
+)
 
 
 def check(tmp_path: Path, *assignments: str) -> None:
@@ -25,6 +30,7 @@ def test_a_sound_run_passes(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+CONTROL = "stages.aligned.alignment.objective=infonce"
 FROM = "model={{architecture: null, start: {0}}}"
 PARTS = "model={{architecture: null, parts: {{language: {0}, vision: {0}}}}}"
 
@@ -125,6 +131,34 @@ def test_every_fault_is_a_sentence_with_exit_code_2(tmp_path: Path) -> None:
     with pytest.raises(ExgraMedError) as seen:
         check(tmp_path, "data.folder=nowhere")
     assert seen.value.exit_code == 2
+
+
+def test_a_solver_that_takes_smaller_graphs_is_refused_with_the_stage(tmp_path: Path) -> None:
+    solver = "stages.aligned.alignment.solver=exhaustive"
+    check(tmp_path, solver)
+    with pytest.raises(RecipeError, match=r"stages\.aligned\.alignment: .* at most 9 nodes, .* 10"):
+        check(tmp_path, solver, "stages.aligned.batch_size=10")
+    recipe = load_recipe("debug/tiny", [solver, "stages.aligned.alignment.scope=global"]).recipe
+    check_plan(recipe, num_processes=1)
+    with pytest.raises(RecipeError, match="asked for 12"):
+        check_plan(recipe, num_processes=2)
+    # A control matches no graphs, whatever solver stands beside it.
+    check(tmp_path, solver, "stages.aligned.batch_size=10", CONTROL)
+
+
+def test_one_node_over_all_processes_is_refused(tmp_path: Path) -> None:
+    alone = ("stages.aligned.alignment.scope=global", "stages.aligned.batch_size=1")
+    with pytest.raises(RecipeError, match="has one node here"):
+        check(tmp_path, *alone)
+    check_plan(load_recipe("debug/tiny", alone).recipe, num_processes=2)
+
+
+def test_what_this_machine_lacks_is_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exgra_med.model.lora.util.find_spec", lambda name: None)
+    recipe = load_recipe("debug/tiny", ["stages.vqa.lora={}", "stages.aligned.lora={}"]).recipe
+    assert [str(each) for each in missing_here(recipe)] == [
+        "`lora` needs the extra [lora]. pip install 'exgra-med[lora]'"
+    ]
 
 
 def test_a_start_with_another_connector_is_refused(tmp_path: Path) -> None:

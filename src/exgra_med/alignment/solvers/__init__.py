@@ -1,6 +1,11 @@
 """Solvers of the partial matching problem, all behind one protocol (`protocol.py`).
 
-A new solver is one function; its name in `SOLVERS` puts the shared test-suite on it.
+A solver is one function. Its name in `SOLVERS`, or as an entry point of another package,
+
+    [project.entry-points."exgra_med.solvers"]
+    mine = "my_package.solver:solve"
+
+is what a recipe's `solver` says; `tests/unit/alignment/solvers/test_solver_suite.py` runs on each.
 """
 
 from exgra_med.errors import MatchingError
@@ -10,13 +15,10 @@ SOLVERS = Registry(
     "solver",
     "exgra_med.solvers",
     {
-        "anneal": "exgra_med.alignment.solvers.anneal:solve_by_annealing",
-        "local-search": "exgra_med.alignment.solvers.anneal:solve_by_local_search",
-        "torch": "exgra_med.alignment.solvers.torch_batched:solve_batched",
+        "anneal": "exgra_med.alignment.solvers.search:solve_by_annealing",
+        "local-search": "exgra_med.alignment.solvers.search:solve_by_local_search",
         "exhaustive": "exgra_med.alignment.solvers.exhaustive:solve_exhaustively",
-        "lpmp": "exgra_med.alignment.solvers.lpmp:solve_by_message_passing",
-        "pylibmgm": "exgra_med.alignment.solvers.fusion_moves:solve_by_fusion_moves",
     },
     MatchingError,
 )
-"""Name -> module:function; `lpmp` and `pylibmgm` only where the user has installed them."""
+"""Name -> function; see `exgra_med.plugins`."""

@@ -1,4 +1,9 @@
-"""Simulated annealing over shifts, steals, swaps and removals, each judged in O(1)."""
+"""Simulated annealing over shifts, steals, swaps and removals, each judged in O(1).
+
+Two loops over the same moves. `anneal` keeps the table M of state.py and costs O(degree^2) for each
+accepted move. `anneal_dense` keeps what pairs of labels cost in dense rows besides, so that a move
+is a few additions of whole vectors; it is for small graphs.
+"""
 
 import numpy as np
 
@@ -6,7 +11,8 @@ from exgra_med.alignment.solvers.compiled import compiled
 from exgra_med.alignment.solvers.state import EXPONENTIAL, TABLE_BITS, advance, between, set_label
 
 BLOCK = 32
-"""Proposals at one temperature."""
+"""Proposals at one temperature; cooling after every single one would be one more multiplication in
+the innermost loop, each waiting for the one before."""
 
 
 @compiled
@@ -35,16 +41,20 @@ def anneal(
     Returns the state of the random stream; `best_matching` is the best matching on the way.
     """
     blocks = max(1, proposals // BLOCK)
-    factor = (cold / hot) ** (1.0 / blocks)
+    factor = (cold / hot) ** (1.0 / blocks)  # Geometric cooling.
     temperature = hot
     size = np.uint64(pairs.shape[0])
     mask = np.uint64((1 << TABLE_BITS) - 1)
-    current = 0.0
+    current = 0.0  # Costs relative to the start: only differences are known, and needed.
     best = 0.0
     best_matching[:] = matching
     for _ in range(blocks):
         for _ in range(BLOCK):
             stream = advance(stream)
+            # One draw serves twice: its upper half picks the pair (a multiplication instead of a
+            # division), its lowest bits the threshold. Metropolis accepts a rise d with
+            # probability exp(-d / T), that is if d < T x with x exponential; x comes from a table
+            # of quantiles, because a logarithm for each proposal is slow.
             drawn = np.int64(((stream >> np.uint64(32)) * size) >> np.uint64(32))
             rise = temperature * EXPONENTIAL[np.int64(stream & mask)]
             i, b = pairs[drawn, 0], pairs[drawn, 1]
@@ -56,6 +66,9 @@ def anneal(
                     current += delta
                 continue
             j = owner[b]
+            # M knows every other node where it is now, which is right while only i moves. Where j
+            # leaves too, what i and j cost together is part of M[i, a] and of M[j, b] and is taken
+            # off twice: `between` gives it back once. And M[j, a] does not know i at b yet.
             delta = M[i, b]
             if a >= 0:
                 delta -= M[i, a]
@@ -70,12 +83,14 @@ def anneal(
                     delta += between(Q, table, table2, i, a, j, b)
                     swap = M[j, a] + between(Q, table, table2, i, b, j, a)
                 if delta + min(swap, 0.0) < rise:
+                    # j first: a label has to be free before somebody takes it.
                     set_label(M, Q, graph, graph2, matching, owner, j, -1)
                     set_label(M, Q, graph, graph2, matching, owner, i, b)
                     if swap < 0.0:
                         set_label(M, Q, graph, graph2, matching, owner, j, a)
                         delta += swap
                     current += delta
+            # By a margin, so that rounding does not copy the matching again and again.
             if current < best - 1e-9:
                 best = current
                 best_matching[:] = matching
@@ -85,25 +100,31 @@ def anneal(
 
 # Annealing of small problems: what pairs of labels cost, as dense rows that are added at once.
 #
-# The moves are those of annealing.py. The state is the table M[i, k] in single precision and, for
-# each pair of linked nodes (i, j) and each pair of labels, what the two cost together,
+# The moves are those above. The state is the table M[i, k] in single precision and, for each pair
+# of linked nodes (i, j) and each pair of labels, what the two cost together,
 #
 #     C[slot(i, j), k, m] = Q[(i, j), (k, m)] + Q[(j, i), (m, k)].
 #
 # When i goes from label a to label b, every neighbour's row of M changes by C[slot, b] - C[slot,
 # a], without a look at the second graph. Row n of C is that of "unmatched": zeros. Rows are padded
 # to whole vectors. The table takes 4 S n^2 bytes for S linked pairs, so it suits small graphs only.
+#
+# Single precision, because twice as many numbers fit a vector and the cache. Rounding may misjudge
+# a move by far less than a temperature; what a run finds is loaded again in double precision and
+# descended from (search.py), so that no cost that is reported has these errors.
 
 
 LANES = 8
+"""Numbers of single precision in a vector of 256 bits."""
 SMALL_TABLE_BITS = 10
+"""A table of 4 KiB, beside rows of C that want the cache for themselves."""
 SMALL_EXPONENTIAL = (
     -np.log((np.arange(1 << SMALL_TABLE_BITS) + 0.5) / (1 << SMALL_TABLE_BITS))
 ).astype(np.float32)
 
 
 @compiled
-def company(Q, edges, edges2, table, num_edges):
+def dense_pair_costs(Q, edges, edges2, table, num_edges):
     """Linked pairs and their costs; empty where `num_edges` is 0 instead of E.
 
     Returns:
@@ -133,6 +154,7 @@ def company(Q, edges, edges2, table, num_edges):
         row = Q[e]
         for f in range(edges2.shape[1]):
             k, m = edges2[0, f], edges2[1, f]
+            # Both places: whichever of the two nodes moves finds its row lying in one piece.
             if k >= 0:
                 there[k, m] += row[f]
                 back[m, k] += row[f]
@@ -160,6 +182,8 @@ def anneal_dense(
     n = U.shape[0]
     M = np.zeros((n, C.shape[2]), np.float32)
     M[:, :n] = U
+    # "Unmatched" is label n inside this loop, so that it has a row of C (of zeros) like any other
+    # and no branch is needed; -1 comes back at the end.
     matching[:] = n
     owner[:] = -1
     for i in range(n):
@@ -173,6 +197,7 @@ def anneal_dense(
     size = np.uint64(pairs.shape[0])
     mask = np.uint64((1 << SMALL_TABLE_BITS) - 1)
     current = np.float32(0.0)
+    # As above: `best` is kept a little below what was found.
     best = np.float32(-1e-6)
     found[:] = matching
     for _ in range(blocks):
@@ -209,6 +234,7 @@ def anneal_dense(
                     swap = np.float32(0.0)
                     if a < n:
                         swap = M[j, a]
+                        # What i and j cost together, as `between` gives it above.
                         s = slot[i, j]
                         if s >= 0:
                             delta += C[s, a, b]

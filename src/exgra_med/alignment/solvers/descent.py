@@ -2,7 +2,8 @@
 
 A chain takes a node's label away, gives it the best label there is, ejects that label's owner and
 goes on with the owner, up to a depth; of all the matchings on the way the cheapest is kept. Shifts,
-steals, swaps and longer cycles are all prefixes of chains.
+steals, swaps and longer cycles are all prefixes of chains. Unlike annealing it uses no random
+numbers, and where it stops no chain gains.
 """
 
 import numpy as np
@@ -12,8 +13,8 @@ from exgra_med.alignment.solvers.state import set_label
 
 # Which node can gain from which label at all.
 #
-# A node may always stay unmatched for nothing. If even the best company could not make label k
-# worth having for node i,
+# A node may always stay unmatched for nothing. If label k costs node i something even where each of
+# its edges lands as cheaply as it can,
 #
 #     U[i, k] + sum over edges e of i of min(0, min over edges f of k of Q[e, f]) >= 0,
 #
@@ -22,14 +23,15 @@ from exgra_med.alignment.solvers.state import set_label
 
 
 FORBIDDING = 1e3
-"""Penalty of a useless pair, in units of the largest cost; any positive one keeps the optimum."""
+"""Penalty of a useless pair, in units of the largest cost. Any positive one keeps the optimum; this
+one no move ever takes, and it is no infinity, which M could not take off again."""
 
 
 @compiled
 def prune(U, edges, low, largest):
     """A copy of U with useless pairs penalised, and the [C, 2] pairs that are left.
 
-    `low` [2, E, n] is what bound.cheapest_ends returns.
+    `low` [2, E, n] is what `proof.cheapest_ends` returns.
     """
     n = U.shape[0]
     worth = U.astype(np.float64)
@@ -54,6 +56,7 @@ def prune(U, edges, low, largest):
 
 
 EPSILON = 1e-9
+"""Least gain that counts: less is rounding, and could go round in a circle for ever."""
 
 
 @compiled
@@ -117,6 +120,7 @@ def chain(M, Q, graph, graph2, matching, owner, first, depth, nodes, labels, tak
         if ejected < 0:
             break
         node = ejected
+    # Undone from the end, so that each label is free again when its old owner takes it.
     while count > keep:
         count -= 1
         set_label(M, Q, graph, graph2, matching, owner, nodes[count], labels[count])
@@ -125,7 +129,11 @@ def chain(M, Q, graph, graph2, matching, owner, first, depth, nodes, labels, tak
 
 @compiled
 def descend(M, Q, graph, graph2, matching, owner, depth):
-    """Chains from every node until none gains; returns the gain, zero or negative."""
+    """Chains from every node until none gains; returns the gain, zero or negative.
+
+    Goes on with the next node after a gain instead of starting over, so that every node gets its
+    turn. `idle` counts nodes without a gain in a row.
+    """
     n = matching.shape[0]
     nodes = np.empty(2 * depth + 2, np.int32)
     labels = np.empty(2 * depth + 2, np.int32)

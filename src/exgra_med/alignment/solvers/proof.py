@@ -27,11 +27,16 @@ import numpy as np
 from exgra_med.alignment.solvers.compiled import compiled
 
 FORBIDDEN = 1e30
+"""Stands for infinity in tables that are added to and taken off: infinity minus itself is not a
+number, and the loops are compiled as if that could not be (compiled.py)."""
 
 
 @compiled
 def cheapest_ends(Q, edges, edges2, n):
-    """[2, E, n] least cost of each edge where its tail, or its head, has a label; 0 at most."""
+    """[2, E, n] least cost of each edge where its tail, or its head, has a label; 0 at most.
+
+    0, because the other end may always be unmatched, or land where there is no edge.
+    """
     low = np.zeros((2, edges.shape[1], n), np.float32)
     for e in range(edges.shape[1]):
         if edges[0, e] < 0:
@@ -55,9 +60,13 @@ def guided_messages(Q, edges, table2, low, matching, a, b, r):
             continue
         row, row_a, row_b = Q[e], a[e], b[e]
         own_i, own_j = matching[i], matching[j]
+        # `own` is half of what this edge costs in the matching: both ends pay the same there, which
+        # makes the bound tight for it if it is optimal.
         own = 0.0
         if own_i >= 0 and own_j >= 0 and table2[own_i, own_j] >= 0:
             own = 0.5 * row[table2[own_i, own_j]]
+        # A label whose edge meets the other end's own label costs nothing: with that end's message
+        # `own` this one's must be at most -own, and never above half of the edge's cheapest.
         nothing = min(0.0, -own)
         for k in range(n):
             row_a[k] = min(0.5 * low[0, e, k], nothing)
@@ -81,7 +90,12 @@ def guided_messages(Q, edges, table2, low, matching, a, b, r):
 
 @compiled
 def raise_messages(Q, edges, edges2, a, b, r, pair):
-    """One pass over the edges; `pair` is scratch [n + 1, n + 1], zero but for its diagonal."""
+    """One pass over the edges; `pair` is scratch [n + 1, n + 1], zero but for its diagonal.
+
+    For each edge in turn: take its messages back, find for every label of either end the cheapest
+    that the whole edge can be (its min-marginals, with what the other end pays), and give half of
+    it to each end. What one edge gains the next one already sees, so a single pass goes far.
+    """
     n = r.shape[0]
     low_i = np.empty(n + 1, np.float64)
     low_j = np.empty(n + 1, np.float64)
@@ -105,11 +119,14 @@ def raise_messages(Q, edges, edges2, a, b, r, pair):
                 least = min(least, row[l] + r_j[l])
                 low_j[l] = min(low_j[l], row[l] + rest)
             low_i[k] = least
+        # Halves of min-marginals: their sum never exceeds the edge's cost at any pair of labels, so
+        # the bound stays one; and neither end is left with all the slack, where it could not move.
         for k in range(n + 1):
             a[e, k] = 0.5 * (low_i[k] - r_i[k])
             b[e, k] = 0.5 * (low_j[k] - r_j[k])
             r_i[k] += a[e, k]
             r_j[k] += b[e, k]
+        # Only what was written is wiped: filling the whole table would cost as much as the pass.
         for f in range(edges2.shape[1]):
             if edges2[0, f] >= 0:
                 pair[edges2[0, f], edges2[1, f]] = 0.0
@@ -143,6 +160,7 @@ def raised_gap(Q, edges, edges2, a, b, r, cost, gap, passes):
     """
     n = r.shape[0]
     pair = np.zeros((n + 1, n + 1), np.float64)
+    # No two nodes share a label; but any number of them is unmatched, the last place.
     for k in range(n):
         pair[k, k] = FORBIDDEN
     for left in range(passes, 0, -1):
@@ -158,13 +176,13 @@ def raised_gap(Q, edges, edges2, a, b, r, cost, gap, passes):
 
 @compiled
 def tolerance_of(cost):
-    """A gap that is nothing but rounding."""
+    """A gap that is nothing but rounding: the costs come in single precision, 6e-8 each."""
     return 1e-6 * max(1.0, abs(cost))
 
 
 # Branch and bound over the few pairs that a bound leaves: the optimum, with its proof.
 #
-# With the messages of bound.py the cost of a matching p is
+# With the messages above the cost of a matching p is
 #
 #     sum_i r_i(p_i)  +  sum_e ( Q[e, (p_i, p_j)] - a_e(p_i) - b_e(p_j) ),
 #
@@ -256,6 +274,8 @@ def branch(values, together, first, cost, tolerance, budget, chosen):
     """
     n = first.shape[0] - 1
     count = values.shape[0]
+    # One row for each depth: going up again then needs no undoing, which in floating point would
+    # not lead back to the same numbers.
     rest = np.empty((n + 1, count), np.float64)
     rest[0] = values
     paid = np.zeros(n + 1, np.float64)
@@ -286,6 +306,7 @@ def branch(values, together, first, cost, tolerance, budget, chosen):
                     elif here[c] < second:
                         second = here[c]
                 bound += low
+                # Fix first where the second best label costs most: one branch of it is cut at once.
                 if second - low > widest:
                     widest = second - low
                     node = i
@@ -301,6 +322,8 @@ def branch(values, together, first, cost, tolerance, budget, chosen):
             bounds[depth] = bound
             picked[depth] = node
             last[depth] = -1
+        # The next label of this node in the order of cost; equal costs in the order of their
+        # places. Found by looking again: sorting them would cost more than the few that are tried.
         node = picked[depth]
         best = -1
         for c in range(first[node], first[node + 1]):
@@ -309,6 +332,7 @@ def branch(values, together, first, cost, tolerance, budget, chosen):
             )
             if after and (best < 0 or here[c] < here[best]):
                 best = c
+        # Labels come in the order of cost, so that the first one that is too dear ends them all.
         if best < 0 or bounds[depth] + here[best] - lowest[depth] >= cost - tolerance:
             path[node] = -1
             picked[depth] = -1
@@ -338,6 +362,7 @@ def settle(Q, edges, table2, a, b, r, matching, cost, gap, work):
     if gap <= tolerance_of(cost):
         return cost, True
     most = MOST if gap <= NARROW * abs(cost) else min(MOST, MOST_WIDE + work // WORK_PER_CANDIDATE)
+    # A little more than the gap, so that rounding does not rule out the optimum.
     first, labels = candidates_left(r, gap + 1e-9 * abs(cost), most)
     count = labels.shape[0]
     if count == 0:

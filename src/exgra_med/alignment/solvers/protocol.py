@@ -9,14 +9,15 @@ tail and head to head.
 Shapes: P problems, n nodes on either side, E edges of the first graph, F of the second.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 
+from exgra_med.alignment.settings import Effort
 from exgra_med.errors import MatchingError
 
-Effort = Literal["fast", "thorough"]
 UNMATCHED = -1
 
 
@@ -58,11 +59,27 @@ class Solution:
 
 
 class Solver(Protocol):
-    """A function from problems to partial matchings; deterministic for equal problems."""
+    """A function from problems to partial matchings; deterministic for equal problems.
+
+    A solver that takes graphs up to a size only says so, see `takes_at_most`.
+    """
 
     def __call__(self, problems: Problems) -> Solution:
         """Solve all problems of the batch."""
         ...
+
+
+def takes_at_most(nodes: int) -> Callable[[Solver], Solver]:
+    """Declare the size of the largest graph that a solver takes, as its attribute `max_nodes`.
+
+    A recipe with larger graphs is then refused before anything is trained.
+    """
+
+    def declare(solver: Any) -> Solver:
+        solver.max_nodes = nodes
+        return solver
+
+    return declare
 
 
 def check_problems(

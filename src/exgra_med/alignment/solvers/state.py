@@ -18,23 +18,30 @@ the first. `table[i, j]` is the number of edge (i, j); -1 where there is only th
 there is neither.
 
 All functions are plain loops over numpy arrays for numba; without numba they run, slowly.
+`owner[k]` is the node that has label k, or -1: the inverse of `matching`, so that "who has it" is
+answered without a search.
 """
 
 import numpy as np
 
 from exgra_med.alignment.solvers.compiled import compiled
 
-# Random numbers for compiled loops: one 64-bit state, a few shifts, no shared generator.
+# Random numbers for compiled loops: one 64-bit state that is passed on, a few shifts. numba's own
+# generator is one for a thread, so that an answer would depend on what ran before it.
 
 
 TABLE_BITS = 12
 EXPONENTIAL = -np.log((np.arange(1 << TABLE_BITS) + 0.5) / (1 << TABLE_BITS))
-"""Quantiles of the exponential distribution: accept a rise of d at temperature T if d < T * x."""
+"""Quantiles of the exponential distribution: accept a rise of d at temperature T if d < T * x.
+Taken in the middle of each of 4096 equal steps: the largest is 9, none is zero or infinite."""
 
 
 @compiled
 def seeded(seed):
-    """Spread a seed over 64 bits (splitmix64); never zero."""
+    """Spread a seed over 64 bits (splitmix64); never zero, where `advance` would stay for ever.
+
+    Without it the small seeds 0, 1, 2 would begin with nearly the same draws.
+    """
     z = np.uint64(seed) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -77,6 +84,8 @@ def build_graph(edges, num_nodes):
                 graph[fill[near] + 1] = far
                 fill[near] += 2
                 table[edges[0, e], edges[1, e]] = e
+                # "Only the reverse" differs from "neither", so that `between` can leave at once
+                # where two nodes are not linked: most pairs are not.
                 if table[edges[1, e], edges[0, e]] == -2:
                     table[edges[1, e], edges[0, e]] = -1
         begin = place
@@ -85,7 +94,11 @@ def build_graph(edges, num_nodes):
 
 @compiled
 def set_label(M, Q, graph, graph2, matching, owner, node, label):
-    """Give `node` another `label` (-1: none). The label must be free."""
+    """Give `node` another `label` (-1: none). The label must be free.
+
+    Only rows of M that belong to neighbours of `node` change, each at the neighbours of the old and
+    of the new label. Row `node` itself does not: it says what `node` would pay, wherever it is.
+    """
     old = matching[node]
     if old >= 0:
         owner[old] = -1
@@ -94,6 +107,8 @@ def set_label(M, Q, graph, graph2, matching, owner, node, label):
         owner[label] = node
     n = M.shape[0]
     begin, begin2 = 0, 0
+    # Edges are directed: first those that leave, whose partners must leave the label, then those
+    # that arrive. Adding the new and taking off the old in one pass over a row touches it once.
     for direction in range(2):
         first_old, last_old, first_new, last_new = 0, 0, 0, 0
         if old >= 0:
@@ -121,6 +136,7 @@ def load(M, U, Q, graph, graph2, matching, owner, labels):
         for k in range(n):
             M[i, k] = U[i, k]
     cost = 0.0
+    # Node after node: M[i, k] holds what i adds to the cost of those before it, each edge once.
     for i in range(n):
         if labels[i] >= 0:
             cost += M[i, labels[i]]

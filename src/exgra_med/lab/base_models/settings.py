@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.load import explain, read_yaml
+from exgra_med.recipe.load import read_yaml
 from exgra_med.recipe.schema import (
     LanguageArchitecture,
     StageSettings,
@@ -18,7 +18,7 @@ from exgra_med.recipe.schema import (
     TokenizerArchitecture,
     VisionArchitecture,
 )
-from exgra_med.section import Count, Fraction, Positive, Section
+from exgra_med.section import Count, Fraction, Positive, Section, explain
 
 
 class PastedShapesSettings(Section):

@@ -14,7 +14,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from exgra_med.alignment.blackbox import hamming_slope
 from exgra_med.alignment.loss import MultiGraphAlignment
 from exgra_med.alignment.matching import MatchingResult, solve_matching
 from exgra_med.alignment.solvers.compiled import HAS_NUMBA
+from exgra_med.alignment.solvers.protocol import Solver
 from exgra_med.errors import MatchingError
 
 # Matching problems as they occur in training, made from synthetic embeddings.
@@ -90,7 +91,7 @@ def make_problems(align: MultiGraphAlignment, regime: str, nodes: int, seed: int
         costs = align.train().costs(make_views(regime, nodes, dim, seed), generator=seed)
     unary, quadratic, edges, _ = costs
     slope = hamming_slope(unary.shape[0], nodes, unary.device)
-    return StepProblems(unary, unary + align.perturbation * slope, quadratic, edges)
+    return StepProblems(unary, unary + align.settings.perturbation * slope, quadratic, edges)
 
 
 SIZES = (8, 16, 32, 64, 128, 256, 512)
@@ -98,17 +99,11 @@ CONTENDERS = (
     ("local-search", "fast"),
     ("anneal", "fast"),
     ("anneal", "thorough"),
-    ("torch", "fast"),
     ("exhaustive", "fast"),
-    ("lpmp", "fast"),
-    ("pylibmgm", "fast"),
 )
-"""Solver and effort; a third-party solver runs where it is installed."""
-THIRD_PARTY = {"lpmp": "lpmp_py", "pylibmgm": "pylibmgm"}
-"""Solver and the package that it stands on."""
+"""Solver and effort."""
 LARGEST = {
     ("exhaustive", "fast"): 8,
-    ("torch", "fast"): 16,
     ("lpmp", "fast"): 32,
     ("pylibmgm", "fast"): 32,
     ("anneal", "thorough"): 256,
@@ -130,6 +125,7 @@ def benchmark_matching(
     dim: int = 4096,
     num_steps: int = 5,
     repetitions: int = 5,
+    others: Mapping[str, Solver] | None = None,
     report: Callable[[str, int], None] | None = None,
 ) -> dict[str, Any]:
     """Run every contender on the problems of training steps.
@@ -141,6 +137,7 @@ def benchmark_matching(
         dim: D of the synthetic embeddings.
         num_steps: steps of up to 32 nodes; larger ones have one.
         repetitions: runs of a solver on a step, each with another seed.
+        others: more solvers by name, as `benchmarks/third_party_solvers.py` has them.
         report: called with a word and a count after every row.
 
     Returns:
@@ -151,15 +148,16 @@ def benchmark_matching(
     places = [(size, regime) for size in sizes for regime in regimes]
     if transition_size is not None:
         places += [(transition_size, regime) for regime in TRANSITION]
-    for contender in _contenders(8):
-        _solve(make_problems(align, "random", 8, seed=0), "unary", contender, 0)  # compile
+    others = others or {}
+    for contender in _contenders(8, others):
+        _solve(make_problems(align, "random", 8, seed=0), "unary", contender, 0, others)  # compile
     rows: list[dict[str, Any]] = []
     for size, regime in places:
         steps = range(num_steps if size <= SMALL else 1)
         problems = [make_problems(align, regime, size, seed=step) for step in steps]
         for phase, costs in (("forward", "unary"), ("perturbed", "perturbed")):
             place = {"nodes": size, "regime": regime, "phase": phase}
-            rows += [place | row for row in _measure(problems, costs, size, repetitions)]
+            rows += [place | row for row in _measure(problems, costs, size, repetitions, others)]
             if report is not None:
                 report("rows", len(rows))
     return {"metadata": _metadata(dim, num_steps, repetitions), "rows": rows}
@@ -175,21 +173,19 @@ class _Record:
         self.certified: list[float] = []
 
 
-def _contenders(size: int) -> list[tuple[str, str]]:
-    missing = {
-        name for name, package in THIRD_PARTY.items() if not importlib.util.find_spec(package)
-    }
-    return [
-        contender
-        for contender in CONTENDERS
-        if size <= LARGEST.get(contender, size) and contender[0] not in missing
-    ]
+def _contenders(size: int, others: Mapping[str, Solver]) -> list[tuple[str, str]]:
+    contenders = [*CONTENDERS, *((name, "fast") for name in others)]
+    return [each for each in contenders if size <= LARGEST.get(each, size)]
 
 
 def _measure(
-    steps: list[StepProblems], costs: str, size: int, repetitions: int
+    steps: list[StepProblems],
+    costs: str,
+    size: int,
+    repetitions: int,
+    others: Mapping[str, Solver],
 ) -> list[dict[str, Any]]:
-    contenders = _contenders(size)
+    contenders = _contenders(size, others)
     records = {contender: _Record() for contender in contenders}
     for problems in steps:
         found: dict[tuple[str, str], list[MatchingResult]] = {c: [] for c in contenders}
@@ -198,14 +194,14 @@ def _measure(
                 if repetition and contender in SLOW:
                     continue
                 begin = time.thread_time()
-                result = _solve(problems, costs, contender, seed=repetition)
+                result = _solve(problems, costs, contender, repetition, others)
                 records[contender].processor.append(1e3 * (time.thread_time() - begin))
                 records[contender].wall.append(result.milliseconds)
                 found[contender].append(result)
         everything = [result for results in found.values() for result in results]
         if size <= SMALL:
             everything += [
-                _solve(problems, costs, ("anneal", "thorough"), seed=1000 + number)
+                _solve(problems, costs, ("anneal", "thorough"), 1000 + number, others)
                 for number in range(LONG_SEARCHES)
             ]
         best = np.min([result.objective.numpy() for result in everything], axis=0)
@@ -230,14 +226,18 @@ def _measure(
 
 
 def _solve(
-    problems: StepProblems, costs: str, contender: tuple[str, str], seed: int
+    problems: StepProblems,
+    costs: str,
+    contender: tuple[str, str],
+    seed: int,
+    others: Mapping[str, Solver],
 ) -> MatchingResult:
     solver, effort = contender
     return solve_matching(
         getattr(problems, costs),
         problems.quadratic,
         problems.edges,
-        solver,
+        others.get(solver, solver),
         seed,
         effort="thorough" if effort == "thorough" else "fast",
     )
@@ -280,7 +280,6 @@ SETTINGS = {
     ("local-search", "fast"): "local-search",
     ("anneal", "fast"): "anneal, fast (default)",
     ("anneal", "thorough"): "anneal, thorough",
-    ("torch", "fast"): "torch, fast",
     ("exhaustive", "fast"): "exhaustive",
     ("lpmp", "fast"): "LPMP",
     ("pylibmgm", "fast"): "pylibmgm",

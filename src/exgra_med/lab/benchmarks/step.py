@@ -34,7 +34,7 @@ from exgra_med.alignment.loss import barycenter
 from exgra_med.errors import RecipeError, TrainingError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import AlignmentSettings, Architecture, StageSettings
+from exgra_med.recipe.schema import Architecture, StageAlignment, StageSettings
 from exgra_med.training.batch import (
     IGNORED,
     Batch,
@@ -222,7 +222,7 @@ def run_way(way: str, settings: Settings) -> dict[str, float]:
     """Times and peak memory of one way, in this process."""
     dtype, device = getattr(torch, settings.dtype), settings.device
     bundle = make_bundle(settings)
-    objective = Objective(bundle.model, None if way == "language" else AlignmentSettings())
+    objective = Objective(bundle.model, None if way == "language" else StageAlignment())
     objective.to(device).train()
     examples = make_examples(bundle, settings.batch_size)
     if way == "language":

@@ -10,7 +10,6 @@ from pydantic import Field, ValidationError, model_validator
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.recipe.load import (
     check_recipe,
-    explain,
     find_file,
     load_recipe,
     parse_yaml,
@@ -19,7 +18,7 @@ from exgra_med.recipe.load import (
     write_yaml,
 )
 from exgra_med.recipe.schema import Recipe
-from exgra_med.section import Section
+from exgra_med.section import Section, explain
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]

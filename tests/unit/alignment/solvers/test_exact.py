@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
-from exgra_med.alignment.solvers.anneal import DENSE
-from exgra_med.alignment.solvers.annealing import anneal_dense, company, relabel
+from exgra_med.alignment.solvers.annealing import anneal_dense, dense_pair_costs, relabel
 from exgra_med.alignment.solvers.descent import prune
 from exgra_med.alignment.solvers.proof import (
     FORBIDDEN,
@@ -19,6 +18,7 @@ from exgra_med.alignment.solvers.proof import (
     raised_gap,
     settle,
 )
+from exgra_med.alignment.solvers.search import DENSE
 from exgra_med.alignment.solvers.state import between, build_graph, load, seeded
 from exgra_med.lab.benchmarks.matching import make_problems
 
@@ -147,7 +147,7 @@ def test_pruned_pairs_are_those_that_cannot_pay(seed: int) -> None:
 def test_dense_rows_give_the_table_of_the_sparse_state() -> None:
     unary, quadratic, edges = random_problem(3)
     graph, table = build_graph(edges, NODES)
-    first, other, _, rows = company(quadratic, edges, edges, table, edges.shape[1])
+    first, other, _, rows = dense_pair_costs(quadratic, edges, edges, table, edges.shape[1])
     dense = np.zeros((NODES, rows.shape[2]), np.float32)
     dense[:, :NODES] = unary
     matching = np.array([3, -1, 0, 6, 1, 5, -1], np.int32)
@@ -184,7 +184,7 @@ def test_problems_of_eight_nodes_and_perturbed_ones_are_solved_exactly(regime: s
 def test_dense_annealing_returns_a_matching_that_is_better_than_its_start() -> None:
     unary, quadratic, edges = random_problem(5, nodes=12, edge_share=0.3)
     graph, table = build_graph(edges, 12)
-    first, other, slot, rows = company(quadratic, edges, edges, table, edges.shape[1])
+    first, other, slot, rows = dense_pair_costs(quadratic, edges, edges, table, edges.shape[1])
     low = cheapest_ends(quadratic, edges, edges, 12)
     pruned, pairs = prune(unary, edges, low, 1.0)
     start, found = np.full(12, -1, np.int32), np.empty(12, np.int32)

@@ -1,7 +1,5 @@
 """The same tests for every solver of `SOLVERS`; `exhaustive` is the oracle on small problems."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
@@ -10,8 +8,7 @@ from exgra_med.alignment import MatchingError, solve_matching
 from exgra_med.alignment.solvers import SOLVERS
 from exgra_med.alignment.solvers.protocol import matching_objective
 
-THIRD_PARTY = {"lpmp": "lpmp_py", "pylibmgm": "pylibmgm"}
-INSTALLED = [name for name in SOLVERS.names() if find_spec(THIRD_PARTY.get(name, "exgra_med"))]
+INSTALLED = SOLVERS.names()
 HEURISTICS = [name for name in INSTALLED if name != "exhaustive"]
 
 
@@ -40,14 +37,12 @@ def is_partial_matching(assignment: np.ndarray) -> bool:
 @pytest.mark.parametrize("solver", HEURISTICS)
 @pytest.mark.parametrize("nodes", [1, 2, 3, 7])
 def test_close_to_the_optimum_on_small_problems(solver: str, nodes: int) -> None:
-    problems = instances(
-        20 if solver != "torch" else 8, nodes, seed=nodes, edge_share=0.6 if nodes < 7 else 0.4
-    )
+    problems = instances(20, nodes, seed=nodes, edge_share=0.6 if nodes < 7 else 0.4)
     best = solve_matching(*problems, solver="exhaustive")
     found = solve_matching(*problems, solver=solver, effort="thorough")
     assert is_partial_matching(found.assignment)
     assert (found.objective >= best.objective - 1e-6).all()
-    share = {"local-search": 0.3, "pylibmgm": 0.5, "lpmp": 0.0}.get(solver, 0.95)
+    share = 0.3 if solver == "local-search" else 0.95
     assert np.mean(found.objective <= best.objective + 1e-6) >= share
     assert (found.objective <= 0).all()
 
@@ -71,7 +66,7 @@ def test_two_different_graphs(solver: str) -> None:
     _, quadratic, links2 = instances(6, 4, seed=3, edge_share=0.3)
     best = solve_matching(unary, quadratic, links, "exhaustive", edges2=links2)
     found = solve_matching(unary, quadratic, links, solver, edges2=links2, effort="thorough")
-    if solver not in ("local-search", *THIRD_PARTY):
+    if solver != "local-search":
         assert found.objective == pytest.approx(best.objective, abs=1e-6)
     assert is_partial_matching(found.assignment)
 
@@ -82,8 +77,6 @@ def test_a_problem_alone_has_the_answer_it_has_in_a_batch(solver: str) -> None:
     together = solve_matching(*problems, solver=solver, seed=7)
     again = solve_matching(*problems, solver=solver, seed=7)
     assert np.array_equal(together.assignment, again.assignment)
-    if solver in ("torch", *THIRD_PARTY):
-        return  # Its replicas share one stream, so only equal batches give equal answers.
     for number in range(5):
         one = [part[number : number + 1] for part in problems]
         alone = solve_matching(*one, solver=solver, seed=7)
@@ -100,7 +93,7 @@ def test_torch_in_torch_out(solver: str) -> None:
     assert np.array_equal(tensors.assignment.numpy(), numpy.assignment)
 
 
-@pytest.mark.parametrize("solver", [name for name in INSTALLED if name not in THIRD_PARTY])
+@pytest.mark.parametrize("solver", INSTALLED)
 def test_starts_from_what_is_given(solver: str) -> None:
     problems = instances(4, 5, seed=6)
     best = solve_matching(*problems, solver="exhaustive")
@@ -149,6 +142,7 @@ def test_the_identity_is_certified_under_strong_perturbation() -> None:
         (lambda u, q, e: (u, q + np.inf, e), "Quadratic costs are not all finite"),
         (lambda u, q, e: (u, q, e + 9), "names a node"),
         (lambda u, q, e: (u, q, e * 0), "itself"),
+        (lambda u, q, e: (u, q, np.where(np.arange(2)[:, None] == 0, e, -1)), "half an edge"),
         (lambda u, q, e: (u, q, np.repeat(e[:, :, :1], e.shape[2], 2)), "twice"),
     ],
 )
@@ -161,16 +155,10 @@ def test_what_is_no_problem_is_refused(change, word: str) -> None:
 
 def test_limits_and_unknown_names_are_refused_in_words() -> None:
     big = np.zeros((1, 12, 12)), np.zeros((1, 0, 0)), np.zeros((1, 2, 0), int)
-    with pytest.raises(MatchingError, match="stops at"):
+    with pytest.raises(MatchingError, match="at most 9 nodes, and was asked for 12"):
         solve_matching(*big, solver="exhaustive")
     with pytest.raises(MatchingError, match="no solver 'best'"):
         solve_matching(*big, solver="best")
-
-
-@pytest.mark.skipif(find_spec("pylibmgm") is not None, reason="pylibmgm is installed")
-def test_a_solver_that_is_not_installed_says_how_to_get_it() -> None:
-    with pytest.raises(MatchingError, match="pip install pylibmgm"):
-        solve_matching(*instances(1, 3, seed=0), solver="pylibmgm")
 
 
 def test_a_solver_of_your_own() -> None:
@@ -205,7 +193,7 @@ def test_objective_of_an_edge_that_lands_on_the_reverse_is_not_paid() -> None:
         (np.arange(5), "not whole numbers"),
     ],
 )
-@pytest.mark.parametrize("solver", ["anneal", "local-search", "torch"])
+@pytest.mark.parametrize("solver", ["anneal", "local-search"])
 def test_a_start_that_is_no_matching_is_refused(solver: str, start, words: str) -> None:
     with pytest.raises(MatchingError, match=words):
         solve_matching(*instances(4, 5, seed=1), solver, start=start)
@@ -215,5 +203,5 @@ def test_a_seed_and_an_effort_without_meaning_are_refused() -> None:
     problems = instances(4, 5, seed=1)
     with pytest.raises(MatchingError, match="seed None"):
         solve_matching(*problems, seed=None)
-    with pytest.raises(MatchingError, match="No effort is called 'slow'"):
+    with pytest.raises(MatchingError, match="no effort 'slow'"):
         solve_matching(*problems, "local-search", effort="slow")

@@ -25,7 +25,7 @@ def result() -> dict:
 def test_every_contender_is_measured_in_every_place(result: dict, tmp_path: Path) -> None:
     rows = result["rows"]
     assert len(rows) == len(REGIMES) * 2 * len({(row["solver"], row["effort"]) for row in rows})
-    assert len(rows) >= len(REGIMES) * 2 * 5
+    assert len(rows) >= len(REGIMES) * 2 * 4
     assert all(row["gap_percent_mean"] >= 0 and row["milliseconds"][1] > 0 for row in rows)
     exact = [row for row in rows if row["solver"] in ("exhaustive", "anneal")]
     assert all(row["gap_percent_worst"] < 1e-4 and row["certified_share"] == 1 for row in exact)
@@ -64,9 +64,7 @@ def test_perturbed_costs_differ_by_the_slope() -> None:
 
 
 def test_the_committed_result_is_whole() -> None:
-    path = Path(__file__).parents[3] / "benchmarks" / "results" / "matching.json"
-    if not path.exists():
-        pytest.skip("no result is committed yet")
+    path = Path(__file__).parents[4] / "benchmarks" / "results" / "matching.json"
     stored = json.loads(path.read_text())
     assert {row["nodes"] for row in stored["rows"]} >= {8, 16, 32, 64, 128, 256, 512}
     page = path.parents[2] / "docs" / "explanation" / "matching-solvers.md"

@@ -1,14 +1,17 @@
-"""The default solver: descent from a known start, a proof, then annealing and descent again.
+"""The default solver: a good start, a proof that it is optimal, else annealing and descent.
 
 0. Up to six nodes, look at everything (exhaustive.py).
-1. Drop pairs that cannot be worth having (pruning.py).
+1. Drop pairs of node and label that no optimum needs (descent.py, `prune`).
 2. If the best start is provably optimal, or an exact search among the labels that the bound leaves
-   is short, stop (bound.py, exact.py).
+   is short, stop (proof.py).
 3. Where that is within reach, descend (descent.py), raise the bound, and try again.
-4. Anneal a few times from the best matching known, descend, keep the best (annealing_dense.py; from
-   65 nodes on, annealing.py).
+4. Anneal a few times from the best matching known, descend, keep the best (annealing.py).
 
 `local-search` is steps 1 to 3 at any gap, and descends from "all unmatched", too.
+
+Why in this order: half of the problems of a step are perturbed ones, whose costs push towards the
+identity. There a start that costs nothing to find is often optimal already, and showing so costs a
+fraction of one annealing run. Annealing is for what is left.
 """
 
 from dataclasses import dataclass
@@ -16,30 +19,35 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from exgra_med.alignment.solvers.annealing import anneal, anneal_dense, company
-from exgra_med.alignment.solvers.compiled import HAS_NUMBA, compiled
+from exgra_med.alignment.solvers.annealing import anneal, anneal_dense, dense_pair_costs
+from exgra_med.alignment.solvers.compiled import compiled
 from exgra_med.alignment.solvers.descent import descend, prune
 from exgra_med.alignment.solvers.exhaustive import enumerate_matchings
 from exgra_med.alignment.solvers.proof import cheapest_ends, first_bound, raised_gap, settle
 from exgra_med.alignment.solvers.protocol import Problems, Solution
 from exgra_med.alignment.solvers.state import build_graph, load, seeded
-from exgra_med.alignment.solvers.torch_batched import solve_batched
 
 SMALL = 6
-"""Nodes up to which all matchings are looked at (13327 of them)."""
+"""Nodes up to which all matchings are looked at (13327 of them): microseconds, and exact."""
 CHAIN_DEPTH = 6
+"""Longest ejection chain of a descent: each link looks at all labels, and longer cycles are left to
+annealing."""
 DENSE = 64
-"""Nodes up to which what pairs of labels cost is kept in dense rows."""
+"""Nodes up to which costs of pairs of labels are kept in dense rows. The table grows with the cube
+of the nodes: at 64 with 5 neighbours it takes about 10 MB, and a larger one falls out of the
+cache."""
 FIRST_WORK = 100_000
-"""Candidates looked at before the first descent."""
+"""Candidates looked at before the first descent: the start is often optimal, but where it is not, a
+long exact search around it is wasted."""
 PASSES = 12
 """Passes over all messages before a proof is given up."""
 PROOF_WORK = 20e6
 """Most pairs of labels looked at for a proof; large problems get fewer passes, or none."""
 HOPELESS = 0.1
-"""Relative gap above which a proof is not worth trying."""
+"""Relative gap above which a proof is not worth trying: far from aligned views the relaxation
+itself is off by half and more, and no number of passes closes that."""
 NEAR = 0.02
-"""Relative gap below which a quarter of the search is enough."""
+"""Relative gap below which a quarter of the search is enough: at most so much is left to gain."""
 FEW = 0.25
 """Share of pairs left below which runs are cheap: a problem gets more and hotter ones."""
 
@@ -87,7 +95,11 @@ SCHEDULES = {
 
 @compiled
 def cost_scales(U, Q):
-    """Largest cost, and the root mean square quadratic cost (unary where there is no edge)."""
+    """Largest cost, and the root mean square quadratic cost (unary where there is no edge).
+
+    The second is the unit of temperature: a schedule in units of the costs serves cosines and
+    perturbed costs alike. Never zero, as both are divided by.
+    """
     largest = 1e-30
     total_unary, total_quadratic = 0.0, 0.0
     for row in U:
@@ -106,9 +118,10 @@ def cost_scales(U, Q):
 @compiled
 def cheapest_start(U, Q, graph, graph2, starts, largest, M, matching, owner, best_matching):
     """Take useless pairs out of [S, n] starts and fill in the best of them; returns its cost."""
-    best = 0.0
+    best = 0.0  # Nobody matched is a matching, too.
     for start in starts:
         for i in range(start.shape[0]):
+            # Only the penalty of `prune` is larger than the largest cost.
             if start[i] >= 0 and U[i, start[i]] > largest:
                 start[i] = -1
         cost = load(M, U, Q, graph, graph2, matching, owner, start)
@@ -140,8 +153,9 @@ def search(
     stream = seeded(seed)
     dense = n <= DENSE
     linked = edges.shape[1] if dense else 0
-    first, other, slot, C = company(Q, edges, edges2, table, linked)
+    first, other, slot, C = dense_pair_costs(Q, edges, edges2, table, linked)
     for run in range(runs):
+        # Every other run is hotter: a cool one refines the best matching, a hot one leaves it.
         heat = hot_others if run % 2 else hot
         if dense:
             stream = anneal_dense(
@@ -154,6 +168,8 @@ def search(
                 M, Q, graph, graph2, table, table2, matching, owner, pairs, proposals,
                 heat, cold, stream, found,
             )  # fmt: skip
+        # Where few pairs are left, runs are many and as cheap as a descent: one descent at the end
+        # does for all of them.
         if few:
             cost = load(M, U, Q, graph, graph2, matching, owner, found)
             if cost < best - 1e-9:
@@ -182,6 +198,7 @@ def solve_one(
     largest, scale = cost_scales(U, Q)
     low = cheapest_ends(Q, edges, edges2, n)
     U, pairs = prune(U, edges, low, largest)
+    # Double precision: M is changed thousands of times in place, and rounding must not add up.
     M = np.empty((n, n), np.float64)
     matching = np.empty(n, np.int32)
     owner = np.empty(n, np.int32)
@@ -199,6 +216,7 @@ def solve_one(
     if not proven and (few or hopeful or runs == 0):
         for start in starts:
             best = descend_from(U, Q, graph, graph2, start, M, matching, owner, best_matching, best)
+        # The messages are built around a matching: around a better one they give a better bound.
         gap = best - first_bound(U, Q, edges, table2, low, best_matching, a, b, r)
         if gap <= HOPELESS * abs(best):
             passes = min(PASSES, int(PROOF_WORK / (edges.shape[1] * n * n + 1)))
@@ -218,14 +236,12 @@ def solve_one(
 
 
 def solve_by_annealing(problems: Problems) -> Solution:
-    """Steps 1 to 4, with the schedule that the effort names; without numba, the torch solver."""
-    if not HAS_NUMBA:
-        return solve_batched(problems)
+    """Steps 0 to 4, with the schedule that the effort names."""
     return _solve(problems, SCHEDULES[problems.effort], from_nothing=False)
 
 
 def solve_by_local_search(problems: Problems) -> Solution:
-    """Steps 1 to 3."""
+    """Steps 0 to 3."""
     schedule = Schedule(runs=0, runs_few=0, proposals_per_pair=0, nodes_in_full=1)
     return _solve(problems, schedule, from_nothing=True)
 
@@ -236,15 +252,19 @@ def _solve(problems: Problems, schedule: Schedule, from_nothing: bool) -> Soluti
         for tensor in (problems.unary, problems.quadratic, problems.edges, problems.edges2)
     )
     num_problems, num_nodes = unary.shape[:2]
+    # The identity is what alignment wants, and what perturbed costs push towards.
     starts = [np.tile(np.arange(num_nodes, dtype=np.int32), (num_problems, 1))]
     if problems.start is not None:
         starts.append(problems.start.cpu().numpy())
     if from_nothing:
         starts.append(np.full_like(starts[0], -1))
     stacked = np.stack(starts, axis=1)
+    # Proposals grow with n^2 by themselves; above `nodes_in_full` only with n.
     per_pair = schedule.proposals_per_pair * min(1.0, schedule.nodes_in_full / num_nodes)
     assignment = np.empty((num_problems, num_nodes), np.int64)
     certified = np.empty(num_problems, np.bool_)
+    # One after the other, each with the same seed: the answer to a problem does not depend on the
+    # batch that it comes in.
     for p in range(num_problems):
         assignment[p], certified[p] = solve_one(
             unary[p],
