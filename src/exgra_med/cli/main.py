@@ -96,9 +96,9 @@ def run() -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         # A path that the system refuses: too long, a loop of links, no permission to look.
-        where = "" if error.filename is None else f": {error.filename!s:.200}"
-        reason = f"{error.strerror or error}{where}"
-        typer.secho(f"Error: {' '.join(reason.split())}.", fg="red", err=True)
+        typer.secho(
+            f"Error: {error.strerror or error}: {error.filename!s:.200}", fg="red", err=True
+        )
         sys.exit(ExgraMedError.exit_code)
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
