@@ -16,6 +16,7 @@ from PIL import Image
 from exgra_med.data.encode import encode_prompt
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Turn
+from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import Generated, generate, stream
 from exgra_med.recipe.schema import DataSettings
@@ -67,9 +68,11 @@ class Conversation:
         """The answer in pieces as they are written; remembered when it is complete."""
         pieces = []
         prompt = self._prompt(question, None)
-        for piece in stream(self.bundle, prompt, self.images, MAX_NEW_TOKENS):
-            pieces.append(piece)
-            yield piece
+        sampling = Sampling(max_tokens=MAX_NEW_TOKENS)
+        for chunk in stream(self.bundle, prompt, self.images, sampling):
+            pieces.append(chunk.text)
+            if chunk.text:
+                yield chunk.text
         self._remember("".join(pieces))
 
     def _prompt(self, question: str, options: Sequence[str] | None) -> list[int]:

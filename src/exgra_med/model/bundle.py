@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import (
     AutoProcessor,
     CLIPImageProcessorPil,
+    GenerationConfig,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
@@ -184,6 +185,8 @@ def load_bundle(
                 ignore_mismatched_sizes=True,  # collected and refused below, all at once
             )
             processor: Any = AutoProcessor.from_pretrained(folder)
+            # How answers are generated is said by whoever asks, not by the folder.
+            loaded[0].generation_config = GenerationConfig.from_model_config(config)
             # Where torchvision is installed, transformers would take its resampler.
             processor.image_processor = pillow_image_processor(folder)
     except (OSError, ValueError, SafetensorError) as error:

@@ -76,7 +76,7 @@ class LocalSpeaker:
     ) -> Iterator[Piece]:
         """See `Speaker`."""
         from exgra_med.data.encode import encode_prompt
-        from exgra_med.model.generate import chooser, write
+        from exgra_med.model.generate import stream
 
         prompt = encode_prompt(
             self.bundle.tokenizer,
@@ -93,9 +93,8 @@ class LocalSpeaker:
                 f"{sampling.max_tokens} it is longer than the {longest} that {self.name} can read.",
                 "Clear the conversation, or ask for a shorter answer.",
             )
-        choose = chooser(sampling, self.bundle.model.device)
-        for each in write(self.bundle, prompt, images, sampling.max_tokens, choose):
-            yield Piece(each.text, each.num_tokens, each.finish_reason)
+        for chunk in stream(self.bundle, prompt, images, sampling):
+            yield Piece(chunk.text, chunk.num_tokens, chunk.finish_reason)
 
 
 class ServiceSpeaker:
