@@ -12,7 +12,6 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from exgra_med.web.limits import MEGABYTE, ClientRate, Limits
 
@@ -31,6 +30,8 @@ _OPEN = {
     ),
     "POST": re.compile(rf"/gradio_api/(?:queue/join|upload|cancel|reset|run/{_SEGMENT})"),
 }
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]+)?")
+"""Name and port of a `Host` header."""
 _UPLOAD = "/gradio_api/upload"
 _MULTIPART_BYTES = 64 * 1024
 """What a form adds to its file."""
@@ -129,7 +130,10 @@ class Gate:
         method, path = scope["method"], str(scope["path"])
         client = scope["client"][0] if scope.get("client") else ""
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        # Not starlette's TrustedHostMiddleware: versions that Gradio 6 allows cut `[::1]:7860` at
+        # its first colon, and it knows no Origin, which is checked against the same header below.
+        found = _HOST.fullmatch(host)
+        name = found[1].strip("[]").lower() if found else ""
         if self.hosts is not None and name not in self.hosts:
             return 403, "This page is not served under that name."
         if method == "HEAD":

@@ -135,6 +135,12 @@ def test_sockets_are_closed() -> None:
         ("127.0.0.1.evil.example", 403),
         ("", 403),
         ("localhost.", 403),
+        ("[::1", 403),
+        ("[localhost]", 403),
+        ("evil.example@localhost", 403),
+        ("localhost:7860@evil.example", 403),
+        ("localhost:7860/", 403),
+        ("localhost:", 403),
     ],
 )
 def test_a_page_of_this_machine_has_no_other_name(host: str, status: int) -> None:
