@@ -69,7 +69,7 @@ def export(
 def inspect(folder: Folder, as_json: AsJson = False) -> None:
     """Say what a checkpoint is, without loading it."""
     from exgra_med.model.folder import local_folder
-    from exgra_med.model.verification import inspect as describe
+    from exgra_med.model.verification import describe_checkpoint as describe
 
     found = describe(local_folder(folder))
     if as_json:
@@ -92,7 +92,7 @@ def verify(
     """Compare hashes and logits with those recorded; exit code 1 where one differs."""
     from exgra_med.model.bundle import load_bundle
     from exgra_med.model.folder import local_folder
-    from exgra_med.model.verification import verify as check
+    from exgra_med.model.verification import verify_checkpoint as check
     from exgra_med.model.verification import write_verification
 
     path = local_folder(folder)
@@ -114,10 +114,10 @@ def verify(
 @app.command("list", epilog="Example: exgra-med checkpoint list --json")
 def list_(as_json: AsJson = False) -> None:
     """The published checkpoints, what each is for, and under whose terms it stands."""
-    from exgra_med.model.published import LICENCES, NOTICE, PUBLISHED
+    from exgra_med.model.published import LICENCES, NOTICE, PUBLISHED_CHECKPOINTS
 
     if as_json:
-        rows = [asdict(each) | {"hub_name": each.hub_name} for each in PUBLISHED]
+        rows = [asdict(each) | {"hub_name": each.hub_name} for each in PUBLISHED_CHECKPOINTS]
         typer.echo(
             json.dumps({"checkpoints": rows, "licences": LICENCES, "notice": NOTICE}, indent=2)
         )
@@ -129,7 +129,7 @@ def list_(as_json: AsJson = False) -> None:
     table.add_column("name", no_wrap=True)
     for column in ("stage", "data", "connector", "for"):
         table.add_column(column)
-    for each in PUBLISHED:
+    for each in PUBLISHED_CHECKPOINTS:
         table.add_row(each.name, each.stage, each.data_share, each.connector, each.purpose)
     console = Console()
     console.print(table)

@@ -53,7 +53,7 @@ class Generated:
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class AnswerChunk:
     """A further piece of an answer that is being written."""
 
     text: str
@@ -92,7 +92,7 @@ def generate(
 
 def stream(
     bundle: Bundle, prompt: list[int], images: Sequence[Image.Image], sampling: Sampling
-) -> Iterator[Chunk]:
+) -> Iterator[AnswerChunk]:
     """The answer to one prompt in pieces; joined, they are `Generated.text`.
 
     The tokens are written in a thread, which ends when the iterator is closed.
@@ -140,7 +140,7 @@ class _TokenQueue(BaseStreamer):
         """The last token is known by its finish reason."""
 
 
-def _chunks(bundle: Bundle, streamer: _TokenQueue, max_new_tokens: int) -> Iterator[Chunk]:
+def _chunks(bundle: Bundle, streamer: _TokenQueue, max_new_tokens: int) -> Iterator[AnswerChunk]:
     ids: list[int] = []
     shown = ""
     reason = None
@@ -157,7 +157,7 @@ def _chunks(bundle: Bundle, streamer: _TokenQueue, max_new_tokens: int) -> Itera
         # The last blanks are stripped if nothing follows; `#` may be the beginning of `###`.
         safe = text if reason else text.rstrip("#\N{REPLACEMENT CHARACTER}").rstrip()
         if len(safe) > len(shown) or reason:
-            yield Chunk(safe[len(shown) :], len(ids), reason)
+            yield AnswerChunk(safe[len(shown) :], len(ids), reason)
             shown = safe
 
 

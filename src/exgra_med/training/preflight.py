@@ -9,7 +9,7 @@ from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
 from exgra_med.errors import CheckpointError, DataError, RunError
 from exgra_med.model.bundle import read_config
-from exgra_med.model.folder import CONFIG, read_json
+from exgra_med.model.folder import CONFIG, read_json_object
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
 from exgra_med.recipe.schema import ModelSettings, Recipe
@@ -56,7 +56,7 @@ def check_start(recipe: Recipe) -> None:
     if model.parts is not None:
         for part in (model.parts.language, model.parts.vision):
             if _is_folder(part):
-                read_json(Path(part) / CONFIG)
+                read_json_object(Path(part) / CONFIG)
     if model.start is None or not _is_folder(model.start):
         return
     config = read_config(last_checkpoint_of(model.start))

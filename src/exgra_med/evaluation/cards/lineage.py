@@ -8,7 +8,7 @@ from typing import Any
 from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import DataError
 from exgra_med.evaluation.run_folder import read_recipe
-from exgra_med.model.published import LICENCES, known
+from exgra_med.model.published import LICENCES, published_checkpoint
 
 NOT_STATED = "not stated"
 RESEARCH_ONLY = ("research only", "CC BY-NC", "no competing use")
@@ -91,7 +91,7 @@ def _origin(model: dict[str, Any]) -> list[Ancestor]:
         facts = json.loads(imported.read_text(encoding="utf-8"))
         name = f"{facts.get('source')}, revision {facts.get('revision') or NOT_STATED}"
         return [Ancestor("imported checkpoint", name, "; ".join(facts.get("licences", LICENCES)))]
-    if known(start):
+    if published_checkpoint(start):
         return [Ancestor("published checkpoint", start, "; ".join(LICENCES))]
     return [Ancestor("checkpoint", _shown(start), BASE_MODELS.get(start, NOT_STATED))]
 
