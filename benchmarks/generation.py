@@ -1,14 +1,14 @@
-"""Tokens per second: a batch, our loop one by one, and the original's way, in one run.
+"""Tokens per second: a batch, one by one, and the original's way, in one run.
 
     PYTHONPATH=src python benchmarks/generation.py --size tiny --size 100m --out RESULT.json
     PYTHONPATH=src python benchmarks/generation.py --size 7b --device cuda --dtype bfloat16 --out X
 
 `original`: one question after another through transformers' `generate`, with a stopping criterion
-that decodes everything new at each step; `single`: our loop, one question after another; `batch`:
-our loop, all at once. Random weights, the same prompts, images and number of new tokens; rounds of
-the three are interleaved. Median and quartiles; the share of equal answers is reported, too. On a
-CPU that others use at the same time, tokens for each second of processor time say more than tokens
-for each second.
+that decodes everything new at each step; `single`: `model/generate.py`, one question after another;
+`batch`: the same, all at once. Random weights, the same prompts, images and number of new tokens;
+rounds of the three are interleaved. Median and quartiles; the share of equal answers is reported,
+too. On a CPU that others use at the same time, tokens for each second of processor time say more
+than tokens for each second.
 """
 
 import argparse

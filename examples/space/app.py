@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from exgra_med.errors import ExgraMedError
-from exgra_med.web.gate import Login
-from exgra_med.web.server import WebSettings, serve
+from exgra_med.web.access import Login
+from exgra_med.web.server import WebSettings, serve_page
 
 HUB = "https://huggingface.co"
 
@@ -41,6 +41,6 @@ def settings_from(environment: Mapping[str, str]) -> WebSettings:
 
 if __name__ == "__main__":
     try:
-        serve(settings_from(os.environ), lambda address: print(f"The page is open: {address}"))
+        serve_page(settings_from(os.environ), lambda address: print(f"The page is open: {address}"))
     except ExgraMedError as error:
         sys.exit(str(error))

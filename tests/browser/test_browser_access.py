@@ -67,7 +67,7 @@ def test_everything_can_be_done_with_the_keyboard(visit: Callable[..., Any], wor
     assert "Please." in page.locator("#conversation .asked").inner_text()
     tab_to("#clear")
     page.keyboard.press("Enter")
-    page.wait_for_selector("#status >> text=forgotten")
+    page.wait_for_selector("#status >> text=deleted")
     page.keyboard.press("Control+Home")
     page.get_by_role("tab", name="Chat").focus()
     page.keyboard.press("Tab")

@@ -90,7 +90,7 @@ def test_stop_and_clear(visit: Callable[..., Any], words: Any, live: Any) -> Non
     ask(page, "Go on?")
     done(page)
     page.click("#clear")
-    page.wait_for_selector("#status >> text=forgotten")
+    page.wait_for_selector("#status >> text=deleted")
     assert page.locator("#conversation li").count() == 0
     assert page.locator("#picture img").count() == 0
 

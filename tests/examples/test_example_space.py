@@ -14,8 +14,8 @@ import pytest
 import yaml
 
 from exgra_med.errors import ServiceError
+from exgra_med.web.chat_models import open_chat_model
 from exgra_med.web.server import WebSettings, check_address
-from exgra_med.web.speakers import open_speaker
 
 PROJECT = Path(__file__).resolve().parents[2]
 SPACE = PROJECT / "examples" / "space"
@@ -45,7 +45,7 @@ def test_a_password_closes_it_and_another_host_needs_consent() -> None:
     settings = settings_from(given)
     assert settings.login is not None and not settings.public
     with pytest.raises(ServiceError, match="would leave this machine"):
-        open_speaker(settings.models[0], "cpu", "exgra", settings.allow_remote, settings.limits)
+        open_chat_model(settings.models[0], "cpu", "exgra", settings.allow_remote, settings.limits)
     assert settings_from(given | {"EXGRA_MED_ALLOW_REMOTE": "1"}).allow_remote
 
 
@@ -80,7 +80,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with ZipFile(wheel) as archive:
         names = archive.namelist()
         archive.extractall(place)
-    for needed in ("web/page.css", "web/templates/run.html.j2", "web/gate.py"):
+    for needed in ("web/page.css", "web/templates/run.html.j2", "web/access.py"):
         assert f"exgra_med/{needed}" in names
     return place
 

@@ -16,7 +16,7 @@ from exgra_med.data.record import Turn
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
 from exgra_med.model.generate import generate
-from exgra_med.model.verification import verify
+from exgra_med.model.verification import verify_checkpoint
 
 STRANGER = """
 import importlib.util, json, sys, torch
@@ -87,7 +87,7 @@ def test_a_stranger_gets_the_same_logits_and_answers(
     assert {2, 313, 334} <= set(theirs["eos"])  # </s>, ### after a newline, ### after a blank
 
     for checkpoint in (native, tmp_path / "export"):
-        findings = verify(checkpoint)
+        findings = verify_checkpoint(checkpoint)
         assert len(findings) == 4 and all(finding.passed for finding in findings)
     again = load_bundle(tmp_path / "export")
     assert generate(again, [prompt], [[Image.open(picture)]], 24)[0].token_ids == ours

@@ -21,11 +21,13 @@ app = typer.Typer(
 @app.command("list", epilog="Example: `exgra-med checkpoint list`")
 def list_published(as_json: Json = False) -> None:
     """List the published checkpoints: what each is for, and under which terms."""
-    from exgra_med.model.published import LICENCES, NOTICE, PUBLISHED
+    from exgra_med.model.published import LICENCES, NOTICE, PUBLISHED_CHECKPOINTS
 
     def lines() -> Iterator[Any]:
         columns = ("name", "stage", "data", "connector", "for")
-        rows = ((e.name, e.stage, e.data_share, e.connector, e.purpose) for e in PUBLISHED)
+        rows = (
+            (e.name, e.stage, e.data_share, e.connector, e.purpose) for e in PUBLISHED_CHECKPOINTS
+        )
         yield table(
             "Published by MERGE-Group on the Hugging Face hub", columns, rows, numbers=False
         )
@@ -33,7 +35,7 @@ def list_published(as_json: Json = False) -> None:
         yield NOTICE
         yield next_step("checkpoint import NAME --out checkpoints/NAME")
 
-    value = [asdict(each) | {"hub_name": each.hub_name} for each in PUBLISHED]
+    value = [asdict(each) | {"hub_name": each.hub_name} for each in PUBLISHED_CHECKPOINTS]
     everything = {"checkpoints": value, "licences": LICENCES, "notice": NOTICE}
     show(everything, as_json, lines())
 
@@ -102,7 +104,7 @@ def export(
 def inspect(model: ModelArgument, as_json: Json = False) -> None:
     """Say what a checkpoint is, without loading it."""
     from exgra_med.model.folder import local_folder
-    from exgra_med.model.verification import inspect as describe
+    from exgra_med.model.verification import describe_checkpoint as describe
 
     found = describe(local_folder(model))
     plain = dict(found)
@@ -122,7 +124,7 @@ def verify(
     """Compare hashes and logits with those recorded. The exit code is 1 where one differs."""
     from exgra_med.model.bundle import load_bundle
     from exgra_med.model.folder import local_folder
-    from exgra_med.model.verification import verify as check
+    from exgra_med.model.verification import verify_checkpoint as check
     from exgra_med.model.verification import write_verification
 
     path = local_folder(model)

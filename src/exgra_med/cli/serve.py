@@ -26,15 +26,14 @@ def serve(
     the line that begins with "model:".
     """
     from exgra_med.model.published import NOTICE
-    from exgra_med.model.serving import choose_server, prepare
-    from exgra_med.model.serving import serve as start
+    from exgra_med.model.serving import choose_server, prepare_export, run_server
 
     chosen = choose_server(server)
     typer.echo(NOTICE, err=True)
     if host not in ("127.0.0.1", "localhost", "::1"):
         typer.secho(f"Anyone who reaches {host}:{port} can use this server.", fg="yellow", err=True)
-    folder = prepare(model)
+    folder = prepare_export(model)
     typer.echo(f"http://{host}:{port}/v1", err=True)
     # On a line of its own, whole: a request must repeat it to the letter.
     typer.echo(f"model: {folder}", err=True)
-    raise typer.Exit(start(folder, host, port, device, chosen))
+    raise typer.Exit(run_server(folder, host, port, device, chosen))

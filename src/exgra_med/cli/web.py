@@ -120,9 +120,9 @@ def web(
     --port 0 takes a free port.
     """
     from exgra_med.model.published import NOTICE
-    from exgra_med.web.gate import Login
+    from exgra_med.web.access import Login
     from exgra_med.web.limits import with_limits
-    from exgra_med.web.server import WebSettings, serve
+    from exgra_med.web.server import WebSettings, serve_page
 
     settings = WebSettings(
         models=[each for each in (model, model2) if each is not None],
@@ -147,7 +147,7 @@ def web(
         typer.echo(f"Questions and answers go to {keep_log} for {keep_days} days.", err=True)
     if public:
         typer.secho("Anyone who reaches the port can use this page.", fg="yellow", err=True)
-    serve(settings, lambda address: typer.echo(f"The page is open: {address}", err=True))
+    serve_page(settings, lambda address: typer.echo(f"The page is open: {address}", err=True))
 
 
 def _password() -> str:

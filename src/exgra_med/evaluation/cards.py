@@ -12,7 +12,7 @@ from exgra_med.evaluation.report.content import gather
 from exgra_med.evaluation.report.page import template_environment
 from exgra_med.evaluation.session import read_recipe
 from exgra_med.files import write_text
-from exgra_med.model.published import LICENCES, NOTICE, known
+from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.verification import file_hashes
 
 # What a run is made from, back to base models and data sets, and the terms each brings along.
@@ -99,7 +99,7 @@ def _origin(model: dict[str, Any]) -> list[Ancestor]:
         facts = json.loads(imported.read_text(encoding="utf-8"))
         name = f"{facts.get('source')}, revision {facts.get('revision') or NOT_STATED}"
         return [Ancestor("imported checkpoint", name, "; ".join(facts.get("licences", LICENCES)))]
-    if known(start):
+    if published_checkpoint(start):
         return [Ancestor("published checkpoint", start, "; ".join(LICENCES))]
     return [Ancestor("checkpoint", _shown(start), BASE_MODELS.get(start, NOT_STATED))]
 

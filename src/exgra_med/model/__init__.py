@@ -1,1 +1,1 @@
-"""Pixels and tokens to logits: the native LLaVA subclass, its processor, checkpoints."""
+"""Pixels and tokens to logits and answers: a LLaVA subclass, its processor, its checkpoints."""

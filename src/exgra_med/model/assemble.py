@@ -1,8 +1,8 @@
-"""A native model joined from a trained language model and a trained vision tower.
+"""A model joined from a trained language model and a trained vision tower.
 
-Nothing of the language model changes but its vocabulary: `[PAD]`, `<im_patch>`, `<im_start>` and
-`<im_end>` are added, and their rows are the mean of the rows that were there. (In the original the
-row of `<im_patch>` is random, and part of the mean that the two markers get.)
+Only the vocabulary of the language model changes: `[PAD]`, `<im_patch>`, `<im_start>` and
+`<im_end>` are added, and their rows are the mean of the existing rows. (In the original the row of
+`<im_patch>` is random, and counts in the mean that the two markers get.)
 """
 
 from dataclasses import dataclass
@@ -15,11 +15,17 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, quiet
-from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, assemble
+from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, model_with_weights
 from exgra_med.model.convert.tokenizer import read_base_tokenizer
 from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import CONFIG, local_folder, read_json, write_json, written_whole
+from exgra_med.model.folder import (
+    CONFIG,
+    local_folder,
+    read_json_object,
+    replace_folder,
+    write_json,
+)
 from exgra_med.model.processor import make_processor
 from exgra_med.model.vlm import ExgraConfig, connector_layers
 from exgra_med.recipe.schema import Parts
@@ -42,11 +48,11 @@ class LanguageSource:
 def assemble_parts(parts: Parts, seed: int) -> Bundle:
     """Join the parts; equal arguments give equal bits.
 
-    The language model keeps the type it is stored in and the tower its own, so the bundle is one to
-    save, and to load again in a single type.
+    Language model and tower keep the types they are stored in; saving and loading the bundle gives
+    them one type.
 
     Args:
-        parts: where they come from.
+        parts: where language model and tower come from.
         seed: seed of the projector's weights; torch's global generator is left as it was.
 
     Raises:
@@ -63,7 +69,7 @@ def assemble_parts(parts: Parts, seed: int) -> Bundle:
     config.image_token_index = processor.image_token_id  # type: ignore
     weights = {_native(name): tensor for name, tensor in language.weights.items()}
     weights |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights.items()}
-    model: Any = assemble(config, weights | projector(config, seed), folder)
+    model: Any = model_with_weights(config, weights | new_projector(config, seed), folder)
     # The language model may be stored in half precision, which the tower must not be rounded to.
     model.model.vision_tower.to(next(iter(tower.weights.values())).dtype)
     model.model.vision_tower.load_state_dict(tower.weights)
@@ -72,10 +78,10 @@ def assemble_parts(parts: Parts, seed: int) -> Bundle:
 
 
 def native_config(text: Any, tower: VisionSource | Any, connector: str) -> ExgraConfig:
-    """The configuration of the joined model; the ids of its tokens are still to be set.
+    """The configuration of the joined model; the ids of its special tokens are not set yet.
 
     Args:
-        text: the language model's, with the added tokens counted.
+        text: configuration of the language model; its vocabulary counts the added tokens.
         tower: the vision tower: anything with `config`, `num_patches` and `first_layer`.
         connector: `none`, `dci` or `sci`.
     """
@@ -93,12 +99,12 @@ def native_config(text: Any, tower: VisionSource | Any, connector: str) -> Exgra
 def read_language(folder: Path) -> LanguageSource:
     """Read a causal language model, with the four tokens and their rows added.
 
-    A head that is tied to the embeddings becomes a matrix of its own.
+    A head that is tied to the embeddings becomes a separate matrix.
 
     Raises:
         CheckpointError: the folder holds another kind of model, or no embedding.
     """
-    values = read_json(folder / CONFIG)
+    values = read_json_object(folder / CONFIG)
     config = language_config(values, str(folder))
     tokenizer = read_base_tokenizer(folder)
     weights = {
@@ -138,8 +144,8 @@ def add_rows(matrix: Tensor, num_known: int, num_rows: int) -> Tensor:
 
     Args:
         matrix: [rows, D]; it may already have more rows than its tokenizer has tokens.
-        num_known: rows of real tokens.
-        num_rows: rows that are needed; rows beyond stay.
+        num_known: rows of the tokenizer's own tokens.
+        num_rows: rows that are needed; further rows stay as they are.
     """
     grown = matrix.new_empty(max(len(matrix), num_rows), matrix.shape[1])
     grown[: len(matrix)] = matrix
@@ -147,7 +153,7 @@ def add_rows(matrix: Tensor, num_known: int, num_rows: int) -> Tensor:
     return grown
 
 
-def projector(config: ExgraConfig, seed: int) -> dict[str, Tensor]:
+def new_projector(config: ExgraConfig, seed: int) -> dict[str, Tensor]:
     """Weights of a fresh projector, as torch initialises linear layers (the original's way)."""
     width = config.text_config.hidden_size
     channels = config.vision_config.hidden_size * len(connector_layers(config))
@@ -166,14 +172,11 @@ def _native(name: str) -> str:
     return name if prefix is None else PREFIXES[prefix] + name.removeprefix(prefix)
 
 
-# The language model of a bundle on its own: a plain LLaMA folder, for `model.parts`.
-
-
 def save_language_model(bundle: Bundle, folder: Path) -> None:
-    """Write language model and tokenizer; whole or not at all.
+    """Write language model and tokenizer as a plain LLaMA folder, for `model.parts`.
 
-    The rows of the four added tokens stay in the matrices, and the tokens in the tokenizer: whoever
-    joins the parts again makes their rows anew.
+    The rows of the four added tokens stay in the matrices, and the tokens in the tokenizer;
+    `assemble_parts` computes these rows again.
 
     Raises:
         CheckpointError: the folder holds something else.
@@ -183,14 +186,14 @@ def save_language_model(bundle: Bundle, folder: Path) -> None:
     model = AutoModelForCausalLM.from_config(source.config.text_config)
     model.model.load_state_dict(source.get_decoder().state_dict())
     model.lm_head.load_state_dict(source.get_output_embeddings().state_dict())
-    with written_whole(folder) as fresh, quiet():
+    with replace_folder(folder) as fresh, quiet():
         model.save_pretrained(fresh)
         bundle.tokenizer.save_pretrained(fresh)
-        settings = read_json(fresh / "tokenizer_config.json")
+        settings = read_json_object(fresh / "tokenizer_config.json")
         write_json(
             fresh / "tokenizer_config.json",
             settings | {"tokenizer_class": "PreTrainedTokenizerFast"},
         )
-        # Its head is a matrix of its own, whatever the library's default says.
-        config = read_json(fresh / CONFIG)
+        # The head is not tied to the embeddings, whatever the library's default says.
+        config = read_json_object(fresh / CONFIG)
         write_json(fresh / CONFIG, config | {"tie_word_embeddings": False})

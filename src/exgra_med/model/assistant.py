@@ -17,6 +17,7 @@ from exgra_med.data.encode import encode_prompt
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.record import Turn
 from exgra_med.files import expand_home
+from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import Generated, generate, stream
 from exgra_med.recipe.schema import DataSettings
@@ -27,7 +28,7 @@ ImageLike = Image.Image | str | Path
 
 
 class Assistant(Bundle):
-    """A model with its processor, and the shortest way to ask it."""
+    """A model with its processor that answers questions in one call."""
 
     def ask(
         self,
@@ -42,8 +43,8 @@ class Assistant(Bundle):
             question: in plain words.
             image: a picture or its path, several, or none.
             options: the answers a closed question allows.
-            template: name of the chat template; `original-simple` for published checkpoints as
-                the original asks them.
+            template: name of the chat template; `original-simple` is the one of the published
+                checkpoints.
         """
         return Conversation(self, open_images(image), template).ask(question, options).text
 
@@ -58,24 +59,26 @@ class Conversation:
     turns: list[Turn] = field(default_factory=list)
 
     def ask(self, question: str, options: Sequence[str] | None = None) -> Generated:
-        """Answer, and remember question and answer."""
+        """Answer a question; question and answer are kept for the next one."""
         prompt = self._prompt(question, options)
         answer = generate(self.bundle, [prompt], [self.images], MAX_NEW_TOKENS)[0]
         self._remember(answer.text)
         return answer
 
     def stream(self, question: str) -> Iterator[str]:
-        """The answer in pieces as they are written; remembered when it is complete."""
+        """The answer in pieces as they are written; a complete answer is kept."""
         pieces = []
         prompt = self._prompt(question, None)
-        for piece in stream(self.bundle, prompt, self.images, MAX_NEW_TOKENS):
-            pieces.append(piece)
-            yield piece
+        sampling = Sampling(max_tokens=MAX_NEW_TOKENS)
+        for chunk in stream(self.bundle, prompt, self.images, sampling):
+            pieces.append(chunk.text)
+            if chunk.text:
+                yield chunk.text
         self._remember("".join(pieces))
 
     def _prompt(self, question: str, options: Sequence[str] | None) -> list[int]:
         if self.turns and self.turns[-1].role == "user":
-            self.turns.pop()  # a question that was interrupted has no answer
+            self.turns.pop()  # an interrupted question has no answer
         self.turns.append(Turn(role="user", text=question))
         return encode_prompt(
             self.bundle.tokenizer,
@@ -87,7 +90,7 @@ class Conversation:
         )
 
     def _remember(self, answer: str) -> None:
-        # A turn has a text; an empty answer must not end the dialogue.
+        # A turn cannot be empty; an empty answer must not end the conversation.
         self.turns.append(Turn(role="assistant", text=answer or "-"))
 
 

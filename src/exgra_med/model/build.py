@@ -1,4 +1,4 @@
-"""A model made from sizes, with random weights: the same classes and layout as any checkpoint."""
+"""A model of given sizes with random weights; classes and layout are those of any checkpoint."""
 
 from collections.abc import Iterable
 
@@ -16,7 +16,7 @@ def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> 
 
     Args:
         architecture: the sizes.
-        texts: what the tokenizer learns its pieces from.
+        texts: what the tokenizer is trained on.
         seed: seed of the weights; torch's global generator is left as it was.
     """
     vision, language = architecture.vision, architecture.language
@@ -37,7 +37,7 @@ def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> 
 
 
 def architecture_config(architecture: Architecture, vocabulary_size: int) -> ExgraConfig:
-    """The configuration of a model of these sizes; the ids of its tokens are still to be set."""
+    """The configuration of a model of these sizes; its special tokens are not set yet."""
     vision, language = architecture.vision, architecture.language
     return ExgraConfig(
         vision_config=vision_config(vision),

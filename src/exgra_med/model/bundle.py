@@ -1,4 +1,4 @@
-"""A model with its processor: what is built, saved, loaded, trained and asked."""
+"""A model with its processor, and how both are saved and loaded."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import (
     AutoProcessor,
     CLIPImageProcessorPil,
+    GenerationConfig,
     LlavaProcessor,
     PreTrainedTokenizerFast,
 )
@@ -25,9 +26,9 @@ from exgra_med.model.folder import (
     CONFIG,
     is_original_layout,
     local_folder,
-    read_json,
+    read_json_object,
+    replace_folder,
     write_json,
-    written_whole,
 )
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 
@@ -89,8 +90,8 @@ def pixel_values(
     Args:
         bundle: whose image processor to use.
         images: any mode and size, at least one.
-        aspect: `square` cuts a long side, as all published checkpoints were trained; `pad` first
-            puts the image in the middle of a square of the mean colour.
+        aspect: `square` crops the longer side, as in the training of all published checkpoints;
+            `pad` first pads the image to a square with the mean colour.
 
     Returns:
         [N, 3, H, W] float32.
@@ -102,7 +103,7 @@ def pixel_values(
 
 
 def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
-    """The image in the middle of a square of the colour `mean` (fractions of 255)."""
+    """The image, padded to a square with the colour `mean` (one fraction of 255 a channel)."""
     side = max(image.size)
     colour = tuple(int(channel * 255) for channel in mean)
     square = Image.new("RGB", (side, side), colour)
@@ -119,14 +120,14 @@ def save_bundle(
 
     Args:
         bundle: what to save.
-        folder: where; a checkpoint that stands there is replaced.
-        write_beside: adds files of the caller's before the folder takes its place.
+        folder: where; a checkpoint in it is replaced.
+        write_beside: writes further files of the caller into the folder before it replaces the old.
 
     Raises:
         CheckpointError: the folder holds something else.
         DiskFullError: nothing more fits; what was there before is still there.
     """
-    with written_whole(Path(folder)) as fresh:
+    with replace_folder(Path(folder)) as fresh:
         write_bundle(bundle, fresh)
         if write_beside is not None:
             write_beside(fresh)
@@ -137,7 +138,7 @@ def write_bundle(bundle: Bundle, fresh: Path) -> None:
     with quiet():
         bundle.model.save_pretrained(fresh)
         save_processor(bundle.processor, fresh)
-    config = read_json(fresh / CONFIG)
+    config = read_json_object(fresh / CONFIG)
     if config["connector"] == "none":
         config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
         write_json(fresh / CONFIG, config)
@@ -149,7 +150,7 @@ def save_processor(processor: LlavaProcessor, folder: Path) -> None:
     transformers rebuilds some tokenizer classes on loading; the plain class is read as it is.
     """
     processor.save_pretrained(folder)
-    tokenizer = read_json(folder / "tokenizer_config.json")
+    tokenizer = read_json_object(folder / "tokenizer_config.json")
     write_json(
         folder / "tokenizer_config.json", tokenizer | {"tokenizer_class": "PreTrainedTokenizerFast"}
     )
@@ -184,6 +185,8 @@ def load_bundle(
                 ignore_mismatched_sizes=True,  # collected and refused below, all at once
             )
             processor: Any = AutoProcessor.from_pretrained(folder)
+            # How answers are generated is said by whoever asks, not by the folder.
+            loaded[0].generation_config = GenerationConfig.from_model_config(config)
             # Where torchvision is installed, transformers would take its resampler.
             processor.image_processor = pillow_image_processor(folder)
     except (OSError, ValueError, SafetensorError) as error:
@@ -227,8 +230,8 @@ def pillow_image_processor(folder: Path) -> Any:
     Raises:
         CheckpointError: the folder does not describe one that transformers has.
     """
-    settings = read_json(folder / "processor_config.json").get("image_processor")
-    settings = settings or read_json(folder / "preprocessor_config.json")
+    settings = read_json_object(folder / "processor_config.json").get("image_processor")
+    settings = settings or read_json_object(folder / "preprocessor_config.json")
     kind = str(settings.pop("image_processor_type", "")).removesuffix("Pil").removesuffix("Fast")
     if not hasattr(transformers, f"{kind}Pil"):
         raise CheckpointError(f"{folder} has an image processor of unknown type {kind!r}.")
@@ -241,7 +244,7 @@ def read_config(folder: Path) -> ExgraConfig:
     Raises:
         CheckpointError: the folder has the original's layout, or another model in it.
     """
-    config = read_json(folder / CONFIG)
+    config = read_json_object(folder / CONFIG)
     if is_original_layout(config):
         raise CheckpointError(
             f"{folder} is a checkpoint in the original's layout.",
@@ -267,7 +270,7 @@ def key_problems(report: dict[str, Any]) -> list[str]:
 
 
 def refuse(folder: Path, problems: list[str]) -> None:
-    """Raise a CheckpointError that names every problem, where there is one."""
+    """Raise a CheckpointError that names every problem, if there are any."""
     if problems:
         raise CheckpointError(
             f"The weights in {folder} do not fit the model:\n  " + "\n  ".join(problems),
@@ -277,7 +280,7 @@ def refuse(folder: Path, problems: list[str]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the progress bars and warnings of transformers; our own errors say more."""
+    """Silence the progress bars and warnings of transformers; our own errors say more."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

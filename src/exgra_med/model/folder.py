@@ -1,4 +1,4 @@
-"""Checkpoint folders: written whole or not at all, and told apart before anything is loaded."""
+"""Checkpoint folders: replaced as a whole, and recognised by their `config.json` before loading."""
 
 import json
 from collections.abc import Iterator
@@ -8,15 +8,15 @@ from typing import Any
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import expand_home, new_folder, write_text
-from exgra_med.model.published import VISION, known
+from exgra_med.model.published import VISION, published_checkpoint
 from exgra_med.recipe.run_folder import last_checkpoint_of
 
 CONFIG = "config.json"
 
 
 @contextmanager
-def written_whole(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `folder` that takes its place when everything is written.
+def replace_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that replaces `folder` when everything is written.
 
     Raises:
         CheckpointError: `folder` holds something that is not a checkpoint.
@@ -30,7 +30,7 @@ def written_whole(folder: Path) -> Iterator[Path]:
         yield fresh
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
@@ -70,7 +70,7 @@ def local_folder(source: str | Path) -> Path:
         return last_checkpoint_of(path)
     if path.exists():
         raise CheckpointError(f"{source} is a file; a checkpoint is a folder.")
-    published = known(str(source))
+    published = published_checkpoint(str(source))
     if published is not None:
         raise CheckpointError(
             f"{published.hub_name} is published in the original's layout.",
@@ -79,6 +79,6 @@ def local_folder(source: str | Path) -> Path:
         )
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise CheckpointError(f"There is no folder {source}.")
-    from exgra_med.model.hub import download
+    from exgra_med.model.hub import download_checkpoint
 
-    return download(str(source))
+    return download_checkpoint(str(source))

@@ -1,4 +1,4 @@
-"""Checkpoints from the hub, by name: resumed where a download broke off, checked by hash."""
+"""Checkpoints of the hub by name: downloads are resumed, and every file is checked by its hash."""
 
 import hashlib
 import os
@@ -8,17 +8,17 @@ from typing import Any
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import write_text
-from exgra_med.model.folder import CONFIG, read_json
+from exgra_med.model.folder import CONFIG, read_json_object
 
-FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "README.md"]
-"""What a checkpoint consists of; code is never downloaded."""
-PICKLED = ["pytorch_model*.bin", "open_clip_pytorch_model.bin"]
+CHECKPOINT_FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "README.md"]
+"""The files of a checkpoint; code is never downloaded."""
+PICKLED_WEIGHTS = ["pytorch_model*.bin", "open_clip_pytorch_model.bin"]
 """Weights of older repositories, downloaded where there is no safetensors file."""
 VERIFIED = "verified.txt"
-"""Blobs whose hash was compared, one a line, so that it is done once."""
+"""Names of the files that were checked, one a line, so that each is checked once."""
 
 
-def download(name: str, revision: str | None = None) -> Path:
+def download_checkpoint(name: str, revision: str | None = None) -> Path:
     """Download a checkpoint, or find it in the cache.
 
     Args:
@@ -27,7 +27,7 @@ def download(name: str, revision: str | None = None) -> Path:
 
     Raises:
         CheckpointError: the hub cannot be reached, has no such checkpoint, or sent other bytes
-            than it announced; what was wrong is deleted.
+            than it announced; these files are deleted.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -41,15 +41,15 @@ def download(name: str, revision: str | None = None) -> Path:
                 )
             )
         except transport_error():
-            # A connection that broke: older clients do not go on by themselves.
+            # The connection broke: older clients do not retry by themselves.
             if tries == 1:
                 raise
             return fetch(patterns, tries - 1)
 
     try:
-        folder = fetch(FILES)
+        folder = fetch(CHECKPOINT_FILES)
         if not any(folder.glob("*.safetensors")):
-            folder = fetch(PICKLED)
+            folder = fetch(PICKLED_WEIGHTS)
     except (
         HfHubHTTPError,
         HFValidationError,
@@ -61,14 +61,14 @@ def download(name: str, revision: str | None = None) -> Path:
         raise CheckpointError(
             f"There is no folder {name}, and the hub does not give {where} "
             f"({type(error).__name__}).",
-            "Check the name and the network and start again; what was loaded is kept.",
+            "Check the name and the network and start again; what was downloaded is kept.",
         ) from error
     check_hashes(folder)
     return folder
 
 
 def transport_error() -> type[Exception]:
-    """The base of a broken connection's errors; versions of the hub's client differ in library."""
+    """The error class of a broken connection; it depends on the version of the hub's client."""
     from huggingface_hub import get_session
 
     return import_module(type(get_session()).__module__.partition(".")[0]).HTTPError
@@ -91,7 +91,7 @@ def download_config(name: str) -> dict[str, Any]:
             f"({type(error).__name__}).",
             "Check the name and the network.",
         ) from error
-    return read_json(Path(path))
+    return read_json_object(Path(path))
 
 
 def check_hashes(snapshot: Path) -> None:

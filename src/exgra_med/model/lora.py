@@ -1,8 +1,8 @@
-"""Low-rank adapters in the language model, through peft: attached, taken off again, merged.
+"""LoRA adapters in the language model, through peft: attached, merged and removed.
 
-The model stays the same object with the same class, so everything else trains it as ever. What
-`detach_adapter` returns loads in plain peft, the projector with it; the model it leaves behind has
-the adapters' products added to its weights and knows nothing of peft any more.
+The model stays the same object of the same class, so nothing else in training changes. What
+`detach_adapter` returns loads in plain peft, together with the projector. The model then has the
+products of the adapters added to its weights, and no peft layer is left in it.
 """
 
 import re
@@ -20,14 +20,14 @@ from exgra_med.errors import MissingExtraError, RecipeError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import LoraSettings
 
-NAME = "default"
+ADAPTER_NAME = "default"
 """peft's own name of a single adapter."""
 PROJECTOR = "multi_modal_projector"
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter that was taken off a model: what peft's two files hold."""
+    """An adapter that was removed from a model: the content of peft's two files."""
 
     config: Any
     tensors: dict[str, Tensor]
@@ -40,7 +40,7 @@ class Adapter:
 
 
 def check_adapters_possible(settings: LoraSettings) -> None:
-    """Say in one sentence what is not installed.
+    """Refuse settings that this machine cannot train.
 
     Raises:
         MissingExtraError: peft is absent.
@@ -62,7 +62,7 @@ def check_adapters_possible(settings: LoraSettings) -> None:
 
 
 def attach_adapter(bundle: Bundle, settings: LoraSettings) -> None:
-    """Give the language model adapters that learn; nothing else changes whether it does.
+    """Add trainable adapters to the language model; other parameters stay trainable or frozen.
 
     Their first factor is random under torch's global seed, the second is zero.
 
@@ -74,7 +74,7 @@ def attach_adapter(bundle: Bundle, settings: LoraSettings) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     model: Any = bundle.model
-    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
     if settings.quantize == "nf4":
         _quantize(model, settings.target_modules)
     config = LoraConfig(
@@ -84,30 +84,30 @@ def attach_adapter(bundle: Bundle, settings: LoraSettings) -> None:
         target_modules=settings.target_modules,
     )
     try:
-        inject_adapter_in_model(config, model, NAME)
+        inject_adapter_in_model(config, model, ADAPTER_NAME)
     except ValueError as error:
         raise RecipeError(
-            f"`lora.target_modules` fits no layer: {settings.target_modules!r}."
+            f"`lora.target_modules` matches no layer: {settings.target_modules!r}."
         ) from error
     # On 4-bit layers peft makes the factors in the type that these compute with.
     for name, weight in model.named_parameters():
         if ".lora_" in name:
             weight.data = weight.data.float()
     # peft freezes everything that is not an adapter.
-    for weight in learning:
+    for weight in trainable:
         weight.requires_grad_(True)
 
 
 def detach_adapter(bundle: Bundle, settings: LoraSettings) -> Adapter:
-    """Merge the adapters into the weights and take them off.
+    """Merge the adapters into the weights and remove them.
 
-    A weight that was kept in 4 bits becomes what its bits say, plus the product.
+    A 4-bit weight is dequantized first.
     """
     from peft import LoraConfig
 
     model: Any = bundle.model
     tensors = {
-        f"base_model.model.{name.replace(f'.{NAME}', '')}": tensor
+        f"base_model.model.{name.replace(f'.{ADAPTER_NAME}', '')}": tensor
         for name, tensor in model.state_dict().items()
         if ".lora_" in name or PROJECTOR in name
     }
@@ -144,7 +144,7 @@ def _merged(layer: Any) -> nn.Linear:
         from bitsandbytes.functional import dequantize_4bit  # type: ignore
 
         weight = dequantize_4bit(weight.data, weight.quant_state)
-    delta = layer.get_delta_weight(NAME)
+    delta = layer.get_delta_weight(ADAPTER_NAME)
     plain = nn.Linear(base.in_features, base.out_features, bias=base.bias is not None)
     plain.weight = nn.Parameter(weight.to(delta.dtype) + delta, requires_grad=False)
     if base.bias is not None:
@@ -153,7 +153,7 @@ def _merged(layer: Any) -> nn.Linear:
 
 
 def _quantize(model: nn.Module, target_modules: str) -> None:
-    """Replace the linear layers of these names by 4-bit ones; the bits are made on the GPU."""
+    """Replace the linear layers of these names by 4-bit ones, quantized when moved to the GPU."""
     from bitsandbytes.nn import Linear4bit, Params4bit  # type: ignore
 
     for prefix, parent in model.named_modules():

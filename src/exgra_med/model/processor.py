@@ -1,4 +1,9 @@
-"""The processor: tokenizer, image processor and chat template in the form servers understand."""
+"""The processor: tokenizer, image processor and chat template in the form servers understand.
+
+Tokenizers are LLaMA-style with image tokens. Their normaliser and the image tokens that strip the
+blanks around them reproduce the slow tokenizer of 2023 id by id. The class stays
+`PreTrainedTokenizerFast`: transformers rebuilds other classes on loading and loses that behaviour.
+"""
 
 import json
 from collections import Counter
@@ -30,13 +35,6 @@ from exgra_med.data.chat_template import (
 )
 from exgra_med.data.record import Turn
 from exgra_med.errors import RecipeError
-
-# LLaMA-style tokenizers with image tokens: made from pieces and merges, or trained on texts.
-#
-# The normaliser and the stripping image tokens reproduce the slow tokenizer of 2023 id by id. The
-# tokenizer is kept as a plain `PreTrainedTokenizerFast`: transformers rebuilds the other classes on
-# loading and silently loses that behaviour.
-
 
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
 RESERVED = (UNKNOWN, BEGIN, END, *(f"<0x{byte:02X}>" for byte in range(256)))
@@ -96,7 +94,7 @@ def llama_tokenizer(
 
 
 def add_image_tokens(tokenizer: PreTrainedTokenizerFast) -> None:
-    """Add `[PAD]`, `<im_patch>`, `<im_start>`, `<im_end>`; they swallow the blanks around them."""
+    """Add `[PAD]`, `<im_patch>`, `<im_start>`, `<im_end>`; they strip the blanks around them."""
     added = [
         AddedToken(token, lstrip=True, rstrip=True, normalized=False, special=True)
         for token in (PAD, IMAGE_PATCH, IMAGE_START, IMAGE_END)
@@ -130,7 +128,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTok
     The same texts give the same tokenizer, in any process.
 
     Args:
-        texts: what to learn pieces from.
+        texts: the training texts.
         vocabulary_size: pieces before the four added tokens; fewer where the texts have not enough.
 
     Raises:

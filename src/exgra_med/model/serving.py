@@ -1,7 +1,7 @@
 """Start `vllm serve` where vLLM is installed, else `transformers serve`, on a stock export.
 
-Neither may fetch pictures by URL (remote addresses are cut off), log what people ask, or listen to
-other machines unless told to. What their options cannot close is said in docs/how-to/serve.md.
+Neither may fetch pictures by URL (remote addresses are blocked) or log questions, and both listen
+to this machine alone by default. What their options cannot block is in docs/how-to/serve.md.
 """
 
 import os
@@ -16,12 +16,12 @@ from tempfile import TemporaryDirectory
 from exgra_med.errors import CheckpointError, MissingExtraError
 from exgra_med.model.bundle import read_config
 from exgra_med.model.convert.checkpoint import EXPORTED, export_checkpoint
-from exgra_med.model.folder import local_folder, read_json
+from exgra_med.model.folder import local_folder, read_json_object
 from exgra_med.model.verification import file_hashes
 
 SERVERS = ("vllm", "transformers")
 NOWHERE = "http://127.0.0.1:9"
-"""A proxy that does not exist: whatever a client names as a remote picture is not fetched."""
+"""A proxy that does not exist, so that no remote picture of a request is fetched."""
 _CLOSING_SECONDS = 20
 
 
@@ -45,7 +45,7 @@ def choose_server(wanted: str | None = None) -> str:
     return "transformers"
 
 
-def prepare(source: str) -> Path:
+def prepare_export(source: str) -> Path:
     """A stock export of a checkpoint: the folder itself, or one beside it, made where needed.
 
     Returns:
@@ -59,7 +59,7 @@ def prepare(source: str) -> Path:
     if (folder / EXPORTED).is_file():
         return folder.resolve()
     export = folder.resolve().with_name(f"{folder.name}-hf-llava")
-    made_from = read_json(export / EXPORTED) if (export / EXPORTED).is_file() else {}
+    made_from = read_json_object(export / EXPORTED) if (export / EXPORTED).is_file() else {}
     if made_from.get("sha256") != file_hashes(folder):
         export_checkpoint(str(folder), export)
     return export
@@ -72,7 +72,7 @@ def server_command(server: str, folder: Path, host: str, port: int, device: str)
         program = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
         dtype = ["--dtype", "float32"] if device == "cpu" else []
         return [*program, *address, "--device", device, *dtype]
-    folded = isinstance(read_json(folder / "config.json")["vision_feature_layer"], list)
+    folded = isinstance(read_json_object(folder / "config.json")["vision_feature_layer"], list)
     own = ["--served-model-name", str(folder), "--disable-uvicorn-access-log"]
     # vLLM's own LLaVA reads a single vision layer; transformers' reads a list.
     own += ["--model-impl", "transformers"] if folded else []
@@ -88,11 +88,11 @@ def server_environment() -> dict[str, str]:
     return cleared | proxies | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 
 
-def serve(folder: Path, host: str, port: int, device: str, server: str) -> int:
+def run_server(folder: Path, host: str, port: int, device: str, server: str) -> int:
     """Start a server on a stock export and wait until it ends; SIGTERM and SIGHUP end it too.
 
     Args:
-        folder: from `prepare`, absolute: it is also the name of the model in a request.
+        folder: from `prepare_export`, absolute: it is also the name of the model in a request.
         host: address to listen on.
         port: port to listen on.
         device: cpu, cuda or auto (transformers only).
@@ -108,7 +108,7 @@ def serve(folder: Path, host: str, port: int, device: str, server: str) -> int:
 
 
 def _run(command: list[str], environment: dict[str, str], folder: str) -> int:
-    """Run a program to its end; what asks this process to stop is passed on to it."""
+    """Run a program to its end; signals that stop this process are passed on to it."""
     child: subprocess.Popen[bytes] | None = None
     asked: list[int] = []
 
@@ -121,7 +121,7 @@ def _run(command: list[str], environment: dict[str, str], folder: str) -> int:
     before = {name: signal.signal(getattr(signal, name), pass_on) for name in names}
     try:
         child = subprocess.Popen(command, env=environment, cwd=folder)
-        # A signal that came before there was anybody to pass it on to.
+        # A signal that came before the program was started.
         if asked:
             child.send_signal(asked[-1])
         return _exit_code(child)

@@ -1,4 +1,4 @@
-"""How large the model of a recipe is, found out without loading a weight."""
+"""The configuration and size of a recipe's model, without loading weights."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,16 +12,14 @@ from exgra_med.errors import RunError
 from exgra_med.model.assemble import NUM_ADDED, language_config, native_config
 from exgra_med.model.build import architecture_config
 from exgra_med.model.bundle import read_config
-from exgra_med.model.folder import CONFIG, read_json
+from exgra_med.model.folder import CONFIG, read_json_object
 from exgra_med.model.hub import download_config
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import is_run_folder, open_run
 from exgra_med.recipe.schema import ModelSettings, Parts
 
-# Sizes of the models that the shipped recipes name, so that a run can be planned offline.
-
-
+# Models that the shipped recipes name, so that a run can be planned offline.
 LANGUAGES: dict[str, dict[str, Any]] = {
     "huggyllama/llama-7b": {
         "model_type": "llama",
@@ -59,7 +57,7 @@ def model_config(settings: ModelSettings) -> ExgraConfig:
     A run that does not exist yet is planned from the shipped recipe that makes it.
 
     Raises:
-        CheckpointError, RunError: it cannot be found out.
+        CheckpointError, RunError: the start of the recipe does not exist.
     """
     if settings.architecture is not None:
         pieces = settings.architecture.tokenizer.vocabulary_size
@@ -86,13 +84,13 @@ def model_config(settings: ModelSettings) -> ExgraConfig:
 
 
 def meta_model(config: ExgraConfig) -> ExgraForConditionalGeneration:
-    """The model without memory: its tensors have shapes and nothing else."""
+    """The model on the meta device: its tensors have shapes, but no values."""
     with torch.device("meta"):
         return ExgraForConditionalGeneration(config)
 
 
 def num_parameters(module: nn.Module) -> int:
-    """Parameters of a module, each tensor once."""
+    """Number of parameters of a module; shared tensors count once."""
     return sum(each.numel() for each in module.parameters())
 
 
@@ -108,5 +106,5 @@ def _joined(parts: Parts) -> ExgraConfig:
 
 def _config(source: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
     if Path(source).is_dir():
-        return read_json(Path(source) / CONFIG)
+        return read_json_object(Path(source) / CONFIG)
     return dict(known[source]) if source in known else download_config(source)

@@ -23,19 +23,19 @@ from exgra_med.data.record import Turn
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, load_bundle, pixel_values
 from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import CONFIG, is_original_layout, read_json, write_json
+from exgra_med.model.folder import CONFIG, is_original_layout, read_json_object, write_json
 
 TENSORS, RECORD = "verification.safetensors", "verification.json"
 HASHED = ("*.safetensors", "tokenizer.json")
 NUM_POSITIONS = 8
 """Logits of the last positions are kept: enough to notice any change, small at any size."""
 TOLERANCES = {"float32": 2e-5, "float16": 5e-2, "bfloat16": 2.5e-1}
-"""Largest accepted difference; the half types' own rounding makes 1e-2 and 1e-1 (fold of dci)."""
+"""Largest accepted difference; rounding of the half types makes 1e-2 and 1e-1 (folded dci)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was checked."""
+    """The result of one check."""
 
     name: str
     passed: bool
@@ -77,7 +77,7 @@ def write_verification(
     """Record inputs, logits and hashes of a folder whose other files are complete.
 
     Args:
-        bundle: the model whose logits count.
+        bundle: the model whose logits are recorded.
         folder: the written checkpoint.
         stored: logits recorded earlier, which the new folder must reproduce.
     """
@@ -87,7 +87,7 @@ def write_verification(
     write_json(folder / RECORD, {"dtype": dtype, "sha256": hashes})
 
 
-def verify(folder: Path, device: str = "cpu") -> list[Finding]:
+def verify_checkpoint(folder: Path, device: str = "cpu") -> list[Finding]:
     """Check hashes and logits of a checkpoint folder.
 
     Raises:
@@ -98,7 +98,7 @@ def verify(folder: Path, device: str = "cpu") -> list[Finding]:
             f"{folder} has no {RECORD}: nothing was recorded to compare with.",
             f"exgra-med checkpoint verify {folder} --record",
         )
-    record = read_json(folder / RECORD)
+    record = read_json_object(folder / RECORD)
     found = file_hashes(folder)
     findings = [
         Finding(f"hash of {name}", found.get(name) == digest, found.get(name, "missing")[:16])
@@ -118,28 +118,25 @@ def verify(folder: Path, device: str = "cpu") -> list[Finding]:
 def file_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of weights and tokenizer, by file name."""
     paths = sorted(path for pattern in HASHED for path in folder.glob(pattern))
-    return {path.name: sha256(path) for path in paths if path.name != TENSORS}
+    return {path.name: file_sha256(path) for path in paths if path.name != TENSORS}
 
 
-def sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-# What a checkpoint folder is, from its configuration and the headers of its weight files.
-
-
 SIDE_FILES = {"alignment.safetensors": "graph layers of stage 2", RECORD: "recorded logits"}
 
 
-def inspect(folder: Path) -> dict[str, Any]:
-    """Describe a checkpoint without building its model.
+def describe_checkpoint(folder: Path) -> dict[str, Any]:
+    """Describe a checkpoint by its configuration and the headers of its weight files.
 
     Raises:
         CheckpointError: the folder is not a checkpoint.
     """
-    config = read_json(folder / CONFIG)
+    config = read_json_object(folder / CONFIG)
     shapes = tensor_shapes(folder)
     old = is_original_layout(config)
     text = config if old else config.get("text_config") or {}
@@ -160,7 +157,7 @@ def inspect(folder: Path) -> dict[str, Any]:
         "parameters": dict(types),
         "num_tensors": len(shapes),
         "also": [what for name, what in SIDE_FILES.items() if (folder / name).is_file()],
-        "imported": read_json(folder / "import.json")
+        "imported": read_json_object(folder / "import.json")
         if (folder / "import.json").is_file()
         else None,
     }

@@ -1,4 +1,4 @@
-"""The native model: stock LLaVA whose projector may read several vision layers.
+"""The model: stock LLaVA whose projector may read several vision layers (dense connector).
 
 Shapes: N images, C = 3 channels, H x W pixels, P visual tokens, B rows, T text positions, D width
 of the language model.
@@ -22,8 +22,6 @@ from transformers import (
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from exgra_med.errors import CheckpointError, DataError
-
-# Configuration of the native model: stock LLaVA plus the dense connector.
 
 
 @strict
@@ -92,11 +90,8 @@ def connector_layers(config: ExgraConfig) -> list[list[int]]:
     return [[layer % num_states for layer in group] for group in groups]
 
 
-# The dense connector: hidden states of the vision tower -> channels of the projector.
-
-
 def connect(hidden_states: Sequence[Tensor], layers: list[list[int]], keep_first: bool) -> Tensor:
-    """Mean over each group of layers, groups joined along the channels.
+    """The dense connector: mean over each group of layers, groups joined along the channels.
 
     Args:
         hidden_states: per layer [N, T, D_vision]; T counts the class token, where there is one.
@@ -149,7 +144,7 @@ class ExgraModel(LlavaModel):
         return BaseModelOutputWithPooling(pooler_output=list(features_NPD))  # type: ignore
 
     def train(self, mode: bool = True) -> "ExgraModel":
-        """Training mode for what learns; a frozen tower stays in evaluation mode."""
+        """Training mode; a frozen tower stays in evaluation mode."""
         super().train(mode)
         if not any(weight.requires_grad for weight in self.vision_tower.parameters()):
             self.vision_tower.eval()
@@ -157,7 +152,7 @@ class ExgraModel(LlavaModel):
 
 
 class ExgraForConditionalGeneration(LlavaForConditionalGeneration):
-    """The model that is trained and asked; its `forward` and `generate` are stock LLaVA's."""
+    """The model of training and inference; `forward` and `generate` are those of stock LLaVA."""
 
     config: ExgraConfig  # pyrefly: ignore[bad-override-mutable-attribute]
 
@@ -181,7 +176,7 @@ class ExgraForConditionalGeneration(LlavaForConditionalGeneration):
             input_ids_BT: token ids.
             features_NPD: from `image_features`; none where no row has an image.
 
-        A row without placeholders takes nothing, so text-only rows cannot shift the images.
+        A row without placeholders uses no image, so text-only rows cannot shift the images.
 
         Raises:
             DataError: the number of placeholders is not N * P.

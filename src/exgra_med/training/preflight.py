@@ -26,7 +26,7 @@ from exgra_med.errors import (
 )
 from exgra_med.files import expand_home
 from exgra_med.model.bundle import read_config
-from exgra_med.model.folder import CONFIG, read_json
+from exgra_med.model.folder import CONFIG, read_json_object
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.model.processor import check_vocabulary
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
@@ -139,7 +139,7 @@ def check_start(recipe: Recipe) -> None:
     if model.parts is not None:
         for part in (model.parts.language, model.parts.vision):
             if _is_folder(part):
-                read_json(Path(part) / CONFIG)
+                read_json_object(Path(part) / CONFIG)
     if model.start is None or not _is_folder(model.start):
         return
     config = read_config(last_checkpoint_of(model.start))

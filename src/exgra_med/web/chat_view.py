@@ -1,4 +1,4 @@
-"""A conversation as HTML. Whatever a model, a visitor or a file says is escaped: it is text."""
+"""A conversation as HTML. All text of models, visitors and files is escaped."""
 
 from collections.abc import Sequence
 from html import escape
@@ -8,16 +8,16 @@ from PIL import Image
 from exgra_med.data.prepared import open_prepared
 from exgra_med.data.record import Record
 from exgra_med.evaluation.report.content import jpeg
-from exgra_med.web.dialogue import Dialogue, Said
+from exgra_med.web.chat import Dialogue, ModelAnswer
 
 _SIDE_PIXELS = 640
 _THUMBNAIL_PIXELS = 120
 _SAMPLE = "bundled:vqa-rad-sample"
 _ENDED = {
     "stop": "",
-    "length": "cut at the longest answer allowed",
+    "length": "cut at the longest length allowed",
     "stopped": "stopped by you",
-    "time": "cut, it took too long",
+    "time": "cut, because it took too long",
     "failed": "failed",
 }
 
@@ -32,7 +32,7 @@ def conversation_html(dialogue: Dialogue) -> str:
     items = [
         f'<li><p class="asked"><span class="who">You asked</span>'
         f'{escape(exchange.question)}</p><div class="answers">'
-        f"{''.join(_said_html(said) for said in exchange.answers)}</div></li>"
+        f"{''.join(_answer_html(answer) for answer in exchange.answers)}</div></li>"
         for exchange in dialogue.exchanges
     ]
     # Focusable, so that the keyboard can scroll it.
@@ -42,37 +42,37 @@ def conversation_html(dialogue: Dialogue) -> str:
     )
 
 
-def _said_html(said: Said) -> str:
-    text = escape(said.text)
-    if said.problem:
-        text += f'<span class="problem">{escape(said.problem)}</span>'
-    elif said.ended and not said.text:
+def _answer_html(answer: ModelAnswer) -> str:
+    text = escape(answer.text)
+    if answer.problem:
+        text += f'<span class="problem">{escape(answer.problem)}</span>'
+    elif answer.ended and not answer.text:
         text = '<span class="quiet">(an empty answer)</span>'
-    elif not said.ended:
+    elif not answer.ended:
         text += '<span class="cursor" aria-hidden="true"></span>'
     return (
-        f'<article class="reply"><h3>{escape(said.speaker)}</h3><p class="text">{text}</p>'
-        f'<p class="timing">{escape(timing(said))}</p></article>'
+        f'<article class="reply"><h3>{escape(answer.model)}</h3><p class="text">{text}</p>'
+        f'<p class="timing">{escape(timing(answer))}</p></article>'
     )
 
 
-def timing(said: Said) -> str:
-    """What an answer took, in words: first word, whole, tokens, speed, why it ended."""
-    if not said.ended and not said.seconds:
-        return "waits or reads"
+def timing(answer: ModelAnswer) -> str:
+    """Time of the first word and of the whole answer, tokens, speed, and why it ended, as text."""
+    if not answer.ended and not answer.seconds:
+        return "waiting"
     parts = []
-    if said.first_seconds is not None:
-        parts.append(f"first word after {said.first_seconds:.2f} s")
-    if said.num_tokens is None:
-        parts.append(f"{said.seconds:.2f} s in all")
+    if answer.first_seconds is not None:
+        parts.append(f"first word after {answer.first_seconds:.2f} s")
+    if answer.num_tokens is None:
+        parts.append(f"{answer.seconds:.2f} s in all")
     else:
-        parts.append(f"{said.num_tokens} tokens in {said.seconds:.2f} s")
-        if said.seconds > 0:
-            parts.append(f"{said.num_tokens / said.seconds:.1f} tokens/s")
-    if not said.ended:
+        parts.append(f"{answer.num_tokens} tokens in {answer.seconds:.2f} s")
+        if answer.seconds > 0:
+            parts.append(f"{answer.num_tokens / answer.seconds:.1f} tokens/s")
+    if not answer.ended:
         parts.append("writing")
-    elif _ENDED[said.ended]:
-        parts.append(_ENDED[said.ended])
+    elif _ENDED[answer.ended]:
+        parts.append(_ENDED[answer.ended])
     return " · ".join(parts)
 
 
@@ -89,7 +89,7 @@ def picture_html(picture: Image.Image | None) -> str:
 
 
 def problem_html(sentence: str) -> str:
-    """Something that went wrong, read aloud where a screen is read."""
+    """An error message, announced by screen readers."""
     return f'<p class="problem" role="alert">{escape(sentence)}</p>' if sentence else ""
 
 

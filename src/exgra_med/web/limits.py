@@ -1,4 +1,4 @@
-"""What the page allows; every limit is a field with its unit in its name and its reason below."""
+"""Limits of the page, each with its unit in its name and its reason below; a rate limiter."""
 
 import threading
 import time
@@ -21,10 +21,10 @@ class Limits:
     max_pixels: int = 16_000_000
     """Width times height, refused before decoding: 4000 x 4000, or 48 MB in memory."""
     max_held_megabytes: int = 256
-    """Decoded pictures of all visitors together; the picture that was looked at least recently is
-    forgotten first."""
+    """Decoded pictures of all visitors together; the least recently used picture is dropped
+    first."""
     forget_after_minutes: int = 60
-    """A picture that nobody asked about for so long is forgotten."""
+    """A picture that nobody asked about for so long is deleted."""
     max_waiting_upload_megabytes: int = 128
     """Uploads on disk that are not decoded yet, all visitors together."""
     max_prompt_characters: int = 4000
@@ -32,13 +32,13 @@ class Limits:
     max_new_tokens: int = 512
     """Of one answer; a longer one keeps everybody else waiting."""
     max_answer_characters: int = 20_000
-    """Of one answer of a server, which may count tokens as it likes."""
+    """Of one answer of a server, whose tokens are not counted here."""
     max_turns: int = 20
     """Questions of one conversation."""
     max_seconds_per_answer: int = 300
-    """Of one model; a slow one is cut and says so."""
+    """Of one model; a slower answer is cut, and the page says so."""
     max_queue: int = 16
-    """Requests that wait; the next ones are told to come back later."""
+    """Requests that wait; further ones are refused."""
     answers_at_once: int = 1
     """Answers that are written at the same time: one fills a GPU, or two cores."""
     questions_per_minute: int = 20
@@ -76,18 +76,15 @@ def with_limits(assignments: Sequence[str], limits: Limits | None = None) -> Lim
     return replace(limits, **values)
 
 
-# How often one address may ask: a bucket that refills evenly.
-
-
 _MOST_CLIENTS = 4096
-"""Addresses that are remembered; the one that was longest silent is forgotten first."""
+"""Addresses that are remembered; the least recent one is dropped first."""
 
 
-class ClientRate:
-    """A bucket for each address: full at first, one taken by each request, refilled evenly.
+class RateLimiter:
+    """A token bucket for each address: full at first, one taken by each request, refilled evenly.
 
     Args:
-        per_minute: size of the bucket, and what flows in within a minute.
+        per_minute: size of the bucket, and how much is refilled in a minute.
         clock: seconds; for tests.
     """
 

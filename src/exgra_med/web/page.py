@@ -1,4 +1,4 @@
-"""The page in Gradio: its parts and what they are wired to; the work is done elsewhere."""
+"""The page in Gradio: its look, its parts, and which function each of them calls."""
 
 from collections.abc import Callable, Iterator, Sequence
 from html import escape
@@ -11,14 +11,11 @@ from exgra_med.lab.studies.report import study_css
 from exgra_med.llm.request import Sampling
 from exgra_med.model.published import NOTICE
 from exgra_med.web import chat_view
-from exgra_med.web.dialogue import Dialogue, Room
+from exgra_med.web.chat import ChatService, Dialogue
 from exgra_med.web.limits import MEGABYTE
 from exgra_med.web.pictures import read_picture
 from exgra_med.web.run_view import Views
 from exgra_med.web.runs_tab import alignment_tab, runs_tab
-
-# How the page looks: system fonts, the colours of the report, light and dark.
-
 
 _PAGE = Path(__file__).parent / "page.css"
 _FIRST_OF_PARTS = "h1 {"
@@ -36,7 +33,7 @@ _TEAL = (
     "#eef5f3", "#d5ebe7", "#a9d8d1", "#74bfb6", "#2f8f88", "#0b6e69",
     "#0a635f", "#095a56", "#084c49", "#073f3c", "#052a28",
 )  # fmt: skip
-"""Of Gradio's parts, light to dark; the sixth is the report's accent."""
+"""Colours of Gradio's parts, light to dark; the sixth is the accent colour of the report."""
 _MONO = ["ui-monospace", "DejaVu Sans Mono", "monospace"]
 
 
@@ -91,7 +88,7 @@ def theme() -> Any:
 
 
 def notice_html(notice: str, hosts: Sequence[str], kept_days: int | None) -> str:
-    """What always stands above: what this is for, where questions go, what is kept."""
+    """The notice above every tab: purpose, where questions are sent, what is stored."""
     first, _, rest = notice.partition(". ")
     sentences = [f"<strong>{escape(first)}.</strong> {escape(rest)}"]
     if hosts:
@@ -114,26 +111,26 @@ _PICK = """element.addEventListener('click', (event) => {
 });"""
 
 
-def build_page(room: Room, views: Views, uploads: Path, kept_days: int | None) -> Any:
+def build_page(chat: ChatService, views: Views, uploads: Path, kept_days: int | None) -> Any:
     """All of the page.
 
     Args:
-        room: models and limits.
+        chat: models and limits.
         views: runs that may be looked at.
         uploads: the private folder where Gradio leaves uploads.
-        kept_days: how long exchanges are written down; None where they are not.
+        kept_days: how long questions and answers are stored; None where they are not.
     """
     with gr.Blocks(title="ExGra-Med", analytics_enabled=False, fill_width=True) as page:
-        hosts = sorted({speaker.host for speaker in room.speakers if speaker.host})
+        hosts = sorted({model.host for model in chat.models if model.host})
         gr.HTML(notice_html(NOTICE, hosts, kept_days), js_on_load=None, elem_id="notice")
         with gr.Tabs(elem_id="views"):
             with gr.Tab("Chat", id="chat"):
-                _chat_tab(page, room, uploads)
+                _chat_tab(page, chat, uploads)
             with gr.Tab("Alignment", id="alignment"):
                 alignment_tab(page, views)
             with gr.Tab("Runs", id="runs"):
                 runs_tab(page, views)
-    page.queue(max_size=room.limits.max_queue, default_concurrency_limit=2, api_open=False)
+    page.queue(max_size=chat.limits.max_queue, default_concurrency_limit=2, api_open=False)
     return page
 
 
@@ -153,14 +150,14 @@ def _html(value: str = "", name: str | None = None, script: str | None = None, *
     )
 
 
-def _chat_tab(page: gr.Blocks, room: Room, uploads: Path) -> None:
-    limits = room.limits
+def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
+    limits = chat.limits
     records = chat_view.example_records()
-    names = [speaker.name for speaker in room.speakers]
+    names = [model.name for model in chat.models]
     state = gr.State(
         None,
         time_to_live=60 * limits.forget_after_minutes,
-        delete_callback=lambda dialogue: room.shelf.drop(dialogue.picture) if dialogue else None,
+        delete_callback=lambda dialogue: chat.pictures.drop(dialogue.picture) if dialogue else None,
     )
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
@@ -178,10 +175,10 @@ def _chat_tab(page: gr.Blocks, room: Room, uploads: Path) -> None:
                     label="Longest answer (tokens)",
                 )  # fmt: skip
                 temperature = gr.Slider(
-                    0, 1.5, 0, step=0.05, label="Temperature", info="0 takes the likeliest word"
+                    0, 1.5, 0, step=0.05, label="Temperature", info="0: greedy, the likeliest token"
                 )
                 top_p = gr.Slider(
-                    0.05, 1, 1, step=0.05, label="Top-p", info="Of any use with a temperature only"
+                    0.05, 1, 1, step=0.05, label="Top-p", info="Needs a temperature above 0"
                 )
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         with gr.Column(scale=3, min_width=320):
@@ -207,7 +204,7 @@ def _chat_tab(page: gr.Blocks, room: Room, uploads: Path) -> None:
                 clear = gr.Button("Clear", elem_id="clear", min_width=90)
             status = _html("", "status")
 
-    answer = _answer_with(room)
+    answer = _answer_with(chat)
     settings = [models, longest, temperature, top_p, seed]
     asked = gr.on(
         [send.click, question.submit],
@@ -221,7 +218,7 @@ def _chat_tab(page: gr.Blocks, room: Room, uploads: Path) -> None:
     )
     stop.click(_stop, [state], [conversation, status], cancels=[asked], queue=False, **QUIET)
     clear.click(
-        _clear_with(room),
+        _clear_with(chat),
         [state],
         [state, conversation, picture, problem, status],
         cancels=[asked],
@@ -229,11 +226,11 @@ def _chat_tab(page: gr.Blocks, room: Room, uploads: Path) -> None:
         **QUIET,
     )
     shown = [state, picture, conversation, problem]
-    upload.upload(_upload_with(room, uploads), [state, upload], [*shown, upload], **QUIET)
-    examples.click(_example_with(room, records), [state], [*shown, question], **QUIET)
+    upload.upload(_upload_with(chat, uploads), [state, upload], [*shown, upload], **QUIET)
+    examples.click(_example_with(chat, records), [state], [*shown, question], **QUIET)
 
 
-def _answer_with(room: Room) -> Callable[..., Iterator[tuple[Any, ...]]]:
+def _answer_with(chat: ChatService) -> Callable[..., Iterator[tuple[Any, ...]]]:
     def answer(
         dialogue: Dialogue | None,
         text: str,
@@ -253,7 +250,7 @@ def _answer_with(room: Room) -> Callable[..., Iterator[tuple[Any, ...]]]:
                 top_p=float(top_p),
                 seed=int(seed or 0),
             )
-            for _ in room.ask(dialogue, text or "", names or [], sampling, client):
+            for _ in chat.ask(dialogue, text or "", names or [], sampling, client):
                 html = chat_view.conversation_html(dialogue)
                 yield dialogue, html, "", "", ""
         except (ExgraMedError, TypeError, ValueError) as error:
@@ -261,7 +258,7 @@ def _answer_with(room: Room) -> Callable[..., Iterator[tuple[Any, ...]]]:
             sentence = str(error) if known else "The settings are not numbers."
             yield dialogue, gr.skip(), chat_view.problem_html(sentence), gr.skip(), ""
             return
-        # The last one says how each answer ended.
+        # The last update says how each answer ended.
         html = chat_view.conversation_html(dialogue)
         yield dialogue, html, "", "", '<p role="status" class="quiet">The answer is complete.</p>'
 
@@ -273,66 +270,66 @@ def _stop(dialogue: Dialogue | None) -> tuple[Any, Any]:
         return gr.skip(), ""
     dialogue.stop.set()
     for exchange in dialogue.exchanges[-1:]:
-        for said in exchange.answers:
-            said.ended = said.ended or "stopped"
+        for answer in exchange.answers:
+            answer.ended = answer.ended or "stopped"
     html = chat_view.conversation_html(dialogue)
     return html, '<p role="status" class="quiet">Stopped.</p>'
 
 
-def _clear_with(room: Room) -> Callable[..., tuple[Any, ...]]:
+def _clear_with(chat: ChatService) -> Callable[..., tuple[Any, ...]]:
     def clear(dialogue: Dialogue | None) -> tuple[Any, ...]:
         if dialogue is not None:
             dialogue.stop.set()
-            room.shelf.drop(dialogue.picture)
+            chat.pictures.drop(dialogue.picture)
         fresh = Dialogue()
         empty = chat_view.conversation_html(fresh)
-        done = '<p role="status" class="quiet">Picture and conversation are forgotten.</p>'
+        done = '<p role="status" class="quiet">Picture and conversation are deleted.</p>'
         return fresh, empty, chat_view.picture_html(None), "", done
 
     return clear
 
 
-def _begin(room: Room, dialogue: Dialogue | None, image: Any) -> tuple[Any, ...]:
-    """A new picture begins a new conversation: questions about another one would mislead."""
+def _begin(chat: ChatService, dialogue: Dialogue | None, image: Any) -> tuple[Any, ...]:
+    """A new picture begins a new conversation: earlier questions were about another picture."""
     if dialogue is not None:
         dialogue.stop.set()
-        room.shelf.drop(dialogue.picture)
-    fresh = Dialogue(picture=room.shelf.put(image))
+        chat.pictures.drop(dialogue.picture)
+    fresh = Dialogue(picture=chat.pictures.put(image))
     return fresh, chat_view.picture_html(image), chat_view.conversation_html(fresh), ""
 
 
-def _upload_with(room: Room, uploads: Path) -> Callable[..., tuple[Any, ...]]:
+def _upload_with(chat: ChatService, uploads: Path) -> Callable[..., tuple[Any, ...]]:
     def take(dialogue: Dialogue | None, path: str | None) -> tuple[Any, ...]:
         try:
-            image = read_picture(_content(path, uploads, room), room.limits.max_pixels)
-            return *_begin(room, dialogue, image), None
+            image = read_picture(_content(path, uploads, chat), chat.limits.max_pixels)
+            return *_begin(chat, dialogue, image), None
         except ExgraMedError as error:
             return dialogue, gr.skip(), gr.skip(), chat_view.problem_html(str(error)), None
 
     return take
 
 
-def _content(path: str | None, uploads: Path, room: Room) -> bytes:
-    """The bytes of an upload, whose file is deleted whatever happens."""
+def _content(path: str | None, uploads: Path, chat: ChatService) -> bytes:
+    """The bytes of an upload; its file is deleted in any case."""
     if not path:
         raise DataError("There is no file.")
     file = Path(path).resolve()
     if not file.is_relative_to(uploads.resolve()) or not file.is_file():
-        raise DataError("That is no upload of this page.")
+        raise DataError("The file is not an upload of this page.")
     try:
-        if file.stat().st_size > room.limits.max_upload_megabytes * MEGABYTE:
-            raise DataError(f"The file has more than {room.limits.max_upload_megabytes} MB.")
+        if file.stat().st_size > chat.limits.max_upload_megabytes * MEGABYTE:
+            raise DataError(f"The file has more than {chat.limits.max_upload_megabytes} MB.")
         return file.read_bytes()
     finally:
         file.unlink()
 
 
-def _example_with(room: Room, records: Any) -> Callable[..., tuple[Any, ...]]:
+def _example_with(chat: ChatService, records: Any) -> Callable[..., tuple[Any, ...]]:
     def choose(dialogue: Dialogue | None, event: gr.EventData) -> tuple[Any, ...]:
         number = event._data.get("example") if isinstance(event._data, dict) else None
         if not isinstance(number, int) or not 0 <= number < len(records):
             return dialogue, gr.skip(), gr.skip(), gr.skip(), gr.skip()
-        image = chat_view.example_picture(records[number], room.limits.max_pixels)
-        return *_begin(room, dialogue, image), records[number].question
+        image = chat_view.example_picture(records[number], chat.limits.max_pixels)
+        return *_begin(chat, dialogue, image), records[number].question
 
     return choose

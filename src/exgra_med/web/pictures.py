@@ -1,4 +1,4 @@
-"""Uploads: bytes -> checked pixels, held in memory within a budget, and forgotten.
+"""Uploads: bytes -> checked pixels, kept in memory for a while and within a size limit.
 
 Only pixels are kept: no file name, no tag, no metadata. What is held lies in memory alone.
 """
@@ -27,7 +27,7 @@ _BEGINNINGS = (
 
 
 def read_picture(content: bytes, max_pixels: int) -> Image.Image:
-    """Decode an upload by what it is, not by what it is called.
+    """Decode an upload by its first bytes, not by its file name.
 
     Args:
         content: a PNG, JPEG, TIFF or DICOM file.
@@ -37,7 +37,7 @@ def read_picture(content: bytes, max_pixels: int) -> Image.Image:
         The picture as RGB.
 
     Raises:
-        DataError: of another format, broken, too large, or with text burned in.
+        DataError: of another format, broken, too large, or with text in its pixels.
         MissingExtraError: DICOM without pydicom.
     """
     try:
@@ -55,12 +55,12 @@ def read_picture(content: bytes, max_pixels: int) -> Image.Image:
     raise DataError("The upload is not a PNG, JPEG, TIFF or DICOM file.")
 
 
-class PictureShelf:
-    """Pictures by a name that nobody can guess.
+class PictureStore:
+    """Pictures in memory, each under a random name that nobody can guess.
 
     Args:
-        max_megabytes: of all pictures together; the one used least recently goes first.
-        forget_after_minutes: without use.
+        max_megabytes: of all pictures together; the least recently used one is dropped first.
+        forget_after_minutes: a picture is dropped when it was not used for so long.
         clock: seconds; for tests.
     """
 
@@ -78,17 +78,17 @@ class PictureShelf:
 
     @property
     def held_bytes(self) -> int:
-        """Memory of the pixels that are held."""
+        """Memory that all pictures take."""
         return sum(_num_bytes(picture) for picture, _ in self._pictures.values())
 
     def put(self, picture: Image.Image) -> str:
-        """Hold a picture; returns its name.
+        """Keep a picture; returns its name.
 
         Raises:
-            DataError: it is larger than all that may be held.
+            DataError: it is larger than the limit of all pictures.
         """
         if _num_bytes(picture) > self._max_bytes:
-            raise DataError("The picture is larger than all that this page may hold.")
+            raise DataError("The picture is larger than the memory this page has for pictures.")
         with self._lock:
             self._forget_old()
             while self._pictures and self.held_bytes + _num_bytes(picture) > self._max_bytes:
@@ -98,21 +98,21 @@ class PictureShelf:
             return name
 
     def get(self, name: str) -> Image.Image:
-        """A picture that is held, and now was used.
+        """A picture that is still there; this counts as a use.
 
         Raises:
-            DataError: it was forgotten.
+            DataError: it was dropped.
         """
         with self._lock:
             self._forget_old()
             if name not in self._pictures:
-                raise DataError("The picture is no longer held.", "Please upload it again.")
+                raise DataError("The picture is no longer in memory.", "Upload it again.")
             picture, _ = self._pictures.pop(name)
             self._pictures[name] = (picture, self._clock())
             return picture
 
     def drop(self, name: str | None) -> None:
-        """Forget a picture, if it is there."""
+        """Delete a picture, if it is there."""
         with self._lock:
             self._pictures.pop(name or "", None)
 
@@ -123,7 +123,7 @@ class PictureShelf:
 
 
 def _pixels(image: Image.Image) -> Image.Image:
-    """The picture without what its file said beside the pixels, such as EXIF."""
+    """The picture without metadata of its file, such as EXIF."""
     return Image.frombytes("RGB", image.size, image.tobytes())
 
 

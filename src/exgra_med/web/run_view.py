@@ -1,4 +1,4 @@
-"""A run or a study as HTML: what it scored, how it learned, where it fails."""
+"""Runs and studies as the page shows them: found by name, scores and curves, judged answers."""
 
 import threading
 from collections import OrderedDict
@@ -19,18 +19,13 @@ from exgra_med.evaluation.tables import cell
 from exgra_med.lab.studies.report import read_study_results, render_fragment
 from exgra_med.recipe.run_folder import Run, open_run
 
-# Which runs and studies the page may open: those under the folders its operator named, no others.
-#
-# A visitor chooses by name from this list and never names a path.
-
-
 _DEPTH = 6
 _MOST = 1000
 _NO_RUNS_INSIDE = {"checkpoints", "predictions", "images", "node_modules", "data"}
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FoundRun:
     """A run or study folder."""
 
     name: str
@@ -38,18 +33,20 @@ class Place:
     kind: Literal["run", "study"]
 
 
-def find_places(roots: Sequence[Path]) -> dict[str, Place]:
+def find_runs(roots: Sequence[Path]) -> dict[str, FoundRun]:
     """Runs and studies in or under some folders, by name; links are not followed.
+
+    A visitor chooses a name of this list and never gives a path.
 
     Args:
         roots: folders, each a run, a study, or one that holds them.
     """
-    found: dict[str, Place] = {}
+    found: dict[str, FoundRun] = {}
     for root in roots:
         root = root.resolve()
         for path, kind in _walk(root, _DEPTH):
             name = path.relative_to(root.parent).as_posix()
-            found.setdefault(name, Place(name, path, kind))
+            found.setdefault(name, FoundRun(name, path, kind))
             if len(found) == _MOST:
                 return found
     return found
@@ -76,19 +73,16 @@ def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, Literal["run", "stud
             yield from _walk(inside, depth - 1)
 
 
-# The answers of a run, judged, to look through by how they ended and what they are about.
-
-
 ANY = "any"
 UNKNOWN = "unknown"
 MARKS = (ANY, "not right", "wrong", "partly right", "right")
-FIELDS = ("modality", "organ", "question_type")
+FILTERS = ("modality", "organ", "question_type")
 ANSWERS_PER_PAGE = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One question with its answer, and how that was judged (strict)."""
+class AnswerRow:
+    """One question with its answer and the strict judgement of it."""
 
     question: Question
     answer: str | None
@@ -101,26 +95,26 @@ class Row:
         return self.judged[1]
 
     def value(self, field: str) -> str:
-        """What the data say of it: a field of `FIELDS`, or `type` (open or closed)."""
+        """A property of the question: a field of `FILTERS`, or `type` (open or closed)."""
         if field == "type":
             return self.question.answer_type.lower()
         return group_of(self.question, field) or UNKNOWN
 
 
 @dataclass(frozen=True)
-class Answers:
+class RunAnswers:
     """All answers of a run to one data set."""
 
     dataset: str
-    rows: list[Row]
+    rows: list[AnswerRow]
     images: ImageFolder
 
     def choices(self, field: str) -> list[str]:
-        """Values of a field that occur, after `any`."""
+        """`any`, then the values of a field that occur."""
         return [ANY, *sorted({row.value(field) for row in self.rows})]
 
-    def select(self, mark: str = ANY, **fields: str) -> list[Row]:
-        """The rows that fit, in the order of the data set.
+    def select(self, mark: str = ANY, **fields: str) -> list[AnswerRow]:
+        """The rows with these values, in the order of the data set.
 
         Args:
             mark: one of `MARKS`.
@@ -134,18 +128,18 @@ class Answers:
             if all(row.value(name) == value for name, value in wanted.items())
         ]
 
-    def cards(self, rows: Sequence[Row], page: int) -> list[Example]:
-        """Cards with pictures of one page of rows, counted from 0."""
+    def cards(self, rows: Sequence[AnswerRow], page: int) -> list[Example]:
+        """Cards with pictures for one page of rows; pages are counted from 0."""
         chosen = rows[page * ANSWERS_PER_PAGE : (page + 1) * ANSWERS_PER_PAGE]
         return [make_card(row.question, row.answer, row.judged, self.images) for row in chosen]
 
 
-def read_answers(run: Path, data_folder: str | None = None) -> Answers:
+def read_answers(run: Path, data_folder: str | None = None) -> RunAnswers:
     """The answers of a run, joined to their questions.
 
     Raises:
         RunError: the folder is no run, or has no answers.
-        DataError, ScoreError: the questions are not at hand, or are others.
+        DataError, ScoreError: the questions are missing, or are not those that were answered.
     """
     read_recipe(run)
     entries = read_results(run).find("vqa")
@@ -158,24 +152,24 @@ def read_answers(run: Path, data_folder: str | None = None) -> Answers:
         [question_of(record) for record in asked.records],
     )
     rows = [
-        Row(question, answer, judge(question, answer))
+        AnswerRow(question, answer, judge(question, answer))
         for question, answer in zip(pairing.questions, pairing.answers, strict=True)
     ]
-    return Answers(entry.label, rows, asked.prepared.image_folder(asked.max_pixels))
+    return RunAnswers(entry.label, rows, asked.prepared.image_folder(asked.max_pixels))
 
 
-TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parent / "templates"
 _MOST_RUNS = 300
 
 
-def place_html(place: Place, data_folder: str | None = None) -> str:
+def run_html(place: FoundRun, data_folder: str | None = None) -> str:
     """A run's scores with intervals and its curves; a study's answer, figures and runs.
 
     Raises:
         RunError: a file in it cannot be read.
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    environment = template_environment(True, TEMPLATES)
+    environment = template_environment(True, _TEMPLATES)
     if place.kind == "study":
         return environment.get_template("study.html.j2").render(_study(place))
     content = gather(place.path, data_folder)
@@ -183,10 +177,10 @@ def place_html(place: Place, data_folder: str | None = None) -> str:
     return environment.get_template("run.html.j2").render(report=content, figures=figures)
 
 
-def answers_html(answers: Answers, rows: Sequence[Row], page: int) -> str:
+def answers_html(answers: RunAnswers, rows: Sequence[AnswerRow], page: int) -> str:
     """One page of cards, and how many there are."""
     return (
-        template_environment(True, TEMPLATES)
+        template_environment(True, _TEMPLATES)
         .get_template("answers.html.j2")
         .render(
             cards=answers.cards(rows, page),
@@ -197,12 +191,12 @@ def answers_html(answers: Answers, rows: Sequence[Row], page: int) -> str:
     )
 
 
-def num_pages(rows: Sequence[Row]) -> int:
+def num_pages(rows: Sequence[AnswerRow]) -> int:
     """Pages of cards, at least one."""
     return max(1, -(-len(rows) // ANSWERS_PER_PAGE))
 
 
-def _study(place: Place) -> dict[str, Any]:
+def _study(place: FoundRun) -> dict[str, Any]:
     runs = runs_below(place.path)
     answer, description, problem = "", "", ""
     try:
@@ -236,20 +230,17 @@ def _run_row(study: Path, run: Path) -> dict[str, Any]:
     return row | {"scores": scores}
 
 
-# What the alignment and the run view show, kept for a while so that a filter answers at once.
-
-
 _MOST_KEPT = 8
 
 
 class Views:
-    """Runs and studies under some folders, as HTML.
+    """Runs and studies under some folders, as HTML; the latest results are cached.
 
     Args:
         roots: folders that may be looked into.
-        data_folder: the prepared folder that runs answered, where it is not at their recipe's
-            place.
-        device: where models of the alignment view go.
+        data_folder: the prepared folder of the questions, where it is not the one that the recipe
+            names.
+        device: of the models that the alignment view loads.
     """
 
     def __init__(
@@ -261,16 +252,16 @@ class Views:
 
     def names(self, kind: str | None = None) -> list[str]:
         """Names to choose from, of runs, of studies or of both."""
-        places = find_places(self._roots).values()
+        places = find_runs(self._roots).values()
         return [place.name for place in places if kind in (None, place.kind)]
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> FoundRun:
         """The folder behind a name.
 
         Raises:
             RunError: the list has no such name.
         """
-        places = find_places(self._roots)
+        places = find_runs(self._roots)
         if name not in places:
             raise RunError("There is no such run here.", "Choose one from the list.")
         return places[name]
@@ -300,10 +291,10 @@ class Views:
         place = self.place(name)
         return self._once(
             ("overview", place.path, _stamp(place.path)),
-            lambda: place_html(place, self._data_folder),
+            lambda: run_html(place, self._data_folder),
         )
 
-    def answers(self, name: str) -> Answers | None:
+    def answers(self, name: str) -> RunAnswers | None:
         """The answers of a run; a study has none of its own."""
         place = self.place(name)
         if place.kind == "study":
@@ -333,7 +324,7 @@ class Views:
 
 
 def _stamp(folder: Path) -> tuple[int, ...]:
-    """Changes when a run goes on or is scored again."""
+    """Modification times; they change when a run continues or is scored again."""
     files = [folder / name for name in ("log.jsonl", "results.json", "figure.svg")]
     files += sorted((folder / "predictions").rglob("*.jsonl"))
     return tuple(path.stat().st_mtime_ns for path in files if path.is_file())

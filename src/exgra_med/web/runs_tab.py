@@ -1,4 +1,4 @@
-"""The alignment and the run view in Gradio."""
+"""The tabs that show runs: matched graphs, and scores with answers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,8 +31,8 @@ def _choices(names: list[str], value: str | None = None) -> Any:
     return gr.Dropdown(choices=names, value=value or (names[0] if names else None))
 
 
-def _said(work: Callable[[], Any], otherwise: Callable[[str], Any]) -> Any:
-    """What work gives, or what stands in its place where it cannot be done."""
+def _result_or(work: Callable[[], Any], otherwise: Callable[[str], Any]) -> Any:
+    """The result of `work`; on an error, that of `otherwise` with the message."""
     try:
         return work()
     except ExgraMedError as error:
@@ -55,13 +55,13 @@ def alignment_tab(page: gr.Blocks, views: Views) -> None:
         return _choices(names), _DRAW if names else _NONE
 
     def stages(name: str | None) -> Any:
-        found = _said(lambda: views.stages(name), lambda _: []) if name else []
+        found = _result_or(lambda: views.stages(name), lambda _: []) if name else []
         return _choices(found, found[-1] if found else None)
 
     def graphs(name: str | None, stage: str | None, nodes: int, draw: float, layers: bool) -> str:
         if not name:
             return _NONE
-        return _said(
+        return _result_or(
             lambda: views.graphs(name, stage or "", int(nodes), int(draw or 0), bool(layers)),
             lambda problem: problem,
         )
@@ -101,8 +101,8 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
     def opened(name: str | None, *chosen: str | None) -> tuple[Any, ...]:
         if not name:
             return _NONE, gr.Group(visible=False), *[gr.skip()] * len(fields)
-        text = _said(lambda: views.overview(name), lambda problem: problem)
-        table = _said(lambda: views.answers(name), lambda _: None)
+        text = _result_or(lambda: views.overview(name), lambda problem: problem)
+        table = _result_or(lambda: views.answers(name), lambda _: None)
         if table is None:
             return text, gr.Group(visible=False), *[gr.skip()] * len(fields)
         # Gradio also calls this when a tab is first shown: what was chosen meanwhile stays.
@@ -131,7 +131,7 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
             wanted = min(max(1, int(number or 1)), num_pages(rows)) - 1
             return answers_html(table, rows, wanted)
 
-        return _said(work, lambda problem: problem)
+        return _result_or(work, lambda problem: problem)
 
     inputs = [run, *filters, page_number]
     page.load(runs, None, run, show_progress="hidden", **_QUIET)

@@ -1,4 +1,4 @@
-"""One process with one page: the models, a private folder for uploads, the gate, the server."""
+"""One process with one page: the models, a private folder for uploads, the web server."""
 
 import os
 import shutil
@@ -14,20 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import ServiceError, import_extra
-from exgra_med.web.dialogue import KeptLog, Room
-from exgra_med.web.faults import wordless_faults
-from exgra_med.web.gate import Gate, Login
+from exgra_med.web.access import AccessControl, Login
+from exgra_med.web.chat import ChatLog, ChatService
+from exgra_med.web.chat_models import number_equal_names, open_chat_model
+from exgra_med.web.error_log import without_error_text
 from exgra_med.web.limits import MEGABYTE, Limits
 from exgra_med.web.run_view import Views
-from exgra_med.web.speakers import open_speaker, tell_apart
 
 _PREFIX = "exgra-med-web-"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 _SWEEP_SECONDS = 20
 _OLD_SECONDS = 120
-"""An upload that was not read by then never will be: its visitor has gone."""
+"""An upload that was not read by then never will be: its visitor has left."""
 _CLOSED = {
-    # Gradio reads these when it is imported or mounted; each would open or send something.
+    # Gradio reads these when it is imported or mounted; each would open a route or send data.
     "GRADIO_ANALYTICS_ENABLED": "False",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "GRADIO_SHARE": "False",
@@ -45,10 +45,10 @@ class WebSettings:
     """What an operator decides.
 
     Args:
-        models: one or two; see `open_speaker`.
+        models: one or two; see `open_chat_model`.
         runs: folders whose runs and studies may be looked at.
-        data_folder: the prepared folder that runs answered, where it is not at their recipe's
-            place.
+        data_folder: the prepared folder of the questions, where it is not the one that the recipe
+            names.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         device: of local models.
@@ -58,9 +58,9 @@ class WebSettings:
         login: name and password of everyone.
         origins: addresses the page has behind a proxy, as `https://NAME`.
         frames: sites that may show the page in a frame.
-        behind_proxy: believe a proxy who asks; only where nobody can pass it.
-        keep_log: folder where questions and answers are written down; None keeps nothing.
-        keep_days: how long.
+        behind_proxy: take the client address from the proxy; only where no request can avoid it.
+        keep_log: folder where questions and answers are written; None keeps nothing.
+        keep_days: after how many days they are deleted.
         limits: sizes, rates, lengths.
     """
 
@@ -82,12 +82,12 @@ class WebSettings:
     limits: Limits = Limits()  # noqa: RUF009 - frozen
 
 
-def serve(settings: WebSettings, told: Callable[[str], None]) -> None:
+def serve_page(settings: WebSettings, on_open: Callable[[str], None]) -> None:
     """Load the models, open the page and wait until it is stopped.
 
     Args:
         settings: of the operator.
-        told: receives the page's address once it is open.
+        on_open: receives the page's address once it is open.
 
     Raises:
         MissingExtraError: Gradio is not installed.
@@ -96,25 +96,25 @@ def serve(settings: WebSettings, told: Callable[[str], None]) -> None:
     """
     check_address(settings)
     import_extra("gradio", "The page", "web")  # before a model is loaded
-    speakers = [
-        open_speaker(
+    models = [
+        open_chat_model(
             model, settings.device, settings.template, settings.allow_remote, settings.limits
         )
         for model in settings.models
     ]
-    tell_apart(speakers)
-    keep = None if settings.keep_log is None else KeptLog(settings.keep_log, settings.keep_days)
-    room = Room(speakers, settings.limits, keep)
-    # As an exit and not a sudden end, so that the private folder is deleted; the server repeats the
-    # signal after it has ended in good order.
+    number_equal_names(models)
+    log = None if settings.keep_log is None else ChatLog(settings.keep_log, settings.keep_days)
+    chat = ChatService(models, settings.limits, log)
+    # An exit instead of a sudden end, so that the private folder is deleted; the server repeats the
+    # signal after its shutdown.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    with private_folder() as uploads, wordless_faults():
+    with private_folder() as uploads, without_error_text():
         views = Views(settings.runs, settings.data_folder, settings.device)
-        _run(build_app(room, views, uploads, settings), settings, told)
+        _run(build_app(chat, views, uploads, settings), settings, on_open)
 
 
 def check_address(settings: WebSettings) -> None:
-    """Refuse to open the page to other machines by oversight.
+    """Refuse to open the page to other machines by mistake.
 
     Raises:
         ServiceError: an address that others reach, without login and without consent.
@@ -129,9 +129,9 @@ def check_address(settings: WebSettings) -> None:
 
 @contextmanager
 def private_folder() -> Any:
-    """A folder for uploads that only this user can read, swept of leftovers, gone at the end.
+    """A folder for uploads that only this user can read; old files are deleted while it is open.
 
-    What a process left that was killed outright is deleted by the next one.
+    The folder of a process that was killed is deleted by the next one.
     """
     _remove_orphans(Path(tempfile.gettempdir()))
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
@@ -184,7 +184,7 @@ def remove_old(folder: Path, before: float) -> None:
             elif path.lstat().st_mtime < before:
                 path.unlink()
         except FileNotFoundError:
-            # Whoever uploaded it has just taken it.
+            # The page has just read and deleted it.
             continue
 
 
@@ -199,11 +199,13 @@ def folder_bytes(folder: Path) -> int:
     return total
 
 
-def build_app(room: Room, views: Views, uploads: Path, settings: WebSettings) -> Gate:
-    """The page behind its gate, as an ASGI application.
+def build_app(
+    chat: ChatService, views: Views, uploads: Path, settings: WebSettings
+) -> AccessControl:
+    """The page behind its access control, as an ASGI application.
 
     Args:
-        room: models and limits.
+        chat: models and limits.
         views: runs that may be looked at.
         uploads: from `private_folder`, which must be entered before.
         settings: of the operator.
@@ -220,7 +222,7 @@ def build_app(room: Room, views: Views, uploads: Path, settings: WebSettings) ->
     def health() -> dict[str, str]:
         return {"status": "open"}
 
-    page = build_page(room, views, uploads, None if room.keep is None else settings.keep_days)
+    page = build_page(chat, views, uploads, None if chat.log is None else settings.keep_days)
     gr.mount_gradio_app(
         app,
         page,
@@ -236,19 +238,19 @@ def build_app(room: Room, views: Views, uploads: Path, settings: WebSettings) ->
         mcp_server=False,
         **appearance(),
     )
-    room_on_disk = limits.max_waiting_upload_megabytes * MEGABYTE
-    return Gate(
+    max_waiting_bytes = limits.max_waiting_upload_megabytes * MEGABYTE
+    return AccessControl(
         app,
         limits,
         hosts=LOCAL_HOSTS if settings.host in LOCAL_HOSTS and not settings.public else None,
         origins=settings.origins,
         frames=settings.frames,
         login=settings.login,
-        has_room=lambda: folder_bytes(uploads) < room_on_disk,
+        has_disk_space=lambda: folder_bytes(uploads) < max_waiting_bytes,
     )
 
 
-def _run(app: Any, settings: WebSettings, told: Callable[[str], None]) -> None:
+def _run(app: Any, settings: WebSettings, on_open: Callable[[str], None]) -> None:
     import socket
 
     import uvicorn  # pyrefly: ignore
@@ -281,7 +283,7 @@ def _run(app: Any, settings: WebSettings, told: Callable[[str], None]) -> None:
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                told(address)
+                on_open(address)
 
     with listener:
         Server(config).run(sockets=[listener])

@@ -16,7 +16,7 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model import folder as folders
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.convert.checkpoint import import_checkpoint
-from exgra_med.model.hub import download
+from exgra_med.model.hub import download_checkpoint
 
 DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
 
@@ -36,7 +36,7 @@ def hub(bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_a_name_is_downloaded_once_and_loaded(hub: Hub, bundle: Bundle) -> None:
     loaded = load_bundle("owner/model")
     assert loaded.model.config.connector == bundle.model.config.connector
-    folder = download("owner/model")
+    folder = download_checkpoint("owner/model")
     assert folder.name == COMMIT
     assert not (folder / "evil.py").exists()
     assert not (folder / "pytorch_model.bin").exists()
@@ -47,7 +47,7 @@ def test_an_interrupted_download_goes_on_where_it_broke_off(
 ) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 4096)
     hub.break_off["model.safetensors"] = 1
-    folder = download("owner/model")
+    folder = download_checkpoint("owner/model")
     size = len(hub.content("model.safetensors"))
     starts = [int(r.removeprefix("bytes=").split("-")[0]) for n, r in hub.ranges if "safe" in n]
     assert starts and 0 < starts[0] < size
@@ -60,7 +60,7 @@ def test_a_wrong_hash_is_refused_and_forgotten(hub: Hub, name: str) -> None:
     with pytest.raises(CheckpointError, match=f"other bytes than it announced for {name}"):
         load_bundle("owner/model")
     hub.corrupt.clear()
-    assert (download("owner/model") / name).read_bytes() == hub.content(name)
+    assert (download_checkpoint("owner/model") / name).read_bytes() == hub.content(name)
 
 
 def test_a_name_the_hub_does_not_know(hub: Hub) -> None:
@@ -91,10 +91,10 @@ def test_a_published_checkpoint_is_imported_by_its_short_name(
 def test_a_download_that_gave_up_keeps_its_whole_files(hub: Hub) -> None:
     hub.break_off["model.safetensors"] = 100
     with pytest.raises(CheckpointError, match="what was loaded is kept"):
-        download("owner/model")
+        download_checkpoint("owner/model")
     hub.break_off.clear()
     hub.sent.clear()
-    folder = download("owner/model")
+    folder = download_checkpoint("owner/model")
     assert hub.sent == ["model.safetensors"]
     assert (folder / "model.safetensors").read_bytes() == hub.content("model.safetensors")
 

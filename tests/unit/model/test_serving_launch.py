@@ -24,19 +24,19 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_export_is_made_once_and_again_when_the_weights_change(native: Path) -> None:
-    export = serving.prepare(str(native))
+    export = serving.prepare_export(str(native))
     assert export == native.with_name("native-hf-llava")
     stamp = (export / "config.json").stat().st_mtime_ns
-    assert serving.prepare(str(native)) == export == serving.prepare(str(export))
+    assert serving.prepare_export(str(native)) == export == serving.prepare_export(str(export))
     assert (export / "config.json").stat().st_mtime_ns == stamp
     tokenizer = native / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
-    assert (serving.prepare(str(native)) / "config.json").stat().st_mtime_ns != stamp
+    assert (serving.prepare_export(str(native)) / "config.json").stat().st_mtime_ns != stamp
 
 
 def test_the_layout_of_the_original_is_refused(native: Path) -> None:
     with pytest.raises(CheckpointError, match="checkpoint import"):
-        serving.prepare(str(DATA / "checkpoint_dci"))
+        serving.prepare_export(str(DATA / "checkpoint_dci"))
 
 
 def test_transformers_runs_here_and_listens_where_it_is_told(native: Path) -> None:
@@ -81,7 +81,7 @@ def test_nothing_remote_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_server_runs_in_an_empty_folder(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look = "import os; raise SystemExit(3 + len(os.listdir()))"
     monkeypatch.setattr(serving, "server_command", lambda *_: [sys.executable, "-c", look])
-    assert serving.serve(native, "127.0.0.1", 8000, "cpu", "transformers") == 3
+    assert serving.run_server(native, "127.0.0.1", 8000, "cpu", "transformers") == 3
 
 
 STAND_IN = """
@@ -98,7 +98,7 @@ import sys
 from pathlib import Path
 from exgra_med.model import serving as launch
 launch.server_command = lambda *_: [sys.executable, "-c", sys.argv[1]]
-raise SystemExit(launch.serve(Path(), "127.0.0.1", 8000, "cpu", "transformers"))
+raise SystemExit(launch.run_server(Path(), "127.0.0.1", 8000, "cpu", "transformers"))
 """
 
 

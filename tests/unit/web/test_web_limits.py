@@ -3,7 +3,7 @@ from dataclasses import fields
 import pytest
 
 from exgra_med.errors import RecipeError
-from exgra_med.web.limits import ClientRate, Limits, with_limits
+from exgra_med.web.limits import Limits, RateLimiter, with_limits
 
 
 def test_a_limit_is_set_by_its_name() -> None:
@@ -29,7 +29,7 @@ def test_every_limit_says_its_unit() -> None:
 
 def test_an_address_may_ask_so_often_and_then_again_after_a_while() -> None:
     now = [0.0]
-    rate = ClientRate(3, lambda: now[0])
+    rate = RateLimiter(3, lambda: now[0])
     assert [rate.wait_seconds("a") for _ in range(3)] == [0, 0, 0]
     assert rate.wait_seconds("a") == pytest.approx(20)
     assert rate.wait_seconds("b") == 0
@@ -42,7 +42,7 @@ def test_an_address_may_ask_so_often_and_then_again_after_a_while() -> None:
 
 
 def test_addresses_are_not_remembered_without_end() -> None:
-    rate = ClientRate(1, lambda: 0.0)
+    rate = RateLimiter(1, lambda: 0.0)
     for number in range(10_000):
         rate.wait_seconds(str(number))
     assert len(rate._buckets) == 4096

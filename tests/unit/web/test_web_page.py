@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from exgra_med.web.dialogue import Room
+from exgra_med.web.chat import ChatService
 from exgra_med.web.limits import Limits
 from exgra_med.web.run_view import Views
 from exgra_med.web.server import WebSettings, build_app, private_folder
@@ -27,7 +27,7 @@ class Mute:
 def app() -> Iterator[Any]:
     settings = WebSettings(models=["mute"])
     with private_folder() as uploads:
-        yield build_app(Room([Mute()], Limits()), Views([]), uploads, settings)
+        yield build_app(ChatService([Mute()], Limits()), Views([]), uploads, settings)
 
 
 def get(app: Any, path: str) -> tuple[int, str]:

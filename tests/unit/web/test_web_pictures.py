@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from exgra_med.errors import DataError
-from exgra_med.web.dialogue import KeptLog
-from exgra_med.web.pictures import PictureShelf, read_picture
+from exgra_med.web.chat import ChatLog
+from exgra_med.web.pictures import PictureStore, read_picture
 
 PIXELS = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) * 5)
 MANY = 1_000_000
@@ -116,46 +116,46 @@ def test_burned_in_text_is_refused_without_naming_anyone(tags: dict[str, object]
     assert "Anna" not in str(caught.value) and "Secret" not in str(caught.value)
 
 
-def test_the_shelf_holds_no_more_than_its_budget() -> None:
+def test_the_store_keeps_no_more_than_its_limit() -> None:
     megabyte = Image.new("RGB", (699, 500))  # 1,048,500 bytes
-    shelf = PictureShelf(3, 60)
-    names = [shelf.put(megabyte) for _ in range(3)]
-    shelf.get(names[0])
-    names.append(shelf.put(megabyte))
-    assert shelf.held_bytes <= 3 * 2**20
-    with pytest.raises(DataError, match="no longer held"):
-        shelf.get(names[1])
-    assert shelf.get(names[0]) is megabyte
-    with pytest.raises(DataError, match="larger than all"):
-        shelf.put(Image.new("RGB", (2000, 2000)))
+    pictures = PictureStore(3, 60)
+    names = [pictures.put(megabyte) for _ in range(3)]
+    pictures.get(names[0])
+    names.append(pictures.put(megabyte))
+    assert pictures.held_bytes <= 3 * 2**20
+    with pytest.raises(DataError, match="no longer in memory"):
+        pictures.get(names[1])
+    assert pictures.get(names[0]) is megabyte
+    with pytest.raises(DataError, match="larger than the memory"):
+        pictures.put(Image.new("RGB", (2000, 2000)))
 
 
 def test_pictures_are_forgotten_in_time_and_on_demand() -> None:
     now = [0.0]
-    shelf = PictureShelf(3, 10, lambda: now[0])
-    one, two = shelf.put(PIXELS.convert("RGB")), shelf.put(PIXELS.convert("RGB"))
-    shelf.drop(one)
-    shelf.drop(None)
+    pictures = PictureStore(3, 10, lambda: now[0])
+    one, two = pictures.put(PIXELS.convert("RGB")), pictures.put(PIXELS.convert("RGB"))
+    pictures.drop(one)
+    pictures.drop(None)
     with pytest.raises(DataError):
-        shelf.get(one)
+        pictures.get(one)
     now[0] = 599
-    shelf.get(two)
+    pictures.get(two)
     now[0] = 1200
     with pytest.raises(DataError):
-        shelf.get(two)
-    assert shelf.held_bytes == 0
+        pictures.get(two)
+    assert pictures.held_bytes == 0
 
 
 def test_names_cannot_be_guessed() -> None:
-    shelf = PictureShelf(3, 10)
-    names = {shelf.put(PIXELS.convert("RGB")) for _ in range(50)}
+    pictures = PictureStore(3, 10)
+    names = {pictures.put(PIXELS.convert("RGB")) for _ in range(50)}
     assert len(names) == 50 and min(map(len, names)) >= 20
 
 
 def test_a_kept_log_is_private_and_deletes_what_is_old(tmp_path: Path) -> None:
     day = [date(2026, 1, 1)]
     (tmp_path / "notes.txt").write_text("not ours")
-    log = KeptLog(tmp_path / "log", 30, lambda: day[0])
+    log = ChatLog(tmp_path / "log", 30, lambda: day[0])
     log.write(question="Wo?", answers=["links"])
     first = tmp_path / "log" / "chat-2026-01-01.jsonl"
     assert first.read_text(encoding="utf-8") == '{"question": "Wo?", "answers": ["links"]}\n'
@@ -170,6 +170,6 @@ def test_a_kept_log_is_private_and_deletes_what_is_old(tmp_path: Path) -> None:
         "chat-2026-01-31.jsonl",
         "chat-2026-02-01.jsonl",
     ]
-    KeptLog(tmp_path / "log", 1, lambda: date(2026, 3, 1))
+    ChatLog(tmp_path / "log", 1, lambda: date(2026, 3, 1))
     assert not list(first.parent.iterdir())
     assert (tmp_path / "notes.txt").exists()

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.errors import MissingExtraError, ServiceError
 from exgra_med.web import server
-from exgra_med.web.gate import Login
+from exgra_med.web.access import Login
 from exgra_med.web.server import WebSettings, check_address, folder_bytes, private_folder
 
 
@@ -42,7 +42,7 @@ def test_a_password_is_never_an_argument(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(MissingExtraError, match=r"\[web\]"):
-        server.serve(WebSettings(models=["a"]), print)
+        server.serve_page(WebSettings(models=["a"]), print)
 
 
 @pytest.fixture

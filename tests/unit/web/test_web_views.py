@@ -13,7 +13,7 @@ from exgra_med.web.run_view import (
     MARKS,
     Views,
     answers_html,
-    find_places,
+    find_runs,
     num_pages,
     read_answers,
 )
@@ -23,11 +23,11 @@ CELL = "runs/study/cells/aligned/1.0/seed-0"
 
 
 def test_runs_and_studies_are_found_by_name(runs: Path) -> None:
-    places = find_places([runs])
+    places = find_runs([runs])
     assert list(places) == ["runs/demo", STUDY, CELL, CELL.replace("aligned", "plain")]
     assert [place.kind for place in places.values()] == ["run", "study", "run", "run"]
-    assert list(find_places([runs / "demo"])) == ["demo"]
-    assert find_places([runs / "nothing"]) == {}
+    assert list(find_runs([runs / "demo"])) == ["demo"]
+    assert find_runs([runs / "nothing"]) == {}
 
 
 def test_links_and_checkpoints_are_not_followed(runs: Path, tmp_path: Path) -> None:
@@ -37,7 +37,7 @@ def test_links_and_checkpoints_are_not_followed(runs: Path, tmp_path: Path) -> N
     copy.mkdir(parents=True)
     for name in ("recipe.yaml", "record.json"):
         (copy / name).write_text("{}")
-    assert find_places([tmp_path / "inside"]) == {}
+    assert find_runs([tmp_path / "inside"]) == {}
 
 
 @pytest.mark.parametrize(

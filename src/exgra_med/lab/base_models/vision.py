@@ -18,7 +18,7 @@ from exgra_med.data.record import Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.lab.base_models.settings import PastedShapesSettings, VisionPart
 from exgra_med.model.build import vision_config
-from exgra_med.model.folder import written_whole
+from exgra_med.model.folder import replace_folder
 from exgra_med.model.processor import clip_image_processor
 from exgra_med.progress import Reporter
 from exgra_med.recipe.schema import StageSettings
@@ -171,7 +171,7 @@ def train_vision(
     torch.manual_seed(seed)
     model = PastedShapesModel(vision_config(part.architecture))
     _train(model, pictures, part.training, work, seed, reporter)
-    with written_whole(out) as fresh:
+    with replace_folder(out) as fresh:
         model.tower.save_pretrained(fresh)
         processor.save_pretrained(fresh)
 

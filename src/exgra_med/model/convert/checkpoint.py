@@ -1,4 +1,4 @@
-"""Import and export of whole checkpoint folders, each with its provenance and its verification."""
+"""Import and export of checkpoint folders, with provenance and recorded logits."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -11,16 +11,16 @@ from exgra_med.model.bundle import load_bundle, write_bundle
 from exgra_med.model.convert.original import PROJECTORS, Imported, import_original
 from exgra_med.model.convert.stock import write_stock
 from exgra_med.model.convert.weights import read_weights
-from exgra_med.model.folder import local_folder, read_json, write_json, written_whole
-from exgra_med.model.hub import download
-from exgra_med.model.published import LICENCES, NOTICE, known
+from exgra_med.model.folder import local_folder, read_json_object, replace_folder, write_json
+from exgra_med.model.hub import download_checkpoint
+from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.verification import TENSORS, file_hashes, write_verification
 
 PROVENANCE = "import.json"
 EXPORTED = "export.json"
-"""Marks an export, and says which weights it was made from."""
+"""Marks an export and holds the hashes of the weights it was made from."""
 ALIGNMENT = "alignment.safetensors"
-FORMATS = ("hf-llava",)
+EXPORT_FORMATS = ("hf-llava",)
 
 
 def import_checkpoint(
@@ -63,7 +63,7 @@ def import_checkpoint(
         "inferred": [asdict(each) for each in imported.inferred],
         "licences": list(LICENCES),
     }
-    with written_whole(out) as fresh:
+    with replace_folder(out) as fresh:
         write_bundle(imported.bundle, fresh)
         if imported.alignment:
             save_file(
@@ -87,25 +87,25 @@ def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
     Raises:
         CheckpointError: the source is not usable, or the format is unknown.
     """
-    if form not in FORMATS:
-        raise CheckpointError(f"There is no format {form!r}.", f"Use {', '.join(FORMATS)}.")
+    if form not in EXPORT_FORMATS:
+        raise CheckpointError(f"There is no format {form!r}.", f"Use {', '.join(EXPORT_FORMATS)}.")
     folder = local_folder(source)
     bundle = load_bundle(folder, dtype="auto")
     stored = read_weights([folder / TENSORS]) if (folder / TENSORS).is_file() else None
-    with written_whole(out) as fresh:
+    with replace_folder(out) as fresh:
         write_stock(bundle, fresh)
         if (folder / PROVENANCE).is_file():
-            write_json(fresh / PROVENANCE, read_json(folder / PROVENANCE))
+            write_json(fresh / PROVENANCE, read_json_object(folder / PROVENANCE))
         write_json(fresh / EXPORTED, {"format": form, "sha256": file_hashes(folder)})
         (fresh / "README.md").write_text(_card(folder.name), encoding="utf-8")
         write_verification(bundle, fresh, stored)
 
 
 def _fetch(source: str, revision: str | None) -> Path:
-    published = known(source)
+    published = published_checkpoint(source)
     if Path(source).is_dir() or published is None:
         return local_folder(source)
-    return download(published.hub_name, revision or published.revision)
+    return download_checkpoint(published.hub_name, revision or published.revision)
 
 
 def _import_projector(path: Path, onto: Path | None) -> Imported:

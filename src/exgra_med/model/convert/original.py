@@ -18,7 +18,7 @@ from exgra_med.model.bundle import Bundle, quiet, refuse
 from exgra_med.model.convert.tokenizer import read_tokenizer
 from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import CONFIG, is_original_layout, read_json
+from exgra_med.model.folder import CONFIG, is_original_layout, read_json_object
 from exgra_med.model.processor import make_processor
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 
@@ -75,7 +75,7 @@ def import_original(
         CheckpointError: the folder has another layout, or its weights have missing, unexpected or
             misshapen tensors, each of which is named.
     """
-    config = read_json(source / CONFIG)
+    config = read_json_object(source / CONFIG)
     if not is_original_layout(config):
         raise CheckpointError(
             f"{source} is not in the original's layout (model_type {config.get('model_type')!r}).",
@@ -110,7 +110,7 @@ def import_original(
     )
     renamed, alignment = rename(weights, kind, native)
     renamed |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights.items()}
-    model = assemble(native, renamed, source)
+    model = model_with_weights(native, renamed, source)
     processor = make_processor(tokenizer, tower.image_processor, tower.config.patch_size)
     return Imported(Bundle(model, processor), alignment, inferred)
 
@@ -229,7 +229,7 @@ def rename(
     return renamed, alignment
 
 
-def assemble(
+def model_with_weights(
     config: ExgraConfig, weights: dict[str, Tensor], source: Path
 ) -> ExgraForConditionalGeneration:
     """The model with exactly these weights, in the type of the language model's.

@@ -1,4 +1,4 @@
-"""The native model -> stock LLaVA: the connector is folded into a list of vision layers."""
+"""Our model -> stock LLaVA: the connector is folded into a list of vision layers."""
 
 from pathlib import Path
 

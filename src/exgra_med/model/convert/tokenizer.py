@@ -10,19 +10,16 @@ from transformers import PreTrainedTokenizerFast
 
 from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START, PAD
 from exgra_med.errors import CheckpointError
-from exgra_med.model.folder import read_json
+from exgra_med.model.folder import read_json_object
 from exgra_med.model.processor import add_image_tokens, llama_tokenizer
-
-# Pieces and merges of a SentencePiece BPE model, read without the sentencepiece library.
-#
-# The file is a protocol buffer: field 1 repeats {1: piece, 2: score, 3: type}.
-
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """The vocabulary and the merges that encode as the model does.
+    """Vocabulary and merges of a SentencePiece BPE model, read without the sentencepiece library.
+
+    The file is a protocol buffer: field 1 repeats {1: piece, 2: score, 3: type}.
 
     Args:
         path: a `tokenizer.model` file.
@@ -128,7 +125,7 @@ def read_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerFast:
 
 
 def read_base_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a language model, with the four tokens of ours added.
+    """The tokenizer of a language model, with our four tokens added.
 
     LLaMA's encode as the slow tokenizer of 2023 did, whatever version of the library saved them;
     byte-level ones (Llama-3, Qwen2) are taken as their `tokenizer.json` has them.
@@ -159,7 +156,7 @@ def _is_byte_level(folder: Path) -> bool:
     path = folder / "tokenizer.json"
     if (folder / "tokenizer.model").is_file() or not path.is_file():
         return False
-    model = read_json(path).get("model", {})
+    model = read_json_object(path).get("model", {})
     return model.get("type") == "BPE" and not model.get("byte_fallback")
 
 
@@ -169,7 +166,7 @@ def _token(config: dict[str, Any], name: str) -> str | None:
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.is_file() else {}
+    return read_json_object(path) if path.is_file() else {}
 
 
 def _pieces(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -178,7 +175,7 @@ def _pieces(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"{folder} has neither tokenizer.model nor tokenizer.json.")
-    model = read_json(path).get("model", {})
+    model = read_json_object(path).get("model", {})
     if model.get("type") != "BPE":
         raise CheckpointError(f"{path} is not a BPE tokenizer.")
     pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]

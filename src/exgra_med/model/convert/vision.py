@@ -1,4 +1,9 @@
-"""The vision tower of a CLIP or BiomedCLIP repository: configuration, weights, preprocessing."""
+"""The vision tower of a CLIP or BiomedCLIP repository: configuration, weights, preprocessing.
+
+BiomedCLIP's tower is a ViT under timm's names, read without open_clip or timm. The original takes
+its features from the outputs of the blocks, numbered from 0: block i is hidden state i + 1, and the
+means of `dci` are over `num_l` blocks each.
+"""
 
 import re
 from dataclasses import dataclass
@@ -12,14 +17,8 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, ViTConfig, ViT
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import key_problems, quiet, refuse
 from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import CONFIG, read_json
+from exgra_med.model.folder import CONFIG, read_json_object
 from exgra_med.model.processor import clip_image_processor
-
-# BiomedCLIP's vision tower, read without open_clip or timm: a ViT under other names.
-#
-# The original takes its features from the blocks' outputs, numbered from 0: block i is hidden state
-# i + 1, and the means of `dci` are over `num_l` blocks each.
-
 
 CONFIG_NAMES = ("open_clip_config.json",)
 WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -27,7 +26,7 @@ TRUNK = "visual.trunk."
 HEAD_WIDTH = 64
 """Channels of one attention head of every timm ViT."""
 
-OUTSIDE = {
+NAMES_OUTSIDE_BLOCKS = {
     "cls_token": "embeddings.cls_token",
     "pos_embed": "embeddings.position_embeddings",
     "patch_embed.proj.weight": "embeddings.patch_embeddings.projection.weight",
@@ -35,7 +34,7 @@ OUTSIDE = {
     "norm.weight": "layernorm.weight",
     "norm.bias": "layernorm.bias",
 }
-INSIDE = {
+NAMES_INSIDE_BLOCKS = {
     "norm1": "layernorm_before",
     "norm2": "layernorm_after",
     "attn.proj": "attention.output.dense",
@@ -77,7 +76,7 @@ def read_open_clip(folder: Path) -> tuple[Any, dict[str, Tensor], dict[str, Any]
         )
     tower, report = loaded
     refuse(folder, key_problems(report))
-    settings = read_json(folder / CONFIG_NAMES[0]).get("preprocess_cfg", {})
+    settings = read_json_object(folder / CONFIG_NAMES[0]).get("preprocess_cfg", {})
     names = {"mean": "image_mean", "std": "image_std"}
     return (
         config,
@@ -107,7 +106,7 @@ def _config(trunk: dict[str, Tensor], path: Path) -> ViTConfig:
 
 
 def _rename(trunk: dict[str, Tensor], width: int) -> dict[str, Tensor]:
-    # The pooler of transformers' ViT is never read; zeros keep two imports equal.
+    # The pooler of transformers' ViT is not used; zeros make imports reproducible.
     renamed = {
         "pooler.dense.weight": torch.zeros(width, width),
         "pooler.dense.bias": torch.zeros(width),
@@ -115,7 +114,7 @@ def _rename(trunk: dict[str, Tensor], width: int) -> dict[str, Tensor]:
     for name, tensor in trunk.items():
         match = _BLOCK.fullmatch(name)
         if match is None:
-            renamed[OUTSIDE.get(name, name)] = tensor
+            renamed[NAMES_OUTSIDE_BLOCKS.get(name, name)] = tensor
             continue
         block, part, end = match.groups()
         if part == "attn.qkv":
@@ -123,12 +122,12 @@ def _rename(trunk: dict[str, Tensor], width: int) -> dict[str, Tensor]:
                 target = f"encoder.layer.{block}.attention.attention.{kind}.{end}"
                 renamed[target] = piece.contiguous()
         else:
-            renamed[f"encoder.layer.{block}.{INSIDE.get(part, part)}.{end}"] = tensor
+            renamed[f"encoder.layer.{block}.{NAMES_INSIDE_BLOCKS.get(part, part)}.{end}"] = tensor
     return renamed
 
 
-PREFIX = "vision_model."
-IGNORED = "embeddings.position_ids"
+TOWER_PREFIX = "vision_model."
+IGNORED_SUFFIX = "embeddings.position_ids"
 """A buffer that older versions saved."""
 
 
@@ -159,7 +158,7 @@ def read_vision(folder: Path) -> VisionSource:
         processor = clip_image_processor(vit.image_size)
         kept = {name: getattr(processor, name) for name in ("size", "crop_size")}
         return VisionSource(vit, named, CLIPImageProcessorPil(**(kept | settings)), first_layer=1)
-    config = read_json(folder / CONFIG)
+    config = read_json_object(folder / CONFIG)
     kind = config.get("model_type")
     if kind == "clip":
         config = config.get("vision_config") or {}
@@ -170,15 +169,15 @@ def read_vision(folder: Path) -> VisionSource:
         )
     # A tower alone has names without the prefix where transformers 5.23 saved it.
     named = read_weights(weight_files(folder))
-    alone = kind == "clip_vision_model" and not any(name.startswith(PREFIX) for name in named)
-    prefix = "" if alone else PREFIX
+    alone = kind == "clip_vision_model" and not any(name.startswith(TOWER_PREFIX) for name in named)
+    prefix = "" if alone else TOWER_PREFIX
     weights = {
         name.removeprefix(prefix): tensor
         for name, tensor in named.items()
-        if name.startswith(prefix) and not name.endswith(IGNORED)
+        if name.startswith(prefix) and not name.endswith(IGNORED_SUFFIX)
     }
     if not weights:
-        raise CheckpointError(f"{folder} has no tensor whose name begins with {PREFIX}")
+        raise CheckpointError(f"{folder} has no tensor whose name begins with {TOWER_PREFIX}")
     vision: Any = CLIPVisionConfig.from_dict(config)
     return VisionSource(vision, weights, read_image_processor(folder, vision.image_size))
 
@@ -189,7 +188,7 @@ def read_image_processor(folder: Path, image_size: int) -> CLIPImageProcessorPil
     path = folder / "preprocessor_config.json"
     if not path.is_file():
         return processor
-    stored = read_json(path)
+    stored = read_json_object(path)
     changes: dict[str, Any] = {
         name: stored[name] for name in ("image_mean", "image_std", "resample") if name in stored
     }

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.folder import read_json
+from exgra_med.model.folder import read_json_object
 
-NAMES = ("model.safetensors", "pytorch_model.bin")
+WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 """A file or, with `.index.json`, the shards it names; the first that exists is read."""
 
 
@@ -22,10 +22,10 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there is none, or a shard is missing or lies outside the folder.
     """
-    for name in NAMES:
+    for name in WEIGHT_NAMES:
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(map(str, read_json(index).get("weight_map", {}).values())))
+            shards = sorted(set(map(str, read_json_object(index).get("weight_map", {}).values())))
             missing = [shard for shard in shards if not (folder / shard).is_file()]
             if missing or not shards:
                 raise CheckpointError(f"{folder} lacks the weight files {missing}.")
@@ -35,7 +35,7 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / shard for shard in shards]
         if (folder / name).is_file():
             return [folder / name]
-    raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(NAMES)}.")
+    raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(WEIGHT_NAMES)}.")
 
 
 def read_weights(files: list[Path]) -> dict[str, Tensor]:

@@ -15,7 +15,7 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
 from exgra_med.model.convert.tokenizer import read_sentencepiece
-from exgra_med.model.verification import inspect, verify
+from exgra_med.model.verification import describe_checkpoint, verify_checkpoint
 
 DATA = Path(__file__).parents[3] / "golden" / "data" / "model"
 VISION = str(DATA / "clip_tiny")
@@ -236,9 +236,9 @@ def test_stock_transformers_silently_misreads_the_layout(source: Path) -> None:
 
 def test_verify_notices_a_changed_weight(source: Path, out: Path) -> None:
     import_checkpoint(str(source), VISION, out)
-    assert all(finding.passed for finding in verify(out))
+    assert all(finding.passed for finding in verify_checkpoint(out))
     change(out, lambda weights: weights["lm_head.weight"][0].add_(1e-3))
-    wrong = [finding.name for finding in verify(out) if not finding.passed]
+    wrong = [finding.name for finding in verify_checkpoint(out) if not finding.passed]
     assert wrong == ["hash of model.safetensors", "logits of image", "logits of text"]
 
 
@@ -246,13 +246,13 @@ def test_verify_needs_something_recorded(source: Path, out: Path) -> None:
     import_checkpoint(str(source), VISION, out)
     (out / "verification.json").unlink()
     with pytest.raises(CheckpointError, match="nothing was recorded"):
-        verify(out)
+        verify_checkpoint(out)
 
 
 def test_inspect_tells_the_layouts_apart(source: Path, out: Path, tmp_path: Path) -> None:
     import_checkpoint(str(source), VISION, out)
     export_checkpoint(str(out), tmp_path / "export")
-    old, native, stock = map(inspect, (source, out, tmp_path / "export"))
+    old, native, stock = map(describe_checkpoint, (source, out, tmp_path / "export"))
     assert old["layout"].startswith("original")
     assert (native["layout"], native["connector"]) == ("native", "dci")
     assert (stock["layout"], stock["vision_layers"]) == ("stock LLaVA", list(range(24)))

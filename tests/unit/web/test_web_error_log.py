@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from exgra_med.web.faults import where, wordless_faults
+from exgra_med.web.error_log import type_and_place, without_error_text
 
 SECRET = "what a visitor wrote"
 
@@ -16,11 +16,11 @@ def fail() -> None:
     raise ValueError(SECRET)
 
 
-def test_tracebacks_logs_and_warnings_lose_their_words(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tracebacks_logs_and_warnings_lose_their_text(capsys: pytest.CaptureFixture[str]) -> None:
     handler = logging.StreamHandler()
     logger = logging.getLogger("uvicorn.error")
     logger.addHandler(handler)
-    with wordless_faults():
+    with without_error_text():
         handler.setStream(__import__("sys").stderr)
         try:
             fail()
@@ -32,11 +32,11 @@ def test_tracebacks_logs_and_warnings_lose_their_words(capsys: pytest.CaptureFix
     logger.removeHandler(handler)
     told = capsys.readouterr().err
     assert SECRET not in told
-    assert told.count("ValueError at test_web_wordless.py:") == 2
+    assert told.count("ValueError at test_web_error_log.py:") == 2
 
 
 def test_afterwards_everything_is_as_before(capsys: pytest.CaptureFixture[str]) -> None:
-    with wordless_faults():
+    with without_error_text():
         pass
     try:
         fail()
@@ -46,5 +46,5 @@ def test_afterwards_everything_is_as_before(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_an_error_without_a_place_still_has_a_kind() -> None:
-    assert where(asyncio.CancelledError()) == "CancelledError"
-    assert where(None) == "a fault"
+    assert type_and_place(asyncio.CancelledError()) == "CancelledError"
+    assert type_and_place(None) == "an error"

@@ -1,6 +1,6 @@
-"""Who answers: a model of this process, or one behind an OpenAI-compatible address.
+"""Models the page talks to: in this process, or served behind an OpenAI-compatible address.
 
-A speaker turns a conversation into pieces of an answer; the page knows nothing else of it.
+A model turns a conversation into pieces of an answer; the page knows nothing else of it.
 """
 
 import time
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TextChunk:
     """A further piece of an answer."""
 
     text: str
     num_tokens: int | None
-    """Tokens so far; None where nobody counts them."""
+    """Tokens so far; None where the server does not report them."""
     ended: str | None
     """`stop` or `length` with the last piece."""
 
 
-class Speaker(Protocol):
+class ChatModel(Protocol):
     """One model of the page."""
 
     name: str
@@ -42,22 +42,22 @@ class Speaker(Protocol):
 
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
-    ) -> Iterator[Piece]:
+    ) -> Iterator[TextChunk]:
         """Answer the last turn.
 
         Args:
-            images: of the first question; none for text alone.
+            images: of the first question; none for a text-only conversation.
             turns: alternating, the last one a question.
-            sampling: length and draws of the answer.
+            sampling: longest answer, temperature, top-p and seed.
 
         Raises:
-            DataError: the conversation is longer than the model can read, or must not be sent.
+            DataError: the conversation is too long for the model, or must not be sent away.
             ServiceError: a server does not answer.
         """
         ...
 
 
-class LocalSpeaker:
+class LocalChatModel:
     """A model of this project in this process.
 
     Args:
@@ -73,10 +73,10 @@ class LocalSpeaker:
 
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
-    ) -> Iterator[Piece]:
-        """See `Speaker`."""
+    ) -> Iterator[TextChunk]:
+        """See `ChatModel`."""
         from exgra_med.data.encode import encode_prompt
-        from exgra_med.model.generate import chooser, write
+        from exgra_med.model.generate import stream
 
         prompt = encode_prompt(
             self.bundle.tokenizer,
@@ -93,17 +93,16 @@ class LocalSpeaker:
                 f"{sampling.max_tokens} it is longer than the {longest} that {self.name} can read.",
                 "Clear the conversation, or ask for a shorter answer.",
             )
-        choose = chooser(sampling, self.bundle.model.device)
-        for each in write(self.bundle, prompt, images, sampling.max_tokens, choose):
-            yield Piece(each.text, each.num_tokens, each.finish_reason)
+        for chunk in stream(self.bundle, prompt, images, sampling):
+            yield TextChunk(chunk.text, chunk.num_tokens, chunk.finish_reason)
 
 
-class ServiceSpeaker:
+class ServedChatModel:
     """A model behind an address.
 
     Args:
         model: its name there.
-        endpoint: address and key; asked before whether text may go there.
+        endpoint: address and key; whether text may be sent there was checked before.
         limits: time and length of an answer.
     """
 
@@ -113,8 +112,8 @@ class ServiceSpeaker:
 
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
-    ) -> Iterator[Piece]:
-        """See `Speaker`; the end marker of a served export is cut off."""
+    ) -> Iterator[TextChunk]:
+        """See `ChatModel`; the end marker of a served export is cut off."""
         from exgra_med.llm.openai_transport import stream_reply
 
         self._refuse_identifying(turns)
@@ -130,14 +129,14 @@ class ServiceSpeaker:
                 text = text.split("###")[0][: self.limits.max_answer_characters]
                 safe = text.rstrip("#").rstrip()
                 if len(safe) > len(shown):
-                    yield Piece(safe[len(shown) :], None, None)
+                    yield TextChunk(safe[len(shown) :], None, None)
                     shown = safe
                 if whole or len(text) == self.limits.max_answer_characters:
                     ended = "stop" if whole else "length"
                     break
         finally:
             chunks.close()
-        yield Piece("", None, "length" if ended == "length" else "stop")
+        yield TextChunk("", None, "length" if ended == "length" else "stop")
 
     def _refuse_identifying(self, turns: Sequence[Turn]) -> None:
         if not self.host:
@@ -152,7 +151,7 @@ class ServiceSpeaker:
 
 
 def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """A conversation in the wire's form, pictures with the first question."""
+    """A conversation as an OpenAI-compatible request has it, pictures with the first question."""
     from exgra_med.evaluation.engines import data_url
 
     first, *rest = turns
@@ -164,10 +163,10 @@ def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[
     ]
 
 
-def open_speaker(
+def open_chat_model(
     source: str, device: str, template: str, allow_remote: bool, limits: Limits
-) -> Speaker:
-    """A speaker from what the command line names.
+) -> ChatModel:
+    """A model by its name on the command line.
 
     Args:
         source: a checkpoint folder, a run folder (its last checkpoint), a hub name, or
@@ -183,7 +182,7 @@ def open_speaker(
     """
     name, at, address = source.partition("@http")
     if at:
-        return ServiceSpeaker(name, _endpoint(name, f"http{address}", allow_remote), limits)
+        return ServedChatModel(name, _endpoint(name, f"http{address}", allow_remote), limits)
     import torch
 
     from exgra_med.model.bundle import load_bundle
@@ -192,24 +191,24 @@ def open_speaker(
     folder = last_checkpoint_of(source) if is_run_folder(source) else source
     # Half precision is slow or missing on CPUs, and what an accelerator is for.
     bundle = load_bundle(folder, torch.float32 if device == "cpu" else "auto", device)
-    return LocalSpeaker(shown_name(folder), bundle, template)
+    return LocalChatModel(display_name(folder), bundle, template)
 
 
-def shown_name(folder: str | Path) -> str:
-    """A short name for a checkpoint; a visitor need not know where it lies."""
-    dull = ("checkpoints", "final", "/")
-    parts = [part for part in Path(folder).resolve().parts if part not in dull]
+def display_name(folder: str | Path) -> str:
+    """A short name for a checkpoint, without its path on this machine."""
+    left_out = ("checkpoints", "final", "/")
+    parts = [part for part in Path(folder).resolve().parts if part not in left_out]
     inside_run = "checkpoints" in Path(folder).parts
     if not Path(folder).exists():
         return str(folder)
     return " · ".join(parts[-2:] if inside_run else parts[-1:])
 
 
-def tell_apart(speakers: Sequence[Speaker]) -> None:
-    """Number speakers of the same name."""
-    for number, speaker in enumerate(speakers):
-        if any(speaker.name == other.name for other in speakers[:number]):
-            speaker.name = f"{speaker.name} ({number + 1})"
+def number_equal_names(models: Sequence[ChatModel]) -> None:
+    """Append a number to models of the same name."""
+    for number, model in enumerate(models):
+        if any(model.name == other.name for other in models[:number]):
+            model.name = f"{model.name} ({number + 1})"
 
 
 def _endpoint(name: str, address: str, allow_remote: bool) -> Endpoint:
@@ -225,7 +224,7 @@ def _endpoint(name: str, address: str, allow_remote: bool) -> Endpoint:
 
 
 class Stopwatch:
-    """Times of one answer."""
+    """Seconds since the question, and until the first word."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
@@ -233,10 +232,10 @@ class Stopwatch:
 
     @property
     def seconds(self) -> float:
-        """Since the question was given."""
+        """Since the question was asked."""
         return time.perf_counter() - self._start
 
     def word(self) -> None:
-        """A word came; the first one is remembered."""
+        """Note that a word came; the time of the first one is kept."""
         if self.first_seconds is None:
             self.first_seconds = self.seconds

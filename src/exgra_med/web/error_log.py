@@ -1,4 +1,4 @@
-"""Faults of the page's process, told by their kind and place alone.
+"""Errors of the page's process are reported by type and place, without their text.
 
 Gradio and uvicorn print tracebacks whose last line can quote what a visitor sent. While a page is
 open, nothing of that reaches a terminal or a log.
@@ -16,10 +16,10 @@ from typing import Any
 _LOGGERS = ("uvicorn.error", "asyncio")
 
 
-def where(error: BaseException | None) -> str:
-    """Kind and place of an error, without its text."""
+def type_and_place(error: BaseException | None) -> str:
+    """Type, file and line of an error, without its text."""
     if error is None:
-        return "a fault"
+        return "an error"
     frame = error.__traceback__
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
@@ -29,18 +29,18 @@ def where(error: BaseException | None) -> str:
     return f"{type(error).__name__} at {place}:{frame.tb_lineno}"
 
 
-def tell(error: BaseException | None) -> None:
-    """Print kind and place of an error on standard error."""
-    print(f"exgra-med web: {where(error)}", file=sys.stderr)
+def report_error(error: BaseException | None) -> None:
+    """Print type and place of an error on standard error."""
+    print(f"exgra-med web: {type_and_place(error)}", file=sys.stderr)
 
 
 @contextmanager
-def wordless_faults() -> Iterator[None]:
-    """Within the block, tracebacks, logged exceptions and warnings lose their words."""
+def without_error_text() -> Iterator[None]:
+    """Within the block, tracebacks and logged exceptions lose their text; warnings are dropped."""
     before = traceback.print_exc
     traceback.print_exc = _print_exc
     for name in _LOGGERS:
-        logging.getLogger(name).addFilter(_without_words)
+        logging.getLogger(name).addFilter(_remove_text)
     with warnings.catch_warnings():
         # Their text may quote an input, too.
         warnings.simplefilter("ignore")
@@ -49,16 +49,16 @@ def wordless_faults() -> Iterator[None]:
         finally:
             traceback.print_exc = before
             for name in _LOGGERS:
-                logging.getLogger(name).removeFilter(_without_words)
+                logging.getLogger(name).removeFilter(_remove_text)
 
 
 def _print_exc(*_: Any, **__: Any) -> None:
-    tell(sys.exception())
+    report_error(sys.exception())
 
 
-def _without_words(record: logging.LogRecord) -> bool:
+def _remove_text(record: logging.LogRecord) -> bool:
     found = record.exc_info[1] if isinstance(record.exc_info, tuple) else None
     if record.levelno >= logging.WARNING:
-        record.msg, record.args = f"exgra-med web: {record.name}: {where(found)}", ()
+        record.msg, record.args = f"exgra-med web: {record.name}: {type_and_place(found)}", ()
         record.exc_info = record.exc_text = None
     return True

@@ -1,4 +1,4 @@
-"""The gate alone: what it lets through, what it refuses, what it says on the way out."""
+"""The control alone: what it lets through, what it refuses, what it says on the way out."""
 
 import asyncio
 import base64
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from exgra_med.web.gate import Gate, Login
+from exgra_med.web.access import AccessControl, Login
 from exgra_med.web.limits import Limits
 from exgra_med.web.server import LOCAL_HOSTS
 
@@ -27,12 +27,12 @@ async def page(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": str(size).encode()})
 
 
-def make_gate(**settings: Any) -> Gate:
-    return Gate(page, settings.pop("limits", LIMITS), **{"hosts": LOCAL_HOSTS} | settings)
+def make_control(**settings: Any) -> AccessControl:
+    return AccessControl(page, settings.pop("limits", LIMITS), **{"hosts": LOCAL_HOSTS} | settings)
 
 
 def ask(
-    gate: Gate,
+    control: AccessControl,
     path: str = "/",
     method: str = "GET",
     headers: dict[str, str] | None = None,
@@ -57,7 +57,7 @@ def ask(
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
 
-    asyncio.run(gate(scope, receive, send))
+    asyncio.run(control(scope, receive, send))
     if kind != "http":
         return sent[0]["code"], {}, sent[0]["type"]
     found = {k.decode().lower(): v.decode() for k, v in sent[0]["headers"]}
@@ -79,7 +79,7 @@ def ask(
     ],
 )
 def test_what_the_page_needs_is_open(path: str) -> None:
-    assert ask(make_gate(), path)[0] == 200
+    assert ask(make_control(), path)[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -112,17 +112,17 @@ def test_what_the_page_needs_is_open(path: str) -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_everything_else_is_not_there(path: str, method: str) -> None:
-    status, _, text = ask(make_gate(), path, method)
+    status, _, text = ask(make_control(), path, method)
     assert (status, text) == (404, "There is nothing here.")
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "CONNECT"])
 def test_other_methods_are_not_there(method: str) -> None:
-    assert ask(make_gate(), "/", method)[0] == 404
+    assert ask(make_control(), "/", method)[0] == 404
 
 
 def test_sockets_are_closed() -> None:
-    assert ask(make_gate(), kind="websocket") == (1008, {}, "websocket.close")
+    assert ask(make_control(), kind="websocket") == (1008, {}, "websocket.close")
 
 
 @pytest.mark.parametrize(
@@ -135,14 +135,20 @@ def test_sockets_are_closed() -> None:
         ("127.0.0.1.evil.example", 403),
         ("", 403),
         ("localhost.", 403),
+        ("[::1", 403),
+        ("[localhost]", 403),
+        ("evil.example@localhost", 403),
+        ("localhost:7860@evil.example", 403),
+        ("localhost:7860/", 403),
+        ("localhost:", 403),
     ],
 )
 def test_a_page_of_this_machine_has_no_other_name(host: str, status: int) -> None:
-    assert ask(make_gate(), headers={"host": host})[0] == status
+    assert ask(make_control(), headers={"host": host})[0] == status
 
 
 def test_a_public_page_has_any_name() -> None:
-    assert ask(make_gate(hosts=None), headers={"host": "demo.example"})[0] == 200
+    assert ask(make_control(hosts=None), headers={"host": "demo.example"})[0] == 200
 
 
 @pytest.mark.parametrize(
@@ -156,8 +162,8 @@ def test_a_public_page_has_any_name() -> None:
     ],
 )
 def test_other_sites_send_nothing(origin: str, status: int) -> None:
-    gate = make_gate(origins=["https://my.example"])
-    got, headers, _ = ask(gate, JOIN, "POST", {"origin": origin})
+    control = make_control(origins=["https://my.example"])
+    got, headers, _ = ask(control, JOIN, "POST", {"origin": origin})
     assert got == status
     assert "access-control-allow-origin" not in headers
 
@@ -168,47 +174,47 @@ def basic(text: str) -> dict[str, str]:
 
 @pytest.mark.parametrize("path", ["/", "/assets/index.js", "/health", JOIN])
 def test_a_login_guards_everything(path: str) -> None:
-    gate = make_gate(login=Login("ana", "sésame:1"))
+    control = make_control(login=Login("ana", "sésame:1"))
     method = "POST" if path == JOIN else "GET"
-    assert ask(gate, path, method, basic("ana:sésame:1"))[0] == 200
+    assert ask(control, path, method, basic("ana:sésame:1"))[0] == 200
     for wrong in ({}, basic("ana:sesame"), basic("ana"), {"authorization": "Basic %"}):
-        status, headers, _ = ask(gate, path, method, wrong)
+        status, headers, _ = ask(control, path, method, wrong)
         assert status == 401 and headers["www-authenticate"].startswith("Basic")
 
 
 def test_passwords_cannot_be_tried_fast() -> None:
-    gate = make_gate(login=Login("ana", "x"), limits=Limits(requests_per_minute=5))
-    statuses = [ask(gate, "/", headers=basic("ana:y"))[0] for _ in range(7)]
+    control = make_control(login=Login("ana", "x"), limits=Limits(requests_per_minute=5))
+    statuses = [ask(control, "/", headers=basic("ana:y"))[0] for _ in range(7)]
     assert statuses == [401] * 5 + [429] * 2
 
 
 def test_too_many_requests_are_refused_and_reading_is_not_counted() -> None:
-    gate = make_gate(limits=Limits(requests_per_minute=3))
-    assert [ask(gate, "/assets/a.js")[0] for _ in range(9)] == [200] * 9
-    assert [ask(gate, JOIN, "POST")[0] for _ in range(4)] == [200, 200, 200, 429]
+    control = make_control(limits=Limits(requests_per_minute=3))
+    assert [ask(control, "/assets/a.js")[0] for _ in range(9)] == [200] * 9
+    assert [ask(control, JOIN, "POST")[0] for _ in range(4)] == [200, 200, 200, 429]
 
 
 @pytest.mark.parametrize(
     ("path", "limit"), [(JOIN, 1024), (UPLOAD, 2**20 + 64 * 1024)], ids=["join", "upload"]
 )
 def test_a_body_ends_at_its_limit_whatever_its_header_says(path: str, limit: int) -> None:
-    gate = make_gate()
-    assert ask(gate, path, "POST", body=(b"x" * limit,))[2] == str(limit)
-    assert ask(gate, path, "POST", {"content-length": str(limit + 1)})[0] == 413
+    control = make_control()
+    assert ask(control, path, "POST", body=(b"x" * limit,))[2] == str(limit)
+    assert ask(control, path, "POST", {"content-length": str(limit + 1)})[0] == 413
     half = b"x" * (limit // 2 + 1)
-    assert ask(gate, path, "POST", body=(half, half))[0] == 413
-    assert ask(gate, path, "POST", {"content-length": "many"})[0] == 413
+    assert ask(control, path, "POST", body=(half, half))[0] == 413
+    assert ask(control, path, "POST", {"content-length": "many"})[0] == 413
 
 
 def test_uploads_wait_where_the_disk_is_full_of_them() -> None:
-    gate = make_gate(has_room=lambda: False)
-    assert ask(gate, UPLOAD, "POST")[0] == 503
-    assert ask(gate, JOIN, "POST")[0] == 200
+    control = make_control(has_disk_space=lambda: False)
+    assert ask(control, UPLOAD, "POST")[0] == 503
+    assert ask(control, JOIN, "POST")[0] == 200
 
 
 def test_headers_close_what_browsers_leave_open() -> None:
     for path in ("/", "/nothing"):
-        _, headers, _ = ask(make_gate(), path)
+        _, headers, _ = ask(make_control(), path)
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy and "connect-src 'self'" in policy
         assert "img-src 'self' data: blob:" in policy and "http" not in policy
@@ -218,10 +224,10 @@ def test_headers_close_what_browsers_leave_open() -> None:
         assert headers["referrer-policy"] == "no-referrer"
         assert headers["cache-control"] == "no-store"
         assert "server" not in headers and "x-powered-by" not in headers
-    assert "cache-control" not in ask(make_gate(), "/assets/a.js")[1]
+    assert "cache-control" not in ask(make_control(), "/assets/a.js")[1]
 
 
 def test_a_frame_is_allowed_by_name() -> None:
-    headers = ask(make_gate(frames=["https://huggingface.co"]))[1]
+    headers = ask(make_control(frames=["https://huggingface.co"]))[1]
     assert "frame-ancestors 'self' https://huggingface.co" in headers["content-security-policy"]
     assert headers["x-frame-options"] == "ALLOWALL"  # what the page itself says is left

@@ -1,4 +1,4 @@
-"""A conversation with models that are made up: turns, two models, stop, faults, limits."""
+"""A conversation with models that are made up: turns, two models, stop, errors, limits."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,18 +15,18 @@ from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.generate import generate
-from exgra_med.web import chat_view, speakers
-from exgra_med.web.dialogue import Dialogue, KeptLog, Room
-from exgra_med.web.limits import Limits
-from exgra_med.web.speakers import (
-    LocalSpeaker,
-    Piece,
-    ServiceSpeaker,
+from exgra_med.web import chat_models, chat_view
+from exgra_med.web.chat import ChatLog, ChatService, Dialogue
+from exgra_med.web.chat_models import (
+    LocalChatModel,
+    ServedChatModel,
+    TextChunk,
+    display_name,
     messages,
-    open_speaker,
-    shown_name,
-    tell_apart,
+    number_equal_names,
+    open_chat_model,
 )
+from exgra_med.web.limits import Limits
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x.png>![a](http://evil.example/)"
 SECRET = "the words of a visitor"
@@ -45,64 +45,66 @@ class Parrot:
 
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
-    ) -> Iterator[Piece]:
+    ) -> Iterator[TextChunk]:
         self.heard.append((len(images), [turn.text for turn in turns]))
         try:
             for number, word in enumerate(self.words, start=1):
-                yield Piece(word, number, None)
+                yield TextChunk(word, number, None)
             if self.fault:
                 raise self.fault
-            yield Piece("", len(self.words), "stop")
+            yield TextChunk("", len(self.words), "stop")
         finally:
             self.left = True
 
 
-def ask(room: Room, dialogue: Dialogue, question: str, client: str = "a", **more: Any) -> None:
-    names = more.pop("names", [speaker.name for speaker in room.speakers])
-    for _ in room.ask(dialogue, question, names, more.pop("sampling", SAMPLING), client):
+def ask(
+    chat: ChatService, dialogue: Dialogue, question: str, client: str = "a", **more: Any
+) -> None:
+    names = more.pop("names", [model.name for model in chat.models])
+    for _ in chat.ask(dialogue, question, names, more.pop("sampling", SAMPLING), client):
         pass
 
 
 def test_each_model_hears_its_own_answers() -> None:
     one, two = Parrot("one", "left", " lung"), Parrot("two", "right")
-    room, dialogue = Room([one, two], Limits()), Dialogue()
-    dialogue.picture = room.shelf.put(Image.new("RGB", (4, 4)))
-    ask(room, dialogue, "Where?")
-    ask(room, dialogue, "Sure?")
+    chat, dialogue = ChatService([one, two], Limits()), Dialogue()
+    dialogue.picture = chat.pictures.put(Image.new("RGB", (4, 4)))
+    ask(chat, dialogue, "Where?")
+    ask(chat, dialogue, "Sure?")
     assert one.heard == [(1, ["Where?"]), (1, ["Where?", "left lung", "Sure?"])]
     assert two.heard[1] == (1, ["Where?", "right", "Sure?"])
-    said = dialogue.exchanges[1].answers
-    assert [(each.speaker, each.text, each.ended) for each in said] == [
+    answer = dialogue.exchanges[1].answers
+    assert [(each.model, each.text, each.ended) for each in answer] == [
         ("one", "left lung", "stop"),
         ("two", "right", "stop"),
     ]
-    assert said[0].num_tokens == 2 and said[0].first_seconds is not None
+    assert answer[0].num_tokens == 2 and answer[0].first_seconds is not None
 
 
 def test_only_chosen_models_are_asked() -> None:
     one, two = Parrot("one", "a"), Parrot("two", "b")
-    room, dialogue = Room([one, two], Limits()), Dialogue()
-    ask(room, dialogue, "Where?", names=["two"])
-    ask(room, dialogue, "And?")
+    chat, dialogue = ChatService([one, two], Limits()), Dialogue()
+    ask(chat, dialogue, "Where?", names=["two"])
+    ask(chat, dialogue, "And?")
     assert one.heard == [(0, ["And?"])]
     assert two.heard[1] == (0, ["Where?", "b", "And?"])
 
 
 def test_stop_ends_the_answer_and_keeps_what_there_is() -> None:
     parrot = Parrot("one", *"abcdefgh")
-    room, dialogue = Room([parrot], Limits()), Dialogue()
-    for _ in room.ask(dialogue, "Where?", ["one"], SAMPLING, "a"):
+    chat, dialogue = ChatService([parrot], Limits()), Dialogue()
+    for _ in chat.ask(dialogue, "Where?", ["one"], SAMPLING, "a"):
         dialogue.stop.set()
-    (said,) = dialogue.exchanges[0].answers
-    assert said.ended == "stopped" and said.text in ("a", "ab") and parrot.left
-    ask(room, dialogue, "Go on?")
+    (answer,) = dialogue.exchanges[0].answers
+    assert answer.ended == "stopped" and answer.text in ("a", "ab") and parrot.left
+    ask(chat, dialogue, "Go on?")
     assert dialogue.exchanges[1].answers[0].ended == "stop"
 
 
 def test_leaving_ends_the_answer_too() -> None:
     parrot = Parrot("one", *"abcdefgh")
-    room, dialogue = Room([parrot], Limits()), Dialogue()
-    steps = room.ask(dialogue, "Where?", ["one"], SAMPLING, "a")
+    chat, dialogue = ChatService([parrot], Limits()), Dialogue()
+    steps = chat.ask(dialogue, "Where?", ["one"], SAMPLING, "a")
     next(steps)
     steps.close()
     assert dialogue.exchanges[0].answers[0].ended == "stopped" and parrot.left
@@ -111,15 +113,15 @@ def test_leaving_ends_the_answer_too() -> None:
 def test_one_model_may_fail_and_the_other_answers(capsys: pytest.CaptureFixture[str]) -> None:
     bad = Parrot("bad", "half", fault=RuntimeError(SECRET))
     gone = Parrot("gone", fault=ServiceError("The model at host gave no whole answer."))
-    room, dialogue = Room([bad, gone], Limits()), Dialogue()
-    ask(room, dialogue, SECRET)
+    chat, dialogue = ChatService([bad, gone], Limits()), Dialogue()
+    ask(chat, dialogue, SECRET)
     one, two = dialogue.exchanges[0].answers
     assert one.ended == "failed" and one.problem == "The model failed (RuntimeError)."
     assert two.problem.startswith("The model at host")
     told = capsys.readouterr()
-    assert "RuntimeError at test_web_dialogue.py" in told.err
+    assert "RuntimeError at test_web_chat.py" in told.err
     assert SECRET not in told.err + told.out
-    ask(room, dialogue, "Again?")
+    ask(chat, dialogue, "Again?")
     assert bad.heard[1] == (0, ["Again?"]), "a failed answer is no turn"
 
 
@@ -141,36 +143,39 @@ def test_one_model_may_fail_and_the_other_answers(capsys: pytest.CaptureFixture[
 def test_what_cannot_be_asked_is_said_before_anything_changes(
     question: str, more: dict[str, Any], message: str
 ) -> None:
-    room, dialogue = Room([Parrot("one", "a")], Limits()), Dialogue()
+    chat, dialogue = ChatService([Parrot("one", "a")], Limits()), Dialogue()
     with pytest.raises(DataError, match=message):
-        ask(room, dialogue, question, **more)
-    assert not dialogue.exchanges and not room.speakers[0].heard
+        ask(chat, dialogue, question, **more)
+    assert not dialogue.exchanges and not chat.models[0].heard
 
 
 def test_a_conversation_and_an_address_have_limits() -> None:
-    room = Room([Parrot("one", "a")], Limits(max_turns=2, questions_per_minute=3))
+    chat = ChatService([Parrot("one", "a")], Limits(max_turns=2, questions_per_minute=3))
     dialogue = Dialogue()
-    ask(room, dialogue, "1")
-    ask(room, dialogue, "2")
+    ask(chat, dialogue, "1")
+    ask(chat, dialogue, "2")
     with pytest.raises(DataError, match="has 2 questions"):
-        ask(room, dialogue, "3")
-    ask(room, Dialogue(), "3")
+        ask(chat, dialogue, "3")
+    ask(chat, Dialogue(), "3")
     with pytest.raises(DataError, match="asked 3 questions within a minute"):
-        ask(room, Dialogue(), "4")
-    ask(room, Dialogue(), "4", client="b")
+        ask(chat, Dialogue(), "4")
+    ask(chat, Dialogue(), "4", client="b")
 
 
 def test_a_slow_answer_is_cut() -> None:
-    room, dialogue = Room([Parrot("one", *"abc")], Limits(max_seconds_per_answer=0)), Dialogue()
-    ask(room, dialogue, "Where?")
+    chat, dialogue = (
+        ChatService([Parrot("one", *"abc")], Limits(max_seconds_per_answer=0)),
+        Dialogue(),
+    )
+    ask(chat, dialogue, "Where?")
     assert dialogue.exchanges[0].answers[0].ended == "time"
 
 
 def test_nothing_is_written_down_unless_asked_for(tmp_path: Path) -> None:
-    ask(Room([Parrot("one", "a")], Limits()), Dialogue(), SECRET)
+    ask(ChatService([Parrot("one", "a")], Limits()), Dialogue(), SECRET)
     assert not list(tmp_path.iterdir())
-    room = Room([Parrot("one", "a")], Limits(), KeptLog(tmp_path, 3))
-    ask(room, Dialogue(), SECRET)
+    chat = ChatService([Parrot("one", "a")], Limits(), ChatLog(tmp_path, 3))
+    ask(chat, Dialogue(), SECRET)
     (path,) = tmp_path.iterdir()
     assert json.loads(path.read_text()) == {
         "question": SECRET,
@@ -179,8 +184,8 @@ def test_nothing_is_written_down_unless_asked_for(tmp_path: Path) -> None:
 
 
 def test_whatever_anyone_says_is_text() -> None:
-    room, dialogue = Room([Parrot(HOSTILE, HOSTILE)], Limits()), Dialogue()
-    ask(room, dialogue, HOSTILE)
+    chat, dialogue = ChatService([Parrot(HOSTILE, HOSTILE)], Limits()), Dialogue()
+    ask(chat, dialogue, HOSTILE)
     dialogue.exchanges[0].answers[0].problem = HOSTILE
     html = chat_view.conversation_html(dialogue) + chat_view.problem_html(HOSTILE)
     assert "<script" not in html and "<img" not in html
@@ -205,8 +210,8 @@ def test_a_local_model_answers_as_it_does_elsewhere(bundle: Bundle) -> None:
     turns = [Turn(role="user", text="What?")]
     prompt = encode_prompt(bundle.tokenizer, turns, "exgra", bundle.num_image_tokens, 1)
     expected = generate(bundle, [prompt], [[picture]], 20)[0]
-    speaker = LocalSpeaker("tiny", bundle)
-    pieces = list(speaker.answer([picture], turns, Sampling(max_tokens=20, temperature=0.0)))
+    model = LocalChatModel("tiny", bundle)
+    pieces = list(model.answer([picture], turns, Sampling(max_tokens=20, temperature=0.0)))
     assert "".join(piece.text for piece in pieces) == expected.text
     assert (pieces[-1].ended, pieces[-1].num_tokens) == (
         expected.finish_reason,
@@ -217,7 +222,7 @@ def test_a_local_model_answers_as_it_does_elsewhere(bundle: Bundle) -> None:
 def test_a_conversation_longer_than_the_model_is_a_sentence(bundle: Bundle) -> None:
     turns = [Turn(role="user", text="word " * 5000)]
     with pytest.raises(DataError, match="longer than the"):
-        next(iter(LocalSpeaker("tiny", bundle).answer([], turns, SAMPLING)))
+        next(iter(LocalChatModel("tiny", bundle).answer([], turns, SAMPLING)))
 
 
 def served(monkeypatch: pytest.MonkeyPatch, *chunks: tuple[str, str | None]) -> list[Any]:
@@ -235,10 +240,10 @@ LOCAL = Endpoint("http://127.0.0.1:1/v1", "none")
 AWAY = Endpoint("https://models.example/v1", "key")
 
 
-def said_by(speaker: ServiceSpeaker, *texts: str) -> tuple[str, str | None]:
+def answered_by(model: ServedChatModel, *texts: str) -> tuple[str, str | None]:
     roles = ("user", "assistant")
     turns = [Turn(role=roles[n % 2], text=text) for n, text in enumerate(texts)]
-    pieces = list(speaker.answer([Image.new("RGB", (3, 3))], turns, SAMPLING))
+    pieces = list(model.answer([Image.new("RGB", (3, 3))], turns, SAMPLING))
     return "".join(piece.text for piece in pieces), pieces[-1].ended
 
 
@@ -256,13 +261,13 @@ def test_the_end_marker_of_a_served_model_is_cut_off(
     monkeypatch: pytest.MonkeyPatch, chunks: Any, text: str, ended: str
 ) -> None:
     served(monkeypatch, *chunks)
-    speaker = ServiceSpeaker("toy", LOCAL, Limits(max_answer_characters=100))
-    assert said_by(speaker, "What?") == (text, ended)
+    model = ServedChatModel("toy", LOCAL, Limits(max_answer_characters=100))
+    assert answered_by(model, "What?") == (text, ended)
 
 
 def test_a_server_hears_the_whole_conversation(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = served(monkeypatch, ("a", "stop"))
-    said_by(ServiceSpeaker("toy", LOCAL, Limits()), "What?", "This.", "Sure?")
+    answered_by(ServedChatModel("toy", LOCAL, Limits()), "What?", "This.", "Sure?")
     first, second, third = requests[0].messages
     assert [part["type"] for part in first["content"]] == ["image_url", "text"]
     assert first["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
@@ -274,9 +279,9 @@ def test_what_names_a_patient_does_not_leave_the_machine(monkeypatch: pytest.Mon
     requests = served(monkeypatch, ("a", "stop"))
     question = "Patient name: Anna Secret. Is there a mass?"
     with pytest.raises(DataError, match=r"identify a patient \(name\)") as caught:
-        said_by(ServiceSpeaker("toy", AWAY, Limits()), question)
+        answered_by(ServedChatModel("toy", AWAY, Limits()), question)
     assert not requests and "Anna" not in str(caught.value)
-    assert said_by(ServiceSpeaker("toy", LOCAL, Limits()), question) == ("a", "stop")
+    assert answered_by(ServedChatModel("toy", LOCAL, Limits()), question) == ("a", "stop")
 
 
 def test_a_server_elsewhere_must_be_allowed(
@@ -286,21 +291,21 @@ def test_a_server_elsewhere_must_be_allowed(
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     source = "toy@https://models.example/v1"
     with pytest.raises(ServiceError, match="would leave this machine"):
-        open_speaker(source, "cpu", "exgra", False, Limits())
-    assert open_speaker(source, "cpu", "exgra", True, Limits()).host == "models.example"
-    local = open_speaker("toy@http://127.0.0.1:8000/v1", "cpu", "exgra", False, Limits())
+        open_chat_model(source, "cpu", "exgra", False, Limits())
+    assert open_chat_model(source, "cpu", "exgra", True, Limits()).host == "models.example"
+    local = open_chat_model("toy@http://127.0.0.1:8000/v1", "cpu", "exgra", False, Limits())
     assert (local.name, local.host) == ("toy", "")
     with pytest.raises(ServiceError, match="No model is named"):
-        open_speaker("@http://127.0.0.1:8000/v1", "cpu", "exgra", False, Limits())
+        open_chat_model("@http://127.0.0.1:8000/v1", "cpu", "exgra", False, Limits())
 
 
 def test_names_are_short_and_differ(tmp_path: Path) -> None:
     inside = tmp_path / "demo" / "checkpoints" / "vqa" / "final"
     inside.mkdir(parents=True)
-    assert shown_name(inside) == "demo · vqa"
-    assert shown_name(tmp_path / "demo") == "demo"
-    assert shown_name("owner/model") == "owner/model"
+    assert display_name(inside) == "demo · vqa"
+    assert display_name(tmp_path / "demo") == "demo"
+    assert display_name("owner/model") == "owner/model"
     twins = [Parrot("a"), Parrot("a")]
-    tell_apart(twins)
+    number_equal_names(twins)
     assert [twin.name for twin in twins] == ["a", "a (2)"]
-    assert speakers.Stopwatch().first_seconds is None
+    assert chat_models.Stopwatch().first_seconds is None

@@ -1,8 +1,8 @@
-"""What stands before the page: login, host, origin, routes, sizes, rate; headers on the way out.
+"""Middleware in front of the page: login, host, origin, routes, sizes, rates, security headers.
 
-Plain ASGI, so it can be tested without Gradio. Gradio has more routes than the page needs: files by
-path, a proxy, remote addresses, an API description. Only those the page uses are open; everything
-else does not exist.
+Plain ASGI, so that it is tested without Gradio. Gradio has more routes than the page needs: files
+by path, a proxy, remote addresses, an API description. Only the routes of the page are open; every
+other one is answered with 404.
 """
 
 import base64
@@ -12,9 +12,8 @@ import re
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
-from exgra_med.web.limits import MEGABYTE, ClientRate, Limits
+from exgra_med.web.limits import MEGABYTE, Limits, RateLimiter
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,6 +30,8 @@ _OPEN = {
     ),
     "POST": re.compile(rf"/gradio_api/(?:queue/join|upload|cancel|reset|run/{_SEGMENT})"),
 }
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]+)?")
+"""Name and port of a `Host` header."""
 _UPLOAD = "/gradio_api/upload"
 _MULTIPART_BYTES = 64 * 1024
 """What a form adds to its file."""
@@ -43,13 +44,13 @@ class _TooLargeError(Exception):
 
 @dataclass(frozen=True)
 class Login:
-    """Name and password that every request needs."""
+    """Name and password that every request must send."""
 
     name: str
     password: str
 
-    def admits(self, header: str) -> bool:
-        """Whether an `Authorization` header holds both; takes as long for a near miss."""
+    def matches(self, header: str) -> bool:
+        """Whether an `Authorization` header holds both, compared in constant time."""
         kind, _, value = header.partition(" ")
         if kind.lower() != "basic":
             return False
@@ -60,8 +61,8 @@ class Login:
         return hmac.compare_digest(given, f"{self.name}:{self.password}".encode())
 
 
-class Gate:
-    """ASGI application around the page.
+class AccessControl:
+    """ASGI middleware around the page.
 
     Args:
         app: the page.
@@ -70,8 +71,8 @@ class Gate:
             on this machine under a name of theirs (DNS rebinding).
         origins: sites that may send requests beside the page's own, as `https://NAME`.
         frames: sites that may show the page in a frame.
-        login: asked of every request; None asks nobody.
-        has_room: whether another upload may come to disk.
+        login: required of every request; None lets everybody in.
+        has_disk_space: whether another upload may be written to disk.
     """
 
     def __init__(
@@ -83,16 +84,16 @@ class Gate:
         origins: Sequence[str] = (),
         frames: Sequence[str] = (),
         login: Login | None = None,
-        has_room: Callable[[], bool] = lambda: True,
+        has_disk_space: Callable[[], bool] = lambda: True,
     ) -> None:
         self.app, self.limits = app, limits
         self.hosts, self.origins, self.login = hosts, origins, login
-        self.has_room = has_room
-        self._rate = ClientRate(limits.requests_per_minute)
+        self.has_disk_space = has_disk_space
+        self._rate = RateLimiter(limits.requests_per_minute)
         self._headers = list(_security_headers(frames).items())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request through, or answer it here."""
+        """Pass a request on to the page, or refuse it here."""
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
@@ -114,7 +115,7 @@ class Gate:
         async def watched(message: Message) -> None:
             nonlocal started
             if body.too_large and not started:
-                # Whoever reads the form turns any fault of it into an answer of its own.
+                # The form parser would turn the error into an answer of its own.
                 raise _TooLargeError
             started = True
             await answered(message)
@@ -129,7 +130,10 @@ class Gate:
         method, path = scope["method"], str(scope["path"])
         client = scope["client"][0] if scope.get("client") else ""
         host = headers.get("host", "")
-        name = urlsplit(f"//{host}").hostname or ""
+        # Not starlette's TrustedHostMiddleware: versions that Gradio 6 allows cut `[::1]:7860` at
+        # its first colon, and it knows no Origin, which is checked against the same header below.
+        found = _HOST.fullmatch(host)
+        name = found[1].strip("[]").lower() if found else ""
         if self.hosts is not None and name not in self.hosts:
             return 403, "This page is not served under that name."
         if method == "HEAD":
@@ -138,8 +142,8 @@ class Gate:
         own = {f"http://{host}", f"https://{host}", *self.origins}
         if origin is not None and origin not in own:
             return 403, "Other sites may not use this page."
-        if self.login is not None and not self.login.admits(headers.get("authorization", "")):
-            # Wrong passwords empty the same bucket, so they cannot be tried fast.
+        if self.login is not None and not self.login.matches(headers.get("authorization", "")):
+            # Wrong passwords count as requests, so they cannot be tried fast.
             if self._rate.wait_seconds(client):
                 return 429, "Too many requests."
             return 401, "Name and password, please."
@@ -150,7 +154,7 @@ class Gate:
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > self._body_bytes(scope):
             return 413, "The request is too large."
-        if path == _UPLOAD and not self.has_room():
+        if path == _UPLOAD and not self.has_disk_space():
             return 503, "Too many uploads wait. Try again in a minute."
         return None
 
@@ -209,7 +213,7 @@ def _security_headers(frames: Sequence[str]) -> dict[bytes, bytes]:
 
 
 class _Body:
-    """A request body that is read no further than its limit, whatever its header said."""
+    """A request body that is read no further than its limit, whatever its Content-Length said."""
 
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive, self._left = receive, max_bytes

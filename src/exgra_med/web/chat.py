@@ -1,4 +1,4 @@
-"""A conversation with one model or two about one picture, as the page holds it in memory."""
+"""Conversations of visitors with one model or two about one picture, held in memory."""
 
 import json
 import re
@@ -16,25 +16,67 @@ from exgra_med import files
 from exgra_med.data.record import Turn
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.llm.request import Sampling
-from exgra_med.web.faults import tell
-from exgra_med.web.limits import ClientRate, Limits
-from exgra_med.web.pictures import PictureShelf
-from exgra_med.web.speakers import Speaker, Stopwatch
+from exgra_med.web.chat_models import ChatModel, Stopwatch
+from exgra_med.web.error_log import report_error
+from exgra_med.web.limits import Limits, RateLimiter
+from exgra_med.web.pictures import PictureStore
 
-# What people ask and models answer, written down only where the operator wants it, for some days.
-#
-# One file a day, `chat-2026-01-31.jsonl`, readable by the owner alone. Pictures are not kept.
-
-
-_NAME = re.compile(r"chat-(\d{4}-\d{2}-\d{2})\.jsonl")
+_LOG_NAME = re.compile(r"chat-(\d{4}-\d{2}-\d{2})\.jsonl")
+_SECONDS_BETWEEN_UPDATES = 0.05
+"""Nobody can read more often, and every update is sent over the network."""
 
 
-class KeptLog:
-    """Appends exchanges and deletes what is older than it may be.
+@dataclass
+class ModelAnswer:
+    """One model's answer to one question."""
+
+    model: str
+    text: str = ""
+    first_seconds: float | None = None
+    seconds: float = 0.0
+    num_tokens: int | None = None
+    ended: str = ""
+    """Empty while it is written; then `stop`, `length`, `stopped`, `time` or `failed`."""
+    problem: str = ""
+
+
+@dataclass
+class Exchange:
+    """A question and the answers to it."""
+
+    question: str
+    answers: list[ModelAnswer]
+
+
+@dataclass
+class Dialogue:
+    """The conversation of one visitor."""
+
+    picture: str | None = None
+    """Its name in the `PictureStore`."""
+    exchanges: list[Exchange] = field(default_factory=list)
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def turns_of(self, model: str) -> list[Turn]:
+        """The conversation as one model saw it; questions it did not answer are left out."""
+        turns = []
+        for exchange in self.exchanges:
+            for answer in exchange.answers:
+                if answer.model == model and answer.ended and not answer.problem:
+                    turns.append(Turn(role="user", text=exchange.question))
+                    # A turn has a text; an empty answer must not end the conversation.
+                    turns.append(Turn(role="assistant", text=answer.text or "-"))
+        return turns
+
+
+class ChatLog:
+    """Questions and answers on disk, for an operator who wants them; pictures are not kept.
+
+    One file a day, `chat-2026-01-31.jsonl`, readable by its owner alone.
 
     Args:
-        folder: where; made if absent.
-        days: a file is deleted when its day is longer ago.
+        folder: where the files lie; made if absent.
+        days: files of earlier days are deleted.
         today: for tests.
 
     Raises:
@@ -72,77 +114,30 @@ class KeptLog:
     def _delete_old(self) -> None:
         first = self._today() - timedelta(days=self.days)
         for path in self.folder.iterdir():
-            found = _NAME.fullmatch(path.name)
+            found = _LOG_NAME.fullmatch(path.name)
             if found and date.fromisoformat(found[1]) < first:
                 path.unlink()
 
 
-_SECONDS_BETWEEN_UPDATES = 0.05
-"""More often than that nobody can read, and every update is sent over the wire."""
-
-
-@dataclass
-class Said:
-    """One model's answer to one question."""
-
-    speaker: str
-    text: str = ""
-    first_seconds: float | None = None
-    seconds: float = 0.0
-    num_tokens: int | None = None
-    ended: str = ""
-    """Empty while it is written; then `stop`, `length`, `stopped`, `time` or `failed`."""
-    problem: str = ""
-
-
-@dataclass
-class Exchange:
-    """A question and the answers to it."""
-
-    question: str
-    answers: list[Said]
-
-
-@dataclass
-class Dialogue:
-    """What one visitor said and saw."""
-
-    picture: str | None = None
-    """Name on the shelf."""
-    exchanges: list[Exchange] = field(default_factory=list)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def turns_of(self, speaker: str) -> list[Turn]:
-        """The conversation as one model saw it; questions it did not answer are left out."""
-        turns = []
-        for exchange in self.exchanges:
-            for said in exchange.answers:
-                if said.speaker == speaker and said.ended and not said.problem:
-                    turns.append(Turn(role="user", text=exchange.question))
-                    # A turn has a text; an empty answer must not end the conversation.
-                    turns.append(Turn(role="assistant", text=said.text or "-"))
-        return turns
-
-
-class Room:
-    """The models of the page and what they may do; every visitor's dialogue passes through it.
+class ChatService:
+    """The models of the page; checks, answers and logs the questions of all visitors.
 
     Args:
-        speakers: one or two.
+        models: one or two.
         limits: of the page.
-        keep: where exchanges are written down; None keeps nothing.
+        log: where questions and answers are written; None keeps nothing.
     """
 
     def __init__(
-        self, speakers: Sequence[Speaker], limits: Limits, keep: KeptLog | None = None
+        self, models: Sequence[ChatModel], limits: Limits, log: ChatLog | None = None
     ) -> None:
-        self.speakers, self.limits, self.keep = list(speakers), limits, keep
-        self.shelf = PictureShelf(limits.max_held_megabytes, limits.forget_after_minutes)
-        self._rate = ClientRate(limits.questions_per_minute)
+        self.models, self.limits, self.log = list(models), limits, log
+        self.pictures = PictureStore(limits.max_held_megabytes, limits.forget_after_minutes)
+        self._rate = RateLimiter(limits.questions_per_minute)
 
     def check(
         self, dialogue: Dialogue, question: str, names: Sequence[str], sampling: Sampling
-    ) -> list[Speaker]:
+    ) -> list[ChatModel]:
         """The models that are asked.
 
         Raises:
@@ -165,7 +160,7 @@ class Room:
         temperature, top_p = sampling.temperature or 0.0, sampling.top_p or 1.0
         if not (0 <= temperature <= 2 and 0 < top_p <= 1 and 0 <= (sampling.seed or 0) < 2**31):
             raise DataError("Temperature is 0 to 2, top-p above 0 to 1, the seed 0 to 2147483647.")
-        asked = [speaker for speaker in self.speakers if speaker.name in names]
+        asked = [model for model in self.models if model.name in names]
         if not asked:
             raise DataError("No model is chosen.", "Choose one or both.")
         return asked
@@ -181,7 +176,7 @@ class Room:
         """Answer a question, one model after the other; yields whenever there is more to show.
 
         One after the other, so that they do not slow each other down and their times can be
-        compared. Whoever leaves the iterator stops the answer, which stays as far as it got.
+        compared. Closing the iterator stops the answer, which stays as far as it was written.
 
         Raises:
             DataError: see `check`; the picture was forgotten; too many questions of this address.
@@ -194,62 +189,62 @@ class Room:
                 f"minute.",
                 f"Try again in {wait:.0f} seconds.",
             )
-        images = [self.shelf.get(dialogue.picture)] if dialogue.picture else []
+        images = [self.pictures.get(dialogue.picture)] if dialogue.picture else []
         dialogue.stop.clear()
-        exchange = Exchange(question.strip(), [Said(speaker.name) for speaker in asked])
+        exchange = Exchange(question.strip(), [ModelAnswer(model.name) for model in asked])
         dialogue.exchanges.append(exchange)
         try:
-            for speaker, said in zip(asked, exchange.answers, strict=True):
-                yield from self._answer(dialogue, speaker, said, images, exchange, sampling)
+            for model, answer in zip(asked, exchange.answers, strict=True):
+                yield from self._answer(dialogue, model, answer, images, exchange, sampling)
         finally:
-            for said in exchange.answers:
-                said.ended = said.ended or "stopped"
-            self._write_down(exchange)
+            for answer in exchange.answers:
+                answer.ended = answer.ended or "stopped"
+            self._write_log(exchange)
 
     def _answer(
         self,
         dialogue: Dialogue,
-        speaker: Speaker,
-        said: Said,
+        model: ChatModel,
+        answer: ModelAnswer,
         images: list[Image.Image],
         exchange: Exchange,
         sampling: Sampling,
     ) -> Iterator[None]:
-        turns = [*dialogue.turns_of(speaker.name), Turn(role="user", text=exchange.question)]
+        turns = [*dialogue.turns_of(model.name), Turn(role="user", text=exchange.question)]
         watch = Stopwatch()
         shown = 0.0
         try:
-            for piece in speaker.answer(images, turns, sampling):
+            for piece in model.answer(images, turns, sampling):
                 if dialogue.stop.is_set():
-                    said.ended = "stopped"
+                    answer.ended = "stopped"
                     break
                 if piece.text:
                     watch.word()
-                said.text += piece.text
-                said.num_tokens, said.seconds = piece.num_tokens, watch.seconds
-                said.first_seconds, said.ended = watch.first_seconds, piece.ended or ""
-                if said.seconds > self.limits.max_seconds_per_answer:
-                    said.ended = said.ended or "time"
-                if said.ended:
+                answer.text += piece.text
+                answer.num_tokens, answer.seconds = piece.num_tokens, watch.seconds
+                answer.first_seconds, answer.ended = watch.first_seconds, piece.ended or ""
+                if answer.seconds > self.limits.max_seconds_per_answer:
+                    answer.ended = answer.ended or "time"
+                if answer.ended:
                     break
                 if time.monotonic() - shown > _SECONDS_BETWEEN_UPDATES:
                     yield
                     shown = time.monotonic()
         except ExgraMedError as error:
-            said.ended, said.problem = "failed", str(error)
+            answer.ended, answer.problem = "failed", str(error)
         # Whatever fails inside a model must not end the page, and its text may quote a question.
         except Exception as error:
-            said.ended, said.problem = "failed", f"The model failed ({type(error).__name__})."
-            tell(error)
+            answer.ended, answer.problem = "failed", f"The model failed ({type(error).__name__})."
+            report_error(error)
         yield
 
-    def _write_down(self, exchange: Exchange) -> None:
-        if self.keep is None:
+    def _write_log(self, exchange: Exchange) -> None:
+        if self.log is None:
             return
-        self.keep.write(
+        self.log.write(
             question=exchange.question,
             answers=[
-                {"model": said.speaker, "text": said.text, "ended": said.ended}
-                for said in exchange.answers
+                {"model": answer.model, "text": answer.text, "ended": answer.ended}
+                for answer in exchange.answers
             ],
         )
