@@ -19,10 +19,10 @@ AGGREGATE = json.loads((DATA / "aggregate.json").read_text(encoding="utf-8"))
 CANDIDATES = DATA / "made_up" / "candidate.json"
 SCORER = {"run_eval.py": "legacy", "run_eval_pvqa.py": "legacy-pathvqa"}
 PRINTED = {
-    "exact match score": "exact_match",
-    "f1 score": "f1",
-    "precision": "precision",
-    "recall": "recall",
+    "exact match score": "open_exact_match",
+    "f1 score": "open_f1",
+    "precision": "open_precision",
+    "recall": "open_recall",
     "bleu_score": "bleu",
     "bleu_score_1": "bleu_1",
     "bleu_score_2": "bleu_2",
@@ -41,7 +41,7 @@ def test_every_value_of_every_item_is_equal(item: dict[str, Any]) -> None:
     assert clean(clean(reference)) == item["norm_ref_twice"]
     assert legacy.closed_hit(prediction, reference) == item["closed_hit_run_eval"]
     dropped = None if item["closed_run_eval_pvqa"] == "SKIPPED" else item["closed_run_eval_pvqa"]
-    assert legacy.closed_hit(prediction, reference) == dropped
+    assert legacy.closed_hit_pathvqa(prediction, reference) == dropped
     overlap = legacy.overlap(prediction, reference)
     assert overlap == (item["exact"], item["f1"], item["precision"], item["recall"])
     candidates = legacy.Candidates(PER_ITEM["candidates"]["0"])
@@ -77,11 +77,11 @@ def test_every_printed_table_is_equal(key: str) -> None:
     expected = _table(AGGREGATE[key]["stdout"])
     assert len(expected) == (10 if script == "run_eval.py" else 6)
     for name, value in expected.items():
-        assert float(f"{result['metrics'][name]:g}") == value
+        assert float(f"{result['scores'][name]['value']:g}") == value
     counts = re.search(r"num_open (\d+) \|\| num_close (\d+)", AGGREGATE[key]["stdout"])
     assert counts is not None
     printed = tuple(int(number) for number in counts.groups())
-    counted = (result["num_open"], result["denominators"]["closed_accuracy"])
+    counted = (result["num_open"], result["scores"]["closed_accuracy"]["count"])
     # The PathVQA script prints its two counts the wrong way round.
     assert printed == (counted if script == "run_eval.py" else counted[::-1])
 
@@ -99,15 +99,15 @@ def test_where_the_script_crashed_there_is_a_correction_or_a_clear_error(key: st
         return
     result = score()
     if "closed_only" in key:
-        assert result["metrics"]["recall"] is None
-        assert result["metrics"]["average"] is None
-        assert result["metrics"]["closed_accuracy"] == 100.0
+        assert result["scores"]["open_recall"]["value"] is None
+        assert result["scores"]["average"]["value"] is None
+        assert result["scores"]["closed_accuracy"]["value"] == 100.0
     elif "int_answer" in key:
         assert result["oddities"] == {"reference_not_text": 1}
-        assert result["metrics"]["recall"] == 0.0
+        assert result["scores"]["open_recall"]["value"] == 0.0
     else:
         assert result["oddities"]["pathvqa_answer_type"] == 67
-        assert float(f"{result['metrics']['recall']:g}") == 77.1277
+        assert float(f"{result['scores']['open_recall']['value']:g}") == 77.1277
 
 
 def test_the_validation_metric_of_the_published_fine_tuning_is_legacy_on_cut_text() -> None:
@@ -144,33 +144,36 @@ def _training_metric(types: list[str], items: list[dict[str, Any]]) -> dict[str,
     return {"questions": questions, "predictions": predictions}
 
 
-def _score(folder: Path, case: dict[str, Any]) -> dict[str, Any]:
+def _score(folder: Path, case: dict[str, Any]) -> dict[str, float | None]:
     (folder / "gt.json").write_text(json.dumps(case["questions"]), encoding="utf-8")
     lines = "".join(json.dumps(each) + "\n" for each in case["predictions"])
     (folder / "pred.jsonl").write_text(lines, encoding="utf-8")
-    return score_files(folder / "pred.jsonl", folder / "gt.json", "legacy", num_bootstrap_samples=0)
+    result = score_files(
+        folder / "pred.jsonl", folder / "gt.json", "legacy", num_bootstrap_samples=0
+    )
+    return {name: score["value"] for name, score in result["scores"].items()}
 
 
 def test_the_validation_metric_of_a_whole_call_and_where_it_crashed(tmp_path: Path) -> None:
     golden = json.loads((DATA / "compute_metrics.json").read_text(encoding="utf-8"))
     items, results = golden["items"], golden["results"]
     types = [item["answer_type"] for item in items]
-    metrics = _score(tmp_path, _training_metric(types, items))["metrics"]
+    scores = _score(tmp_path, _training_metric(types, items))
     # The second call took the types of another split, by the order of calls; ours belong to the
     # records, so every call is the first.
     for call in (results["calls"][0], results["calls"][2]):
-        assert metrics["recall"] == pytest.approx(call["recall"], abs=1e-12)
-        assert metrics["closed_accuracy"] == call["accuracy"]
-        assert metrics["average"] == pytest.approx(call["average"], abs=1e-12)
+        assert scores["open_recall"] == pytest.approx(call["recall"], abs=1e-12)
+        assert scores["closed_accuracy"] == call["accuracy"]
+        assert scores["average"] == pytest.approx(call["average"], abs=1e-12)
     assert results["closed_only"].startswith("ZeroDivisionError")
-    closed = _score(tmp_path, _training_metric(["CLOSED"] * 5, items[:5]))["metrics"]
-    assert closed["recall"] is None and closed["average"] is None
-    assert closed["closed_accuracy"] == metrics["closed_accuracy"]
+    closed = _score(tmp_path, _training_metric(["CLOSED"] * 5, items[:5]))
+    assert closed["open_recall"] is None and closed["average"] is None
+    assert closed["closed_accuracy"] == scores["closed_accuracy"]
     assert results["label_without_Assistant"].startswith("ValueError")
     # Our references are records, not decoded labels: there is no marker that could be missing.
     case = _training_metric(["OPEN"], items[5:6])
     case["questions"][0]["conversations"][1]["value"] = "liver"
-    assert _score(tmp_path, case)["metrics"]["recall"] == 100.0
+    assert _score(tmp_path, case)["open_recall"] == 100.0
 
 
 MODALITIES = "made_up_rad/run_eval_modalities.py"
@@ -194,7 +197,7 @@ def test_the_tables_of_the_script_for_modalities_are_equal(place: int, organ: st
     expected = _table(printed)
     assert len(expected) == 10
     for name, value in expected.items():
-        assert float(f"{result['metrics'][name]:g}") == value
+        assert float(f"{result['scores'][name]['value']:g}") == value
     shown = dict(re.findall(r"^(?:yes/no )?(tp|fp|tn|fn|precision|recall|f1)\s+(\S+)$",
                             printed.split("yes/no accuracy")[1], re.MULTILINE))  # fmt: skip
     assert len(shown) == 7
@@ -210,4 +213,4 @@ def test_a_folder_without_a_data_set_s_name_and_a_bare_file_name_are_no_error(
     monkeypatch.chdir(DATA / "made_up")
     bare = score_files(Path("pred.jsonl"), Path("gt.json"), "legacy", num_bootstrap_samples=0)
     whole = _table(AGGREGATE["made_up/run_eval.py"]["stdout"])
-    assert float(f"{bare['metrics']['recall']:g}") == whole["recall"]
+    assert float(f"{bare['scores']['open_recall']['value']:g}") == whole["open_recall"]

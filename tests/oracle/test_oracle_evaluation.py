@@ -1,12 +1,15 @@
-"""Own BLEU and tests against nltk and scipy."""
+"""BLEU, intervals and tests against nltk, scipy and exact counting."""
 
+import math
 import random
+from fractions import Fraction
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 
 from exgra_med.evaluation.metrics.legacy import BLEU_WEIGHTS, sentence_bleu
-from exgra_med.evaluation.statistics import mcnemar, paired_permutation, student_quantile, wilson
+from exgra_med.evaluation.statistics import interval, mcnemar, paired_permutation, wilson
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -21,17 +24,36 @@ def test_bleu_equals_nltk_to_the_last_bit() -> None:
             assert ours[name] == oracle.sentence_bleu([reference], hypothesis, weights=weights)
 
 
-def test_paired_tests_equal_scipy() -> None:
+@pytest.mark.parametrize(("first", "second"), [(0, 1), (3, 9), (40, 61), (500, 600)])
+def test_mcnemar_equals_counting_every_outcome(first: int, second: int) -> None:
+    total = first + second
+    as_extreme = sum(
+        math.comb(total, heads)
+        for heads in range(total + 1)
+        if abs(2 * heads - total) >= abs(first - second)
+    )
+    assert mcnemar(first, second) == pytest.approx(float(Fraction(as_extreme, 2**total)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("hits", "total"), [(0, 5), (7, 9), (90, 272)])
+def test_wilson_solves_its_equation(hits: int, total: int) -> None:
+    """The bounds are the shares p from which the hits are just 1.96 standard errors away."""
+    z = NormalDist().inv_cdf(0.975)
+    bounds = wilson(hits, total)
+    assert bounds is not None
+    for p in bounds:
+        assert (hits / total - p) ** 2 == pytest.approx(z * z * p * (1 - p) / total, abs=1e-12)
+
+
+@pytest.mark.parametrize("num_clusters", [5, 6, 21, 146])
+@pytest.mark.parametrize("level", [0.9, 0.95])
+def test_the_interval_is_expanded_by_students_quantile(num_clusters: int, level: float) -> None:
     stats = pytest.importorskip("scipy.stats")
-    for first, second in [(0, 1), (3, 9), (40, 61), (500, 600)]:
-        expected = stats.binomtest(first, first + second, 0.5).pvalue
-        assert mcnemar(first, second) == pytest.approx(expected, rel=1e-9)
-    for hits, total in [(0, 5), (7, 9), (90, 272)]:
-        expected = stats.binomtest(hits, total).proportion_ci(method="wilson")
-        assert wilson(hits, total) == pytest.approx((expected.low, expected.high), abs=1e-12)
-    for freedom in (5, 20, 145):
-        exact = stats.t.ppf(0.975, freedom)
-        assert student_quantile(0.975, freedom) == pytest.approx(exact, abs=0.01)
+    samples = np.random.default_rng(num_clusters).normal(0.6, 0.1, 4000)
+    quantile = stats.t(num_clusters - 1).isf((1 - level) / 2)
+    tail = stats.norm.sf(quantile * math.sqrt(num_clusters / (num_clusters - 1)))
+    expected = np.quantile(samples, [tail, 1 - tail])
+    assert interval(samples, num_clusters, level) == pytest.approx(tuple(expected), abs=1e-9)
 
 
 def test_permutation_equals_scipy() -> None:

@@ -11,6 +11,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -497,12 +498,14 @@ def answer_all(
         ]
 
     engine.begin(records)
-    problem = ""
     try:
         predict_all(predictions, records, out, engine.batch_size, engine.facts | about, progress)
-    finally:
-        problem = engine.end()
-    return problem
+    except BaseException:
+        # What stopped it says more than what the engine complains of at its end.
+        with suppress(Exception):
+            engine.end()
+        raise
+    return engine.end()
 
 
 def predict_all(

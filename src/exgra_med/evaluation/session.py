@@ -5,6 +5,7 @@ answers, and all of them leave the same files.
 """
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,6 +58,7 @@ def open_to_answer(
     split: str | None = None,
     out: Path | None = None,
     template: str | None = None,
+    service: Settings | None = None,
 ) -> Run:
     """Open the run that answers, or start one for what is no run.
 
@@ -68,16 +70,17 @@ def open_to_answer(
         split: a split of it.
         out: the run folder of the answers: new, or of an earlier call with the same source.
         template: name of the chat template, where it is not the model's own.
+        service: address and limits of an engine that asks a service.
 
     Raises:
         RunError: there is no run, `out` is missing or holds something else, no such engine.
         CheckpointError: there is no checkpoint.
+        ServiceError: the service cannot be used.
         DataError: there is no such template.
     """
     if template is not None:
         chat_template(template)
-    if engine not in ENGINES.names():
-        ENGINES.find(engine)
+    ENGINES.find(engine)
     if engine != CHECKPOINT and template is not None:
         raise RunError("A served model writes the prompt itself.", "Leave out --template.")
     if engine == CHECKPOINT and out is None:
@@ -87,6 +90,9 @@ def open_to_answer(
             f"The answers of the engine {engine} need a folder.", "Give a new one with --out RUN."
         )
     else:
+        if engine != CHECKPOINT:
+            # Making an engine is cheap; what it refuses is said before there is a folder.
+            ENGINES.find(engine)(EngineOptions(model=str(source), service=service))
         run = _open_answers(str(source), engine, data, split, out)
     if template is None:
         return run
@@ -125,7 +131,10 @@ def _open_finished(path: Path) -> Run:
             f"{path} is not a run folder: it has no recipe.yaml.",
             "Name a finished run, or a checkpoint with --data PREPARED_FOLDER and --out RUN.",
         )
-    return open_run(path)
+    run = open_run(path)
+    # Says what to do where there is no checkpoint that could answer.
+    _ = run.last_checkpoint
+    return run
 
 
 def _open_answers(source: str, engine: str, data: str | None, split: str | None, out: Path) -> Run:
@@ -165,6 +174,8 @@ def _start(
             raise RunError(f"{out} holds answers of {known[1]}.", "Name another folder with --out.")
         (out / "recipe.yaml").unlink()
         (out / "record.json").unlink(missing_ok=True)
+        # Empty files, and how their answers would have been made.
+        shutil.rmtree(out / "predictions", ignore_errors=True)
     if data is None:
         raise RunError("Nothing says which questions are asked.", "Give --data PREPARED_FOLDER.")
     shown = re.sub(r"[^a-z0-9_./-]+", "-", out.name.lower()).lstrip("_./-") or "answers"
@@ -448,7 +459,13 @@ def open_session(
         DataError: the data cannot be used.
     """
     run = open_to_answer(
-        source, engine=engine or CHECKPOINT, data=data, split=split, out=out, template=template
+        source,
+        engine=engine or CHECKPOINT,
+        data=data,
+        split=split,
+        out=out,
+        template=template,
+        service=service,
     )
     recipe = run.recipe
     settings = recipe.evaluation_data

@@ -6,14 +6,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from exgra_med.evaluation.vqa import score_run
-from made_up_run import DATASET, HOSTILE, make_data, write_log
+from made_up_run import HOSTILE, SayingEngine, made_up_session, make_data, write_log
 
 from exgra_med.data.prepared import open_prepared
-from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
-from exgra_med.evaluation.engines import facts_path
-from exgra_med.evaluation.results import update_results
-from exgra_med.evaluation.session import predictions_path
+from exgra_med.evaluation.answers import read_predictions
+from exgra_med.evaluation.results import put_result
+from exgra_med.evaluation.tasks import vqa
 from exgra_med.evaluation.tasks.multiple_choice import calibration
 from exgra_med.evaluation.tasks.reliance import mirror_probe, sided_records, visual_reliance
 
@@ -32,9 +30,9 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"architecture": {"connector": "dci"}},
         "data": {"folder": str(data)},
         "stages": {
-            "connector": {"trainable": ["connector"], "learning_rate": 1e-3, "batch_size": 8},
+            "connector": {"learn": ["connector"], "learning_rate": 1e-3, "batch_size": 8},
             "aligned": {
-                "trainable": ["connector", "language"],
+                "learn": ["connector", "language"],
                 "learning_rate": 1e-3,
                 "batch_size": 8,
                 "alignment": {},
@@ -46,50 +44,37 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = {"code": {"version": "0.1.0", "commit": "0123456789abcdef"}, "seeds": {"run": 0}}
     (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
     write_log(run / "log.jsonl")
-    prepared = open_prepared(data)
-    records = prepared.records("test")
+    records = open_prepared(data).records("test")
     numbers = random.Random(1)
-    answers = []
-    for index, record_ in enumerate(records):
-        text = record_.answer if numbers.random() < 0.45 else numbers.choice(
+    texts: dict[str, str | None] = {}
+    for index, each in enumerate(records):
+        text = each.answer if numbers.random() < 0.45 else numbers.choice(
             ["yes", "no", "right lung", "normal", "the left side of the chest", "I cannot tell"]
         )  # fmt: skip
-        answers.append(Prediction(record_.id, HOSTILE if index == 3 else text, "stop"))
-    out = predictions_path(run, DATASET)
-    with PredictionWriter(out) as writer:
-        writer.append(answers[:-1])
-    facts = {"checkpoint": "sha256 4f1c", "template": "exgra", "decoding": "greedy"}
-    facts_path(out).write_text(json.dumps(facts), encoding="utf-8")
-    score_run(
-        run,
-        DATASET,
-        records,
-        prepared.records("train"),
-        num_bootstrap_samples=300,
-        data_fingerprint=prepared.fingerprint,
+        texts[each.id] = HOSTILE if index == 3 else text
+    texts[records[-1].id] = None
+    engine = SayingEngine(
+        lambda record: texts[record.id], checkpoint="sha256 4f1c", decoding="greedy"
     )
-    seeing = read_predictions(out).predictions
+    session = made_up_session(run, data, engine, num_bootstrap_samples=300)
+    vqa.evaluate(session)
+    seeing = read_predictions(session.path("vqa")).predictions
     blind = {"blank": seeing[:20], "shuffled": seeing}
-    reliance = visual_reliance(seeing, blind, records, num_bootstrap_samples=100)
-    sided = sided_records(records)
-    reliance["mirrored"] = mirror_probe(seeing, seeing, sided)
+    probe = mirror_probe(seeing, seeing, sided_records(records))
+    lost = visual_reliance(seeing, blind, records, num_bootstrap_samples=100)
+    put_result(run, session.entry("reliance", scores=lost, details={"mirrored": probe}))
     choices = {
         "generation_strict": {
-            "accuracy": 40.0,
-            "interval": [30.0, 50.0],
-            "macro_accuracy": 41.0,
-            "balanced_accuracy": 39.0,
-            "unreadable": 7.5,
-            "guessing": 37.5,
-            "num_questions": 93,
+            "accuracy": {"value": 40.0, "interval": [30.0, 50.0], "count": 93},
+            "macro_accuracy": {"value": 41.0},
+            "balanced_accuracy": {"value": 39.0},
+            "unreadable": {"value": 7.5},
         },
+        "guessing": {"accuracy": {"value": 37.5, "count": 93}},
+    }
+    details = {
         "calibration": calibration([0.9, 0.8, 0.6, 0.5], [True, True, False, True]),
         "num_without_options": 7,
     }
-    update_results(run, {"visual_reliance": reliance, "multiple_choice": {"omni": choices}})
-    alignment = {
-        "matching_accuracy": {"start": 0.12, "end": 0.93},
-        "loss": {"start": 9.1, "end": 0.7},
-    }
-    update_results(run, {"alignment": alignment})
+    put_result(run, session.entry("multiple-choice", scores=choices, details=details))
     return run

@@ -1,16 +1,24 @@
-"""A small made-up data set and training log, for tests that need a run."""
+"""A small made-up data set, training log and engine, for tests that need a run."""
 
 import json
 import math
 import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from exgra_med.data.images import ImageFolder
 from exgra_med.data.json_files import write_records
-from exgra_med.data.prepared import file_sha256
+from exgra_med.data.prepared import file_sha256, open_prepared
 from exgra_med.data.record import Record
+from exgra_med.evaluation.engines import Answer, Engine
+from exgra_med.evaluation.session import Session
+from exgra_med.progress import Silent
+from exgra_med.recipe.run_folder import AnsweringRecipe, Run
+from exgra_med.recipe.schema import DataSettings, EvaluationSettings, ModelSettings
 
 DATASET = "made-up"
 ORGANS = ("CHEST", "HEAD")
@@ -96,3 +104,50 @@ def make_data(folder: Path) -> Path:
     }
     (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
+
+
+class SayingEngine:
+    """An engine that answers what a function says; None is an answer that cannot be had."""
+
+    def __init__(self, say: Callable[[Record], str | None], **facts: Any) -> None:
+        self.say, self.batch_size = say, 6
+        self.facts: dict[str, Any] = {"name": "saying", "template": "exgra"} | facts
+        self.asked: list[list[Record]] = []
+
+    def begin(self, records: Sequence[Record]) -> None:
+        """See `Engine`."""
+
+    def answer(self, records: Sequence[Record], images: ImageFolder) -> Sequence[Answer | None]:
+        """See `Engine`."""
+        self.asked.append(list(records))
+        texts = [self.say(record) for record in records]
+        return [None if text is None else Answer(text, 1, "stop") for text in texts]
+
+    def end(self) -> str:
+        """See `Engine`."""
+        return ""
+
+
+def made_up_session(
+    run: Path, data: Path | str, engine: Engine, split: str = "test", num_bootstrap_samples: int = 1
+) -> Session:
+    """An evaluation into any folder, whatever recipe lies in it."""
+    prepared = open_prepared(str(data))
+    recipe = AnsweringRecipe(
+        name="made-up",
+        model=ModelSettings(start="made-up"),
+        data=DataSettings(folder=str(data)),
+        evaluation=EvaluationSettings(num_bootstrap_samples=num_bootstrap_samples),
+    )
+    return Session(
+        run=Run(run, recipe),
+        engine=engine,
+        dataset=prepared.manifest["dataset"],
+        split=split,
+        records=prepared.records(split),
+        images=prepared.image_folder(recipe.data.max_pixels),
+        fingerprint=prepared.fingerprint,
+        data_folder=str(data),
+        reporter=Silent(),
+        prepared=prepared,
+    )

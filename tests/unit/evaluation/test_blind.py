@@ -59,8 +59,15 @@ def test_what_is_lost_is_counted_question_by_question() -> None:
     seeing = [Prediction(each.id, "yes") for each in RECORDS]
     half = [Prediction(each.id, "yes" if int(each.id) % 2 else "no") for each in RECORDS]
     lost = visual_reliance(seeing, {"blank": half, "noise": seeing}, RECORDS, 200)
-    assert lost["blank"]["closed_accuracy"] == 50.0
-    assert lost["blank"]["same_answer"] == 50.0
-    assert lost["blank"]["average"] is None
-    assert lost["noise"]["closed_accuracy"] == 0.0
-    assert lost["noise"]["same_answer"] == 100.0
+    values = {
+        kind: {name: score["value"] for name, score in scores.items()}
+        for kind, scores in lost.items()
+    }
+    assert values["blank"]["closed_accuracy"] == 50.0
+    assert values["blank"]["same_answer"] == 50.0
+    assert values["blank"]["average"] is None
+    assert values["noise"]["closed_accuracy"] == 0.0
+    assert values["noise"]["same_answer"] == 100.0
+    low, high = lost["blank"]["closed_accuracy"]["interval"]
+    assert low <= 50 <= high and lost["blank"]["closed_accuracy"]["count"] == 20
+    assert lost["noise"]["closed_accuracy"]["interval"] == [0.0, 0.0]

@@ -78,24 +78,25 @@ def fair(body: dict[str, Any]) -> str:
 def test_both_orders_are_graded_and_nothing_is_paid_twice(tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "data")
     answers = write_answers(tmp_path / "a.jsonl", {i: f"Answer {i}." for i in range(12)})
-    common = ["--on", str(questions), "--judge", "local", "--cache", str(tmp_path / "c.sqlite")]
+    common = ["--data", str(questions), "--judge", "local", "--cache", str(tmp_path / "c.sqlite")]
     with ChatServer(fair) as server:
-        first = run_judge(str(answers), *common, "--judge-url", server.url)
+        first = run_judge(str(answers), *common, "--base-url", server.url)
         assert len(server.bodies) == 24
-        again = run_judge(str(answers), *common, "--judge-url", server.url)
+        again = run_judge(str(answers), *common, "--base-url", server.url)
         assert len(server.bodies) == 24
-    assert first["relative_score"] == first["relative_score_published_order"] == 50.0
-    assert first["win_rate"] == 0.0 and first["order"]["flip_rate"] == 0.0
+    assert first["scores"]["relative_score"]["value"] == first["scores"]["relative_score_published_order"]["value"] == 50.0
+    assert first["scores"]["win_rate"]["value"] == 0.0 and first["order"]["flip_rate"] == 0.0
     assert first["usage"]["requests"] == 24 and first["usage"]["cost"] == 0.0
     assert again["usage"] == {
         "requests": 0, "from_cache": 24, "prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0,
     }  # fmt: skip
-    assert first["num_images"] == 6 and first["intervals"]["win_rate"] == [0.0, 0.0]
-    assert set(first["by_type"]) == {"conversation", "detailed_description"}
-    assert {name: each["num"] for name, each in first["by_domain"].items()} == {
+    assert first["num_images"] == 6 and first["scores"]["win_rate"]["interval"] == [0.0, 0.0]
+    by_type, by_domain = (first["groups"][title] for title in ("question type", "domain"))
+    assert set(by_type) == {"conversation", "detailed_description"}
+    assert {name: each["win_rate"]["count"] for name, each in by_domain.items()} == {
         "mri": 6, "ct_scan": 6,
     }  # fmt: skip
-    for key in ("relative_score", "win_rate", "by_type", "length", "order", "intervals"):
+    for key in ("scores", "groups", "length", "order"):
         assert first[key] == again[key]
     body = server.bodies[0]
     assert body["temperature"] == 0.0 and body["seed"] == 0
@@ -116,15 +117,15 @@ def test_a_judge_that_likes_the_first_place_is_found_out(tmp_path: Path) -> None
     )
     with ChatServer(lambda body: "9 6\nThe first is better.") as server:
         section = run_judge(
-            str(answers), "--on", str(questions), "--judge", "local", "--judge-url", server.url,
+            str(answers), "--data", str(questions), "--judge", "local", "--base-url", server.url,
             "--cache", str(tmp_path / "c.sqlite"),
         )  # fmt: skip
     assert section["order"] == {
         "flip_rate": 100.0, "reversal_rate": 100.0, "first_place_bonus": 3.0,
     }  # fmt: skip
-    assert section["win_rate"] == 50.0
-    assert section["relative_score_published_order"] == pytest.approx(100 * 6 / 9)
-    assert section["relative_score"] == pytest.approx(100 * (6 / 9 + 9 / 6) / 2)
+    assert section["scores"]["win_rate"]["value"] == 50.0
+    assert section["scores"]["relative_score_published_order"]["value"] == pytest.approx(100 * 6 / 9)
+    assert section["scores"]["relative_score"]["value"] == pytest.approx(100 * (6 / 9 + 9 / 6) / 2)
 
 
 def test_what_cannot_be_read_is_asked_again_and_then_counted_apart(tmp_path: Path) -> None:
@@ -141,18 +142,18 @@ def test_what_cannot_be_read_is_asked_again_and_then_counted_apart(tmp_path: Pat
         return fair(body)
 
     arguments = [
-        str(answers), "--on", str(questions), "--judge", "local", "--cache",
+        str(answers), "--data", str(questions), "--judge", "local", "--cache",
         str(tmp_path / "c.sqlite"), "--attempts", "1",
     ]  # fmt: skip
     with ChatServer(reply) as server:
-        section = run_judge(*arguments, "--judge-url", server.url)
+        section = run_judge(*arguments, "--base-url", server.url)
         spoken = CliRunner().invoke(
-            app, ["evaluate", "judge", *arguments, "--judge-url", server.url]
+            app, ["evaluate", "judge", *arguments, "--base-url", server.url]
         )
-    assert section["num_questions"] == 12 and section["num"] == 11
+    assert section["num_questions"] == 12 and section["scores"]["win_rate"]["count"] == 11
     assert section["num_no_answer"] == 2 and section["num_unjudged"] == 1
     assert section["unjudged"] == {"reference-first": 1, "model-first": 1}
-    assert section["relative_score"] == pytest.approx(9 * 50 / 11)
+    assert section["scores"]["relative_score"]["value"] == pytest.approx(9 * 50 / 11)
     lines = (tmp_path / "a.judged-by-local.jsonl").read_text(encoding="utf-8").splitlines()
     bad = [json.loads(line) for line in lines if json.loads(line)["grades"] is None]
     assert {each["id"] for each in bad} == {"chat-benchmark/test/3"}
@@ -166,7 +167,7 @@ def test_what_cannot_be_read_is_asked_again_and_then_counted_apart(tmp_path: Pat
 def test_nothing_leaves_this_machine_unasked(tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "data")
     answers = write_answers(tmp_path / "a.jsonl", {0: f"{SECRET} has a mass."})
-    remote = ["judge", str(answers), "--on", str(questions), "--judge", "m", "--judge-url"]
+    remote = ["judge", str(answers), "--data", str(questions), "--judge", "m", "--base-url"]
     remote += ["https://judge.example/v1"]
     key = {"OPENAI_API_KEY": "k"}
     done = CliRunner().invoke(app, ["evaluate", *remote], env=key)
@@ -180,8 +181,8 @@ def test_the_cost_is_told_before_and_capped(tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "data")
     answers = write_answers(tmp_path / "a.jsonl", {i: f"Answer {i}." for i in range(12)})
     arguments = [
-        "judge", str(answers), "--on", str(questions), "--judge", "local", "--price", "100", "100",
-        "--cache", str(tmp_path / "c.sqlite"), "--judge-url",
+        "judge", str(answers), "--data", str(questions), "--judge", "local", "--price", "100", "100",
+        "--cache", str(tmp_path / "c.sqlite"), "--base-url",
     ]  # fmt: skip
     with ChatServer(fair) as server:
         done = CliRunner().invoke(app, ["evaluate", *arguments, server.url, "--dry-run"])
@@ -197,12 +198,12 @@ def test_the_cost_is_told_before_and_capped(tmp_path: Path) -> None:
 
 def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "data")
-    judge = ["--judge", "m", "--judge-url", "http://localhost:9/v1", "--on", str(questions)]
+    judge = ["--judge", "m", "--base-url", "http://localhost:9/v1", "--data", str(questions)]
     answers = write_answers(tmp_path / "a.jsonl", {77: "Other."})
     assert isinstance(failure("judge", str(answers), *judge), ScoreError)
     (tmp_path / "run").mkdir()
     assert isinstance(failure("judge", str(tmp_path / "run"), *judge), RunError)
-    assert isinstance(failure("chat", str(tmp_path / "run"), "--on", str(tmp_path)), ExgraMedError)
+    assert isinstance(failure("chat", str(tmp_path / "run"), "--data", str(tmp_path)), ExgraMedError)
 
 
 def test_a_served_model_answers_and_is_graded(tmp_path: Path) -> None:
@@ -215,24 +216,27 @@ def test_a_served_model_answers_and_is_graded(tmp_path: Path) -> None:
         run = tmp_path / "served"
         done = CliRunner().invoke(
             app,
-            ["evaluate", "chat", str(run), "--on", str(questions), "--engine", "openai",
-             "--model", "m/vl", "--base-url", server.url],
+            ["evaluate", "chat", "m/vl", "--data", str(questions), "--engine", "openai",
+             "--out", str(run), "--base-url", server.url],
         )  # fmt: skip
         assert done.exit_code == 0, (done.output, done.exception)
         run_judge(
-            str(run), "--on", str(questions), "--judge", "org/j:8b", "--judge-url", server.url,
+            str(run), "--data", str(questions), "--judge", "org/j:8b", "--base-url", server.url,
             "--cache", str(tmp_path / "c.sqlite"),
         )  # fmt: skip
-    section = read_results(run)["chat"]["questions"]["org/j:8b"]
-    assert section["relative_score"] == 50.0
-    assert section["transcripts"] == "answers.judged-by-org-j-8b.jsonl"
+    (entry,) = read_results(run).find("chat", "questions")
+    section = entry.details["judges"]["org/j:8b"]
+    assert entry.score("org/j:8b", "relative_score").value == 50.0
+    assert section["transcripts"] == "test.judged-by-org-j-8b.jsonl"
     assert section["prompt"].startswith("judge-answers/1-")
     done = CliRunner().invoke(app, ["evaluate", "report", str(run)])
     assert done.exit_code == 0, done.exception
     page = (run / "report.html").read_text(encoding="utf-8")
-    assert '<section id="chat">' in page and "detailed description" in page
-    assert "| org/j:8b | all questions | 50.0 |" in (run / "report.md").read_text(encoding="utf-8")
-    assert 'chat: mri, org/j:8b",relative,50.0' in (run / "scores.csv").read_text(encoding="utf-8")
+    assert "Chat: questions, test" in page and "org/j:8b" in page
+    assert "By question type, org/j:8b" in page and "detailed_description" in page
+    assert "By domain, org/j:8b" in page and "ct_scan" in page
+    rows = (run / "scores.csv").read_text(encoding="utf-8").splitlines()
+    assert any(row.startswith("questions,test,chat,org/j:8b,relative_score,50.0,") for row in rows)
 
 
 @pytest.mark.parametrize(
@@ -279,15 +283,15 @@ def test_the_scores_are_those_computed_by_hand() -> None:
         ]
     section = score_judgements(questions, answers, judgements, num_bootstrap_samples=200)
     firsts = [(1 + i % 10) / 5 for i in range(12)]
-    assert section["relative_score_published_order"] == pytest.approx(100 * sum(firsts) / 12)
-    assert section["relative_score"] == pytest.approx(100 * (sum(firsts) / 12 + 1) / 2)
+    assert section["scores"]["relative_score_published_order"]["value"] == pytest.approx(100 * sum(firsts) / 12)
+    assert section["scores"]["relative_score"]["value"] == pytest.approx(100 * (sum(firsts) / 12 + 1) / 2)
     wins = [(1.0 if f > 1 else 0.5 if f == 1 else 0.0) for f in firsts]
-    assert section["win_rate"] == pytest.approx(100 * (sum(wins) / 12 + 0.5) / 2)
+    assert section["scores"]["win_rate"]["value"] == pytest.approx(100 * (sum(wins) / 12 + 0.5) / 2)
     assert section["order"]["flip_rate"] == pytest.approx(100 * 11 / 12)
     assert section["order"]["reversal_rate"] == 0.0
-    low, high = section["intervals"]["win_rate"]
-    assert low < section["win_rate"] < high
-    assert section["length"]["win_rate"] == pytest.approx(section["win_rate"], abs=0.5)
+    low, high = section["scores"]["win_rate"]["interval"]
+    assert low < section["scores"]["win_rate"]["value"] < high
+    assert section["length"]["win_rate"] == pytest.approx(section["scores"]["win_rate"]["value"], abs=0.5)
     with pytest.raises(ScoreError):
         score_judgements(questions, answers, [])
 
@@ -327,8 +331,8 @@ def test_the_prompt_is_frozen_with_its_version(tmp_path: Path) -> None:
 def test_a_judge_that_never_replies_is_an_error(tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "data", 4)
     answers = write_answers(tmp_path / "a.jsonl", {0: "A mass.", 1: "None."})
-    judge = ["judge", str(answers), "--on", str(questions), "--judge", "wrong"]
-    judge += ["--cache", str(tmp_path / "c.sqlite"), "--judge-url"]
+    judge = ["judge", str(answers), "--data", str(questions), "--judge", "wrong"]
+    judge += ["--cache", str(tmp_path / "c.sqlite"), "--base-url"]
     absent = failure(*judge, "http://127.0.0.1:9/v1", "--attempts", "1")
     assert isinstance(absent, ServiceError) and "connection" in absent.message
     with ChatServer(lambda _: 400) as server:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, DataError, RunError
 from exgra_med.evaluation.results import read_results
+from exgra_med.evaluation.session import answers_file
 from exgra_med.model.convert.checkpoint import import_checkpoint
 from exgra_med.recipe.run_folder import open_run
 
@@ -40,17 +41,22 @@ def good(*arguments: object) -> str:
 
 def test_an_imported_checkpoint_is_evaluated(imported: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "Published"
-    where = ["--on", data, "--out", run]
+    where = ["--data", data, "--out", run]
     assert f"evaluate report {run}" in good("evaluate", "vqa", imported, *where).replace("\n", "")
     good("evaluate", "multiple-choice", imported, *where, "--protocol", "likelihood")
     good("evaluate", "reliance", imported, *where)
-    results = read_results(run)
-    assert results["vqa"]["strict"]["pairing"]["missing"] == 0
-    assert results["multiple_choice"]["made-up"]["likelihood"]["num_questions"] == 18
-    assert set(results["visual_reliance"]) == {"blank", "noise", "shuffled", "mirrored"}
+    (plain,), (choices,), (reliance,) = (
+        read_results(run).find(task, "made-up", "test")
+        for task in ("vqa", "multiple-choice", "reliance")
+    )
+    assert plain.details["scorers"]["strict"]["pairing"]["missing"] == 0
+    assert plain.engine["name"] == "checkpoint"
+    assert choices.score("likelihood", "accuracy").count == 18
+    assert set(reliance.scores) == {"blank", "noise", "shuffled"}
+    assert set(reliance.answers) == {"blank", "noise", "shuffled", "mirrored"}
     good("evaluate", "vqa", run)
     good("evaluate", "report", run)
-    assert "Answers of the checkpoint" in (run / "report.md").read_text(encoding="utf-8")
+    assert f"Answers of {imported}" in (run / "report.html").read_text(encoding="utf-8")
     good("evaluate", "compare", run, run)
     card = tmp_path / "card.md"
     good("evaluate", "card", run, "--out", card)
@@ -59,22 +65,22 @@ def test_an_imported_checkpoint_is_evaluated(imported: Path, data: Path, tmp_pat
 
 
 def test_reliance_asks_a_checkpoint_first(imported: Path, data: Path, tmp_path: Path) -> None:
-    good("evaluate", "reliance", imported, "--on", data, "--out", tmp_path / "run")
-    assert "visual_reliance" in read_results(tmp_path / "run")
+    good("evaluate", "reliance", imported, "--data", data, "--out", tmp_path / "run")
+    assert [each.task for each in read_results(tmp_path / "run").results] == ["vqa", "reliance"]
 
 
 @pytest.mark.parametrize("verb", ["vqa", "multiple-choice", "reliance"])
 def test_what_is_missing_is_said(verb: str, imported: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    error = call("evaluate", verb, imported, "--on", data).exception
+    error = call("evaluate", verb, imported, "--data", data).exception
     assert isinstance(error, RunError) and "is a checkpoint" in error.message
     assert "--out RUN" in error.hint
-    error = call("evaluate", verb, tmp_path / "none", "--on", data).exception
+    error = call("evaluate", verb, tmp_path / "none", "--data", data).exception
     assert isinstance(error, RunError) and "--out RUN" in error.hint
-    error = call("evaluate", verb, tmp_path / "none", "--on", data, "--out", run).exception
+    error = call("evaluate", verb, tmp_path / "none", "--data", data, "--out", run).exception
     assert isinstance(error, CheckpointError)
     original = MODELS / "checkpoint_dci"
-    error = call("evaluate", verb, original, "--on", data, "--out", run).exception
+    error = call("evaluate", verb, original, "--data", data, "--out", run).exception
     assert isinstance(error, CheckpointError) and "checkpoint import" in error.hint
     assert not run.exists()
 
@@ -83,19 +89,20 @@ def test_a_folder_is_of_one_checkpoint(imported: Path, data: Path, tmp_path: Pat
     run, other = tmp_path / "run", tmp_path / "other"
     import_checkpoint(str(MODELS / "checkpoint_none"), str(MODELS / "clip_tiny"), other)
     error = call("evaluate", "vqa", imported, "--out", run).exception
-    assert isinstance(error, RunError) and "--on" in error.hint
-    good("evaluate", "vqa", imported, "--on", data, "--out", run)
-    error = call("evaluate", "vqa", other, "--on", data, "--out", run).exception
+    assert isinstance(error, RunError) and "--data" in error.hint
+    good("evaluate", "vqa", imported, "--data", data, "--out", run)
+    error = call("evaluate", "vqa", other, "--data", data, "--out", run).exception
     assert isinstance(error, RunError) and "holds answers of" in error.message
 
 
 def test_the_template_can_be_chosen(imported: Path, data: Path, tmp_path: Path) -> None:
     run, chosen = tmp_path / "run", ["--template", "original-simple"]
-    wrong = call("evaluate", "vqa", imported, "--on", data, "--out", run, "--template", "simple")
+    wrong = call("evaluate", "vqa", imported, "--data", data, "--out", run, "--template", "simple")
     assert isinstance(wrong.exception, DataError) and "original-simple" in wrong.exception.hint
-    good("evaluate", "vqa", imported, "--on", data, "--out", run, *chosen)
-    assert read_results(run)["vqa"]["template"] == "original-simple"
-    about = (run / "predictions" / "made-up.about.json").read_text(encoding="utf-8")
+    good("evaluate", "vqa", imported, "--data", data, "--out", run, *chosen)
+    (plain,) = read_results(run).find("vqa")
+    assert plain.template == "original-simple"
+    about = answers_file(run, plain).with_suffix(".about.json").read_text(encoding="utf-8")
     assert '"template": "original-simple"' in about
     # Answers of two templates are never mixed, nor compared as if the image made the difference.
     error = call("evaluate", "vqa", run).exception
@@ -103,10 +110,11 @@ def test_the_template_can_be_chosen(imported: Path, data: Path, tmp_path: Path) 
     error = call("evaluate", "reliance", run).exception
     assert isinstance(error, RunError) and error.hint == "Give --template original-simple."
     good("evaluate", "reliance", run, *chosen)
-    good("evaluate", "multiple-choice", run, "--on", data, *chosen, "--protocol", "likelihood")
-    section = read_results(run)["multiple_choice"]["made-up"]
-    assert section["templates"] == {"likelihood": "original-simple"}
+    good("evaluate", "multiple-choice", run, "--data", data, *chosen, "--protocol", "likelihood")
+    templates = {each.task: each.template for each in read_results(run).results}
+    assert templates == dict.fromkeys(("vqa", "reliance", "multiple-choice"), "original-simple")
     for verb in ("vqa", "multiple-choice"):
-        server = ["--engine", "openai", "--model", "m", "--on", data]
-        error = call("evaluate", verb, tmp_path / "served", *server, *chosen).exception
+        server = ["--engine", "openai", "--base-url", "http://127.0.0.1:9/v1", "--data", data]
+        server += ["--out", tmp_path / "served"]
+        error = call("evaluate", verb, "m", *server, *chosen).exception
         assert isinstance(error, RunError) and "--template" in error.hint

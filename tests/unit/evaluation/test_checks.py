@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.errors import RunError
 from exgra_med.evaluation.results import read_results
+from exgra_med.evaluation.session import answers_file
 from exgra_med.model.bundle import save_bundle
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Recipe
@@ -34,38 +35,46 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(*arguments: str) -> str:
-    done = CliRunner().invoke(app, list(arguments))
+    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
     assert done.exit_code == 0, (done.output, done.exception)
     return done.stdout
 
 
 def test_a_run_is_asked_checked_and_reported(finished: Path) -> None:
-    unasked = CliRunner().invoke(app, ["evaluate", "reliance", str(finished)])
-    assert isinstance(unasked.exception, RunError)
-    call("evaluate", "vqa", str(finished))
+    # The plain questions are asked first, where nobody has asked them.
     said = call("evaluate", "reliance", str(finished))
-    assert "blank image:" in said
-    assert "mirrored image: of " in said
+    for row in ("grey image", "noise image", "image of another question"):
+        assert row in said
+    assert "With the image mirrored, " in said and "answers about a side" in said
+    (plain,) = read_results(finished).find("vqa")
+    before = answers_file(finished, plain).read_bytes()
+    call("evaluate", "vqa", str(finished))
+    assert answers_file(finished, plain).read_bytes() == before
     reliance = json.loads(call("evaluate", "reliance", str(finished), "--json"))
-    assert set(reliance) == {"blank", "noise", "shuffled", "mirrored"}
+    assert set(reliance["scores"]) == {"blank", "noise", "shuffled"}
+    assert set(reliance["answers"]) == {"blank", "noise", "shuffled", "mirrored"}
+    assert reliance["details"]["mirrored"]["num"] > 0
     folder = str(finished.parent / "data")
-    said = call("evaluate", "multiple-choice", str(finished), "--on", folder, "--orders", "2")
-    assert "most likely" not in said
-    assert "likelihood prior subtracted: " in said
-    results = read_results(finished)
-    choices = results["multiple_choice"]["made-up"]
-    assert choices["generation_strict"]["num_questions"] == 18
-    assert choices["num_without_options"] == 12
-    assert choices["calibration"]["num"] == 18
+    said = call("evaluate", "multiple-choice", str(finished), "--data", folder, "--orders", "2")
+    assert "most likely option, prior subtracted" in said
+    assert "Stated confidence is off by" in said
+    (choices,) = read_results(finished).find("multiple-choice", "made-up")
+    assert choices.score("generation_strict", "accuracy").count == 18
+    assert choices.details["protocols"]["generation_strict"]["num_rotations"] == 2
+    assert choices.details["num_without_options"] == 12
+    assert choices.details["calibration"]["num"] == 18
     call("evaluate", "report", str(finished))
     html = (finished / "report.html").read_text(encoding="utf-8")
-    assert '<section id="choices">' in html
+    for number, title in enumerate(
+        ("Visual question answering", "Reliance on the image", "Multiple choice"), start=1
+    ):
+        assert f'<section id="part-{number}">' in html and f"{title}: made-up, test" in html
     assert "12 questions without options" in html
 
 
 def test_another_number_of_orders_does_not_mix_with_stored_answers(finished: Path) -> None:
     folder = str(finished.parent / "data")
-    arguments = ["evaluate", "multiple-choice", str(finished), "--on", folder, "--orders", "3"]
+    arguments = ["evaluate", "multiple-choice", str(finished), "--data", folder, "--orders", "3"]
     refused = CliRunner().invoke(app, arguments)
     assert isinstance(refused.exception, RunError)
     assert "num_rotations" in refused.exception.message

@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from exgra_med.errors import ScoreError
+from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.answers import Prediction, Question
-from exgra_med.evaluation.compare import compare, compare_stored, paired_difference
+from exgra_med.evaluation.compare import compare, compare_stored
+from exgra_med.evaluation.results import put_result, read_results
+from exgra_med.evaluation.score import measures, paired_difference, with_functions
 
 QUESTIONS = [
     Question(str(i), "Is it?", "yes", "CLOSED", (f"{i // 4}.jpg",))
@@ -76,15 +78,17 @@ def test_the_rule_that_drops_answers_cannot_compare() -> None:
 
 def test_the_paired_interval_is_narrower_than_two_separate_ones() -> None:
     numbers = np.random.default_rng(0)
-    values = np.full((300, 10), np.nan)
-    values[:150, 3] = numbers.random(150) < 0.5
-    values[150:, 9] = numbers.random(150) < 0.5
+    chosen = measures("compare")
+    assert [each.name for each in with_functions(chosen)] == ["open_recall", "closed_accuracy"]
+    values = np.full((300, 2), np.nan)
+    values[:150, 0] = numbers.random(150) < 0.5
+    values[150:, 1] = numbers.random(150) < 0.5
     better = values.copy()
-    better[0:10, 3] = 1.0
-    result = paired_difference(better, values, np.arange(300), 500)
-    low, high = result["intervals"]["average"]
+    better[0:10, 0] = 1.0
+    result = paired_difference(better, values, chosen, np.arange(300), 500)
+    low, high = result["average"]["interval"]
     assert high - low < 6
-    assert result["closed_accuracy"] == 0.0
+    assert result["closed_accuracy"] == {"value": 0.0, "interval": [0.0, 0.0], "count": 150}
 
 
 def test_run_folders_know_their_questions(demo_run: Path, tmp_path: Path) -> None:
@@ -93,10 +97,30 @@ def test_run_folders_know_their_questions(demo_run: Path, tmp_path: Path) -> Non
     result = compare_stored(demo_run, other)
     assert result["num_questions"] == 30
     assert result["missing"] == [1, 1]
-    file = next((other / "predictions").glob("*.jsonl"))
-    assert compare_stored(demo_run, file.parent.parent) == result
+    file = next((other / "predictions").rglob("*.jsonl"))
+    assert compare_stored(demo_run, other) == compare_stored(other, demo_run) == result
     with pytest.raises(ScoreError, match="nothing says which questions"):
         compare_stored(file, file)
-    file.rename(file.with_name("another.jsonl"))
-    with pytest.raises(ScoreError, match="0 data sets in common"):
+    (entry,) = read_results(other).find("vqa")
+    (other / "results.json").unlink()
+    with pytest.raises(ScoreError, match="0 scored splits in common: made-up/test against nothing"):
         compare_stored(demo_run, other)
+    put_result(other, entry.model_copy(update={"dataset": "another"}))
+    with pytest.raises(ScoreError, match="0 scored splits .* against another/test"):
+        compare_stored(demo_run, other)
+    put_result(other, entry)
+    file.unlink()
+    with pytest.raises(DataError, match="cannot be read"):
+        compare_stored(demo_run, other)
+
+
+def test_of_several_common_splits_one_is_named(demo_run: Path, tmp_path: Path) -> None:
+    first, other = tmp_path / "first", tmp_path / "other"
+    for run in (first, other):
+        shutil.copytree(demo_run, run)
+        (entry,) = read_results(run).find("vqa")
+        put_result(run, entry.model_copy(update={"split": "train"}))
+    with pytest.raises(ScoreError, match="2 scored splits in common") as caught:
+        compare_stored(first, other)
+    assert "--split" in caught.value.hint
+    assert compare_stored(first, other, split="test") == compare_stored(demo_run, demo_run)

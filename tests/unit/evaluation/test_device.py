@@ -1,11 +1,15 @@
 """Where a checkpoint answers, and which process of a launch scores and speaks."""
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 import torch
+from made_up_run import SayingEngine, made_up_session, make_data
 
-from exgra_med.evaluation import engines
-from exgra_med.evaluation.engines import Place, Processes, best_place, told_once
-from exgra_med.progress import Silent
+from exgra_med.evaluation import session
+from exgra_med.evaluation.engines import Place, Processes, best_place
+from exgra_med.evaluation.tasks import vqa
 
 
 def test_without_an_accelerator_the_cpu_answers_in_float32(
@@ -21,8 +25,39 @@ def test_an_accelerator_answers_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> 
     assert best_place() == Place("cuda", "bfloat16")
 
 
-def test_only_the_first_process_of_a_launch_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    speaker = Silent()
-    assert told_once(speaker) is speaker
-    monkeypatch.setattr(engines, "launched_processes", lambda: Processes(1, 2))
-    assert told_once(speaker) is not speaker
+class Told:
+    """A reporter that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def start(self, title: str, total: int, done: int) -> None:
+        """See `Reporter`."""
+        self.told.append((title, total, done))
+
+    def advance(self, done: int, note: str) -> None:
+        """See `Reporter`."""
+        self.told.append(done)
+
+    def finish(self) -> None:
+        """See `Reporter`."""
+        self.told.append("finished")
+
+
+@pytest.mark.parametrize(
+    ("processes", "told"),
+    [
+        (Processes(), [("answers to made-up/test", 30, 0), 0, 6, 12, 18, 24, 30, "finished"]),
+        (Processes(1, 2), []),
+    ],
+)
+def test_only_the_first_process_of_a_launch_speaks_and_scores(
+    processes: Processes, told: list[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reporter, engine = Told(), SayingEngine(lambda _: "yes")
+    asked = made_up_session(tmp_path / "run", make_data(tmp_path / "data"), engine)
+    monkeypatch.setattr(session, "launched_processes", lambda: processes)
+    entry = vqa.evaluate(replace(asked, reporter=reporter))
+    assert reporter.told == told
+    assert (entry is not None) == (tmp_path / "run" / "results.json").exists() == processes.is_first
+    assert sum(map(len, engine.asked)) == 30

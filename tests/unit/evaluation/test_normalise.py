@@ -15,6 +15,7 @@ from exgra_med.evaluation.metrics.strict import answer_text, contains, items, wo
         ("50%", ("50%",)),
         ("T2-weighted", ("t2", "weighted")),
         ("It’s", ("it's",)),
+        ("0'0 'left' x''y", ("0", "0", "left", "x", "y")),
         ("Café", ("café",)),
         ("cafe\u0301", ("café",)),
         ("ＭＲＩ", ("mri",)),

@@ -1,4 +1,4 @@
-"""Scores of several data sets lie side by side; the run's own one stays the headline."""
+"""Scores of several data sets lie side by side, and none stands before the others."""
 
 import json
 import shutil
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
 from exgra_med.errors import ScoreError
-from exgra_med.evaluation.results import dataset_results, read_results, update_dataset_results
+from exgra_med.evaluation.results import read_results
 from exgra_med.model.bundle import save_bundle
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Recipe
@@ -61,47 +61,38 @@ def call(*arguments: object) -> str:
 
 def test_scores_of_every_data_set_stay(run: Path) -> None:
     for name in ("second", "third"):
-        assert "strict: average" in call("evaluate", "vqa", run, "--on", run.parent / name)
-    call("evaluate", "reliance", run, "--on", run.parent / "third")
-    results = read_results(run)
-    assert results["vqa"]["dataset"] == "second" and "visual_reliance" not in results
-    assert set(results["other_datasets"]["third"]) == {"vqa", "floors", "leaks", "visual_reliance"}
-    # The recipe's own data set takes the headline whenever it comes; nothing is lost.
+        said = call("evaluate", "vqa", run, "--data", run.parent / name)
+        assert f"Visual question answering: {name}, test" in said and "Average" in said
+    call("evaluate", "reliance", run, "--data", run.parent / "third")
+    before = read_results(run)
+    assert [(each.task, each.dataset) for each in before.results] == [
+        ("vqa", "second"), ("vqa", "third"), ("reliance", "third"),
+    ]  # fmt: skip
     call("evaluate", "vqa", run)
     results = read_results(run)
-    assert results["vqa"]["dataset"] == "made-up"
-    assert set(results["other_datasets"]) == {"second", "third"}
+    assert results.results[:-1] == before.results
     for name in ("made-up", "second", "third"):
-        section = dataset_results(results, name)
-        assert section["vqa"]["dataset"] == name and section["vqa"]["strict"]["num_open"] == 12
-        assert section["floors"] and section["leaks"]
+        (entry,) = results.find("vqa", name)
+        assert entry.details["scorers"]["strict"]["num_open"] == 12
+        assert entry.details["baselines"] and entry.details["leaks"]
+        assert entry.answers == {"questions": f"predictions/vqa/{name}/test.jsonl"}
     call("evaluate", "report", run)
-    for page in ("report.html", "report.md", "scores.csv"):
-        text = (run / page).read_text("utf-8")
-        assert "second, test" in text and "third, test" in text
+    html = (run / "report.html").read_text("utf-8")
+    for name in ("made-up", "second", "third"):
+        assert f"Visual question answering: {name}, test" in html
+    rows = (run / "scores.csv").read_text("utf-8").splitlines()
+    for name in ("made-up", "second", "third"):
+        assert sum(row.startswith(f"{name},test,vqa,strict,average,") for row in rows) == 1
+    assert any(row.startswith("third,test,reliance,blank,average,") for row in rows)
     call("evaluate", "card", run, "--out", run / "card.md")
     assert "third, test" in (run / "card.md").read_text("utf-8")
-
-
-def test_splits_of_another_data_set_are_its_own(tmp_path: Path) -> None:
-    for dataset, apart in (("a", None), ("a", "odd"), ("b", "odd"), ("b", None)):
-        split = apart or "test"
-        update_dataset_results(
-            tmp_path, dataset, {"vqa": {"dataset": dataset, "split": split}}, apart=apart
-        )
-    results = read_results(tmp_path)
-    for dataset in ("a", "b"):
-        section = dataset_results(results, dataset)
-        assert section["vqa"] == {"dataset": dataset, "split": "test"}
-        assert section["other_splits"]["odd"]["vqa"] == {"dataset": dataset, "split": "odd"}
-    assert dataset_results(results, "c") == {}
 
 
 def test_the_order_of_runs_decides_nothing(run: Path, tmp_path: Path) -> None:
     """A run on other data is asked the second data set too, and both are found, either way."""
     other = tmp_path / "other"
-    call("evaluate", "vqa", run, "--on", run.parent / "second")
-    where = ["--on", run.parent / "second", "--out", other]
+    call("evaluate", "vqa", run, "--data", run.parent / "second")
+    where = ["--data", run.parent / "second", "--out", other]
     call("evaluate", "vqa", run, *where)
     for pair in ((run, other), (other, run)):
         result = json.loads(call("evaluate", "compare", *pair, "--json"))
@@ -113,9 +104,9 @@ def test_the_order_of_runs_decides_nothing(run: Path, tmp_path: Path) -> None:
 
 def test_of_several_data_sets_one_is_named(run: Path, tmp_path: Path) -> None:
     for name in ("data", "second", "third"):
-        call("evaluate", "vqa", run, "--on", run.parent / name)
+        call("evaluate", "vqa", run, "--data", run.parent / name)
         if name != "data":
-            call("evaluate", "vqa", run, "--on", run.parent / name, "--out", tmp_path / "other")
+            call("evaluate", "vqa", run, "--data", run.parent / name, "--out", tmp_path / "other")
     for pair in ((run, tmp_path / "other"), (tmp_path / "other", run)):
         error = CliRunner().invoke(app, ["evaluate", "compare", *map(str, pair)]).exception
         assert isinstance(error, ScoreError) and "--data" in error.hint
@@ -124,17 +115,18 @@ def test_of_several_data_sets_one_is_named(run: Path, tmp_path: Path) -> None:
             assert json.loads(said)["missing"] == [0, 0]
         named = ["evaluate", "compare", *map(str, pair), "--data", str(run.parent / "data")]
         error = CliRunner().invoke(app, named).exception
-        assert isinstance(error, ScoreError) and "made-up is not one of them" in error.message
+        assert isinstance(error, ScoreError)
+        assert "0 scored splits of made-up in common" in error.message
 
 
 def test_a_report_finds_the_questions_of_another_data_set(tmp_path: Path, run: Path) -> None:
     second, moved = another(run.parent / "second", "fourth"), tmp_path / "moved"
     answering = tmp_path / "answering"
-    call("evaluate", "vqa", run, "--on", second, "--out", answering)
+    call("evaluate", "vqa", run, "--data", second, "--out", answering)
     recipe = answering / "recipe.yaml"
     recipe.write_text(recipe.read_text("utf-8").replace(str(second), str(run.parent / "data")))
     call("evaluate", "report", answering)
-    assert "not at hand" not in (answering / "report.md").read_text("utf-8")
+    assert "not at hand" not in (answering / "report.html").read_text("utf-8")
     second.rename(moved)
     pair = ["evaluate", "compare", str(answering), str(answering)]
     error = CliRunner().invoke(app, pair).exception

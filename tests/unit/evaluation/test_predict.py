@@ -6,22 +6,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from exgra_med.data.record import Record
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.answers import read_predictions
-from exgra_med.evaluation.engines import answer_records, facts_path, shown_question
-
-
-@dataclass(frozen=True)
-class Fake:
-    text: str
-    num_tokens: int = 1
-    finish_reason: str = "stop"
+from exgra_med.evaluation.answers import Prediction, read_predictions
+from exgra_med.evaluation.engines import facts_path, predict_all, shown_question
 
 
 def record(number: int, **meta: object) -> Record:
@@ -40,20 +32,20 @@ def record(number: int, **meta: object) -> Record:
 RECORDS = [record(number) for number in range(20)]
 
 
-def echo(records: Sequence[Record]) -> list[Fake]:
-    return [Fake(f"answer {each.id}") for each in records]
+def echo(records: Sequence[Record]) -> list[Prediction]:
+    return [Prediction(each.id, f"answer {each.id}") for each in records]
 
 
 def test_every_record_gets_its_own_answer_and_lengths_share_a_batch(tmp_path: Path) -> None:
     batches: list[list[int]] = []
 
-    def answer(records: Sequence[Record]) -> list[Fake]:
+    def answer(records: Sequence[Record]) -> list[Prediction]:
         batches.append([len(each.question) for each in records])
         return echo(records)
 
     out = tmp_path / "predictions" / "a.jsonl"
     seen: list[tuple[int, int]] = []
-    made = answer_records(answer, RECORDS, out, 6, {}, lambda a, b: seen.append((a, b)))
+    made = predict_all(answer, RECORDS, out, 6, {}, lambda a, b: seen.append((a, b)))
     assert made == 20
     found = {each.id: each.text for each in read_predictions(out).predictions}
     assert found == {str(i): f"answer {i}" for i in range(20)}
@@ -66,33 +58,33 @@ def test_every_record_gets_its_own_answer_and_lengths_share_a_batch(tmp_path: Pa
 def test_answers_on_disk_are_not_made_again(tmp_path: Path) -> None:
     out = tmp_path / "a.jsonl"
 
-    def fail_after_two(records: Sequence[Record]) -> list[Fake]:
+    def fail_after_two(records: Sequence[Record]) -> list[Prediction]:
         if out.exists() and out.read_bytes().count(b"\n") >= 8:
             raise KeyboardInterrupt
         return echo(records)
 
     with pytest.raises(KeyboardInterrupt):
-        answer_records(fail_after_two, RECORDS, out, 4, {"seed": 1})
+        predict_all(fail_after_two, RECORDS, out, 4, {"seed": 1})
     with out.open("ab") as stream:
         stream.write(b'{"id": "torn')
-    assert answer_records(echo, RECORDS, out, 4, {"seed": 1}) == 12
+    assert predict_all(echo, RECORDS, out, 4, {"seed": 1}) == 12
     assert sorted(int(each.id) for each in read_predictions(out).predictions) == list(range(20))
-    assert answer_records(echo, RECORDS, out, 4, {"seed": 1}) == 0
+    assert predict_all(echo, RECORDS, out, 4, {"seed": 1}) == 0
 
 
 def test_answers_of_another_checkpoint_are_refused(tmp_path: Path) -> None:
     out = tmp_path / "a.jsonl"
-    answer_records(echo, RECORDS[:3], out, 2, {"checkpoint": "a", "template": "exgra"})
+    predict_all(echo, RECORDS[:3], out, 2, {"checkpoint": "a", "template": "exgra"})
     with pytest.raises(RunError, match="another checkpoint"):
-        answer_records(echo, RECORDS, out, 2, {"checkpoint": "b", "template": "exgra"})
+        predict_all(echo, RECORDS, out, 2, {"checkpoint": "b", "template": "exgra"})
     facts_path(out).unlink()
     with pytest.raises(RunError, match="nothing says how"):
-        answer_records(echo, RECORDS, out, 2, {"checkpoint": "b"})
+        predict_all(echo, RECORDS, out, 2, {"checkpoint": "b"})
 
 
 def test_repeated_ids_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="repeat"):
-        answer_records(echo, [RECORDS[0], RECORDS[0]], tmp_path / "a.jsonl", 2, {})
+        predict_all(echo, [RECORDS[0], RECORDS[0]], tmp_path / "a.jsonl", 2, {})
 
 
 def test_the_stored_prompt_names_the_options() -> None:
@@ -108,12 +100,12 @@ def test_a_killed_process_loses_at_most_the_batch_it_was_in(tmp_path: Path) -> N
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         from test_predict import RECORDS, echo
-        from exgra_med.evaluation.engines import answer_records
+        from exgra_med.evaluation.engines import predict_all
         def answer(records):
             if any(int(each.id) == 19 for each in records):
                 os.kill(os.getpid(), signal.SIGKILL)
             return echo(records)
-        answer_records(answer, RECORDS, Path({str(out)!r}), 3, {{}})
+        predict_all(answer, RECORDS, Path({str(out)!r}), 3, {{}})
         """
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -121,6 +113,6 @@ def test_a_killed_process_loses_at_most_the_batch_it_was_in(tmp_path: Path) -> N
     assert killed.returncode == -signal.SIGKILL
     before = out.read_bytes()
     assert before.count(b"\n") % 3 == 0
-    made = answer_records(echo, RECORDS, out, 3, {})
+    made = predict_all(echo, RECORDS, out, 3, {})
     assert made == 20 - before.count(b"\n")
     assert out.read_bytes().startswith(before)

@@ -8,7 +8,7 @@ import pytest
 from exgra_med.errors import RunError
 from exgra_med.evaluation.answers import Question, read_predictions
 from exgra_med.evaluation.compare import compare, compare_stored
-from exgra_med.evaluation.results import read_results, update_results
+from exgra_med.evaluation.results import Entry, Results, put_result, read_results
 from exgra_med.evaluation.score import score_files
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import open_run, recipe_yaml
@@ -47,14 +47,14 @@ def test_a_text_opens_a_recipe_a_run_and_its_results(tmp_path: Path) -> None:
     assert open_run(f"{tmp_path}") == open_run(tmp_path)
     with pytest.raises(RunError, match="not a run folder"):
         open_run(f"{tmp_path}/nope")
-    update_results(tmp_path, {"vqa": {}})
+    put_result(tmp_path, Entry(dataset="d", split="test", task="vqa", engine={}, scores={}))
     assert read_results(f"{tmp_path}") == read_results(tmp_path)
 
 
 def test_results_of_a_folder_that_does_not_exist_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="nope: no such folder"):
         read_results(tmp_path / "nope")
-    assert read_results(tmp_path) == {"schema_version": 1}
+    assert read_results(tmp_path) == Results(schema_version=2, results=[])
 
 
 def test_a_comparison_without_resamples_has_no_interval(files: tuple[Path, Path, Path]) -> None:

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,29 +44,35 @@ ANSWERS = [
 ]
 
 
+def values(result: dict[str, Any]) -> dict[str, float | None]:
+    """Measure -> value."""
+    return {name: score["value"] for name, score in result["scores"].items()}
+
+
 def test_a_strict_score_worked_by_hand() -> None:
     result = score_vqa(ANSWERS, RECORDS)
-    metrics = result["metrics"]
+    scores = values(result)
     assert (result["num_open"], result["num_closed"], result["num_images"]) == (2, 3, 5)
-    assert metrics["recall"] == pytest.approx(75.0)
-    assert metrics["precision"] == pytest.approx(100.0)
-    assert metrics["exact_match"] == pytest.approx(50.0)
-    assert metrics["closed_accuracy"] == pytest.approx(100 / 3)
-    assert metrics["average"] == pytest.approx((75 + 100 / 3) / 2)
-    assert metrics["open_accuracy"] is None
+    assert scores["open_recall"] == pytest.approx(75.0)
+    assert scores["open_precision"] == pytest.approx(100.0)
+    assert scores["open_exact_match"] == pytest.approx(50.0)
+    assert scores["closed_accuracy"] == pytest.approx(100 / 3)
+    assert scores["average"] == pytest.approx((75 + 100 / 3) / 2)
+    assert scores["open_accuracy"] is None
     closed = result["closed_answers"]
     assert closed["verdicts"] == {"abstained": 1, "missing": 0, "right": 1, "unparsed": 1}
     assert closed["balanced_accuracy"] == pytest.approx(50.0)
     assert closed["macro_f1"] == pytest.approx(50.0)
     assert closed["abstentions"] == pytest.approx(100 / 3)
-    assert result["groups"]["modality"]["CT"]["closed_accuracy"] == 100.0
+    assert result["groups"]["modality"]["CT"]["scores"]["closed_accuracy"]["value"] == 100.0
     assert result["groups"]["modality"]["MRI"]["num_closed"] == 2
 
 
 def test_legacy_finds_no_in_normal() -> None:
-    metrics = score_vqa(ANSWERS, RECORDS, "legacy")["metrics"]
-    assert metrics["closed_accuracy"] == 100.0
-    assert score_vqa(ANSWERS, RECORDS, "legacy-pathvqa")["denominators"]["closed_accuracy"] == 3
+    scores = values(score_vqa(ANSWERS, RECORDS, "legacy"))
+    assert scores["closed_accuracy"] == 100.0
+    pathvqa = score_vqa(ANSWERS, RECORDS, "legacy-pathvqa")
+    assert pathvqa["scores"]["closed_accuracy"]["count"] == 3
 
 
 def test_legacy_pathvqa_forgets_wrong_answers() -> None:
@@ -74,15 +81,14 @@ def test_legacy_pathvqa_forgets_wrong_answers() -> None:
     records = [record(str(i), text, "CLOSED") for i, text in enumerate(references)]
     answers = [Prediction(str(i), text) for i, text in enumerate(texts)]
     dropped = score_vqa(answers, records, "legacy-pathvqa")
-    assert dropped["metrics"]["closed_accuracy"] == 100.0
-    assert dropped["denominators"]["closed_accuracy"] == 3
-    assert score_vqa(answers, records)["metrics"]["closed_accuracy"] == pytest.approx(100 / 3)
+    assert dropped["scores"]["closed_accuracy"]["value"] == 100.0
+    assert dropped["scores"]["closed_accuracy"]["count"] == 3
+    assert values(score_vqa(answers, records))["closed_accuracy"] == pytest.approx(100 / 3)
 
 
 def test_order_does_not_matter_and_is_reported() -> None:
     ordered, shuffled = score_vqa(ANSWERS, RECORDS), score_vqa(ANSWERS[::-1], RECORDS)
-    assert ordered["metrics"] == shuffled["metrics"]
-    assert ordered["intervals"] == shuffled["intervals"]
+    assert ordered["scores"] == shuffled["scores"]
     assert ordered["pairing"]["same_order"]
     assert not shuffled["pairing"]["same_order"]
 
@@ -93,24 +99,24 @@ def test_missing_is_wrong_and_extra_is_left_out(scorer: str) -> None:
     result = score_vqa(answers, RECORDS, scorer)
     assert result["pairing"]["missing"] == 1
     assert result["pairing"]["extra"] == 1
-    assert result["denominators"]["recall"] == 2
-    assert result["metrics"]["recall"] == pytest.approx(25.0)
+    assert result["scores"]["open_recall"]["count"] == 2
+    assert result["scores"]["open_recall"]["value"] == pytest.approx(25.0)
 
 
 def test_a_doubled_answer_counts_once_and_a_contradictory_one_is_wrong() -> None:
     same = score_vqa([*ANSWERS, Prediction("3", "Yes, surely")], RECORDS)
     assert same["pairing"]["duplicate"] == 1
-    assert same["metrics"] == score_vqa(ANSWERS, RECORDS)["metrics"]
+    assert same["scores"] == score_vqa(ANSWERS, RECORDS)["scores"]
     torn = score_vqa([*ANSWERS, Prediction("3", "no")], RECORDS)
     assert torn["pairing"]["contradictory"] == 1
-    assert torn["metrics"]["closed_accuracy"] == 0.0
+    assert torn["scores"]["closed_accuracy"]["value"] == 0.0
 
 
 def test_repeated_question_ids_need_the_same_order() -> None:
     records = [record("img", "yes", "CLOSED"), record("img", "no", "CLOSED")]
     answers = [Prediction("img", "yes"), Prediction("img", "no")]
     result = score_vqa(answers, records)
-    assert result["metrics"]["closed_accuracy"] == 100.0
+    assert result["scores"]["closed_accuracy"]["value"] == 100.0
     assert result["pairing"]["duplicate"] == 1
     with pytest.raises(ScoreError, match="Ids repeat"):
         score_vqa(answers[:1], records)
@@ -121,7 +127,7 @@ def test_answers_under_the_published_id_are_joined_by_it() -> None:
         each.model_copy(update={"id": f"set/test/{each.id}", "meta": {"published_id": each.id}})
         for each in RECORDS
     ]
-    assert score_vqa(ANSWERS, records)["metrics"] == score_vqa(ANSWERS, RECORDS)["metrics"]
+    assert score_vqa(ANSWERS, records)["scores"] == score_vqa(ANSWERS, RECORDS)["scores"]
 
 
 def test_nothing_in_common_and_an_unknown_scorer_are_errors() -> None:
@@ -145,10 +151,12 @@ def test_intervals_hold_the_score_and_are_seeded() -> None:
     ]
     first = score_vqa(answers, records, seed=3)
     assert first == score_vqa(answers, records, seed=3)
-    assert first["intervals"] != score_vqa(answers, records, seed=4)["intervals"]
-    for name in ("average", "recall", "closed_accuracy"):
-        low, high = first["intervals"][name]
-        assert low < first["metrics"][name] < high
+    other = score_vqa(answers, records, seed=4)
+    for name in ("average", "open_recall", "closed_accuracy"):
+        score = first["scores"][name]
+        low, high = score["interval"]
+        assert low < score["value"] < high
+        assert score["interval"] != other["scores"][name]["interval"]
 
 
 def test_strict_candidates_do_not_fall_back_on_the_first_one() -> None:
@@ -158,11 +166,11 @@ def test_strict_candidates_do_not_fall_back_on_the_first_one() -> None:
         Prediction("2", "no idea"),
     ]
     known: list[str | int] = ["right", "right lung", "left"]
-    assert score_vqa(answers, records, candidates=known)["metrics"]["open_accuracy"] == 50.0
+    assert values(score_vqa(answers, records, candidates=known))["open_accuracy"] == 50.0
     legacy = score_vqa(answers, records, "legacy", candidates=known)
-    assert legacy["metrics"]["open_accuracy"] == 50.0
+    assert legacy["scores"]["open_accuracy"]["value"] == 50.0
     assert (
-        score_vqa(answers[:1], records[:1], "legacy", candidates=known)["metrics"]["open_accuracy"]
+        values(score_vqa(answers[:1], records[:1], "legacy", candidates=known))["open_accuracy"]
         == 0.0
     )
 
@@ -190,7 +198,7 @@ def test_files_of_the_original_and_their_oddities(tmp_path: Path) -> None:
         "reference_not_text": 1,
         "torn_last_line": 1,
     }
-    assert result["metrics"]["closed_accuracy"] == 100.0
+    assert result["scores"]["closed_accuracy"]["value"] == 100.0
     assert result["pairing"]["missing"] == 1
     legacy = score_files(answers, reference, "legacy")
     assert legacy["left_out_by_published_rule"] == 1

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from chat_server import ChatServer
-from exgra_med.evaluation.foreign import ask_service, start_folder
 from made_up_run import make_data
 from PIL import Image
 from typer.testing import CliRunner
@@ -18,10 +17,10 @@ from exgra_med.cli.main import app
 from exgra_med.data.prepared import open_prepared
 from exgra_med.errors import RunError, ServiceError
 from exgra_med.evaluation.answers import read_predictions
-from exgra_med.evaluation.engines import data_url
+from exgra_med.evaluation.engines import EngineOptions, ServiceEngine, answer_all, data_url
 from exgra_med.evaluation.results import read_results
-from exgra_med.llm.service import ServiceSettings
-from exgra_med.progress import Silent
+from exgra_med.evaluation.session import answers_path, open_to_answer
+from exgra_med.llm.service import Settings
 
 
 def call(*arguments: str) -> Any:
@@ -30,6 +29,11 @@ def call(*arguments: str) -> Any:
 
 def text_of(body: dict[str, Any]) -> str:
     return body["messages"][0]["content"][-1]["text"]
+
+
+def pairing(run: Path) -> dict[str, Any]:
+    (entry,) = read_results(run).find("vqa")
+    return entry.details["scorers"]["strict"]["pairing"]
 
 
 @pytest.fixture
@@ -45,17 +49,17 @@ def test_a_server_answers_resumes_and_is_scored(data: Path, tmp_path: Path) -> N
             return 400 if broken["is"] else ""
         return "Yes.\n##" if "normal" in text_of(body) else "no"
 
-    common = ["vqa", str(run), "--on", str(data), "--engine", "openai", "--model", "m"]
+    common = ["vqa", "m", "--data", str(data), "--out", str(run), "--engine", "openai"]
     with ChatServer(reply, finish_reason="length") as server:
         done = call(*common, "--base-url", server.url)
         assert done.exit_code == 0, (done.output, done.exception)
         records = open_prepared(data).records("test")
-        answers = run / "predictions" / "made-up.jsonl"
+        answers = answers_path(run, "vqa", "made-up", "test")
         found = read_predictions(answers).predictions
         where = sum("Where is the mass?" in record.question for record in records)
         assert len(found) == len(records) - where
-        strict = read_results(run)["vqa"]["strict"]
-        assert strict["pairing"]["missing"] == where
+        assert f"{where} questions have no answer" in done.stdout and "HTTP 400" in done.stdout
+        assert pairing(run)["missing"] == where
         broken["is"], before = False, len(server.bodies)
         assert call(*common, "--base-url", server.url).exit_code == 0
         assert len(server.bodies) == before + where
@@ -63,8 +67,10 @@ def test_a_server_answers_resumes_and_is_scored(data: Path, tmp_path: Path) -> N
     assert {each.finish_reason for each in found} == {"length"}
     assert sum(not each.text for each in found) == where
     assert {each.text for each in found} == {"Yes.", "no", ""}
-    assert read_results(run)["vqa"]["strict"]["pairing"]["empty"] == where
-    assert read_results(run)["floors"]
+    assert pairing(run)["empty"] == where and pairing(run)["missing"] == 0
+    (entry,) = read_results(run).results
+    assert entry.details["baselines"] and entry.template is None
+    assert entry.engine == {"name": "openai", "model": "m", "host": "127.0.0.1"}
     about = json.loads(answers.with_suffix(".about.json").read_text(encoding="utf-8"))
     assert about["model"] == "m" and about["host"] == "127.0.0.1"
     body = server.bodies[0]
@@ -81,38 +87,52 @@ def test_a_server_answers_resumes_and_is_scored(data: Path, tmp_path: Path) -> N
 def test_a_server_chooses_between_options(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "served"
     with ChatServer(lambda body: "left" if "left" in text_of(body) else "yes") as server:
-        arguments = ["multiple-choice", str(run), "--on", str(data), "--engine", "openai"]
-        arguments += ["--model", "m", "--base-url", server.url]
+        arguments = ["multiple-choice", "m", "--data", str(data), "--engine", "openai"]
+        arguments += ["--out", str(run), "--base-url", server.url]
         done = call(*arguments, "--orders", "2")
         assert done.exit_code == 0, (done.output, done.exception)
         assert isinstance(call(*arguments, "--protocol", "likelihood").exception, RunError)
-    section = read_results(run)["multiple_choice"]["made-up"]
-    assert section["generation_strict"]["num_questions"] == 18
-    assert section["generation_strict"]["unreadable"] == 0.0
-    assert section["num_without_options"] == 12
-    assert "likelihood" not in section
+    (entry,) = read_results(run).find("multiple-choice", "made-up")
+    assert entry.score("generation_strict", "accuracy").count == 18
+    assert entry.score("generation_strict", "unreadable").value == 0.0
+    assert entry.details["num_without_options"] == 12
+    assert set(entry.scores) == {"generation_strict", "generation_original", "guessing"}
     assert len(server.bodies) == 36
 
 
 def test_what_would_go_wrong_is_said_before_anything_is_sent(data: Path, tmp_path: Path) -> None:
     run = tmp_path / "served"
-    openai = ["--on", str(data), "--engine", "openai"]
-    assert isinstance(call("vqa", str(run), *openai).exception, ServiceError)
-    assert isinstance(call("vqa", str(run), "--engine", "openai").exception, RunError)
-    remote = [*openai, "--model", "m", "--base-url", "https://far.example/v1"]
+    local = ["--engine", "openai", "--base-url", "http://127.0.0.1:9/v1"]
+    where = ["--data", str(data), "--out", str(run)]
+    assert isinstance(call("vqa", "m", "--engine", "openai", *where).exception, ServiceError)
+    assert not run.exists()
+    error = call("vqa", "m", *local, "--data", str(data)).exception
+    assert isinstance(error, RunError) and "--out" in error.hint
+    error = call("vqa", "m", *local, "--out", str(run)).exception
+    assert isinstance(error, RunError) and "--data" in error.hint
+    error = call("vqa", "m", "--engine", "other", *where).exception
+    assert isinstance(error, RunError) and "There is no engine 'other'" in error.message
+    remote = [*where, "--engine", "openai", "--base-url", "https://far.example/v1"]
     done = CliRunner().invoke(
-        app, ["evaluate", "vqa", str(run), *remote], env={"OPENAI_API_KEY": "k"}
+        app, ["evaluate", "vqa", "m", *remote], env={"OPENAI_API_KEY": "k"}
     )
     assert isinstance(done.exception, ServiceError) and "would leave" in done.exception.message
     assert not run.exists()
-    start_folder(run, ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1"), {}, "test")
-    (run / "predictions").mkdir()
-    (run / "predictions" / "made-up.jsonl").write_text('{"id": "1", "text": "yes"}\n')
-    local = [*openai, "--base-url", "http://127.0.0.1:9/v1", "--model"]
-    assert isinstance(call("vqa", str(run), *local, "other").exception, RunError)
+    service = Settings(model="m", base_url="http://127.0.0.1:9/v1")
+    kept = open_to_answer("m", engine="openai", data=str(data), out=run, service=service)
+    assert kept.recipe.engine == "openai" and kept.recipe.model.start == "m"
+    answers = answers_path(run, "vqa", "made-up", "test")
+    answers.parent.mkdir(parents=True)
+    answers.write_text('{"id": "1", "text": "yes"}\n')
+    error = call("vqa", "other", *local, *where).exception
+    assert isinstance(error, RunError) and "holds answers of m" in error.message
+    # The folder of answers is no checkpoint that could answer here.
+    error = call("vqa", str(run)).exception
+    assert isinstance(error, RunError) and "--engine openai" in error.hint
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").touch()
-    assert isinstance(call("vqa", str(tmp_path / "full"), *local, "m").exception, RunError)
+    full = ["--data", str(data), "--out", str(tmp_path / "full")]
+    assert isinstance(call("vqa", "m", *local, *full).exception, RunError)
 
 
 def test_only_pixels_are_sent() -> None:
@@ -132,15 +152,15 @@ def test_a_wrong_model_name_stops_at_once(verb: str, data: Path, tmp_path: Path)
         return "yes" if body["model"] == "right" else 400
 
     with ChatServer(reply) as server:
-        common = [verb, str(run), "--on", str(data), "--engine", "openai"]
-        common += ["--base-url", server.url, "--concurrency", "1", "--model"]
-        error = call(*common, "wrong").exception
+        common = ["--data", str(data), "--out", str(run), "--engine", "openai"]
+        common += ["--base-url", server.url, "--concurrency", "1"]
+        error = call(verb, "wrong", *common).exception
         assert isinstance(error, ServiceError) and "HTTP 400" in error.message
         assert "'wrong'" in error.hint
         # 8 requests, not one for each question.
         assert len(server.bodies) == 8
-        assert call(*common, "right").exit_code == 0
-        error = call(*common, "another").exception
+        assert call(verb, "right", *common).exit_code == 0
+        error = call(verb, "another", *common).exception
         assert isinstance(error, RunError) and "answers of right" in error.message
     assert "right" in (run / "recipe.yaml").read_text("utf-8")
 
@@ -148,9 +168,10 @@ def test_a_wrong_model_name_stops_at_once(verb: str, data: Path, tmp_path: Path)
 def test_not_one_answer_is_no_score(data: Path, tmp_path: Path) -> None:
     """Fewer questions than a service rejects before it stops: the cause is still told."""
     records = open_prepared(data).records("test")[:3]
-    settings = ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1", concurrency=2)
+    settings = Settings(model="m", base_url="http://127.0.0.1:9/v1", concurrency=2)
     with ChatServer(lambda _: 400) as server:
         settings = dataclasses.replace(settings, base_url=server.url)
         images, out = open_prepared(data).image_folder(10_000), tmp_path / "answers.jsonl"
+        engine = ServiceEngine(EngineOptions(model="m", service=settings))
         with pytest.raises(ServiceError, match="HTTP 400"):
-            ask_service(settings, records, images, out, {}, Silent())
+            answer_all(engine, records, images, out, {})

@@ -41,8 +41,8 @@ def test_two_processes_answer_every_question_once(tmp_path: Path) -> None:
         sys.path.insert(0, {str(Path(__file__).parent)!r})
         from pathlib import Path
         from test_predict import RECORDS, echo
-        from exgra_med.evaluation.engines import answer_records
-        made = answer_records(echo, RECORDS, Path({str(out)!r}), 3, {{}})
+        from exgra_med.evaluation.engines import predict_all
+        made = predict_all(echo, RECORDS, Path({str(out)!r}), 3, {{}})
         assert made == 10, made
         """
     )

@@ -385,7 +385,13 @@ def answer(
     """
     opened: dict[str, Any] = {} if engine is None else {"engine": engine}
     run = open_to_answer(
-        source, data=chat.place, split=chat.split, out=out, template=template, **opened
+        source,
+        data=chat.place,
+        split=chat.split,
+        out=out,
+        template=template,
+        service=service,
+        **opened,
     )
     session = Session(
         run=run,

@@ -213,7 +213,6 @@ def evaluate(session: Session) -> Entry | None:
     Raises:
         RunError: the plain answers were made with another template.
     """
-    vqa.evaluate(session)
     seeing = session.path(vqa.NAME)
     template, asked_with = session.run.recipe.text.template, stored_template(seeing)
     if asked_with not in (None, template):
@@ -222,6 +221,7 @@ def evaluate(session: Session) -> Entry | None:
             f"{asked_with!r}.",
             f"Give --template {asked_with}.",
         )
+    vqa.evaluate(session)
     blind: dict[str, list[Prediction]] = {}
     for kind in BLINDNESS:
         records, images = blinded(kind, session.records, session.images, session.seed)

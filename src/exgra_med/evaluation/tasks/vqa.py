@@ -528,8 +528,6 @@ TASK = Task(
     variants={"strict": "strict", "legacy": "legacy"},
     rows="measures",
     notes=_notes,
-    further=lambda entry: [
-        each for each in (_baseline_block(entry), _published_block(entry)) if each
-    ],
+    further=_further,
     details=_details,
 )

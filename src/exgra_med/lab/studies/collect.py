@@ -18,7 +18,7 @@ from exgra_med.evaluation.answers import Question, pair, question_of, read_predi
 from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.score import as_scorer, by_name, item_values, parts_of
 from exgra_med.evaluation.statistics import cluster_codes
-from exgra_med.lab.studies.folder import is_finished, metric_value
+from exgra_med.lab.studies.folder import is_finished, metric_value, scored
 from exgra_med.lab.studies.plan import DATA_NODE, Cell, Node
 from exgra_med.lab.studies.schema import Study
 from exgra_med.recipe.run_folder import Run, open_run
@@ -118,10 +118,12 @@ def _score(folder: Path, node: Node, metric: str) -> Score:
     assert node.cell is not None and node.recipe is not None, "only cells have scores"
     place = folder / node.id
     run = open_run(place)
-    entries = {each.split: each for each in read_results(place).find("vqa")}
-    entry, record = entries.pop(node.recipe.evaluation.split), run.record()
+    entry, record = scored(place, node.recipe.evaluation.split), run.record()
+    assert entry is not None, "a finished cell has its score"
     value = metric_value(entry, metric)
     assert value is not None, "a finished cell has its score"
+    # A cell may have been asked other data sets since, under splits of the same names.
+    others = [each for each in read_results(place).find("vqa", entry.dataset) if each != entry]
     _, scorer, measure = metric.split(".")
     return Score(
         cell=node.cell,
@@ -138,7 +140,7 @@ def _score(folder: Path, node: Node, metric: str) -> Score:
                 name: (each["scores"].get(scorer, {}).get(measure) or {}).get("value")
                 for name, each in (entry.details.get("baselines") or {}).items()
             },
-            "splits": {name: metric_value(each, metric) for name, each in entries.items()},
+            "splits": {each.split: metric_value(each, metric) for each in others},
             "budget": record.get("budget"),
             "software": {key: record.get(key) for key in ("exgra_med", "git_commit", "versions")},
             "num_steps": dict(_num_steps(run)),

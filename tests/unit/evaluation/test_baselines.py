@@ -1,15 +1,14 @@
-"""Floors on questions worked by hand, and on VQA-RAD against the measured figures."""
+"""Baselines on questions worked by hand, and on VQA-RAD against the measured figures."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from exgra_med.evaluation.vqa import score_floors
 
 from exgra_med.evaluation.answers import Prediction, Question
 from exgra_med.evaluation.score import score_vqa
-from exgra_med.evaluation.tasks.vqa import floor_predictions
+from exgra_med.evaluation.tasks.vqa import baseline_predictions, score_baselines
 
 TRAIN = [
     Question("1", "Is the heart large?", "yes", "CLOSED", ("a.jpg",)),
@@ -24,9 +23,9 @@ TEST = [
 ]
 
 
-def test_floors_by_hand() -> None:
-    floors = floor_predictions(TRAIN, TEST)
-    texts = {name: [each.text for each in answers] for name, answers in floors.items()}
+def test_baselines_by_hand() -> None:
+    baselines = baseline_predictions(TRAIN, TEST)
+    texts = {name: [each.text for each in answers] for name, answers in baselines.items()}
     assert texts == {
         "majority": ["no", "spleen", "no"],
         "text_nearest": ["yes", "spleen", "yes"],
@@ -34,15 +33,15 @@ def test_floors_by_hand() -> None:
     }
 
 
-def test_no_floor_without_training_and_none_of_the_image_without_a_leak() -> None:
-    assert floor_predictions([], TEST) == {}
-    assert "same_image_nearest" not in floor_predictions(TRAIN, TEST[1:])
+def test_no_baseline_without_training_and_none_of_the_image_without_a_leak() -> None:
+    assert baseline_predictions([], TEST) == {}
+    assert "same_image_nearest" not in baseline_predictions(TRAIN, TEST[1:])
 
 
-def test_every_floor_is_scored_by_both_scorers() -> None:
-    scored = score_floors(TRAIN, TEST, num_bootstrap_samples=50)
-    assert scored["majority"]["strict"]["closed_accuracy"] == 50.0
-    assert scored["majority"]["legacy"]["open_recall"] == 0.0
+def test_every_baseline_is_scored_by_both_scorers() -> None:
+    scored = score_baselines(TRAIN, TEST, num_bootstrap_samples=50)
+    assert scored["majority"]["scores"]["strict"]["closed_accuracy"]["value"] == 50.0
+    assert scored["majority"]["scores"]["legacy"]["open_recall"]["value"] == 0.0
 
 
 def _questions(path: Path) -> list[Question]:
@@ -59,12 +58,16 @@ def _questions(path: Path) -> list[Question]:
     ]
 
 
-def test_the_floors_of_vqa_rad_are_the_measured_ones(shared: Path) -> None:
+def test_the_baselines_of_vqa_rad_are_the_measured_ones(shared: Path) -> None:
     folder = shared / "data" / "vqa_rad" / "med-vqa-split"
     train, test = _questions(folder / "trainset.json"), _questions(folder / "testset.json")
-    floors = score_floors(train, test, num_bootstrap_samples=200)
-    assert floors["text_nearest"]["legacy"]["average"] == pytest.approx(52.35, abs=0.5)
-    assert floors["same_image_nearest"]["legacy"]["average"] == pytest.approx(63.5, abs=0.5)
+    baselines = score_baselines(train, test, num_bootstrap_samples=200)
+
+    def value(baselines: dict[str, Any], name: str) -> float:
+        return baselines[name]["scores"]["legacy"]["average"]["value"]
+
+    assert value(baselines, "text_nearest") == pytest.approx(52.35, abs=0.5)
+    assert value(baselines, "same_image_nearest") == pytest.approx(63.5, abs=0.5)
 
 
 def test_saying_yes_and_no_at_once_fools_legacy_only(shared: Path) -> None:
@@ -72,10 +75,10 @@ def test_saying_yes_and_no_at_once_fools_legacy_only(shared: Path) -> None:
     answers = [Prediction(each.id, "yes no") for each in test]
     legacy = score_vqa(answers, test, "legacy", num_bootstrap_samples=0)
     strict = score_vqa(answers, test, num_bootstrap_samples=0)
-    assert round(legacy["metrics"]["closed_accuracy"], 2) == 92.28
-    assert strict["metrics"]["closed_accuracy"] <= 50
+    assert round(legacy["scores"]["closed_accuracy"]["value"], 2) == 92.28
+    assert strict["scores"]["closed_accuracy"]["value"] <= 50
     perfect = [Prediction(each.id, each.answer) for each in test]
-    assert score_vqa(perfect, test, num_bootstrap_samples=0)["metrics"]["average"] == 100.0
+    assert score_vqa(perfect, test, num_bootstrap_samples=0)["scores"]["average"]["value"] == 100.0
     normal = [Prediction(each.id, "normal") for each in test]
     fooled = score_vqa(normal, test, "legacy", num_bootstrap_samples=0)
-    assert fooled["metrics"]["closed_accuracy"] == pytest.approx(48.9, abs=0.05)
+    assert fooled["scores"]["closed_accuracy"]["value"] == pytest.approx(48.9, abs=0.05)
