@@ -88,9 +88,9 @@ def test_the_best_model_is_scored_and_kept(tmp_path: Path) -> None:
 def train_on_one_of_two(rank: int, folder: Path) -> None:
     finish = StageTraining._finish
 
-    def noted(self: StageTraining, objective: Objective, total: int) -> Path:
+    def noted(self: StageTraining, objective: Objective) -> Path:
         torch.save(objective.state_dict(), folder / f"{rank}.pt")
-        return finish(self, objective, total)
+        return finish(self, objective)
 
     StageTraining._finish = noted
     train_here(folder / "run", *(each.partition("stages.aligned=")[2][1:-1] for each in HALF[2:]))
