@@ -30,9 +30,9 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "model": {"architecture": {"connector": "dci"}},
         "data": {"folder": str(data)},
         "stages": {
-            "connector": {"learn": ["connector"], "learning_rate": 1e-3, "batch_size": 8},
+            "connector": {"trainable": ["connector"], "learning_rate": 1e-3, "batch_size": 8},
             "aligned": {
-                "learn": ["connector", "language"],
+                "trainable": ["connector", "language"],
                 "learning_rate": 1e-3,
                 "batch_size": 8,
                 "alignment": {},

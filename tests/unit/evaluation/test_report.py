@@ -12,8 +12,13 @@ import yaml
 
 from exgra_med.errors import MissingExtraError, RunError
 from exgra_med.evaluation.report.content import NOTICE, gather
-from exgra_med.evaluation.report.page import read_log, training_figures
-from exgra_med.evaluation.report.page import render_html, render_markdown, write_report
+from exgra_med.evaluation.report.page import (
+    read_log,
+    render_html,
+    render_markdown,
+    training_figures,
+    write_report,
+)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.engines import EngineOptions, ServiceEngine, answer_all, data_url
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.session import answers_path, open_to_answer
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 
 
 def call(*arguments: str) -> Any:
@@ -118,7 +118,7 @@ def test_what_would_go_wrong_is_said_before_anything_is_sent(data: Path, tmp_pat
     )
     assert isinstance(done.exception, ServiceError) and "would leave" in done.exception.message
     assert not run.exists()
-    service = Settings(model="m", base_url="http://127.0.0.1:9/v1")
+    service = ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1")
     kept = open_to_answer("m", engine="openai", data=str(data), out=run, service=service)
     assert kept.recipe.engine == "openai" and kept.recipe.model.start == "m"
     answers = answers_path(run, "vqa", "made-up", "test")
@@ -168,7 +168,7 @@ def test_a_wrong_model_name_stops_at_once(verb: str, data: Path, tmp_path: Path)
 def test_not_one_answer_is_no_score(data: Path, tmp_path: Path) -> None:
     """Fewer questions than a service rejects before it stops: the cause is still told."""
     records = open_prepared(data).records("test")[:3]
-    settings = Settings(model="m", base_url="http://127.0.0.1:9/v1", concurrency=2)
+    settings = ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1", concurrency=2)
     with ChatServer(lambda _: 400) as server:
         settings = dataclasses.replace(settings, base_url=server.url)
         images, out = open_prepared(data).image_folder(10_000), tmp_path / "answers.jsonl"
