@@ -26,7 +26,7 @@ from PIL import Image
 
 from exgra_med.data.derive import write_resized
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 
 Opener = Callable[[str], Image.Image]
 

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.evaluation.engines import Answerer, answer_records, model_answerer
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle

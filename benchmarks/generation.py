@@ -26,8 +26,8 @@ import transformers
 from PIL import Image
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.record import Turn
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import Turn
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.model.generate import generate

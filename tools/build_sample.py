@@ -18,8 +18,7 @@ from PIL import Image
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepare import MAX_PIXELS, write_prepared
-from exgra_med.data.prepared import SAMPLES, SPLITS, file_sha256
-from exgra_med.data.record import Record
+from exgra_med.data.records import SAMPLES, SPLITS, Record, file_sha256
 from exgra_med.data.sources import vqa_rad
 from exgra_med.data.sources.source import Collected, ImageBytes, PrepareOptions
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 
 BUNDLED = "bundled:vqa-rad-sample"
 Prepare = Callable[[Path, Path], None]

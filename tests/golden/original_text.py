@@ -8,9 +8,15 @@ by one token with each message. `exgra_med/data/encode.py` does it right.
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START, chat_template
-from exgra_med.data.encode import IGNORE_INDEX, Encoded
-from exgra_med.data.record import IMAGE_PLACEHOLDER
+from exgra_med.data.chat_template import (
+    IGNORE_INDEX,
+    IMAGE_END,
+    IMAGE_PATCH,
+    IMAGE_START,
+    Encoded,
+    chat_template,
+)
+from exgra_med.data.records import IMAGE_PLACEHOLDER
 
 Layout = Literal["train", "validation"]
 _SIGNAL = {"train": "### ", "validation": "###"}

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.record import Turn
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import Turn
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
 from exgra_med.model.generate import generate

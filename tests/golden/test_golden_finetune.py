@@ -8,9 +8,8 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from test_golden_export import run_as_a_stranger
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.prepared import open_prepared
-from exgra_med.data.record import Turn
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import Turn, open_prepared
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
 from exgra_med.model.generate import generate

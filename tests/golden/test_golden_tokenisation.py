@@ -7,9 +7,14 @@ from typing import Any
 import pytest
 from original_text import encode_conversation_compat, original_pieces
 
-from exgra_med.data.chat_template import IMAGE_BLOCK, IMAGE_PATCH
-from exgra_med.data.encode import alignment_text, encode_conversation, encode_text
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.chat_template import (
+    IMAGE_BLOCK,
+    IMAGE_PATCH,
+    alignment_text,
+    encode_conversation,
+    encode_text,
+)
+from exgra_med.data.records import Record, Turn
 from exgra_med.model.convert.tokenizer import read_sentencepiece
 from exgra_med.model.processor import llama_tokenizer
 

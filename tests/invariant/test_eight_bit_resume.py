@@ -9,8 +9,8 @@ from test_training_invariants import KillAt, Killed, assert_equal_weights, train
 from test_training_sharding import launch
 from test_training_sharding import train as train_here
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import open_prepared
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import generate
 from exgra_med.progress import Silent

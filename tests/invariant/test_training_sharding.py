@@ -16,9 +16,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.prepared import Prepared
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import Prepared, Record, Turn
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import generate

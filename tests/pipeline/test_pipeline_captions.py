@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "captions"))
 from bad_server import BadServer

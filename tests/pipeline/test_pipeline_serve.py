@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.record import Turn
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import Turn
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.model.convert.original import import_original
 from exgra_med.model.generate import generate

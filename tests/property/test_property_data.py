@@ -1,9 +1,8 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exgra_med.data.json_files import decode_json, record_line
 from exgra_med.data.llava_format import strip_placeholder
-from exgra_med.data.record import Record, Turn, parse_record
+from exgra_med.data.records import Record, Turn, decode_json, parse_record, record_line
 from exgra_med.data.sources.rows import closed_options
 from exgra_med.data.subset import images_for_share, nested_subset
 

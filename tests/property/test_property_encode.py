@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exgra_med.data.chat_template import clean_text
-from exgra_med.data.encode import encode_conversation, encode_prompt
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.chat_template import clean_text, encode_conversation, encode_prompt
+from exgra_med.data.records import Record, Turn
 from exgra_med.model.convert.tokenizer import read_sentencepiece
 from exgra_med.model.processor import llama_tokenizer
 

@@ -7,7 +7,7 @@ import pytest
 from syrupy.assertion import SnapshotAssertion
 
 from exgra_med.data.chat_template import TEMPLATES, conversation_segments, prompt_text
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn
 from exgra_med.model.processor import CHAT_TEMPLATE
 
 TURNS = [

@@ -11,13 +11,13 @@ import torch
 
 from exgra_med.alignment.settings import Effort
 from exgra_med.alignment.solvers import SOLVERS
-from exgra_med.alignment.solvers.compiled import told_when_slow
 from exgra_med.alignment.solvers.protocol import (
     Problems,
     Solver,
     check_problems,
     matching_objective,
 )
+from exgra_med.alignment.solvers.state import told_when_slow
 from exgra_med.errors import MatchingError
 
 Array = Any

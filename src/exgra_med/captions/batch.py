@@ -13,7 +13,7 @@ from typing import Any
 
 from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
 from exgra_med.captions.records import RecordFile
-from exgra_med.data.json_files import decode_json, iterate_lines
+from exgra_med.data.records import decode_json, iterate_lines
 from exgra_med.errors import DataError
 from exgra_med.files import new_file
 from exgra_med.llm.cache import AnswerCache

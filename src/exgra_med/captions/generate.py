@@ -14,7 +14,7 @@ from typing import Any
 from exgra_med.captions.output import ExtendedFile, failures_path, write_original
 from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
 from exgra_med.captions.records import RecordFile, open_records, refuse_identifiers
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.openai_transport import request_body

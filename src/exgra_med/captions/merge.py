@@ -6,10 +6,15 @@ from typing import Any
 
 from exgra_med.captions.records import open_records
 from exgra_med.data.derive import read_splits, write_derived
-from exgra_med.data.json_files import iterate_objects, write_records
 from exgra_med.data.llava_format import read_original
-from exgra_med.data.prepared import BUNDLED, file_sha256, open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import (
+    BUNDLED,
+    Record,
+    file_sha256,
+    iterate_objects,
+    open_prepared,
+    write_records,
+)
 from exgra_med.errors import DataError
 
 

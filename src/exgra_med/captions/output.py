@@ -12,8 +12,14 @@ from types import TracebackType
 from typing import IO, Any
 
 from exgra_med.captions.records import RecordFile, leading_id
-from exgra_med.data.json_files import decode_json, iterate_lines, record_line
-from exgra_med.data.record import IMAGE_PLACEHOLDER, Record, parse_record
+from exgra_med.data.records import (
+    IMAGE_PLACEHOLDER,
+    Record,
+    decode_json,
+    iterate_lines,
+    parse_record,
+    record_line,
+)
 from exgra_med.errors import DataError
 from exgra_med.files import disk_errors, new_file
 

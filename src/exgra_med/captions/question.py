@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from exgra_med.data.llava_format import strip_placeholder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.llm.prompt import Prompt, object_with
 from exgra_med.llm.request import Message, ReplyError
 

@@ -7,10 +7,16 @@ from itertools import islice
 from json import JSONDecoder
 from pathlib import Path
 
-from exgra_med.data.json_files import decode_json, iterate_lines
 from exgra_med.data.llava_format import read_original
-from exgra_med.data.prepared import BUNDLED, file_sha256, open_prepared
-from exgra_med.data.record import Record, parse_record
+from exgra_med.data.records import (
+    BUNDLED,
+    Record,
+    decode_json,
+    file_sha256,
+    iterate_lines,
+    open_prepared,
+    parse_record,
+)
 from exgra_med.errors import DataError
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.identifiers import VERSION, find_identifiers

@@ -38,7 +38,7 @@ def chat(
 
     from exgra_med.data.chat_template import chat_template
     from exgra_med.model.assistant import Conversation, load, open_images
-    from exgra_med.model.folder import local_folder
+    from exgra_med.model.bundle import local_folder
     from exgra_med.model.published import NOTICE
     from exgra_med.recipe.run_folder import own_template
 

@@ -103,7 +103,7 @@ def export(
 @app.command("inspect", epilog="Example: `exgra-med checkpoint inspect exported --json`")
 def inspect(model: ModelArgument, as_json: Json = False) -> None:
     """Say what a checkpoint is, without loading it."""
-    from exgra_med.model.folder import local_folder
+    from exgra_med.model.bundle import local_folder
     from exgra_med.model.verification import describe_checkpoint as describe
 
     found = describe(local_folder(model))
@@ -122,8 +122,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare hashes and logits with those recorded. The exit code is 1 where one differs."""
-    from exgra_med.model.bundle import load_bundle
-    from exgra_med.model.folder import local_folder
+    from exgra_med.model.bundle import load_bundle, local_folder
     from exgra_med.model.verification import verify_checkpoint as check
     from exgra_med.model.verification import write_verification
 

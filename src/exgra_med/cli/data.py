@@ -26,7 +26,7 @@ from exgra_med.cli.spelling import Group
 if TYPE_CHECKING:
     from PIL import Image
 
-    from exgra_med.data.prepared import Prepared
+    from exgra_med.data.records import Prepared
 
 app = typer.Typer(
     cls=Group, help="Prepare datasets, look at them, check them.", no_args_is_help=True
@@ -194,7 +194,7 @@ def check(
 ) -> None:
     """Read every record and decode every image. The exit code is 2 where one is faulty."""
     from exgra_med.data.inspect.check import Window, check_prepared
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
 
     prepared = open_prepared(data)
     window = None
@@ -220,7 +220,7 @@ def show_record(
     """Show one record: picture, question, answers, and the text that is trained on."""
     from exgra_med.data.inspect.describe import describe_record, find_record
     from exgra_med.data.prepare import MAX_PIXELS
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
 
     prepared = open_prepared(data)
     found = find_record(prepared, record, split)
@@ -265,7 +265,7 @@ def _half_blocks(image: "Image.Image", columns: int = 72) -> str:
 def stats(data: DataArgument, out: OptionalOutFile = None, as_json: Json = False) -> None:
     """Count records, images, words and answers. With --out, write a page with pictures."""
     from exgra_med.data.inspect.statistics import statistics, statistics_page
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
     from exgra_med.files import write_text
 
     prepared = open_prepared(data)
@@ -311,7 +311,7 @@ def answers(data: DataArgument, out: OptionalOutFile = None) -> None:
     import json
 
     from exgra_med.data.derive import open_answers
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
     from exgra_med.files import write_text
 
     value = {"0": open_answers(open_prepared(data).records("train"))}
@@ -334,7 +334,7 @@ def subset(
 ) -> None:
     """Take a share of the training split. A smaller share lies inside a larger one."""
     from exgra_med.data.derive import write_subset
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
 
     _show_prepared(write_subset(open_prepared(data), fraction, seed, out), as_json)
 
@@ -352,7 +352,7 @@ def split(
 ) -> None:
     """Split the records anew, so that no image is in two splits."""
     from exgra_med.data.derive import write_split
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
 
     _show_prepared(write_split(open_prepared(data), validation, test, seed, out), as_json)
 
@@ -368,7 +368,7 @@ def resize(
 ) -> None:
     """Copy a folder with images of the model's size, so that training decodes less."""
     from exgra_med.data.derive import write_resized
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
 
     with counting(silent=as_json) as progress:
         prepared = write_resized(open_prepared(data), shortest, out, progress)

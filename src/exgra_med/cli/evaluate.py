@@ -292,7 +292,7 @@ def baselines(
     as_json: options.Json = False,
 ) -> None:
     """Score what answers the questions of a prepared folder without a model."""
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
     from exgra_med.evaluation.tasks.vqa import folder_baselines
 
     found = folder_baselines(open_prepared(data), split, train_split)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.data.subset import nested_subset
 
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepare import MAX_PIXELS, write_prepared
-from exgra_med.data.prepared import SPLITS, Prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import SPLITS, Prepared, Record
 from exgra_med.data.sources.rows import facts
 from exgra_med.data.sources.source import Collected, ImageBytes
 from exgra_med.data.subset import images_for_share, nested_subset

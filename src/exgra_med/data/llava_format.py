@@ -11,8 +11,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.json_files import read_json_list, read_records
-from exgra_med.data.record import IMAGE_PLACEHOLDER, Record, parse_record
+from exgra_med.data.records import (
+    IMAGE_PLACEHOLDER,
+    Record,
+    parse_record,
+    read_json_list,
+    read_records,
+)
 from exgra_med.errors import DataError
 
 CONVERSATION_KEYS = ("conversations", "conversatons")

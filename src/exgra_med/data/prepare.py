@@ -10,9 +10,15 @@ from typing import Any
 
 from exgra_med import __version__
 from exgra_med.data.download.archives import is_archive, unpack
-from exgra_med.data.json_files import write_records
-from exgra_med.data.prepared import FORMAT, MANIFEST, Prepared, file_sha256, open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import (
+    FORMAT,
+    MANIFEST,
+    Prepared,
+    Record,
+    file_sha256,
+    open_prepared,
+    write_records,
+)
 from exgra_med.data.sources import SOURCES
 from exgra_med.data.sources.source import (
     Collected,

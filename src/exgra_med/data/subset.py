@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping, Sequence
 
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError
 
 

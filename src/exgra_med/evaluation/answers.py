@@ -15,9 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from exgra_med.data.json_files import decode_json, iterate_lines, read_json_list, read_text
 from exgra_med.data.llava_format import CONVERSATION_KEYS, strip_placeholder
-from exgra_med.data.record import Record, parse_record
+from exgra_med.data.records import (
+    Record,
+    decode_json,
+    iterate_lines,
+    parse_record,
+    read_json_list,
+    read_text,
+)
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.files import disk_errors
 

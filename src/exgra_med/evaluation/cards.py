@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 from exgra_med.evaluation.report.content import gather
 from exgra_med.evaluation.report.page import template_environment

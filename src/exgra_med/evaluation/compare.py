@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.answers import (
     Prediction,

@@ -21,9 +21,7 @@ from PIL import Image
 
 from exgra_med.data.chat_template import user_text
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_files import read_json
-from exgra_med.data.prepared import file_sha256
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, file_sha256, read_json
 from exgra_med.errors import DataError, RunError, ServiceError
 from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
 from exgra_med.files import write_text
@@ -217,7 +215,7 @@ def greedy_answers(
         template: name of the chat template, the one of training.
         max_new_tokens: longest answer in tokens.
     """
-    from exgra_med.data.encode import encode_prompt
+    from exgra_med.data.chat_template import encode_prompt
     from exgra_med.model.generate import generate
 
     prompts = [

@@ -19,8 +19,7 @@ from exgra_med.alignment.cost import matching_costs, similarities
 from exgra_med.alignment.matching import solve_matching
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.prepared import open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import RunError
 from exgra_med.model.bundle import load_bundle
 from exgra_med.recipe.run_folder import Run

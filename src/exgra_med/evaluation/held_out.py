@@ -1,6 +1,6 @@
 """Score of a model while it trains: answers to held-out questions, strict average."""
 
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.errors import RecipeError, ScoreError
 from exgra_med.evaluation.answers import Prediction, question_of
 from exgra_med.evaluation.engines import greedy_answers, shown_question

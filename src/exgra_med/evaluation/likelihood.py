@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn
 
 if TYPE_CHECKING:
     from exgra_med.model.bundle import Bundle
@@ -33,7 +33,7 @@ def option_scores(
     """
     import torch
 
-    from exgra_med.data.encode import IGNORE_INDEX, encode_conversation
+    from exgra_med.data.chat_template import IGNORE_INDEX, encode_conversation
     from exgra_med.model.bundle import pixel_values
 
     options = [str(option) for option in record.meta["options"]]

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import (
     Pairing,

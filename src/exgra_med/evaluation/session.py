@@ -15,8 +15,7 @@ import yaml
 
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.prepared import Prepared, open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Prepared, Record, open_prepared
 from exgra_med.errors import DataError, ExgraMedError, RunError
 from exgra_med.evaluation.answers import Prediction, read_predictions
 from exgra_med.evaluation.engines import (
@@ -58,7 +57,7 @@ def open_to_answer(
     split: str | None = None,
     out: Path | None = None,
     template: str | None = None,
-    service: Settings | None = None,
+    service: ServiceSettings | None = None,
 ) -> Run:
     """Open the run that answers, or start one for what is no run.
 
@@ -141,8 +140,7 @@ def _open_answers(source: str, engine: str, data: str | None, split: str | None,
     processes = launched_processes()
     template = TextSettings().template
     if engine == CHECKPOINT:
-        from exgra_med.model.bundle import read_config
-        from exgra_med.model.folder import local_folder
+        from exgra_med.model.bundle import local_folder, read_config
 
         checkpoint = local_folder(source)
         read_config(checkpoint)

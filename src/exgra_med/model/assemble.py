@@ -14,18 +14,19 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import Bundle, quiet
-from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, model_with_weights
-from exgra_med.model.convert.tokenizer import read_base_tokenizer
-from exgra_med.model.convert.vision import VisionSource, read_vision
-from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import (
+from exgra_med.model.bundle import (
     CONFIG,
+    Bundle,
     local_folder,
+    quiet,
     read_json_object,
     replace_folder,
     write_json,
 )
+from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, model_with_weights
+from exgra_med.model.convert.tokenizer import read_base_tokenizer
+from exgra_med.model.convert.vision import VisionSource, read_vision
+from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.processor import make_processor
 from exgra_med.model.vlm import ExgraConfig, connector_layers
 from exgra_med.recipe.schema import Parts

@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from exgra_med.data.encode import encode_prompt
+from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Turn
+from exgra_med.data.records import Turn
 from exgra_med.files import expand_home
 from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle, load_bundle

@@ -8,7 +8,7 @@ from typing import Any
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import write_text
-from exgra_med.model.folder import CONFIG, read_json_object
+from exgra_med.model.bundle import CONFIG, read_json_object
 
 CHECKPOINT_FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "README.md"]
 """The files of a checkpoint; code is never downloaded."""

@@ -33,7 +33,7 @@ from exgra_med.data.chat_template import (
     TEMPLATES,
     prompt_text,
 )
-from exgra_med.data.record import Turn
+from exgra_med.data.records import Turn
 from exgra_med.errors import RecipeError
 
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"

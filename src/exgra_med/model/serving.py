@@ -14,9 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from exgra_med.errors import CheckpointError, MissingExtraError
-from exgra_med.model.bundle import read_config
+from exgra_med.model.bundle import local_folder, read_config, read_json_object
 from exgra_med.model.convert.checkpoint import EXPORTED, export_checkpoint
-from exgra_med.model.folder import local_folder, read_json_object
 from exgra_med.model.verification import file_hashes
 
 SERVERS = ("vllm", "transformers")

@@ -11,8 +11,7 @@ from transformers import CLIPVisionConfig
 from exgra_med.errors import RunError
 from exgra_med.model.assemble import NUM_ADDED, language_config, native_config
 from exgra_med.model.build import architecture_config
-from exgra_med.model.bundle import read_config
-from exgra_med.model.folder import CONFIG, read_json_object
+from exgra_med.model.bundle import CONFIG, read_config, read_json_object
 from exgra_med.model.hub import download_config
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.recipe.load import load_recipe, shipped_recipes

@@ -18,12 +18,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.record import Turn
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import Turn
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import Bundle, load_bundle, pixel_values
+from exgra_med.model.bundle import (
+    CONFIG,
+    Bundle,
+    is_original_layout,
+    load_bundle,
+    pixel_values,
+    read_json_object,
+    write_json,
+)
 from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import CONFIG, is_original_layout, read_json_object, write_json
 
 TENSORS, RECORD = "verification.safetensors", "verification.json"
 HASHED = ("*.safetensors", "tokenizer.json")

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from exgra_med.data.chat_template import alignment_text, encode_conversation, encode_text
 from exgra_med.data.conversation import with_extended_answers
-from exgra_med.data.encode import alignment_text, encode_conversation, encode_text
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.recipe.schema import TextSettings

@@ -14,11 +14,9 @@ held-out measurements, answers generated for the best checkpoint, waiting for ot
 
 from dataclasses import dataclass, replace
 
-from exgra_med.data.chat_template import IMAGE_BLOCK, conversation_segments
+from exgra_med.data.chat_template import IMAGE_BLOCK, alignment_text, conversation_segments
 from exgra_med.data.conversation import choose_conversations, with_extended_answers
-from exgra_med.data.encode import alignment_text
-from exgra_med.data.prepared import open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import DataError, RecipeError
 from exgra_med.model.sizes import meta_model, model_config, num_parameters
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration

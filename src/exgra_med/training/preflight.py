@@ -14,8 +14,7 @@ from exgra_med.alignment.controls import CONTROLS
 from exgra_med.alignment.matching import check_size, find_solver
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.conversation import choose_conversations
-from exgra_med.data.prepared import open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import (
     CheckpointError,
     DataError,
@@ -25,8 +24,7 @@ from exgra_med.errors import (
     RunError,
 )
 from exgra_med.files import expand_home
-from exgra_med.model.bundle import read_config
-from exgra_med.model.folder import CONFIG, read_json_object
+from exgra_med.model.bundle import CONFIG, read_config, read_json_object
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.model.processor import check_vocabulary
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from exgra_med.data.conversation import choose_conversations, join_by_image
-from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle

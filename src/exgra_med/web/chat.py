@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image
 
 from exgra_med import files
-from exgra_med.data.record import Turn
+from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.llm.request import Sampling
 from exgra_med.web.chat_models import ChatModel, Stopwatch

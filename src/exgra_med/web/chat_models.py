@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from exgra_med.data.record import Turn
+from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.identifiers import find_identifiers
@@ -75,7 +75,7 @@ class LocalChatModel:
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
     ) -> Iterator[TextChunk]:
         """See `ChatModel`."""
-        from exgra_med.data.encode import encode_prompt
+        from exgra_med.data.chat_template import encode_prompt
         from exgra_med.model.generate import stream
 
         prompt = encode_prompt(

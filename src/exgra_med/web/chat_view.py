@@ -5,8 +5,7 @@ from html import escape
 
 from PIL import Image
 
-from exgra_med.data.prepared import open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, open_prepared
 from exgra_med.evaluation.report.content import jpeg
 from exgra_med.web.chat import Dialogue, ModelAnswer
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from exgra_med.alignment import MatchingError, MultiGraphAlignment
-from exgra_med.alignment.solvers import compiled
+from exgra_med.alignment.solvers import state
 
 
 def views(batch: int, dim: int = 32, seed: int = 0, noise: float | None = None):
@@ -222,10 +222,10 @@ def test_a_torch_generator_seeds_a_step() -> None:
 
 
 def test_a_slow_first_call_says_why(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
-    monkeypatch.setattr(compiled, "_first_call", threading.Event())
-    with compiled.told_when_slow(0.01):
+    monkeypatch.setattr(state, "_first_call", threading.Event())
+    with state.told_when_slow(0.01):
         time.sleep(0.2)
-    with compiled.told_when_slow(0.01):
+    with state.told_when_slow(0.01):
         time.sleep(0.1)
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "compiles it" in caplog.text

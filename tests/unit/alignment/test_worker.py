@@ -11,7 +11,7 @@ import torch
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
 from exgra_med.alignment.solvers import search
-from exgra_med.alignment.solvers.compiled import HAS_NUMBA
+from exgra_med.alignment.solvers.state import HAS_NUMBA
 
 VIEWS = [torch.randn(9, 16, generator=torch.Generator().manual_seed(n)) for n in range(3)]
 
@@ -51,7 +51,7 @@ def test_everything_runs_where_numba_is_not_installed() -> None:
         "import sys; sys.modules['numba'] = None\n"
         "import torch\n"
         "from exgra_med.alignment import MultiGraphAlignment\n"
-        "from exgra_med.alignment.solvers.compiled import HAS_NUMBA\n"
+        "from exgra_med.alignment.solvers.state import HAS_NUMBA\n"
         "assert not HAS_NUMBA\n"
         "views = [torch.randn(7, 16, requires_grad=True) for _ in range(3)]\n"
         "MultiGraphAlignment(16)(*views, generator=0).loss.backward()\n"

@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from exgra_med.captions.output import ExtendedFile
 from exgra_med.cli.main import app
-from exgra_med.data.json_files import read_records
 from exgra_med.data.llava_format import read_original
+from exgra_med.data.records import read_records
 from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
 from exgra_med.files import disk_errors
 from exgra_med.llm import service

@@ -6,7 +6,7 @@ from PIL import Image
 
 from exgra_med.data.inspect.audit import audit, near_pairs, perceptual_hash, word_overlap
 from exgra_med.data.prepare import prepare
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn
 
 
 def make(name: str, image: str, question: str, answer: str, **meta: str) -> Record:

@@ -1,7 +1,7 @@
 import pytest
 
 from exgra_med.data import chat_template
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn
 from exgra_med.errors import DataError
 
 SYSTEM = (

@@ -8,10 +8,10 @@ from transformers import PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.data.encode import encode_conversation
+from exgra_med.data.chat_template import encode_conversation
 from exgra_med.data.inspect.check import CheckReport, Window, check_prepared
 from exgra_med.data.prepare import write_prepared
-from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.data.sources.source import Collected
 from exgra_med.errors import DataError
 from exgra_med.model.convert.checkpoint import import_checkpoint

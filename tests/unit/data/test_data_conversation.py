@@ -9,7 +9,7 @@ from exgra_med.data.conversation import (
     join_by_image,
     with_extended_answers,
 )
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn
 
 
 def question(number: int, image: str | None, **more: Any) -> Record:

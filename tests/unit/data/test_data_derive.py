@@ -8,7 +8,7 @@ from exgra_med.captions.merge import merge_captions
 from exgra_med.data.derive import open_answers, write_split
 from exgra_med.data.inspect.statistics import statistics, statistics_page
 from exgra_med.data.prepare import prepare
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 
 SAMPLE = open_prepared("bundled:vqa-rad-sample")

@@ -2,8 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.json_files import iterate_records, read_records, write_records
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn, iterate_records, read_records, write_records
 from exgra_med.errors import DataError, WriteError
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.json_files import write_records
 from exgra_med.data.llava_format import parse_item, read_any, read_original, strip_placeholder
+from exgra_med.data.records import write_records
 from exgra_med.errors import DataError
 
 CASES = Path(__file__).parents[2] / "golden/data/original_json/cases_input.json"

@@ -8,7 +8,7 @@ import pytest
 
 from exgra_med.data import prepare as prepare_module
 from exgra_med.data.prepare import prepare
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError, WriteError
 
 

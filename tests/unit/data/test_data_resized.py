@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from exgra_med.data.derive import resized_size, write_resized
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 
 SAMPLE = open_prepared("bundled:vqa-rad-sample")

@@ -10,8 +10,8 @@ import pytest
 CODE = """
 import resource, sys
 from pathlib import Path
-from exgra_med.data.json_files import iterate_records, write_records
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import iterate_records, write_records
+from exgra_med.data.records import Record, Turn
 
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

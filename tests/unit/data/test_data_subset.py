@@ -1,6 +1,6 @@
 import pytest
 
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn
 from exgra_med.data.subset import images_for_share, nested_subset
 from exgra_med.errors import DataError
 

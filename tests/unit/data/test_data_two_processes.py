@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from exgra_med.data.prepare import prepare
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 
 PREPARE = """
@@ -26,7 +26,7 @@ prepare("vqa-rad", Path(sys.argv[1]), Path(sys.argv[2]), progress=slowly, overwr
 READ = """
 import sys
 from pathlib import Path
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 
 folder, until = Path(sys.argv[1]), Path(sys.argv[2])

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from made_up_run import HOSTILE, SayingEngine, made_up_session, make_data, write_log
 
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.results import put_result
 from exgra_med.evaluation.tasks import vqa

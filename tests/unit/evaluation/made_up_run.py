@@ -11,9 +11,7 @@ import numpy as np
 from PIL import Image
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_files import write_records
-from exgra_med.data.prepared import file_sha256, open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, file_sha256, open_prepared, write_records
 from exgra_med.evaluation.engines import Answer, Engine
 from exgra_med.evaluation.session import Session
 from exgra_med.progress import Silent

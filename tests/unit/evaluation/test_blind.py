@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError
 from exgra_med.evaluation.answers import Prediction
 from exgra_med.evaluation.tasks.reliance import blinded, shuffled_records, visual_reliance

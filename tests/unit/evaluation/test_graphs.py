@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import RunError
 from exgra_med.evaluation.graphs import Graphs, Matched, Moment, aligned_stages, measure_graphs
 from exgra_med.evaluation.report.graphs import graphs_fragment, matrix_svg, pair_svg

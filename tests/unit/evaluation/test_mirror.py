@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.evaluation.answers import Prediction
 from exgra_med.evaluation.tasks.reliance import MirroredImages, mirror_probe, side_of, sided_records
 

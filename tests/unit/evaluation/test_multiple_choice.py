@@ -7,7 +7,7 @@ from made_up_run import made_up_session, make_data
 from PIL import Image
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.answers import Prediction, read_predictions
 from exgra_med.evaluation.likelihood import option_scores

@@ -25,7 +25,7 @@ def another(data: Path, name: str) -> Path:
     for split in ("train", "test"):
         file = folder / f"{split}.jsonl"
         file.write_text(file.read_text("utf-8").replace(f"{old}/", f"{name}/"), "utf-8")
-    from exgra_med.data.prepared import file_sha256
+    from exgra_med.data.records import file_sha256
 
     manifest["dataset"] = name
     manifest["files"] = {each: file_sha256(folder / each) for each in manifest["files"]}

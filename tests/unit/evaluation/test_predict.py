@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Prediction, read_predictions
 from exgra_med.evaluation.engines import facts_path, predict_all, shown_question

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.engines import (
     Answer,

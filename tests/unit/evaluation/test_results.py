@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from made_up_run import SayingEngine, made_up_session, make_data
 
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import RunError, WriteError
 from exgra_med.evaluation.results import (
     Entry,

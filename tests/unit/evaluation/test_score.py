@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import Prediction, read_candidates, read_reference
 from exgra_med.evaluation.score import score_files, score_vqa

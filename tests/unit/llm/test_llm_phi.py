@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.llm.identifiers import find_identifiers
 
 

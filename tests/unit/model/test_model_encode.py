@@ -3,8 +3,13 @@
 import pytest
 from PIL import Image
 
-from exgra_med.data.encode import alignment_text, encode_conversation, encode_prompt, encode_text
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.chat_template import (
+    alignment_text,
+    encode_conversation,
+    encode_prompt,
+    encode_text,
+)
+from exgra_med.data.records import Record, Turn
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
 

@@ -14,8 +14,8 @@ from transformers import (
     ViTConfig,
 )
 
-from exgra_med.data.encode import encode_conversation, encode_prompt
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.chat_template import encode_conversation, encode_prompt
+from exgra_med.data.records import Record, Turn
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint
 from exgra_med.model.generate import generate

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 import exgra_med
 from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, RunError
+from exgra_med.model.bundle import local_folder
 from exgra_med.model.convert.checkpoint import import_checkpoint
-from exgra_med.model.folder import local_folder
 from exgra_med.model.serving import prepare_export
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run

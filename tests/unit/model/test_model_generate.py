@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.record import Turn
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import Turn
 from exgra_med.errors import DataError
 from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle

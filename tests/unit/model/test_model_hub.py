@@ -13,7 +13,7 @@ from hub_stand_in import COMMIT, Hub, serving
 from huggingface_hub import constants
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model import folder as folders
+from exgra_med.model import bundle as folders
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.convert.checkpoint import import_checkpoint
 from exgra_med.model.hub import download_checkpoint

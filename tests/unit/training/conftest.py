@@ -2,7 +2,7 @@
 
 import pytest
 
-from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import Architecture

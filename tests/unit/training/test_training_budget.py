@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.sizes import model_config
 from exgra_med.model.vlm import ExgraConfig

@@ -8,7 +8,7 @@ import torch
 from test_training_estimate import SIZES
 from test_training_objective import make_batch
 
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.errors import RecipeError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle

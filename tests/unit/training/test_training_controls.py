@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from exgra_med.data.conversation import with_extended_answers
-from exgra_med.data.prepared import Prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Prepared, Record
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageAlignment, StageSettings, TextSettings

@@ -10,8 +10,7 @@ from itertools import permutations
 import pytest
 import torch
 
-from exgra_med.data.prepared import Prepared
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Prepared, Record, Turn
 from exgra_med.errors import DataError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageAlignment, TextSettings

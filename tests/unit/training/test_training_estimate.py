@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.errors import DataError, RecipeError, RunError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from exgra_med.alignment import MultiGraphAlignment
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageAlignment, TextSettings
 from exgra_med.training import objective as module

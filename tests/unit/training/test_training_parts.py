@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageSettings, TextSettings
 from exgra_med.training.batch import Layout, StageDataset

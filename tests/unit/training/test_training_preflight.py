@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.prepared import SAMPLES, Prepared
+from exgra_med.data.records import SAMPLES, Prepared
 from exgra_med.errors import CheckpointError, DataError, ExgraMedError, RecipeError, RunError
 from exgra_med.model.build import architecture_config
 from exgra_med.recipe.load import load_recipe

@@ -8,7 +8,7 @@ import accelerate.tracking
 import pytest
 from accelerate.utils import LoggerType
 
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.errors import MissingExtraError, RecipeError
 from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe

@@ -22,7 +22,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from exgra_med.evaluation.vqa import score_run
     from made_up_run import DATASET, HOSTILE, make_data, write_log
 
-    from exgra_med.data.prepared import open_prepared
+    from exgra_med.data.records import open_prepared
     from exgra_med.evaluation.answers import Prediction, PredictionWriter
     from exgra_med.evaluation.session import predictions_path
 

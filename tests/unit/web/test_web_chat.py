@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from exgra_med.data.encode import encode_prompt
-from exgra_med.data.record import Turn
+from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.request import Sampling

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.evaluation.engines import Answer, EngineOptions
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.data.sources.rows import vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError

@@ -7,8 +7,14 @@ is a few additions of whole vectors; it is for small graphs.
 
 import numpy as np
 
-from exgra_med.alignment.solvers.compiled import compiled
-from exgra_med.alignment.solvers.state import EXPONENTIAL, TABLE_BITS, advance, between, set_label
+from exgra_med.alignment.solvers.state import (
+    EXPONENTIAL,
+    TABLE_BITS,
+    advance,
+    between,
+    compiled,
+    set_label,
+)
 
 BLOCK = 32
 """Proposals at one temperature; cooling after every single one would be one more multiplication in

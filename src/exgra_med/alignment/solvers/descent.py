@@ -8,8 +8,7 @@ numbers, and where it stops no chain gains.
 
 import numpy as np
 
-from exgra_med.alignment.solvers.compiled import compiled
-from exgra_med.alignment.solvers.state import set_label
+from exgra_med.alignment.solvers.state import compiled, set_label
 
 # Which node can gain from which label at all.
 #

@@ -3,9 +3,8 @@
 import numpy as np
 import torch
 
-from exgra_med.alignment.solvers.compiled import HAS_NUMBA, compiled
 from exgra_med.alignment.solvers.protocol import Problems, Solution, takes_at_most
-from exgra_med.alignment.solvers.state import build_graph
+from exgra_med.alignment.solvers.state import HAS_NUMBA, build_graph, compiled
 
 
 @compiled

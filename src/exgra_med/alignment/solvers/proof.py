@@ -24,7 +24,7 @@ max-product linear programming, Globerson and Jaakkola (NeurIPS 2007).
 
 import numpy as np
 
-from exgra_med.alignment.solvers.compiled import compiled
+from exgra_med.alignment.solvers.state import compiled
 
 FORBIDDEN = 1e30
 """Stands for infinity in tables that are added to and taken off: infinity minus itself is not a

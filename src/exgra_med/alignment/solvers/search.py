@@ -20,12 +20,11 @@ import numpy as np
 import torch
 
 from exgra_med.alignment.solvers.annealing import anneal, anneal_dense, dense_pair_costs
-from exgra_med.alignment.solvers.compiled import compiled
 from exgra_med.alignment.solvers.descent import descend, prune
 from exgra_med.alignment.solvers.exhaustive import enumerate_matchings
 from exgra_med.alignment.solvers.proof import cheapest_ends, first_bound, raised_gap, settle
 from exgra_med.alignment.solvers.protocol import Problems, Solution
-from exgra_med.alignment.solvers.state import build_graph, load, seeded
+from exgra_med.alignment.solvers.state import build_graph, compiled, load, seeded
 
 SMALL = 6
 """Nodes up to which all matchings are looked at (13327 of them): microseconds, and exact."""

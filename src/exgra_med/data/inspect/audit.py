@@ -13,8 +13,7 @@ from scipy.fft import dctn
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.prepared import file_sha256
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, file_sha256
 from exgra_med.progress import ProgressCallback
 
 NEAR_BITS = 6

@@ -5,11 +5,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from exgra_med.data.chat_template import Segment, clean_text, conversation_segments
-from exgra_med.data.encode import encode_conversation, encode_text
+from exgra_med.data.chat_template import (
+    Segment,
+    clean_text,
+    conversation_segments,
+    encode_conversation,
+    encode_text,
+)
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.prepared import Prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Prepared, Record
 from exgra_med.errors import DataError
 from exgra_med.progress import ProgressCallback
 

@@ -4,8 +4,7 @@ from typing import Any
 
 from exgra_med.data.chat_template import conversation_segments
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.prepared import BUNDLED, SAMPLES, Prepared, open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import BUNDLED, SAMPLES, Prepared, Record, open_prepared
 from exgra_med.data.sources import SOURCES
 from exgra_med.errors import DataError
 

@@ -7,8 +7,7 @@ from html import escape
 from typing import Any
 
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.prepared import Prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import Prepared, Record
 from exgra_med.data.subset import seeded_key
 
 GROUPS = ("organ", "modality", "question_type", "language", "phrase_type", "domain", "dataset")

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_files import iterate_objects, read_text
-from exgra_med.data.prepared import SPLITS
-from exgra_med.data.record import Record, parse_record
+from exgra_med.data.records import SPLITS, Record, iterate_objects, parse_record, read_text
 from exgra_med.data.sources.rows import check_mapping, facts, text_field, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError

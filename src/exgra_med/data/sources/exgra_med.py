@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_files import read_json_list
 from exgra_med.data.llava_format import parse_items
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn, read_json_list
 from exgra_med.data.sources.rows import facts
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError

@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import MAX_IMAGE_BYTES, decode_image
-from exgra_med.data.prepared import SPLITS
-from exgra_med.data.record import Record
+from exgra_med.data.records import SPLITS, Record
 from exgra_med.data.sources.rows import vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions
 from exgra_med.data.subset import images_for_share

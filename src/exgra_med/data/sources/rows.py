@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exgra_med.data.record import Record, parse_record
+from exgra_med.data.records import Record, parse_record
 from exgra_med.data.sources.source import Dropped
 from exgra_med.errors import DataError
 

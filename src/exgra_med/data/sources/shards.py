@@ -11,8 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from exgra_med.data.images import MAX_IMAGE_BYTES
-from exgra_med.data.json_files import decode_json
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, decode_json
 from exgra_med.data.sources.parquet import BytesImages, iterate_rows
 from exgra_med.data.sources.rows import check_mapping, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source

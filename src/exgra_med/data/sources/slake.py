@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_files import read_json_list
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, read_json_list
 from exgra_med.data.sources.rows import (
     answer_type_field,
     check_counts,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 
 
 class ImageBytes(Protocol):

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.json_files import read_json, read_json_list
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record, read_json, read_json_list
 from exgra_med.data.sources.parquet import collect_parquet
 from exgra_med.data.sources.rows import (
     answer_type_field,

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.compare import compare_stored, conclude
 from exgra_med.evaluation.report.content import NOTICE

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.evaluation.graphs import GRAPHS, Graphs, Matched, Moment
 from exgra_med.evaluation.report.content import NOTICE, jpeg
 from exgra_med.evaluation.report.page import template_environment, template_text

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.prepared import MANIFEST, file_sha256, open_prepared
-from exgra_med.data.record import Record
+from exgra_med.data.records import MANIFEST, Record, file_sha256, open_prepared
 from exgra_med.data.sources.chat_benchmark import read_questions
 from exgra_med.data.sources.source import Dropped
 from exgra_med.errors import DataError, RunError, ScoreError

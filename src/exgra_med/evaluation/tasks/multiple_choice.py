@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.chat_template import multiple_choice_question
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Record, Turn
 from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation.answers import Prediction, read_predictions
 from exgra_med.evaluation.engines import ScoresOptions

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Prediction, pair, question_of, read_predictions
 from exgra_med.evaluation.engines import stored_template

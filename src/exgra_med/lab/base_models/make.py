@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from exgra_med import files
-from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.errors import RunError
 from exgra_med.lab.base_models.settings import PartsSettings
 from exgra_med.lab.base_models.vision import train_vision

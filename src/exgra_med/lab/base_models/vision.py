@@ -14,11 +14,11 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionModel
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.lab.base_models.settings import PastedShapesSettings, VisionPart
 from exgra_med.model.build import vision_config
-from exgra_med.model.folder import replace_folder
+from exgra_med.model.bundle import replace_folder
 from exgra_med.model.processor import clip_image_processor
 from exgra_med.progress import Reporter
 from exgra_med.recipe.schema import StageSettings

@@ -25,8 +25,8 @@ import torch
 from exgra_med.alignment.blackbox import hamming_slope
 from exgra_med.alignment.loss import MultiGraphAlignment
 from exgra_med.alignment.matching import MatchingResult, solve_matching
-from exgra_med.alignment.solvers.compiled import HAS_NUMBA
 from exgra_med.alignment.solvers.protocol import Solver
+from exgra_med.alignment.solvers.state import HAS_NUMBA
 from exgra_med.errors import MatchingError
 
 # Matching problems as they occur in training, made from synthetic embeddings.

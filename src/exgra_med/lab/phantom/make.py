@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.prepare import prepare
-from exgra_med.data.prepared import Prepared
-from exgra_med.data.record import Record, Turn
+from exgra_med.data.records import Prepared, Record, Turn
 from exgra_med.data.sources.source import Collected, PrepareOptions, Source
 from exgra_med.errors import DataError
 from exgra_med.lab.phantom.draw import draw_scene, png_bytes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
 from exgra_med.evaluation.results import Entry, read_results

@@ -12,7 +12,7 @@ from statistics import mean
 from typing import Any
 
 from exgra_med import files
-from exgra_med.data.prepared import MANIFEST
+from exgra_med.data.records import MANIFEST
 from exgra_med.errors import RunError
 from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.lab.studies.plan import Node, plan_study

@@ -7,11 +7,17 @@ from typing import Any
 from safetensors.torch import save_file
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import load_bundle, write_bundle
+from exgra_med.model.bundle import (
+    load_bundle,
+    local_folder,
+    read_json_object,
+    replace_folder,
+    write_bundle,
+    write_json,
+)
 from exgra_med.model.convert.original import PROJECTORS, Imported, import_original
 from exgra_med.model.convert.stock import write_stock
 from exgra_med.model.convert.weights import read_weights
-from exgra_med.model.folder import local_folder, read_json_object, replace_folder, write_json
 from exgra_med.model.hub import download_checkpoint
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.verification import TENSORS, file_hashes, write_verification

@@ -14,11 +14,17 @@ from torch import Tensor
 from transformers import LlamaConfig
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import Bundle, quiet, refuse
+from exgra_med.model.bundle import (
+    CONFIG,
+    Bundle,
+    is_original_layout,
+    quiet,
+    read_json_object,
+    refuse,
+)
 from exgra_med.model.convert.tokenizer import read_tokenizer
 from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import CONFIG, is_original_layout, read_json_object
 from exgra_med.model.processor import make_processor
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 

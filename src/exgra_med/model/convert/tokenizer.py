@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START, PAD
 from exgra_med.errors import CheckpointError
-from exgra_med.model.folder import read_json_object
+from exgra_med.model.bundle import read_json_object
 from exgra_med.model.processor import add_image_tokens, llama_tokenizer
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5

@@ -15,9 +15,8 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPVisionConfig, ViTConfig, ViTModel
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import key_problems, quiet, refuse
+from exgra_med.model.bundle import CONFIG, key_problems, quiet, read_json_object, refuse
 from exgra_med.model.convert.weights import read_weights, weight_files
-from exgra_med.model.folder import CONFIG, read_json_object
 from exgra_med.model.processor import clip_image_processor
 
 CONFIG_NAMES = ("open_clip_config.json",)

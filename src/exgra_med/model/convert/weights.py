@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.folder import read_json_object
+from exgra_med.model.bundle import read_json_object
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 """A file or, with `.index.json`, the shards it names; the first that exists is read."""

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from exgra_med.data.prepare import prepare
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.data.sources import SOURCES
 from exgra_med.data.sources.exgra_med import split_suffix
 from exgra_med.errors import DataError

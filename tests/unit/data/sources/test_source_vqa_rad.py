@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from exgra_med.data.prepare import prepare
-from exgra_med.data.prepared import Prepared
+from exgra_med.data.records import Prepared
 from exgra_med.data.sources import vqa_rad
 from exgra_med.data.sources.source import PrepareOptions
 from exgra_med.errors import DataError

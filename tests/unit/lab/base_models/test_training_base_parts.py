@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from exgra_med.data.prepared import Prepared, open_prepared
+from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.lab.base_models import vision
 from exgra_med.lab.base_models.make import make_parts

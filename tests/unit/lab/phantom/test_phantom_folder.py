@@ -12,7 +12,7 @@ from exgra_med.data.inspect.audit import audit
 from exgra_med.data.inspect.check import check_prepared
 from exgra_med.data.inspect.statistics import statistics
 from exgra_med.data.prepare import prepare
-from exgra_med.data.prepared import open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 from exgra_med.lab.phantom.make import PhantomSettings, make_phantom
 from exgra_med.lab.phantom.scene import SPLITS

@@ -6,12 +6,12 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
+from exgra_med.evaluation.vqa import score_floors
 
 from exgra_med.captions.faults import find_faults
-from exgra_med.data.record import Record
+from exgra_med.data.records import Record
 from exgra_med.evaluation.answers import Prediction, question_of
 from exgra_med.evaluation.score import score_vqa
-from exgra_med.evaluation.vqa import score_floors
 from exgra_med.lab.phantom.make import PhantomSettings, split_records
 from exgra_med.lab.phantom.questions import FAMILIES, Questioner
 from exgra_med.lab.phantom.scene import ORGANS, SHAPES, Lesion, Scene, held_out_pairs, sample_scene

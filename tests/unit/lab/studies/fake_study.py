@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-
-from exgra_med.data.prepared import open_prepared
 from exgra_med.evaluation.vqa import score_run
+
+from exgra_med.data.records import open_prepared
 from exgra_med.lab.studies.folder import start_study
 from exgra_med.lab.studies.plan import Cell, Node
 from exgra_med.lab.studies.schema import Study, load_study

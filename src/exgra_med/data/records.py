@@ -1,0 +1,408 @@
+"""The one record of the project: image(s) or none, turns of a conversation, extended answers.
+
+Every dataset and every stage reads and writes this. On disk a record is one JSON object a line:
+
+    {"id": "vqa-rad/test/31", "image": "synpic54610.jpg",
+     "turns": [{"role": "user", "text": "..."}, {"role": "assistant", "text": "..."}],
+     "extended": ["..."], "answer_type": "CLOSED", "meta": {"organ": "HEAD", "split": "test"}}
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.errors import DataError
+from exgra_med.files import new_file
+
+IMAGE_PLACEHOLDER = "<image>"
+
+AnswerType = Literal["OPEN", "CLOSED"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Turn(_Frozen):
+    """One message. `text` never holds the image placeholder of the original's files."""
+
+    role: Literal["user", "assistant"]
+    text: str = Field(min_length=1)
+
+
+class Record(_Frozen):
+    """One training or test item.
+
+    Turns alternate and begin with the user; the last one is the assistant's answer. `extended`,
+    where present, has one longer answer for each assistant turn.
+    """
+
+    id: str = Field(min_length=1)
+    image: str | list[str] | None = None
+    turns: list[Turn] = Field(min_length=2)
+    extended: list[str] | None = None
+    answer_type: AnswerType | None = None
+    meta: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _turns_alternate(self) -> "Record":
+        for position, turn in enumerate(self.turns):
+            expected = ("user", "assistant")[position % 2]
+            if turn.role != expected:
+                raise ValueError(f"turn {position} must be by the {expected}, not the {turn.role}")
+        if len(self.turns) % 2:
+            raise ValueError("the last turn must be by the assistant")
+        if self.extended is not None and len(self.extended) != len(self.answers):
+            raise ValueError(
+                f"{len(self.extended)} extended answers for {len(self.answers)} assistant turns"
+            )
+        return self
+
+    @property
+    def images(self) -> list[str]:
+        """The image paths, relative to the image folder: none, one or several."""
+        if self.image is None:
+            return []
+        return [self.image] if isinstance(self.image, str) else list(self.image)
+
+    @property
+    def question(self) -> str:
+        """The text of the first user turn."""
+        return self.turns[0].text
+
+    @property
+    def answers(self) -> list[str]:
+        """The text of every assistant turn, in order."""
+        return [turn.text for turn in self.turns if turn.role == "assistant"]
+
+    @property
+    def answer(self) -> str:
+        """The text of the first assistant turn: the reference answer of a VQA record."""
+        return self.turns[1].text
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of this record; absent fields are left out."""
+        return self.model_dump(exclude_none=True)
+
+
+def parse_record(value: Any, where: str) -> Record:
+    """Check one JSON value and return it as a record.
+
+    Args:
+        value: the decoded JSON value.
+        where: file and line, for the error message.
+
+    Raises:
+        DataError: a field is missing, unknown or of the wrong type.
+    """
+    try:
+        return Record.model_validate(value)
+    except ValidationError as error:
+        first = error.errors()[0]
+        path = ".".join(str(part) for part in first["loc"]) or "record"
+        name = value.get("id") if isinstance(value, dict) else None
+        raise DataError(
+            f"{where}: record {name!r}: {path}: {first['msg']}.",
+            "See docs/reference/record-format.md for the fields of a record.",
+        ) from error
+
+
+# Strict reading of JSON files, and records on disk: one JSON object a line, UTF-8, unique ids.
+
+
+def decode_json(text: str, where: str) -> Any:
+    """Decode one JSON document; `NaN`, `Infinity` and a key given twice are refused.
+
+    Args:
+        text: the document.
+        where: file, and line where known, for the error message.
+
+    Raises:
+        DataError: the text is not strict JSON; says where and why.
+    """
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise DataError(f"{where}: {name} is not a JSON value.", "Write null or a number.")
+
+    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        value = dict(pairs)
+        if len(value) != len(pairs):
+            names = [key for key, _ in pairs]
+            twice = next(key for key in names if names.count(key) > 1)
+            raise DataError(f"{where}: the key {twice!r} is given twice in one object.")
+        return value
+
+    try:
+        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique_keys)
+    except json.JSONDecodeError as error:
+        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
+        raise DataError(
+            f"{where}: not valid JSON ({error.msg}, {place}).", "The file may be cut short."
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{where}: JSON nested too deeply.") from error
+    except ValueError as error:
+        raise DataError(f"{where}: not valid JSON ({error}).") from error
+
+
+def read_text(path: Path) -> str:
+    """The whole file as UTF-8 text, a byte-order mark removed.
+
+    Raises:
+        DataError: the file is absent, cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}: not UTF-8 text (byte {error.start}).", "Save the file as UTF-8."
+        ) from error
+
+
+def read_json(path: Path) -> Any:
+    """Decode a whole JSON file.
+
+    Raises:
+        DataError: the file is absent, not UTF-8, or not strict JSON.
+    """
+    return decode_json(read_text(path), str(path))
+
+
+def read_json_list(path: Path) -> list[dict[str, Any]]:
+    """Decode a JSON file that must hold a list of objects; outer blanks of keys are stripped.
+
+    Raises:
+        DataError: the file holds something else.
+    """
+    value = read_json(path)
+    if not isinstance(value, list):
+        raise DataError(f"{path}: expected a JSON list, found {type(value).__name__}.")
+    rows = []
+    for number, row in enumerate(value):
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: row {number} is a {type(row).__name__}, not an object.")
+        rows.append({key.strip(): item for key, item in row.items()})
+    return rows
+
+
+def iterate_records(path: Path) -> Iterator[Record]:
+    """Yield the records of a file one by one; only their ids stay in memory.
+
+    Raises:
+        DataError: a line is not a record, or an id comes twice; the message names file and line.
+    """
+    seen: set[int] = set()
+    for where, text in iterate_lines(path):
+        record = parse_record(decode_json(text, where), where)
+        # 64-bit hashes instead of the strings: a million ids stay below 100 MB.
+        key = hash(record.id)
+        if key in seen:
+            raise DataError(f"{where}: the id {record.id!r} comes twice.", "Ids must be unique.")
+        seen.add(key)
+        yield record
+
+
+def iterate_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield (`FILE:LINE`, text) of each line that is not blank.
+
+    Raises:
+        DataError: the file is absent, cannot be read, or is not UTF-8.
+    """
+    number = 0
+    try:
+        with path.open("rb") as stream:
+            for number, raw in enumerate(stream, start=1):
+                text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+                if text.strip():
+                    yield f"{path}:{number}", text
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file.") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{number}: not UTF-8 text.", "Save the file as UTF-8.") from error
+
+
+def iterate_objects(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (`FILE:LINE`, row) of each line that is not blank, whatever its keys.
+
+    Raises:
+        DataError: see `iterate_lines`, or a line is no JSON object.
+    """
+    for where, text in iterate_lines(path):
+        row = decode_json(text, where)
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not an object.")
+        yield where, row
+
+
+def read_records(path: Path) -> list[Record]:
+    """All records of a file, in order.
+
+    Raises:
+        DataError: a line is not a record, or an id comes twice.
+    """
+    return list(iterate_records(path))
+
+
+def write_records(path: Path, records: Iterable[Record]) -> int:
+    """Write records atomically and return how many there were.
+
+    Raises:
+        WriteError: the disk is full or the folder cannot be written; `path` is as it was before.
+        DataError: an id comes twice.
+    """
+    seen: set[int] = set()
+    with new_file(path) as stream:
+        for record in records:
+            key = hash(record.id)
+            if key in seen:
+                raise DataError(f"{path}: the id {record.id!r} comes twice.")
+            seen.add(key)
+            stream.write(record_line(record))
+    return len(seen)
+
+
+def record_line(record: Record) -> bytes:
+    """The bytes of one record in a file, its line end included."""
+    return json.dumps(record.to_json(), ensure_ascii=False).encode("utf-8") + b"\n"
+
+
+# A prepared folder: `train.jsonl`, `validation.jsonl`, `test.jsonl`, `images/`, a manifest.
+
+
+MANIFEST = "manifest.json"
+SPLITS = ("train", "validation", "test")
+FORMAT = 1
+"""Version of the layout; a reader refuses folders of a later one."""
+
+BUNDLED = "bundled:"
+SAMPLES = Path(__file__).parent / "samples"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prepared folder with all its files.
+
+    Args:
+        path: the folder.
+        manifest: the decoded `manifest.json`.
+        fingerprint: sha256 of `manifest.json`, which holds the sha256 of every other file.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    fingerprint: str
+
+    @property
+    def splits(self) -> list[str]:
+        """Names of the splits that the folder has, in the usual order."""
+        counts = self.manifest["counts"]
+        return [*(name for name in SPLITS if name in counts), *sorted(set(counts) - set(SPLITS))]
+
+    def split_path(self, split: str) -> Path:
+        """The file of a split.
+
+        Raises:
+            DataError: the folder has no such split.
+        """
+        path = self.path / f"{split}.jsonl"
+        if split not in self.manifest["counts"] or not path.is_file():
+            raise DataError(
+                f"{self.path}: there is no split {split!r}.", f"It has {', '.join(self.splits)}."
+            )
+        return path
+
+    def records(self, split: str) -> list[Record]:
+        """All records of a split, after a check that its file is the one that was prepared.
+
+        Raises:
+            DataError: no such split, or its file was changed, cut short or is malformed.
+        """
+        path = self.split_path(split)
+        if file_sha256(path) != self.manifest["files"].get(path.name):
+            raise DataError(
+                f"{path}: the file is not the one that {MANIFEST} describes.",
+                "Prepare the folder again, or make your own with `exgra-med data prepare custom`.",
+            )
+        return read_records(path)
+
+    def iterate(self, split: str) -> Iterator[Record]:
+        """Stream the records of a split without holding them.
+
+        Raises:
+            DataError: no such split, or a line is malformed.
+        """
+        return iterate_records(self.split_path(split))
+
+    def image_folder(self, max_pixels: int) -> ImageFolder:
+        """The folder's images, for reading."""
+        return ImageFolder(self.path / "images", max_pixels)
+
+
+def open_prepared(folder: str | Path) -> Prepared:
+    """Open a prepared folder, or with `bundled:NAME` a sample that comes with the package.
+
+    Raises:
+        DataError: not a prepared folder, or one in which a file is missing.
+    """
+    path = _bundled(str(folder)) if str(folder).startswith(BUNDLED) else Path(folder)
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder.", "Make it with `exgra-med data prepare`.")
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file():
+        raise DataError(
+            f"{path}: not a prepared folder, there is no {MANIFEST}.",
+            "Make one with `exgra-med data prepare`.",
+        )
+    text = read_text(manifest_path)
+    manifest = decode_json(text, str(manifest_path))
+    check_manifest(manifest, manifest_path)
+    for split in manifest["counts"]:
+        if not (path / f"{split}.jsonl").is_file():
+            raise DataError(f"{path}: {split}.jsonl is missing.", "Prepare the folder again.")
+    if not (path / "images").is_dir():
+        raise DataError(f"{path}: the folder images/ is missing.", "Prepare the folder again.")
+    return Prepared(path, manifest, hashlib.sha256(text.encode("utf-8")).hexdigest())
+
+
+def check_manifest(manifest: Any, where: Path) -> None:
+    """Check that a decoded manifest is one this version can read.
+
+    Raises:
+        DataError: a field is missing or the layout is of a later version.
+    """
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise DataError(f"{where}: not the manifest of a prepared folder.")
+    if manifest["format"] > FORMAT:
+        raise DataError(
+            f"{where}: layout {manifest['format']} is later than {FORMAT}.",
+            "Update exgra-med.",
+        )
+    for key in ("dataset", "counts", "files"):
+        if key not in manifest:
+            raise DataError(f"{where}: the field {key!r} is missing.", "Prepare the folder again.")
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _bundled(name: str) -> Path:
+    sample = name.removeprefix(BUNDLED)
+    names = sorted(item.name for item in SAMPLES.iterdir() if (item / MANIFEST).is_file())
+    if sample not in names:
+        raise DataError(f"there is no bundled sample {sample!r}.", f"Known: {', '.join(names)}.")
+    return SAMPLES / sample
