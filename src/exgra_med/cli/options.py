@@ -7,8 +7,9 @@ Each is an `Annotated` type. A verb names the parameter and gives the default:
 Options that belong together stand in a panel of the help (`SERVICE`, `COST`, `PLAN`).
 """
 
+import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -193,15 +194,36 @@ Force = Annotated[
         "--force", rich_help_panel=COST, help="Also use text that seems to identify patients."
     ),
 ]
+
+
+def _money(value: Any) -> Any:
+    """US dollars; a cap that is no number, or a price below zero, would never stop a run.
+
+    Raises:
+        BadParameter: it is no amount.
+    """
+    amounts = value if isinstance(value, tuple | list) else [value]
+    if not all(each is None or (math.isfinite(each) and each >= 0) for each in amounts):
+        raise typer.BadParameter("not an amount of money")
+    return value
+
+
 MaxCost = Annotated[
     float | None,
-    typer.Option("--max-cost", min=0, rich_help_panel=COST, help="Stop at this many US dollars."),
+    typer.Option(
+        "--max-cost",
+        min=0,
+        callback=_money,
+        rich_help_panel=COST,
+        help="Stop at this many US dollars.",
+    ),
 ]
 Price = Annotated[
     tuple[float, float] | None,
     typer.Option(
         "--price",
         metavar="PROMPT COMPLETION",
+        callback=_money,
         rich_help_panel=COST,
         help="US dollars for a million tokens of each.",
     ),

@@ -64,9 +64,14 @@ def find_endpoint(base_url: str | None, environment: Mapping[str, str]) -> Endpo
             "No language-model service is named.",
             "Give --base-url, or set OPENROUTER_API_KEY or OPENAI_API_KEY in the environment.",
         )
-    parts = urlsplit(url)
+    wrong = "The address of the language model is not http(s)://HOST/..."
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise ServiceError(wrong, "Look at its brackets and its port.") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ServiceError("The address of the language model is not http(s)://HOST/...")
+        raise ServiceError(wrong)
     if parts.username or parts.password:
         raise ServiceError("The address holds a password.", "Put the key in the environment.")
     # A key goes to its own service only, so that a mistyped address cannot collect it.

@@ -58,7 +58,8 @@ def parse_yaml(text: str, where: str) -> Any:
     """
     try:
         return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Also a number of thousands of digits, or brackets as deep.
         raise RecipeError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
 
 

@@ -152,7 +152,7 @@ class AccessControl:
         if method == "POST" and self._rate.wait_seconds(client):
             return 429, "Too many requests. Wait a little."
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > self._body_bytes(scope):
+        if not length.isdecimal() or len(length) > 18 or int(length) > self._body_bytes(scope):
             return 413, "The request is too large."
         if path == _UPLOAD and not self.has_disk_space():
             return 503, "Too many uploads wait. Try again in a minute."

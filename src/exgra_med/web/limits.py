@@ -70,7 +70,7 @@ def with_limits(assignments: Sequence[str], limits: Limits | None = None) -> Lim
         name, equals, value = assignment.partition("=")
         if not equals or name not in known:
             raise RecipeError(f"There is no limit {assignment!r}.", f"Known: {', '.join(known)}.")
-        if not value.isdecimal() or int(value) < 1:
+        if not value.isdecimal() or len(value) > 18 or int(value) < 1:
             raise RecipeError(f"The limit {name} is a whole number above 0, not {value!r}.")
         values[name] = int(value)
     return replace(limits, **values)

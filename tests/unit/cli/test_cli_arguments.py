@@ -46,8 +46,8 @@ SLOW = {"doctor", "bench matching", "bench step"}
 """These need nothing and measure; only what they refuse at once can be tried."""
 NUMBERS = ("-1", "0", "nan", "9" * 5000, "ten", "inf", "1e400")
 TEXTS = (
-    "wrong-utf-8-run", "wrong-utf-8", "~none", "\udcff", "",
-    "..", "a\nb", "☃" * 300, "[/x]", "missing/deep/file", "=", "a=b", "a.b=[", "http://[::1",
+    "wrong-utf-8-run", "wrong-utf-8", "~none", "\udcff", "9" * 5000,
+    "", "..", "a\nb", "☃" * 300, "[/x]", "missing/deep/file", "=", "a=b", "a.b=[", "http://[::1",
     "bundled:", "bundled:none", "file", "folder", "wrong-json", "wrong-run", "file/below",
     "no-rights",
 )  # fmt: skip
@@ -99,7 +99,8 @@ def calls(path: str, num_values: int | None) -> Iterator[list[str]]:
         yield path.split()
     for odd in parameters:
         for value in _odd_values(odd)[:num_values]:
-            words = path.split()
+            # What is always given comes first, as the last of a repeated option counts.
+            words = [*path.split(), *ALWAYS.get(path, [])]
             arguments = []
             for each in parameters:
                 if each is not odd and each.name not in needed:
@@ -112,7 +113,7 @@ def calls(path: str, num_values: int | None) -> Iterator[list[str]]:
                     arguments.append(given)
                 else:
                     words += [each.opts[0], *[given] * each.nargs]
-            yield [*words, *ALWAYS.get(path, []), "--", *arguments]
+            yield [*words, "--", *arguments]
 
 
 def _is_number(parameter: Any) -> bool:

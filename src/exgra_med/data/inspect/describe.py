@@ -65,7 +65,7 @@ def find_record(prepared: Prepared, name: str, split: str) -> Record:
     Raises:
         DataError: there is no such record.
     """
-    if name.isdigit():
+    if name.isdecimal() and len(name) <= 18:
         records = prepared.records(split)
         if int(name) >= len(records):
             raise DataError(

@@ -80,7 +80,7 @@ def parse_settings(seed: int, texts: Mapping[str, str]) -> PhantomSettings:
     for name, text in texts.items():
         if name not in known:
             raise DataError(f"phantom has no setting {name!r}.", f"Known: {', '.join(known)}.")
-        if not text.isdecimal():
+        if not text.isdecimal() or len(text) > 18:
             raise DataError(f"phantom: {name}={text!r} is not a whole number.")
         values[name] = int(text)
     return PhantomSettings(seed=seed, **values)
