@@ -44,7 +44,7 @@ def test_every_field_of_a_recipe_is_on_the_page() -> None:
             assert f"| `{name}` |" in part
             assert field.description, f"{section.__name__}.{name} says nothing"
             assert " ".join(field.description.split()) in part
-    assert "| `learning_rate` | number, above 0.0 | needed |" in page
+    assert "| `learning_rate` | number, above 0.0, at most 1000000000.0 | needed |" in page
 
 
 def test_the_picture_counts_imports_and_marks_a_forbidden_one() -> None:
