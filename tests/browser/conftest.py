@@ -19,8 +19,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the smallest recipe, or the one that `EXGRA_MED_RUN` names."""
     if "EXGRA_MED_RUN" in os.environ:
         return Path(os.environ["EXGRA_MED_RUN"])
-    from exgra_med.evaluation.run import evaluate_vqa
-
+    from exgra_med.evaluation.session import open_session
+    from exgra_med.evaluation.tasks import vqa
     from exgra_med.progress import Silent
     from exgra_med.recipe.load import load_recipe
     from exgra_med.training.stages import begin_run, train_run
@@ -28,7 +28,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("browser") / "runs" / "tiny"
     run = begin_run(out, load_recipe("debug/tiny", ()).recipe, resume=False)
     train_run(run, Silent())
-    evaluate_vqa(run, Silent())
+    vqa.evaluate(open_session(out, Silent()))
     return out
 
 

@@ -57,18 +57,19 @@ def test_sigkill_in_any_stage_costs_nothing_but_time(tmp_path: Path, stage: str)
 def test_the_verbs_by_hand_make_what_the_demo_makes(tmp_path: Path) -> None:
     run("train", "debug/tiny", "--out", "run", cwd=tmp_path)
     run("evaluate", "vqa", "run", cwd=tmp_path)
-    headline = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["vqa"]
+    (own,) = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["results"]
     run("evaluate", "vqa", "run", "--split", "validation", cwd=tmp_path)
     results = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))
-    assert results["vqa"] == headline
-    assert results["other_splits"]["validation"]["vqa"]["split"] == "validation"
+    assert results["results"][0] == own and own["split"] == "test"
+    assert [each["split"] for each in results["results"]] == ["test", "validation"]
     run("evaluate", "report", "run", cwd=tmp_path)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert 0 <= results["vqa"]["strict"]["average"] <= 100
-    assert 0 <= results["vqa"]["legacy"]["average"] <= 100
-    for figure in ("matching_accuracy", "loss"):
-        assert set(results["alignment"][figure]) >= {"start", "end"}
-    (predictions,) = (tmp_path / "run" / "predictions").glob("*.jsonl")
+    for entry in results["results"]:
+        for scorer in ("strict", "legacy"):
+            assert 0 <= entry["scores"][scorer]["average"]["value"] <= 100
+    html = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "matching accuracy" in html and "alignment loss" in html
+    predictions = tmp_path / "run" / own["answers"]["questions"]
     assert len(predictions.read_text().splitlines()) == 56
-    for name in ("recipe.yaml", "record.json", "log.jsonl", "report.html", "report.md"):
+    for name in ("recipe.yaml", "record.json", "log.jsonl", "report.html", "scores.csv"):
         assert (tmp_path / "run" / name).stat().st_size > 0

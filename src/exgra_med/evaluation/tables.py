@@ -237,6 +237,12 @@ def scores_csv(entries: Iterable[Entry]) -> str:
                 named[f"baseline {name}, {scorer}"] = {
                     measure: Score.model_validate(score) for measure, score in scores.items()
                 }
+        for judge, found in (entry.details.get("judges") or {}).items():
+            for groups in (found.get("groups") or {}).values():
+                for group, scores in groups.items():
+                    named[f"{judge}, {group}"] = {
+                        measure: Score.model_validate(score) for measure, score in scores.items()
+                    }
         for variant, scores in named.items():
             for measure, score in scores.items():
                 low, high = score.interval or (None, None)

@@ -12,12 +12,10 @@ import exgra_med.evaluation.report
 from exgra_med.cli import demo
 from exgra_med.cli.main import app
 from exgra_med.errors import MissingExtraError
+from exgra_med.evaluation.results import Entry, put_result
 
-WHOLE: dict[str, Any] = {
-    "schema_version": 1,
-    "vqa": {"strict": {"average": 12.0}, "legacy": {"average": 50.0}},
-    "alignment": {"matching_accuracy": {"start": 0.1, "end": 0.2}},
-}
+WHOLE = {"strict": 12.0, "legacy": 50.0}
+LOG = [{"kind": "held_out", "step": step, "matching_accuracy": step / 100} for step in (10, 20)]
 
 
 @pytest.mark.slow
@@ -35,15 +33,19 @@ def test_the_self_test_passes_and_leaves_nothing(
 @pytest.fixture
 def made_up(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Whatever a run left, without training one; change it to see what the self-test says."""
-    left = {"results": WHOLE, "answer": "no", "report": lambda out: out}
+    left = {"averages": WHOLE, "log": LOG, "answer": "no", "report": lambda out: out}
 
     def run(recipe: str, out: Path, assignments: object, console: object) -> SimpleNamespace:
         assert recipe == "debug/tiny"
         out.mkdir()
-        for name in ("recipe.yaml", "record.json", "log.jsonl"):
+        for name in ("recipe.yaml", "record.json"):
             (out / name).write_text("{}")
-        (out / "results.json").write_text(json.dumps(left["results"]))
-        return SimpleNamespace(last_checkpoint=out)
+        log = out / "log.jsonl"
+        log.write_text("".join(json.dumps(line) + "\n" for line in left["log"]))
+        scores = {name: {"average": {"value": value}} for name, value in left["averages"].items()}
+        asked = {"dataset": "d", "split": "test", "task": "vqa", "engine": {}, "scores": scores}
+        put_result(out, Entry.model_validate(asked))
+        return SimpleNamespace(last_checkpoint=out, log=log)
 
     def load(folder: str) -> SimpleNamespace:
         return SimpleNamespace(ask=lambda question: left["answer"])
@@ -64,12 +66,14 @@ def test_a_whole_run_passes(made_up: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"results": WHOLE | {"vqa": {}}}, "the strict average is None"),
+        ({"averages": {}}, "the strict average is None"),
+        ({"averages": WHOLE | {"legacy": 120.0}}, "the legacy average is 120.0"),
+        ({"log": []}, "the matching accuracy is [], not shares"),
+        ({"log": LOG[:1]}, "the matching accuracy is [0.1], not shares"),
         (
-            {"results": WHOLE | {"vqa": WHOLE["vqa"] | {"legacy": {"average": 120.0}}}},
-            "the legacy average is 120.0",
+            {"log": [*LOG, LOG[0] | {"matching_accuracy": 1.5}]},
+            "the matching accuracy is [0.1, 0.2, 1.5], not shares",
         ),
-        ({"results": WHOLE | {"alignment": {}}}, "the matching accuracy is {}"),
         ({"answer": None}, "does not answer"),
     ],
 )

@@ -244,7 +244,9 @@ def test_a_served_model_answers_and_is_graded(tmp_path: Path) -> None:
     assert "By question type, org/j:8b" in page and "detailed_description" in page
     assert "By domain, org/j:8b" in page and "ct_scan" in page
     rows = (run / "scores.csv").read_text(encoding="utf-8").splitlines()
-    assert any(row.startswith("questions,test,chat,org/j:8b,relative_score,50.0,") for row in rows)
+    for variant in ("org/j:8b", '"org/j:8b, mri"', '"org/j:8b, conversation"'):
+        start = f"questions,test,chat,{variant},relative_score,50.0,"
+        assert sum(row.startswith(start) for row in rows) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Several runs on one page."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -24,20 +25,23 @@ def runs(demo_run: Path, tmp_path: Path) -> list[Path]:
 def test_runs_are_listed_compared_and_gathered_by_seed(runs: list[Path], tmp_path: Path) -> None:
     out = write_comparison(runs, tmp_path / "comparison.html")
     html = out.read_text(encoding="utf-8")
-    markdown = out.with_suffix(".md").read_text(encoding="utf-8")
     assert html.count("cannot be told apart") == 6
     assert "<b>third" not in html
     assert "&lt;b&gt;third" in html
     assert "default-src 'none'" in html
     assert html.count("Research use only.") == 2
-    assert "| first, second, " in markdown
-    assert "| 0.0 |" in markdown
+    (seeds,) = re.findall(r'<section id="seeds">.*?</section>', html, re.DOTALL)
+    (_, row) = re.findall(r"<tr.*?</tr>", seeds, re.DOTALL)
+    cells = re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row, re.DOTALL)
+    assert cells[0] == "first, second, &lt;b&gt;third" and cells[2] == "0.0"
+    assert len(cells[3].split(", ")) == 3
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["comparison.html"]
 
 
 def test_runs_that_cannot_be_compared_say_why(runs: list[Path], tmp_path: Path) -> None:
-    shutil.rmtree(runs[1] / "predictions")
-    markdown = write_comparison(runs[:2], tmp_path / "c.html").with_suffix(".md").read_text()
-    assert "first and second were not compared: The runs have 0 data sets in common" in markdown
+    (runs[1] / "results.json").unlink()
+    html = write_comparison(runs[:2], tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "first and second were not compared: The runs have 0 scored splits in common" in html
 
 
 def test_one_recipe_and_one_seed_make_no_spread(runs: list[Path], tmp_path: Path) -> None:

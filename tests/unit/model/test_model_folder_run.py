@@ -4,15 +4,16 @@ import shutil
 from pathlib import Path
 
 import pytest
-from exgra_med.evaluation.checkpoint_run import open_to_answer
 from typer.testing import CliRunner
 
 import exgra_med
 from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, RunError
+from exgra_med.evaluation.session import open_to_answer
+from exgra_med.llm.service import ServiceSettings
 from exgra_med.model.bundle import local_folder
 from exgra_med.model.convert.checkpoint import import_checkpoint
-from exgra_med.model.serving import prepare_export
+from exgra_med.model.serving import prepare
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
 
@@ -31,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_stands_for_its_last_checkpoint(run: Path, tmp_path: Path) -> None:
     assert exgra_med.load(run).ask("What?", DATA / "images" / "square.png")
-    assert prepare_export(str(run)).parent == local_folder(run).parent
+    assert prepare(str(run)).parent == local_folder(run).parent
     for arguments in (
         ["checkpoint", "export", run, "--out", tmp_path / "exported"],
         ["checkpoint", "inspect", run],
@@ -43,7 +44,7 @@ def test_a_run_stands_for_its_last_checkpoint(run: Path, tmp_path: Path) -> None
 
 def test_the_folder_of_a_checkpoints_answers_stands_for_it(run: Path, tmp_path: Path) -> None:
     checkpoint = local_folder(run)
-    open_to_answer(run, "data", out=tmp_path / "answers")
+    open_to_answer(run, data="data", out=tmp_path / "answers")
     assert local_folder(tmp_path / "answers").resolve() == checkpoint.resolve()
 
 
@@ -57,5 +58,10 @@ def test_what_cannot_be_taken_is_said(run: Path, tmp_path: Path) -> None:
         exgra_med.load(tmp_path / "empty")
     served = shutil.copytree(unfinished, tmp_path / "served")
     (served / "recipe.yaml").write_text("served: {model: m}", "utf-8")
-    with pytest.raises(RunError, match="at a server"):
+    with pytest.raises(RunError, match="of a served model"):
         exgra_med.load(served)
+    service = ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1")
+    out = tmp_path / "answers"
+    open_to_answer("m", engine="openai", data="data", out=out, service=service)
+    with pytest.raises(RunError, match="there is no checkpoint"):
+        exgra_med.load(out)

@@ -19,17 +19,17 @@ sys.path.insert(0, str(UNIT / "evaluation"))
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one run and a study of two."""
-    from exgra_med.evaluation.vqa import score_run
-    from made_up_run import DATASET, HOSTILE, make_data, write_log
+    from made_up_run import HOSTILE, SayingEngine, made_up_session, make_data, write_log
 
     from exgra_med.data.records import open_prepared
-    from exgra_med.evaluation.answers import Prediction, PredictionWriter
-    from exgra_med.evaluation.session import predictions_path
+    from exgra_med.evaluation.tasks import vqa
 
     root = tmp_path_factory.mktemp("web")
     data = make_data(root / "made-up-data")
-    prepared = open_prepared(data)
-    records = prepared.records("test")
+    texts: dict[str, str | None] = {}
+    for number, record in enumerate(open_prepared(data).records("test")):
+        text = record.answer if number % 2 else "yes"
+        texts[record.id] = {2: HOSTILE, 29: None}.get(number, text)
     recipe = {
         "name": f"demo {HOSTILE}",
         "description": HOSTILE,
@@ -44,11 +44,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
         (run / "record.json").write_text("{}", encoding="utf-8")
         write_log(run / "log.jsonl")
-        with PredictionWriter(predictions_path(run, DATASET)) as writer:
-            for number, record in enumerate(records[:-1]):
-                text = record.answer if number % 2 else "yes"
-                writer.append([Prediction(record.id, HOSTILE if number == 2 else text, "stop")])
-        score_run(run, DATASET, records, prepared.records("train"), num_bootstrap_samples=50)
+        engine = SayingEngine(lambda record: texts[record.id])
+        vqa.evaluate(made_up_session(run, data, engine, num_bootstrap_samples=50))
     (folder / "study" / "study.yaml").write_text("name: made-up", encoding="utf-8")
     results = json.loads((STUDY / "results.json").read_text(encoding="utf-8"))
     results["description"] = results["arms"][results["baseline"]]["title"] = HOSTILE

@@ -8,14 +8,8 @@ import pytest
 import yaml
 
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.cards import (
-    data_card,
-    forbids_commerce,
-    lineage,
-    model_card,
-    write_data_card,
-    write_model_card,
-)
+from exgra_med.evaluation.cards import forbids_commerce, write_data_card, write_model_card
+from exgra_med.evaluation.results import Entry, Score, put_result
 from exgra_med.model.published import LICENCES, NOTICE
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
@@ -101,23 +95,26 @@ def test_a_model_card_has_scores_limits_hashes_and_front_matter(tmp_path: Path) 
     final = run / "checkpoints" / "vqa" / "final"
     final.mkdir(parents=True)
     (final / "model.safetensors").write_bytes(b"weights")
-    strict = {
-        "average": 61.25,
-        "open_recall": 50.0,
-        "intervals": {"average": [40.5, 80.0]},
-        "num_open": 4,
-        "num_closed": 6,
-        "num_images": 5,
+    scores = {
+        "average": Score(value=61.25, interval=[40.5, 80.0], count=10),
+        "open_recall": Score(value=50.0, count=4),
     }
-    results = {"schema_version": 1, "vqa": {"dataset": "made-up", "strict": strict}}
-    (run / "results.json").write_text(json.dumps(results))
+    entry = Entry(
+        dataset="made-up",
+        split="test",
+        task="vqa",
+        engine={},
+        scores={"strict": scores},
+        details={"scorers": {"strict": {"num_open": 4, "num_closed": 6, "num_images": 5}}},
+    )
+    put_result(run, entry)
     path = write_model_card(run, tmp_path / "card.md")
     card = path.read_text()
     front = yaml.safe_load(card.split("---")[1])
     assert "research-only" in front["tags"]
     assert front["license"] == "other"
     assert NOTICE in card
-    assert "| 61.2 | 40.5 to 80.0 |" in card
+    assert "| Average | 61.2 (40.5 to 80.0) | 10 |" in card
     weights = hashlib.sha256(b"weights").hexdigest()
     assert f"sha256 of `model.safetensors`: `{weights}`" in card
     assert "## What this does not show" in card

@@ -6,12 +6,12 @@ from functools import cache
 from itertools import pairwise
 
 import pytest
-from exgra_med.evaluation.vqa import score_floors
 
 from exgra_med.captions.faults import find_faults
 from exgra_med.data.records import Record
 from exgra_med.evaluation.answers import Prediction, question_of
 from exgra_med.evaluation.score import score_vqa
+from exgra_med.evaluation.tasks.vqa import score_baselines
 from exgra_med.lab.phantom.make import PhantomSettings, split_records
 from exgra_med.lab.phantom.questions import FAMILIES, Questioner
 from exgra_med.lab.phantom.scene import ORGANS, SHAPES, Lesion, Scene, held_out_pairs, sample_scene
@@ -113,12 +113,13 @@ def test_every_family_has_a_reader_wordings_and_extended_answers() -> None:
 def test_who_reads_the_scene_answers_everything() -> None:
     questions = [question_of(record) for record in QUESTIONS]
     answers = [Prediction(record.id, read_scene(record)) for record in QUESTIONS]
-    metrics = score_vqa(answers, questions, num_bootstrap_samples=0)["metrics"]
-    assert metrics["recall"] == metrics["exact_match"] == metrics["closed_accuracy"] == 100.0
+    scores = score_vqa(answers, questions, num_bootstrap_samples=0)["scores"]
+    for name in ("open_recall", "open_exact_match", "closed_accuracy"):
+        assert scores[name]["value"] == 100.0
     # A wrong reader is told apart: the strict scorer is not what makes this 100.
     wrong = [Prediction(answer.id, other.text) for answer, other in pairwise(answers)]
-    metrics = score_vqa(wrong, questions[:-1], num_bootstrap_samples=0)["metrics"]
-    assert metrics["average"] < 40
+    scores = score_vqa(wrong, questions[:-1], num_bootstrap_samples=0)["scores"]
+    assert scores["average"]["value"] < 40
 
 
 @pytest.mark.parametrize("split", ["train", "test", "test_composition"])
@@ -159,11 +160,11 @@ def test_text_alone_is_worth_little(split: str) -> None:
     train = [question_of(record) for record in RECORDS["train"]]
     test = [question_of(record) for record in RECORDS[split]]
     assert len(train) >= 4000
-    floors = score_floors(train, test, num_bootstrap_samples=0)
-    assert set(floors) == {"majority", "text_nearest"}
-    for name, scores in floors.items():
-        assert scores["strict"]["average"] <= 45, name
-        assert scores["legacy"]["average"] <= 45, name
+    baselines = score_baselines(train, test, num_bootstrap_samples=0)
+    assert set(baselines) == {"majority", "text_nearest"}
+    for name, baseline in baselines.items():
+        for scorer in ("strict", "legacy"):
+            assert baseline["scores"][scorer]["average"]["value"] <= 45, (name, scorer)
     # Stronger than both: it knows families, and the commonest answer to the very same words.
     exact, family = defaultdict(Counter), defaultdict(Counter)
     for each in train:
@@ -174,7 +175,7 @@ def test_text_alone_is_worth_little(split: str) -> None:
         for each in test:
             known = (by_text and exact[each.text]) or family[each.meta["question_type"]]
             guesses.append(Prediction(each.id, known.most_common(1)[0][0]))
-        average = score_vqa(guesses, test, num_bootstrap_samples=0)["metrics"]["average"]
+        average = score_vqa(guesses, test, num_bootstrap_samples=0)["scores"]["average"]["value"]
         assert average <= 45
 
 

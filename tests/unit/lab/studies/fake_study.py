@@ -1,16 +1,20 @@
 """A study whose runs were never trained: their answers are drawn, everything else is real."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
-from exgra_med.evaluation.vqa import score_run
 
 from exgra_med.data.records import open_prepared
+from exgra_med.evaluation.tasks import vqa
 from exgra_med.lab.studies.folder import start_study
 from exgra_med.lab.studies.plan import Cell, Node
 from exgra_med.lab.studies.schema import Study, load_study
 from exgra_med.recipe.run_folder import start_run
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "evaluation"))
+from made_up_run import SayingEngine, made_up_session
 
 DATA = "bundled:vqa-rad-sample"
 STUDY = """
@@ -64,13 +68,12 @@ def fake_cell(folder: Path, study: Study, node: Node, skill: float) -> None:
     run = start_run(folder / node.id, node.recipe, resume=True)
     # Methods of one seed share their luck, as runs that start from one checkpoint do.
     luck = np.random.default_rng(node.cell.seed).random(len(records))
-    lines = [
-        {"id": record.id, "text": record.answer if lucky < skill else "nothing of that"}
+    texts = {
+        record.id: record.answer if lucky < skill else "nothing of that"
         for record, lucky in zip(records, luck, strict=True)
-    ]
-    answers = run.path / "predictions" / "vqa-rad-sample.jsonl"
-    answers.parent.mkdir(exist_ok=True)
-    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    }
+    engine = SayingEngine(lambda record: texts[record.id])
+    vqa.evaluate(made_up_session(run.path, DATA, engine, num_bootstrap_samples=20))
     run.log.write_text("".join(json.dumps(event) + "\n" for event in events(node.cell)))
     if node.budget is not None:
         run.add_to_record(
@@ -81,10 +84,6 @@ def fake_cell(folder: Path, study: Study, node: Node, skill: float) -> None:
                 "tokens_per_step_of_reference": 175.0, "spent": 1.0, "counted_without": "",
             },
         )  # fmt: skip
-    score_run(
-        run.path, "vqa-rad-sample", records, prepared.records("train"), num_bootstrap_samples=20,
-        data_fingerprint=prepared.fingerprint,
-    )  # fmt: skip
 
 
 def events(cell: Cell) -> list[dict]:

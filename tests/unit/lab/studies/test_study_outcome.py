@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.published import published_curve
+from exgra_med.evaluation.results import Score, put_result, read_results
 from exgra_med.lab.studies.collect import check_comparable
 from exgra_med.lab.studies.conclude import conclude
 from exgra_med.lab.studies.report import write_outcome, write_results
@@ -41,7 +42,7 @@ def test_the_numbers_are_those_of_the_runs(folder: Path, results: dict[str, Any]
     assert len(results["cells"]) == 12 and results["missing"] == []
     for cell in results["cells"]:
         own = json.loads((folder / cell["folder"] / "results.json").read_text())
-        assert cell["value"] == own["vqa"]["strict"]["average"]
+        assert cell["value"] == own["results"][0]["scores"]["strict"]["average"]["value"]
         assert (folder / cell["predictions"]).is_file()
     point = results["arms"]["exgra-med"]["points"][0]
     values = [
@@ -190,17 +191,23 @@ def test_half_a_study_is_concluded_as_half_a_study(tmp_path: Path) -> None:
 def edited(folder: Path, cell: str, change: Any) -> None:
     path = folder / cell / "results.json"
     results = json.loads(path.read_text())
-    change(results["vqa"])
+    change(results["results"][0])
     path.write_text(json.dumps(results))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda vqa: vqa["strict"].update(scorer_version=99), "have different scores"),
-        (lambda vqa: vqa.update(split="validation"), "have different test questions"),
+        (
+            lambda vqa: vqa["details"]["scorers"]["strict"].update(scorer_version=99),
+            "have different scores",
+        ),
+        (lambda vqa: vqa.update(dataset="another"), "have different test questions"),
         (lambda vqa: vqa.update(data_fingerprint="f" * 64), "have different test questions"),
-        (lambda vqa: vqa["strict"].update(average=99.0), "its results say 99.0000"),
+        (
+            lambda vqa: vqa["scores"]["strict"]["average"].update(value=99.0),
+            "its results say 99.0000",
+        ),
     ],
 )
 def test_numbers_that_do_not_belong_together_are_refused(
@@ -211,6 +218,34 @@ def test_numbers_that_do_not_belong_together_are_refused(
     with pytest.raises(ScoreError, match=message) as raised:
         write_results(folder)
     assert "\n" not in str(raised.value)
+
+
+def test_other_splits_of_a_cell_are_told_and_other_data_sets_left_alone(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL)
+    cell = folder / "cells/instruct/0.1/seed-1"
+    before = write_results(folder)
+    (entry,) = read_results(cell).results
+    scores = {"strict": {"average": Score(value=7.0)}}
+    put_result(cell, entry.model_copy(update={"split": "validation", "scores": scores}))
+    for split in ("test", "validation"):
+        asked = {"dataset": "another", "split": split, "scores": scores}
+        put_result(cell, entry.model_copy(update=asked))
+    after = write_results(folder)
+    changed = [
+        (old, new) for old, new in zip(before["cells"], after["cells"], strict=True) if old != new
+    ]
+    ((old, new),) = changed
+    assert new == old | {"splits": {"validation": 7.0}}
+
+
+def test_a_cell_that_was_scored_on_another_split_alone_is_missing(tmp_path: Path) -> None:
+    folder, cell = (
+        fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL),
+        "cells/instruct/0.1/seed-1",
+    )
+    assert cell not in write_results(folder)["missing"]
+    edited(folder, cell, lambda vqa: vqa.update(split="validation"))
+    assert cell in write_results(folder)["missing"]
 
 
 def test_comparable_scores_pass(folder: Path) -> None:

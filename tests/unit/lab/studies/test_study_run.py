@@ -60,7 +60,11 @@ place.mkdir(parents=True, exist_ok=True)
 if node.startswith("shared"):
     (place / "checkpoints" / "connector" / "final").mkdir(parents=True, exist_ok=True)
 else:
-    results = {"schema_version": 1, "vqa": {"strict": {"average": 50.0}}}
+    entry = {
+        "dataset": "d", "split": "test", "task": "vqa", "engine": {},
+        "scores": {"strict": {"average": {"value": 50.0}}},
+    }
+    results = {"schema_version": 2, "results": [entry]}
     (place / "results.json").write_text(json.dumps(results))
 """
 SMALL = STUDY.replace("fractions: [0.1, 0.4, 1.0]", "fractions: [1.0]").replace(
