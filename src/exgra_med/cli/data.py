@@ -140,9 +140,9 @@ def prepare(
 def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -> None:
     from rich.console import Console
 
-    from exgra_med.data.download.hub.fetch import FetchLimits
-    from exgra_med.data.download.hub.hub import download_dataset
-    from exgra_med.data.download.hub.image_urls import download_images
+    from exgra_med.data.download.fetch import FetchLimits
+    from exgra_med.data.download.hub import download_dataset
+    from exgra_med.data.download.image_urls import download_images
     from exgra_med.data.sources import SOURCES
     from exgra_med.progress import RichReporter
 

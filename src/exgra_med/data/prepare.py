@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med import __version__
-from exgra_med.data.download.hub.archives import is_archive, unpack
+from exgra_med.data.download.archives import is_archive, unpack
 from exgra_med.data.records import (
     FORMAT,
     MANIFEST,

@@ -4,8 +4,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from exgra_med.data.download.hub.archives import unpack
 
+from exgra_med.data.download.archives import unpack
 from exgra_med.data.prepare import prepare
 from exgra_med.errors import DataError
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
-from exgra_med.data.download.hub.hub import download_dataset
 
+from exgra_med.data.download.hub import download_dataset
 from exgra_med.data.sources import SOURCES
 from exgra_med.errors import DataError, ServiceError
 

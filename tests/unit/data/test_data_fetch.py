@@ -8,8 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from exgra_med.data.download.hub.fetch import FetchError, FetchLimits, check_url, fetch, is_public
 from misbehaving_server import Server
+
+from exgra_med.data.download.fetch import FetchError, FetchLimits, check_url, fetch, is_public
 
 LIMITS = FetchLimits(
     max_bytes=100_000,

@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exgra_med.data.download.hub.fetch import FetchLimits
-from exgra_med.data.download.hub.hub import image_urls
-from exgra_med.data.download.hub.image_urls import (
+from misbehaving_server import Server
+from PIL import Image
+
+from exgra_med.cli import main
+from exgra_med.data.download.fetch import FetchLimits
+from exgra_med.data.download.hub import image_urls
+from exgra_med.data.download.image_urls import (
     FAILURES_FILE,
     ImageDownload,
     download_images,
     read_url_list,
 )
-from misbehaving_server import Server
-from PIL import Image
-
-from exgra_med.cli import main
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.files import DiskFullError
 from exgra_med.progress import Silent

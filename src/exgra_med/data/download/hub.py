@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.download.hub.archives import is_archive, unpack
+from exgra_med.data.download.archives import is_archive, unpack
 from exgra_med.data.sources.source import Source
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.files import scratch_folder, write_text

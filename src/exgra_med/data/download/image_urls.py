@@ -20,8 +20,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
-from exgra_med.data.download.hub.archives import read_members
-from exgra_med.data.download.hub.fetch import FetchLimits, fetch
+from exgra_med.data.download.archives import read_members
+from exgra_med.data.download.fetch import FetchLimits, fetch
 from exgra_med.data.images import decode_image
 from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.records import decode_json, iterate_lines, read_json_list

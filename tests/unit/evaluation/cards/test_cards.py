@@ -8,7 +8,14 @@ import pytest
 import yaml
 
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.cards import forbids_commerce, write_data_card, write_model_card
+from exgra_med.evaluation.cards import (
+    data_card,
+    forbids_commerce,
+    lineage,
+    model_card,
+    write_data_card,
+    write_model_card,
+)
 from exgra_med.evaluation.results import Entry, Score, put_result
 from exgra_med.model.published import LICENCES, NOTICE
 from exgra_med.recipe.load import load_recipe
