@@ -47,7 +47,10 @@ class Walk:
             return
         if self._within and code.co_qualname == self._within:
             self._depth += 1 if event == "call" else -1
-        if code.co_name in _COMPREHENSIONS and not frame.f_back.f_code.co_flags & _IS_FUNCTION:
+        outside = frame
+        while outside.f_code.co_name in _COMPREHENSIONS:
+            outside = outside.f_back
+        if not outside.f_code.co_flags & _IS_FUNCTION:
             return  # A comprehension at the level of a module runs when that is imported.
         if event == "call" and self._depth and code.co_filename.startswith(str(ROOT)):
             name = Path(code.co_filename).relative_to(ROOT).as_posix()

@@ -3,9 +3,6 @@
 Exit codes of the command line: 2 when the user can mend the input, 1 when the work itself failed.
 """
 
-from importlib import import_module
-from typing import Any
-
 
 class ExgraMedError(Exception):
     """Base of every error meant for a person.
@@ -71,23 +68,6 @@ class MissingExtraError(ExgraMedError):
         super().__init__(
             f"{feature} needs the extra [{extra}].", f"pip install 'exgra-med[{extra}]'"
         )
-
-
-def import_extra(module: str, feature: str, extra: str) -> Any:
-    """A module that an extra installs; the one way in which the core reaches for it.
-
-    Args:
-        module: its dotted name.
-        feature: what cannot be done without it; begins the sentence of the error.
-        extra: name of the extra in pyproject.toml.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
-    try:
-        return import_module(module)
-    except ImportError as error:
-        raise MissingExtraError(feature, extra) from error
 
 
 class ServiceError(ExgraMedError):

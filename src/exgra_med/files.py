@@ -20,10 +20,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from uuid import uuid4
 
-from exgra_med.errors import WriteError
+import yaml
+
+from exgra_med.errors import RecipeError, WriteError
 
 if sys.platform == "win32":
     fcntl = None
@@ -347,3 +349,75 @@ def expand_home(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+# YAML as people write it: `1e-4` is a number (PyYAML reads a string), no key stands twice.
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader with YAML 1.2's idea of a float."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?([eE][-+]?\d+)|\d[\d_]*\.\d*|\.\d+([eE][-+]?\d+)?)$"),
+    list("-+0123456789."),
+)
+
+
+def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            line = key_node.start_mark.line + 1
+            raise yaml.YAMLError(f"line {line}: the key {key!r} stands twice")
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    # No path, name or template can hold NUL, and each would say so in another way.
+    if "\0" in node.value:
+        raise yaml.YAMLError(f"line {node.start_mark.line + 1}: a text holds the character NUL")
+    return node.value
+
+
+_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Read one YAML document.
+
+    Args:
+        text: the document.
+        where: file or option it came from, for the error message.
+
+    Raises:
+        RecipeError: the text is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        # Also a number of thousands of digits, or brackets as deep.
+        raise RecipeError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a file that holds one YAML document.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise RecipeError(f"{path} cannot be read: {why}.", "Is this the right file?") from error
+    return parse_yaml(text, str(path))
+
+
+def write_yaml(value: Any) -> str:
+    """Write plain data as YAML, in the order it stands."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)

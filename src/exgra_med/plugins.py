@@ -1,4 +1,4 @@
-"""Our own things and those of installed packages under one name: data sets, solvers, measures, ...
+"""What installed packages add: things of ours and theirs under one name, and optional modules.
 
 A package says in its `pyproject.toml`, for example,
 
@@ -17,7 +17,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from exgra_med.errors import ExgraMedError
+from exgra_med.errors import ExgraMedError, MissingExtraError
 
 
 @dataclass(frozen=True)
@@ -90,3 +90,20 @@ def _plugins(group: str, path: tuple[str, ...]) -> dict[str, list[EntryPoint]]:
 
 def _package(entry: EntryPoint) -> str:
     return entry.dist.name if entry.dist is not None else entry.module.partition(".")[0]
+
+
+def import_extra(module: str, feature: str, extra: str) -> Any:
+    """A module that an extra installs; the one way in which the core reaches for it.
+
+    Args:
+        module: its dotted name.
+        feature: what cannot be done without it; begins the sentence of the error.
+        extra: name of the extra in pyproject.toml.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(feature, extra) from error

@@ -4,7 +4,7 @@ import difflib
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 LARGEST = 1e9
@@ -25,14 +25,6 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
-
-    @field_validator("*")
-    @classmethod
-    def _is_text(cls, value: Any) -> Any:
-        # No path, name or template can hold it, and each would say so in another way.
-        if isinstance(value, str) and "\0" in value:
-            raise ValueError("a text with the character NUL is none")
-        return value
 
 
 RENAMED = {

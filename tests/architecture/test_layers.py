@@ -10,7 +10,7 @@ import exgra_med
 
 ROOT = Path(exgra_med.__file__).parent
 ORDER = (
-    "errors plugins files progress section alignment recipe data llm captions model training "
+    "errors plugins files terminal section alignment recipe data llm captions model training "
     "evaluation lab web cli"
 ).split()
 NAME = re.compile(r"exgra_med\.[\w.]+(:\w+)?")

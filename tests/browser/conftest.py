@@ -21,8 +21,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return Path(os.environ["EXGRA_MED_RUN"])
     from exgra_med.evaluation.session import open_session
     from exgra_med.evaluation.tasks import vqa
-    from exgra_med.progress import Silent
     from exgra_med.recipe.load import load_recipe
+    from exgra_med.terminal import Silent
     from exgra_med.training.stages import begin_run, train_run
 
     out = tmp_path_factory.mktemp("browser") / "runs" / "tiny"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from exgra_med.errors import ScoreError
+from exgra_med.evaluation import metrics
 from exgra_med.evaluation.answers import read_candidates, read_predictions, read_reference
-from exgra_med.evaluation.metrics import legacy
-from exgra_med.evaluation.metrics.legacy import clean
+from exgra_med.evaluation.metrics import published_words
 from exgra_med.evaluation.score import score_files, score_vqa
 
 DATA = Path(__file__).parent / "data" / "evaluation"
@@ -35,18 +35,18 @@ PRINTED = {
 @pytest.mark.parametrize("item", PER_ITEM["items"], ids=lambda item: str(item["id"]))
 def test_every_value_of_every_item_is_equal(item: dict[str, Any]) -> None:
     prediction, reference = item["prediction"], item["reference"]
-    assert clean(prediction) == item["norm_pred_once"]
-    assert clean(reference) == item["norm_ref_once"]
-    assert clean(clean(prediction)) == item["norm_pred_twice"]
-    assert clean(clean(reference)) == item["norm_ref_twice"]
-    assert legacy.closed_hit(prediction, reference) == item["closed_hit_run_eval"]
+    assert published_words(prediction) == item["norm_pred_once"]
+    assert published_words(reference) == item["norm_ref_once"]
+    assert published_words(published_words(prediction)) == item["norm_pred_twice"]
+    assert published_words(published_words(reference)) == item["norm_ref_twice"]
+    assert metrics.published_closed_hit(prediction, reference) == item["closed_hit_run_eval"]
     dropped = None if item["closed_run_eval_pvqa"] == "SKIPPED" else item["closed_run_eval_pvqa"]
-    assert legacy.closed_hit_pathvqa(prediction, reference) == dropped
-    overlap = legacy.overlap(prediction, reference)
+    assert metrics.published_closed_hit_pathvqa(prediction, reference) == dropped
+    overlap = metrics.published_overlap(prediction, reference)
     assert overlap == (item["exact"], item["f1"], item["precision"], item["recall"])
-    candidates = legacy.Candidates(PER_ITEM["candidates"]["0"])
+    candidates = metrics.PublishedCandidates(PER_ITEM["candidates"]["0"])
     assert candidates.hit(prediction, reference) == item["open_hit"]
-    bleu = legacy.bleu(prediction, reference)
+    bleu = metrics.published_bleu(prediction, reference)
     for name, value in bleu.items():
         assert value == item[name.replace("bleu", "bleu_score")]
 
@@ -124,9 +124,15 @@ def test_the_validation_metric_of_the_published_fine_tuning_is_legacy_on_cut_tex
     for item in items:
         pair = [item, liver]
         recalls = [
-            legacy.overlap(*parts(each)).recall for each in pair if each["answer_type"] == "OPEN"
+            metrics.published_overlap(*parts(each)).recall
+            for each in pair
+            if each["answer_type"] == "OPEN"
         ]
-        hits = [legacy.closed_hit(*parts(each)) for each in pair if each["answer_type"] == "CLOSED"]
+        hits = [
+            metrics.published_closed_hit(*parts(each))
+            for each in pair
+            if each["answer_type"] == "CLOSED"
+        ]
         expected = item["metrics_when_paired_with_item_5"]
         assert 100 * sum(recalls) / len(recalls) == pytest.approx(expected["recall"], abs=1e-12)
         assert (100 * sum(hits) / len(hits) if hits else 0.0) == expected["accuracy"]

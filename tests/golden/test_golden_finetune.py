@@ -13,10 +13,10 @@ from exgra_med.data.records import Turn, open_prepared
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
 from exgra_med.model.generate import generate
-from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import TextSettings
+from exgra_med.terminal import Silent
 from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.stages import train_run
 

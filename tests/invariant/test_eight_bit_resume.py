@@ -13,9 +13,9 @@ from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.records import open_prepared
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import generate
-from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
+from exgra_med.terminal import Silent
 from exgra_med.training.log import read_log
 from exgra_med.training.loop import StageTraining
 from exgra_med.training.objective import Objective

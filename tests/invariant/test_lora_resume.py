@@ -8,9 +8,9 @@ from safetensors.torch import load_file
 from test_training_invariants import KillAt, Killed, assert_equal_weights, train
 
 from exgra_med.model.bundle import Bundle, load_bundle
-from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
+from exgra_med.terminal import Silent
 from exgra_med.training.stages import train_run
 
 pytest.importorskip("peft")

@@ -13,7 +13,7 @@ from exgra_med.lab.phantom.make import PhantomSettings, make_phantom
 from exgra_med.lab.phantom.scene import Scene, sample_scene
 from exgra_med.model.build import vision_config
 from exgra_med.model.convert.vision import read_vision
-from exgra_med.progress import Silent
+from exgra_med.terminal import Silent
 
 NUM_IMAGES = 1200
 PATCHES_A_SIDE = 8

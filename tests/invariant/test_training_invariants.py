@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import Run, start_run
+from exgra_med.terminal import Silent
 from exgra_med.training.log import read_log
 from exgra_med.training.stages import train_run
 

@@ -21,10 +21,10 @@ from exgra_med.data.records import Prepared, Record, Turn
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import generate
-from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import open_run
 from exgra_med.recipe.schema import StageAlignment
+from exgra_med.terminal import Silent
 from exgra_med.training import objective as objective_module
 from exgra_med.training.batch import Batch
 from exgra_med.training.distributed import local_shard, shard

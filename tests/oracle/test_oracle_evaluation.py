@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 import pytest
 
-from exgra_med.evaluation.metrics.legacy import BLEU_WEIGHTS, sentence_bleu
+from exgra_med.evaluation.metrics import BLEU_WEIGHTS, sentence_bleu
 from exgra_med.evaluation.statistics import interval, mcnemar, paired_permutation, wilson
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import Run, start_run
+from exgra_med.terminal import Silent
 from exgra_med.training.preflight import check_before_training
 from exgra_med.training.stages import train_run
 

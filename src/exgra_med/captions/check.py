@@ -19,7 +19,8 @@ from exgra_med.captions.faults import (
 )
 from exgra_med.captions.question import pairs_of
 from exgra_med.captions.records import RecordFile
-from exgra_med.errors import DataError, import_extra
+from exgra_med.errors import DataError
+from exgra_med.plugins import import_extra
 
 
 @dataclass(frozen=True)

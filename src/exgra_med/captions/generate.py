@@ -26,7 +26,7 @@ from exgra_med.llm.request import (
     estimate_tokens,
 )
 from exgra_med.llm.service import ChatService, ServiceSettings, Usage
-from exgra_med.progress import Reporter, Silent
+from exgra_med.terminal import Reporter, Silent
 
 EXPLANATION_TOKENS = 130
 """Of a reply: five checks of a sentence each, with their names and the JSON around them."""

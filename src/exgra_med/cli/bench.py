@@ -6,12 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from exgra_med.cli.options import Device, Json, OptionalOutFile
-from exgra_med.cli.output import counting, show
-from exgra_med.cli.spelling import Group
+from exgra_med.terminal import counting, show
 
-app = typer.Typer(
-    cls=Group, help="Measure speed and quality on this machine.", no_args_is_help=True
-)
+app = typer.Typer(help="Measure speed and quality on this machine.", no_args_is_help=True)
 
 
 @app.command(

@@ -27,17 +27,13 @@ from exgra_med.cli.options import (
     Seed,
     Temperature,
 )
-from exgra_med.cli.output import next_step, show
-from exgra_med.cli.spelling import Group
+from exgra_med.terminal import next_step, show
 
 app = typer.Typer(
-    cls=Group,
     help="Extend answers with a language model, check them, merge them.",
     no_args_is_help=True,
 )
-batch = typer.Typer(
-    cls=Group, help="Write and read files of a service's batch queue.", no_args_is_help=True
-)
+batch = typer.Typer(help="Write and read files of a service's batch queue.", no_args_is_help=True)
 
 Source = Annotated[
     str,
@@ -129,7 +125,7 @@ def generate(
     from exgra_med.captions import generate
     from exgra_med.llm.budget import Price as PriceOfTokens
     from exgra_med.llm.request import Sampling
-    from exgra_med.progress import RichReporter
+    from exgra_med.terminal import RichReporter
 
     settings = generate.ServiceSettings(
         model=model,
@@ -318,6 +314,3 @@ def read(
     line = f"{counts['stored']} replies stored, {counts['failed']} refused (see {failures})."
     again = next_step(f"captions generate IN --out OUT --model {model}")
     show(counts | {"failures": str(failures)}, as_json, [line, again])
-
-
-app.add_typer(batch, name="batch")

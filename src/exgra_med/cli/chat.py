@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exgra_med.cli.options import Device, Json, ModelArgument, OptionalTemplate
-from exgra_med.cli.output import printable
+from exgra_med.terminal import printable
 
 if TYPE_CHECKING:
     from exgra_med.model.assistant import Conversation

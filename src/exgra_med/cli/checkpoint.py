@@ -8,11 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from exgra_med.cli.options import Json, ModelArgument, Out
-from exgra_med.cli.output import next_step, say, show, table
-from exgra_med.cli.spelling import Group
+from exgra_med.terminal import next_step, say, show, table
 
 app = typer.Typer(
-    cls=Group,
     help="List published checkpoints, import them, export them, check them.",
     no_args_is_help=True,
 )

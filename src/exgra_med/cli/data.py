@@ -20,17 +20,14 @@ from exgra_med.cli.options import (
     Template,
     VerbOption,
 )
-from exgra_med.cli.output import counting, next_step, print_json, say, show
-from exgra_med.cli.spelling import Group
+from exgra_med.terminal import counting, next_step, print_json, say, show
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from exgra_med.data.records import Prepared
 
-app = typer.Typer(
-    cls=Group, help="Prepare datasets, look at them, check them.", no_args_is_help=True
-)
+app = typer.Typer(help="Prepare datasets, look at them, check them.", no_args_is_help=True)
 FETCH = "Download"
 
 
@@ -144,7 +141,7 @@ def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -
     from exgra_med.data.download.hub import download_dataset
     from exgra_med.data.download.image_urls import download_images
     from exgra_med.data.sources import SOURCES
-    from exgra_med.progress import RichReporter
+    from exgra_med.terminal import RichReporter
 
     source = SOURCES.find(name)
     if not source.has_image_urls:

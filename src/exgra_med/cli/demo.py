@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exgra_med.cli.options import OutRun, Set
-from exgra_med.cli.output import next_step
+from exgra_med.terminal import next_step
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,8 +59,8 @@ def _run(recipe: str, out: Path, assignments: list[str] | None, console: "Consol
     """Train all stages and answer the test questions; gives the opened run."""
     from exgra_med.evaluation.session import open_session
     from exgra_med.evaluation.tasks import vqa
-    from exgra_med.progress import RichReporter
     from exgra_med.recipe.load import load_recipe
+    from exgra_med.terminal import RichReporter
     from exgra_med.training.stages import begin_run, train_run
 
     run = begin_run(out, load_recipe(recipe, assignments or ()).recipe, resume=True)

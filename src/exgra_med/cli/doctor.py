@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 from exgra_med.cli.options import Json
-from exgra_med.cli.output import next_step, show
+from exgra_med.terminal import next_step, show
 
 EXTRAS = {
     "report": ("matplotlib", "jinja2"),

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exgra_med.cli import options
-from exgra_med.cli.output import next_step, say, show, table
-from exgra_med.cli.spelling import Group
+from exgra_med.terminal import next_step, say, show, table
 
 if TYPE_CHECKING:
     from exgra_med.evaluation.results import Entry
     from exgra_med.evaluation.session import Session
     from exgra_med.llm.service import ServiceSettings
-    from exgra_med.progress import Reporter
+    from exgra_med.terminal import Reporter
 
 app = typer.Typer(
-    cls=Group,
     help="Ask a model, score its answers, look at the scores.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -267,8 +265,8 @@ def judge(
     as_json: options.Json = False,
 ) -> None:
     """Have stored chat answers graded against their references, in both orders, and score them."""
-    from exgra_med.cli.output import print_json
     from exgra_med.evaluation.tasks import chat as task
+    from exgra_med.terminal import print_json
 
     settings = options.service(
         judge_model, base_url, allow_remote, concurrency, max_new_tokens, max_cost, price,
@@ -546,6 +544,6 @@ def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
 def _reporter() -> "Reporter":
     from rich.console import Console
 
-    from exgra_med.progress import RichReporter
+    from exgra_med.terminal import RichReporter
 
     return RichReporter(Console(stderr=True))

@@ -6,16 +6,13 @@ from typing import Annotated
 import typer
 
 from exgra_med.cli.options import Json, OptionalOutFile, Set
-from exgra_med.cli.output import next_step, show
-from exgra_med.cli.spelling import Group
 from exgra_med.files import write_text
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import differences, recipe_yaml
 from exgra_med.recipe.schema import Recipe
+from exgra_med.terminal import next_step, show
 
-app = typer.Typer(
-    cls=Group, help="Look at recipes: what a run is, before it runs.", no_args_is_help=True
-)
+app = typer.Typer(help="Look at recipes: what a run is, before it runs.", no_args_is_help=True)
 _HELP = "Name of a shipped recipe, or a YAML file."
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=_HELP)]
 

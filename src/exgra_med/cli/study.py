@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exgra_med.cli.options import Data, DryRun, Gpu, Json, OptionalOutRun, Out, Set
-from exgra_med.cli.output import next_step, print_json, say, show
-from exgra_med.cli.spelling import Group
+from exgra_med.terminal import next_step, print_json, say, show
 
 if TYPE_CHECKING:
     from exgra_med.lab.studies.cost import Cost
     from exgra_med.lab.studies.plan import Node
     from exgra_med.lab.studies.schema import Study
 
-app = typer.Typer(
-    cls=Group, help="Ask one question of many runs: plan, run, compare.", no_args_is_help=True
-)
+app = typer.Typer(help="Ask one question of many runs: plan, run, compare.", no_args_is_help=True)
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="Name of a shipped study, or a YAML file.")
 ]
@@ -150,7 +147,7 @@ def _run_here(
 
     from exgra_med.errors import ExgraMedError
     from exgra_med.lab.studies.run import StudyFailed, run_study, share_machine, visible_gpus
-    from exgra_med.progress import RichReporter
+    from exgra_med.terminal import RichReporter
 
     typer.echo("Research use only. No number of a study is clinical evidence.", err=as_json)
     resources = share_machine(jobs, processes, visible_gpus(os.environ))
@@ -202,7 +199,7 @@ def node(
     from rich.console import Console
 
     from exgra_med.lab.studies.node import run_node
-    from exgra_med.progress import RichReporter
+    from exgra_med.terminal import RichReporter
 
     run_node(folder, name, RichReporter(Console()))
 
@@ -293,7 +290,7 @@ def make_parts(
 
     from exgra_med.lab.base_models.make import make_parts as make
     from exgra_med.lab.base_models.settings import PartsSettings, load_parts
-    from exgra_med.progress import RichReporter
+    from exgra_med.terminal import RichReporter
 
     chosen = PartsSettings() if settings is None else load_parts(settings)
     made = make(chosen, Path(data), out, RichReporter(Console(stderr=as_json)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exgra_med.cli.options import PLAN, DryRun, Gpu, Json, OptionalOutRun, Resume, Set
-from exgra_med.cli.output import next_step, show
+from exgra_med.terminal import next_step, show
 
 if TYPE_CHECKING:
     from exgra_med.recipe.schema import Recipe, StageSettings
@@ -59,7 +59,7 @@ def train(
     from rich.console import Console
 
     from exgra_med.evaluation.held_out import held_out_scorer
-    from exgra_med.progress import RichReporter
+    from exgra_med.terminal import RichReporter
     from exgra_med.training.distributed import process_state, refuse_other_engines
     from exgra_med.training.preflight import check_before_training
     from exgra_med.training.stages import begin_run, train_run

@@ -16,7 +16,7 @@ from exgra_med.data.sources.rows import facts
 from exgra_med.data.sources.source import Collected, ImageBytes
 from exgra_med.data.subset import images_for_share, nested_subset
 from exgra_med.errors import DataError
-from exgra_med.progress import ProgressCallback
+from exgra_med.terminal import ProgressCallback
 
 
 @dataclass(frozen=True)

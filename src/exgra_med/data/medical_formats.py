@@ -14,7 +14,8 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from exgra_med.errors import DataError, import_extra
+from exgra_med.errors import DataError
+from exgra_med.plugins import import_extra
 
 LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")
 """Modalities whose pictures often carry text; they need BurnedInAnnotation = NO."""

@@ -29,7 +29,7 @@ from exgra_med.data.sources.source import (
 )
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
-from exgra_med.progress import ProgressCallback
+from exgra_med.terminal import ProgressCallback
 
 MAX_PIXELS = 50_000_000
 """Images above this many pixels are refused; the largest of the paper's datasets has 13 million."""

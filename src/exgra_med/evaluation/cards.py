@@ -8,8 +8,7 @@ from typing import Any
 
 from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
-from exgra_med.evaluation.report.content import gather
-from exgra_med.evaluation.report.page import template_environment
+from exgra_med.evaluation.report.page import gather, template_environment
 from exgra_med.evaluation.session import read_recipe
 from exgra_med.files import write_text
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from exgra_med.data.records import Record
 from exgra_med.errors import ScoreError
+from exgra_med.evaluation import metrics
 from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
@@ -26,8 +27,7 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
-from exgra_med.evaluation.metrics import legacy, strict
-from exgra_med.evaluation.metrics.legacy import yes_no_table
+from exgra_med.evaluation.metrics import yes_no_table
 from exgra_med.evaluation.statistics import (
     check_count,
     cluster_bootstrap,
@@ -57,14 +57,14 @@ Place = Literal["report", "compare", "groups"]
 class Candidates:
     """Known open answers, under the rules of either scorer."""
 
-    strict: strict.Candidates
-    legacy: legacy.Candidates
+    strict: metrics.Candidates
+    legacy: metrics.PublishedCandidates
 
     @classmethod
     def of(cls, answers: Iterable[str | int]) -> "Candidates":
         """From the texts of the answers."""
         texts = list(answers)
-        return cls(strict.Candidates(texts), legacy.Candidates(texts))
+        return cls(metrics.Candidates(texts), metrics.PublishedCandidates(texts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +131,8 @@ def _overlap(name: str, label: str, field: str, shown: frozenset[Place]) -> Meas
         name,
         label,
         "open",
-        lambda case: getattr(strict.open_overlap(case.answer, case.question.answer), field),
-        lambda case: getattr(legacy.overlap(case.answer, case.question.answer), field),
+        lambda case: getattr(metrics.open_overlap(case.answer, case.question.answer), field),
+        lambda case: getattr(metrics.published_overlap(case.answer, case.question.answer), field),
         shown=shown,
     )
 
@@ -142,15 +142,15 @@ def _bleu(name: str, label: str, shown: frozenset[Place]) -> Measure:
         name,
         label,
         "open",
-        lambda case: strict.bleu(case.answer, case.question.answer)[name],
-        lambda case: legacy.bleu(case.answer, case.question.answer)[name],
+        lambda case: metrics.bleu(case.answer, case.question.answer)[name],
+        lambda case: metrics.published_bleu(case.answer, case.question.answer)[name],
         shown=shown,
     )
 
 
 def _strict_closed(case: Case) -> float:
     question = case.question
-    return strict.closed(case.answer, question.answer, question.text, question.options).hit
+    return metrics.closed(case.answer, question.answer, question.text, question.options).hit
 
 
 def _strict_candidate(case: Case) -> float | None:
@@ -179,8 +179,10 @@ MEASURES: tuple[Measure, ...] = (
         "closed accuracy",
         "closed",
         strict=_strict_closed,
-        legacy=lambda case: legacy.closed_hit(case.answer, case.question.answer),
-        legacy_pathvqa=lambda case: legacy.closed_hit_pathvqa(case.answer, case.question.answer),
+        legacy=lambda case: metrics.published_closed_hit(case.answer, case.question.answer),
+        legacy_pathvqa=lambda case: metrics.published_closed_hit_pathvqa(
+            case.answer, case.question.answer
+        ),
         shown=_EVERYWHERE,
     ),
     _overlap("open_f1", "open F1", "f1", _REPORT),
@@ -400,8 +402,8 @@ def score_vqa(
     is_strict = scorer == "strict"
     result: dict[str, Any] = {
         "scorer": scorer,
-        "scorer_version": strict.SCORER_VERSION if is_strict else "published",
-        "normaliser_version": strict.NORMALISER_VERSION if is_strict else "published",
+        "scorer_version": metrics.SCORER_VERSION if is_strict else "published",
+        "normaliser_version": metrics.NORMALISER_VERSION if is_strict else "published",
         "scores": scores,
         "num_open": kinds["OPEN"],
         "num_closed": kinds["CLOSED"],
@@ -548,9 +550,9 @@ def breakdown(
         name: partial(group_of, grouping=name) for name in _FIELDS
     }
     if train_answers is not None:
-        seen = {strict.words(answer) for answer in train_answers}
+        seen = {metrics.words(answer) for answer in train_answers}
         groupings["answer_in_training"] = lambda question: (
-            "seen" if strict.words(question.answer) in seen else "unseen"
+            "seen" if metrics.words(question.answer) in seen else "unseen"
         )
     columns = [place for place, each in enumerate(chosen) if "groups" in each.shown]
     kept = [chosen[place] for place in columns]
@@ -617,7 +619,7 @@ def closed_answers(pairing: Pairing) -> dict[str, Any]:
         if question.answer_type == "CLOSED"
     ]
     readings = [
-        strict.closed(answer, question.answer, question.text, question.options)
+        metrics.closed(answer, question.answer, question.text, question.options)
         for question, answer in closed
         if answer is not None
     ]
@@ -626,7 +628,7 @@ def closed_answers(pairing: Pairing) -> dict[str, Any]:
     expected = Counter(reading.expected for reading in readings)
     chosen = Counter(reading.chosen for reading in readings if reading.chosen is not None)
     hits = Counter(reading.expected for reading in readings if reading.hit)
-    yes, no = strict.YES, strict.NO
+    yes, no = metrics.YES, metrics.NO
     read_yes_no = [r.chosen for r in readings if r.expected in (yes, no) and r.chosen is not None]
     recalls = [hits[label] / expected[label] for label in expected]
     f1 = [2 * hits[label] / (expected[label] + chosen[label]) for label in expected]
@@ -638,9 +640,9 @@ def closed_answers(pairing: Pairing) -> dict[str, Any]:
         "yes_true_rate": _percent(hits[yes], expected[yes]),
         "no_true_rate": _percent(hits[no], expected[no]),
         "yes_share": _percent(read_yes_no.count(yes), len(read_yes_no)),
-        "parse_failures": _percent(verdicts[strict.Verdict.UNPARSED] + missing, total),
-        "abstentions": _percent(verdicts[strict.Verdict.ABSTAINED], total),
-        "several_options": _percent(verdicts[strict.Verdict.SEVERAL], total),
+        "parse_failures": _percent(verdicts[metrics.Verdict.UNPARSED] + missing, total),
+        "abstentions": _percent(verdicts[metrics.Verdict.ABSTAINED], total),
+        "several_options": _percent(verdicts[metrics.Verdict.SEVERAL], total),
     }
 
 

@@ -31,7 +31,6 @@ from exgra_med.evaluation.engines import (
 )
 from exgra_med.evaluation.results import Entry, put_result
 from exgra_med.llm.service import ServiceSettings
-from exgra_med.progress import Reporter, Silent
 from exgra_med.recipe.run_folder import (
     AnsweringRecipe,
     Run,
@@ -41,6 +40,7 @@ from exgra_med.recipe.run_folder import (
     start_run,
 )
 from exgra_med.recipe.schema import DataSettings, EvaluationSettings, ModelSettings, TextSettings
+from exgra_med.terminal import Reporter, Silent
 
 # The run folder that answers go to, whoever gives them, and what evaluation reads from one.
 #

@@ -8,9 +8,10 @@ from collections.abc import Generator, Iterator, Mapping
 from itertools import cycle, islice
 from typing import Any
 
-from exgra_med.errors import ServiceError, import_extra
+from exgra_med.errors import ServiceError
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.request import ChatRequest, Reply, ReplyError, TransportError, estimate_tokens
+from exgra_med.plugins import import_extra
 
 _FATAL = {
     401: "the key was refused",

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from exgra_med.errors import import_extra
 from exgra_med.llm.request import ChatRequest, Reply, ReplyError
+from exgra_med.plugins import import_extra
 
 GATHER_SECONDS = 0.01
 """How long a batch waits for further requests before it starts."""

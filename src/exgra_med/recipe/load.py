@@ -4,83 +4,15 @@ schema default  <  extends  <  recipe  <  EXGRA_MED_SET  <  --set
 """
 
 import os
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import ValidationError
-
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.schema import Recipe
-from exgra_med.section import explain
-
-# YAML as people write it: `1e-4` is a number (PyYAML reads a string), no key stands twice.
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe loader with YAML 1.2's idea of a float."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?([eE][-+]?\d+)|\d[\d_]*\.\d*|\.\d+([eE][-+]?\d+)?)$"),
-    list("-+0123456789."),
-)
-
-
-def _mapping_without_duplicates(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            line = key_node.start_mark.line + 1
-            raise yaml.YAMLError(f"line {line}: the key {key!r} stands twice")
-        seen.add(key)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor("tag:yaml.org,2002:map", _mapping_without_duplicates)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Read one YAML document.
-
-    Args:
-        text: the document.
-        where: file or option it came from, for the error message.
-
-    Raises:
-        RecipeError: the text is not YAML.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # Also a number of thousands of digits, or brackets as deep.
-        raise RecipeError(f"{where} is not valid YAML: {' '.join(str(error).split())}.") from error
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a file that holds one YAML document.
-
-    Raises:
-        RecipeError: the file cannot be read, or is not YAML.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise RecipeError(f"{path} cannot be read: {why}.", "Is this the right file?") from error
-    return parse_yaml(text, str(path))
-
-
-def write_yaml(value: Any) -> str:
-    """Write plain data as YAML, in the order it stands."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=100)
-
+from exgra_med.files import parse_yaml, read_yaml
+from exgra_med.recipe.schema import Recipe, check_recipe
 
 ENVIRONMENT_VARIABLE = "EXGRA_MED_SET"
 """Assignments like those of `--set`, separated by semicolons."""
@@ -120,26 +52,6 @@ def load_recipe(name_or_path: str | Path, assignments: Iterable[str] = ()) -> Lo
     for text in assignments:
         _assign(values, origins, text, "--set")
     return LoadedRecipe(check_recipe(values, name), origins)
-
-
-def check_recipe(values: Any, where: str, kind: type[Recipe] = Recipe) -> Recipe:
-    """Check plain data against the schema.
-
-    Args:
-        values: the plain data.
-        where: its file, for the error.
-        kind: the schema.
-
-    Raises:
-        RecipeError: the first fault, with its path and a near name where there is one.
-    """
-    if not isinstance(values, dict):
-        raise RecipeError(f"{where}: a recipe is a mapping of names to values.")
-    try:
-        return kind.model_validate(values)
-    except ValidationError as error:
-        message, hint = explain(error, kind)
-        raise RecipeError(f"{where}: {message}.", hint) from error
 
 
 def find_file(name_or_path: str, shipped: Mapping[str, Path], kind: str) -> Path:

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from exgra_med import __version__, files
 from exgra_med.errors import RunError
-from exgra_med.recipe.load import check_recipe, read_yaml, write_yaml
-from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings
+from exgra_med.files import read_yaml, write_yaml
+from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings, check_recipe
 
 # What made a run: code, versions, machine. Read by the record of every run; imports no torch.
 

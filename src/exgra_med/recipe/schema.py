@@ -1,4 +1,4 @@
-"""The recipe: with `architecture.py`, the only place where a hyper-parameter lives.
+"""The recipe: the only place where a hyper-parameter lives.
 
 Every section is a strict frozen pydantic model; the line under a field is its documentation, in the
 reference pages and in the JSON Schema alike.
@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from exgra_med.alignment.settings import AlignmentSettings
-from exgra_med.section import Count, Fraction, NotNegative, Positive, Section
+from exgra_med.errors import RecipeError
+from exgra_med.section import Count, Fraction, NotNegative, Positive, Section, explain
 
 # What a run starts from: sizes, trained parts, or a checkpoint.
 
@@ -400,3 +401,23 @@ def _with_data(section: Any, own: dict[str, Any]) -> Any:
         return section
     said = section.get("data") or {}
     return section | {"data": own | said if isinstance(said, dict) else said}
+
+
+def check_recipe(values: Any, where: str, kind: type[Recipe] = Recipe) -> Recipe:
+    """Check plain data against the schema.
+
+    Args:
+        values: the plain data.
+        where: its file, for the error.
+        kind: the schema.
+
+    Raises:
+        RecipeError: the first fault, with its path and a near name where there is one.
+    """
+    if not isinstance(values, dict):
+        raise RecipeError(f"{where}: a recipe is a mapping of names to values.")
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        message, hint = explain(error, kind)
+        raise RecipeError(f"{where}: {message}.", hint) from error

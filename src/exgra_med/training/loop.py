@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 
 from exgra_med.errors import ExgraMedError, TrainingError
 from exgra_med.model.bundle import Bundle
-from exgra_med.progress import Reporter
 from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import StageSettings
+from exgra_med.terminal import Reporter
 from exgra_med.training.batch import (
     Batch,
     StageDataset,

@@ -12,9 +12,9 @@ from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
-from exgra_med.progress import Reporter, Silent
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
 from exgra_med.recipe.schema import DataSettings, Recipe, StageSettings
+from exgra_med.terminal import Reporter, Silent
 from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer, needs_scorer

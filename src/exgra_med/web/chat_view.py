@@ -6,7 +6,7 @@ from html import escape
 from PIL import Image
 
 from exgra_med.data.records import Record, open_prepared
-from exgra_med.evaluation.report.content import jpeg
+from exgra_med.evaluation.report.page import jpeg
 from exgra_med.web.chat import Dialogue, ModelAnswer
 
 _SIDE_PIXELS = 640

@@ -5,11 +5,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import DataError, ExgraMedError, import_extra
+from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.evaluation.report.graphs import graphs_css
 from exgra_med.lab.studies.report import study_css
 from exgra_med.llm.request import Sampling
 from exgra_med.model.published import NOTICE
+from exgra_med.plugins import import_extra
 from exgra_med.web import chat_view
 from exgra_med.web.chat import ChatService, Dialogue
 from exgra_med.web.limits import MEGABYTE

@@ -10,8 +10,14 @@ from typing import Any, Literal
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
-from exgra_med.evaluation.report.content import Example, gather, judge, make_card
-from exgra_med.evaluation.report.page import template_environment, training_figures
+from exgra_med.evaluation.report.page import (
+    Example,
+    gather,
+    judge,
+    make_card,
+    template_environment,
+    training_figures,
+)
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.score import group_of, measures
 from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe

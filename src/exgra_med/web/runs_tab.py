@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from exgra_med.errors import ExgraMedError, import_extra
+from exgra_med.errors import ExgraMedError
+from exgra_med.plugins import import_extra
 from exgra_med.web import run_view as looking
 from exgra_med.web.chat_view import problem_html
 from exgra_med.web.run_view import Views, answers_html, num_pages

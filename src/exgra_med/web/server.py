@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import ServiceError, import_extra
+from exgra_med.errors import ServiceError
+from exgra_med.plugins import import_extra
 from exgra_med.web.access import AccessControl, Login
 from exgra_med.web.chat import ChatLog, ChatService
 from exgra_med.web.chat_models import number_equal_names, open_chat_model

@@ -15,8 +15,7 @@ import pytest
 from typer.main import get_command
 
 from exgra_med.cli import main
-from exgra_med.cli.main import app
-from exgra_med.cli.spelling import verbs
+from exgra_med.cli.main import app, verbs
 
 ROOT = get_command(app)
 BUNDLED = "bundled:vqa-rad-sample"

@@ -70,7 +70,7 @@ def test_streaming_remembers_like_asking(assistant: Assistant) -> None:
 
 
 def test_what_a_model_writes_cannot_steer_the_terminal() -> None:
-    from exgra_med.cli.output import printable
+    from exgra_med.terminal import printable
 
     assert printable("a\x1b[2J\nb") == "a\N{REPLACEMENT CHARACTER}[2J\nb"
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from exgra_med.cli.output import printable, show, table
+from exgra_med.terminal import printable, show, table
 
 
 def test_json_is_printed_and_no_line_is_made(

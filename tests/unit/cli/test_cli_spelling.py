@@ -8,8 +8,7 @@ import pytest
 from typer.main import get_command
 
 from exgra_med.cli import main
-from exgra_med.cli.main import app
-from exgra_med.cli.spelling import OLD_OPTIONS, OLD_VERBS, verbs
+from exgra_med.cli.main import OLD_OPTIONS, OLD_VERBS, app, verbs
 
 ROOT = get_command(app)
 COMING = {("evaluate", "--on"), ("evaluate", "--max-tokens")}

@@ -23,7 +23,7 @@ from exgra_med.data.download.image_urls import (
 )
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.files import DiskFullError
-from exgra_med.progress import Silent
+from exgra_med.terminal import Silent
 
 LIMITS = FetchLimits(
     max_bytes=1_000_000,

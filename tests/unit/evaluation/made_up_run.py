@@ -14,9 +14,9 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, file_sha256, open_prepared, write_records
 from exgra_med.evaluation.engines import Answer, Engine
 from exgra_med.evaluation.session import Session
-from exgra_med.progress import Silent
 from exgra_med.recipe.run_folder import AnsweringRecipe, Run
 from exgra_med.recipe.schema import DataSettings, EvaluationSettings, ModelSettings
+from exgra_med.terminal import Silent
 
 DATASET = "made-up"
 ORGANS = ("CHEST", "HEAD")

@@ -1,7 +1,7 @@
 """Leaks are counted, and what is clean is scored apart."""
 
 from exgra_med.evaluation.answers import Prediction, Question
-from exgra_med.evaluation.report.content import limits
+from exgra_med.evaluation.report.page import limits
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.tasks.vqa import TASK, find_leaks, score_clean
 

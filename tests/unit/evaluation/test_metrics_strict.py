@@ -2,13 +2,7 @@
 
 import pytest
 
-from exgra_med.evaluation.metrics.strict import (
-    Verdict,
-    chosen_options,
-    closed,
-    open_overlap,
-    yes_or_no,
-)
+from exgra_med.evaluation.metrics import Verdict, chosen_options, closed, open_overlap, yes_or_no
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG
 SEVERAL, ABSTAINED, UNPARSED = Verdict.SEVERAL, Verdict.ABSTAINED, Verdict.UNPARSED

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exgra_med.evaluation.metrics.strict import answer_text, contains, items, words
+from exgra_med.evaluation.metrics import answer_text, contains, items, words
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,14 @@ import pytest
 import yaml
 
 from exgra_med.errors import MissingExtraError, RunError
-from exgra_med.evaluation.report.content import NOTICE, gather, read_log
-from exgra_med.evaluation.report.page import render_html, training_figures, write_report
+from exgra_med.evaluation.report.page import (
+    NOTICE,
+    gather,
+    read_log,
+    render_html,
+    training_figures,
+    write_report,
+)
 from exgra_med.evaluation.results import put_result, read_results
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.load import check_recipe, load_recipe, shipped_recipes
-from exgra_med.recipe.schema import EvaluationSettings, StageSettings
+from exgra_med.recipe.load import load_recipe, shipped_recipes
+from exgra_med.recipe.schema import EvaluationSettings, StageSettings, check_recipe
 from exgra_med.section import RENAMED
 
 BASE = """

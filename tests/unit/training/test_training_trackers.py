@@ -10,9 +10,9 @@ from accelerate.utils import LoggerType
 
 from exgra_med.data.records import Prepared
 from exgra_med.errors import MissingExtraError, RecipeError
-from exgra_med.progress import Silent
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
+from exgra_med.terminal import Silent
 from exgra_med.training.log import read_log
 from exgra_med.training.preflight import check_before_training
 from exgra_med.training.stages import train_run

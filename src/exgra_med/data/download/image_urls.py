@@ -27,7 +27,7 @@ from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.records import decode_json, iterate_lines, read_json_list
 from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
 from exgra_med.files import disk_errors, write_bytes
-from exgra_med.progress import Reporter
+from exgra_med.terminal import Reporter
 
 LIST_PATTERN = "*image_urls.jsonl"
 FAILURES_FILE = "download_failures.jsonl"

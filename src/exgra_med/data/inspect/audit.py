@@ -14,7 +14,7 @@ from scipy.fft import dctn
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.records import Record, file_sha256
-from exgra_med.progress import ProgressCallback
+from exgra_med.terminal import ProgressCallback
 
 NEAR_BITS = 6
 """Perceptual hashes that differ in at most so many of 64 bits count as the same picture."""

@@ -15,7 +15,7 @@ from exgra_med.data.chat_template import (
 from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.records import Prepared, Record
 from exgra_med.errors import DataError
-from exgra_med.progress import ProgressCallback
+from exgra_med.terminal import ProgressCallback
 
 LONG_TEXT_CHARACTERS = 6000
 """About 1,500 tokens; with a picture's 256 and a prompt, near the paper's window of 2,048."""

@@ -18,7 +18,8 @@ from exgra_med.data.records import SPLITS, Record
 from exgra_med.data.sources.rows import vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions
 from exgra_med.data.subset import images_for_share
-from exgra_med.errors import DataError, import_extra
+from exgra_med.errors import DataError
+from exgra_med.plugins import import_extra
 
 VALIDATION_SHARE = 0.1
 _COLUMNS = ["image", "question", "answer"]

@@ -10,8 +10,7 @@ from typing import Any
 from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.compare import compare_stored, conclude
-from exgra_med.evaluation.report.content import NOTICE
-from exgra_med.evaluation.report.page import template_environment, template_text
+from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
 from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.session import read_recipe
 from exgra_med.evaluation.tables import Cell, Column, Row, Table, bounded, overview_table

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from exgra_med.data.records import Record
 from exgra_med.evaluation.graphs import GRAPHS, Graphs, Matched, Moment
-from exgra_med.evaluation.report.content import NOTICE, jpeg
-from exgra_med.evaluation.report.page import template_environment, template_text
+from exgra_med.evaluation.report.page import NOTICE, jpeg, template_environment, template_text
 from exgra_med.files import write_text
 
 # Two matched graphs as inline SVG: thumbnails and texts, kNN edges, right and wrong matches.

@@ -1,17 +1,560 @@
 """Report content -> `report.html` and `scores.csv` in the run folder."""
 
+import base64
+import json
+import random
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
-from exgra_med.errors import import_extra
-from exgra_med.evaluation.report.content import Content, Curve, StageCurves, gather
-from exgra_med.evaluation.tables import scores_csv
+from PIL import Image
+
+from exgra_med.data.images import ImageFolder
+from exgra_med.errors import DataError, RunError, ScoreError
+from exgra_med.evaluation import metrics
+from exgra_med.evaluation.answers import Pairing, Question, pair, question_of, read_predictions
+from exgra_med.evaluation.engines import facts_path
+from exgra_med.evaluation.results import Entry, read_results
+from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
+from exgra_med.evaluation.statistics import smallest_difference
+from exgra_med.evaluation.tables import (
+    Block,
+    Task,
+    cell,
+    entry_table,
+    overview_table,
+    scores_csv,
+    tasks,
+)
+from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS
 from exgra_med.files import write_text
+from exgra_med.plugins import import_extra
+
+# Everything a report says, gathered from a run folder before anything is drawn.
+
+# Questions with their images for the report: a random dozen, and some that went wrong.
+
+# Small copies of images for pages.
+
+
+_QUALITY = 80
+
+
+def jpeg(image: Image.Image, side_pixels: int) -> str:
+    """A copy that fits a square, as base64 JPEG without any metadata of the file."""
+    small = image.convert("RGB")
+    small.thumbnail((side_pixels, side_pixels))
+    small.info.clear()
+    stream = BytesIO()
+    small.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
+    return base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+_SIDE_PIXELS = 360
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One card: what was asked, what was expected, what was said."""
+
+    id: str
+    question: str
+    reference: str
+    prediction: str
+    score: float
+    """1 for a right closed answer; for an open one the strict recall."""
+    mark: str
+    """`right`, `partly right` or `wrong`, by the strict score."""
+    detail: str
+    """Why, in a few words."""
+    image: str | None
+    """JPEG as base64; None where there is none to show."""
+    image_problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Cards of the report."""
+
+    sample: list[Example]
+    wrong: list[Example]
+    num_wrong: int
+    """Wrong and partly right answers in all, shown or not."""
+
+
+def pick_examples(
+    pairing: Pairing, images: ImageFolder | None, num_examples: int, seed: int = 0
+) -> Examples:
+    """Draw questions at random, at most one an image as far as there are enough images.
+
+    Nothing is chosen by how well it looks: the sample is drawn before anything is scored, and the
+    wrong answers are drawn from all wrong ones.
+
+    Args:
+        pairing: questions with answers.
+        images: where the images lie; cards have none without it.
+        num_examples: cards of each of the two lists.
+        seed: of the draw.
+    """
+    generator = random.Random(seed)
+    rows = list(range(len(pairing.questions)))
+    generator.shuffle(rows)
+    marks = {row: judge(pairing.questions[row], pairing.answers[row]) for row in rows}
+    missed = [row for row in rows if marks[row][1] != "right"]
+    sample = _spread(rows, pairing.questions, num_examples)
+    shown = set(sample)
+    wrong = _spread([row for row in missed if row not in shown], pairing.questions, num_examples)
+    cards = {
+        row: make_card(pairing.questions[row], pairing.answers[row], marks[row], images)
+        for row in [*sample, *wrong]
+    }
+    return Examples([cards[row] for row in sample], [cards[row] for row in wrong], len(missed))
+
+
+def _spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
+    seen: set[str] = set()
+    first = [
+        row
+        for row in rows
+        if questions[row].cluster not in seen and not seen.add(questions[row].cluster)
+    ]
+    chosen = set(first)
+    return [*first, *(row for row in rows if row not in chosen)][:number]
+
+
+def judge(question: Question, answer: str | None) -> tuple[float, str, str]:
+    """Score, mark (`right`, `partly right`, `wrong`) and the reason in a few words; see `Example`.
+
+    Args:
+        question: with its reference answer.
+        answer: None where there is none.
+    """
+    if answer is None:
+        return 0.0, "wrong", "no answer"
+    if question.answer_type == "CLOSED":
+        reading = metrics.closed(answer, question.answer, question.text, question.options)
+        detail = {
+            metrics.Verdict.RIGHT: "closed",
+            metrics.Verdict.WRONG: f"closed, read as “{reading.chosen}”",
+            metrics.Verdict.SEVERAL: "closed, names several options",
+            metrics.Verdict.ABSTAINED: "closed, abstains",
+            metrics.Verdict.UNPARSED: "closed, names no option",
+        }[reading.verdict]
+        if not reading.hit and metrics.published_closed_hit(answer, question.answer):
+            detail += "; legacy counts it as right"
+        return float(reading.hit), "right" if reading.hit else "wrong", detail
+    recall = metrics.open_overlap(answer, question.answer).recall
+    mark = "right" if recall == 1 else "partly right" if recall else "wrong"
+    return recall, mark, f"open, recall {100 * recall:.0f} %"
+
+
+def make_card(
+    question: Question,
+    answer: str | None,
+    judged: tuple[float, str, str],
+    images: ImageFolder | None,
+) -> Example:
+    """One card with a small copy of its first image, or with why there is none."""
+    score, mark, detail = judged
+    picture, problem = None, "" if question.images else "a question without an image"
+    if images is not None and question.images:
+        try:
+            picture = jpeg(images.open(question.images[0], question.id), _SIDE_PIXELS)
+        except DataError as error:
+            problem = error.message
+    elif question.images:
+        problem = "the image folder is not at hand"
+    return Example(
+        id=question.id,
+        question=question.text,
+        reference=question.answer,
+        prediction="(no answer)" if answer is None else answer.strip() or "(empty)",
+        score=score,
+        mark=mark,
+        detail=detail,
+        image=picture,
+        image_problem=problem,
+    )
+
+
+# `log.jsonl` of a run -> curves by stage.
+
+
+CURVES = ("language_loss", "alignment_loss", "matching_accuracy", "image_answer_accuracy")
+
+
+@dataclass
+class Curve:
+    """Values of one measure over optimizer steps."""
+
+    steps: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+
+    def add(self, step: float, value: Any) -> None:
+        """Append a point; what is no finite number (a stage without that measure) is left out."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and value == value and abs(value) != float("inf"):
+            self.steps.append(step)
+            self.values.append(float(value))
+
+
+@dataclass
+class StageCurves:
+    """Everything measured in one stage: in training, and on held-out records."""
+
+    name: str
+    train: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in CURVES})
+    held_out: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in CURVES})
+    last: dict[str, Any] = field(default_factory=dict)
+    """The last training line, with learning rate and speed."""
+    chance: float | None = None
+    """Matching accuracy of a random matching of the held-out graphs."""
+
+    def has(self, measure: str) -> bool:
+        """Whether the stage measured this at all."""
+        return bool(self.train[measure].values or self.held_out[measure].values)
+
+
+def read_log(path: Path) -> list[StageCurves]:
+    """Stages of a log in the order they were trained; empty where there is no log.
+
+    A torn last line, as a killed run leaves it, is dropped. Steps that were run again after a
+    resume replace the earlier ones.
+
+    Raises:
+        RunError: a line before the last one is not a JSON object.
+    """
+    if not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    entries: dict[tuple[str, str, float], dict[str, Any]] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}:{number}: not a JSON object.") from error
+        if isinstance(entry, dict) and entry.get("kind") in ("train", "held_out"):
+            key = (str(entry["kind"]), str(entry.get("stage")), float(entry.get("step", 0)))
+            entries[key] = entry
+    stages: dict[str, StageCurves] = {}
+    for (kind, name, step), entry in sorted(entries.items(), key=lambda pair: pair[0][2]):
+        stages.setdefault(name, StageCurves(name))
+        curves = stages[name].train if kind == "train" else stages[name].held_out
+        for measure in CURVES:
+            curves[measure].add(step, entry.get(measure))
+        if isinstance(entry.get("chance"), float):
+            stages[name].chance = entry["chance"]
+        if kind == "train":
+            if "language_loss" not in entry:
+                curves["language_loss"].add(step, entry.get("loss"))
+            stages[name].last = entry
+    order = list(dict.fromkeys(name for _, name, _ in entries))
+    return [stages[name] for name in order]
+
+
+NOTICE = (
+    "Research use only. Nothing here is clinical advice, and no answer may be used to diagnose or "
+    "treat anyone."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One figure of the first screen."""
+
+    label: str
+    value: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One entry of the results."""
+
+    id: str
+    """For links within the page."""
+    nav: str
+    """Short, for the list of links."""
+    block: Block
+    further: list[Block] = field(default_factory=list)
+    """Baselines and published numbers beside the scores."""
+    details: list[Block] = field(default_factory=list)
+    """Parts of the scores."""
+    examples: Examples | None = None
+    """Questions with pictures and answers."""
+    examples_problem: str = ""
+    """Why there are none; empty for a task without any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the page and the cards are made of."""
+
+    name: str
+    description: str
+    is_toy: bool
+    notice: str
+    verdict: str
+    tiles: list[Tile]
+    overview: Block | None
+    parts: list[Part]
+    entries: list[Entry]
+    stages: list[StageCurves]
+    provenance: list[tuple[str, str]]
+    limits: list[str]
+
+
+def gather(run: Path, data_folder: str | None = None) -> Content:
+    """Read a run folder.
+
+    Args:
+        run: folder with `recipe.yaml`, and as far as there: `record.json`, `log.jsonl`,
+            `results.json`, and the answers.
+        data_folder: the prepared folder that was answered, where it is not at its place; of several
+            data sets the one that it holds.
+
+    Raises:
+        RunError: the folder is no run, or a file in it cannot be read.
+    """
+    recipe = read_recipe(run)
+    entries = read_results(run).results
+    record = _read_object(run / "record.json")
+    stages = read_log(run / "log.jsonl")
+    is_toy = bool((recipe.get("model") or {}).get("architecture"))
+    vqa = [each for each in entries if each.task == "vqa"]
+    known = tasks()
+    overview = Block("Every data set", overview_table(vqa)) if len(vqa) > 1 else None
+    # In the order of the tasks, each task's entries in the order of the file.
+    order = [each for name in known for each in entries if each.task == name]
+    parts = [
+        _part(run, recipe, entry, known[entry.task], f"part-{number}", data_folder)
+        for number, entry in enumerate(order, start=1)
+    ]
+    return Content(
+        name=str(recipe.get("name") or run.name),
+        description=str(recipe.get("description") or ""),
+        is_toy=is_toy,
+        notice=NOTICE,
+        verdict=verdict(vqa),
+        tiles=[*_score_tiles(vqa[:1]), *_training_tiles(stages)],
+        overview=overview,
+        parts=parts,
+        entries=entries,
+        stages=stages,
+        provenance=_provenance(run, recipe, record, entries),
+        limits=limits(entries, is_toy),
+    )
+
+
+def verdict(entries: Sequence[Entry]) -> str:
+    """The first sentence: the score, and whether it can be told apart from answering blindly."""
+    if not entries or entries[0].score("strict", "average").value is None:
+        return "This run has not been scored on questions yet."
+    entry = entries[0]
+    average = cell(entry.score("strict", "average"))
+    where = f" on {entry.label}" if len(entries) > 1 else ""
+    sentence = f"The strict average{where} is {average.text} %."
+    blind = (entry.details.get("baselines") or {}).get("text_nearest") or {}
+    score = ((blind.get("scores") or {}).get("strict") or {}).get("average") or {}
+    if score.get("value") is None:
+        return sentence
+    lookup = f"{score['value']:.1f} % of a lookup that never sees an image"
+    bounds = ((blind.get("difference") or {}).get("average") or {}).get("interval")
+    if bounds is None:
+        return f"{sentence} It stands beside the {lookup}."
+    if bounds[0] > 0:
+        return f"{sentence} It is above the {lookup}, by more than chance on these questions."
+    if bounds[1] < 0:
+        return f"{sentence} It is below the {lookup}, by more than chance on these questions."
+    return f"{sentence} It cannot be told apart from the {lookup}."
+
+
+def limits(entries: Sequence[Entry], is_toy: bool) -> list[str]:
+    """Sentences of the section "what this does not show"; every run gets its own list."""
+    vqa = [each for each in entries if each.task == "vqa"]
+    sentences = []
+    if is_toy:
+        sentences.append(
+            "The model is a toy: it was built from sizes in the recipe with random weights and "
+            "started from no pretrained checkpoint. Its scores show that the path works, and say "
+            "nothing about ExGra-Med at full size."
+        )
+    sentences += [sentence for entry in vqa for sentence in _about_the_numbers(entry)]
+    if any("same_image_nearest" in (each.details.get("baselines") or {}) for each in vqa):
+        sentences.append(
+            "Images of the test questions also occur in the data set's own training split, so for "
+            "a model that learned from it the score does not show how it does on new patients; the "
+            f"baseline “{BASELINE_LABELS['same_image_nearest']}” is what that alone is worth."
+        )
+    if any(not each.details.get("baselines") for each in vqa):
+        sentences.append("No baseline was computed, so the score lacks its best comparison.")
+    if vqa and not any(each.task == "reliance" for each in entries):
+        sentences.append(
+            "Whether the model looks at the image is not shown: the same questions with blank, "
+            "noise or shuffled images were not asked."
+        )
+    sentences += [
+        "One run with one seed: how much another seed would change the score is not in the "
+        "intervals, which cover the choice of images only.",
+        "The legacy score repeats published rules, defects included; compare it only with numbers "
+        "made by the same rules, the same split and the same denominators.",
+        "It is no clinical evidence: short answers about teaching-file images do not show that "
+        "a model is safe or useful for any patient.",
+    ]
+    return sentences
+
+
+def _about_the_numbers(entry: Entry) -> list[str]:
+    bounds = entry.score("strict", "average").interval
+    if not bounds:
+        return []
+    half = (bounds[1] - bounds[0]) / 2
+    if half == 0:
+        return [
+            "All images score the same, so the interval has no width; that says nothing about how "
+            "far another run may be."
+        ]
+    # Two independent runs: their difference has the error of both.
+    visible = smallest_difference(half / 1.96 * 2**0.5)
+    scored = (entry.details.get("scorers") or {}).get("strict") or {}
+    return [
+        f"With {scored.get('num_open')} open and {scored.get('num_closed')} closed questions about "
+        f"{scored.get('num_images')} images of {entry.label}, two separate models must differ by "
+        f"about {visible:.0f} points of the average before this test would find it four times in "
+        "five; comparing them question by question (exgra-med evaluate compare) can see less."
+    ]
+
+
+def _part(
+    run: Path,
+    recipe: dict[str, Any],
+    entry: Entry,
+    task: Task,
+    name: str,
+    data_folder: str | None,
+) -> Part:
+    block = Block(
+        f"{task.title}: {entry.label}", entry_table(entry, task), task.about, task.notes(entry)
+    )
+    nav = f"{task.title}, {entry.dataset}"
+    further, details = task.further(entry), task.details(entry)
+    if entry.task != "vqa":
+        return Part(name, nav, block, further, details)
+    return Part(name, nav, block, further, details, *_examples(run, recipe, entry, data_folder))
+
+
+def _examples(
+    run: Path, recipe: dict[str, Any], entry: Entry, data_folder: str | None
+) -> tuple[Examples | None, str]:
+    """Cards, or why there are none; a report without pictures is still a report."""
+    try:
+        file = answers_file(run, entry)
+        if not file.is_file():
+            return None, "This run has no stored answers."
+        asked = answered_questions(run, entry, data_folder)
+        pairing = pair(
+            read_predictions(file).predictions, [question_of(record) for record in asked.records]
+        )
+    except (DataError, RunError, ScoreError) as error:
+        return None, f"The questions are not at hand: {error.message}"
+    number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
+    images = asked.prepared.image_folder(asked.max_pixels)
+    return pick_examples(pairing, images, number, int(recipe.get("seed") or 0)), ""
+
+
+def _score_tiles(entries: Sequence[Entry]) -> list[Tile]:
+    tiles = []
+    for entry in entries:
+        for scorer in ("strict", "legacy"):
+            score = cell(entry.score(scorer, "average"))
+            if score.value is not None:
+                detail = f"95 % interval {score.bounds}" if score.bounds else "no interval"
+                tiles.append(Tile(f"{scorer} score", f"{score.text} %", detail))
+    return tiles
+
+
+def _training_tiles(stages: Sequence[StageCurves]) -> list[Tile]:
+    """Matching accuracy and alignment loss on held-out records, of the last stage that aligned."""
+    tiles = []
+    for stage in [each for each in stages if each.held_out["matching_accuracy"].values][-1:]:
+        accuracy = stage.held_out["matching_accuracy"].values
+        value = f"{100 * accuracy[0]:.0f} → {100 * accuracy[-1]:.0f} %"
+        tiles.append(Tile("matching accuracy", value, "held out, without noise"))
+        loss = stage.held_out["alignment_loss"].values
+        if loss:
+            tiles.append(Tile("alignment loss", f"{loss[0]:.2f} → {loss[-1]:.2f}", "held out"))
+    return tiles
+
+
+def _read_object(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"{path}: cannot be read as JSON.") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _provenance(
+    run: Path, recipe: dict[str, Any], record: dict[str, Any], entries: Sequence[Entry]
+) -> list[tuple[str, str]]:
+    rows = [
+        ("recipe", str(recipe.get("name") or run.name)),
+        ("seed", str(recipe.get("seed", 0))),
+    ]
+    for entry in entries:
+        rows += _entry_provenance(run, entry)
+    return rows + _flat({key: value for key, value in record.items() if key != "recipe"}, "")
+
+
+def _entry_provenance(run: Path, entry: Entry) -> list[tuple[str, str]]:
+    about = f"{entry.task}, {entry.label}"
+    rows = []
+    if entry.answers:
+        file = answers_file(run, entry, next(iter(entry.answers)))
+        rows += _flat(_read_object(facts_path(file)), about)
+    if entry.data_fingerprint:
+        rows.append((f"{about}: sha256 of the data's manifest", entry.data_fingerprint))
+    scored = (entry.details.get("scorers") or {}).get("strict") or {}
+    if scored:
+        versions = f"{scored.get('scorer_version')}, {scored.get('normaliser_version')}"
+        bootstrap = scored.get("bootstrap") or {}
+        rows += [
+            (f"{about}: strict scorer, normaliser", versions),
+            (
+                f"{about}: intervals",
+                f"95 %, {bootstrap.get('samples')} resamples of {scored.get('num_images')} images, "
+                f"seed {bootstrap.get('seed')}",
+            ),
+        ]
+    return rows
+
+
+def _flat(value: Any, name: str) -> list[tuple[str, str]]:
+    """Nested facts as rows `a: b`, so that a record of any shape can be shown."""
+    if isinstance(value, dict):
+        return [
+            row
+            for key, item in value.items()
+            for row in _flat(item, f"{name}: {_words(key)}" if name else _words(key))
+        ]
+    if isinstance(value, list):
+        value = ", ".join(str(item) for item in value)
+    return [(name, "–" if value is None else str(value))]
+
+
+def _words(key: Any) -> str:
+    return str(key).replace("_", " ")
+
 
 # Curves as inline SVG that takes its colours from the page, so light and dark both work.
 

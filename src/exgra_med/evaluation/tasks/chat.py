@@ -38,8 +38,8 @@ from exgra_med.evaluation.tasks.judge import (
 )
 from exgra_med.llm.prompt import load_prompt
 from exgra_med.llm.service import ServiceSettings
-from exgra_med.progress import Reporter
 from exgra_med.recipe.schema import DataSettings
+from exgra_med.terminal import Reporter
 
 NAME = "chat"
 MAX_NEW_TOKENS = 1024

@@ -15,7 +15,7 @@ from exgra_med.files import write_text
 from exgra_med.llm.prompt import Prompt, load_prompt, object_with
 from exgra_med.llm.request import CompletionError, Message, ReplyError
 from exgra_med.llm.service import ChatService, ServiceSettings, Usage
-from exgra_med.progress import Reporter
+from exgra_med.terminal import Reporter
 
 PROMPT = "judge-answers"
 LOWEST, HIGHEST = 1.0, 10.0

@@ -15,7 +15,7 @@ from exgra_med.data.records import Record, Turn
 from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation.answers import Prediction, read_predictions
 from exgra_med.evaluation.engines import ScoresOptions
-from exgra_med.evaluation.metrics.strict import answer_text, chosen_options, words
+from exgra_med.evaluation.metrics import answer_text, chosen_options, words
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import Measure
 from exgra_med.evaluation.session import Session

@@ -16,7 +16,7 @@ from exgra_med.data.records import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Prediction, pair, question_of, read_predictions
 from exgra_med.evaluation.engines import stored_template
-from exgra_med.evaluation.metrics.strict import words
+from exgra_med.evaluation.metrics import words
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import (
     Measure,

@@ -20,7 +20,7 @@ from exgra_med.evaluation.answers import (
     question_of,
     read_predictions,
 )
-from exgra_med.evaluation.metrics.strict import words
+from exgra_med.evaluation.metrics import words
 from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import (

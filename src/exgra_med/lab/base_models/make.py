@@ -11,14 +11,14 @@ from pathlib import Path
 from exgra_med import files
 from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.errors import RunError
+from exgra_med.files import write_yaml
 from exgra_med.lab.base_models.settings import PartsSettings
 from exgra_med.lab.base_models.vision import train_vision
 from exgra_med.model.assemble import save_language_model
 from exgra_med.model.bundle import load_bundle
-from exgra_med.progress import Reporter
-from exgra_med.recipe.load import write_yaml
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Architecture, DataSettings, ModelSettings, Recipe
+from exgra_med.terminal import Reporter
 from exgra_med.training.stages import train_run
 
 

@@ -20,8 +20,8 @@ from exgra_med.lab.base_models.settings import PastedShapesSettings, VisionPart
 from exgra_med.model.build import vision_config
 from exgra_med.model.bundle import replace_folder
 from exgra_med.model.processor import clip_image_processor
-from exgra_med.progress import Reporter
 from exgra_med.recipe.schema import StageSettings
+from exgra_med.terminal import Reporter
 from exgra_med.training.checkpoint import StageProgress, restore_progress, save_progress
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import seed_number

@@ -14,7 +14,7 @@ from exgra_med.lab.phantom.draw import draw_scene, png_bytes
 from exgra_med.lab.phantom.questions import FAMILIES, Asked, Questioner
 from exgra_med.lab.phantom.scene import Scene, held_out_pairs, sample_scene
 from exgra_med.lab.phantom.text import caption
-from exgra_med.progress import ProgressCallback
+from exgra_med.terminal import ProgressCallback
 
 NAME = "phantom"
 _CAPTION_REQUESTS = ("Describe this image.", "What does this image show?", "Give the findings.")

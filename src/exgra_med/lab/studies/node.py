@@ -18,8 +18,8 @@ from exgra_med.lab.studies.cost import spend_like
 from exgra_med.lab.studies.folder import Attempt, is_finished, lock_path, open_study, write_attempt
 from exgra_med.lab.studies.plan import DATA_NODE, Node, find_node
 from exgra_med.lab.studies.schema import Study
-from exgra_med.progress import Reporter
 from exgra_med.recipe.run_folder import now
+from exgra_med.terminal import Reporter
 from exgra_med.training.distributed import process_state
 from exgra_med.training.loop import TrainingStopped
 from exgra_med.training.preflight import check_before_training

@@ -8,8 +8,7 @@ from typing import Any, Literal
 
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.lab.studies.schema import Match, Study
-from exgra_med.recipe.load import check_recipe
-from exgra_med.recipe.schema import Recipe
+from exgra_med.recipe.schema import Recipe, check_recipe
 
 # A recipe with some of its values changed, by dotted path.
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from exgra_med import files
 from exgra_med.errors import RunError
-from exgra_med.evaluation.report.content import NOTICE
-from exgra_med.evaluation.report.page import template_environment, template_text
+from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
 from exgra_med.lab.studies.collect import Collected, Score, collect
 from exgra_med.lab.studies.compare import compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent

@@ -29,7 +29,7 @@ from exgra_med.lab.studies.folder import (
 )
 from exgra_med.lab.studies.plan import Node
 from exgra_med.lab.studies.schema import Study
-from exgra_med.progress import Reporter
+from exgra_med.terminal import Reporter
 
 _POLL_SECONDS = 0.1
 

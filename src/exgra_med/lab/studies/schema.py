@@ -8,16 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from exgra_med.errors import RecipeError, RunError
-from exgra_med.recipe.load import (
-    check_recipe,
-    find_file,
-    load_recipe,
-    parse_yaml,
-    read_yaml,
-    refuse_empty,
-    write_yaml,
-)
-from exgra_med.recipe.schema import Recipe
+from exgra_med.files import parse_yaml, read_yaml, write_yaml
+from exgra_med.recipe.load import find_file, load_recipe, refuse_empty
+from exgra_med.recipe.schema import Recipe, check_recipe
 from exgra_med.section import Section, explain
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]

@@ -21,8 +21,8 @@ from exgra_med.lab.base_models.vision import draw_shapes, windows
 from exgra_med.model.assemble import assemble_parts, save_language_model
 from exgra_med.model.build import build_model
 from exgra_med.model.convert.vision import read_vision
-from exgra_med.progress import Silent
 from exgra_med.recipe.schema import Architecture, Parts
+from exgra_med.terminal import Silent
 
 TINY = {
     "vision": {

@@ -8,6 +8,7 @@ import pytest
 from fake_study import STUDY, write_study
 
 from exgra_med.errors import RecipeError
+from exgra_med.files import parse_yaml
 from exgra_med.lab.studies import schema
 from exgra_med.lab.studies.plan import Node, plan_study
 from exgra_med.lab.studies.schema import (
@@ -18,7 +19,7 @@ from exgra_med.lab.studies.schema import (
     shipped_studies,
     study_yaml,
 )
-from exgra_med.recipe.load import load_recipe, parse_yaml, shipped_recipes
+from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import differences
 
 FOLDER = Path("runs/try")

@@ -38,7 +38,7 @@ from exgra_med.lab.studies.run import (
 )
 from exgra_med.lab.studies.schema import Study, load_study
 from exgra_med.lab.studies.slurm import levels, shell_lines, write_arrays
-from exgra_med.progress import Silent
+from exgra_med.terminal import Silent
 
 # Does a node: what a run leaves when it is finished, and what it was told.
 WORKER = """
