@@ -84,7 +84,11 @@ def test_both_orders_are_graded_and_nothing_is_paid_twice(tmp_path: Path) -> Non
         assert len(server.bodies) == 24
         again = run_judge(str(answers), *common, "--base-url", server.url)
         assert len(server.bodies) == 24
-    assert first["scores"]["relative_score"]["value"] == first["scores"]["relative_score_published_order"]["value"] == 50.0
+    assert (
+        first["scores"]["relative_score"]["value"]
+        == first["scores"]["relative_score_published_order"]["value"]
+        == 50.0
+    )
     assert first["scores"]["win_rate"]["value"] == 0.0 and first["order"]["flip_rate"] == 0.0
     assert first["usage"]["requests"] == 24 and first["usage"]["cost"] == 0.0
     assert again["usage"] == {
@@ -124,7 +128,9 @@ def test_a_judge_that_likes_the_first_place_is_found_out(tmp_path: Path) -> None
         "flip_rate": 100.0, "reversal_rate": 100.0, "first_place_bonus": 3.0,
     }  # fmt: skip
     assert section["scores"]["win_rate"]["value"] == 50.0
-    assert section["scores"]["relative_score_published_order"]["value"] == pytest.approx(100 * 6 / 9)
+    assert section["scores"]["relative_score_published_order"]["value"] == pytest.approx(
+        100 * 6 / 9
+    )
     assert section["scores"]["relative_score"]["value"] == pytest.approx(100 * (6 / 9 + 9 / 6) / 2)
 
 
@@ -203,7 +209,9 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     assert isinstance(failure("judge", str(answers), *judge), ScoreError)
     (tmp_path / "run").mkdir()
     assert isinstance(failure("judge", str(tmp_path / "run"), *judge), RunError)
-    assert isinstance(failure("chat", str(tmp_path / "run"), "--data", str(tmp_path)), ExgraMedError)
+    assert isinstance(
+        failure("chat", str(tmp_path / "run"), "--data", str(tmp_path)), ExgraMedError
+    )
 
 
 def test_a_served_model_answers_and_is_graded(tmp_path: Path) -> None:
@@ -285,15 +293,21 @@ def test_the_scores_are_those_computed_by_hand() -> None:
         ]
     section = score_judgements(questions, answers, judgements, num_bootstrap_samples=200)
     firsts = [(1 + i % 10) / 5 for i in range(12)]
-    assert section["scores"]["relative_score_published_order"]["value"] == pytest.approx(100 * sum(firsts) / 12)
-    assert section["scores"]["relative_score"]["value"] == pytest.approx(100 * (sum(firsts) / 12 + 1) / 2)
+    assert section["scores"]["relative_score_published_order"]["value"] == pytest.approx(
+        100 * sum(firsts) / 12
+    )
+    assert section["scores"]["relative_score"]["value"] == pytest.approx(
+        100 * (sum(firsts) / 12 + 1) / 2
+    )
     wins = [(1.0 if f > 1 else 0.5 if f == 1 else 0.0) for f in firsts]
     assert section["scores"]["win_rate"]["value"] == pytest.approx(100 * (sum(wins) / 12 + 0.5) / 2)
     assert section["order"]["flip_rate"] == pytest.approx(100 * 11 / 12)
     assert section["order"]["reversal_rate"] == 0.0
     low, high = section["scores"]["win_rate"]["interval"]
     assert low < section["scores"]["win_rate"]["value"] < high
-    assert section["length"]["win_rate"] == pytest.approx(section["scores"]["win_rate"]["value"], abs=0.5)
+    assert section["length"]["win_rate"] == pytest.approx(
+        section["scores"]["win_rate"]["value"], abs=0.5
+    )
     with pytest.raises(ScoreError):
         score_judgements(questions, answers, [])
 

@@ -113,9 +113,7 @@ def test_what_would_go_wrong_is_said_before_anything_is_sent(data: Path, tmp_pat
     error = call("vqa", "m", "--engine", "other", *where).exception
     assert isinstance(error, RunError) and "There is no engine 'other'" in error.message
     remote = [*where, "--engine", "openai", "--base-url", "https://far.example/v1"]
-    done = CliRunner().invoke(
-        app, ["evaluate", "vqa", "m", *remote], env={"OPENAI_API_KEY": "k"}
-    )
+    done = CliRunner().invoke(app, ["evaluate", "vqa", "m", *remote], env={"OPENAI_API_KEY": "k"})
     assert isinstance(done.exception, ServiceError) and "would leave" in done.exception.message
     assert not run.exists()
     service = Settings(model="m", base_url="http://127.0.0.1:9/v1")

@@ -239,7 +239,10 @@ def test_other_splits_of_a_cell_are_told_and_other_data_sets_left_alone(tmp_path
 
 
 def test_a_cell_that_was_scored_on_another_split_alone_is_missing(tmp_path: Path) -> None:
-    folder, cell = fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL), "cells/instruct/0.1/seed-1"
+    folder, cell = (
+        fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL),
+        "cells/instruct/0.1/seed-1",
+    )
     assert cell not in write_results(folder)["missing"]
     edited(folder, cell, lambda vqa: vqa.update(split="validation"))
     assert cell in write_results(folder)["missing"]
