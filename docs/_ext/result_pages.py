@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
+from exgra_med.evaluation.results import Entry, parse_results
 from exgra_med.evaluation.score import measures
 from exgra_med.evaluation.tables import cell
-from exgra_med.evaluation.results import Entry, parse_results
 
 
 def result_page(results: Path) -> str:

@@ -187,8 +187,8 @@ def test_the_cost_is_told_before_and_capped(tmp_path: Path) -> None:
     questions = write_questions(tmp_path / "data")
     answers = write_answers(tmp_path / "a.jsonl", {i: f"Answer {i}." for i in range(12)})
     arguments = [
-        "judge", str(answers), "--data", str(questions), "--judge", "local", "--price", "100", "100",
-        "--cache", str(tmp_path / "c.sqlite"), "--base-url",
+        "judge", str(answers), "--data", str(questions), "--judge", "local",
+        "--price", "100", "100", "--cache", str(tmp_path / "c.sqlite"), "--base-url",
     ]  # fmt: skip
     with ChatServer(fair) as server:
         done = CliRunner().invoke(app, ["evaluate", *arguments, server.url, "--dry-run"])

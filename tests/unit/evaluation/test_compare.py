@@ -106,7 +106,7 @@ def test_run_folders_know_their_questions(demo_run: Path, tmp_path: Path) -> Non
     with pytest.raises(ScoreError, match="0 scored splits in common: made-up/test against nothing"):
         compare_stored(demo_run, other)
     put_result(other, entry.model_copy(update={"dataset": "another"}))
-    with pytest.raises(ScoreError, match="0 scored splits .* against another/test"):
+    with pytest.raises(ScoreError, match=r"0 scored splits .* against another/test"):
         compare_stored(demo_run, other)
     put_result(other, entry)
     file.unlink()

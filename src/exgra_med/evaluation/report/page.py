@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import import_extra
-from exgra_med.evaluation.report.content import CURVES, Content, Curve, StageCurves, gather
+from exgra_med.evaluation.report.content import Content, Curve, StageCurves, gather
 from exgra_med.evaluation.tables import scores_csv
 from exgra_med.files import write_text
 

@@ -14,7 +14,7 @@ from exgra_med.lab.studies.schema import Study, load_study
 from exgra_med.recipe.run_folder import start_run
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "evaluation"))
-from made_up_run import SayingEngine, made_up_session  # noqa: E402
+from made_up_run import SayingEngine, made_up_session
 
 DATA = "bundled:vqa-rad-sample"
 STUDY = """
