@@ -254,7 +254,7 @@ def _guarded(name: str, function: Function | None) -> Function | None:
         except Exception as error:
             raise ScoreError(
                 f"The measure {name!r} of another package fails on the question "
-                f"{case.question.id!r}: {type(error).__name__}: {error}.",
+                f"{case.question.id!r}: {type(error).__name__}: {' '.join(str(error).split())}.",
                 "Mend or uninstall that package.",
             ) from error
 

@@ -421,7 +421,7 @@ class Session:
             # An engine of another package: whatever it raises, the user can only mend it there.
             raise RunError(
                 f"The engine {type(self.engine).__module__}.{type(self.engine).__name__} failed: "
-                f"{type(error).__name__}: {error}.",
+                f"{type(error).__name__}: {' '.join(str(error).split())}.",
                 "What was answered is kept; the same call goes on.",
             ) from error
         reporter.finish()

@@ -22,17 +22,18 @@ def test_score_prints_the_promised_keys() -> None:
     assert printed.exit_code == 0, printed.output
     result = json.loads(printed.stdout)
     assert (result["scorer"], result["num_open"], result["num_closed"]) == ("legacy", 47, 20)
-    assert set(result["metrics"]) == {
-        "exact_match", "f1", "precision", "recall", "bleu", "bleu_1", "bleu_2", "bleu_3",
-        "open_accuracy", "closed_accuracy", "average",
+    assert set(result["scores"]) == {
+        "open_exact_match", "open_f1", "open_precision", "open_recall", "bleu", "bleu_1", "bleu_2",
+        "bleu_3", "open_accuracy", "closed_accuracy", "average",
     }  # fmt: skip
-    assert result["metrics"]["closed_accuracy"] == 75.0
+    # All questions are about one image, so there is no interval.
+    assert result["scores"]["closed_accuracy"] == {"value": 75.0, "interval": None, "count": 20}
 
 
 def test_score_and_compare_print_tables_for_people() -> None:
     files = [str(GOLDEN / "pred.jsonl"), str(GOLDEN / "gt.json")]
     printed = runner.invoke(app, ["evaluate", "score", *files])
-    assert "closed accuracy" in printed.stdout
+    assert "Closed accuracy" in printed.stdout
     assert "Empty answers: 3." in printed.stdout
     printed = runner.invoke(app, ["evaluate", "compare", files[0], *files])
     assert "67 questions on 1 images" in printed.stdout

@@ -98,7 +98,7 @@ def test_the_command_line_makes_the_same(tmp_path: Path) -> None:
     )
     assert baselines.exit_code == 0, baselines.output
     assert "nearest training question, no image" in baselines.stdout
-    assert re.search(r"Average +\d+\.\d +\d+\.\d\sto\s\d+\.\d", baselines.stdout)
+    assert re.search(r"Average +\d+\.\d +– +\d+", baselines.stdout)
 
 
 @pytest.mark.parametrize(

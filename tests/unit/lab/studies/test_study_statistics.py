@@ -7,45 +7,43 @@ import numpy as np
 import pytest
 
 from exgra_med.lab.studies.compare import (
+    Mean,
     Resampling,
     detectable,
     mean_over_seeds,
     metric,
     p_values,
     reached_fraction,
-    student_cdf,
-    student_quantile,
 )
 
 NAN = math.nan
 
 
 @pytest.mark.parametrize(
-    ("probability", "freedom", "quantile"),
-    [
-        # Published tables of Student's t.
-        (0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.975, 3, 3.1824), (0.975, 10, 2.2281),
-        (0.8, 2, 1.0607), (0.975, 1e6, 1.95997), (0.025, 2, -4.3027),
-    ],
-)  # fmt: skip
-def test_students_quantiles_are_those_of_the_tables(
-    probability: float, freedom: float, quantile: float
-) -> None:
-    assert student_quantile(probability, freedom) == pytest.approx(quantile, abs=2e-4)
-    assert student_cdf(quantile, freedom) == pytest.approx(probability, abs=2e-5)
+    ("quantile", "freedom", "power"),
+    # Published tables of Student's t: the 97.5 % and the 80 % quantile.
+    [(12.7062, 1, 1.3764), (4.3027, 2, 1.0607), (3.1824, 3, 0.9785), (2.2281, 10, 0.8791)],
+)
+def test_errors_are_students(quantile: float, freedom: float, power: float) -> None:
+    difference = Mean(quantile * 0.5, [], None, 0.5, freedom, True)
+    # Many images that mostly agree: the permutation leaves the word to the seeds.
+    values = np.where(np.arange(40) % 8, 0.1, -0.1)[None, :, None]
+    tests = p_values(difference, values, resampling())
+    assert tests["p_images"] < 0.001
+    assert tests["p"] == pytest.approx(0.05, abs=2e-5)
+    assert detectable(difference) == pytest.approx(0.5 * (quantile + power), abs=2e-4)
 
 
-def test_students_distribution_equals_closed_forms_and_scipy() -> None:
-    for value in (-3.0, -0.2, 0.0, 1.5, 40.0):
-        assert student_cdf(value, 1) == pytest.approx(0.5 + math.atan(value) / math.pi, abs=1e-12)
-        two = 0.5 + value / (2 * math.sqrt(2 + value * value))
-        assert student_cdf(value, 2) == pytest.approx(two, abs=1e-12)
-    scipy = pytest.importorskip("scipy.stats", reason="scipy is an oracle of its own extra")
-    for freedom in (1.3, 2.7, 9.9, 250.0):
-        for value in (-6.0, -1.0, 0.3, 4.0):
-            assert student_cdf(value, freedom) == pytest.approx(
-                scipy.t.cdf(value, freedom), rel=1e-9
-            )
+def test_p_values_equal_closed_forms() -> None:
+    values = np.where(np.arange(40) % 8, 0.1, -0.1)[None, :, None]
+    for size in (0.2, 1.5, 3.0):
+        for freedom, below in (
+            (1, 0.5 + math.atan(size) / math.pi),
+            (2, 0.5 + size / (2 * math.sqrt(2 + size * size))),
+        ):
+            difference = Mean(-size, [], None, 1.0, freedom, True)
+            p = p_values(difference, values, resampling())["p"]
+            assert p == pytest.approx(2 * (1 - below), abs=1e-12)
 
 
 def test_the_metric_is_the_mean_of_its_parts_and_not_of_all_questions() -> None:
@@ -74,7 +72,8 @@ def test_errors_of_images_and_of_seeds_add_up() -> None:
     freedom = (images**2 + seeds**2) ** 2 / (images**4 / 39 + seeds**4 / 2)
     assert mean.freedom == pytest.approx(freedom, rel=0.1)
     assert mean.interval is not None
-    half = student_quantile(0.975, freedom) * math.hypot(images, seeds)
+    stats = pytest.importorskip("scipy.stats")
+    half = stats.t.ppf(0.975, freedom) * math.hypot(images, seeds)
     assert mean.interval[0] == pytest.approx(40 - half, abs=0.8)
     assert mean.interval[1] == pytest.approx(40 + half, abs=0.8)
 
