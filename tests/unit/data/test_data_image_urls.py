@@ -13,8 +13,8 @@ from misbehaving_server import Server
 from PIL import Image
 
 from exgra_med.cli import main
+from exgra_med.data.download import image_urls
 from exgra_med.data.download.fetch import FetchLimits
-from exgra_med.data.download.hub import image_urls
 from exgra_med.data.download.image_urls import (
     FAILURES_FILE,
     ImageDownload,

@@ -26,7 +26,7 @@ from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.score import MEASURES, Case, Measure, score_vqa
 from exgra_med.evaluation.session import answers_file, open_session
 from exgra_med.evaluation.tasks import vqa
-from exgra_med.llm.service import Settings
+from exgra_med.llm.service import ServiceSettings
 from exgra_med.terminal import Silent
 from exgra_med.web.run_view import find_places, place_html
 
@@ -243,7 +243,7 @@ def test_local_and_served_answers_of_the_same_texts_are_one_entry_but_for_the_en
         return "left" if "left" in question else "no"
 
     with ChatServer(lambda body: say(body["messages"][0]["content"][-1]["text"])) as server:
-        service = Settings(model="m", base_url=server.url)
+        service = ServiceSettings(model="m", base_url=server.url)
         served = open_session(
             "m", Silent(), data=str(data), out=tmp_path / "served", engine="openai",
             service=service,
@@ -268,7 +268,7 @@ def test_local_and_served_answers_of_the_same_texts_are_one_entry_but_for_the_en
 
 def test_a_served_recipe_decides_pixels_and_resamples(data: Path, tmp_path: Path) -> None:
     """A folder of answers goes on as its recipe says, as that of a checkpoint does."""
-    out, service = tmp_path / "served", Settings(model="m", base_url="http://127.0.0.1:9/v1")
+    out, service = tmp_path / "served", ServiceSettings(model="m", base_url="http://127.0.0.1:9/v1")
     arguments: dict[str, Any] = {"out": out, "engine": "openai", "service": service}
     open_session("m", Silent(), data=str(data), **arguments)
     recipe = yaml.safe_load((out / "recipe.yaml").read_text("utf-8"))

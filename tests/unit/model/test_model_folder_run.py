@@ -13,7 +13,7 @@ from exgra_med.evaluation.session import open_to_answer
 from exgra_med.llm.service import ServiceSettings
 from exgra_med.model.bundle import local_folder
 from exgra_med.model.convert.checkpoint import import_checkpoint
-from exgra_med.model.serving import prepare
+from exgra_med.model.serving import prepare_export
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
 
@@ -32,7 +32,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_run_stands_for_its_last_checkpoint(run: Path, tmp_path: Path) -> None:
     assert exgra_med.load(run).ask("What?", DATA / "images" / "square.png")
-    assert prepare(str(run)).parent == local_folder(run).parent
+    assert prepare_export(str(run)).parent == local_folder(run).parent
     for arguments in (
         ["checkpoint", "export", run, "--out", tmp_path / "exported"],
         ["checkpoint", "inspect", run],
