@@ -71,7 +71,9 @@ def test_a_study_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
     status = json.loads((tmp_path / "out" / "status.json").read_text())
     assert status["counts"] == {"finished": 3, "failed": 1}
     output = run(*asked, cwd=tmp_path)
-    assert "No difference was found" in output or "better" in output or "worse" in output
+    # Runs of so few steps may score the same, and then the study says that this tells nothing.
+    said = ("No difference was found", "better", "worse", "have the same score for every question")
+    assert any(words in output for words in said), output
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["missing"] == [] and len(results["cells"]) == 3
     for cell in results["cells"]:
