@@ -5,18 +5,13 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
 ProgressCallback = Callable[[str, int], None]
 """For work whose total is not known: called with what is counted, and how many are done."""
@@ -51,7 +46,7 @@ class Silent:
 class RichReporter:
     """A live bar on a terminal; one line for each tenth of the work in a file or pipe."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: "Console") -> None:
         self.console = console
         self.bar: Progress | None = None
         self.task: TaskID | None = None
@@ -63,6 +58,15 @@ class RichReporter:
         if not self.console.is_terminal:
             self.console.print(f"{title}: {total} steps, {done} done before")
             return
+        # `--help` must not wait for it.
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
         self.bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -143,7 +147,11 @@ def table(
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
         is_number = numbers and index > 0 and column != ""
-        made.add_column(column, justify="right" if is_number else "left", min_width=4)
+        is_name = not numbers and index == 0
+        # A name is copied, so it stays on one line.
+        made.add_column(
+            column, justify="right" if is_number else "left", min_width=4, no_wrap=is_name
+        )
     for first, *rest in rows:
         # Heads may break over lines, intervals such as "45.9 to 58.8" may not.
         made.add_row(first, *(re.sub(r"(?<=\d) to (?=[\d+−])", "\u00a0to\u00a0", x) for x in rest))

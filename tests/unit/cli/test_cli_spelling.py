@@ -11,8 +11,6 @@ from exgra_med.cli import main
 from exgra_med.cli.main import OLD_OPTIONS, OLD_VERBS, app, verbs
 
 ROOT = get_command(app)
-COMING = {("evaluate", "--on"), ("evaluate", "--max-tokens")}
-"""Old options that the verbs of `evaluate` still have."""
 
 
 def command(words: str) -> Any:
@@ -51,9 +49,6 @@ def test_an_old_verb_answers_with_the_new_one(old: str, monkeypatch, capsys) -> 
 
 @pytest.mark.parametrize(("noun", "old"), OLD_OPTIONS)
 def test_an_old_option_answers_with_the_new_one(noun: str, old: str, monkeypatch, capsys) -> None:
-    if (noun, old) in COMING:
-        assert old in options(command(noun)), "it is gone now: take it out of COMING"
-        return
     new = OLD_OPTIONS[noun, old]
     assert new in options(command(noun)) and old not in options(command(noun))
     path = next(path for path in verbs(ROOT) if path == noun or path.startswith(f"{noun} "))

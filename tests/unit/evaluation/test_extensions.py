@@ -14,6 +14,7 @@ from chat_server import ChatServer
 from made_up_run import SayingEngine, made_up_session, make_data
 from typer.testing import CliRunner
 
+from exgra_med import plugins
 from exgra_med.cli.main import app
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
@@ -28,7 +29,7 @@ from exgra_med.evaluation.session import answers_file, open_session
 from exgra_med.evaluation.tasks import vqa
 from exgra_med.llm.service import ServiceSettings
 from exgra_med.terminal import Silent
-from exgra_med.web.run_view import find_places, place_html
+from exgra_med.web.run_view import find_runs, run_html
 
 RECIPE = {"name": "made-up", "model": {"start": "made-up"}, "stages": {}}
 WIDE = {"COLUMNS": "200"}
@@ -61,11 +62,15 @@ def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
             return [point] if wanted == {"group": group} else []
 
         monkeypatch.setattr("exgra_med.plugins.entry_points", found)
+        forget()
+
+    def forget() -> None:
         score._plugged_in.cache_clear()
+        plugins._plugins.cache_clear()
 
     yield install
     monkeypatch.undo()
-    score._plugged_in.cache_clear()
+    forget()
 
 
 def run_of(folder: Path, data: Path, engine: Any) -> Path:
@@ -115,11 +120,11 @@ def shown_everywhere(measure: Measure, root: Path, data: Path) -> None:
     start = f"made-up,test,vqa,strict,{measure.name},{scored.value},"
     assert sum(row.startswith(start) for row in csv) == 1
     # The page: a run, and the runs of a study.
-    places = find_places([root / "runs"])
-    assert "Answers of one word" in place_html(places["runs/second"])
+    places = find_runs([root / "runs"])
+    assert "Answers of one word" in run_html(places["runs/second"])
     (root / "runs" / "study.yaml").write_text("name: made-up", encoding="utf-8")
-    study = find_places([root / "runs"])["runs"]
-    page = place_html(study)
+    study = find_runs([root / "runs"])["runs"]
+    page = run_html(study)
     assert "one word" in page.lower() and f"{share:.1f}" in page
 
 
