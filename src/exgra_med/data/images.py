@@ -2,6 +2,8 @@
 
 import io
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -101,6 +103,15 @@ class ImageFolder:
             return read_nifti(path, self.max_pixels, name, where)
         return decode_image(path, self.max_pixels, name, where)
 
+    def check_size(self, name: str, where: str = "") -> None:
+        """Refuse an image of a prepared folder by its header, as `open` would.
+
+        Raises:
+            DataError: as for `open`, but a file that breaks behind its header passes.
+        """
+        with _opened(self.locate(name, where), self.max_pixels, name, where):
+            pass
+
     def read_bytes(self, name: str, where: str = "") -> bytes:
         """The file of an image, unchanged, after it was decoded once in full.
 
@@ -135,6 +146,17 @@ def decode_image(
     Raises:
         DataError: too large, of another format, or broken.
     """
+    with _opened(file, max_pixels, name, where) as image:
+        if image.mode.startswith(("I", "F")):
+            return scale_to_eight_bits(np.asarray(image))
+        return image.convert("RGB")
+
+
+@contextmanager
+def _opened(
+    file: Path | IO[bytes], max_pixels: int, name: str, where: str
+) -> Iterator[Image.Image]:
+    """An image of which only the header is read, not too large; see `decode_image`."""
     prefix = f"{where}: " if where else ""
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -145,9 +167,7 @@ def decode_image(
                     f"more than {max_pixels}.",
                     "Raise `data.max_pixels` in the recipe if this image is wanted.",
                 )
-            if image.mode.startswith(("I", "F")):
-                return scale_to_eight_bits(np.asarray(image))
-            return image.convert("RGB")
+            yield image
     except (DataError, MissingExtraError):
         raise
     # Decoders raise whatever hostile bytes make them raise: all of it means a broken file.

@@ -8,12 +8,14 @@
 import shutil
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from exgra_med.alignment.controls import CONTROLS
 from exgra_med.alignment.matching import check_size, find_solver
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.conversation import choose_conversations
+from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import (
     CheckpointError,
@@ -167,9 +169,11 @@ def check_data(recipe: Recipe, name: str) -> None:
             records, settings.questions_per_record, settings.fraction, settings.subset_seed
         )
     images = prepared.image_folder(settings.max_pixels)
-    for record in records:
+    # Preparation has refused what is larger, so most folders need no look at every header.
+    check = images.check_size if settings.max_pixels < MAX_PIXELS else images.locate
+    for record in chain(records, *map(prepared.iterate, held_out)):
         for image in record.images:
-            images.locate(image, record.id)
+            check(image, record.id)
     if stage.needs_extended:
         _check_extended(records, name)
 

@@ -62,6 +62,7 @@ def test_a_run_that_has_not_finished_and_a_folder_without_a_model(tmp_path: Path
         ("data.folder=nowhere", "nowhere: no such folder"),
         ("data.split=twain", "no split 'twain'"),
         ("data.held_out_split=twain", "no split 'twain'"),
+        ("data.max_pixels=10000", "pixels, more than 10000"),
     ],
 )
 def test_data_that_is_not_there(tmp_path: Path, assignment: str, message: str) -> None:
@@ -104,6 +105,16 @@ def test_an_empty_split_and_a_missing_image(copy: Path, tmp_path: Path) -> None:
     (copy / "images" / json.loads(lines[0])["image"]).unlink()
     with pytest.raises(DataError, match=str(json.loads(lines[0])["id"])):
         check(tmp_path, f"data.folder={copy}", "data.held_out_split=null")
+
+
+def test_a_missing_image_of_the_held_out_split(copy: Path, tmp_path: Path) -> None:
+    known = {json.loads(line)["image"] for line in (copy / "train.jsonl").open()}
+    rows = [json.loads(line) for line in (copy / "validation.jsonl").open()]
+    row = next(each for each in rows if each["image"] not in known)
+    (copy / "images" / row["image"]).unlink()
+    with pytest.raises(DataError, match="is missing"):
+        check(tmp_path, f"data.folder={copy}")
+    check(tmp_path, f"data.folder={copy}", "data.held_out_split=null")
 
 
 def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
