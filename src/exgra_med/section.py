@@ -12,6 +12,8 @@ LARGEST = 1e9
 Positive = Annotated[float, Field(gt=0.0, le=LARGEST)]
 NotNegative = Annotated[float, Field(ge=0.0, le=LARGEST)]
 Count = Annotated[int, Field(gt=0)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+"""What every generator takes: numpy refuses negative ones, its old one also more than 32 bits."""
 
 
 class Section(BaseModel):

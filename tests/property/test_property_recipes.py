@@ -249,12 +249,12 @@ def check(number: int, folder: Path) -> str:
     drawn = draw(number)
     options = [word for each in drawn.assignments for word in ("--set", each)]
     shown = " ".join(f"--set {each!r}" for each in drawn.assignments)
-    planned = command("train", "debug/tiny", "--dry-run", *options)
+    run = folder / "run"
+    planned = command("train", "debug/tiny", "--dry-run", "--out", str(run), *options)
     if found := complaint(planned, (2,)):
         return f"draw {number}, dry run, {shown}: {found}"
     if planned.code or drawn.long:
         return ""
-    run = folder / "run"
     try:
         done = command("train", "debug/tiny", "--out", str(run), *options)
     finally:

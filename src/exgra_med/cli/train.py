@@ -54,7 +54,8 @@ def train(
         except RecipeError:
             # A recipe that is whole only with --set; if it is not then, the next line says so.
             own = None
-        _plan(load_recipe(recipe, assignments or ()).recipe, own, gpu, gpus, as_json)
+        wanted = load_recipe(recipe, assignments or ()).recipe
+        _plan(wanted, own, out or Path("runs") / wanted.name, gpu, gpus, as_json)
         return
     from rich.console import Console
 
@@ -80,12 +81,15 @@ def train(
         show(value, as_json, [done, next_step(f"evaluate vqa {folder}")])
 
 
-def _plan(recipe: "Recipe", own: "Recipe | None", gpu: str, num_gpus: int, as_json: bool) -> None:
+def _plan(
+    recipe: "Recipe", own: "Recipe | None", out: Path, gpu: str, num_gpus: int, as_json: bool
+) -> None:
     """Print what a run will cost: the answer of --dry-run.
 
     Args:
         recipe: with what `--set` changes.
         own: as it is written, where it can be read so; its records a step are those to keep.
+        out: the run folder.
         gpu: a name in `hardware.GPUS`.
         num_gpus: devices that share each step.
         as_json: for a machine.
@@ -96,7 +100,7 @@ def _plan(recipe: "Recipe", own: "Recipe | None", gpu: str, num_gpus: int, as_js
     check_plan(recipe, num_gpus)
     estimate = estimate_run(recipe, gpu, num_gpus)
     warnings = _step_warnings(recipe, own, num_gpus) + _memory_advice(recipe, estimate)
-    warnings += [f"This machine cannot run it: {error}" for error in missing_here(recipe)]
+    warnings += [f"This machine cannot run it: {error}" for error in missing_here(recipe, out)]
 
     def lines() -> Iterator[str]:
         yield f"{recipe.name} on {num_gpus} x {gpu}"

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from exgra_med.alignment.settings import AlignmentSettings
 from exgra_med.errors import RecipeError
-from exgra_med.section import Count, Fraction, NotNegative, Positive, Section, explain
+from exgra_med.section import Count, Fraction, NotNegative, Positive, Section, Seed, explain
 
 # What a run starts from: sizes, trained parts, or a checkpoint.
 
@@ -149,7 +149,7 @@ class DataSettings(Section):
     """Split on which losses and matching accuracy are measured during training."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the split's conversations that is used; smaller shares lie inside larger ones."""
-    subset_seed: int = 0
+    subset_seed: Seed = 0
     """Seed of the nested subset."""
     questions_per_record: Count = 1
     """Records of one image are joined into conversations of up to this many questions."""
@@ -353,7 +353,7 @@ class Recipe(Section):
     """Lower-case letters, digits and `_./-`; a run's folder is called so where none is given."""
     description: str = ""
     """What the recipe is for; reports begin with it."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, data order, dropout and noise."""
     model: ModelSettings
     """What the run starts from."""

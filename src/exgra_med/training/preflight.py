@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from exgra_med.alignment.controls import CONTROLS
+from exgra_med.alignment.loss import directed_pairs
 from exgra_med.alignment.matching import check_size, find_solver
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.conversation import choose_conversations
@@ -54,6 +55,7 @@ def check_plan(recipe: Recipe, num_processes: int, data_is_here: bool = False) -
         DataError: a split, image or extended answer is not there.
     """
     chat_template(recipe.text.template)
+    _check_graph_weights(recipe)
     all_here = True
     for name, stage in recipe.stages.items():
         _check_alignment(name, stage, num_processes)
@@ -89,9 +91,36 @@ def _check_alignment(name: str, stage: StageSettings, num_processes: int) -> Non
         raise RecipeError(f"stages.{name}.alignment: {error.message}", error.hint) from error
 
 
-def missing_here(recipe: Recipe) -> list[ExgraMedError]:
-    """What the stages of a run need and this machine lacks: packages, a compiler, a GPU."""
-    checks: list[Callable[[], None]] = [lambda: check_trackers_installed(recipe.trackers)]
+def _check_graph_weights(recipe: Recipe) -> None:
+    """A stage goes on with the message passing of the one before, so both have the same layers."""
+    before: tuple[str, int] | None = None
+    for name, stage in recipe.stages.items():
+        settings = stage.alignment
+        if settings is None:
+            before = None
+            continue
+        pairs = directed_pairs(settings.objective, settings.views)
+        layers = settings.num_layers if pairs else 0
+        if before is not None and layers != before[1]:
+            raise RecipeError(
+                f"stages.{name}.alignment has {layers} message-passing layers, and stage "
+                f"{before[0]!r}, whose weights it goes on with, has {before[1]}.",
+                "Give both the same `num_layers` and an objective of graphs, or run them apart.",
+            )
+        before = name, layers
+
+
+def missing_here(recipe: Recipe, out: Path) -> list[ExgraMedError]:
+    """What the stages of a run need and this machine lacks: packages, a compiler, a GPU, disk.
+
+    Args:
+        recipe: the recipe.
+        out: the run folder; what it holds already counts as written.
+    """
+    checks: list[Callable[[], None]] = [
+        partial(check_trackers_installed, recipe.trackers),
+        partial(check_disk, recipe, out),
+    ]
     for stage in recipe.stages.values():
         if stage.lora is not None:
             checks.append(partial(check_adapters_possible, stage.lora))
@@ -128,9 +157,8 @@ def check_before_training(recipe: Recipe, out: Path) -> None:
     if pending:
         to_do = _remainder(run, pending)
         check_plan(to_do, process_state().num_processes, data_is_here=True)
-        for error in missing_here(to_do):
+        for error in missing_here(to_do, out):
             raise error
-        check_disk(to_do, out)
 
 
 def check_start(recipe: Recipe) -> None:

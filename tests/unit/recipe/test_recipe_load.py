@@ -57,6 +57,8 @@ def test_assignments_win_over_extends_and_the_origin_is_known(
         ("stages.third.epochs=1", "there is no stage 'third'"),
         ('stages.first.epochs="3"', "stages.first.epochs: input should be a valid number"),
         ("stages.first.batch_size=0", "greater than 0"),
+        ("seed=-3", "greater than or equal to 0"),
+        ("seed=4294967296", "less than 4294967296"),
         ("stages.first.batch_size=true", "stages.first.batch_size"),
         ("model.start=x", "exactly one of `start`, `architecture` and `parts`"),
         ("stages.first.lora={}", "`lora` needs `language`"),

@@ -157,6 +157,13 @@ def test_a_solver_that_takes_smaller_graphs_is_refused_with_the_stage(tmp_path: 
     check(tmp_path, solver, "stages.aligned.batch_size=10", CONTROL)
 
 
+@pytest.mark.parametrize("change", ["num_layers=3", "objective=infonce"])
+def test_message_passing_that_does_not_go_on_is_refused(tmp_path: Path, change: str) -> None:
+    with pytest.raises(RecipeError, match="whose weights it goes on with, has 2"):
+        check(tmp_path, f"stages.vqa.alignment.{change}")
+    check(tmp_path, f"stages.vqa.alignment.{change}", "stages.aligned=null")
+
+
 def test_one_node_over_all_processes_is_refused(tmp_path: Path) -> None:
     alone = ("stages.aligned.alignment.scope=global", "stages.aligned.batch_size=1")
     with pytest.raises(RecipeError, match="has one node here"):
@@ -164,10 +171,10 @@ def test_one_node_over_all_processes_is_refused(tmp_path: Path) -> None:
     check_plan(load_recipe("debug/tiny", alone).recipe, num_processes=2)
 
 
-def test_what_this_machine_lacks_is_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_this_machine_lacks_is_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exgra_med.model.lora.util.find_spec", lambda name: None)
     recipe = load_recipe("debug/tiny", ["stages.vqa.lora={}", "stages.aligned.lora={}"]).recipe
-    assert [str(each) for each in missing_here(recipe)] == [
+    assert [str(each) for each in missing_here(recipe, tmp_path)] == [
         "`lora` needs the extra [lora]. pip install 'exgra-med[lora]'"
     ]
 

@@ -18,7 +18,7 @@ from exgra_med.recipe.schema import (
     TokenizerArchitecture,
     VisionArchitecture,
 )
-from exgra_med.section import Count, Fraction, Positive, Section, explain
+from exgra_med.section import Count, Fraction, Positive, Section, Seed, explain
 
 
 class PastedShapesSettings(Section):
@@ -99,7 +99,7 @@ class LanguagePart(Section):
 class PartsSettings(Section):
     """Both parts."""
 
-    seed: int = 0
+    seed: Seed = 0
     """Seed of weights, data order and pasted shapes."""
     vision: VisionPart = VisionPart()
     language: LanguagePart = LanguagePart()

@@ -11,7 +11,7 @@ from exgra_med.errors import RecipeError, RunError
 from exgra_med.files import parse_yaml, read_yaml, write_yaml
 from exgra_med.recipe.load import find_file, load_recipe, refuse_empty
 from exgra_med.recipe.schema import Recipe, check_recipe
-from exgra_med.section import Section, explain
+from exgra_med.section import Section, Seed, explain
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$")]
 Share = Annotated[float, Field(gt=0.0, le=1.0)]
@@ -83,7 +83,7 @@ class StudyEvaluation(Section):
     """Splits that are answered; the first one is compared."""
     num_bootstrap_samples: Annotated[int, Field(gt=0)] = 2000
     """Resamples of images and seeds behind each interval."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of resamples and permutations."""
 
 
@@ -117,7 +117,7 @@ class Study(Section):
     """Shares of the training data of `fraction_stage`; each lies inside the larger ones."""
     fraction_stage: str | None = None
     """Stage whose data the fractions are of; the first one with alignment where absent."""
-    seeds: list[Annotated[int, Field(ge=0)]] = Field(default=[0], min_length=1)
+    seeds: list[Seed] = Field(default=[0], min_length=1)
     """Seeds of weights, order, noise and of the subset."""
     settings: dict[Name, Setting] = Field(default={})
     """Further changes, each of which some or all methods are run under."""
