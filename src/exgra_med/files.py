@@ -391,7 +391,6 @@ def parse_yaml(text: str, where: str) -> Any:
     """Read one YAML document.
 
     Args:
-        text: the document.
         where: file or option it came from, for the error message.
 
     Raises:

@@ -40,12 +40,7 @@ RENAMED = {
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """The first fault that pydantic found, as a message and a hint.
-
-    Args:
-        error: what pydantic found.
-        model: the section that was checked.
-    """
+    """The first fault that pydantic found, as a message and a hint."""
     fault = error.errors()[0]
     path = [str(part) for part in fault["loc"]]
     where = ".".join(path) or "recipe"

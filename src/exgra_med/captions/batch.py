@@ -36,12 +36,8 @@ def write_batches(
     """Write one file, or with more requests `OUT-001`, `OUT-002`..., and return (path, requests).
 
     Args:
-        source: the records.
-        out: the first file.
-        model: its name at the service.
         sampling: as `generate` will be run with; it is a part of the key.
         cache: answers in it are left out.
-        max_requests: most requests of a file.
 
     Raises:
         DataError: a record is malformed, or everything is in the cache.
@@ -67,9 +63,6 @@ def read_batches(
     """Put the good replies of result files into the cache and list the others.
 
     Args:
-        results: files that the service gave back.
-        model: that was asked.
-        cache: receives the replies.
         failures: JSON Lines of what was refused and why.
 
     Raises:

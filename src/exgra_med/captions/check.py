@@ -47,15 +47,12 @@ class CaptionCheck:
     Args:
         records: number of records with extended answers.
         without: number of records without.
-        answers: number of extended answers.
         faulty: answers with at least one fault.
         counts: answers with each kind of fault.
         length_ratio: quartiles of length over the answer's length.
         copy_rate: mean share of runs of four words taken from the answer.
         origins: number of records by model and prompt.
-        worst: the worst examples, worst first.
         sample: answers drawn at random under `seed`, for a person to judge.
-        seed: of the sample.
     """
 
     seed: int
@@ -94,12 +91,6 @@ def check_captions(
     source: RecordFile, num_worst: int = 50, num_sample: int = 50, seed: int = 0
 ) -> CaptionCheck:
     """Check every extended answer of a file; memory does not grow with its length.
-
-    Args:
-        source: records with extended answers.
-        num_worst: examples to keep.
-        num_sample: answers to draw for a person.
-        seed: another seed draws others.
 
     Raises:
         DataError: a record is malformed, or no record has extended answers.
@@ -168,10 +159,6 @@ def render_check(report: CaptionCheck, name: str) -> str:
     """The findings as a self-contained HTML page: counts, worst examples, and the sample to judge.
 
     Every text is escaped.
-
-    Args:
-        report: what was found.
-        name: of the file that was checked.
 
     Raises:
         MissingExtraError: jinja2 is not installed.

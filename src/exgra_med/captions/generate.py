@@ -40,11 +40,8 @@ class Outcome:
     """How a run ended.
 
     Args:
-        items: records of the source.
         done: records that are extended, those of earlier runs included.
         earlier: of these, finished by earlier runs.
-        failed: records in the list of failures.
-        interrupted: a person or the system stopped the run.
         error: why no further request made sense, if so.
     """
 
@@ -73,11 +70,6 @@ async def extend_all(
 
     Args:
         source: the records; only `workers` of them are in memory.
-        file: receives each finished record and each failure.
-        service: the model.
-        prompt: how it is asked.
-        workers: records under way at once.
-        reporter: shows the progress.
 
     Raises:
         DataError: a record is malformed.
@@ -219,10 +211,6 @@ def generate_captions(
     Args:
         name: records, the original's JSON, or a prepared folder.
         out: JSON Lines of extended records; with `original`, the original's JSON.
-        settings: see `ServiceSettings`.
-        limit: only the first so many records.
-        original: write the original's format.
-        reporter: shows the progress.
 
     Raises:
         ServiceError: remote without permission, no key, no cache.
@@ -267,11 +255,6 @@ def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> d
 
     Tokens are estimates (`llm/request.py`); an extended answer is taken to be as long as the
     prompt's length rule allows on average.
-
-    Args:
-        name: as for `generate_captions`.
-        settings: as for `generate_captions`.
-        limit: only the first so many records.
 
     Returns:
         Requests, tokens and cost of what is not in the cache, and one full request.

@@ -148,11 +148,7 @@ _ROLES = {"user": "human", "assistant": "gpt"}
 
 
 def original_item(record: Record) -> dict[str, Any]:
-    """An item of the JSON file that the original trains on, with `conversations_long`.
-
-    Args:
-        record: with extended answers.
-    """
+    """An item of the JSON file that the original trains on, with `conversations_long`."""
     short = [{"from": _ROLES[turn.role], "value": turn.text} for turn in record.turns]
     if record.images:
         short[0]["value"] = f"{IMAGE_PLACEHOLDER}\n{short[0]['value']}"
@@ -175,9 +171,7 @@ def write_original(source: RecordFile, extended: Path, out: Path) -> int:
     """Write the finished records of a source as the original's JSON list, in the source's order.
 
     Args:
-        source: gives the order.
         extended: JSON Lines of finished records, in any order.
-        out: the file to write.
 
     Returns:
         How many items were written.

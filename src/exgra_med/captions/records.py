@@ -31,7 +31,6 @@ class RecordFile:
 
     Args:
         path: JSON Lines of records, or a JSON file of the original.
-        total: number of records.
         records: those of the original's JSON, which can only be read whole.
     """
 
@@ -71,7 +70,6 @@ def open_records(name: str, limit: int | None = None) -> RecordFile:
 
     Args:
         name: a path, or `bundled:NAME`.
-        limit: take only the first so many records.
 
     Raises:
         DataError: nothing of the kind, or the original's JSON is malformed.
@@ -113,7 +111,6 @@ def refuse_identifiers(source: RecordFile, skip: Callable[[str], bool], cache: A
     Every text is scanned; a file once found clean is not scanned again.
 
     Args:
-        source: the records.
         skip: ids that will not be sent.
         cache: remembers the hashes of clean files.
 

@@ -185,7 +185,6 @@ def render_messages(messages: Sequence[tuple[str, str]], template: ChatTemplate)
 
     Args:
         messages: `(role, text)`, role `user` or `assistant`, images already in the text.
-        template: the pieces to join.
 
     Returns:
         The segments; an answer with its end marker is supervised, everything else is not.
@@ -221,7 +220,6 @@ def prompt_text(
 
     Args:
         turns: alternating turns, the first and the last by the user.
-        name: the chat template.
         num_images: images of the first user turn.
         options: the answers the first question allows, where it is closed.
 
@@ -300,10 +298,6 @@ def encode_conversation(
     """The training sequence of a record; the answers and their end markers are supervised.
 
     Args:
-        tokenizer: a fast Hugging Face tokenizer that knows the image tokens.
-        record: what to encode.
-        template: name of the chat template.
-        num_image_tokens: visual tokens of one image.
         max_length: longest sequence in tokens; longer ones are cut at the end.
 
     Raises:
@@ -334,12 +328,8 @@ def encode_prompt(
     They are the beginning of `encode_conversation` of the same turns.
 
     Args:
-        tokenizer: a fast Hugging Face tokenizer that knows the image tokens.
         turns: alternating turns, the first and the last by the user.
-        template: name of the chat template.
-        num_image_tokens: visual tokens of one image.
         num_images: images of the first user turn.
-        options: the answers a closed question allows.
     """
     text = prompt_text(turns, template, num_images, options)
     return encode_segments(tokenizer, [Segment(text, False)], num_image_tokens)[0]

@@ -28,7 +28,6 @@ class ResizedImages:
     Pixel values are therefore bit-equal to those of the full image.
 
     Args:
-        folder: the full images.
         shortest_pixels: new length of the short side; the long one keeps the proportion.
     """
 
@@ -65,10 +64,7 @@ def write_subset(prepared: Prepared, fraction: float, seed: int, out: Path) -> P
     """Write a folder with a share of `train`; the other splits stay, so scores can be compared.
 
     Args:
-        prepared: the whole.
         fraction: share of the training records, in (0, 1].
-        seed: another seed takes others.
-        out: the folder to make.
 
     Raises:
         DataError: the fraction is out of range, or `out` holds something else.
@@ -86,11 +82,8 @@ def write_split(
     """Write a folder with the same records, split anew by image.
 
     Args:
-        prepared: the folder whose records are pooled.
         validation: share of all records for validation, 0..1.
         test: share of all records for test, 0..1.
-        seed: another seed splits otherwise.
-        out: the folder to make.
 
     Raises:
         DataError: shares that leave nothing for training, a record without an image or with
@@ -142,10 +135,7 @@ def write_resized(
     """Write a folder with the same records and smaller images, so that training decodes less.
 
     Args:
-        prepared: the folder with the full images.
         shortest_pixels: length of the short side, the `image_size` of the model.
-        out: the folder to make.
-        progress: is called after each image.
 
     Raises:
         DataError: the size is not positive, an image is broken, or `out` holds something else.
@@ -169,12 +159,8 @@ def write_derived(
     """Write a prepared folder whose manifest says which folder it was made from, and how.
 
     Args:
-        prepared: the folder that it is made from.
-        splits: the records of the new one.
         how: facts for the manifest; at least `made_by`.
-        out: the folder to make.
         images: of the records; those of `prepared` where absent.
-        progress: is called after each image.
 
     Raises:
         DataError: an image is broken, or `out` holds something else.

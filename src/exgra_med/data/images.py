@@ -29,7 +29,6 @@ class ImageFolder:
     """Images under one folder, which no name can leave.
 
     Args:
-        root: the folder.
         max_pixels: width times height above which an image is refused before it is decoded.
     """
 
@@ -41,7 +40,6 @@ class ImageFolder:
 
         Args:
             name: path relative to the folder, with `/`.
-            where: record id, for the error message.
 
         Raises:
             DataError: an absolute path, `..`, a URL, a link that leaves the folder, or no file.
@@ -85,10 +83,6 @@ class ImageFolder:
     def open(self, name: str, where: str = "") -> Image.Image:
         """Decode an image in full, as RGB.
 
-        Args:
-            name: path relative to the folder, with `/`.
-            where: record id, for the error message.
-
         Raises:
             DataError: the name leaves the folder, or the file is missing, too large, of another
                 format, or broken.
@@ -127,10 +121,7 @@ def decode_image(
     """Decode one file in full, as RGB.
 
     Args:
-        file: path, or an open binary stream.
         max_pixels: width times height above which it is refused before it is decoded.
-        name: of the image, for the error message.
-        where: record id, for the error message.
 
     Raises:
         DataError: too large, of another format, or broken.

@@ -29,7 +29,6 @@ def read_original(path: Path, found: Counter[str] | None = None) -> list[Record]
     """Read a JSON file of the original or of LLaVA-Med.
 
     Args:
-        path: the file.
         found: receives how often each spelling of a key was met.
 
     Raises:

@@ -25,10 +25,8 @@ def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, where: str = 
     """Read one frame of a DICOM file as 8-bit RGB.
 
     Args:
-        file: path, or an open binary stream.
         max_pixels: rows times columns above which it is refused before it is decoded.
         name: of the image, with `#frame=N` where the file has several.
-        where: record id, for the error message.
 
     Raises:
         MissingExtraError: pydicom is not installed.
@@ -114,10 +112,8 @@ def read_nifti(path: Path, max_pixels: int, name: str, where: str = "") -> Image
     Head volumes can show a face; the reader neither detects nor removes it.
 
     Args:
-        path: the file.
         max_pixels: pixels of the slice above which it is refused.
         name: of the image, with `#axis=A,slice=S`.
-        where: record id, for the error message.
 
     Raises:
         MissingExtraError: nibabel is not installed.

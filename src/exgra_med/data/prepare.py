@@ -52,19 +52,14 @@ def prepare(
     """Prepare a dataset from a local folder with its published files.
 
     Args:
-        name: a name of `SOURCES`.
         source: folder with the published files, or a zip or tar archive of it; None for data that
             is made.
-        out: the prepared folder to make.
         variant: split variant; the source's first where absent.
         seed: seed of splits that are not published.
-        overwrite: replace a prepared folder that is already there.
         drop_broken_images: list records with a missing or broken image as dropped, instead of
             stopping with an error.
-        max_pixels: larger images are refused.
         mapping: field of a record -> column, for `custom` and `shards`.
         settings: name -> value, for data that is made.
-        progress: is called after each image.
 
     Raises:
         DataError: something in the source, or `out` holds something else.
@@ -146,12 +141,7 @@ def write_prepared(
     Preparing the same again finds an equal folder and leaves it as it is.
 
     Args:
-        out: the folder to make.
-        collected: records and images.
         origin: manifest fields that say where the records come from; at least `dataset`.
-        overwrite: replace a prepared folder that differs.
-        drop_broken_images: drop and list records whose image cannot be read.
-        progress: is called after each image.
 
     Raises:
         DataError: `out` holds something else, an image is broken, or no record is left.

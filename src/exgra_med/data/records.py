@@ -94,10 +94,6 @@ class Record(_Frozen):
 def parse_record(value: Any, where: str) -> Record:
     """Check one JSON value and return it as a record.
 
-    Args:
-        value: the decoded JSON value.
-        where: file and line, for the error message.
-
     Raises:
         DataError: a field is missing, unknown or of the wrong type.
     """
@@ -118,10 +114,6 @@ def parse_record(value: Any, where: str) -> Record:
 
 def decode_json(text: str, where: str) -> Any:
     """Decode one JSON document; `NaN`, `Infinity` and a key given twice are refused.
-
-    Args:
-        text: the document.
-        where: file, and line where known, for the error message.
 
     Raises:
         DataError: the text is not strict JSON; says where and why.

@@ -16,9 +16,7 @@ def nested_subset(records: Sequence[Record], fraction: float, seed: int) -> list
     """Take a share of the records, in their order; 10 % lies inside 40 %, and 40 % inside all.
 
     Args:
-        records: the whole.
         fraction: share in (0, 1]; round(n * fraction) records are taken, at least one.
-        seed: another seed takes others.
 
     Raises:
         DataError: the fraction is not in (0, 1].
@@ -38,7 +36,6 @@ def images_for_share(counts: Mapping[str, int], share: float, seed: int, salt: s
     Args:
         counts: records per image.
         share: wanted share of the records, 0..1.
-        seed: another seed chooses others.
         salt: name of the side that is chosen, so that two choices do not follow one order.
 
     Returns:

@@ -30,9 +30,7 @@ class OpenAITransport:
     to one machine goes to no other.
 
     Args:
-        endpoint: address and key.
         timeout_seconds: for one request, from connecting to the last byte.
-        concurrency: most requests that will be under way at once.
 
     Raises:
         MissingExtraError: the openai SDK is not installed.
@@ -103,8 +101,6 @@ def request_body(request: ChatRequest, with_schema: bool, host: str = "") -> dic
     """The arguments of a chat completion, in the wire's names.
 
     Args:
-        request: what to ask.
-        with_schema: ask for structured output.
         host: of the service; some names differ between services.
     """
     body: dict[str, Any] = {
@@ -139,7 +135,6 @@ def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
     """The reply in a decoded chat completion.
 
     Args:
-        value: the decoded JSON.
         prompt_tokens: an estimate, for servers that do not count.
         keep_cut: see `ChatRequest`.
 
@@ -226,8 +221,6 @@ def stream_reply(
     server stops writing. Redirects are not followed, and a local address is asked without a proxy.
 
     Args:
-        endpoint: address and key.
-        request: what to ask.
         timeout_seconds: from connecting to the last word.
 
     Raises:

@@ -30,9 +30,7 @@ class Prompt:
     """A prompt of the package.
 
     Args:
-        name: the file's name without ending.
         version: raised whenever the text changes, since answers change with it.
-        text: what the model reads.
     """
 
     name: str
@@ -58,7 +56,6 @@ def object_with(text: str, key: str) -> dict[str, Any]:
     Args:
         text: the reply. Thoughts in `<think>` are ignored; a Python literal with single quotes
             is understood; a list is no object, even if it holds one.
-        key: what the object must have.
 
     Raises:
         ReplyError: there is none, or there are several with different values.

@@ -50,14 +50,9 @@ class ServiceSettings:
         model: name at the service, or of a local model for vLLM.
         base_url: of the service; None looks into the environment.
         engine: `api` for a server, `vllm` for a model in this process.
-        concurrency: requests under way at once.
         attempts: most requests for one answer, whatever goes wrong.
-        timeout_seconds: for one request.
         price: US dollars for a million tokens; None takes the list price where we know it.
         max_cost: cap in US dollars.
-        requests_per_minute: limit of the service.
-        tokens_per_minute: limit of the service.
-        sampling: how answers are drawn.
         cache: file of stored answers; where absent, one in the user's cache folder.
         allow_remote: text may leave this machine.
         force: text that seems to identify patients may be sent.
@@ -101,10 +96,6 @@ class ServiceSettings:
     def service(self, endpoint: Endpoint | None, cache: AnswerCache | None) -> "ChatService":
         """The service itself; it belongs to the event loop that is running.
 
-        Args:
-            endpoint: from `endpoint()`.
-            cache: stored answers; None asks anew each time.
-
         Raises:
             StoppedError: a cap without a price.
             MissingExtraError: the SDK or vLLM is not installed.
@@ -143,7 +134,6 @@ class ChatService:
     """An OpenAI-compatible model, or one in this process, behind a cache.
 
     Args:
-        settings: the model and every limit.
         endpoint: from `settings.endpoint()`.
         cache: stored answers; None asks anew each time.
         transport: another way to the model; for tests.
@@ -204,7 +194,6 @@ class ChatService:
         """One accepted answer: from the cache, from an equal request under way, or paid.
 
         Args:
-            messages: the talk so far.
             schema: JSON schema of the reply, used where the server knows structured output.
             accept: raises `ReplyError` for a reply of no use, which is then asked again.
             keep_cut: also take a reply that is cut, empty or a refusal; for use without a cache,
@@ -371,7 +360,6 @@ class RateLimit:
     """Lets requests start no faster than both limits allow, evenly spread.
 
     Args:
-        requests_per_minute: None for no limit.
         tokens_per_minute: None for no limit; counts the estimate made before a request.
     """
 

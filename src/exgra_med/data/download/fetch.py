@@ -59,9 +59,7 @@ def fetch(
     """Fetch a file, in several attempts where the fault is transient.
 
     Args:
-        url: https.
         target: an open binary file; what a failed attempt wrote is cut off.
-        limits: what it may cost.
         stop: when set by another thread, the fetch ends as failed.
 
     Returns:

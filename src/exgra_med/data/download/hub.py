@@ -20,10 +20,7 @@ def download_dataset(
     Files that are already there are not fetched again; what arrived stays when it fails.
 
     Args:
-        source: a dataset with a hub repository.
-        folder: where the files go.
         revision: commit or tag of the repository; the newest where absent.
-        num_workers: files at the same time.
 
     Returns:
         What `download.json` says too: repository, commit, files with their sizes.

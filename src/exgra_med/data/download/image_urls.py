@@ -41,7 +41,6 @@ class ImageDownload:
     """How a download went.
 
     Args:
-        fetched: figures that are new.
         there_before: figures that an earlier run fetched.
         failed: reason -> number of figures; `download_failures.jsonl` lists each.
         num_bytes: of the tars.
@@ -119,9 +118,6 @@ def download_images(
 
     Args:
         folder: has one `*image_urls.jsonl`; gets `images/` and a list of what failed and why.
-        reporter: shows the progress, with the rate.
-        limits: of each fetch.
-        num_workers: fetches at the same time.
 
     Raises:
         DataError: no list, or one that cannot be understood.

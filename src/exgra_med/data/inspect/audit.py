@@ -31,9 +31,6 @@ def perceptual_hash(image: Image.Image) -> int:
 
     The signs of the 8 x 8 lowest frequencies of a 32 x 32 grey version against their median
     (the "pHash" of Zauner 2010).
-
-    Args:
-        image: of any size and mode.
     """
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     pixels = np.asarray(grey, dtype=np.float64)
@@ -59,11 +56,9 @@ class Audit:
     """What of the test set was in training; every number counts test images or test records.
 
     Args:
-        test_images: different test images.
         test_images_in_train: of these, how many are in training under the same name or with the
             same bytes.
         near_duplicate_images: of the others, how many look like a training image.
-        test_records: test records.
         duplicate_questions: records whose question text is in training, about any image.
         duplicate_image_questions: records whose image and question are in training.
         duplicate_records: records whose image, question and answer are in training.
@@ -71,7 +66,6 @@ class Audit:
             that shares half of its words.
         rephrased_by_phrase_type: the same by the training record's `phrase_type`, where it has one.
         open_answers_in_train: open test answers that are an answer in training.
-        near_pairs: test and training image that look alike.
     """
 
     test_images: int
@@ -117,10 +111,7 @@ def audit(
     """Compare a test set with a training set.
 
     Args:
-        train: training records.
-        test: test records.
         images: folder of the images of both; compared by name only where absent.
-        progress: is called after each image.
 
     Raises:
         DataError: an image is missing or broken.

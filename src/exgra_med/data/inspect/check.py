@@ -29,8 +29,6 @@ class Window:
     """How a model reads a conversation.
 
     Args:
-        tokenizer: a fast Hugging Face tokenizer that knows the image tokens.
-        num_image_tokens: visual tokens of one image.
         max_length: longest sequence in tokens, `text.max_length` of the recipe.
     """
 
@@ -44,10 +42,8 @@ class CheckReport:
     """What a check found.
 
     Args:
-        counts: records per split.
         faults: what makes the folder unusable, one sentence each.
         notices: what a person should know but training can live with.
-        facts: further numbers.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -81,10 +77,7 @@ def check_prepared(
     """Check a prepared folder against its manifest, its images and a model's window.
 
     Args:
-        prepared: the folder.
-        progress: is called after each image.
         window: the model that will be trained; without it characters are counted, not tokens.
-        template: chat template of the training text.
 
     Raises:
         DataError: there is no such template.

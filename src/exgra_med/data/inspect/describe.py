@@ -83,11 +83,6 @@ def find_record(prepared: Prepared, name: str, split: str) -> Record:
 def describe_record(prepared: Prepared, record: Record, template: str) -> dict[str, Any]:
     """A record, the size of its images and its training text, as plain values in reading order.
 
-    Args:
-        prepared: the folder.
-        record: one of its records.
-        template: chat template of the training text.
-
     Raises:
         DataError: an image is missing or broken, or there is no such template.
     """

@@ -43,7 +43,6 @@ def read_questions(path: Path, dropped: list[Dropped]) -> list[Record]:
     """The questions of any JSON Lines file in the benchmark's format.
 
     Args:
-        path: the file.
         dropped: receives the rows without a reference answer.
 
     Raises:

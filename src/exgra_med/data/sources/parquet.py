@@ -34,10 +34,8 @@ def iterate_rows(
     """Yield (path, row number, row) of parquet files without holding a file.
 
     Args:
-        paths: files, in order.
         columns: names that must be there.
         optional: names that are read where they are there.
-        batch_size: rows decoded at once.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -124,9 +122,7 @@ def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collect
     taken.
 
     Args:
-        name: of the dataset, for ids.
         source: folder with the files, at any depth.
-        options: seed and limits.
 
     Raises:
         DataError: a split is missing or a file is broken.

@@ -153,9 +153,6 @@ class _PlainUnpickler(pickle.Unpickler):
 def read_plain_pickle(path: Path) -> Any:
     """Read a pickle of dicts, lists, text and numbers.
 
-    Args:
-        path: the file.
-
     Raises:
         DataError: the file names a class or function, is too large, cut short, or no pickle.
     """

@@ -159,15 +159,9 @@ def vqa_record(
     """A record of one question and one answer; None, and a listed drop, where one is empty.
 
     Args:
-        name: id of the record.
-        row: published row with the question and the answer.
-        where: file and row, for error messages.
-        image: name of the image in the folder.
         answer_type: OPEN, CLOSED or None.
         meta: fields of the source; `options` and raw texts are added here.
         options: known options of a closed question; by rule where absent.
-        question_key: name of the question's field.
-        answer_key: name of the answer's field.
         dropped: receives the row if it has no question or no answer.
 
     Raises:
@@ -193,11 +187,6 @@ def vqa_record(
 
 def check_counts(name: str, found: Counter[Any], expected: Mapping[Any, int]) -> str:
     """Hold a release that is as long as the published one against its published counts.
-
-    Args:
-        name: of the dataset, for the error message.
-        found: rows by kind.
-        expected: the same of the published release.
 
     Returns:
         "complete", or how many rows of how many a part has.
