@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
+from exgra_med.captions.question import PROMPT, requests_of, revision_of
 from exgra_med.captions.records import RecordFile
-from exgra_med.data.records import decode_json, iterate_lines
+from exgra_med.data.records import decode_json, iterate_lines, json_line
 from exgra_med.errors import DataError
 from exgra_med.files import new_file
 from exgra_med.llm.cache import AnswerCache
@@ -92,21 +92,17 @@ def read_batches(
 def _missing(
     source: RecordFile, model: str, sampling: Sampling, cache: AnswerCache
 ) -> Iterator[ChatRequest]:
-    prompt = load_prompt(PROMPT)
     seen: set[str] = set()
-    for record in source.iterate():
-        for question, answer in pairs_of(record):
-            messages = messages_for(prompt, question, answer)
-            request = ChatRequest(model, messages, sampling, SCHEMA)
-            if request.key not in seen and cache.get(request.key) is None:
-                seen.add(request.key)
-                yield request
+    for _, request in requests_of(source.iterate(), load_prompt(PROMPT), model, sampling):
+        if request.key not in seen and cache.get(request.key) is None:
+            seen.add(request.key)
+            yield request
 
 
 def _line(request: ChatRequest) -> bytes:
     body = request_body(request, with_schema=True)
     row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
-    return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+    return json_line(row)
 
 
 def _body(row: dict[str, Any]) -> Any:

@@ -106,8 +106,9 @@ def check_captions(
             report.without += 1
             continue
         report.records += 1
-        origin = record.meta.get("extended_by")
-        report.origins[_origin(origin)] += 1
+        by = record.meta.get("extended_by")
+        known = isinstance(by, dict)
+        report.origins[f"{by.get('model')}, prompt {by.get('prompt')}" if known else "unknown"] += 1
         for turn, (question, answer) in enumerate(pairs_of(record)):
             extended = record.extended[turn]
             faults = find_faults(question, answer, extended)
@@ -144,12 +145,6 @@ def _quartiles(values: array) -> list[float]:
     if len(values) == 1:
         return [round(values[0], 2)] * 3
     return [round(value, 2) for value in statistics.quantiles(values, n=4, method="inclusive")]
-
-
-def _origin(value: Any) -> str:
-    if not isinstance(value, dict):
-        return "unknown"
-    return f"{value.get('model')}, prompt {value.get('prompt')}"
 
 
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -2,7 +2,7 @@
 
     settings = ServiceSettings(model="openai/gpt-4o-mini", allow_remote=True)
     endpoint = settings.endpoint()
-    service = settings.service(endpoint, settings.open_cache())
+    service = ChatService(settings, endpoint, settings.open_cache())
     completion = await service.complete([{"role": "user", "content": "..."}], accept=parse)
 
 `accept` reads a reply and raises `ReplyError` where it is of no use; only accepted replies are
@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -93,30 +93,16 @@ class ServiceSettings:
         """The stored answers."""
         return AnswerCache(self.cache or default_cache_path())
 
-    def service(self, endpoint: Endpoint | None, cache: AnswerCache | None) -> "ChatService":
-        """The service itself; it belongs to the event loop that is running.
-
-        Raises:
-            StoppedError: a cap without a price.
-            MissingExtraError: the SDK or vLLM is not installed.
-        """
-        return ChatService(self, endpoint, cache)
-
     def request(self, endpoint: Endpoint | None, messages: Sequence[Message]) -> ChatRequest:
         """The request that the service would make; its `key` names the answer in the cache."""
         return ChatRequest(self.served_name(endpoint), messages, self.sampling)
 
 
 @dataclass(frozen=True)
-class Completion:
+class Completion(Reply):
     """An accepted answer. `cost` is in US dollars, None where unknown, 0 from the cache."""
 
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-    from_cache: bool
-    finish_reason: str = "stop"
+    from_cache: bool = False
 
 
 @dataclass
@@ -133,9 +119,10 @@ class Usage:
 class ChatService:
     """An OpenAI-compatible model, or one in this process, behind a cache.
 
+    It belongs to the event loop that is running.
+
     Args:
         endpoint: from `settings.endpoint()`.
-        cache: stored answers; None asks anew each time.
         transport: another way to the model; for tests.
         sleep: waits between attempts; for tests.
 
@@ -223,8 +210,7 @@ class ChatService:
             async with self._slots:
                 reply, cost = await self._ask(request, accept)
             if self.cache is not None:
-                stored = Reply(reply.text, reply.prompt_tokens, reply.completion_tokens, cost)
-                self.cache.put(key, self.model, stored)
+                self.cache.put(key, self.model, replace(reply, cost=cost))
             future.set_result(reply)
         except Exception as error:
             future.set_exception(error)
@@ -232,8 +218,7 @@ class ChatService:
         finally:
             future.cancel()
             del self._under_way[key]
-        tokens = (reply.prompt_tokens, reply.completion_tokens)
-        return Completion(reply.text, *tokens, cost, False, reply.finish_reason)
+        return Completion(**vars(replace(reply, cost=cost)))
 
     async def close(self) -> None:
         """Close the connections; the cache stays open."""
@@ -251,8 +236,7 @@ class ChatService:
 
     def _free(self, reply: Reply) -> Completion:
         self.usage.from_cache += 1
-        tokens = (reply.prompt_tokens, reply.completion_tokens)
-        return Completion(reply.text, *tokens, 0.0, True, reply.finish_reason)
+        return Completion(**vars(replace(reply, cost=0.0)), from_cache=True)
 
     async def _ask(
         self, request: ChatRequest, accept: Callable[[str], Any] | None
@@ -329,7 +313,10 @@ class ChatService:
             cost = reply.cost
             if cost is None and price is not None:
                 cost = price.cost(reply.prompt_tokens, reply.completion_tokens)
-            self._book(reply, cost)
+            usage = self.usage
+            usage.prompt_tokens += reply.prompt_tokens
+            usage.completion_tokens += reply.completion_tokens
+            usage.cost = None if usage.cost is None or cost is None else usage.cost + cost
         except TransportError as error:
             if error.status is not None:
                 cost = 0.0
@@ -342,12 +329,6 @@ class ChatService:
             if self._budget is not None:
                 await self._budget.settle(dearest, cost or 0.0)
         return reply, cost
-
-    def _book(self, reply: Reply, cost: float | None) -> None:
-        usage = self.usage
-        usage.prompt_tokens += reply.prompt_tokens
-        usage.completion_tokens += reply.completion_tokens
-        usage.cost = None if usage.cost is None or cost is None else usage.cost + cost
 
 
 def backoff_seconds(attempt: int) -> float:
