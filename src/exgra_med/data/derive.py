@@ -14,7 +14,7 @@ from exgra_med.data.prepare import MAX_PIXELS, write_prepared
 from exgra_med.data.records import SPLITS, Prepared, Record
 from exgra_med.data.sources.rows import facts
 from exgra_med.data.sources.source import Collected, ImageBytes
-from exgra_med.data.subset import images_for_share, nested_subset
+from exgra_med.data.subset import held_out_images, nested_subset
 from exgra_med.errors import DataError
 from exgra_med.terminal import ProgressCallback
 
@@ -97,14 +97,10 @@ def write_split(
         if len(record.images) != 1:
             raise DataError(f"{record.id}: has {len(record.images)} images, so no split by image.")
     counts = Counter(record.images[0] for record in records)
-    held = images_for_share(counts, test, seed, "test") if test else set()
-    rest = {image: count for image, count in counts.items() if image not in held}
-    share = validation / (1 - test)
-    chosen = images_for_share(rest, share, seed, "validation") if validation else set()
+    held = held_out_images(counts, validation, test, seed)
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for record in records:
-        image = record.images[0]
-        name = "test" if image in held else "validation" if image in chosen else "train"
+        name = held.get(record.images[0], "train")
         splits[name].append(_moved(record, prepared.manifest["dataset"], name))
     how = {"made_by": "split", "validation": validation, "test": test, "seed": seed}
     return write_derived(prepared, splits, how, out)

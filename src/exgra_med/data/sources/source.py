@@ -21,7 +21,7 @@ class ImageBytes(Protocol):
 
     def stored_name(self, name: str) -> str:
         """The image's name in the prepared folder; differs where the format does."""
-        ...
+        return name
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,6 @@ class Collected:
 
     Args:
         splits: records of each split; may be generators, read once and in order.
-        files: published files that were read, for the manifest.
         dropped: rows left out; may grow while the splits are read.
         notes: facts for the manifest that have no field of their own.
     """
@@ -56,7 +55,6 @@ class PrepareOptions:
 
     Args:
         seed: seed of every split that is not published.
-        mapping: field of a record -> column, for `custom`.
         settings: name -> value, for data that is made and not read.
     """
 
