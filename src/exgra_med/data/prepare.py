@@ -20,13 +20,7 @@ from exgra_med.data.records import (
     write_records,
 )
 from exgra_med.data.sources import SOURCES
-from exgra_med.data.sources.source import (
-    Collected,
-    Dropped,
-    ImageBytes,
-    PrepareOptions,
-    Source,
-)
+from exgra_med.data.sources.source import Collected, Dropped, ImageBytes, PrepareOptions
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
 from exgra_med.terminal import ProgressCallback
@@ -73,7 +67,15 @@ def prepare(
         )
     if mapping and name not in ("custom", "shards"):
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
-    source = _checked_source(found, source, settings)
+    if found.needs_files:
+        if settings:
+            raise DataError(f"--option is for data that is made, not for {found.name}.")
+        if source is None:
+            raise DataError(f"{found.name} needs --source.", "Give the folder with its files.")
+    elif source is not None:
+        raise DataError(f"{found.name} reads no files, it is made.", "Leave out --source.")
+    # Some folder that is there; nothing is read from it where data is made.
+    source = source or Path()
     with ExitStack() as unpacked:
         if is_archive(source):
             folder = unpacked.enter_context(scratch_folder(out)) / "unpacked"
@@ -98,27 +100,7 @@ def prepare(
                 for path in sorted(collected.files)
             },
         }
-        return write_prepared(
-            out,
-            collected,
-            origin,
-            overwrite=overwrite,
-            drop_broken_images=drop_broken_images,
-            progress=progress,
-        )
-
-
-def _checked_source(found: Source, source: Path | None, settings: Mapping[str, str] | None) -> Path:
-    if not found.needs_files:
-        if source is not None:
-            raise DataError(f"{found.name} reads no files, it is made.", "Leave out --source.")
-        # Some folder that is there; nothing is read from it.
-        return Path()
-    if settings:
-        raise DataError(f"--option is for data that is made, not for {found.name}.")
-    if source is None:
-        raise DataError(f"{found.name} needs --source.", "Give the folder with its files.")
-    return source
+        return write_prepared(out, collected, origin, overwrite, drop_broken_images, progress)
 
 
 def _only_folder(folder: Path) -> Path:
@@ -131,7 +113,6 @@ def write_prepared(
     out: Path,
     collected: Collected,
     origin: Mapping[str, Any],
-    *,
     overwrite: bool = False,
     drop_broken_images: bool = False,
     progress: ProgressCallback | None = None,
@@ -202,12 +183,10 @@ def _write_content(
 ) -> dict[str, Any]:
     store = _ImageStore(folder / "images", collected.images, progress)
     counts: dict[str, int] = {}
-    types: dict[str, dict[str, int]] = {}
+    types: dict[str, Counter[str]] = {}
     for split, records in collected.splits.items():
-        tally: Counter[str] = Counter()
-        kept = store.keep(records, tally)
+        kept = store.keep(records, types.setdefault(split, Counter()))
         counts[split] = write_records(folder / f"{split}.jsonl", kept)
-        types[split] = dict(sorted(tally.items()))
     dropped = collected.dropped + store.broken
     if store.broken and not drop_broken_images:
         first = "; ".join(f"{item.id}: {item.reason}" for item in store.broken[:3])
@@ -248,14 +227,11 @@ class _ImageStore:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
             tally[record.answer_type or "none"] += 1
-            yield self._with_stored_names(record)
-
-    def _with_stored_names(self, record: Record) -> Record:
-        names = [self.images.stored_name(name) for name in record.images]
-        if names == record.images:
-            return record
-        image = names[0] if isinstance(record.image, str) else names
-        return record.model_copy(update={"image": image})
+            names = [self.images.stored_name(name) for name in record.images]
+            if names != record.images:
+                image = names[0] if isinstance(record.image, str) else names
+                record = record.model_copy(update={"image": image})
+            yield record
 
     def _copy(self, name: str) -> str:
         """Copy an image; returns why not, or nothing."""

@@ -56,9 +56,6 @@ def unpack(
 ) -> None:
     """Unpack an archive into a folder that does not exist yet.
 
-    Args:
-        max_bytes: of all members together.
-
     Raises:
         DataError: a link, a device, a name that leaves the folder, too many members or bytes, or a
             broken archive. The target is removed.

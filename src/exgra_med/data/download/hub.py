@@ -57,8 +57,8 @@ def download_dataset(
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".cache" not in path.relative_to(folder).parts
+        if path != folder / DOWNLOAD_FILE
     }
-    files.pop(DOWNLOAD_FILE, None)
     downloaded = {"repository": source.hub, "commit": commit, "files": files}
     write_text(folder / DOWNLOAD_FILE, json.dumps(downloaded, indent=2, sort_keys=True) + "\n")
     return downloaded
