@@ -48,7 +48,10 @@ def write_batches(
     while chunk := list(islice(requests, max_requests)):
         path = out.with_name(f"{out.stem}-{len(written) + 1:03d}{out.suffix}")
         with new_file(path) as stream:
-            stream.writelines(map(_line, chunk))
+            for request in chunk:
+                row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions"}
+                body = request_body(request, with_schema=True)
+                stream.write(json_line(row | {"body": body}))
         written.append((path, len(chunk)))
     if not written:
         raise DataError(f"{source.path}: every answer is in the cache already.", "Run `generate`.")
@@ -97,12 +100,6 @@ def _missing(
         if request.key not in seen and cache.get(request.key) is None:
             seen.add(request.key)
             yield request
-
-
-def _line(request: ChatRequest) -> bytes:
-    body = request_body(request, with_schema=True)
-    row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
-    return json_line(row)
 
 
 def _body(row: dict[str, Any]) -> Any:

@@ -370,7 +370,14 @@ def open_prepared(folder: str | Path) -> Prepared:
     Raises:
         DataError: not a prepared folder, or one in which a file is missing.
     """
-    path = _bundled(str(folder)) if str(folder).startswith(BUNDLED) else Path(folder)
+    path = Path(folder)
+    if str(folder).startswith(BUNDLED):
+        sample = str(folder).removeprefix(BUNDLED)
+        names = sorted(item.name for item in SAMPLES.iterdir() if (item / MANIFEST).is_file())
+        if sample not in names:
+            known = f"Known: {', '.join(names)}."
+            raise DataError(f"there is no bundled sample {sample!r}.", known)
+        path = SAMPLES / sample
     if not path.is_dir():
         raise DataError(f"{path}: no such folder.", "Make it with `exgra-med data prepare`.")
     manifest_path = path / MANIFEST
@@ -405,11 +412,3 @@ def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _bundled(name: str) -> Path:
-    sample = name.removeprefix(BUNDLED)
-    names = sorted(item.name for item in SAMPLES.iterdir() if (item / MANIFEST).is_file())
-    if sample not in names:
-        raise DataError(f"there is no bundled sample {sample!r}.", f"Known: {', '.join(names)}.")
-    return SAMPLES / sample

@@ -150,7 +150,15 @@ class ChatService:
             )
         self.cache = cache
         self.usage = Usage()
-        self._transport = transport or self._find_transport(endpoint)
+        if transport is None and endpoint is not None:
+            from exgra_med.llm.openai_transport import OpenAITransport
+
+            transport = OpenAITransport(endpoint, settings.timeout_seconds, settings.concurrency)
+        elif transport is None:
+            from exgra_med.llm.vllm_transport import VllmTransport
+
+            transport = VllmTransport(self.model)
+        self._transport: Transport = transport
         self._budget = None if settings.max_cost is None else Budget(settings.max_cost)
         self._rate = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
         self._sleep = sleep
@@ -160,16 +168,6 @@ class ChatService:
         self._num_rejected = 0
         self._failed_in_a_row = 0
         self._most_failures = max(20, settings.concurrency)
-
-    def _find_transport(self, endpoint: Endpoint | None) -> Transport:
-        if endpoint is None:
-            from exgra_med.llm.vllm_transport import VllmTransport
-
-            return VllmTransport(self.model)
-        from exgra_med.llm.openai_transport import OpenAITransport
-
-        settings = self.settings
-        return OpenAITransport(endpoint, settings.timeout_seconds, settings.concurrency)
 
     async def complete(
         self,

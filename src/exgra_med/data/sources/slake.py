@@ -75,19 +75,14 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     )
     notes["test_images_in_train"] = len(trained & tested)
     if options.variant == "both-disjoint":
-        _separate(splits, dropped)
+        reason = "its image is in validation or test of the other language"
+        for split, later in (("train", ("validation", "test")), ("validation", ("test",))):
+            taken = {image for name in later for record in splits[name] for image in record.images}
+            splits[split] = without_images(splits[split], taken, reason, dropped)
     notes |= facts(splits)
     root = find_path(source, ("imgs", "images"), "Unpack imgs.zip beside the JSON.", is_folder=True)
     images = ImageFolder(root, options.max_pixels)
     return Collected(splits, images, list(files.values()), dropped, notes)
-
-
-def _separate(splits: dict[str, list[Record]], dropped: list[Dropped]) -> None:
-    """Drop rows of train and validation whose image a later split shows."""
-    reason = "its image is in validation or test of the other language"
-    for split, later in (("train", ("validation", "test")), ("validation", ("test",))):
-        taken = {image for name in later for record in splits[name] for image in record.images}
-        splits[split] = without_images(splits[split], taken, reason, dropped)
 
 
 def _record(
