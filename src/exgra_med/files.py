@@ -390,10 +390,6 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _text)
 def parse_yaml(text: str, where: str) -> Any:
     """Read one YAML document.
 
-    Args:
-        text: the document.
-        where: file or option it came from, for the error message.
-
     Raises:
         RecipeError: the text is not YAML.
     """

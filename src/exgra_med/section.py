@@ -42,29 +42,21 @@ RENAMED = {
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
-    """The first fault that pydantic found, as a message and a hint.
-
-    Args:
-        error: what pydantic found.
-        model: the section that was checked.
-    """
+    """The first fault that pydantic found, as a message and a hint."""
     fault = error.errors()[0]
     path = [str(part) for part in fault["loc"]]
     where = ".".join(path) or "recipe"
     if fault["type"] != "extra_forbidden":
         text = fault["msg"].removeprefix("Value error, ")
-        return f"{where}: {text[:1].lower()}{text[1:]}", _got(fault)
+        value = fault["input"]
+        got = f"Got {value!r}." if isinstance(value, str | int | float | bool) else ""
+        return f"{where}: {text[:1].lower()}{text[1:]}", got
     known = _fields_at(model, path[:-1])
     if RENAMED.get(path[-1]) in known:
         return f"{where}: unknown key", f"`{path[-1]}` is now `{RENAMED[path[-1]]}`."
     near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
     hint = f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}."
     return f"{where}: unknown key", hint
-
-
-def _got(fault: Any) -> str:
-    value = fault.get("input")
-    return f"Got {value!r}." if isinstance(value, str | int | float | bool) else ""
 
 
 def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:

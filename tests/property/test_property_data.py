@@ -2,7 +2,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exgra_med.data.llava_format import strip_placeholder
-from exgra_med.data.records import Record, Turn, decode_json, parse_record, record_line
+from exgra_med.data.records import Record, Turn, decode_json, json_line, parse_record
 from exgra_med.data.sources.rows import closed_options
 from exgra_med.data.subset import images_for_share, nested_subset
 
@@ -14,7 +14,7 @@ TURNS = [Turn(role="user", text="Q"), Turn(role="assistant", text="A")]
 def test_a_line_reads_back_as_its_record(name: str, question: str, answer: str, images) -> None:
     turns = [Turn(role="user", text=question), Turn(role="assistant", text=answer)]
     record = Record(id=name, image=images, turns=turns, extended=[answer], meta={"x": question})
-    line = record_line(record)
+    line = json_line(record.to_json())
     assert line.count(b"\n") == 1
     assert parse_record(decode_json(line.decode(), "x"), "x") == record
 

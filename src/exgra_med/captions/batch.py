@@ -11,9 +11,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
+from exgra_med.captions.question import PROMPT, requests_of, revision_of
 from exgra_med.captions.records import RecordFile
-from exgra_med.data.records import decode_json, iterate_lines
+from exgra_med.data.records import decode_json, iterate_lines, json_line
 from exgra_med.errors import DataError
 from exgra_med.files import new_file
 from exgra_med.llm.cache import AnswerCache
@@ -36,12 +36,8 @@ def write_batches(
     """Write one file, or with more requests `OUT-001`, `OUT-002`..., and return (path, requests).
 
     Args:
-        source: the records.
-        out: the first file.
-        model: its name at the service.
         sampling: as `generate` will be run with; it is a part of the key.
         cache: answers in it are left out.
-        max_requests: most requests of a file.
 
     Raises:
         DataError: a record is malformed, or everything is in the cache.
@@ -52,7 +48,10 @@ def write_batches(
     while chunk := list(islice(requests, max_requests)):
         path = out.with_name(f"{out.stem}-{len(written) + 1:03d}{out.suffix}")
         with new_file(path) as stream:
-            stream.writelines(map(_line, chunk))
+            for request in chunk:
+                row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions"}
+                body = request_body(request, with_schema=True)
+                stream.write(json_line(row | {"body": body}))
         written.append((path, len(chunk)))
     if not written:
         raise DataError(f"{source.path}: every answer is in the cache already.", "Run `generate`.")
@@ -67,9 +66,6 @@ def read_batches(
     """Put the good replies of result files into the cache and list the others.
 
     Args:
-        results: files that the service gave back.
-        model: that was asked.
-        cache: receives the replies.
         failures: JSON Lines of what was refused and why.
 
     Raises:
@@ -99,21 +95,11 @@ def read_batches(
 def _missing(
     source: RecordFile, model: str, sampling: Sampling, cache: AnswerCache
 ) -> Iterator[ChatRequest]:
-    prompt = load_prompt(PROMPT)
     seen: set[str] = set()
-    for record in source.iterate():
-        for question, answer in pairs_of(record):
-            messages = messages_for(prompt, question, answer)
-            request = ChatRequest(model, messages, sampling, SCHEMA)
-            if request.key not in seen and cache.get(request.key) is None:
-                seen.add(request.key)
-                yield request
-
-
-def _line(request: ChatRequest) -> bytes:
-    body = request_body(request, with_schema=True)
-    row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions", "body": body}
-    return json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
+    for _, request in requests_of(source.iterate(), load_prompt(PROMPT), model, sampling):
+        if request.key not in seen and cache.get(request.key) is None:
+            seen.add(request.key)
+            yield request
 
 
 def _body(row: dict[str, Any]) -> Any:

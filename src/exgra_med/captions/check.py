@@ -47,15 +47,12 @@ class CaptionCheck:
     Args:
         records: number of records with extended answers.
         without: number of records without.
-        answers: number of extended answers.
         faulty: answers with at least one fault.
         counts: answers with each kind of fault.
         length_ratio: quartiles of length over the answer's length.
         copy_rate: mean share of runs of four words taken from the answer.
         origins: number of records by model and prompt.
-        worst: the worst examples, worst first.
         sample: answers drawn at random under `seed`, for a person to judge.
-        seed: of the sample.
     """
 
     seed: int
@@ -95,12 +92,6 @@ def check_captions(
 ) -> CaptionCheck:
     """Check every extended answer of a file; memory does not grow with its length.
 
-    Args:
-        source: records with extended answers.
-        num_worst: examples to keep.
-        num_sample: answers to draw for a person.
-        seed: another seed draws others.
-
     Raises:
         DataError: a record is malformed, or no record has extended answers.
     """
@@ -115,8 +106,9 @@ def check_captions(
             report.without += 1
             continue
         report.records += 1
-        origin = record.meta.get("extended_by")
-        report.origins[_origin(origin)] += 1
+        by = record.meta.get("extended_by")
+        known = isinstance(by, dict)
+        report.origins[f"{by.get('model')}, prompt {by.get('prompt')}" if known else "unknown"] += 1
         for turn, (question, answer) in enumerate(pairs_of(record)):
             extended = record.extended[turn]
             faults = find_faults(question, answer, extended)
@@ -155,12 +147,6 @@ def _quartiles(values: array) -> list[float]:
     return [round(value, 2) for value in statistics.quantiles(values, n=4, method="inclusive")]
 
 
-def _origin(value: Any) -> str:
-    if not isinstance(value, dict):
-        return "unknown"
-    return f"{value.get('model')}, prompt {value.get('prompt')}"
-
-
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -168,10 +154,6 @@ def render_check(report: CaptionCheck, name: str) -> str:
     """The findings as a self-contained HTML page: counts, worst examples, and the sample to judge.
 
     Every text is escaped.
-
-    Args:
-        report: what was found.
-        name: of the file that was checked.
 
     Raises:
         MissingExtraError: jinja2 is not installed.

@@ -4,7 +4,7 @@ Signals for a person, not verdicts: a rule of words cannot know medicine. Each n
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 WEIGHTS = {
@@ -80,16 +80,7 @@ class Fault:
 
 def find_faults(question: str, answer: str, extended: str) -> list[Fault]:
     """What may be wrong with one extended answer; `duplicate` needs the other answers."""
-    checks: tuple[Callable[[str, str, str], Iterator[Fault]], ...] = (
-        _lengths,
-        _copies,
-        _numbers,
-        _sides,
-        _negations,
-        _terms,
-        _language,
-        _refusals,
-    )
+    checks = (_lengths, _copies, _numbers, _sides, _negations, _terms, _language, _refusals)
     return [fault for check in checks for fault in check(question, answer, extended)]
 
 
@@ -133,14 +124,8 @@ def _copies(question: str, answer: str, extended: str) -> Iterator[Fault]:
 
 def _numbers(question: str, answer: str, extended: str) -> Iterator[Fault]:
     before, after = _digits(answer), _digits(extended)
-    spelled = {_NUMBER_WORDS[word] for word in lower_words(extended) if word in _NUMBER_WORDS}
-    known = before | _digits(question)
-    known |= {
-        _NUMBER_WORDS[word]
-        for word in lower_words(answer + " " + question)
-        if word in _NUMBER_WORDS
-    }
-    if lost := before - after - spelled:
+    known = before | _digits(question) | _named(_NUMBER_WORDS, f"{answer} {question}")
+    if lost := before - after - _named(_NUMBER_WORDS, extended):
         yield Fault("number lost", ", ".join(sorted(lost)))
     if invented := after - known:
         yield Fault("number invented", ", ".join(sorted(invented)))
@@ -155,21 +140,20 @@ def _digits(text: str) -> set[str]:
 
 
 def _sides(question: str, answer: str, extended: str) -> Iterator[Fault]:
-    before, after, asked = (_side_words(text) for text in (answer, extended, question))
+    before, after, asked = (_named(_SIDES, text) for text in (answer, extended, question))
     plainly_both = "both" in before
-    before, after, asked = (_expanded(found) for found in (before, after, asked))
+    before, after, asked = (
+        {"left", "right"} if "both" in found else found for found in (before, after, asked)
+    )
     if before and after and (not before & after or (plainly_both and len(after) == 1)):
         yield Fault("side flipped", f"{_listed(before)} became {_listed(after)}")
     elif new := after - before - asked:
         yield Fault("side invented", _listed(new))
 
 
-def _side_words(text: str) -> set[str]:
-    return {_SIDES[word] for word in lower_words(text) if word in _SIDES}
-
-
-def _expanded(sides: set[str]) -> set[str]:
-    return {"left", "right"} if "both" in sides else sides
+def _named(meanings: dict[str, str], text: str) -> set[str]:
+    """What the words of a text that are in a table mean."""
+    return {meanings[word] for word in lower_words(text) if word in meanings}
 
 
 def _listed(found: set[str]) -> str:
@@ -196,13 +180,12 @@ def _terms(question: str, answer: str, extended: str) -> Iterator[Fault]:
 
 
 def _language(question: str, answer: str, extended: str) -> Iterator[Fault]:
-    before, after = _script(answer), _script(extended)
-    if before and after and before != after:
-        yield Fault("language drift", f"{before} became {after}")
-        return
-    before, after = _tongue(answer) or _tongue(question), _tongue(extended)
-    if before and after and before != after:
-        yield Fault("language drift", f"{before} became {after}")
+    scripts = _script(answer), _script(extended)
+    tongues = _tongue(answer) or _tongue(question), _tongue(extended)
+    for before, after in (scripts, tongues):
+        if before and after and before != after:
+            yield Fault("language drift", f"{before} became {after}")
+            return
 
 
 def _script(text: str) -> str | None:

@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.captions.output import ExtendedFile, failures_path, write_original
-from exgra_med.captions.question import PROMPT, SCHEMA, messages_for, pairs_of, revision_of
+from exgra_med.captions.question import (
+    PROMPT,
+    SCHEMA,
+    messages_for,
+    pairs_of,
+    requests_of,
+    revision_of,
+)
 from exgra_med.captions.records import RecordFile, open_records, refuse_identifiers
 from exgra_med.data.records import Record
-from exgra_med.llm.cache import AnswerCache
-from exgra_med.llm.endpoint import Endpoint, require_allowed
+from exgra_med.llm.endpoint import require_allowed
 from exgra_med.llm.openai_transport import request_body
 from exgra_med.llm.prompt import Prompt, load_prompt
-from exgra_med.llm.request import (
-    ChatRequest,
-    CompletionError,
-    StoppedError,
-    estimate_tokens,
-)
-from exgra_med.llm.service import ChatService, ServiceSettings, Usage
+from exgra_med.llm.request import CompletionError, StoppedError, estimate_tokens
+from exgra_med.llm.service import ChatService, ServiceSettings
 from exgra_med.terminal import Reporter, Silent
 
 EXPLANATION_TOKENS = 130
@@ -40,11 +41,8 @@ class Outcome:
     """How a run ended.
 
     Args:
-        items: records of the source.
         done: records that are extended, those of earlier runs included.
         earlier: of these, finished by earlier runs.
-        failed: records in the list of failures.
-        interrupted: a person or the system stopped the run.
         error: why no further request made sense, if so.
     """
 
@@ -73,11 +71,6 @@ async def extend_all(
 
     Args:
         source: the records; only `workers` of them are in memory.
-        file: receives each finished record and each failure.
-        service: the model.
-        prompt: how it is asked.
-        workers: records under way at once.
-        reporter: shows the progress.
 
     Raises:
         DataError: a record is malformed.
@@ -85,14 +78,35 @@ async def extend_all(
         ServiceError: the cache cannot be used.
     """
     outcome = Outcome(source.total)
-    records = _pending(source, file, outcome)
+
+    def is_finished(name: str) -> bool:
+        before = file.has(name)
+        outcome.earlier += before
+        outcome.done += before
+        return before
+
+    records = source.iterate(is_finished)
     reporter.start("extend", source.total, 0)
     stop = asyncio.Event()
+
+    async def extend(record: Record) -> None:
+        extended: list[str] = []
+        for turn, (question, answer) in enumerate(pairs_of(record)):
+            try:
+                messages = messages_for(prompt, question, answer)
+                completion = await service.complete(messages, SCHEMA, revision_of)
+            except CompletionError as error:
+                file.fail(record, turn, error.kind, error.detail, error.attempts)
+                outcome.failed += 1
+                return
+            extended.append(revision_of(completion.text))
+        file.write(record, extended)
+        outcome.done += 1
 
     async def work() -> None:
         for record in records:
             try:
-                await _extend(record, file, service, prompt, outcome)
+                await extend(record)
             except StoppedError as error:
                 outcome.error = outcome.error or error
                 stop.set()
@@ -135,34 +149,6 @@ async def _finish(tasks: list[asyncio.Task[None]], stop: asyncio.Event) -> None:
     for task in tasks:
         if task.done() and not task.cancelled():
             task.result()
-
-
-def _pending(source: RecordFile, file: ExtendedFile, outcome: Outcome) -> Iterator[Record]:
-    def finished_before(name: str) -> bool:
-        if not file.has(name):
-            return False
-        outcome.earlier += 1
-        outcome.done += 1
-        return True
-
-    yield from source.iterate(finished_before)
-
-
-async def _extend(
-    record: Record, file: ExtendedFile, service: ChatService, prompt: Prompt, outcome: Outcome
-) -> None:
-    extended: list[str] = []
-    for turn, (question, answer) in enumerate(pairs_of(record)):
-        try:
-            messages = messages_for(prompt, question, answer)
-            completion = await service.complete(messages, SCHEMA, revision_of)
-        except CompletionError as error:
-            file.fail(record, turn, error.kind, error.detail, error.attempts)
-            outcome.failed += 1
-            return
-        extended.append(revision_of(completion.text))
-    file.write(record, extended)
-    outcome.done += 1
 
 
 def _note(service: ChatService, outcome: Outcome) -> str:
@@ -219,10 +205,6 @@ def generate_captions(
     Args:
         name: records, the original's JSON, or a prepared folder.
         out: JSON Lines of extended records; with `original`, the original's JSON.
-        settings: see `ServiceSettings`.
-        limit: only the first so many records.
-        original: write the original's format.
-        reporter: shows the progress.
 
     Raises:
         ServiceError: remote without permission, no key, no cache.
@@ -243,7 +225,7 @@ def generate_captions(
         if not settings.force:
             refuse_identifiers(source, file.has, cache)
 
-        service = settings.service(endpoint, cache)
+        service = ChatService(settings, endpoint, cache)
 
         async def work() -> Outcome:
             try:
@@ -259,7 +241,15 @@ def generate_captions(
         write_original(source, records, out)
         if outcome.done == outcome.items:
             records.unlink()
-    return _summary(out, outcome, service.usage), outcome
+    counts = {name: getattr(outcome, name) for name in ("done", "failed", "left", "earlier")}
+    summary = {
+        **counts,
+        **vars(service.usage),
+        "interrupted": outcome.interrupted,
+        "out": str(out),
+        "failures": str(failures_path(out)),
+    }
+    return summary, outcome
 
 
 def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> dict[str, Any]:
@@ -267,11 +257,6 @@ def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> d
 
     Tokens are estimates (`llm/request.py`); an extended answer is taken to be as long as the
     prompt's length rule allows on average.
-
-    Args:
-        name: as for `generate_captions`.
-        settings: as for `generate_captions`.
-        limit: only the first so many records.
 
     Returns:
         Requests, tokens and cost of what is not in the cache, and one full request.
@@ -281,29 +266,19 @@ def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> d
         ServiceError: no address, or the cache cannot be used.
     """
     endpoint = settings.endpoint()
-    with closing(settings.open_cache()) as cache:
-        figures = _estimate(open_records(name, limit), settings, endpoint, cache)
-    address = endpoint.base_url if endpoint else "this process (vLLM)"
-    return figures | {"address": address, "remote": endpoint is not None and not endpoint.is_local}
-
-
-def _estimate(
-    source: RecordFile, settings: ServiceSettings, endpoint: Endpoint | None, cache: AnswerCache
-) -> dict[str, Any]:
     model, sampling = settings.served_name(endpoint), settings.sampling
     price = settings.known_price(endpoint)
     prompt = load_prompt(PROMPT)
-    answers = prompt_tokens = completion_tokens = cached = 0
+    answers = prompt_tokens = completion_tokens = 0
     example: dict[str, Any] | None = None
     asked: set[str] = set()
-    for record in source.iterate():
-        for question, answer in pairs_of(record):
+    with closing(settings.open_cache()) as cache:
+        source = open_records(name, limit)
+        for answer, request in requests_of(source.iterate(), prompt, model, sampling):
             answers += 1
-            request = ChatRequest(model, messages_for(prompt, question, answer), sampling, SCHEMA)
             if example is None:
                 example = request_body(request, with_schema=True)
             if request.key in asked or cache.get(request.key) is not None:
-                cached += 1
                 continue
             asked.add(request.key)
             prompt_tokens += request.prompt_tokens
@@ -312,29 +287,14 @@ def _estimate(
     return {
         "records": source.total,
         "answers": answers,
-        "requests": answers - cached,
-        "from_cache": cached,
+        "requests": len(asked),
+        "from_cache": answers - len(asked),
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "cost": None if price is None else price.cost(prompt_tokens, completion_tokens),
         "model": model,
         "prompt": prompt.label,
         "example": example,
-    }
-
-
-def _summary(out: Path, outcome: Outcome, usage: Usage) -> dict[str, Any]:
-    return {
-        "done": outcome.done,
-        "failed": outcome.failed,
-        "left": outcome.left,
-        "earlier": outcome.earlier,
-        "requests": usage.requests,
-        "from_cache": usage.from_cache,
-        "prompt_tokens": usage.prompt_tokens,
-        "completion_tokens": usage.completion_tokens,
-        "cost": usage.cost,
-        "interrupted": outcome.interrupted,
-        "out": str(out),
-        "failures": str(failures_path(out)),
+        "address": endpoint.base_url if endpoint else "this process (vLLM)",
+        "remote": endpoint is not None and not endpoint.is_local,
     }

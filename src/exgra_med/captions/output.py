@@ -7,18 +7,19 @@ leaves at most one cut line, which the next run removes.
 import json
 import os
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from types import TracebackType
 from typing import IO, Any
 
-from exgra_med.captions.records import RecordFile, leading_id
+from exgra_med.captions.records import RecordFile
 from exgra_med.data.records import (
     IMAGE_PLACEHOLDER,
     Record,
     decode_json,
     iterate_lines,
+    json_line,
+    leading_id,
     parse_record,
-    record_line,
 )
 from exgra_med.errors import DataError
 from exgra_med.files import disk_errors, new_file
@@ -61,14 +62,9 @@ class ExtendedFile:
             self._failures: IO[bytes] = self.failures.open("wb")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         with self._records, self._failures:
-            if error is None:
+            if kind is None:
                 os.fsync(self._records.fileno())
 
     def has(self, name: str) -> bool:
@@ -79,13 +75,12 @@ class ExtendedFile:
         """Append a finished record."""
         meta = record.meta | {"extended_by": self.origin}
         done = record.model_copy(update={"extended": extended, "meta": meta})
-        self._append(self._records, record_line(done))
+        self._append(self._records, json_line(done.to_json()))
 
     def fail(self, record: Record, turn: int, kind: str, detail: str, attempts: int) -> None:
         """List a record that could not be extended, without any of its text."""
         row = {"id": record.id, "turn": turn, "kind": kind, "detail": detail, "attempts": attempts}
-        line = json.dumps(row, ensure_ascii=False).encode("utf-8") + b"\n"
-        self._append(self._failures, line)
+        self._append(self._failures, json_line(row))
 
     def _append(self, stream: IO[bytes], line: bytes) -> None:
         with disk_errors(self.path):
@@ -95,7 +90,7 @@ class ExtendedFile:
     def _check_origin(self) -> None:
         if not self.path.is_file():
             return
-        for where, text in iterate_lines(self.path):
+        for where, text in islice(iterate_lines(self.path), 1):
             row = decode_json(text, where)
             meta = row.get("meta") if isinstance(row, dict) else None
             found = meta.get("extended_by") if isinstance(meta, dict) else None
@@ -105,7 +100,6 @@ class ExtendedFile:
                     f"this run is {self.origin}.",
                     "Choose another --out.",
                 )
-            return
 
 
 def finished_ids(path: Path) -> Iterator[tuple[str, int]]:
@@ -118,9 +112,7 @@ def finished_ids(path: Path) -> Iterator[tuple[str, int]]:
     with path.open("rb") if path.exists() else Path(os.devnull).open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
             text = raw.decode("utf-8")
-            name = leading_id(text)
-            if name is None:
-                name = decode_json(text, f"{path}:{number}").get("id")
+            name = leading_id(text) or decode_json(text, f"{path}:{number}").get("id")
             if not isinstance(name, str):
                 raise DataError(f"{path}:{number}: no record of this verb.")
             yield name, offset
@@ -148,11 +140,7 @@ _ROLES = {"user": "human", "assistant": "gpt"}
 
 
 def original_item(record: Record) -> dict[str, Any]:
-    """An item of the JSON file that the original trains on, with `conversations_long`.
-
-    Args:
-        record: with extended answers.
-    """
+    """An item of the JSON file that the original trains on, with `conversations_long`."""
     short = [{"from": _ROLES[turn.role], "value": turn.text} for turn in record.turns]
     if record.images:
         short[0]["value"] = f"{IMAGE_PLACEHOLDER}\n{short[0]['value']}"
@@ -162,10 +150,8 @@ def original_item(record: Record) -> dict[str, Any]:
         for message in short
     ]
     item: dict[str, Any] = {"id": record.meta.get("published_id", record.id)}
-    if record.image is not None:
-        item["image"] = record.image
-    if record.answer_type is not None:
-        item["answer_type"] = record.answer_type
+    known = {"image": record.image, "answer_type": record.answer_type}
+    item |= {key: value for key, value in known.items() if value is not None}
     if "domain" in record.meta:
         item["domain"] = record.meta["domain"]
     return item | {"conversations": short, "conversations_long": long}
@@ -173,11 +159,6 @@ def original_item(record: Record) -> dict[str, Any]:
 
 def write_original(source: RecordFile, extended: Path, out: Path) -> int:
     """Write the finished records of a source as the original's JSON list, in the source's order.
-
-    Args:
-        source: gives the order.
-        extended: JSON Lines of finished records, in any order.
-        out: the file to write.
 
     Returns:
         How many items were written.

@@ -1,12 +1,13 @@
 """One answer to extend -> messages; a reply -> the extended answer, or why it is refused."""
 
 import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from exgra_med.data.llava_format import strip_placeholder
 from exgra_med.data.records import Record
 from exgra_med.llm.prompt import Prompt, object_with
-from exgra_med.llm.request import Message, ReplyError
+from exgra_med.llm.request import ChatRequest, Message, ReplyError, Sampling
 
 PROMPT = "extend-answer"
 CHECKS = ("helpfulness", "relevance", "accuracy", "level_of_detail", "clarity")
@@ -39,6 +40,16 @@ def pairs_of(record: Record) -> list[tuple[str, str]]:
     """Question and answer of each exchange of a record."""
     texts = [turn.text for turn in record.turns]
     return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def requests_of(
+    records: Iterable[Record], prompt: Prompt, model: str, sampling: Sampling
+) -> Iterator[tuple[str, ChatRequest]]:
+    """Each answer of the records, with the request to extend it."""
+    for record in records:
+        for question, answer in pairs_of(record):
+            messages = messages_for(prompt, question, answer)
+            yield answer, ChatRequest(model, messages, sampling, SCHEMA)
 
 
 def revision_of(text: str) -> str:

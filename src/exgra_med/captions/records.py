@@ -3,26 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from json import JSONDecoder
 from pathlib import Path
 
-from exgra_med.data.llava_format import read_original
-from exgra_med.data.records import (
-    BUNDLED,
-    Record,
-    decode_json,
-    file_sha256,
-    iterate_lines,
-    open_prepared,
-    parse_record,
-)
+from exgra_med.data.llava_format import is_list, read_original
+from exgra_med.data.records import BUNDLED, Record, file_sha256, iterate_records, open_prepared
 from exgra_med.errors import DataError
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.identifiers import VERSION, find_identifiers
-
-_HEAD = '{"id": "'
-_DECODER = JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -31,7 +18,6 @@ class RecordFile:
 
     Args:
         path: JSON Lines of records, or a JSON file of the original.
-        total: number of records.
         records: those of the original's JSON, which can only be read whole.
     """
 
@@ -45,25 +31,9 @@ class RecordFile:
         Raises:
             DataError: a record is malformed, or an id comes twice.
         """
-        if self.records is not None:
-            yield from (record for record in self.records if not skip(record.id))
-            return
-        seen: set[int] = set()
-        for where, text in islice(iterate_lines(self.path), self.total):
-            name = leading_id(text)
-            record = None
-            if name is None or not skip(name):
-                record = parse_record(decode_json(text, where), where)
-                name = record.id
-            if hash(name) in seen:
-                raise DataError(f"{where}: the id {name!r} comes twice.", "Ids must be unique.")
-            seen.add(hash(name))
-            if record is not None and not skip(name):
-                yield record
-
-    def sha256(self) -> str:
-        """Hash of the file."""
-        return file_sha256(self.path)
+        if self.records is None:
+            return iterate_records(self.path, self.total, skip)
+        return (record for record in self.records if not skip(record.id))
 
 
 def open_records(name: str, limit: int | None = None) -> RecordFile:
@@ -71,7 +41,6 @@ def open_records(name: str, limit: int | None = None) -> RecordFile:
 
     Args:
         name: a path, or `bundled:NAME`.
-        limit: take only the first so many records.
 
     Raises:
         DataError: nothing of the kind, or the original's JSON is malformed.
@@ -81,27 +50,12 @@ def open_records(name: str, limit: int | None = None) -> RecordFile:
         path = open_prepared(name).split_path("train")
     if not path.is_file():
         raise DataError(f"{path}: no such file.")
-    if _is_list(path):
+    if is_list(path):
         records = read_original(path)[:limit]
         return RecordFile(path, len(records), records)
     with path.open("rb") as stream:
         total = sum(1 for line in stream if line.strip())
     return RecordFile(path, total if limit is None else min(limit, total), None)
-
-
-def leading_id(line: str) -> str | None:
-    """The id of a JSON line that begins with it, as ours do; None for other lines."""
-    if not line.startswith(_HEAD):
-        return None
-    try:
-        return _DECODER.raw_decode(line, len(_HEAD) - 1)[0]
-    except ValueError:
-        return None
-
-
-def _is_list(path: Path) -> bool:
-    with path.open("rb") as stream:
-        return stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
 _MOST_IDS = 5
@@ -113,7 +67,6 @@ def refuse_identifiers(source: RecordFile, skip: Callable[[str], bool], cache: A
     Every text is scanned; a file once found clean is not scanned again.
 
     Args:
-        source: the records.
         skip: ids that will not be sent.
         cache: remembers the hashes of clean files.
 
@@ -121,7 +74,8 @@ def refuse_identifiers(source: RecordFile, skip: Callable[[str], bool], cache: A
         DataError: identifiers were found, or a record is malformed. The message has kinds, counts
             and record ids, never the words.
     """
-    name = f"no identifiers, patterns {VERSION}, first {source.total} of {source.sha256()}"
+    of = file_sha256(source.path)
+    name = f"no identifiers, patterns {VERSION}, first {source.total} of {of}"
     if cache.recall(name) is not None:
         return
     kinds: Counter[str] = Counter()

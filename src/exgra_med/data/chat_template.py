@@ -9,7 +9,7 @@ prompt is always the beginning of the training text of the same record.
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Record, Turn
@@ -68,57 +68,39 @@ class ChatTemplate:
     """Write the options as the original's OmniMedVQA questions do."""
 
 
+_OURS = ChatTemplate(
+    opening=f"{_ASSISTANT}\n\n###",
+    user=" Human: {text}\n###",
+    cue=" Assistant:",
+    answer=" {text}\n###",
+)
+_SIMPLE = ChatTemplate(
+    opening=f"{_ASSISTANT}{_GREETING}",
+    user="Human: {text}###",
+    cue="",
+    answer="Assistant: {text}###",
+)
+
 TEMPLATES: dict[str, ChatTemplate] = {
     # Ours, in training and inference alike: the original's training layout without its last blank.
-    "exgra": ChatTemplate(
-        opening=f"{_ASSISTANT}\n\n###",
-        user=" Human: {text}\n###",
-        cue=" Assistant:",
-        answer=" {text}\n###",
-    ),
+    "exgra": _OURS,
     # Stages 1 and 2 and fine-tuning of the original.
-    "original-train": ChatTemplate(
-        opening=f"{_ASSISTANT}\n\n###",
-        user=" Human: {text}\n###",
-        cue=" Assistant:",
-        answer=" {text}\n###",
-        closing=" ",
-    ),
+    "original-train": replace(_OURS, closing=" "),
     # Validation during the original's fine-tuning; its prompt ends before "Assistant:".
-    "original-validation": ChatTemplate(
-        opening=f"{_ASSISTANT}{_GREETING}",
-        user="Human: {text}\n###",
-        cue="",
-        answer="Assistant: {text}\n###",
+    "original-validation": replace(
+        _SIMPLE, user="Human: {text}\n###", answer="Assistant: {text}\n###"
     ),
     # Inference of the original: the model writes "Assistant: " itself.
-    "original-simple": ChatTemplate(
-        opening=f"{_ASSISTANT}{_GREETING}",
-        user="Human: {text}###",
-        cue="",
-        answer="Assistant: {text}###",
-    ),
+    "original-simple": _SIMPLE,
     # Zero-shot classification of the original; the options are the candidate answers.
-    "original-omnimedvqa": ChatTemplate(
-        opening=f"{_ASSISTANT}{_GREETING}",
-        user="Human: {text}###",
-        cue="",
-        answer="Assistant: {text}###",
-        multiple_choice=True,
-    ),
-    "original-simple-legacy": ChatTemplate(
+    "original-omnimedvqa": replace(_SIMPLE, multiple_choice=True),
+    "original-simple-legacy": replace(
+        _SIMPLE,
         opening=f"{_LLAVA_MED}{_CLINICAL}###Human: Hi!\n\n### Response:"
         "###Assistant: Hi there!  How can I help you today?\n###",
         user="Human: {text}\n\n### Response:###",
-        cue="",
-        answer="Assistant: {text}###",
     ),
-    "original-multimodal": ChatTemplate(
-        opening=f"{_LLAVA_MED}{_VISUAL}{_GREETING}",
-        user="Human: {text}###",
-        cue="",
-        answer="Assistant: {text}###",
-    ),
+    "original-multimodal": replace(_SIMPLE, opening=f"{_LLAVA_MED}{_VISUAL}{_GREETING}"),
 }
 
 
@@ -185,7 +167,6 @@ def render_messages(messages: Sequence[tuple[str, str]], template: ChatTemplate)
 
     Args:
         messages: `(role, text)`, role `user` or `assistant`, images already in the text.
-        template: the pieces to join.
 
     Returns:
         The segments; an answer with its end marker is supervised, everything else is not.
@@ -207,11 +188,9 @@ def conversation_segments(record: Record, name: str) -> list[Segment]:
     The images stand after the first question. `record.meta["options"]`, where present, is the list
     of answers a closed question allows; it is named after the first question.
     """
-    template, options = chat_template(name), record.meta.get("options")
-    question = user_text(record.question, len(record.images), options, template.multiple_choice)
-    messages = [("user", question)]
-    messages += [(turn.role, clean_text(turn.text)) for turn in record.turns[1:]]
-    return render_messages(messages, template)
+    return _segments(
+        record.turns, chat_template(name), len(record.images), record.meta.get("options")
+    )
 
 
 def prompt_text(
@@ -221,7 +200,6 @@ def prompt_text(
 
     Args:
         turns: alternating turns, the first and the last by the user.
-        name: the chat template.
         num_images: images of the first user turn.
         options: the answers the first question allows, where it is closed.
 
@@ -231,11 +209,17 @@ def prompt_text(
     if not turns or turns[-1].role != "user":
         raise DataError("A prompt must end with a turn by the user.", "Leave out the last answer.")
     template = chat_template(name)
+    segments = _segments(turns, template, num_images, options)
+    return "".join(segment.text for segment in segments).removesuffix(template.closing)
+
+
+def _segments(
+    turns: Sequence[Turn], template: ChatTemplate, num_images: int, options: Sequence[str] | None
+) -> list[Segment]:
     question = user_text(turns[0].text, num_images, options, template.multiple_choice)
     messages = [("user", question)]
     messages += [(turn.role, clean_text(turn.text)) for turn in turns[1:]]
-    text = "".join(segment.text for segment in render_messages(messages, template))
-    return text.removesuffix(template.closing)
+    return render_messages(messages, template)
 
 
 # Chat text -> token ids and labels.
@@ -300,10 +284,6 @@ def encode_conversation(
     """The training sequence of a record; the answers and their end markers are supervised.
 
     Args:
-        tokenizer: a fast Hugging Face tokenizer that knows the image tokens.
-        record: what to encode.
-        template: name of the chat template.
-        num_image_tokens: visual tokens of one image.
         max_length: longest sequence in tokens; longer ones are cut at the end.
 
     Raises:
@@ -332,14 +312,6 @@ def encode_prompt(
     """The ids after which the model answers the last user turn.
 
     They are the beginning of `encode_conversation` of the same turns.
-
-    Args:
-        tokenizer: a fast Hugging Face tokenizer that knows the image tokens.
-        turns: alternating turns, the first and the last by the user.
-        template: name of the chat template.
-        num_image_tokens: visual tokens of one image.
-        num_images: images of the first user turn.
-        options: the answers a closed question allows.
     """
     text = prompt_text(turns, template, num_images, options)
     return encode_segments(tokenizer, [Segment(text, False)], num_image_tokens)[0]

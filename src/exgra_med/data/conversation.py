@@ -9,13 +9,7 @@ from exgra_med.data.subset import nested_subset
 def choose_conversations(
     records: Sequence[Record], num_questions: int, fraction: float, seed: int
 ) -> list[Record]:
-    """A share of the conversations of a split: of fewer images, not of fewer questions about each.
-
-    Args:
-        records: the whole split.
-        num_questions: see `join_by_image`.
-        fraction, seed: see `nested_subset`.
-    """
+    """A share of the conversations of a split: fewer images, not fewer questions about each."""
     return nested_subset(join_by_image(records, num_questions), fraction, seed)
 
 

@@ -14,7 +14,7 @@ from exgra_med.data.prepare import MAX_PIXELS, write_prepared
 from exgra_med.data.records import SPLITS, Prepared, Record
 from exgra_med.data.sources.rows import facts
 from exgra_med.data.sources.source import Collected, ImageBytes
-from exgra_med.data.subset import images_for_share, nested_subset
+from exgra_med.data.subset import held_out_images, nested_subset
 from exgra_med.errors import DataError
 from exgra_med.terminal import ProgressCallback
 
@@ -28,7 +28,6 @@ class ResizedImages:
     Pixel values are therefore bit-equal to those of the full image.
 
     Args:
-        folder: the full images.
         shortest_pixels: new length of the short side; the long one keeps the proportion.
     """
 
@@ -65,10 +64,7 @@ def write_subset(prepared: Prepared, fraction: float, seed: int, out: Path) -> P
     """Write a folder with a share of `train`; the other splits stay, so scores can be compared.
 
     Args:
-        prepared: the whole.
         fraction: share of the training records, in (0, 1].
-        seed: another seed takes others.
-        out: the folder to make.
 
     Raises:
         DataError: the fraction is out of range, or `out` holds something else.
@@ -86,11 +82,8 @@ def write_split(
     """Write a folder with the same records, split anew by image.
 
     Args:
-        prepared: the folder whose records are pooled.
         validation: share of all records for validation, 0..1.
         test: share of all records for test, 0..1.
-        seed: another seed splits otherwise.
-        out: the folder to make.
 
     Raises:
         DataError: shares that leave nothing for training, a record without an image or with
@@ -104,14 +97,10 @@ def write_split(
         if len(record.images) != 1:
             raise DataError(f"{record.id}: has {len(record.images)} images, so no split by image.")
     counts = Counter(record.images[0] for record in records)
-    held = images_for_share(counts, test, seed, "test") if test else set()
-    rest = {image: count for image, count in counts.items() if image not in held}
-    share = validation / (1 - test)
-    chosen = images_for_share(rest, share, seed, "validation") if validation else set()
+    held = held_out_images(counts, validation, test, seed)
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
     for record in records:
-        image = record.images[0]
-        name = "test" if image in held else "validation" if image in chosen else "train"
+        name = held.get(record.images[0], "train")
         splits[name].append(_moved(record, prepared.manifest["dataset"], name))
     how = {"made_by": "split", "validation": validation, "test": test, "seed": seed}
     return write_derived(prepared, splits, how, out)
@@ -142,10 +131,7 @@ def write_resized(
     """Write a folder with the same records and smaller images, so that training decodes less.
 
     Args:
-        prepared: the folder with the full images.
         shortest_pixels: length of the short side, the `image_size` of the model.
-        out: the folder to make.
-        progress: is called after each image.
 
     Raises:
         DataError: the size is not positive, an image is broken, or `out` holds something else.
@@ -169,12 +155,8 @@ def write_derived(
     """Write a prepared folder whose manifest says which folder it was made from, and how.
 
     Args:
-        prepared: the folder that it is made from.
-        splits: the records of the new one.
         how: facts for the manifest; at least `made_by`.
-        out: the folder to make.
         images: of the records; those of `prepared` where absent.
-        progress: is called after each image.
 
     Raises:
         DataError: an image is broken, or `out` holds something else.

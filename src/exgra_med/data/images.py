@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.medical_formats import read_dicom, read_nifti, scale_to_eight_bits
+from exgra_med.data.medical_formats import image_label, read_dicom, read_nifti, scale_to_eight_bits
 from exgra_med.errors import DataError, MissingExtraError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -31,7 +31,6 @@ class ImageFolder:
     """Images under one folder, which no name can leave.
 
     Args:
-        root: the folder.
         max_pixels: width times height above which an image is refused before it is decoded.
     """
 
@@ -41,24 +40,21 @@ class ImageFolder:
     def locate(self, name: str, where: str = "") -> Path:
         """The file of an image, checked to lie in the folder.
 
-        Args:
-            name: path relative to the folder, with `/`.
-            where: record id, for the error message.
-
         Raises:
             DataError: an absolute path, `..`, a URL, a link that leaves the folder, or no file.
         """
-        prefix = f"{where}: " if where else ""
+        label = image_label(name, where)
         if not name or "\0" in name:
+            prefix = f"{where}: " if where else ""
             raise DataError(f"{prefix}the image name {name!r} is empty or not a name.")
         if _SCHEME.match(name):
             raise DataError(
-                f"{prefix}the image {name!r} is a URL or a drive.",
+                f"{label} is a URL or a drive.",
                 "Only files under the image folder are read; download it first.",
             )
         if name.startswith("/") or "\\" in name or ".." in name.split("/"):
             raise DataError(
-                f"{prefix}the image {name!r} leaves the image folder.",
+                f"{label} leaves the image folder.",
                 "Names are relative to the image folder, without '..'.",
             )
         try:
@@ -66,30 +62,21 @@ class ImageFolder:
             if path.is_symlink():
                 raise RuntimeError("links in a circle; `resolve` itself says so up to 3.12")
             if not path.is_relative_to(self.root.resolve()):
-                raise DataError(
-                    f"{prefix}the image {name!r} is a link that leaves the image folder."
-                )
+                raise DataError(f"{label} is a link that leaves the image folder.")
             if not path.is_file():
                 state = "is not a file" if path.exists() else "is missing"
-                raise DataError(
-                    f"{prefix}the image {name!r} {state}.",
-                    f"It was looked for in {str(self.root)!r}.",
-                )
+                raise DataError(f"{label} {state}.", f"It was looked for in {str(self.root)!r}.")
             size = path.stat().st_size
         # A name that is too long, no permission; links in a circle are the RuntimeError.
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "links in a circle"
-            raise DataError(f"{prefix}the image {name!r} cannot be opened ({reason}).") from error
+            raise DataError(f"{label} cannot be opened ({reason}).") from error
         if size > MAX_IMAGE_BYTES:
-            raise DataError(f"{prefix}the image {name!r} is larger than {MAX_IMAGE_BYTES} bytes.")
+            raise DataError(f"{label} is larger than {MAX_IMAGE_BYTES} bytes.")
         return path
 
     def open(self, name: str, where: str = "") -> Image.Image:
         """Decode an image in full, as RGB.
-
-        Args:
-            name: path relative to the folder, with `/`.
-            where: record id, for the error message.
 
         Raises:
             DataError: the name leaves the folder, or the file is missing, too large, of another
@@ -137,12 +124,6 @@ def decode_image(
 ) -> Image.Image:
     """Decode one file in full, as RGB.
 
-    Args:
-        file: path, or an open binary stream.
-        max_pixels: width times height above which it is refused before it is decoded.
-        name: of the image, for the error message.
-        where: record id, for the error message.
-
     Raises:
         DataError: too large, of another format, or broken.
     """
@@ -157,14 +138,13 @@ def _opened(
     file: Path | IO[bytes], max_pixels: int, name: str, where: str
 ) -> Iterator[Image.Image]:
     """An image of which only the header is read, not too large; see `decode_image`."""
-    prefix = f"{where}: " if where else ""
+    label = image_label(name, where)
     try:
         with Image.open(file, formats=FORMATS) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise DataError(
-                    f"{prefix}the image {name!r} has {width} x {height} pixels, "
-                    f"more than {max_pixels}.",
+                    f"{label} has {width} x {height} pixels, more than {max_pixels}.",
                     "Raise `data.max_pixels` in the recipe if this image is wanted.",
                 )
             yield image
@@ -173,7 +153,7 @@ def _opened(
     # Decoders raise whatever hostile bytes make them raise: all of it means a broken file.
     except Exception as error:
         raise DataError(
-            f"{prefix}the image {name!r} cannot be decoded ({_reason(error)}).",
+            f"{label} cannot be decoded ({_reason(error)}).",
             f"It must be a complete {', '.join(FORMATS)} file.",
         ) from error
 
@@ -187,9 +167,8 @@ def file_name(name: str) -> str:
 
 def stored_name(name: str) -> str:
     """The name of an image in a prepared folder: its own, or `.png` behind DICOM and NIfTI."""
-    if file_name(name).lower().endswith((*DICOM_ENDINGS, *NIFTI_ENDINGS)):
-        return re.sub(r"[#=,]", "-", name) + ".png"
-    return name
+    picks = file_name(name).lower().endswith((*DICOM_ENDINGS, *NIFTI_ENDINGS))
+    return re.sub(r"[#=,]", "-", name) + ".png" if picks else name
 
 
 def _reason(error: Exception) -> str:

@@ -26,11 +26,7 @@ ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 
 
 def read_original(path: Path, found: Counter[str] | None = None) -> list[Record]:
-    """Read a JSON file of the original or of LLaVA-Med.
-
-    Args:
-        path: the file.
-        found: receives how often each spelling of a key was met.
+    """Read a JSON file of the original or of LLaVA-Med; `found` as for `parse_items`.
 
     Raises:
         DataError: the file or one of its items cannot be understood; names the item.
@@ -40,6 +36,8 @@ def read_original(path: Path, found: Counter[str] | None = None) -> list[Record]
 
 def parse_items(items: Iterable[dict[str, Any]], where: str, found: Counter[str]) -> list[Record]:
     """Turn items into records; an id that comes again gets its row number behind a `#`.
+
+    `found` receives how often each spelling of a key was met.
 
     PathVQA's files use the image as id of each of its questions, so repeated ids are no error;
     the published id stays in `meta["published_id"]`.
@@ -69,9 +67,7 @@ def parse_item(item: dict[str, Any], number: int, where: str, found: Counter[str
     where = f"{where}: item {number} ({name!r})"
     messages = _only(item, CONVERSATION_KEYS, where, found)
     if messages is None:
-        raise DataError(
-            f"{where}: neither {CONVERSATION_KEYS[0]!r} nor {CONVERSATION_KEYS[1]!r} is there."
-        )
+        raise DataError(f"{where}: neither {' nor '.join(map(repr, CONVERSATION_KEYS))} is there.")
     long_messages = _only(item, LONG_KEYS, where, found)
     turns = _turns(messages, where)
     extended = None
@@ -81,15 +77,9 @@ def parse_item(item: dict[str, Any], number: int, where: str, found: Counter[str
     meta = {"published_id": published} if published is not None else {}
     if isinstance(item.get("domain"), dict):
         meta["domain"] = item["domain"]
-    value = {
-        "id": name,
-        "image": item.get("image"),
-        "turns": turns,
-        "extended": extended,
-        "answer_type": _answer_type(item.get("answer_type"), where),
-        "meta": meta,
-    }
-    return parse_record(value, where)
+    kind = _answer_type(item.get("answer_type"), where)
+    value = {"id": name, "image": item.get("image"), "turns": turns, "extended": extended}
+    return parse_record(value | {"answer_type": kind, "meta": meta}, where)
 
 
 def read_any(path: Path) -> list[Record]:
@@ -99,11 +89,16 @@ def read_any(path: Path) -> list[Record]:
         DataError: the file is neither.
     """
     try:
-        with path.open("rb") as stream:
-            head = stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+        is_original = is_list(path)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    return read_original(path) if head.startswith(b"[") else read_records(path)
+    return read_original(path) if is_original else read_records(path)
+
+
+def is_list(path: Path) -> bool:
+    """Whether a file begins as the original's JSON does."""
+    with path.open("rb") as stream:
+        return stream.read(64).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
 def strip_placeholder(text: str) -> str:

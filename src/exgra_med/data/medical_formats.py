@@ -21,21 +21,24 @@ LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")
 """Modalities whose pictures often carry text; they need BurnedInAnnotation = NO."""
 
 
+def image_label(name: str, where: str) -> str:
+    """How an error names an image, and where known the record that shows it."""
+    return f"{where}: the image {name!r}" if where else f"the image {name!r}"
+
+
 def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, where: str = "") -> Image.Image:
     """Read one frame of a DICOM file as 8-bit RGB.
 
     Args:
-        file: path, or an open binary stream.
         max_pixels: rows times columns above which it is refused before it is decoded.
         name: of the image, with `#frame=N` where the file has several.
-        where: record id, for the error message.
 
     Raises:
         MissingExtraError: pydicom is not installed.
         DataError: burned-in text, too large, no such frame, or broken; never holds a tag's value.
     """
     pydicom = import_extra("pydicom", "Reading DICOM files", "dicom")
-    prefix = f"{where}: the image {name!r}" if where else f"the image {name!r}"
+    prefix = image_label(name, where)
     logger = logging.getLogger("pydicom")
     disabled, logger.disabled = logger.disabled, True
     try:
@@ -49,9 +52,8 @@ def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, where: str = 
         raise
     # Whatever a broken file raises may quote a tag, so its text is not passed on.
     except Exception as error:
-        kind = type(error).__name__
         raise DataError(
-            f"{prefix} is a DICOM file that cannot be decoded ({kind}).",
+            f"{prefix} is a DICOM file that cannot be decoded ({type(error).__name__}).",
             "It may be cut short, or compressed in a way that needs another pydicom plugin.",
         ) from None
     finally:
@@ -98,11 +100,10 @@ def _render(dataset: Any, name: str, prefix: str) -> Image.Image:
 
 def _window(dataset: Any) -> tuple[float | None, float | None]:
     """The first window of the file, PS3.3 C.11.2.1.2; none where it has none."""
-    center, width = dataset.get("WindowCenter"), dataset.get("WindowWidth")
-    if center is None or width is None:
+    values = dataset.get("WindowCenter"), dataset.get("WindowWidth")
+    if None in values:
         return None, None
-    center = float(center if isinstance(center, (int, float, str)) else center[0])
-    width = float(width if isinstance(width, (int, float, str)) else width[0])
+    center, width = (float(v if isinstance(v, (int, float, str)) else v[0]) for v in values)
     if width < 1:
         return None, None
     return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
@@ -114,17 +115,15 @@ def read_nifti(path: Path, max_pixels: int, name: str, where: str = "") -> Image
     Head volumes can show a face; the reader neither detects nor removes it.
 
     Args:
-        path: the file.
         max_pixels: pixels of the slice above which it is refused.
         name: of the image, with `#axis=A,slice=S`.
-        where: record id, for the error message.
 
     Raises:
         MissingExtraError: nibabel is not installed.
         DataError: no slice is selected, there is no such slice, too large, or broken.
     """
     nibabel = import_extra("nibabel", "Reading NIfTI files", "dicom")
-    prefix = f"{where}: the image {name!r}" if where else f"the image {name!r}"
+    prefix = image_label(name, where)
     try:
         volume: Any = nibabel.load(path)
         shape = volume.shape
@@ -176,11 +175,7 @@ def scale_to_eight_bits(
 
 
 def _selected(name: str) -> dict[str, int]:
-    """The frame or slice that `#` selects in an image name, as numbers by word.
-
-    Raises:
-        ValueError: not a list of `word=number`.
-    """
+    """The frame or slice that `#` selects in an image name, as numbers by word."""
     _, mark, text = name.partition("#")
     pairs = [part.split("=") for part in text.split(",")] if mark else []
     return {key: int(value) for key, value in pairs}

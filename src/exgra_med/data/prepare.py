@@ -20,13 +20,7 @@ from exgra_med.data.records import (
     write_records,
 )
 from exgra_med.data.sources import SOURCES
-from exgra_med.data.sources.source import (
-    Collected,
-    Dropped,
-    ImageBytes,
-    PrepareOptions,
-    Source,
-)
+from exgra_med.data.sources.source import Collected, Dropped, ImageBytes, PrepareOptions
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
 from exgra_med.terminal import ProgressCallback
@@ -52,19 +46,14 @@ def prepare(
     """Prepare a dataset from a local folder with its published files.
 
     Args:
-        name: a name of `SOURCES`.
         source: folder with the published files, or a zip or tar archive of it; None for data that
             is made.
-        out: the prepared folder to make.
         variant: split variant; the source's first where absent.
         seed: seed of splits that are not published.
-        overwrite: replace a prepared folder that is already there.
         drop_broken_images: list records with a missing or broken image as dropped, instead of
             stopping with an error.
-        max_pixels: larger images are refused.
         mapping: field of a record -> column, for `custom` and `shards`.
         settings: name -> value, for data that is made.
-        progress: is called after each image.
 
     Raises:
         DataError: something in the source, or `out` holds something else.
@@ -78,7 +67,15 @@ def prepare(
         )
     if mapping and name not in ("custom", "shards"):
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
-    source = _checked_source(found, source, settings)
+    if found.needs_files:
+        if settings:
+            raise DataError(f"--option is for data that is made, not for {found.name}.")
+        if source is None:
+            raise DataError(f"{found.name} needs --source.", "Give the folder with its files.")
+    elif source is not None:
+        raise DataError(f"{found.name} reads no files, it is made.", "Leave out --source.")
+    # Some folder that is there; nothing is read from it where data is made.
+    source = source or Path()
     with ExitStack() as unpacked:
         if is_archive(source):
             folder = unpacked.enter_context(scratch_folder(out)) / "unpacked"
@@ -103,27 +100,7 @@ def prepare(
                 for path in sorted(collected.files)
             },
         }
-        return write_prepared(
-            out,
-            collected,
-            origin,
-            overwrite=overwrite,
-            drop_broken_images=drop_broken_images,
-            progress=progress,
-        )
-
-
-def _checked_source(found: Source, source: Path | None, settings: Mapping[str, str] | None) -> Path:
-    if not found.needs_files:
-        if source is not None:
-            raise DataError(f"{found.name} reads no files, it is made.", "Leave out --source.")
-        # Some folder that is there; nothing is read from it.
-        return Path()
-    if settings:
-        raise DataError(f"--option is for data that is made, not for {found.name}.")
-    if source is None:
-        raise DataError(f"{found.name} needs --source.", "Give the folder with its files.")
-    return source
+        return write_prepared(out, collected, origin, overwrite, drop_broken_images, progress)
 
 
 def _only_folder(folder: Path) -> Path:
@@ -136,7 +113,6 @@ def write_prepared(
     out: Path,
     collected: Collected,
     origin: Mapping[str, Any],
-    *,
     overwrite: bool = False,
     drop_broken_images: bool = False,
     progress: ProgressCallback | None = None,
@@ -146,12 +122,7 @@ def write_prepared(
     Preparing the same again finds an equal folder and leaves it as it is.
 
     Args:
-        out: the folder to make.
-        collected: records and images.
         origin: manifest fields that say where the records come from; at least `dataset`.
-        overwrite: replace a prepared folder that differs.
-        drop_broken_images: drop and list records whose image cannot be read.
-        progress: is called after each image.
 
     Raises:
         DataError: `out` holds something else, an image is broken, or no record is left.
@@ -212,12 +183,10 @@ def _write_content(
 ) -> dict[str, Any]:
     store = _ImageStore(folder / "images", collected.images, progress)
     counts: dict[str, int] = {}
-    types: dict[str, dict[str, int]] = {}
+    types: dict[str, Counter[str]] = {}
     for split, records in collected.splits.items():
-        tally: Counter[str] = Counter()
-        kept = store.keep(records, tally)
+        kept = store.keep(records, types.setdefault(split, Counter()))
         counts[split] = write_records(folder / f"{split}.jsonl", kept)
-        types[split] = dict(sorted(tally.items()))
     dropped = collected.dropped + store.broken
     if store.broken and not drop_broken_images:
         first = "; ".join(f"{item.id}: {item.reason}" for item in store.broken[:3])
@@ -258,14 +227,11 @@ class _ImageStore:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
             tally[record.answer_type or "none"] += 1
-            yield self._with_stored_names(record)
-
-    def _with_stored_names(self, record: Record) -> Record:
-        names = [self.images.stored_name(name) for name in record.images]
-        if names == record.images:
-            return record
-        image = names[0] if isinstance(record.image, str) else names
-        return record.model_copy(update={"image": image})
+            names = [self.images.stored_name(name) for name in record.images]
+            if names != record.images:
+                image = names[0] if isinstance(record.image, str) else names
+                record = record.model_copy(update={"image": image})
+            yield record
 
     def _copy(self, name: str) -> str:
         """Copy an image; returns why not, or nothing."""

@@ -9,8 +9,9 @@ Every dataset and every stage reads and writes this. On disk a record is one JSO
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
@@ -19,6 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError
 from exgra_med.files import new_file
+
+_HEAD = '{"id": "'
+_DECODER = json.JSONDecoder()
 
 IMAGE_PLACEHOLDER = "<image>"
 
@@ -94,10 +98,6 @@ class Record(_Frozen):
 def parse_record(value: Any, where: str) -> Record:
     """Check one JSON value and return it as a record.
 
-    Args:
-        value: the decoded JSON value.
-        where: file and line, for the error message.
-
     Raises:
         DataError: a field is missing, unknown or of the wrong type.
     """
@@ -118,10 +118,6 @@ def parse_record(value: Any, where: str) -> Record:
 
 def decode_json(text: str, where: str) -> Any:
     """Decode one JSON document; `NaN`, `Infinity` and a key given twice are refused.
-
-    Args:
-        text: the document.
-        where: file, and line where known, for the error message.
 
     Raises:
         DataError: the text is not strict JSON; says where and why.
@@ -187,29 +183,47 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     value = read_json(path)
     if not isinstance(value, list):
         raise DataError(f"{path}: expected a JSON list, found {type(value).__name__}.")
-    rows = []
     for number, row in enumerate(value):
         if not isinstance(row, dict):
             raise DataError(f"{path}: row {number} is a {type(row).__name__}, not an object.")
-        rows.append({key.strip(): item for key, item in row.items()})
-    return rows
+    return [{key.strip(): item for key, item in row.items()} for row in value]
 
 
-def iterate_records(path: Path) -> Iterator[Record]:
+def iterate_records(
+    path: Path, limit: int | None = None, skip: Callable[[str], bool] = lambda name: False
+) -> Iterator[Record]:
     """Yield the records of a file one by one; only their ids stay in memory.
+
+    Args:
+        limit: take only the first so many lines.
+        skip: ids to pass over; their records are not even decoded.
 
     Raises:
         DataError: a line is not a record, or an id comes twice; the message names file and line.
     """
     seen: set[int] = set()
-    for where, text in iterate_lines(path):
-        record = parse_record(decode_json(text, where), where)
+    for where, text in islice(iterate_lines(path), limit):
+        name = leading_id(text)
+        record = None
+        if name is None or not skip(name):
+            record = parse_record(decode_json(text, where), where)
+            name = record.id
         # 64-bit hashes instead of the strings: a million ids stay below 100 MB.
-        key = hash(record.id)
-        if key in seen:
-            raise DataError(f"{where}: the id {record.id!r} comes twice.", "Ids must be unique.")
-        seen.add(key)
-        yield record
+        if hash(name) in seen:
+            raise DataError(f"{where}: the id {name!r} comes twice.", "Ids must be unique.")
+        seen.add(hash(name))
+        if record is not None and not skip(name):
+            yield record
+
+
+def leading_id(line: str) -> str | None:
+    """The id of a JSON line that begins with it, as ours do; None for other lines."""
+    if not line.startswith(_HEAD):
+        return None
+    try:
+        return _DECODER.raw_decode(line, len(_HEAD) - 1)[0]
+    except ValueError:
+        return None
 
 
 def iterate_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -269,13 +283,13 @@ def write_records(path: Path, records: Iterable[Record]) -> int:
             if key in seen:
                 raise DataError(f"{path}: the id {record.id!r} comes twice.")
             seen.add(key)
-            stream.write(record_line(record))
+            stream.write(json_line(record.to_json()))
     return len(seen)
 
 
-def record_line(record: Record) -> bytes:
-    """The bytes of one record in a file, its line end included."""
-    return json.dumps(record.to_json(), ensure_ascii=False).encode("utf-8") + b"\n"
+def json_line(value: Any) -> bytes:
+    """The bytes of one value in a JSON Lines file, its line end included."""
+    return json.dumps(value, ensure_ascii=False).encode("utf-8") + b"\n"
 
 
 # A prepared folder: `train.jsonl`, `validation.jsonl`, `test.jsonl`, `images/`, a manifest.
@@ -356,7 +370,14 @@ def open_prepared(folder: str | Path) -> Prepared:
     Raises:
         DataError: not a prepared folder, or one in which a file is missing.
     """
-    path = _bundled(str(folder)) if str(folder).startswith(BUNDLED) else Path(folder)
+    path = Path(folder)
+    if str(folder).startswith(BUNDLED):
+        sample = str(folder).removeprefix(BUNDLED)
+        names = sorted(item.name for item in SAMPLES.iterdir() if (item / MANIFEST).is_file())
+        if sample not in names:
+            known = f"Known: {', '.join(names)}."
+            raise DataError(f"there is no bundled sample {sample!r}.", known)
+        path = SAMPLES / sample
     if not path.is_dir():
         raise DataError(f"{path}: no such folder.", "Make it with `exgra-med data prepare`.")
     manifest_path = path / MANIFEST
@@ -367,7 +388,18 @@ def open_prepared(folder: str | Path) -> Prepared:
         )
     text = read_text(manifest_path)
     manifest = decode_json(text, str(manifest_path))
-    check_manifest(manifest, manifest_path)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise DataError(f"{manifest_path}: not the manifest of a prepared folder.")
+    if manifest["format"] > FORMAT:
+        raise DataError(
+            f"{manifest_path}: layout {manifest['format']} is later than {FORMAT}.",
+            "Update exgra-med.",
+        )
+    for key in ("dataset", "counts", "files"):
+        if key not in manifest:
+            raise DataError(
+                f"{manifest_path}: the field {key!r} is missing.", "Prepare the folder again."
+            )
     for split in manifest["counts"]:
         if not (path / f"{split}.jsonl").is_file():
             raise DataError(f"{path}: {split}.jsonl is missing.", "Prepare the folder again.")
@@ -376,33 +408,7 @@ def open_prepared(folder: str | Path) -> Prepared:
     return Prepared(path, manifest, hashlib.sha256(text.encode("utf-8")).hexdigest())
 
 
-def check_manifest(manifest: Any, where: Path) -> None:
-    """Check that a decoded manifest is one this version can read.
-
-    Raises:
-        DataError: a field is missing or the layout is of a later version.
-    """
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
-        raise DataError(f"{where}: not the manifest of a prepared folder.")
-    if manifest["format"] > FORMAT:
-        raise DataError(
-            f"{where}: layout {manifest['format']} is later than {FORMAT}.",
-            "Update exgra-med.",
-        )
-    for key in ("dataset", "counts", "files"):
-        if key not in manifest:
-            raise DataError(f"{where}: the field {key!r} is missing.", "Prepare the folder again.")
-
-
 def file_sha256(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _bundled(name: str) -> Path:
-    sample = name.removeprefix(BUNDLED)
-    names = sorted(item.name for item in SAMPLES.iterdir() if (item / MANIFEST).is_file())
-    if sample not in names:
-        raise DataError(f"there is no bundled sample {sample!r}.", f"Known: {', '.join(names)}.")
-    return SAMPLES / sample

@@ -1,7 +1,7 @@
 """Seeded choices that do not depend on order: nested subsets, and splits by whole images."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from exgra_med.data.records import Record
 from exgra_med.errors import DataError
@@ -16,9 +16,7 @@ def nested_subset(records: Sequence[Record], fraction: float, seed: int) -> list
     """Take a share of the records, in their order; 10 % lies inside 40 %, and 40 % inside all.
 
     Args:
-        records: the whole.
         fraction: share in (0, 1]; round(n * fraction) records are taken, at least one.
-        seed: another seed takes others.
 
     Raises:
         DataError: the fraction is not in (0, 1].
@@ -38,7 +36,6 @@ def images_for_share(counts: Mapping[str, int], share: float, seed: int, salt: s
     Args:
         counts: records per image.
         share: wanted share of the records, 0..1.
-        seed: another seed chooses others.
         salt: name of the side that is chosen, so that two choices do not follow one order.
 
     Returns:
@@ -56,3 +53,26 @@ def images_for_share(counts: Mapping[str, int], share: float, seed: int, salt: s
         chosen.add(image)
         total += counts[image]
     return chosen
+
+
+def held_out_images(
+    counts: Mapping[str, int], validation: float, test: float, seed: int
+) -> dict[str, str]:
+    """Image -> `test` or `validation` for shares of all records; other images are for training."""
+    tested = images_for_share(counts, test, seed, "test") if test else set()
+    rest = {image: count for image, count in counts.items() if image not in tested}
+    share = validation / (1 - test)
+    chosen = images_for_share(rest, share, seed, "validation") if validation else set()
+    return dict.fromkeys(tested, "test") | dict.fromkeys(chosen, "validation")
+
+
+def untested_images(
+    train: Mapping[str, int], tested: Collection[str], share: float, seed: int
+) -> set[str]:
+    """Images for a validation split that is taken from train: none that a test question shows.
+
+    Choosing a checkpoint must not see test images, and train keeps its published overlap.
+    """
+    free = {image: count for image, count in train.items() if image not in tested}
+    share = min(1.0, share * sum(train.values()) / max(1, sum(free.values())))
+    return images_for_share(free, share, seed, "validation")

@@ -28,7 +28,7 @@ from exgra_med.files import write_text
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import CompletionError, Message
-from exgra_med.llm.service import ServiceSettings
+from exgra_med.llm.service import ChatService, ServiceSettings
 from exgra_med.plugins import Registry
 
 if TYPE_CHECKING:
@@ -324,7 +324,7 @@ class ServiceEngine:
         )
 
     async def _open(self) -> Any:
-        return self.settings.service(self.endpoint, cache=None)
+        return ChatService(self.settings, self.endpoint)
 
     async def _ask_all(self, records: Sequence[Record], images: ImageFolder) -> list[Answer | None]:
         tasks = [asyncio.create_task(self._ask(record, images)) for record in records]

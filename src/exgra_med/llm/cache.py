@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from exgra_med.errors import ServiceError
 from exgra_med.llm.request import Reply
@@ -55,41 +56,33 @@ class AnswerCache:
 
     def get(self, key: str) -> Reply | None:
         """The stored answer of a request, or None."""
-        with self._named_errors():
-            row = self._connection.execute(
-                "SELECT text, prompt_tokens, completion_tokens, cost FROM answers WHERE key = ?",
-                (key,),
-            ).fetchone()
-        return None if row is None else Reply(*row)
+        found = "SELECT text, prompt_tokens, completion_tokens, cost FROM answers WHERE key = ?"
+        rows = self._rows(found, key)
+        return Reply(*rows[0]) if rows else None
 
     def put(self, key: str, model: str, reply: Reply) -> None:
         """Store an answer; it is on disk when this returns."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         tokens = (reply.prompt_tokens, reply.completion_tokens)
-        with self._named_errors():
-            self._connection.execute(
-                _INSERT, (key, model, reply.text, *tokens, reply.cost, created)
-            )
+        self._rows(_INSERT, key, model, reply.text, *tokens, reply.cost, created)
 
     def remember(self, name: str, value: str) -> None:
         """Store a small fact, such as that a file was scanned."""
-        with self._named_errors():
-            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self._rows("INSERT OR REPLACE INTO facts VALUES (?, ?)", name, value)
 
     def recall(self, name: str) -> str | None:
         """A fact that was stored, or None."""
-        with self._named_errors():
-            row = self._connection.execute(
-                "SELECT value FROM facts WHERE name = ?", (name,)
-            ).fetchone()
-        return None if row is None else row[0]
+        rows = self._rows("SELECT value FROM facts WHERE name = ?", name)
+        return rows[0][0] if rows else None
 
     def spent(self) -> list[dict[str, int | float | str | None]]:
         """For each model: answers, tokens and cost in US dollars (None where unknown)."""
         names = ("model", "answers", "prompt_tokens", "completion_tokens", "cost")
+        return [dict(zip(names, row, strict=True)) for row in self._rows(_SPENT)]
+
+    def _rows(self, statement: str, *values: str | float | None) -> list[Any]:
         with self._named_errors():
-            rows = self._connection.execute(_SPENT).fetchall()
-        return [dict(zip(names, row, strict=True)) for row in rows]
+            return self._connection.execute(statement, values).fetchall()
 
     def close(self) -> None:
         """Close the file."""

@@ -75,11 +75,8 @@ def find_endpoint(base_url: str | None, environment: Mapping[str, str]) -> Endpo
     if parts.username or parts.password:
         raise ServiceError("The address holds a password.", "Put the key in the environment.")
     # A key goes to its own service only, so that a mistyped address cannot collect it.
-    if parts.hostname == "openrouter.ai" or url == environment.get("OPENROUTER_ENDPOINT"):
-        name = "OPENROUTER_API_KEY"
-    else:
-        name = "OPENAI_API_KEY"
-    key = environment.get(name)
+    is_router = parts.hostname == "openrouter.ai" or url == environment.get("OPENROUTER_ENDPOINT")
+    key = open_router_key if is_router else environment.get("OPENAI_API_KEY")
     return Endpoint(url, key or NO_KEY)
 
 

@@ -4,8 +4,8 @@ import asyncio
 import email.utils
 import json
 import time
-from collections.abc import Generator, Iterator, Mapping
-from itertools import cycle, islice
+from collections.abc import Generator, Mapping
+from itertools import cycle
 from typing import Any
 
 from exgra_med.errors import ServiceError
@@ -30,9 +30,7 @@ class OpenAITransport:
     to one machine goes to no other.
 
     Args:
-        endpoint: address and key.
         timeout_seconds: for one request, from connecting to the last byte.
-        concurrency: most requests that will be under way at once.
 
     Raises:
         MissingExtraError: the openai SDK is not installed.
@@ -47,8 +45,9 @@ class OpenAITransport:
         # A pool looks at each of its connections twice for every request; small pools keep the
         # processor time of a request independent of how many are under way.
         num_pools = -(-concurrency // CONNECTIONS_PER_POOL)
-        self._clients = cycle([self._new_client() for _ in range(num_pools)])
-        self._num_pools = num_pools
+        kinds = self._openai.AsyncOpenAI, self._openai.DefaultAsyncHttpxClient
+        self._pools = [_client(*kinds, endpoint, timeout_seconds) for _ in range(num_pools)]
+        self._next_pool = cycle(self._pools)
         self._knows_schema: bool | None = None
 
     async def send(self, request: ChatRequest) -> Reply:
@@ -61,25 +60,18 @@ class OpenAITransport:
         with_schema = request.schema is not None and self._knows_schema is not False
         try:
             reply = await self._post(request, with_schema)
+            self._knows_schema = with_schema or self._knows_schema
         except TransportError as error:
             if not with_schema or self._knows_schema or error.status not in (400, 422):
                 raise
             reply = await self._post(request, with_schema=False)
             self._knows_schema = False
-            return reply
-        if with_schema:
-            self._knows_schema = True
         return reply
 
     async def close(self) -> None:
         """Close the connections."""
-        for client in islice(self._clients, self._num_pools):
+        for client in self._pools:
             await client.close()
-
-    def _new_client(self) -> Any:
-        openai = self._openai
-        kinds = openai.AsyncOpenAI, openai.DefaultAsyncHttpxClient
-        return _client(*kinds, self.endpoint, self.timeout_seconds)
 
     async def _post(self, request: ChatRequest, with_schema: bool) -> Reply:
         body = request_body(request, with_schema, self.endpoint.host)
@@ -89,22 +81,24 @@ class OpenAITransport:
             async with asyncio.timeout(self.timeout_seconds):
                 # The SDK's typed call walks every field of request and reply, which costs more
                 # processor time than all the rest of a request.
-                text = await next(self._clients).post("/chat/completions", body=body, cast_to=str)
+                text = await next(self._next_pool).post("/chat/completions", body=body, cast_to=str)
         except (TimeoutError, openai.APITimeoutError) as error:
             raise TransportError("timeout", f"{self.timeout_seconds:g} s") from error
         except openai.APIStatusError as error:
             raise _status_error(error.status_code, error.response.headers, error.body) from error
         except openai.APIConnectionError as error:
             raise TransportError("connection", type(error.__cause__ or error).__name__) from error
-        return parse_reply(text, request)
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise ReplyError("the server's answer is not JSON") from error
+        return reply_of(value, request.prompt_tokens, request.keep_cut)
 
 
 def request_body(request: ChatRequest, with_schema: bool, host: str = "") -> dict[str, Any]:
     """The arguments of a chat completion, in the wire's names.
 
     Args:
-        request: what to ask.
-        with_schema: ask for structured output.
         host: of the service; some names differ between services.
     """
     body: dict[str, Any] = {
@@ -122,29 +116,15 @@ def request_body(request: ChatRequest, with_schema: bool, host: str = "") -> dic
     return body
 
 
-def parse_reply(text: str, request: ChatRequest) -> Reply:
-    """A server's answer, decoded and checked.
-
-    Raises:
-        ReplyError: not JSON, no choice, no text, cut at the token limit, or refused by the model.
-    """
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ReplyError("the server's answer is not JSON") from error
-    return reply_of(value, request.prompt_tokens, request.keep_cut)
-
-
 def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
     """The reply in a decoded chat completion.
 
     Args:
-        value: the decoded JSON.
         prompt_tokens: an estimate, for servers that do not count.
         keep_cut: see `ChatRequest`.
 
     Raises:
-        ReplyError: see `parse_reply`.
+        ReplyError: no choice, no text, cut at the token limit, or refused by the model.
     """
     choices = value.get("choices") if isinstance(value, dict) else None
     choice = choices[0] if isinstance(choices, list) and choices else {}
@@ -226,8 +206,6 @@ def stream_reply(
     server stops writing. Redirects are not followed, and a local address is asked without a proxy.
 
     Args:
-        endpoint: address and key.
-        request: what to ask.
         timeout_seconds: from connecting to the last word.
 
     Raises:
@@ -245,7 +223,10 @@ def stream_reply(
             for chunk in chunks:
                 if time.monotonic() > deadline:
                     raise _failure(endpoint, f"it took longer than {timeout_seconds:g} s")
-                yield from _chunks(chunk)
+                # A chunk without choices counts tokens; servers send it at the end.
+                for choice in (getattr(chunk, "choices", None) or [])[:1]:
+                    ended = choice.finish_reason
+                    yield str(choice.delta.content or ""), None if ended is None else str(ended)
     except openai.APITimeoutError as error:
         raise _failure(endpoint, f"it was silent for {timeout_seconds:g} s") from error
     except openai.APIStatusError as error:
@@ -271,13 +252,6 @@ def _client(kind: Any, http_kind: Any, endpoint: Endpoint, timeout_seconds: floa
             verify=endpoint.base_url.startswith("https:"),
         ),
     )
-
-
-def _chunks(chunk: Any) -> Iterator[Chunk]:
-    # A chunk without choices counts tokens; servers send it at the end.
-    for choice in (getattr(chunk, "choices", None) or [])[:1]:
-        ended = choice.finish_reason
-        yield str(choice.delta.content or ""), None if ended is None else str(ended)
 
 
 def _failure(endpoint: Endpoint, why: str) -> ServiceError:

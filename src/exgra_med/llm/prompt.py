@@ -7,7 +7,7 @@ import ast
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,7 @@ class Prompt:
     """A prompt of the package.
 
     Args:
-        name: the file's name without ending.
         version: raised whenever the text changes, since answers change with it.
-        text: what the model reads.
     """
 
     name: str
@@ -58,7 +56,6 @@ def object_with(text: str, key: str) -> dict[str, Any]:
     Args:
         text: the reply. Thoughts in `<think>` are ignored; a Python literal with single quotes
             is understood; a list is no object, even if it holds one.
-        key: what the object must have.
 
     Raises:
         ReplyError: there is none, or there are several with different values.
@@ -77,30 +74,22 @@ def object_with(text: str, key: str) -> dict[str, Any]:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    whole = _whole(text)
+    whole = _parsed(json.loads, text)
     if isinstance(whole, str):
         # Some models answer with a JSON string that holds the JSON document.
         inner = whole.strip()
-        whole = _whole(inner)
+        whole = _parsed(json.loads, inner)
         if whole is None:
-            whole = _python_literal(inner)
-    if whole is not None:
-        if isinstance(whole, dict):
-            yield whole
-        return
-    yield from _embedded(text)
+            whole = _parsed(ast.literal_eval, inner)
+    if isinstance(whole, dict):
+        yield whole
+    elif whole is None:
+        yield from _embedded(text)
 
 
-def _whole(text: str) -> Any:
+def _parsed(parse: Callable[[str], Any], text: str) -> Any:
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _python_literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
+        return parse(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
 

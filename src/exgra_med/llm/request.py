@@ -116,7 +116,6 @@ class CompletionError(ServiceError):
         kind: what failed last: `invalid reply`, `rate limit`, `server`, `timeout`, `connection` or
             `rejected`.
         detail: one clause without any text of the data.
-        attempts: requests that were made for it.
     """
 
     def __init__(self, kind: str, detail: str, attempts: int) -> None:
@@ -143,11 +142,8 @@ class TransportError(Exception):
 
     Args:
         kind: see `CompletionError`.
-        detail: one clause without any text of the data.
         retryable: another try may succeed.
         fatal: no request of this run can succeed.
-        retry_after_seconds: how long the server asked to wait.
-        status: HTTP status, where there was one.
     """
 
     def __init__(

@@ -2,7 +2,7 @@
 
     settings = ServiceSettings(model="openai/gpt-4o-mini", allow_remote=True)
     endpoint = settings.endpoint()
-    service = settings.service(endpoint, settings.open_cache())
+    service = ChatService(settings, endpoint, settings.open_cache())
     completion = await service.complete([{"role": "user", "content": "..."}], accept=parse)
 
 `accept` reads a reply and raises `ReplyError` where it is of no use; only accepted replies are
@@ -14,7 +14,7 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,14 +50,9 @@ class ServiceSettings:
         model: name at the service, or of a local model for vLLM.
         base_url: of the service; None looks into the environment.
         engine: `api` for a server, `vllm` for a model in this process.
-        concurrency: requests under way at once.
         attempts: most requests for one answer, whatever goes wrong.
-        timeout_seconds: for one request.
         price: US dollars for a million tokens; None takes the list price where we know it.
         max_cost: cap in US dollars.
-        requests_per_minute: limit of the service.
-        tokens_per_minute: limit of the service.
-        sampling: how answers are drawn.
         cache: file of stored answers; where absent, one in the user's cache folder.
         allow_remote: text may leave this machine.
         force: text that seems to identify patients may be sent.
@@ -98,34 +93,16 @@ class ServiceSettings:
         """The stored answers."""
         return AnswerCache(self.cache or default_cache_path())
 
-    def service(self, endpoint: Endpoint | None, cache: AnswerCache | None) -> "ChatService":
-        """The service itself; it belongs to the event loop that is running.
-
-        Args:
-            endpoint: from `endpoint()`.
-            cache: stored answers; None asks anew each time.
-
-        Raises:
-            StoppedError: a cap without a price.
-            MissingExtraError: the SDK or vLLM is not installed.
-        """
-        return ChatService(self, endpoint, cache)
-
     def request(self, endpoint: Endpoint | None, messages: Sequence[Message]) -> ChatRequest:
         """The request that the service would make; its `key` names the answer in the cache."""
         return ChatRequest(self.served_name(endpoint), messages, self.sampling)
 
 
 @dataclass(frozen=True)
-class Completion:
+class Completion(Reply):
     """An accepted answer. `cost` is in US dollars, None where unknown, 0 from the cache."""
 
-    text: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-    from_cache: bool
-    finish_reason: str = "stop"
+    from_cache: bool = False
 
 
 @dataclass
@@ -142,10 +119,10 @@ class Usage:
 class ChatService:
     """An OpenAI-compatible model, or one in this process, behind a cache.
 
+    It belongs to the event loop that is running.
+
     Args:
-        settings: the model and every limit.
         endpoint: from `settings.endpoint()`.
-        cache: stored answers; None asks anew each time.
         transport: another way to the model; for tests.
         sleep: waits between attempts; for tests.
 
@@ -173,7 +150,15 @@ class ChatService:
             )
         self.cache = cache
         self.usage = Usage()
-        self._transport = transport or self._find_transport(endpoint)
+        if transport is None and endpoint is not None:
+            from exgra_med.llm.openai_transport import OpenAITransport
+
+            transport = OpenAITransport(endpoint, settings.timeout_seconds, settings.concurrency)
+        elif transport is None:
+            from exgra_med.llm.vllm_transport import VllmTransport
+
+            transport = VllmTransport(self.model)
+        self._transport: Transport = transport
         self._budget = None if settings.max_cost is None else Budget(settings.max_cost)
         self._rate = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
         self._sleep = sleep
@@ -183,16 +168,6 @@ class ChatService:
         self._num_rejected = 0
         self._failed_in_a_row = 0
         self._most_failures = max(20, settings.concurrency)
-
-    def _find_transport(self, endpoint: Endpoint | None) -> Transport:
-        if endpoint is None:
-            from exgra_med.llm.vllm_transport import VllmTransport
-
-            return VllmTransport(self.model)
-        from exgra_med.llm.openai_transport import OpenAITransport
-
-        settings = self.settings
-        return OpenAITransport(endpoint, settings.timeout_seconds, settings.concurrency)
 
     async def complete(
         self,
@@ -204,7 +179,6 @@ class ChatService:
         """One accepted answer: from the cache, from an equal request under way, or paid.
 
         Args:
-            messages: the talk so far.
             schema: JSON schema of the reply, used where the server knows structured output.
             accept: raises `ReplyError` for a reply of no use, which is then asked again.
             keep_cut: also take a reply that is cut, empty or a refusal; for use without a cache,
@@ -234,8 +208,7 @@ class ChatService:
             async with self._slots:
                 reply, cost = await self._ask(request, accept)
             if self.cache is not None:
-                stored = Reply(reply.text, reply.prompt_tokens, reply.completion_tokens, cost)
-                self.cache.put(key, self.model, stored)
+                self.cache.put(key, self.model, replace(reply, cost=cost))
             future.set_result(reply)
         except Exception as error:
             future.set_exception(error)
@@ -243,8 +216,7 @@ class ChatService:
         finally:
             future.cancel()
             del self._under_way[key]
-        tokens = (reply.prompt_tokens, reply.completion_tokens)
-        return Completion(reply.text, *tokens, cost, False, reply.finish_reason)
+        return Completion(**vars(replace(reply, cost=cost)))
 
     async def close(self) -> None:
         """Close the connections; the cache stays open."""
@@ -262,8 +234,7 @@ class ChatService:
 
     def _free(self, reply: Reply) -> Completion:
         self.usage.from_cache += 1
-        tokens = (reply.prompt_tokens, reply.completion_tokens)
-        return Completion(reply.text, *tokens, 0.0, True, reply.finish_reason)
+        return Completion(**vars(replace(reply, cost=0.0)), from_cache=True)
 
     async def _ask(
         self, request: ChatRequest, accept: Callable[[str], Any] | None
@@ -340,7 +311,10 @@ class ChatService:
             cost = reply.cost
             if cost is None and price is not None:
                 cost = price.cost(reply.prompt_tokens, reply.completion_tokens)
-            self._book(reply, cost)
+            usage = self.usage
+            usage.prompt_tokens += reply.prompt_tokens
+            usage.completion_tokens += reply.completion_tokens
+            usage.cost = None if usage.cost is None or cost is None else usage.cost + cost
         except TransportError as error:
             if error.status is not None:
                 cost = 0.0
@@ -354,12 +328,6 @@ class ChatService:
                 await self._budget.settle(dearest, cost or 0.0)
         return reply, cost
 
-    def _book(self, reply: Reply, cost: float | None) -> None:
-        usage = self.usage
-        usage.prompt_tokens += reply.prompt_tokens
-        usage.completion_tokens += reply.completion_tokens
-        usage.cost = None if usage.cost is None or cost is None else usage.cost + cost
-
 
 def backoff_seconds(attempt: int) -> float:
     """How long to wait after the given attempt: doubled each time, half of it by chance."""
@@ -371,7 +339,6 @@ class RateLimit:
     """Lets requests start no faster than both limits allow, evenly spread.
 
     Args:
-        requests_per_minute: None for no limit.
         tokens_per_minute: None for no limit; counts the estimate made before a request.
     """
 

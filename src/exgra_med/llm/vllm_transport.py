@@ -15,7 +15,6 @@ class VllmTransport:
 
     Args:
         model: a folder or a hub name, as vLLM takes it.
-        arguments: further ones of `vllm.LLM`.
 
     Raises:
         MissingExtraError: vLLM is not installed.

@@ -12,9 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from exgra_med.captions.batch import write_batches
-from exgra_med.captions.records import leading_id, open_records
+from exgra_med.captions.records import open_records
 from exgra_med.cli.main import app
-from exgra_med.data.records import iterate_records, open_prepared, read_records
+from exgra_med.data.records import iterate_records, leading_id, open_prepared, read_records
 from exgra_med.errors import DataError, MissingExtraError
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.request import ChatRequest, ReplyError, Sampling

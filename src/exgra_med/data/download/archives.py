@@ -56,12 +56,6 @@ def unpack(
 ) -> None:
     """Unpack an archive into a folder that does not exist yet.
 
-    Args:
-        archive: a zip or tar file.
-        target: folder to make.
-        max_bytes: of all members together.
-        max_members: number of members.
-
     Raises:
         DataError: a link, a device, a name that leaves the folder, too many members or bytes, or a
             broken archive. The target is removed.
@@ -106,7 +100,6 @@ def read_members(
         names: of the wanted files, exactly as in the archive.
         max_bytes: of each wanted file.
         max_total_bytes: of all members up to the last wanted one.
-        max_members: number of members.
 
     Returns:
         Name to content of those that are there.

@@ -11,6 +11,8 @@ import ipaddress
 import socket
 import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -59,9 +61,7 @@ def fetch(
     """Fetch a file, in several attempts where the fault is transient.
 
     Args:
-        url: https.
         target: an open binary file; what a failed attempt wrote is cut off.
-        limits: what it may cost.
         stop: when set by another thread, the fetch ends as failed.
 
     Returns:
@@ -88,9 +88,12 @@ def _attempt(url: str, target: IO[bytes], limits: FetchLimits, stop: threading.E
     for _ in range(limits.max_redirects + 1):
         parts, address = check_url(url, limits.allow_loopback)
         try:
-            with _Request(parts, address, limits, late) as answer:
+            with _request(parts, address, limits, late) as answer:
                 if answer.status in (301, 302, 303, 307, 308):
-                    url = _target(url, answer.getheader("Location") or "")
+                    try:
+                        url = urljoin(url, answer.getheader("Location") or "")
+                    except ValueError as error:
+                        raise FetchError("refused: a redirect to no URL") from error
                     continue
                 if answer.status != 200:
                     is_transient = answer.status >= 500 or answer.status in (408, 429)
@@ -102,13 +105,6 @@ def _attempt(url: str, target: IO[bytes], limits: FetchLimits, stop: threading.E
                 raise
             raise _failure(error, late, limits) from error
     raise FetchError(f"more than {limits.max_redirects} redirects")
-
-
-def _target(url: str, location: str) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError as error:
-        raise FetchError("refused: a redirect to no URL") from error
 
 
 def _failure(error: Exception, late: threading.Event, limits: FetchLimits) -> FetchError:
@@ -169,57 +165,40 @@ def is_public(address: str) -> bool:
     return ip.is_global and not ip.is_multicast
 
 
-class _Request:
+@contextmanager
+def _request(
+    parts: SplitResult, address: tuple[str, int], limits: FetchLimits, late: threading.Event
+) -> Iterator[http.client.HTTPResponse]:
     """One request on one connection, which a timer cuts when it takes too long."""
+    host, is_secure = parts.hostname or "", parts.scheme == "https"
+    plug: socket.socket | None = None
 
-    def __init__(
-        self,
-        parts: SplitResult,
-        address: tuple[str, int],
-        limits: FetchLimits,
-        late: threading.Event,
-    ) -> None:
-        self.parts, self.address, self.limits, self.late = parts, address, limits, late
-        self.timer = threading.Timer(limits.total_seconds, self._cut)
-        self.timer.daemon = True
-        self.socket: socket.socket | None = None
+    def cut() -> None:
+        late.set()
+        if plug is not None:
+            with suppress(OSError):
+                plug.shutdown(socket.SHUT_RDWR)
 
-    def __enter__(self) -> http.client.HTTPResponse:
-        host, is_secure = self.parts.hostname or "", self.parts.scheme == "https"
-        self.timer.start()
-        try:
-            self.socket = socket.create_connection(self.address, self.limits.read_timeout_seconds)
-            if is_secure:
-                self.socket = _context().wrap_socket(self.socket, server_hostname=host)
-            kind = http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
-            connection = kind(host, self.address[1])
-            connection.sock = self.socket
-            path = (self.parts.path or "/") + (f"?{self.parts.query}" if self.parts.query else "")
-            agent = f"exgra-med/{__version__}"
-            headers = {"User-Agent": agent, "Accept-Encoding": "identity", "Connection": "close"}
-            connection.request("GET", path, headers=headers)
-            self.answer = connection.getresponse()
-            return self.answer
-        except BaseException:
-            self._close()
-            raise
-
-    def __exit__(self, *_: object) -> None:
-        self.answer.close()
-        self._close()
-
-    def _cut(self) -> None:
-        self.late.set()
-        if self.socket is not None:
-            try:
-                self.socket.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                return
-
-    def _close(self) -> None:
-        self.timer.cancel()
-        if self.socket is not None:
-            self.socket.close()
+    timer = threading.Timer(limits.total_seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        plug = socket.create_connection(address, limits.read_timeout_seconds)
+        if is_secure:
+            plug = _context().wrap_socket(plug, server_hostname=host)
+        kind = http.client.HTTPSConnection if is_secure else http.client.HTTPConnection
+        connection = kind(host, address[1])
+        connection.sock = plug
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        agent = f"exgra-med/{__version__}"
+        headers = {"User-Agent": agent, "Accept-Encoding": "identity", "Connection": "close"}
+        connection.request("GET", path, headers=headers)
+        with connection.getresponse() as answer:
+            yield answer
+    finally:
+        timer.cancel()
+        if plug is not None:
+            plug.close()
 
 
 @functools.cache

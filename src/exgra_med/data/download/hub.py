@@ -20,10 +20,7 @@ def download_dataset(
     Files that are already there are not fetched again; what arrived stays when it fails.
 
     Args:
-        source: a dataset with a hub repository.
-        folder: where the files go.
         revision: commit or tag of the repository; the newest where absent.
-        num_workers: files at the same time.
 
     Returns:
         What `download.json` says too: repository, commit, files with their sizes.
@@ -60,8 +57,8 @@ def download_dataset(
         path.relative_to(folder).as_posix(): path.stat().st_size
         for path in sorted(folder.rglob("*"))
         if path.is_file() and ".cache" not in path.relative_to(folder).parts
+        if path != folder / DOWNLOAD_FILE
     }
-    files.pop(DOWNLOAD_FILE, None)
     downloaded = {"repository": source.hub, "commit": commit, "files": files}
     write_text(folder / DOWNLOAD_FILE, json.dumps(downloaded, indent=2, sort_keys=True) + "\n")
     return downloaded

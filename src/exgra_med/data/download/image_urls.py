@@ -41,7 +41,6 @@ class ImageDownload:
     """How a download went.
 
     Args:
-        fetched: figures that are new.
         there_before: figures that an earlier run fetched.
         failed: reason -> number of figures; `download_failures.jsonl` lists each.
         num_bytes: of the tars.
@@ -97,9 +96,8 @@ def read_url_list(path: Path) -> dict[str, dict[str, str]]:
 
 def named_images(folder: Path) -> set[str]:
     """Every image that a training or benchmark file in a folder names."""
-    rows: list[Any] = []
-    for path in sorted(folder.glob("*.json")):
-        rows += read_json_list(path)
+    files = sorted(folder.glob("*.json"))
+    rows: list[Any] = [row for path in files for row in read_json_list(path)]
     for path in sorted(folder.glob("*qa*.jsonl")):
         rows += [decode_json(text, where) for where, text in iterate_lines(path)]
     return {
@@ -119,9 +117,6 @@ def download_images(
 
     Args:
         folder: has one `*image_urls.jsonl`; gets `images/` and a list of what failed and why.
-        reporter: shows the progress, with the rate.
-        limits: of each fetch.
-        num_workers: fetches at the same time.
 
     Raises:
         DataError: no list, or one that cannot be understood.
@@ -163,7 +158,12 @@ class _Download:
         self.num_done = 0
 
     def run(self, packages: dict[str, dict[str, str]], num_workers: int) -> ImageDownload:
-        missing = self._missing(packages)
+        missing: dict[str, dict[str, str]] = {}
+        for url, members in packages.items():
+            absent = {n: m for n, m in members.items() if not self._path(n).is_file()}
+            self.result.there_before += len(members) - len(absent)
+            if absent:
+                missing[url] = absent
         failures_path = self.folder / FAILURES_FILE
         self.reporter.start("packages", len(missing), 0)
         started = time.monotonic()
@@ -201,15 +201,6 @@ class _Download:
         note = f"{self.result.fetched} figures, {failed} failed, {rate:.1f} MiB/s"
         self.reporter.advance(self.num_done, note)
         return rest
-
-    def _missing(self, packages: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-        missing: dict[str, dict[str, str]] = {}
-        for url, members in packages.items():
-            absent = {n: m for n, m in members.items() if not self._path(n).is_file()}
-            self.result.there_before += len(members) - len(absent)
-            if absent:
-                missing[url] = absent
-        return missing
 
     def _path(self, name: str) -> Path:
         return self.folder / "images" / f"{name}.jpg"

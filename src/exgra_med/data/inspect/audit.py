@@ -31,9 +31,6 @@ def perceptual_hash(image: Image.Image) -> int:
 
     The signs of the 8 x 8 lowest frequencies of a 32 x 32 grey version against their median
     (the "pHash" of Zauner 2010).
-
-    Args:
-        image: of any size and mode.
     """
     grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     pixels = np.asarray(grey, dtype=np.float64)
@@ -59,11 +56,9 @@ class Audit:
     """What of the test set was in training; every number counts test images or test records.
 
     Args:
-        test_images: different test images.
         test_images_in_train: of these, how many are in training under the same name or with the
             same bytes.
         near_duplicate_images: of the others, how many look like a training image.
-        test_records: test records.
         duplicate_questions: records whose question text is in training, about any image.
         duplicate_image_questions: records whose image and question are in training.
         duplicate_records: records whose image, question and answer are in training.
@@ -71,7 +66,6 @@ class Audit:
             that shares half of its words.
         rephrased_by_phrase_type: the same by the training record's `phrase_type`, where it has one.
         open_answers_in_train: open test answers that are an answer in training.
-        near_pairs: test and training image that look alike.
     """
 
     test_images: int
@@ -117,10 +111,7 @@ def audit(
     """Compare a test set with a training set.
 
     Args:
-        train: training records.
-        test: test records.
         images: folder of the images of both; compared by name only where absent.
-        progress: is called after each image.
 
     Raises:
         DataError: an image is missing or broken.
@@ -132,14 +123,13 @@ def audit(
     if images is not None:
         by_bytes, pairs = _compare(test_images, train_images, same, images, progress)
         same |= by_bytes
-    texts = _Texts(train)
     return Audit(
         test_images=len(test_images),
         test_images_in_train=len(same),
         near_duplicate_images=None if images is None else len({name for name, _ in pairs} - same),
         test_records=len(test),
         near_pairs=[pair for pair in pairs if pair[0] not in same],
-        **texts.compare(test),
+        **_compare_texts(train, test),
     )
 
 
@@ -162,50 +152,38 @@ def _compare(
     return by_bytes, [(others[row], train[column]) for row, column in found]
 
 
-class _Texts:
-    """Questions and answers of training, ready to be looked up."""
-
-    def __init__(self, train: Sequence[Record]) -> None:
-        self.questions = {_plain(record.question) for record in train}
-        self.pairs = {(image, _plain(r.question)) for r in train for image in r.images}
-        self.triples = {
-            (image, _plain(r.question), _plain(r.answer)) for r in train for image in r.images
+def _compare_texts(train: Sequence[Record], test: Sequence[Record]) -> dict[str, Any]:
+    """The text fields of an `Audit`."""
+    questions = {_plain(record.question) for record in train}
+    answers = {_plain(record.answer) for record in train}
+    about_image: set[tuple[str, str]] = set()
+    by_image_answer: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for record in train:
+        for image in record.images:
+            about_image.add((image, _plain(record.question)))
+            by_image_answer[image, _plain(record.answer)].append(record)
+    names = ("duplicate_questions", "duplicate_image_questions", "duplicate_records")
+    names += ("rephrased_questions", "open_answers_in_train")
+    counts = dict.fromkeys(names, 0)
+    phrases: Counter[str] = Counter()
+    for record in test:
+        question, answer = _plain(record.question), _plain(record.answer)
+        others = [other for image in record.images for other in by_image_answer[image, answer]]
+        kinds = {
+            str(other.meta.get("phrase_type", "none"))
+            for other in others
+            if word_overlap(record.question, other.question) >= REPHRASED_OVERLAP
         }
-        self.answers = {_plain(record.answer) for record in train}
-        self.by_image_answer: dict[tuple[str, str], list[Record]] = defaultdict(list)
-        for record in train:
-            for image in record.images:
-                self.by_image_answer[image, _plain(record.answer)].append(record)
-
-    def compare(self, test: Sequence[Record]) -> dict[str, Any]:
-        """The text fields of an `Audit`."""
-        phrases: Counter[str] = Counter()
-        counts: Counter[str] = Counter()
-        for record in test:
-            question, answer = _plain(record.question), _plain(record.answer)
-            counts["duplicate_questions"] += question in self.questions
-            counts["duplicate_image_questions"] += any(
-                (image, question) in self.pairs for image in record.images
-            )
-            counts["duplicate_records"] += any(
-                (image, question, answer) in self.triples for image in record.images
-            )
-            counts["open_answers_in_train"] += (
-                record.answer_type == "OPEN" and answer in self.answers
-            )
-            kinds = {
-                str(other.meta.get("phrase_type", "none"))
-                for image in record.images
-                for other in self.by_image_answer[image, answer]
-                if word_overlap(record.question, other.question) >= REPHRASED_OVERLAP
-            }
-            counts["rephrased_questions"] += bool(kinds)
-            phrases.update(kinds)
-        names = ("duplicate_questions", "duplicate_image_questions", "duplicate_records")
-        names += ("rephrased_questions", "open_answers_in_train")
-        return {name: counts[name] for name in names} | {
-            "rephrased_by_phrase_type": dict(sorted(phrases.items()))
-        }
+        phrases.update(kinds)
+        is_open = record.answer_type == "OPEN"
+        counts["duplicate_questions"] += question in questions
+        counts["duplicate_image_questions"] += any(
+            (image, question) in about_image for image in record.images
+        )
+        counts["duplicate_records"] += question in {_plain(other.question) for other in others}
+        counts["open_answers_in_train"] += is_open and answer in answers
+        counts["rephrased_questions"] += bool(kinds)
+    return {**counts, "rephrased_by_phrase_type": dict(sorted(phrases.items()))}
 
 
 def word_overlap(left: str, right: str) -> float:

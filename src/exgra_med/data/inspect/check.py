@@ -26,13 +26,7 @@ MAX_LINES = 20
 
 @dataclass(frozen=True)
 class Window:
-    """How a model reads a conversation.
-
-    Args:
-        tokenizer: a fast Hugging Face tokenizer that knows the image tokens.
-        num_image_tokens: visual tokens of one image.
-        max_length: longest sequence in tokens, `text.max_length` of the recipe.
-    """
+    """How a model reads a conversation."""
 
     tokenizer: Any
     num_image_tokens: int
@@ -44,10 +38,8 @@ class CheckReport:
     """What a check found.
 
     Args:
-        counts: records per split.
         faults: what makes the folder unusable, one sentence each.
         notices: what a person should know but training can live with.
-        facts: further numbers.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -81,10 +73,7 @@ def check_prepared(
     """Check a prepared folder against its manifest, its images and a model's window.
 
     Args:
-        prepared: the folder.
-        progress: is called after each image.
         window: the model that will be trained; without it characters are counted, not tokens.
-        template: chat template of the training text.
 
     Raises:
         DataError: there is no such template.
@@ -113,8 +102,10 @@ def check_prepared(
             _check_texts(record, segments, report)
             if window:
                 _check_tokens(record, template, window, report, lengths)
-            else:
-                _check_characters(record, segments, report)
+            elif (length := sum(len(each.text) for each in segments)) > LONG_TEXT_CHARACTERS:
+                report.notices.append(
+                    f"{record.id}: {length} characters may not fit the context window."
+                )
     folder = prepared.image_folder(MAX_PIXELS)
     for number, name in enumerate(sorted(images), start=1):
         try:
@@ -123,8 +114,21 @@ def check_prepared(
             report.faults.append(error.message)
         if progress:
             progress("images", number)
-    _summarise(report, images, triples, longest)
-    report.facts |= lengths
+    shared = sum({"train", "test"} <= splits for splits in images.values())
+    tested = sum("test" in splits for splits in images.values())
+    twice = triples.total() - len(triples)
+    report.facts = {
+        "images": len(images),
+        "test_images": tested,
+        "test_images_in_train": shared,
+        "repeated_records": twice,
+        "longest_conversation_in_characters": longest,
+        **lengths,
+    }
+    if shared:
+        report.notices.append(f"{shared} of {tested} test images are in train too.")
+    if twice:
+        report.notices.append(f"{twice} records repeat image, question and answer of another.")
     if window:
         report.facts["max_length_in_tokens"] = window.max_length
     else:
@@ -136,15 +140,8 @@ def _check_texts(record: Record, segments: list[Segment], report: CheckReport) -
     has_answer = any(clean_text(text) for text in record.answers)
     if not has_answer or not any(segment.supervised for segment in segments):
         report.faults.append(f"{record.id}: nothing in it is learned from.")
-    for text in [*record.answers, *(record.extended or [])]:
-        if not text.strip():
-            report.faults.append(f"{record.id}: an answer or extended answer is blank.")
-
-
-def _check_characters(record: Record, segments: list[Segment], report: CheckReport) -> None:
-    length = sum(len(segment.text) for segment in segments)
-    if length > LONG_TEXT_CHARACTERS:
-        report.notices.append(f"{record.id}: {length} characters may not fit the context window.")
+    blank = [text for text in [*record.answers, *(record.extended or [])] if not text.strip()]
+    report.faults += [f"{record.id}: an answer or extended answer is blank."] * len(blank)
 
 
 def _check_tokens(
@@ -152,11 +149,9 @@ def _check_tokens(
 ) -> None:
     """Count tokens as training does: what would stop it is a fault, what it cuts a notice."""
     try:
-        encoded = encode_conversation(
-            window.tokenizer, record, template, window.num_image_tokens, sys.maxsize
-        )
-        cut = encode_conversation(
-            window.tokenizer, record, template, window.num_image_tokens, window.max_length
+        encoded, cut = (
+            encode_conversation(window.tokenizer, record, template, window.num_image_tokens, most)
+            for most in (sys.maxsize, window.max_length)
         )
     except DataError as error:
         report.faults.append(error.message)
@@ -182,25 +177,3 @@ def _check_tokens(
     lengths["tokens"] += length
     lengths["tokens_learned_from"] += encoded.num_supervised
     lengths["records_cut"] += cut.truncated
-
-
-def _summarise(
-    report: CheckReport,
-    images: dict[str, set[str]],
-    triples: Counter[tuple[str, ...]],
-    longest: int,
-) -> None:
-    shared = sum(1 for splits in images.values() if {"train", "test"} <= splits)
-    tested = sum(1 for splits in images.values() if "test" in splits)
-    twice = sum(count - 1 for count in triples.values() if count > 1)
-    report.facts = {
-        "images": len(images),
-        "test_images": tested,
-        "test_images_in_train": shared,
-        "repeated_records": twice,
-        "longest_conversation_in_characters": longest,
-    }
-    if shared:
-        report.notices.append(f"{shared} of {tested} test images are in train too.")
-    if twice:
-        report.notices.append(f"{twice} records repeat image, question and answer of another.")

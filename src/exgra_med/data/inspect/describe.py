@@ -13,30 +13,23 @@ def describe_sources() -> list[dict[str, Any]]:
     """Every source, then every bundled sample: name, title, licence and split variants."""
     rows: list[dict[str, Any]] = []
     for name in SOURCES.names():
-        row: dict[str, Any] = {"name": name, "title": "", "licence": "", "variants": {}}
         try:
             source = SOURCES.find(name)
+            about = source.title, source.licence, dict(source.variants)
         except DataError as error:
             # One broken plug-in must not hide every other data set.
-            row["title"] = error.message
-        else:
-            row |= {"title": source.title, "licence": source.licence}
-            row["variants"] = dict(source.variants)
-        rows.append(row)
+            about = error.message, "", {}
+        rows.append(_row(name, *about))
     for path in sorted(SAMPLES.glob("*/manifest.json")):
         prepared = open_prepared(path.parent)
-        title = ", ".join(
-            f"{split} {prepared.manifest['counts'][split]}" for split in prepared.splits
-        )
-        rows.append(
-            {
-                "name": f"{BUNDLED}{path.parent.name}",
-                "title": f"ready to use: {title}",
-                "licence": prepared.manifest["licence"],
-                "variants": {},
-            }
-        )
+        counts = prepared.manifest["counts"]
+        title = "ready to use: " + ", ".join(f"{each} {counts[each]}" for each in prepared.splits)
+        rows.append(_row(f"{BUNDLED}{path.parent.name}", title, prepared.manifest["licence"], {}))
     return rows
+
+
+def _row(name: str, title: str, licence: str, variants: dict[str, str]) -> dict[str, Any]:
+    return {"name": name, "title": title, "licence": licence, "variants": variants}
 
 
 def describe_manifest(prepared: Prepared) -> list[str]:
@@ -48,8 +41,7 @@ def describe_manifest(prepared: Prepared) -> list[str]:
         count = f"{split}: {manifest['counts'][split]} records"
         lines.append(f"{count} ({types})" if types else count)
     lines.append(f"images: {manifest['images']['count']}")
-    for item in manifest["dropped"][:10]:
-        lines.append(f"dropped {item['id']}: {item['reason']}")
+    lines += [f"dropped {item['id']}: {item['reason']}" for item in manifest["dropped"][:10]]
     if len(manifest["dropped"]) > 10:
         lines.append(f"... and {len(manifest['dropped']) - 10} more dropped, see manifest.json")
     without = len(manifest["notes"].get("closed_without_options", []))
@@ -82,11 +74,6 @@ def find_record(prepared: Prepared, name: str, split: str) -> Record:
 
 def describe_record(prepared: Prepared, record: Record, template: str) -> dict[str, Any]:
     """A record, the size of its images and its training text, as plain values in reading order.
-
-    Args:
-        prepared: the folder.
-        record: one of its records.
-        template: chat template of the training text.
 
     Raises:
         DataError: an image is missing or broken, or there is no such template.

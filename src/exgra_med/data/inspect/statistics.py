@@ -48,12 +48,9 @@ def _of_records(records: list[Record]) -> dict[str, Any]:
 def _spread(values: list[int]) -> dict[str, float]:
     if not values:
         return {}
-    ordered = sorted(values)
-    return {
-        "mean": round(sum(ordered) / len(ordered), 2),
-        "median": ordered[len(ordered) // 2],
-        "longest": ordered[-1],
-    }
+    median = sorted(values)[len(values) // 2]
+    mean = round(sum(values) / len(values), 2)
+    return {"mean": mean, "median": median, "longest": max(values)}
 
 
 _OVERVIEW = {
@@ -121,13 +118,14 @@ def _figures(numbers: dict[str, Any]) -> dict[str, str]:
 
 def _remarks(prepared: Prepared) -> list[str]:
     """What a person should know before training: shared images, rows that were left out."""
-    images: dict[str, set[str]] = {
-        split: {name for record in prepared.iterate(split) for name in record.images}
-        for split in prepared.splits
-    }
+    train, test = (
+        {name for record in prepared.iterate(split) for name in record.images}
+        if split in prepared.splits
+        else set()
+        for split in ("train", "test")
+    )
     remarks = []
-    test = images.get("test", set())
-    shared = len(test & images.get("train", set()))
+    shared = len(test & train)
     if shared:
         remarks.append(f"{shared} of {len(test)} test images are in train too.")
     reasons = Counter(item["reason"] for item in prepared.manifest.get("dropped", []))

@@ -4,10 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.images import ImageFolder
 from exgra_med.data.llava_format import strip_placeholder
 from exgra_med.data.records import Record, iterate_objects
-from exgra_med.data.sources.rows import text_field, vqa_record
+from exgra_med.data.sources.rows import (
+    completeness,
+    image_folder,
+    text_field,
+    text_fields,
+    vqa_record,
+)
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
@@ -32,29 +37,22 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         path = found[0]
     dropped: list[Dropped] = []
     records = read_questions(path, dropped)
-    rows = len(records) + len(dropped)
-    notes = {"completeness": "complete" if rows == ROWS else f"partial: {rows} of {ROWS} rows"}
-    root = source / "images" if (source / "images").is_dir() else source
+    notes = {"completeness": completeness(len(records) + len(dropped), ROWS)}
     splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": records}
-    return Collected(splits, ImageFolder(root, options.max_pixels), [path], dropped, notes)
+    return Collected(splits, image_folder(source, options), [path], dropped, notes)
 
 
 def read_questions(path: Path, dropped: list[Dropped]) -> list[Record]:
     """The questions of any JSON Lines file in the benchmark's format.
 
     Args:
-        path: the file.
         dropped: receives the rows without a reference answer.
 
     Raises:
         DataError: a line cannot be understood.
     """
-    records = []
-    for where, row in iterate_objects(path):
-        record = _record(row, where, dropped)
-        if record:
-            records.append(record)
-    return records
+    rows = iterate_objects(path)
+    return [record for where, row in rows if (record := _record(row, where, dropped))]
 
 
 def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record | None:
@@ -67,9 +65,7 @@ def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record |
         "published_id": published,
         "split": "test",
         "domain": next((name for name in DOMAINS if domain.get(name)), None),
-        "question_type": text_field(row, "type", where),
-        "pair_id": text_field(row, "pair_id", where),
-        "caption": text_field(row, "fig_caption", where),
+        **text_fields(row, where, question_type="type", pair_id="pair_id", caption="fig_caption"),
         "mention": mention if isinstance(mention, str) else json.dumps(mention),
     }
     question = strip_placeholder(text_field(row, "text", where))

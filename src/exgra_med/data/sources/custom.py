@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import SPLITS, Record, iterate_objects, parse_record, read_text
-from exgra_med.data.sources.rows import check_mapping, facts, text_field, vqa_record
+from exgra_med.data.sources.rows import check_mapping, facts, image_folder, text_field, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
@@ -52,8 +51,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             f"The column {options.mapping.get('image', 'image')!r} has their names; another: "
             "--map image=COLUMN.",
         )
-    root = source / "images" if (source / "images").is_dir() else source
-    return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, facts(splits))
+    return Collected(splits, image_folder(source, options), files, dropped, facts(splits))
 
 
 def _refuse_other_names(source: Path, found: bool) -> None:

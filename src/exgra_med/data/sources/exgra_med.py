@@ -12,7 +12,7 @@ from typing import Any
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.llava_format import parse_items
 from exgra_med.data.records import Record, Turn, read_json_list
-from exgra_med.data.sources.rows import facts
+from exgra_med.data.sources.rows import facts, has_empty_message
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
@@ -40,8 +40,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         items = []
         for number, item in enumerate(read_json_list(path)):
             messages = item.get("conversations") or item.get("conversatons") or []
-            values = [m.get("value") for m in messages if isinstance(m, dict)]
-            if any(isinstance(value, str) and not value.strip() for value in values):
+            if has_empty_message(messages):
                 dropped.append(Dropped(f"{NAME}/{split}/{item.get('id', number)}", "empty answer"))
             else:
                 items.append(item)

@@ -8,9 +8,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.images import ImageFolder
 from exgra_med.data.llava_format import parse_items
 from exgra_med.data.records import Record, read_json_list
+from exgra_med.data.sources.rows import has_empty_message, image_folder, without_images
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import images_for_share
 from exgra_med.errors import DataError
@@ -45,14 +45,14 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         held_out = bool(record.images) and chosen.issuperset(record.images)
         splits["validation" if held_out else "train"].append(record)
     # A record with several images may share one with validation; it is in neither split then.
-    splits["train"] = [record for record in splits["train"] if _is_apart(record, chosen, dropped)]
+    reason = "shares an image with validation"
+    splits["train"] = without_images(splits["train"], chosen, reason, dropped)
     notes: dict[str, Any] = {
         "spellings_found": dict(sorted(found.items())),
         "held_out_images": f"{len(chosen)} of {len(shown)}, in `validation`, never trained on",
         "with_extended_answers": sum(record.extended is not None for record in records),
     }
-    root = source / "images" if (source / "images").is_dir() else source
-    return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, notes)
+    return Collected(splits, image_folder(source, options), files, dropped, notes)
 
 
 def _with_text(
@@ -62,21 +62,12 @@ def _with_text(
     kept = []
     for number, item in enumerate(items):
         conversations = [value for key, value in item.items() if key.startswith("convers")]
-        messages = [m for each in conversations if isinstance(each, list) for m in each]
-        values = [m.get("value") for m in messages if isinstance(m, dict)]
-        if any(isinstance(value, str) and not value.strip() for value in values):
+        if has_empty_message(m for each in conversations if isinstance(each, list) for m in each):
             name = item.get("id", number)
             dropped.append(Dropped(f"{NAME}/{path.stem}/{name}", "an empty message"))
         else:
             kept.append(item)
     return kept
-
-
-def _is_apart(record: Record, chosen: set[str], dropped: list[Dropped]) -> bool:
-    if chosen.isdisjoint(record.images):
-        return True
-    dropped.append(Dropped(record.id, "shares an image with validation"))
-    return False
 
 
 SOURCE = Source(

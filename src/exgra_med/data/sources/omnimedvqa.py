@@ -11,7 +11,7 @@ from typing import Any
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, read_json, read_json_list
-from exgra_med.data.sources.rows import text_field, vqa_record
+from exgra_med.data.sources.rows import completeness, text_field, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
@@ -43,7 +43,6 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     dropped: list[Dropped] = []
     records: list[Record] = []
     seen: set[str] = set()
-    tally: Counter[str] = Counter()
     for path in files:
         for number, row in enumerate(read_json_list(path)):
             where = f"{path.name}: row {number} ({row.get('question_id')})"
@@ -53,12 +52,11 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             if record.id in seen:
                 raise DataError(f"{where}: the question_id comes twice.")
             seen.add(record.id)
-            tally[record.meta["modality"]] += 1
             records.append(record)
-    rows = len(records) + len(dropped)
-    whole = rows == OPEN_ROWS or options.variant == "all"
+    rows = OPEN_ROWS if options.variant == "all" else len(records) + len(dropped)
+    tally = Counter(record.meta["modality"] for record in records)
     notes: dict[str, Any] = {
-        "completeness": "complete" if whole else f"partial: {rows} of {OPEN_ROWS} rows",
+        "completeness": completeness(rows, OPEN_ROWS),
         "records_by_modality": dict(sorted(tally.items())),
         "files_of_another_layout": others,
     }

@@ -16,28 +16,24 @@ from typing import Any
 from exgra_med.data.images import MAX_IMAGE_BYTES, decode_image
 from exgra_med.data.records import SPLITS, Record
 from exgra_med.data.sources.rows import vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions
-from exgra_med.data.subset import images_for_share
+from exgra_med.data.sources.source import Collected, Dropped, ImageBytes, PrepareOptions
+from exgra_med.data.subset import untested_images
 from exgra_med.errors import DataError
 from exgra_med.plugins import import_extra
 
 VALIDATION_SHARE = 0.1
+BATCH_ROWS = 64
+"""Rows decoded at once."""
 _COLUMNS = ["image", "question", "answer"]
 
 
 def iterate_rows(
-    paths: list[Path],
-    columns: list[str],
-    optional: Sequence[str] = (),
-    batch_size: int = 64,
+    paths: list[Path], columns: list[str], optional: Sequence[str] = ()
 ) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     """Yield (path, row number, row) of parquet files without holding a file.
 
     Args:
-        paths: files, in order.
-        columns: names that must be there.
         optional: names that are read where they are there.
-        batch_size: rows decoded at once.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
@@ -54,46 +50,24 @@ def iterate_rows(
         missing = [name for name in columns if name not in names]
         if missing:
             raise DataError(f"{path}: the column {missing[0]!r} is missing.")
-        number = 0
         wanted = [*columns, *(name for name in optional if name in names)]
-        for batch in file.iter_batches(batch_size, columns=wanted):
-            for row in batch.to_pylist():
-                yield path, number, row
-                number += 1
+        batches = file.iter_batches(BATCH_ROWS, columns=wanted)
+        for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+            yield path, number, row
 
 
 @dataclass
-class BytesImages:
+class BytesImages(ImageBytes):
     """Images that came as bytes, named by their hash, so that equal images are stored once."""
 
     max_pixels: int
     content: dict[str, bytes] = field(default_factory=dict)
     delivered: set[str] = field(default_factory=set)
 
-    def add(self, content: Any, where: str) -> str:
-        """Keep an image until it is written, and return its name.
-
-        Raises:
-            DataError: not bytes, or too many.
-        """
-        name = self.name(content, where)
+    def add(self, name: str, content: bytes) -> None:
+        """Keep an image until it is written."""
         if name not in self.delivered:
-            self.content[name] = _image_bytes(content, where)
-        return name
-
-    def name(self, content: Any, where: str) -> str:
-        """The name of an image: the beginning of its sha256.
-
-        Raises:
-            DataError: not bytes, or too many.
-        """
-        value = _image_bytes(content, where)
-        ending = "png" if value.startswith(b"\x89PNG") else "jpg"
-        return f"{hashlib.sha256(value).hexdigest()[:24]}.{ending}"
-
-    def stored_name(self, name: str) -> str:
-        """The image's name in a prepared folder: unchanged."""
-        return name
+            self.content[name] = content
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
         """The bytes of an image, after it was decoded once; they are not kept any longer.
@@ -107,14 +81,22 @@ class BytesImages:
         return content
 
 
-def _image_bytes(content: Any, where: str) -> bytes:
-    """The bytes of a hub image column, which is bytes or `{"bytes", "path"}`."""
+def named_image(content: Any, where: str) -> tuple[str, bytes]:
+    """The name of an image, which begins its sha256, and its bytes.
+
+    Args:
+        content: of a hub image column: bytes or `{"bytes", "path"}`.
+
+    Raises:
+        DataError: not bytes, or too many.
+    """
     value = content.get("bytes") if isinstance(content, dict) else content
     if not isinstance(value, bytes):
         raise DataError(f"{where}: the image is not stored as bytes.")
     if len(value) > MAX_IMAGE_BYTES:
         raise DataError(f"{where}: the image is larger than {MAX_IMAGE_BYTES} bytes.")
-    return value
+    ending = "png" if value.startswith(b"\x89PNG") else "jpg"
+    return f"{hashlib.sha256(value).hexdigest()[:24]}.{ending}", value
 
 
 def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collected:
@@ -122,11 +104,6 @@ def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collect
 
     Without a published validation split, whole images of train that no test question shows are
     taken.
-
-    Args:
-        name: of the dataset, for ids.
-        source: folder with the files, at any depth.
-        options: seed and limits.
 
     Raises:
         DataError: a split is missing or a file is broken.
@@ -140,11 +117,9 @@ def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collect
     dropped: list[Dropped] = []
     held: set[str] = set()
     if not files["validation"]:
-        tested = Counter(_image_names(files["test"], images))
-        train = Counter(_image_names(files["train"], images))
-        free = {image: count for image, count in train.items() if image not in tested}
-        share = min(1.0, VALIDATION_SHARE * train.total() / max(1, sum(free.values())))
-        held = images_for_share(free, share, options.seed, "validation")
+        tested = set(_image_names(files["test"]))
+        train = Counter(_image_names(files["train"]))
+        held = untested_images(train, tested, VALIDATION_SHARE, options.seed)
     # Generators: an image's bytes are kept only until its first record is written.
     splits = {
         split: _records(name, split, files[split] or files["train"], images, held, dropped)
@@ -154,9 +129,9 @@ def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collect
     return Collected(splits, images, every, dropped, {"layout": "hub parquet"})
 
 
-def _image_names(paths: list[Path], images: BytesImages) -> Iterator[str]:
+def _image_names(paths: list[Path]) -> Iterator[str]:
     for path, number, row in iterate_rows(paths, ["image"]):
-        yield images.name(row["image"], f"{path.name}: row {number}")
+        yield named_image(row["image"], f"{path.name}: row {number}")[0]
 
 
 def _records(
@@ -167,24 +142,20 @@ def _records(
     held: set[str],
     dropped: list[Dropped],
 ) -> Iterator[Record]:
-    count = 0
-    for path, number, row in iterate_rows(paths, _COLUMNS):
+    for count, (path, number, row) in enumerate(iterate_rows(paths, _COLUMNS)):
         where = f"{path.name}: row {number}"
-        image = images.name(row["image"], where)
-        published = count
-        count += 1
+        image, content = named_image(row["image"], where)
         if held and split != "test" and (image in held) != (split == "validation"):
             continue
-        images.add(row["image"], where)
+        images.add(image, content)
         closed = str(row["answer"]).strip().lower() in ("yes", "no")
-        meta: dict[str, Any] = {"split": split, "row": published}
         record = vqa_record(
-            f"{name}/{split}/{published}",
+            f"{name}/{split}/{count}",
             row,
             where,
             image=image,
             answer_type="CLOSED" if closed else "OPEN",
-            meta=meta,
+            meta={"split": split, "row": count},
             dropped=dropped,
         )
         if record:

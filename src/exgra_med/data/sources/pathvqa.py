@@ -22,7 +22,7 @@ MAX_PICKLE_BYTES = 256 * 2**20
 """Larger files are refused; the largest of PathVQA has some megabytes."""
 
 Row = tuple[str, dict[str, Any]]
-"""Where it stands, and image, question, answer, answer_type, published id."""
+"""Where it stands; and `img_id`, question, answer, kind of answer, and what else is published."""
 
 
 def collect(source: Path, options: PrepareOptions) -> Collected:
@@ -48,7 +48,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             if absent:
                 raise DataError(f"{absent[0]}: missing, while {present[0].name} is there.")
             splits = {
-                split: list(_records(_rows(layout, path, SPLITS[split]), split, dropped))
+                split: list(_records(_rows(layout, path), split, dropped))
                 for split, path in files.items()
             }
             images = ImageFolder(source / "images", options.max_pixels)
@@ -62,7 +62,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     )
 
 
-def _rows(layout: str, path: Path, folder: str) -> Iterator[Row]:
+def _rows(layout: str, path: Path) -> Iterator[Row]:
     if layout == "lxmert json":
         for number, entry in enumerate(read_json_list(path)):
             where = f"{path.name}: entry {number}"
@@ -70,7 +70,8 @@ def _rows(layout: str, path: Path, folder: str) -> Iterator[Row]:
             if len(questions) != len(answers):
                 raise DataError(f"{where}: {len(questions)} questions, {len(answers)} answers.")
             for question, label in zip(questions, answers, strict=True):
-                yield where, _item(entry, question, _label(label, where), None, folder, where)
+                answer = _label(label, where)
+                yield where, entry | {"question": question, "answer": answer, "kind": None}
         return
     value = read_plain_pickle(path)
     if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
@@ -78,29 +79,11 @@ def _rows(layout: str, path: Path, folder: str) -> Iterator[Row]:
     for number, row in enumerate(value):
         where = f"{path.name}: row {number}"
         if layout == "vqa pickles":
-            answer = _label(row.get("label"), where)
-            yield where, _item(row, row.get("sent"), answer, row.get("answer_type"), folder, where)
+            texts = {"question": row.get("sent"), "answer": _label(row.get("label"), where)}
+            yield where, row | texts | {"kind": row.get("answer_type")}
         else:
-            entry = {"img_id": row.get("image")}
-            yield where, _item(entry, row.get("question"), row.get("answer"), None, folder, where)
-
-
-def _item(
-    row: dict[str, Any], question: Any, answer: Any, kind: Any, folder: str, where: str
-) -> dict[str, Any]:
-    image = row.get("img_id")
-    if not isinstance(image, str) or not image:
-        raise DataError(f"{where}: the image id is missing.")
-    if kind not in ("yes/no", "other", "number", None):
-        raise DataError(f"{where}: unknown answer_type {kind!r}.", "Known: yes/no, other, number.")
-    return {
-        "image": f"{folder}/{image}.jpg",
-        "question": question,
-        "answer": answer,
-        "kind": kind,
-        "published": row.get("question_id"),
-        "question_type": row.get("question_type"),
-    }
+            texts = {"question": row.get("question"), "answer": row.get("answer")}
+            yield where, texts | {"img_id": row.get("image"), "kind": None}
 
 
 def _parallel(entry: dict[str, Any], key: str, where: str) -> list[Any]:
@@ -119,19 +102,27 @@ def _label(label: Any, where: str) -> str:
 
 def _records(rows: Iterator[Row], split: str, dropped: list[Dropped]) -> Iterator[Record]:
     for number, (where, row) in enumerate(rows):
-        answer = str(row.get("answer", "")).strip().lower()
+        image, kind = row.get("img_id"), row["kind"]
+        if not isinstance(image, str) or not image:
+            raise DataError(f"{where}: the image id is missing.")
+        if kind not in ("yes/no", "other", "number", None):
+            raise DataError(
+                f"{where}: unknown answer_type {kind!r}.", "Known: yes/no, other, number."
+            )
+        path = f"{SPLITS[split]}/{image}.jpg"
+        answer = str(row["answer"]).strip().lower()
         # `other` answers that happen to be "yes" stay open, as in the original.
-        closed = row["kind"] == "yes/no" if row.get("kind") else answer in ("yes", "no")
-        meta = {"split": split, "published_image": Path(row["image"]).stem}
-        if row.get("published") is not None:
-            meta["published_id"] = row["published"]
+        closed = kind == "yes/no" if kind else answer in ("yes", "no")
+        meta = {"split": split, "published_image": Path(path).stem}
+        if row.get("question_id") is not None:
+            meta["published_id"] = row["question_id"]
         if row.get("question_type"):
             meta["question_type"] = row["question_type"]
         record = vqa_record(
             f"{NAME}/{split}/{number}",
             row,
             where,
-            image=row["image"],
+            image=path,
             answer_type="CLOSED" if closed else "OPEN",
             meta=meta,
             dropped=dropped,
@@ -152,9 +143,6 @@ class _PlainUnpickler(pickle.Unpickler):
 
 def read_plain_pickle(path: Path) -> Any:
     """Read a pickle of dicts, lists, text and numbers.
-
-    Args:
-        path: the file.
 
     Raises:
         DataError: the file names a class or function, is too large, cut short, or no pickle.

@@ -2,11 +2,13 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, parse_record
-from exgra_med.data.sources.source import Dropped
+from exgra_med.data.sources.source import Dropped, PrepareOptions
 from exgra_med.errors import DataError
 
 YES_NO = ["Yes", "No"]
@@ -42,9 +44,10 @@ def closed_options(question: str, answer: str) -> list[str] | None:
         if answer in pair:
             return list(pair)
     text = re.sub(r"[?.\"]", " ", question).strip()
-    listed = _listed(text)
-    if listed and _plain(answer) in map(_plain, listed):
-        return listed
+    # `..., A, B, or C ...` with one or two words each; the first may carry words before it.
+    listed = re.search(r"([\w-]+(?: weighted)?), ([\w-]+(?: weighted)?), or ([\w-]+)", text)
+    if listed and _plain(answer) in map(_plain, listed.groups()):
+        return list(listed.groups())
     parts = re.split(r"\s(?:or|vs)\s", text, flags=re.IGNORECASE)
     if len(parts) != 2:
         return None
@@ -57,12 +60,6 @@ def closed_options(question: str, answer: str) -> list[str] | None:
 
 def _plain(text: str) -> str:
     return " ".join(text.lower().replace(",", " ").split())
-
-
-def _listed(text: str) -> list[str] | None:
-    """`..., A, B, or C ...` with one or two words each; the first may carry words before it."""
-    found = re.search(r"([\w-]+(?: weighted)?), ([\w-]+(?: weighted)?), or ([\w-]+)", text)
-    return list(found.groups()) if found else None
 
 
 def _pairs(left: list[str], right: list[str]) -> list[tuple[str, str]]:
@@ -129,6 +126,11 @@ def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
     return str(value).strip()
 
 
+def text_fields(row: Mapping[str, Any], where: str, **keys: str) -> dict[str, Any]:
+    """Our name -> `text_field` of the published name."""
+    return {name: text_field(row, key, where) for name, key in keys.items()}
+
+
 def answer_type_field(row: Mapping[str, Any], where: str) -> str:
     """OPEN or CLOSED; the published files hold `"CLOSED "` too.
 
@@ -159,15 +161,8 @@ def vqa_record(
     """A record of one question and one answer; None, and a listed drop, where one is empty.
 
     Args:
-        name: id of the record.
-        row: published row with the question and the answer.
-        where: file and row, for error messages.
-        image: name of the image in the folder.
-        answer_type: OPEN, CLOSED or None.
         meta: fields of the source; `options` and raw texts are added here.
         options: known options of a closed question; by rule where absent.
-        question_key: name of the question's field.
-        answer_key: name of the answer's field.
         dropped: receives the row if it has no question or no answer.
 
     Raises:
@@ -194,11 +189,6 @@ def vqa_record(
 def check_counts(name: str, found: Counter[Any], expected: Mapping[Any, int]) -> str:
     """Hold a release that is as long as the published one against its published counts.
 
-    Args:
-        name: of the dataset, for the error message.
-        found: rows by kind.
-        expected: the same of the published release.
-
     Returns:
         "complete", or how many rows of how many a part has.
 
@@ -206,16 +196,57 @@ def check_counts(name: str, found: Counter[Any], expected: Mapping[Any, int]) ->
         DataError: as many rows as published, but of other kinds; names expected and found.
     """
     rows = sum(expected.values())
-    if sum(found.values()) != rows:
-        return f"partial: {sum(found.values())} of {rows} rows"
     for key, count in expected.items():
-        if found[key] != count:
+        if found.total() == rows and found[key] != count:
             kind = " ".join(key) if isinstance(key, tuple) else str(key)
             raise DataError(
                 f"{name}: {kind}: expected {count} rows, found {found[key]}.",
                 "This is not the published file; random re-splits go by the same name.",
             )
-    return "complete"
+    return completeness(found.total(), rows)
+
+
+def completeness(found: int, expected: int) -> str:
+    """What the manifest says of so many rows of a release that has `expected`."""
+    return "complete" if found == expected else f"partial: {found} of {expected} rows"
+
+
+def find_path(source: Path, names: Sequence[str], hint: str = "", is_folder: bool = False) -> Path:
+    """The first of some files, or folders, of a folder that is there.
+
+    Raises:
+        DataError: none is; names the first.
+    """
+    for path in (source / name for name in names):
+        if path.is_dir() if is_folder else path.is_file():
+            return path
+    what = "the folder " if is_folder else ""
+    raise DataError(f"{source}: {what}{names[0]!r} is missing.", hint)
+
+
+def image_folder(source: Path, options: PrepareOptions) -> ImageFolder:
+    """The images of a folder: in its `images/` where there is one, else in itself."""
+    inside = source / "images"
+    return ImageFolder(inside if inside.is_dir() else source, options.max_pixels)
+
+
+def has_empty_message(messages: Iterable[Any]) -> bool:
+    """Whether a message of a published conversation is blank."""
+    values = [message.get("value") for message in messages if isinstance(message, dict)]
+    return any(isinstance(value, str) and not value.strip() for value in values)
+
+
+def without_images(
+    records: Iterable[Record], taken: set[str], reason: str, dropped: list[Dropped]
+) -> list[Record]:
+    """The records that show none of the taken images; the others are listed as dropped."""
+    kept = []
+    for record in records:
+        if taken.isdisjoint(record.images):
+            kept.append(record)
+        else:
+            dropped.append(Dropped(record.id, reason))
+    return kept
 
 
 def facts(splits: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
@@ -231,13 +262,3 @@ def facts(splits: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
         "closed_without_options": without,
         "duplicate_triples": [ids for ids in groups.values() if len(ids) > 1],
     }
-
-
-def image_splits(splits: Mapping[str, Sequence[Record]]) -> dict[str, set[str]]:
-    """Image -> names of the splits that show it."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for split, records in splits.items():
-        for record in records:
-            for image in record.images:
-                found[image].add(split)
-    return dict(found)

@@ -12,7 +12,7 @@ from typing import Any
 
 from exgra_med.data.images import MAX_IMAGE_BYTES
 from exgra_med.data.records import Record, decode_json
-from exgra_med.data.sources.parquet import BytesImages, iterate_rows
+from exgra_med.data.sources.parquet import BytesImages, iterate_rows, named_image
 from exgra_med.data.sources.rows import check_mapping, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import seeded_key
@@ -57,11 +57,11 @@ def _records(
     column = {field: options.mapping.get(field, field) for field in FIELDS}
     for shard, number, row in _rows(paths, column):
         where = f"{shard.name}: row {number}"
-        image = images.name(row.get(column["image"]), where)
+        image, content = named_image(row.get(column["image"]), where)
         share = int(seeded_key(options.seed, image)[:12], 16) / 16**12
         if (share < VALIDATION_SHARE) != (split == "validation"):
             continue
-        images.add(row.get(column["image"]), where)
+        images.add(image, content)
         meta: dict[str, Any] = {"split": split}
         if row.get(column["id"]) is not None:
             meta["published_id"] = str(row[column["id"]])

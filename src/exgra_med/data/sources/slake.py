@@ -15,9 +15,11 @@ from exgra_med.data.sources.rows import (
     answer_type_field,
     check_counts,
     facts,
-    image_splits,
+    find_path,
     text_field,
+    text_fields,
     vqa_record,
+    without_images,
 )
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
@@ -48,7 +50,8 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     Raises:
         DataError: a file is missing or a row cannot be understood; names file and row.
     """
-    files = {split: _find(source, names) for split, names in FILES.items()}
+    hint = "Get SLAKE 1.0 from the hub: BoKelvin/SLAKE."
+    files = {split: find_path(source, names, hint) for split, names in FILES.items()}
     languages = _LANGUAGES[options.variant]
     dropped: list[Dropped] = []
     found: Counter[tuple[str, str]] = Counter()
@@ -66,48 +69,20 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             if record:
                 splits[split].append(record)
     notes: dict[str, Any] = {"completeness": check_counts(NAME, found, EXPECTED)}
-    shown = image_splits(splits)
-    notes["test_images_in_train"] = sum({"train", "test"} <= names for names in shown.values())
+    trained, tested = (
+        {image for record in splits[split] for image in record.images}
+        for split in ("train", "test")
+    )
+    notes["test_images_in_train"] = len(trained & tested)
     if options.variant == "both-disjoint":
-        _separate(splits, dropped)
+        reason = "its image is in validation or test of the other language"
+        for split, later in (("train", ("validation", "test")), ("validation", ("test",))):
+            taken = {image for name in later for record in splits[name] for image in record.images}
+            splits[split] = without_images(splits[split], taken, reason, dropped)
     notes |= facts(splits)
-    return Collected(
-        splits,
-        ImageFolder(_image_root(source), options.max_pixels),
-        list(files.values()),
-        dropped,
-        notes,
-    )
-
-
-def _separate(splits: dict[str, list[Record]], dropped: list[Dropped]) -> None:
-    """Drop rows of train and validation whose image a later split shows."""
-    for split, later in (("train", ("validation", "test")), ("validation", ("test",))):
-        taken = {image for name in later for record in splits[name] for image in record.images}
-        kept = []
-        for record in splits[split]:
-            if taken.isdisjoint(record.images):
-                kept.append(record)
-            else:
-                reason = "its image is in validation or test of the other language"
-                dropped.append(Dropped(record.id, reason))
-        splits[split] = kept
-
-
-def _find(source: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        if (source / name).is_file():
-            return source / name
-    raise DataError(
-        f"{source}: {names[0]!r} is missing.", "Get SLAKE 1.0 from the hub: BoKelvin/SLAKE."
-    )
-
-
-def _image_root(source: Path) -> Path:
-    for name in ("imgs", "images"):
-        if (source / name).is_dir():
-            return source / name
-    raise DataError(f"{source}: the folder 'imgs' is missing.", "Unpack imgs.zip beside the JSON.")
+    root = find_path(source, ("imgs", "images"), "Unpack imgs.zip beside the JSON.", is_folder=True)
+    images = ImageFolder(root, options.max_pixels)
+    return Collected(splits, images, list(files.values()), dropped, notes)
 
 
 def _record(
@@ -118,10 +93,8 @@ def _record(
         "published_id": qid,
         "split": split,
         "language": language,
-        "organ": text_field(row, "location", where),
-        "modality": text_field(row, "modality", where),
-        "question_type": text_field(row, "content_type", where),
-        "base_type": text_field(row, "base_type", where),
+        **text_fields(row, where, organ="location", modality="modality"),
+        **text_fields(row, where, question_type="content_type", base_type="base_type"),
         "image_id": text_field(row, "img_id", where),
         "triple": row.get("triple"),
     }

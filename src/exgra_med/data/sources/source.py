@@ -21,7 +21,7 @@ class ImageBytes(Protocol):
 
     def stored_name(self, name: str) -> str:
         """The image's name in the prepared folder; differs where the format does."""
-        ...
+        return name
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,6 @@ class Collected:
 
     Args:
         splits: records of each split; may be generators, read once and in order.
-        images: where the images of the records are.
-        files: published files that were read, for the manifest.
         dropped: rows left out; may grow while the splits are read.
         notes: facts for the manifest that have no field of their own.
     """
@@ -56,10 +54,7 @@ class PrepareOptions:
     """What a user asked for.
 
     Args:
-        variant: name of a split variant of the source.
         seed: seed of every split that is not published.
-        max_pixels: larger images are refused.
-        mapping: field of a record -> column, for `custom`.
         settings: name -> value, for data that is made and not read.
     """
 
@@ -75,9 +70,7 @@ class Source:
     """A dataset that can be prepared.
 
     Args:
-        name: as typed on the command line.
         title: one line for `data list`.
-        licence: of the published data.
         variants: split variants, the default first, each with one line.
         collect: reads the published files in a folder.
         hub: dataset repository for `--download`, where one is public.

@@ -15,11 +15,12 @@ from exgra_med.data.sources.rows import (
     answer_type_field,
     check_counts,
     facts,
+    find_path,
     text_field,
     vqa_record,
 )
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
-from exgra_med.data.subset import images_for_share
+from exgra_med.data.subset import held_out_images, untested_images
 from exgra_med.errors import DataError
 
 NAME = "vqa-rad"
@@ -39,6 +40,7 @@ EXPECTED = {
 VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
 
+_HINT = "The release is at https://osf.io/89kps/; the hub's parquet needs --split-variant hub."
 _TYPO = {"ATRIB": "ATTRIB", "PRSE": "PRES", "Other": "OTHER"}
 
 
@@ -51,17 +53,20 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     if options.variant == "hub":
         return collect_parquet(NAME, source, options)
     kind = "med-vqa" if options.variant == "med-vqa" else "official"
+    names = MED_VQA_FILES.values() if kind == "med-vqa" else [OFFICIAL_FILE]
+    files = [find_path(source, (name, f"med-vqa-split/{name}"), _HINT) for name in names]
     if kind == "med-vqa":
-        paths = {split: _find(source, name) for split, name in MED_VQA_FILES.items()}
-        published = [(split, row) for split, path in paths.items() for row in read_json_list(path)]
-        files = list(paths.values())
+        pairs = zip(MED_VQA_FILES, files, strict=True)
+        published = [(split, row) for split, path in pairs for row in read_json_list(path)]
     else:
-        files = [_find(source, OFFICIAL_FILE)]
         published = [
             (_published_split(row, number, files[0]), row)
             for number, row in enumerate(read_json_list(files[0]))
         ]
-    found = Counter(_kind(kind, split, row) for split, row in published)
+    found = Counter(
+        (split, str(row.get("answer_type")).strip()) if kind == "official" else (split,)
+        for split, row in published
+    )
     completeness = check_counts(f"{NAME} ({kind})", found, EXPECTED[kind])
     dropped: list[Dropped] = []
     split_of = _splits(published, options)
@@ -79,8 +84,8 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         if record:
             splits[split].append(record)
     notes = {"completeness": completeness, **facts(splits)}
-    images = ImageFolder(_image_root(source), options.max_pixels)
-    return Collected(splits, images, files, dropped, notes)
+    root = find_path(source, ("images", "VQA_RAD Image Folder"), is_folder=True)
+    return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, notes)
 
 
 def _record(
@@ -113,28 +118,6 @@ def _record(
     )
 
 
-def _kind(kind: str, split: str, row: dict[str, Any]) -> tuple[str, ...]:
-    answer_type = str(row.get("answer_type")).strip()
-    return (split, answer_type) if kind == "official" else (split,)
-
-
-def _find(source: Path, name: str) -> Path:
-    for path in (source / name, source / "med-vqa-split" / name):
-        if path.is_file():
-            return path
-    raise DataError(
-        f"{source}: {name!r} is missing.",
-        "The release is at https://osf.io/89kps/; the hub's parquet needs --split-variant hub.",
-    )
-
-
-def _image_root(source: Path) -> Path:
-    for name in ("images", "VQA_RAD Image Folder"):
-        if (source / name).is_dir():
-            return source / name
-    raise DataError(f"{source}: the folder 'images' is missing.")
-
-
 def _published_split(row: dict[str, Any], number: int, path: Path) -> str:
     phrase = str(row.get("phrase_type", "")).strip()
     if phrase in ("test_freeform", "test_para"):
@@ -147,11 +130,7 @@ def _published_split(row: dict[str, Any], number: int, path: Path) -> str:
 def _splits(
     published: list[tuple[str, dict[str, Any]]], options: PrepareOptions
 ) -> dict[tuple[str, str], str]:
-    """(published split, image) -> split of the prepared folder.
-
-    Validation images of the published splits come from the images that no test question shows:
-    choosing a checkpoint must not see test images, and train keeps its published overlap.
-    """
+    """(published split, image) -> split of the prepared folder."""
     rows = Counter((split, str(row.get("image_name")).strip()) for split, row in published)
     if options.variant == "image-disjoint":
         organs: dict[str, Counter[str]] = defaultdict(Counter)
@@ -159,17 +138,11 @@ def _splits(
             organs[str(row.get("image_organ")).strip()][str(row.get("image_name")).strip()] += 1
         chosen: dict[str, str] = {}
         for counts in organs.values():
-            test = images_for_share(counts, TEST_SHARE, options.seed, "test")
-            rest = {name: count for name, count in counts.items() if name not in test}
-            share = VALIDATION_SHARE / (1 - TEST_SHARE)
-            validation = images_for_share(rest, share, options.seed, "validation")
-            chosen |= dict.fromkeys(test, "test") | dict.fromkeys(validation, "validation")
+            chosen |= held_out_images(counts, VALIDATION_SHARE, TEST_SHARE, options.seed)
         return {pair: chosen.get(pair[1], "train") for pair in rows}
+    train = {image: count for (split, image), count in rows.items() if split == "train"}
     tested = {image for split, image in rows if split == "test"}
-    total = sum(count for (split, _), count in rows.items() if split == "train")
-    free = {image: rows["train", image] for _, image in rows if image not in tested}
-    share = min(1.0, VALIDATION_SHARE * total / max(1, sum(free.values())))
-    validation = images_for_share(free, share, options.seed, "validation")
+    validation = untested_images(train, tested, VALIDATION_SHARE, options.seed)
     return {pair: "validation" if pair[1] in validation else pair[0] for pair in rows}
 
 

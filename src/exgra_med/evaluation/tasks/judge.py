@@ -172,7 +172,7 @@ def judge_answers(
     pairs = [(question, order) for question in asked for order in ORDERS]
 
     async def work() -> tuple[list[Judgement], Usage]:
-        service = settings.service(endpoint, cache)
+        service = ChatService(settings, endpoint, cache)
         done = 0
 
         async def one(question: ChatQuestion, order: Order) -> Judgement:
