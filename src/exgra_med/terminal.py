@@ -5,18 +5,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 ProgressCallback = Callable[[str, int], None]
 """For work whose total is not known: called with what is counted, and how many are done."""
@@ -63,13 +60,16 @@ class RichReporter:
         if not self.console.is_terminal:
             self.console.print(f"{title}: {total} steps, {done} done before")
             return
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        # Not before it is drawn: `--help` shall answer at once.
+        from rich import progress
+
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}"),
             console=self.console,
         )
         self.bar.start()
@@ -93,7 +93,9 @@ class RichReporter:
             self.bar = None
 
 
-# What verbs print: JSON for a machine, lines and a progress bar for a person.
+def reporter(on_stderr: bool = True) -> RichReporter:
+    """What tells the person at the terminal how far a verb is."""
+    return RichReporter(Console(stderr=on_stderr))
 
 
 def show(value: Any, as_json: bool, lines: Iterable[Any]) -> None:
@@ -109,7 +111,7 @@ def show(value: Any, as_json: bool, lines: Iterable[Any]) -> None:
         print_json(value)
         return
     for line in lines:
-        say(line) if isinstance(line, str) else _print_rich(line)
+        say(line) if isinstance(line, str) else Console().print(line)
 
 
 def print_json(value: Any) -> None:
@@ -136,9 +138,6 @@ def table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool = True
 ) -> Any:
     """A table for `show`. The first column holds names; the others are aligned as numbers."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     # Lines between columns would leave the numbers too little room on 80 columns.
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
@@ -150,23 +149,12 @@ def table(
     return made
 
 
-def _print_rich(value: Any) -> None:
-    from rich.console import Console
-
-    Console().print(value)
-
-
 @contextmanager
 def counting(silent: bool) -> Iterator[Callable[[str, int], None] | None]:
-    """A counter on standard error for long work; nothing where no person looks.
-
-    Args:
-        silent: print nothing.
-    """
+    """A counter on standard error for long work; nothing where no person looks."""
     if silent or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -8,6 +8,7 @@ Options that belong together stand in a panel of the help (`SERVICE`, `COST`, `P
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 SERVICE = "Service"
 COST = "Cost and privacy"
 PLAN = "With --dry-run"
+of_service = partial(typer.Option, rich_help_panel=SERVICE)
+of_cost = partial(typer.Option, rich_help_panel=COST)
 
 # What a verb is about.
 
@@ -110,10 +113,9 @@ Resume = Annotated[
 
 EngineOption = Annotated[
     str,
-    typer.Option(
+    of_service(
         "--engine",
         metavar="NAME",
-        rich_help_panel=SERVICE,
         help="Who answers: `checkpoint`, `openai` (a server), `vllm`, or an engine of a package.",
     ),
 ]
@@ -136,28 +138,23 @@ def _utf8(value: str | None) -> str | None:
 _MODEL_HELP = "Name of the model at the service."
 Model = Annotated[
     str,
-    typer.Option(
-        "--model", metavar="NAME", callback=_utf8, rich_help_panel=SERVICE, help=_MODEL_HELP
-    ),
+    of_service("--model", metavar="NAME", callback=_utf8, help=_MODEL_HELP),
 ]
 BaseUrl = Annotated[
     str | None,
-    typer.Option(
+    of_service(
         "--base-url",
         metavar="URL",
-        rich_help_panel=SERVICE,
         help="OpenAI-compatible address, such as http://localhost:8000/v1.",
     ),
 ]
 Concurrency = Annotated[
     int,
-    typer.Option(
-        "--concurrency", min=1, max=4096, rich_help_panel=SERVICE, help="Requests at the same time."
-    ),
+    of_service("--concurrency", min=1, max=4096, help="Requests at the same time."),
 ]
 Attempts = Annotated[
     int,
-    typer.Option("--attempts", min=1, rich_help_panel=SERVICE, help="Requests for one answer."),
+    of_service("--attempts", min=1, help="Requests for one answer."),
 ]
 OptionalMaxNewTokens = Annotated[
     int | None,
@@ -169,30 +166,19 @@ OptionalMaxNewTokens = Annotated[
 ]
 MaxNewTokens = Annotated[
     int,
-    typer.Option(
-        "--max-new-tokens", min=1, rich_help_panel=SERVICE, help="Tokens of an answer, at most."
-    ),
+    of_service("--max-new-tokens", min=1, help="Tokens of an answer, at most."),
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(
-        "--temperature",
-        min=0,
-        rich_help_panel=SERVICE,
-        help="Sampling temperature. The default is the service's.",
-    ),
+    of_service("--temperature", min=0, help="Sampling temperature. The default is the service's."),
 ]
 AllowRemote = Annotated[
     bool,
-    typer.Option(
-        "--allow-remote", rich_help_panel=COST, help="Texts and images may leave this machine."
-    ),
+    of_cost("--allow-remote", help="Texts and images may leave this machine."),
 ]
 Force = Annotated[
     bool,
-    typer.Option(
-        "--force", rich_help_panel=COST, help="Also use text that seems to identify patients."
-    ),
+    of_cost("--force", help="Also use text that seems to identify patients."),
 ]
 
 
@@ -210,30 +196,22 @@ def _money(value: Any) -> Any:
 
 MaxCost = Annotated[
     float | None,
-    typer.Option(
-        "--max-cost",
-        min=0,
-        callback=_money,
-        rich_help_panel=COST,
-        help="Stop at this many US dollars.",
-    ),
+    of_cost("--max-cost", min=0, callback=_money, help="Stop at this many US dollars."),
 ]
 Price = Annotated[
     tuple[float, float] | None,
-    typer.Option(
+    of_cost(
         "--price",
         metavar="PROMPT COMPLETION",
         callback=_money,
-        rich_help_panel=COST,
         help="US dollars for a million tokens of each.",
     ),
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(
+    of_cost(
         "--cache",
         metavar="FILE",
-        rich_help_panel=COST,
         help="File of stored answers. The default lies in the user's cache folder.",
     ),
 ]

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exgra_med.cli.options import PLAN, DryRun, Gpu, Json, OptionalOutRun, Resume, Set
-from exgra_med.terminal import next_step, show
+from exgra_med.errors import RecipeError
+from exgra_med.recipe.load import load_recipe, shipped_recipes
+from exgra_med.terminal import next_step, reporter, show
 
 if TYPE_CHECKING:
     from exgra_med.recipe.schema import Recipe, StageSettings
@@ -45,9 +47,6 @@ def train(
     with --resume and ends with the same weights. Give every --set again then, as the recipe must
     be the same. `accelerate launch` decides on how many GPUs training runs.
     """
-    from exgra_med.errors import RecipeError
-    from exgra_med.recipe.load import load_recipe
-
     if dry_run:
         try:
             own = load_recipe(recipe).recipe
@@ -56,10 +55,7 @@ def train(
             own = None
         _plan(load_recipe(recipe, assignments or ()).recipe, own, gpu, gpus, as_json)
         return
-    from rich.console import Console
-
     from exgra_med.evaluation.held_out import held_out_scorer
-    from exgra_med.terminal import RichReporter
     from exgra_med.training.distributed import process_state, refuse_other_engines
     from exgra_med.training.preflight import check_before_training
     from exgra_med.training.stages import begin_run, train_run
@@ -69,11 +65,11 @@ def train(
     folder = out or Path("runs") / loaded.recipe.name
     if process_state().is_main_process:
         check_before_training(loaded.recipe, folder)
-    console = Console(stderr=as_json)
+    told = reporter(as_json)
     if resume and process_state().is_main_process and not (folder / "recipe.yaml").exists():
-        console.print(f"There is nothing to go on with in {folder}: a new run begins.")
+        told.console.print(f"There is nothing to go on with in {folder}: a new run begins.")
     run = begin_run(folder, loaded.recipe, resume)
-    final = train_run(run, RichReporter(console), held_out_scorer)
+    final = train_run(run, told, held_out_scorer)
     if process_state().is_main_process:
         done = f"Finished. The last checkpoint is {final}."
         value = {"run": str(folder), "checkpoint": str(final)}
@@ -211,7 +207,6 @@ def _step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> lis
 
 def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
     """What to try where a stage does not fit, one sentence for each stage."""
-    from exgra_med.recipe.load import shipped_recipes
     from exgra_med.training.estimate import find_gpu
 
     smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]
