@@ -24,7 +24,6 @@ from exgra_med.evaluation.score import (
     as_scorer,
     item_values,
     measures,
-    paired_difference,
     parts_of,
     summary,
     with_functions,
@@ -88,7 +87,7 @@ def compare(
     columns = with_functions(chosen)
     one, other = (item_values(pairing, scorer, columns) for pairing in pairings)
     scores = [summary(each, chosen, clusters, 0, seed) for each in (one, other)]
-    differences = paired_difference(one, other, chosen, clusters, num_bootstrap_samples, seed)
+    differences = summary(one - other, chosen, clusters, num_bootstrap_samples, seed)
     rows: list[dict[str, Any]] = []
     for measure in chosen:
         difference = differences[measure.name]
