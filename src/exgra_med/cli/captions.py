@@ -17,14 +17,12 @@ if TYPE_CHECKING:
     from exgra_med.llm.cache import AnswerCache
 
 app = typer.Typer(
-    help="Extend answers with a language model, check them, merge them.",
-    no_args_is_help=True,
+    help="Extend answers with a language model, check them, merge them.", no_args_is_help=True
 )
 batch = typer.Typer(help="Write and read files of a service's batch queue.", no_args_is_help=True)
 
 Source = Annotated[
-    str,
-    typer.Argument(metavar="IN", help="Prepared folder, records, or JSON of the original."),
+    str, typer.Argument(metavar="IN", help="Prepared folder, records, or JSON of the original.")
 ]
 Captions = Annotated[Path, typer.Argument(metavar="CAPTIONS", help="Output of `generate`.")]
 
@@ -90,8 +88,7 @@ def generate(
     ] = None,
     attempts: options.Attempts = 6,
     timeout: Annotated[
-        float,
-        options.of_service("--timeout", min=0.01, help="Seconds for one request."),
+        float, options.of_service("--timeout", min=0.01, help="Seconds for one request.")
     ] = 120.0,
     max_new_tokens: options.MaxNewTokens = 1024,
     temperature: options.Temperature = None,

@@ -89,16 +89,13 @@ def prepare(
         typer.Option("--drop-broken-images", help="Drop records whose image is broken. List them."),
     ] = False,
     download: Annotated[
-        bool,
-        of_download("--download", help="First download into --source."),
+        bool, of_download("--download", help="First download into --source.")
     ] = False,
     workers: Annotated[
-        int,
-        of_download("--workers", min=1, max=256, help="Downloads at the same time."),
+        int, of_download("--workers", min=1, max=256, help="Downloads at the same time.")
     ] = 8,
     allow_loopback: Annotated[
-        bool,
-        of_download("--allow-loopback", help="Also download from this machine."),
+        bool, of_download("--allow-loopback", help="Also download from this machine.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -171,8 +168,7 @@ def check(
         ),
     ] = None,
     max_length: Annotated[
-        int,
-        typer.Option("--max-length", min=1, help="Tokens, as `text.max_length` of the recipe."),
+        int, typer.Option("--max-length", min=1, help="Tokens, as `text.max_length` of the recipe.")
     ] = 2048,
     template: options.Template = "exgra",
     as_json: options.Json = False,

@@ -37,7 +37,7 @@ def demo(
     console = Console()
     if self_test:
         with TemporaryDirectory() as folder:
-            problems = _follow("debug/tiny", Path(folder) / "run", assignments, console)
+            problems = _follow(Path(folder) / "run", assignments, console)
         for problem in problems:
             typer.secho(f"Problem: {problem}", fg="red", err=True)
         if problems:
@@ -66,14 +66,14 @@ def _run(recipe: str, out: Path, assignments: list[str] | None, console: Console
     return run
 
 
-def _follow(recipe: str, out: Path, assignments: list[str] | None, console: Console) -> list[str]:
+def _follow(out: Path, assignments: list[str] | None, console: Console) -> list[str]:
     """Run everything in a folder and say what is not as it must be."""
     from exgra_med import load
     from exgra_med.evaluation.report import write_report
     from exgra_med.evaluation.results import read_results
     from exgra_med.training.log import read_log
 
-    run = _run(recipe, out, assignments, console)
+    run = _run("debug/tiny", out, assignments, console)
     problems = []
     for scorer in ("strict", "legacy"):
         entries = read_results(out).find("vqa")

@@ -238,8 +238,7 @@ def judge(
     ],
     data: ChatData,
     judge_model: Annotated[
-        str,
-        options.of_service("--judge", metavar="NAME", help="Name of the judge at its service."),
+        str, options.of_service("--judge", metavar="NAME", help="Name of the judge at its service.")
     ],
     split: options.Split = "test",
     seed: options.Seed = 0,
@@ -351,11 +350,7 @@ Examples:
 
 
 @app.command(epilog=_REPORT)
-def report(
-    runs: Runs,
-    data: Answered = None,
-    out: options.OptionalOutFile = None,
-) -> None:
+def report(runs: Runs, data: Answered = None, out: options.OptionalOutFile = None) -> None:
     """Write report.html and scores.csv into each run. Several runs are also compared on one page.
 
     The first run is compared with each of the others. That page is comparison.html, or --out.
@@ -423,8 +418,7 @@ def graphs(
     run: options.RunArgument,
     out: options.OutFile = Path("graphs.html"),
     stage: Annotated[
-        str | None,
-        typer.Option("--stage", help="Stage that aligns. The default is the last one."),
+        str | None, typer.Option("--stage", help="Stage that aligns. The default is the last one.")
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=2, max=16, help="Records, at most.")] = 8,
     draw: Annotated[
@@ -496,19 +490,16 @@ def _service(
     price: tuple[float, float] | None = None,
 ) -> "ServiceSettings | None":
     """The service of an engine that asks one, greedily; none for a checkpoint."""
-    from dataclasses import replace
-
     from exgra_med.evaluation.engines import CHECKPOINT
     from exgra_med.recipe.schema import EvaluationSettings
 
     if engine == CHECKPOINT:
         return None
     tokens = max_new_tokens or EvaluationSettings().max_new_tokens
-    settings = options.service(
+    return options.service(
         model, base_url, allow_remote, concurrency, tokens, max_cost, price,
-        attempts=6, force=force,
+        attempts=6, force=force, engine="vllm" if engine == "vllm" else "api",
     )  # fmt: skip
-    return replace(settings, engine="vllm") if engine == "vllm" else settings
 
 
 def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:

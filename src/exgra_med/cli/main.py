@@ -104,10 +104,7 @@ class CommandLine(Group):
 
 @contextmanager
 def _one_sentence(meta: dict[str, Any]) -> Iterator[None]:
-    """Turn a usage error into a sentence.
-
-    Args:
-        meta: of the context, where `Group` leaves the verb; some errors do not name it.
+    """Turn a usage error into a sentence; in `meta` `Group` leaves the verb that some do not name.
 
     Raises:
         CommandError: instead of the usage error.

@@ -23,8 +23,6 @@ PLAN = "With --dry-run"
 of_service = partial(typer.Option, rich_help_panel=SERVICE)
 of_cost = partial(typer.Option, rich_help_panel=COST)
 
-# What a verb is about.
-
 DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="Prepared folder, or `bundled:vqa-rad-sample`.")
 ]
@@ -32,8 +30,6 @@ ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Run folder, checkpoint folder or hub name.")
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
-
-# What goes in.
 
 _DATA_HELP = "Prepared folder, or `bundled:vqa-rad-sample`."
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=_DATA_HELP)]
@@ -63,8 +59,7 @@ Seed = Annotated[
 _SPLIT_HELP = "Split of the prepared folder."
 Split = Annotated[str, typer.Option("--split", help=_SPLIT_HELP)]
 OptionalSplit = Annotated[
-    str | None,
-    typer.Option("--split", help=f"{_SPLIT_HELP} The default is the one in the recipe."),
+    str | None, typer.Option("--split", help=f"{_SPLIT_HELP} The default is the one in the recipe.")
 ]
 Template = Annotated[
     str, typer.Option("--template", metavar="NAME", help="Chat template. A wrong name lists all.")
@@ -78,8 +73,6 @@ OptionalTemplate = Annotated[
     ),
 ]
 
-# What comes out.
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder to make.")]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")]
@@ -89,8 +82,6 @@ OptionalOutFile = Annotated[
 ]
 OutRun = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")]
 OptionalOutRun = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder.")]
-
-# How it is done.
 
 Device = Annotated[str, typer.Option("--device", help="`cpu`, `cuda` or `cuda:N`.")]
 DryRun = Annotated[
@@ -107,9 +98,6 @@ Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port to lis
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")
 ]
-
-# A language-model service that is asked.
-
 
 EngineOption = Annotated[
     str,
@@ -136,10 +124,7 @@ def _utf8(value: str | None) -> str | None:
 
 
 _MODEL_HELP = "Name of the model at the service."
-Model = Annotated[
-    str,
-    of_service("--model", metavar="NAME", callback=_utf8, help=_MODEL_HELP),
-]
+Model = Annotated[str, of_service("--model", metavar="NAME", callback=_utf8, help=_MODEL_HELP)]
 BaseUrl = Annotated[
     str | None,
     of_service(
@@ -149,13 +134,9 @@ BaseUrl = Annotated[
     ),
 ]
 Concurrency = Annotated[
-    int,
-    of_service("--concurrency", min=1, max=4096, help="Requests at the same time."),
+    int, of_service("--concurrency", min=1, max=4096, help="Requests at the same time.")
 ]
-Attempts = Annotated[
-    int,
-    of_service("--attempts", min=1, help="Requests for one answer."),
-]
+Attempts = Annotated[int, of_service("--attempts", min=1, help="Requests for one answer.")]
 OptionalMaxNewTokens = Annotated[
     int | None,
     typer.Option(
@@ -165,21 +146,16 @@ OptionalMaxNewTokens = Annotated[
     ),
 ]
 MaxNewTokens = Annotated[
-    int,
-    of_service("--max-new-tokens", min=1, help="Tokens of an answer, at most."),
+    int, of_service("--max-new-tokens", min=1, help="Tokens of an answer, at most.")
 ]
 Temperature = Annotated[
     float | None,
     of_service("--temperature", min=0, help="Sampling temperature. The default is the service's."),
 ]
 AllowRemote = Annotated[
-    bool,
-    of_cost("--allow-remote", help="Texts and images may leave this machine."),
+    bool, of_cost("--allow-remote", help="Texts and images may leave this machine.")
 ]
-Force = Annotated[
-    bool,
-    of_cost("--force", help="Also use text that seems to identify patients."),
-]
+Force = Annotated[bool, of_cost("--force", help="Also use text that seems to identify patients.")]
 
 
 def _money(value: Any) -> Any:
@@ -226,12 +202,13 @@ def service(
     max_cost: float | None,
     price: tuple[float, float] | None,
     *,
-    attempts: int,
     seed: int = 0,
-    cache: Path | None = None,
-    force: bool = False,
+    **settings: Any,
 ) -> "ServiceSettings":
-    """A service that decodes greedily, with a seed for servers that take one."""
+    """A service that decodes greedily, with a seed for servers that take one.
+
+    `settings`: further fields of `ServiceSettings`.
+    """
     from exgra_med.llm.budget import Price as PriceOfTokens
     from exgra_med.llm.request import Sampling
     from exgra_med.llm.service import ServiceSettings
@@ -240,11 +217,9 @@ def service(
         model=model,
         base_url=base_url,
         concurrency=concurrency,
-        attempts=attempts,
         price=None if price is None else PriceOfTokens(*price),
         max_cost=max_cost,
-        sampling=Sampling(max_tokens=max_tokens, temperature=0.0, seed=seed),
-        cache=cache,
         allow_remote=allow_remote,
-        force=force,
+        sampling=Sampling(max_tokens=max_tokens, temperature=0.0, seed=seed),
+        **settings,
     )

@@ -93,10 +93,7 @@ def run(
     assignments: Set = None,
     dry_run: DryRun = False,
     gpu: Gpu = "h100",
-    jobs: Annotated[
-        int,
-        of_machines("--jobs", min=1, max=4096, help="Runs at the same time."),
-    ] = 1,
+    jobs: Annotated[int, of_machines("--jobs", min=1, max=4096, help="Runs at the same time.")] = 1,
     processes: Annotated[
         int,
         of_machines(
@@ -107,8 +104,7 @@ def run(
         ),
     ] = 1,
     slurm: Annotated[
-        bool,
-        of_machines("--slurm", help="Write Slurm arrays. Say how to submit them."),
+        bool, of_machines("--slurm", help="Write Slurm arrays. Say how to submit them.")
     ] = False,
     submit: Annotated[bool, of_machines("--submit", help="With --slurm: submit them.")] = False,
     as_json: Json = False,
@@ -225,8 +221,7 @@ Examples:
 def report(
     folder: FolderArgument,
     output_format: Annotated[
-        Format,
-        typer.Option("--format", help="A page, a table to print, or the figures."),
+        Format, typer.Option("--format", help="A page, a table to print, or the figures.")
     ] = Format.html,
     together: Annotated[
         bool,

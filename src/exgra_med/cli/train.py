@@ -79,12 +79,8 @@ def train(
 def _plan(recipe: "Recipe", own: "Recipe | None", gpu: str, num_gpus: int, as_json: bool) -> None:
     """Print what a run will cost: the answer of --dry-run.
 
-    Args:
-        recipe: with what `--set` changes.
-        own: as it is written, where it can be read so; its records a step are those to keep.
-        gpu: a name in `hardware.GPUS`.
-        num_gpus: devices that share each step.
-        as_json: for a machine.
+    `own` is the recipe as it is written, where it can be read so, without what `--set` changes; its
+    records a step are those to keep.
     """
     from exgra_med.training.estimate import assumptions, estimate_run
     from exgra_med.training.preflight import check_plan, missing_here
@@ -127,14 +123,8 @@ def _as_data(recipe: "Recipe", estimate: "Estimate") -> dict[str, Any]:
             "nodes_of_a_graph": _graph_nodes(settings, estimate.num_gpus),
         }
         stages.append(asdict(stage) | totals | {"step": step})
-    return {
-        "recipe": recipe.name,
-        "gpu": estimate.gpu,
-        "num_gpus": estimate.num_gpus,
-        "stages": stages,
-        "hours": estimate.hours,
-        "disk": estimate.disk,
-    }
+    about = {"recipe": recipe.name, "gpu": estimate.gpu, "num_gpus": estimate.num_gpus}
+    return about | {"stages": stages, "hours": estimate.hours, "disk": estimate.disk}
 
 
 def _stage_lines(
@@ -217,9 +207,8 @@ def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
             continue
         shared = stage.memory_sharded
         if shared is not None and shared.total <= find_gpu(estimate.gpu).memory:
-            sentences.append(
-                f"Stage {stage.name} fits with --set stages.{stage.name}.sharding=full."
-            )
+            remedy = f"--set stages.{stage.name}.sharding=full."
+            sentences.append(f"Stage {stage.name} fits with {remedy}")
             continue
         settings = recipe.stages[stage.name]
         can_share = settings.reason_against_sharding is None

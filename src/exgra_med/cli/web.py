@@ -55,8 +55,7 @@ def web(
         ),
     ] = None,
     public: Annotated[
-        bool,
-        of_access("--public", help="Anyone who reaches the port may use the page."),
+        bool, of_access("--public", help="Anyone who reaches the port may use the page.")
     ] = False,
     origin: Annotated[
         list[str] | None,
@@ -75,8 +74,7 @@ def web(
         ),
     ] = None,
     behind_proxy: Annotated[
-        bool,
-        of_access("--behind-proxy", help="Take the client's address from the proxy."),
+        bool, of_access("--behind-proxy", help="Take the client's address from the proxy.")
     ] = False,
     allow_remote: options.AllowRemote = False,
     keep_log: Annotated[
@@ -84,8 +82,7 @@ def web(
         of_log("--keep-log", metavar="FOLDER", help="Write questions and answers to this folder."),
     ] = None,
     keep_days: Annotated[
-        int,
-        of_log("--keep-days", min=1, max=36500, help="Delete them after N days."),
+        int, of_log("--keep-days", min=1, max=36500, help="Delete them after N days.")
     ] = 30,
 ) -> None:
     """Open a page: chat with a picture, compare two models, see matched graphs, read runs.

@@ -125,7 +125,10 @@ def conclude(rows: Sequence[dict[str, Any]]) -> None:
     """Adjust the p-values of a whole table by Holm and say in words what follows, in place."""
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted
-        row["smallest_visible_difference"] = _visible(row["interval"])
+        bounds = row["interval"]
+        row["smallest_visible_difference"] = (
+            None if bounds is None else smallest_difference((bounds[1] - bounds[0]) / (2 * 1.96))
+        )
         row["conclusion"] = _conclusion(row)
 
 
@@ -167,10 +170,8 @@ def compare_stored(
             f"{first} is a file, and nothing says which questions it answers.",
             "Name the reference as third argument.",
         )
-    entries: dict[Path, Entry] = {}
-    if runs:
-        found = _common_entry(runs, data_folder, split)
-        entries = dict(zip(runs, found, strict=True))
+    found = _common_entry(runs, data_folder, split) if runs else []
+    entries = dict(zip(runs, found, strict=True))
     if questions is None:
         questions = _questions(entries, data_folder)
     answers = [
@@ -237,10 +238,6 @@ def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict
         "only_second_right": only_second,
         "p_mcnemar": mcnemar(only_first, only_second),
     }
-
-
-def _visible(bounds: list[float] | None) -> float | None:
-    return None if bounds is None else smallest_difference((bounds[1] - bounds[0]) / (2 * 1.96))
 
 
 def _conclusion(row: dict[str, Any]) -> str:

@@ -341,17 +341,11 @@ def items(text: str) -> frozenset[tuple[str, ...]]:
     return frozenset(part for part in parts if part)
 
 
-def contains(sequence: tuple[str, ...], phrase: tuple[str, ...]) -> bool:
-    """Whether the phrase stands in the sequence as whole neighbouring words."""
-    return bool(positions(sequence, phrase))
-
-
 def positions(sequence: tuple[str, ...], phrase: tuple[str, ...]) -> list[int]:
     """Every index at which the phrase begins in the sequence; none for an empty phrase."""
     length = len(phrase)
-    if not length:
-        return []
-    return [i for i in range(len(sequence) - length + 1) if sequence[i : i + length] == phrase]
+    starts = range(len(sequence) - length + 1) if length else ()
+    return [start for start in starts if sequence[start : start + length] == phrase]
 
 
 # Which options a closed question has, and which of them an answer names.

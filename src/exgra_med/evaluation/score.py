@@ -20,8 +20,8 @@ from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
     Question,
-    as_questions,
     pair,
+    question_of,
     read_candidates,
     read_predictions,
     read_reference,
@@ -378,7 +378,10 @@ def score_vqa(
     scorer = as_scorer(scorer)
     check_count(num_bootstrap_samples, "num_bootstrap_samples")
     oddities = Counter() if oddities is None else Counter(oddities)
-    pairing = pair(list(predictions), as_questions(records, oddities))
+    asked = [
+        each if isinstance(each, Question) else question_of(each, oddities) for each in records
+    ]
+    pairing = pair(list(predictions), asked)
     chosen = measures() if only is None else list(only)
     known = Candidates.of(candidates) if candidates else None
     values = item_values(pairing, scorer, with_functions(chosen), known)

@@ -251,10 +251,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_permutation(
-    differences: ArrayLike,
-    clusters: ArrayLike,
-    num_samples: int = 10_000,
-    seed: int = 0,
+    differences: ArrayLike, clusters: ArrayLike, num_samples: int = 10_000, seed: int = 0
 ) -> float:
     """Two-sided p-value of the mean difference, flipping the sign of whole clusters.
 

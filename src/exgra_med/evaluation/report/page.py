@@ -527,15 +527,11 @@ def _flat(value: Any, name: str) -> list[tuple[str, str]]:
         return [
             row
             for key, item in value.items()
-            for row in _flat(item, f"{name}: {_words(key)}" if name else _words(key))
+            for row in _flat(item, (f"{name}: " if name else "") + str(key).replace("_", " "))
         ]
     if isinstance(value, list):
         value = ", ".join(str(item) for item in value)
     return [(name, "–" if value is None else str(value))]
-
-
-def _words(key: Any) -> str:
-    return str(key).replace("_", " ")
 
 
 # Curves are inline SVG that takes its colours from the page, so light and dark both work: colours

@@ -87,30 +87,19 @@ def open_chat_set(data: str, split: str = "test", images: Path | None = None) ->
     path = Path(data)
     if path.is_file():
         dropped: list[Dropped] = []
-        records = read_questions(path, dropped)
+        records, name, fingerprint = read_questions(path, dropped), path.stem, file_sha256(path)
         beside = path.parent / "images"
         root = images or (beside if beside.is_dir() else path.parent)
-        found = ChatSet(
-            path.stem,
-            records,
-            ImageFolder(root, _MAX_PIXELS),
-            file_sha256(path),
-            len(dropped),
-            split,
-            data,
-        )
+        folder, num_dropped = ImageFolder(root, _MAX_PIXELS), len(dropped)
     else:
         prepared = open_prepared(data)
-        manifest = prepared.manifest
-        found = ChatSet(
-            manifest["dataset"],
-            prepared.records(split),
-            prepared.image_folder(_MAX_PIXELS),
-            prepared.fingerprint,
-            len(manifest.get("dropped") or ()),
-            split,
-            data,
+        name, num_dropped = (
+            prepared.manifest["dataset"],
+            len(prepared.manifest.get("dropped") or ()),
         )
+        records, fingerprint = prepared.records(split), prepared.fingerprint
+        folder = prepared.image_folder(_MAX_PIXELS)
+    found = ChatSet(name, records, folder, fingerprint, num_dropped, split, data)
     if not found.records:
         raise DataError(
             f"{data}: there is no question.", f"Give a file, or a folder with {MANIFEST}."
@@ -532,13 +521,10 @@ def _bounds(score: dict[str, Any]) -> str:
 
 
 def _notes(entry: Entry) -> list[str]:
-    judges = entry.details.get("judges") or {}
     return [
         f"{judge}, {found['date']}: {sentence}"
-        for judge, found in judges.items()
-        for sentence in habit_sentences(
-            found, entry.score(judge, "win_rate").model_dump(mode="json")
-        )
+        for judge, found in (entry.details.get("judges") or {}).items()
+        for sentence in habit_sentences(found, dict(entry.score(judge, "win_rate")))
     ]
 
 

@@ -18,13 +18,7 @@ from exgra_med.evaluation.answers import Prediction, pair, question_of, read_pre
 from exgra_med.evaluation.engines import stored_template
 from exgra_med.evaluation.metrics import percent, words
 from exgra_med.evaluation.results import Entry
-from exgra_med.evaluation.score import (
-    Measure,
-    item_values,
-    measures,
-    summary,
-    with_functions,
-)
+from exgra_med.evaluation.score import Measure, item_values, measures, summary, with_functions
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes, scored, wilson
 from exgra_med.evaluation.tables import Task
@@ -232,9 +226,7 @@ def _ask(
     return session.ask(f"{NAME}/{kind}", title, records, images, shown=kind, seed=session.seed)
 
 
-def _measures() -> list[Measure]:
-    same = Measure("same_answer", "same answer", "all", shown=frozenset())
-    return [*measures("compare"), same]
+_SAME = Measure("same_answer", "same answer", "all", shown=frozenset())
 
 
 def _notes(entry: Entry) -> list[str]:
@@ -256,7 +248,7 @@ TASK = Task(
     title="Reliance on the image",
     about="Points of the strict score that are lost when the same questions come with a wrong "
     "image. An interval that holds 0 means that the image cannot be shown to matter.",
-    measures=_measures,
+    measures=lambda: [*measures("compare"), _SAME],
     variants={
         "blank": "grey image",
         "noise": "noise image",

@@ -13,13 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.records import Prepared
-from exgra_med.evaluation.answers import (
-    Prediction,
-    Question,
-    pair,
-    question_of,
-    read_predictions,
-)
+from exgra_med.evaluation.answers import Prediction, Question, pair, question_of, read_predictions
 from exgra_med.evaluation.metrics import WordIndex, words
 from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.results import Entry
@@ -432,7 +426,7 @@ def _published_block(entry: Entry) -> Block | None:
     legacy = cell(entry.score("legacy", "average"))
     if not published or legacy.value is None:
         return None
-    rows = [Row(each.model, [f"{each.average:.2f}"]) for each in published]
+    rows = [Row(model, [f"{average:.2f}"]) for model, average in published]
     return Block(
         "Published averages",
         Table([Column("Average, %")], rows),
