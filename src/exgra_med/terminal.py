@@ -99,13 +99,10 @@ def reporter(on_stderr: bool = True) -> RichReporter:
 
 
 def show(value: Any, as_json: bool, lines: Iterable[Any]) -> None:
-    """Print the result of a verb.
+    """Print the result of a verb: `value` as one JSON document, or lines for a person.
 
-    Args:
-        value: printed as one JSON document where `as_json` is set.
-        as_json: what `--json` gave.
-        lines: for a person: text, or what rich can print, such as a table. Give a generator where
-            making the lines costs time; it is not read with `--json`.
+    A line is text, or what rich can print, such as a table. Give a generator where making the lines
+    costs time; it is not read with `--json`.
     """
     if as_json:
         print_json(value)

@@ -252,10 +252,8 @@ def published_closed_hit_pathvqa(prediction: str, reference: str) -> int | None:
 # A reference "yes" is found by "yes" anywhere in the answer; a reference "no" is missed by "yes"
 # anywhere in it and found by "no". An answer to "no" with neither word is in no cell.
 
-Cell = Literal["tp", "fp", "tn", "fn"]
 
-
-def yes_no_cell(prediction: str, reference: str) -> Cell | None:
+def yes_no_cell(prediction: str, reference: str) -> Literal["tp", "fp", "tn", "fn"] | None:
     """The cell of a closed answer; None for other references, and where neither word occurs."""
     said, wanted = prediction.lower(), reference.strip().lower()
     if wanted == "yes":
@@ -439,11 +437,13 @@ def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Op
     They are `given` where the data set lists them, or else read from the question.
     """
     expected = words(reference)
-    listed = given or _options_in_note(question)
+    note = _NOTE.search(question)
+    listed = given or (_QUOTED.findall(note.group(1)) if note else ())
     if listed:
         options = _as_options(listed)
     else:
-        options = _options_in_question(question, reference)
+        chinese = (each for found in _CHINESE_CHOICE.finditer(question) for each in found.groups())
+        options = _as_options((*(closed_options(question, reference) or ()), *chinese))
         for contrast, first_words in zip(_CONTRASTS, _CONTRAST_WORDS, strict=True):
             if not first_words.isdisjoint(expected) and chosen_options(expected, contrast):
                 options = options | contrast
@@ -451,18 +451,6 @@ def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Op
     if len(chosen_options(expected, options)) != 1 and expected:
         options = options | {" ".join(expected): (expected,)}
     return options
-
-
-def _options_in_note(question: str) -> tuple[str, ...]:
-    note = _NOTE.search(question)
-    return tuple(_QUOTED.findall(note.group(1))) if note else ()
-
-
-def _options_in_question(question: str, reference: str) -> Options:
-    chinese = (
-        option for choice in _CHINESE_CHOICE.finditer(question) for option in choice.groups()
-    )
-    return _as_options((*(closed_options(question, reference) or ()), *chinese))
 
 
 def _as_options(texts: Iterable[str]) -> Options:

@@ -197,13 +197,6 @@ def _parts_of_schema_1(values: dict[str, Any]) -> list[tuple[dict[str, Any], boo
     return parts
 
 
-def _answers_of_schema_1(vqa: dict[str, Any], is_other_split: bool) -> str:
-    dataset = vqa.get("dataset")
-    if is_other_split:
-        return f"predictions/{dataset}/split-{vqa.get('split')}.jsonl"
-    return f"predictions/{dataset}.jsonl"
-
-
 def _scores_of_schema_1(section: dict[str, Any]) -> dict[str, Score]:
     intervals, counts = section.get("intervals") or {}, section.get("denominators") or {}
     found = {}
@@ -250,13 +243,16 @@ def _vqa_of_schema_1(vqa: dict[str, Any], part: dict[str, Any], is_other_split: 
             }
             clean = {"scores": _dumped(scores)} | {name: clean[name] for name in _COUNTS}
         details["leaks"] = leaks | {"clean": clean or None}
+    file = (
+        f"{vqa.get('dataset')}/split-{vqa.get('split')}" if is_other_split else vqa.get("dataset")
+    )
     return Entry(
         dataset=str(vqa.get("dataset")),
         split=str(vqa.get("split") or "test"),
         task="vqa",
         engine=_UNKNOWN_ENGINE,
         scores={name: _scores_of_schema_1(section) for name, section in scorers.items()},
-        answers={"questions": _answers_of_schema_1(vqa, is_other_split)},
+        answers={"questions": f"predictions/{file}.jsonl"},
         data_folder=vqa.get("data_folder"),
         data_fingerprint=vqa.get("data_fingerprint"),
         template=vqa.get("template"),

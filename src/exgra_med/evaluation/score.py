@@ -508,15 +508,10 @@ def breakdown(
     train_answers: Iterable[str] | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """The same scores for every group that a record's `meta` tells.
+    """The same scores for every group that a record's `meta` tells; see `summary`.
 
-    Args:
-        pairing: the questions.
-        values: (questions, measures) from `item_values`.
-        chosen: the measures of the columns; those shown in `groups` are kept.
-        clusters: (questions,) image codes.
-        train_answers: of the training questions; adds the grouping `answer_in_training`.
-        seed: of the resamples.
+    Measures shown in `groups` are kept. Answers of the training questions add the grouping
+    `answer_in_training`.
 
     Returns:
         Grouping -> group -> `num_open, num_closed, num_images` and `scores`. Groupings with one

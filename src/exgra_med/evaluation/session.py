@@ -291,12 +291,8 @@ class Session:
     ) -> list[Prediction]:
         """Answers on disk: those of an earlier call, and the ones that were still open.
 
-        Args:
-            task: names the file; see `answers_path`.
-            title: what a person reads beside the progress bar.
-            records: what is asked; the records of the session where absent.
-            images: what is shown; the images of the session where absent.
-            about: what decides these answers beside engine and data.
+        Records and images are those of the session where absent. `about`: what decides these
+        answers beside engine and data.
 
         Raises:
             RunError: the file has answers made in another way, or a foreign engine failed.

@@ -105,7 +105,11 @@ def _node(graph: int, number: int, record: Record, thumbnail: str, match: int) -
     )
     label = _text(_LEFT + 14, y + 4, str(number + 1), "number")
     if graph == 0:
-        picture = _image(_LEFT + 28, y, thumbnail)
+        picture = (
+            f'<image x="{_LEFT + 28:g}" y="{y - _THUMBNAIL / 2:g}" width="{_THUMBNAIL}" '
+            f'height="{_THUMBNAIL}" preserveAspectRatio="xMidYMid slice" '
+            f'href="data:image/jpeg;base64,{thumbnail}"/>'
+        )
         words = "no partner" if match < 0 else f"matched with {match + 1}"
         return box + label + picture + _text(_LEFT + 80, y + 4, words, "words")
     text = " · ".join((record.answers if graph == 1 else record.extended) or [])
@@ -125,13 +129,6 @@ def _other(graph: int, number: int, record: Record) -> str:
         f"<g><title>{escape(what)}</title>"
         f'<circle class="center" cx="{_RIGHT}" cy="{y:g}" r="{_RADIUS}"/>'
         f"{_text(_RIGHT, y + 4, str(number + 1), 'number')}</g>"
-    )
-
-
-def _image(x: float, y: float, thumbnail: str) -> str:
-    return (
-        f'<image x="{x:g}" y="{y - _THUMBNAIL / 2:g}" width="{_THUMBNAIL}" height="{_THUMBNAIL}" '
-        f'preserveAspectRatio="xMidYMid slice" href="data:image/jpeg;base64,{thumbnail}"/>'
     )
 
 

@@ -302,10 +302,8 @@ class Content:
 def gather(run: Path, data_folder: str | None = None) -> Content:
     """Read a run folder: `recipe.yaml`, and what else is there.
 
-    Args:
-        run: the run folder.
-        data_folder: the prepared folder that was answered, where it is not at its place; of several
-            data sets the one that it holds.
+    `data_folder` is the prepared folder that was answered, where it is not at its place; of several
+    data sets the one that it holds.
 
     Raises:
         RunError: the folder is no run, or a file in it cannot be read.
@@ -708,11 +706,9 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def template_environment(escape: bool, *folders: Path) -> Any:
-    """A jinja2 environment over the report's templates.
+    """A jinja2 environment over the report's templates; `folders` are looked into first.
 
-    Args:
-        escape: turn markup in values into text; for HTML.
-        folders: templates of another report, looked into first.
+    For HTML `escape` turns markup in values into text.
 
     Raises:
         MissingExtraError: jinja2 is not installed.

@@ -378,7 +378,15 @@ def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int =
             "Multiple choice needs a data set with `options`, such as OmniMedVQA.",
         )
     if protocol in ("generation", "both"):
-        _generate(session, records, num_rotations)
+        # A question is not asked in more orders than it has options.
+        asked = [
+            asked_with_options(record, rotation)
+            for record in records
+            for rotation in range(min(num_rotations, len(choice_of(record).options)))
+        ]
+        title = f"choices on {session.dataset}/{session.split}"
+        about = {"num_rotations": num_rotations, "protocol": "generation"}
+        session.ask(f"{NAME}/generation", title, asked, **about)
     if protocol in ("likelihood", "both") and scores_options:
         _measure_likelihoods(session, records)
     if not session.is_first:
@@ -387,37 +395,19 @@ def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int =
     return session.keep(score_stored(session, records, num_rotations, left_out))
 
 
-def _generate(session: Session, records: Sequence[Record], num_rotations: int) -> None:
-    """Ask every question with its list of options, in one or several orders; a question is not
-    asked in more orders than it has options."""
-    asked = [
-        asked_with_options(record, rotation)
-        for record in records
-        for rotation in range(min(num_rotations, len(choice_of(record).options)))
-    ]
-    title = f"choices on {session.dataset}/{session.split}"
-    session.ask(
-        f"{NAME}/generation", title, asked, num_rotations=num_rotations, protocol="generation"
-    )
-
-
 def _measure_likelihoods(session: Session, records: Sequence[Record]) -> None:
     """Score every option with the image, without it, and without the question."""
-    engine, images = session.engine, session.images
-    assert isinstance(engine, ScoresOptions), "asked only of engines that tell likelihoods"
+    assert isinstance(session.engine, ScoresOptions), "asked only of engines that tell likelihoods"
+    score = session.engine.option_scores
 
     def make(batch: Sequence[Record]) -> list[Prediction]:
         made = []
         for record in batch:
             text_only = record.model_copy(update={"image": None})
             neutral = [Turn(role="user", text=NEUTRAL_QUESTION), *record.turns[1:]]
-            scores = {
-                WITH_IMAGE: engine.option_scores(record, images),
-                TEXT_ONLY: engine.option_scores(text_only, images),
-                PRIOR: engine.option_scores(
-                    text_only.model_copy(update={"turns": neutral}), images
-                ),
-            }
+            prior = text_only.model_copy(update={"turns": neutral})
+            asked = {WITH_IMAGE: record, TEXT_ONLY: text_only, PRIOR: prior}
+            scores = {kind: score(each, session.images) for kind, each in asked.items()}
             best = max(range(len(scores[WITH_IMAGE])), key=scores[WITH_IMAGE].__getitem__)
             text = choice_of(record).options[best]
             made.append(Prediction(id=record.id, text=text, option_scores=scores))

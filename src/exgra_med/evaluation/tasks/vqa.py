@@ -62,10 +62,6 @@ def baseline_predictions(
     training questions wins. Only training questions of the same answer type are looked at, except
     where an image has none of that type.
 
-    Args:
-        train: training questions with answers.
-        test: questions to answer.
-
     Returns:
         Baseline -> predictions; `same_image_nearest` only where a test image occurs in training.
     """
@@ -422,11 +418,11 @@ def _leak_notes(entry: Entry) -> list[str]:
 
 
 def _published_block(entry: Entry) -> Block | None:
-    published = PUBLISHED.get(entry.dataset, ())
+    published = PUBLISHED.get(entry.dataset, {})
     legacy = cell(entry.score("legacy", "average"))
     if not published or legacy.value is None:
         return None
-    rows = [Row(model, [f"{average:.2f}"]) for model, average in published]
+    rows = [Row(model, [f"{average:.2f}"]) for model, average in published.items()]
     return Block(
         "Published averages",
         Table([Column("Average, %")], rows),
@@ -459,7 +455,7 @@ def _closed_block(entry: Entry) -> Block | None:
 
 
 def _details(entry: Entry) -> list[Block]:
-    closed = _closed_block(entry)
+    closed = filter(None, [_closed_block(entry)])
     groups = [
         Block(
             GROUP_TITLES.get(name, f"By {name}"),
@@ -467,7 +463,7 @@ def _details(entry: Entry) -> list[Block]:
         )
         for name, members in (entry.details.get("groups") or {}).items()
     ]
-    return [*([closed] if closed else []), *groups]
+    return [*closed, *groups]
 
 
 TASK = Task(
