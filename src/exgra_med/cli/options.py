@@ -110,11 +110,7 @@ EngineOption = Annotated[
 
 
 def _utf8(value: str | None) -> str | None:
-    """A name that is sent to a service.
-
-    Raises:
-        BadParameter: bytes of the command line are no UTF-8.
-    """
+    """A name that is sent to a service; bytes of a command line may be no UTF-8."""
     if value is not None and not value.isascii():
         try:
             value.encode()
@@ -159,11 +155,7 @@ Force = Annotated[bool, of_cost("--force", help="Also use text that seems to ide
 
 
 def _money(value: Any) -> Any:
-    """US dollars; a cap that is no number, or a price below zero, would never stop a run.
-
-    Raises:
-        BadParameter: it is no amount.
-    """
+    """US dollars; a cap that is no number, or a price below zero, would never stop a run."""
     amounts = value if isinstance(value, tuple | list) else [value]
     if not all(each is None or (math.isfinite(each) and each >= 0) for each in amounts):
         raise typer.BadParameter("not an amount of money")

@@ -223,11 +223,8 @@ def _contributions(
 ) -> NDArray[np.float64]:
     """What each question adds to the difference of a measure; sums to it."""
     places = {each.name: place for place, each in enumerate(columns)}
-    parts = []
-    for name in parts_of(measure):
-        column = differences[:, places[name]]
-        parts.append(column / (~np.isnan(column)).sum())
-    return np.nansum(parts, axis=0)
+    wanted = (differences[:, places[name]] for name in parts_of(measure))
+    return np.nansum([column / (~np.isnan(column)).sum() for column in wanted], axis=0)
 
 
 def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:

@@ -410,8 +410,7 @@ class Processes:
 
 def launched_processes() -> Processes:
     """The processes of `accelerate launch` or `torchrun`; one where there was no launch."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
     state = _state()
     return Processes(state.process_index, state.num_processes)

@@ -230,13 +230,12 @@ def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
         RunError: the entry names a file outside the run.
     """
     name = entry.answers.get(asked, "")
-    path = run / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise RunError(
             f"{run}: results.json names no file of answers for {entry.label}.",
             "Answer and score again with `exgra-med evaluate`.",
         )
-    return path
+    return run / name
 
 
 @dataclass

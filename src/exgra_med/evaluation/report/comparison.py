@@ -60,13 +60,12 @@ def _run_row(run: Path, data_folder: str | None) -> RunRow:
     recipe = read_recipe(run)
     named = None if data_folder is None else open_prepared(data_folder).manifest["dataset"]
     found = read_results(run).find("vqa", named)
+    nothing = Entry(dataset="–", split="–", task="vqa", engine={}, scores={})
     rest = {key: value for key, value in recipe.items() if key != "seed"}
     return RunRow(
         name=run.name,
         seed=int(recipe.get("seed") or 0),
-        entry=found[0]
-        if found
-        else Entry(dataset="–", split="–", task="vqa", engine={}, scores={}),
+        entry=found[0] if found else nothing,
         recipe_without_seed=json.dumps(rest, sort_keys=True, default=str),
     )
 

@@ -354,11 +354,10 @@ def verdict(entries: Sequence[Entry]) -> str:
     bounds = ((blind.get("difference") or {}).get("average") or {}).get("interval")
     if bounds is None:
         return f"{sentence} It stands beside the {lookup}."
-    if bounds[0] > 0:
-        return f"{sentence} It is above the {lookup}, by more than chance on these questions."
-    if bounds[1] < 0:
-        return f"{sentence} It is below the {lookup}, by more than chance on these questions."
-    return f"{sentence} It cannot be told apart from the {lookup}."
+    if bounds[0] <= 0 <= bounds[1]:
+        return f"{sentence} It cannot be told apart from the {lookup}."
+    where = "above" if bounds[0] > 0 else "below"
+    return f"{sentence} It is {where} the {lookup}, by more than chance on these questions."
 
 
 def limits(entries: Sequence[Entry], is_toy: bool) -> list[str]:
@@ -624,10 +623,9 @@ def _figure(stage: StageCurves, measure: str) -> Figure:
 
 def _note(train: Curve, held_out: Curve, in_percent: bool) -> str:
     curve, where = (held_out, "held out") if len(held_out.values) > 1 else (train, "in training")
-    first, last = curve.values[0], curve.values[-1]
-    if in_percent:
-        return f"{100 * first:.0f} % at the start, {100 * last:.0f} % at the end ({where})"
-    return f"{first:.3f} at the start, {last:.3f} at the end ({where})"
+    ends = (curve.values[0], curve.values[-1])
+    first, last = (f"{100 * end:.0f} %" if in_percent else f"{end:.3f}" for end in ends)
+    return f"{first} at the start, {last} at the end ({where})"
 
 
 def _times(curve: Curve, scale: float) -> list[float]:

@@ -76,10 +76,7 @@ class ChatSet:
 def open_chat_set(data: str, split: str = "test", images: Path | None = None) -> ChatSet:
     """Open a prepared folder, or a JSON Lines file in LLaVA-Med's format.
 
-    Args:
-        data: folder or file.
-        split: of a prepared folder.
-        images: folder of a file's images; `images/` beside the file, or its folder, where absent.
+    The images of a file lie in `images`, or else in `images/` beside the file, or in its folder.
 
     Raises:
         DataError: it is neither, or holds no question.
