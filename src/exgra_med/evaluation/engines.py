@@ -482,16 +482,9 @@ def predict_all(
     """Make every prediction that is not on disk yet.
 
     Records of similar length share a batch. Each batch is on disk before the next one begins. Under
-    `accelerate launch` the processes share the work.
-
-    Args:
-        make: predictions of a batch of records, at most one each.
-        records: what to predict for, ids unique.
-        out: JSON Lines file; a file from an earlier, unfinished call is continued.
-        batch_size: records of one batch.
-        about: JSON-ready facts that decide the predictions (checkpoint, template, decoding, data);
-            kept beside `out`, and a file made under other facts is refused.
-        progress: called with (done, all).
+    `accelerate launch` the processes share the work. A file from an earlier, unfinished call is
+    continued. `about`: JSON-ready facts that decide the predictions (checkpoint, template,
+    decoding, data); kept beside `out`, and a file made under other facts is refused.
 
     Returns:
         Predictions that this process made now.

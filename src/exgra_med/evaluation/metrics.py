@@ -508,11 +508,8 @@ def closed(
 ) -> ClosedScore:
     """Read a closed answer and compare the option it chooses with the reference.
 
-    Args:
-        prediction: the model's text, of any length.
-        reference: the reference answer.
-        question: the question; options are taken from it where it names them ("left or right").
-        given: options of the record, where the data set lists them.
+    Options are `given` where the data set lists them, or else taken from the question where it
+    names them ("left or right").
     """
     expected = yes_or_no(reference)
     if expected is not None:

@@ -657,13 +657,10 @@ def _smoothed(curve: Curve) -> Curve:
 def inline_svg(
     figure: Any, name: str, variables: Mapping[str, str] | None = None, label: str = ""
 ) -> str:
-    """A figure as SVG for a page, which gives its colours, size and font.
+    """A figure, drawn under `STYLE`, as SVG for a page, which gives its colours, size and font.
 
-    Args:
-        figure: drawn under `STYLE`.
-        name: unlike that of every other figure of the page.
-        variables: further colours, and what the page calls them.
-        label: what it shows, for those who do not see it; its name else.
+    No other figure of the page may have its name. `variables`: further colours, and what the page
+    calls them; `label`: what it shows, for those who do not see it; its name else.
     """
     stream = StringIO()
     figure.savefig(

@@ -217,16 +217,11 @@ def score_choices(
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Accuracy of generated answers.
+    """Accuracy of generated answers, whose ids are as in `rotated_id`.
 
-    Args:
-        predictions: answers; ids as in `rotated_id`.
-        choices: the questions.
-        rule: `strict` (words or letter) or `original` (difflib).
-        num_rotations: option orders that were asked; with several, `accuracy` is the mean over
-            orders and `all_orders_right` counts questions that are right in every order.
-        num_bootstrap_samples: resamples of images.
-        seed: of the resamples.
+    The rule is `strict` (words or letter) or `original` (difflib). With several option orders,
+    `accuracy` is the mean over orders and `all_orders_right` counts questions that are right in
+    every order.
 
     Returns:
         JSON-ready, in percent; an answer that is missing or names no option is wrong, and counted
@@ -355,11 +350,8 @@ def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int =
 
     Records without options (open questions) are left out and counted.
 
-    Args:
-        session: who is asked what.
-        protocol: generate an answer, compare likelihoods of the options, or both; `both` of an
-            engine that tells no likelihoods is generation.
-        num_rotations: option orders to ask in when generating.
+    The protocol generates an answer, compares likelihoods of the options, or both; `both` of an
+    engine that tells no likelihoods is generation. Rotations are option orders when generating.
 
     Returns:
         The entry; nothing in all but the first process of a launch.
