@@ -95,13 +95,8 @@ def _package(entry: EntryPoint) -> str:
 def import_extra(module: str, feature: str, extra: str) -> Any:
     """A module that an extra installs; the one way in which the core reaches for it.
 
-    Args:
-        module: its dotted name.
-        feature: what cannot be done without it; begins the sentence of the error.
-        extra: name of the extra in pyproject.toml.
-
     Raises:
-        MissingExtraError: it is not installed.
+        MissingExtraError: it is not installed; the sentence begins with the feature that needs it.
     """
     try:
         return import_module(module)

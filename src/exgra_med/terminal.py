@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.progress import Progress, TaskID
 
 ProgressCallback = Callable[[str, int], None]
@@ -58,22 +60,16 @@ class RichReporter:
         if not self.console.is_terminal:
             self.console.print(f"{title}: {total} steps, {done} done before")
             return
-        # `--help` must not wait for it.
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        # Not before it is drawn: `--help` shall answer at once.
+        from rich import progress
 
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
+        self.bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+            progress.TextColumn("{task.fields[note]}"),
             console=self.console,
         )
         self.bar.start()
@@ -97,23 +93,22 @@ class RichReporter:
             self.bar = None
 
 
-# What verbs print: JSON for a machine, lines and a progress bar for a person.
+def reporter(on_stderr: bool = True) -> RichReporter:
+    """What tells the person at the terminal how far a verb is."""
+    return RichReporter(Console(stderr=on_stderr))
 
 
 def show(value: Any, as_json: bool, lines: Iterable[Any]) -> None:
-    """Print the result of a verb.
+    """Print the result of a verb: `value` as one JSON document, or lines for a person.
 
-    Args:
-        value: printed as one JSON document where `as_json` is set.
-        as_json: what `--json` gave.
-        lines: for a person: text, or what rich can print, such as a table. Give a generator where
-            making the lines costs time; it is not read with `--json`.
+    A line is text, or what rich can print, such as a table. Give a generator where making the lines
+    costs time; it is not read with `--json`.
     """
     if as_json:
         print_json(value)
         return
     for line in lines:
-        say(line) if isinstance(line, str) else _print_rich(line)
+        say(line) if isinstance(line, str) else Console().print(line)
 
 
 def print_json(value: Any) -> None:
@@ -140,9 +135,6 @@ def table(
     title: str, columns: Iterable[str], rows: Iterable[Iterable[str]], numbers: bool = True
 ) -> Any:
     """A table for `show`. The first column holds names; the others are aligned as numbers."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-
     # Lines between columns would leave the numbers too little room on 80 columns.
     made = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(columns):
@@ -158,23 +150,12 @@ def table(
     return made
 
 
-def _print_rich(value: Any) -> None:
-    from rich.console import Console
-
-    Console().print(value)
-
-
 @contextmanager
 def counting(silent: bool) -> Iterator[Callable[[str, int], None] | None]:
-    """A counter on standard error for long work; nothing where no person looks.
-
-    Args:
-        silent: print nothing.
-    """
+    """A counter on standard error for long work; nothing where no person looks."""
     if silent or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

@@ -4,42 +4,33 @@ from collections.abc import Iterator
 from contextlib import closing
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exgra_med.cli.options import (
-    SERVICE,
-    AllowRemote,
-    Attempts,
-    BaseUrl,
-    Cache,
-    Concurrency,
-    DryRun,
-    Force,
-    Json,
-    Limit,
-    MaxCost,
-    MaxNewTokens,
-    Model,
-    OutFile,
-    Price,
-    Seed,
-    Temperature,
-)
-from exgra_med.terminal import next_step, show
+from exgra_med.cli import options
+from exgra_med.files import write_text
+from exgra_med.llm.request import Sampling
+from exgra_med.terminal import next_step, reporter, show
+
+if TYPE_CHECKING:
+    from exgra_med.llm.cache import AnswerCache
 
 app = typer.Typer(
-    help="Extend answers with a language model, check them, merge them.",
-    no_args_is_help=True,
+    help="Extend answers with a language model, check them, merge them.", no_args_is_help=True
 )
 batch = typer.Typer(help="Write and read files of a service's batch queue.", no_args_is_help=True)
 
 Source = Annotated[
-    str,
-    typer.Argument(metavar="IN", help="Prepared folder, records, or JSON of the original."),
+    str, typer.Argument(metavar="IN", help="Prepared folder, records, or JSON of the original.")
 ]
 Captions = Annotated[Path, typer.Argument(metavar="CAPTIONS", help="Output of `generate`.")]
+
+
+def _stored(cache: Path | None) -> "closing[AnswerCache]":
+    from exgra_med.llm.cache import AnswerCache, default_cache_path
+
+    return closing(AnswerCache(cache or default_cache_path()))
 
 
 class Format(StrEnum):
@@ -71,61 +62,45 @@ Examples:
 )
 def generate(
     source: Source,
-    out: OutFile,
-    model: Model,
-    limit: Limit = None,
+    out: options.OutFile,
+    model: options.Model,
+    limit: options.Limit = None,
     output_format: Annotated[
         Format, typer.Option("--format", help="Of the output file.")
     ] = Format.records,
-    dry_run: DryRun = False,
-    as_json: Json = False,
+    dry_run: options.DryRun = False,
+    as_json: options.Json = False,
     engine: Annotated[
         Engine,
-        typer.Option(
-            "--engine",
-            rich_help_panel=SERVICE,
-            help="An OpenAI-compatible server, or vLLM in this process.",
+        options.of_service(
+            "--engine", help="An OpenAI-compatible server, or vLLM in this process."
         ),
     ] = Engine.openai,
-    base_url: BaseUrl = None,
-    concurrency: Concurrency = 64,
+    base_url: options.BaseUrl = None,
+    concurrency: options.Concurrency = 64,
     requests_per_minute: Annotated[
         float | None,
-        typer.Option(
-            "--requests-per-minute",
-            min=0.001,
-            rich_help_panel=SERVICE,
-            help="The service's limit.",
-        ),
+        options.of_service("--requests-per-minute", min=0.001, help="The service's limit."),
     ] = None,
     tokens_per_minute: Annotated[
         float | None,
-        typer.Option(
-            "--tokens-per-minute", min=0.001, rich_help_panel=SERVICE, help="The service's limit."
-        ),
+        options.of_service("--tokens-per-minute", min=0.001, help="The service's limit."),
     ] = None,
-    attempts: Attempts = 6,
+    attempts: options.Attempts = 6,
     timeout: Annotated[
-        float,
-        typer.Option(
-            "--timeout", min=0.01, rich_help_panel=SERVICE, help="Seconds for one request."
-        ),
+        float, options.of_service("--timeout", min=0.01, help="Seconds for one request.")
     ] = 120.0,
-    max_new_tokens: MaxNewTokens = 1024,
-    temperature: Temperature = None,
-    max_cost: MaxCost = None,
-    price: Price = None,
-    cache: Cache = None,
-    allow_remote: AllowRemote = False,
-    force: Force = False,
+    max_new_tokens: options.MaxNewTokens = 1024,
+    temperature: options.Temperature = None,
+    max_cost: options.MaxCost = None,
+    price: options.Price = None,
+    cache: options.Cache = None,
+    allow_remote: options.AllowRemote = False,
+    force: options.Force = False,
 ) -> None:
     """Let a language model extend every answer. Stopped or killed, it continues where it was."""
-    from rich.console import Console
-
     from exgra_med.captions import generate
-    from exgra_med.llm.budget import Price as PriceOfTokens
-    from exgra_med.llm.request import Sampling
-    from exgra_med.terminal import RichReporter
+    from exgra_med.llm.budget import Price
 
     settings = generate.ServiceSettings(
         model=model,
@@ -134,7 +109,7 @@ def generate(
         concurrency=concurrency,
         attempts=attempts,
         timeout_seconds=timeout,
-        price=None if price is None else PriceOfTokens(*price),
+        price=None if price is None else Price(*price),
         max_cost=max_cost,
         requests_per_minute=requests_per_minute,
         tokens_per_minute=tokens_per_minute,
@@ -153,7 +128,7 @@ def generate(
         settings,
         limit=limit,
         original=output_format is Format.original,
-        reporter=RichReporter(Console(stderr=True)),
+        reporter=reporter(),
     )
     show(summary, as_json, _summary_lines(summary))
     if outcome.error is not None:
@@ -193,13 +168,12 @@ def check(
     sample: Annotated[
         int, typer.Option("--sample", min=0, help="Random examples on the page, to judge.")
     ] = 50,
-    seed: Seed = 0,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
 ) -> None:
     """Look for signs of faults: flipped sides, lost numbers, refusals, copies and more."""
     from exgra_med.captions.check import check_captions, render_check
     from exgra_med.captions.records import open_records
-    from exgra_med.files import write_text
 
     source = open_records(captions)
     report = check_captions(source, worst, sample, seed)
@@ -230,7 +204,7 @@ def merge(
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="A record may have no extended answer.")
     ] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Join extended answers to the data they were made from. Stage 2 trains on the result."""
     from exgra_med.captions.merge import merge_captions
@@ -241,14 +215,12 @@ def merge(
 
 
 @app.command(epilog="Example: `exgra-med captions cost --cache answers.sqlite`")
-def cost(cache: Cache = None, as_json: Json = False) -> None:
+def cost(cache: options.Cache = None, as_json: options.Json = False) -> None:
     """Say what the stored answers did cost.
 
     `exgra-med captions generate` with --dry-run says what a file will cost.
     """
-    from exgra_med.llm.cache import AnswerCache, default_cache_path
-
-    with closing(AnswerCache(cache or default_cache_path())) as stored:
+    with _stored(cache) as stored:
         rows = stored.spent()
 
     def lines() -> Iterator[str]:
@@ -267,24 +239,22 @@ def cost(cache: Cache = None, as_json: Json = False) -> None:
 )
 def write(
     source: Source,
-    out: OutFile,
-    model: Model,
-    limit: Limit = None,
-    as_json: Json = False,
-    max_new_tokens: MaxNewTokens = 1024,
-    temperature: Temperature = None,
-    cache: Cache = None,
-    force: Force = False,
+    out: options.OutFile,
+    model: options.Model,
+    limit: options.Limit = None,
+    as_json: options.Json = False,
+    max_new_tokens: options.MaxNewTokens = 1024,
+    temperature: options.Temperature = None,
+    cache: options.Cache = None,
+    force: options.Force = False,
 ) -> None:
     """Write the requests whose answers are not stored, for upload. Nothing is sent."""
     from exgra_med.captions.batch import write_batches
     from exgra_med.captions.records import open_records, refuse_identifiers
-    from exgra_med.llm.cache import AnswerCache, default_cache_path
-    from exgra_med.llm.request import Sampling
 
     records = open_records(source, limit)
     sampling = Sampling(max_new_tokens, temperature)
-    with closing(AnswerCache(cache or default_cache_path())) as stored:
+    with _stored(cache) as stored:
         if not force:
             refuse_identifiers(records, lambda name: False, stored)
         written = write_batches(records, out, model, sampling, stored)
@@ -299,17 +269,16 @@ def read(
     results: Annotated[
         list[Path], typer.Argument(metavar="RESULTS", help="Files that the service gave back.")
     ],
-    model: Model,
-    cache: Cache = None,
-    as_json: Json = False,
+    model: options.Model,
+    cache: options.Cache = None,
+    as_json: options.Json = False,
 ) -> None:
     """Store the good replies, where `captions generate` finds them."""
     from exgra_med.captions.batch import read_batches
     from exgra_med.captions.output import failures_path
-    from exgra_med.llm.cache import AnswerCache, default_cache_path
 
     failures = failures_path(results[0])
-    with closing(AnswerCache(cache or default_cache_path())) as stored:
+    with _stored(cache) as stored:
         counts = read_batches(results, model, stored, failures)
     line = f"{counts['stored']} replies stored, {counts['failed']} refused (see {failures})."
     again = next_step(f"captions generate IN --out OUT --model {model}")

@@ -11,8 +11,7 @@ from exgra_med.cli.options import Json, ModelArgument, Out
 from exgra_med.terminal import next_step, say, show, table
 
 app = typer.Typer(
-    help="List published checkpoints, import them, export them, check them.",
-    no_args_is_help=True,
+    help="List published checkpoints, import them, export them, check them.", no_args_is_help=True
 )
 
 

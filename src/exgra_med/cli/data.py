@@ -1,26 +1,19 @@
 """`exgra-med data`: prepare, look at, check and derive datasets."""
 
+import json
 import os
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exgra_med.cli.options import (
-    DataArgument,
-    Images,
-    Json,
-    OptionalOutFile,
-    Out,
-    OutFile,
-    Seed,
-    Split,
-    Template,
-    VerbOption,
-)
-from exgra_med.terminal import counting, next_step, print_json, say, show
+from exgra_med.cli import options
+from exgra_med.errors import DataError
+from exgra_med.files import write_text
+from exgra_med.terminal import counting, next_step, print_json, reporter, say, show
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -28,11 +21,17 @@ if TYPE_CHECKING:
     from exgra_med.data.records import Prepared
 
 app = typer.Typer(help="Prepare datasets, look at them, check them.", no_args_is_help=True)
-FETCH = "Download"
+of_download = partial(typer.Option, rich_help_panel="Download")
+
+
+def _open(folder: str) -> "Prepared":
+    from exgra_med.data.records import open_prepared
+
+    return open_prepared(folder)
 
 
 @app.command("list", epilog="Example: `exgra-med data list`")
-def list_sources(as_json: Json = False) -> None:
+def list_sources(as_json: options.Json = False) -> None:
     """List the datasets that can be prepared, and the bundled samples."""
     from exgra_med.data.inspect.describe import describe_sources
 
@@ -62,7 +61,7 @@ Examples:
 @app.command(epilog=_PREPARE_EXAMPLES)
 def prepare(
     name: Annotated[str, typer.Argument(help="Name from `exgra-med data list`.")],
-    out: Out,
+    out: options.Out,
     source: Annotated[
         Path | None, typer.Option("--source", help="Folder, zip or tar with the published files.")
     ] = None,
@@ -72,7 +71,7 @@ def prepare(
             "--split-variant", metavar="NAME", help="Which split, see `exgra-med data list`."
         ),
     ] = None,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     column: Annotated[
         list[str] | None,
         typer.Option(
@@ -81,7 +80,7 @@ def prepare(
             help="Name of a column of your own table. May be repeated.",
         ),
     ] = None,
-    option: VerbOption = None,
+    option: options.VerbOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
     ] = False,
@@ -90,29 +89,21 @@ def prepare(
         typer.Option("--drop-broken-images", help="Drop records whose image is broken. List them."),
     ] = False,
     download: Annotated[
-        bool,
-        typer.Option("--download", rich_help_panel=FETCH, help="First download into --source."),
+        bool, of_download("--download", help="First download into --source.")
     ] = False,
     workers: Annotated[
-        int,
-        typer.Option(
-            "--workers", min=1, max=256, rich_help_panel=FETCH, help="Downloads at the same time."
-        ),
+        int, of_download("--workers", min=1, max=256, help="Downloads at the same time.")
     ] = 8,
     allow_loopback: Annotated[
-        bool,
-        typer.Option(
-            "--allow-loopback", rich_help_panel=FETCH, help="Also download from this machine."
-        ),
+        bool, of_download("--allow-loopback", help="Also download from this machine.")
     ] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Make a prepared folder from the published files of a dataset.
 
     --map is for `custom` and `shards`, --option for `phantom`, which is made and needs no --source.
     """
     from exgra_med.data.prepare import prepare as prepare_dataset
-    from exgra_med.errors import DataError
 
     if download:
         if source is None:
@@ -135,28 +126,22 @@ def prepare(
 
 
 def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -> None:
-    from rich.console import Console
-
     from exgra_med.data.download.fetch import FetchLimits
     from exgra_med.data.download.hub import download_dataset
     from exgra_med.data.download.image_urls import download_images
     from exgra_med.data.sources import SOURCES
-    from exgra_med.terminal import RichReporter
 
     source = SOURCES.find(name)
     if not source.has_image_urls:
         download_dataset(source, folder, num_workers=num_workers)
         return
     limits = FetchLimits(allow_loopback=allow_loopback)
-    console = Console(stderr=True)
-    result = download_images(folder, RichReporter(console), limits, num_workers)
+    result = download_images(folder, reporter(), limits, num_workers)
     for line in result.lines():
         typer.echo(line, err=True)
 
 
 def _pairs(texts: list[str], example: str) -> dict[str, str]:
-    from exgra_med.errors import DataError
-
     pairs = {text.partition("=")[0]: text.partition("=")[2] for text in texts}
     if not all(pairs) or not all(pairs.values()):
         option = example.partition(" ")[0]
@@ -175,7 +160,7 @@ def _show_prepared(prepared: "Prepared", as_json: bool) -> None:
 
 @app.command(epilog="Example: `exgra-med data check data/vqa-rad --tokenizer checkpoints/start`")
 def check(
-    data: DataArgument,
+    data: options.DataArgument,
     tokenizer: Annotated[
         str | None,
         typer.Option(
@@ -183,17 +168,15 @@ def check(
         ),
     ] = None,
     max_length: Annotated[
-        int,
-        typer.Option("--max-length", min=1, help="Tokens, as `text.max_length` of the recipe."),
+        int, typer.Option("--max-length", min=1, help="Tokens, as `text.max_length` of the recipe.")
     ] = 2048,
-    template: Template = "exgra",
-    as_json: Json = False,
+    template: options.Template = "exgra",
+    as_json: options.Json = False,
 ) -> None:
     """Read every record and decode every image. The exit code is 2 where one is faulty."""
     from exgra_med.data.inspect.check import Window, check_prepared
-    from exgra_med.data.records import open_prepared
 
-    prepared = open_prepared(data)
+    prepared = _open(data)
     window = None
     if tokenizer is not None:
         from exgra_med.model.bundle import load_tokenizer
@@ -208,18 +191,17 @@ def check(
 
 @app.command("show", epilog="Example: `exgra-med data show bundled:vqa-rad-sample 17`")
 def show_record(
-    data: DataArgument,
+    data: options.DataArgument,
     record: Annotated[str, typer.Argument(metavar="RECORD", help="Row of the split, or an id.")],
-    split: Split = "train",
-    template: Template = "exgra",
-    as_json: Json = False,
+    split: options.Split = "train",
+    template: options.Template = "exgra",
+    as_json: options.Json = False,
 ) -> None:
     """Show one record: picture, question, answers, and the text that is trained on."""
     from exgra_med.data.inspect.describe import describe_record, find_record
     from exgra_med.data.prepare import MAX_PIXELS
-    from exgra_med.data.records import open_prepared
 
-    prepared = open_prepared(data)
+    prepared = _open(data)
     found = find_record(prepared, record, split)
     described = describe_record(prepared, found, template)
     if as_json:
@@ -259,13 +241,13 @@ def _half_blocks(image: "Image.Image", columns: int = 72) -> str:
 
 
 @app.command(epilog="Example: `exgra-med data stats bundled:vqa-rad-sample --out stats.html`")
-def stats(data: DataArgument, out: OptionalOutFile = None, as_json: Json = False) -> None:
+def stats(
+    data: options.DataArgument, out: options.OptionalOutFile = None, as_json: options.Json = False
+) -> None:
     """Count records, images, words and answers. With --out, write a page with pictures."""
     from exgra_med.data.inspect.statistics import statistics, statistics_page
-    from exgra_med.data.records import open_prepared
-    from exgra_med.files import write_text
 
-    prepared = open_prepared(data)
+    prepared = _open(data)
     if out is not None:
         write_text(out, statistics_page(prepared))
     if as_json or out is None:
@@ -290,8 +272,8 @@ def audit(
         Path, typer.Argument(metavar="TRAIN", help="Training records, .jsonl or original's .json.")
     ],
     test: Annotated[Path, typer.Argument(metavar="TEST", help="Test records.")],
-    images: Images = None,
-    as_json: Json = False,
+    images: options.Images = None,
+    as_json: options.Json = False,
 ) -> None:
     """Say which images, questions and answers of a test set are in a training set."""
     from exgra_med.data.inspect.audit import audit as compare
@@ -303,15 +285,11 @@ def audit(
 
 
 @app.command(epilog="Example: `exgra-med data answers data/vqa-rad --out candidate.json`")
-def answers(data: DataArgument, out: OptionalOutFile = None) -> None:
+def answers(data: options.DataArgument, out: options.OptionalOutFile = None) -> None:
     """List the open answers of the training split as JSON, the original's candidate.json."""
-    import json
-
     from exgra_med.data.derive import open_answers
-    from exgra_med.data.records import open_prepared
-    from exgra_med.files import write_text
 
-    value = {"0": open_answers(open_prepared(data).records("train"))}
+    value = {"0": open_answers(_open(data).records("train"))}
     if out is None:
         print_json(value)
         return
@@ -321,59 +299,56 @@ def answers(data: DataArgument, out: OptionalOutFile = None) -> None:
 
 @app.command(epilog="Example: `exgra-med data subset data/rad --fraction 0.1 --out data/rad-10`")
 def subset(
-    data: DataArgument,
-    out: Out,
+    data: options.DataArgument,
+    out: options.Out,
     fraction: Annotated[
         float, typer.Option("--fraction", help="Share of the training split, 0 to 1.")
     ],
-    seed: Seed = 0,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
 ) -> None:
     """Take a share of the training split. A smaller share lies inside a larger one."""
     from exgra_med.data.derive import write_subset
-    from exgra_med.data.records import open_prepared
 
-    _show_prepared(write_subset(open_prepared(data), fraction, seed, out), as_json)
+    _show_prepared(write_subset(_open(data), fraction, seed, out), as_json)
 
 
 @app.command(epilog="Example: `exgra-med data split data/mine --test 0.2 --out data/mine-split`")
 def split(
-    data: DataArgument,
-    out: Out,
+    data: options.DataArgument,
+    out: options.Out,
     test: Annotated[float, typer.Option("--test", help="Share of the records, 0 to 1.")] = 0.2,
     validation: Annotated[
         float, typer.Option("--validation", help="Share of the records, 0 to 1.")
     ] = 0.1,
-    seed: Seed = 0,
-    as_json: Json = False,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
 ) -> None:
     """Split the records anew, so that no image is in two splits."""
     from exgra_med.data.derive import write_split
-    from exgra_med.data.records import open_prepared
 
-    _show_prepared(write_split(open_prepared(data), validation, test, seed, out), as_json)
+    _show_prepared(write_split(_open(data), validation, test, seed, out), as_json)
 
 
 @app.command(epilog="Example: `exgra-med data resize data/rad --shortest 336 --out data/rad-336`")
 def resize(
-    data: DataArgument,
-    out: Out,
+    data: options.DataArgument,
+    out: options.Out,
     shortest: Annotated[
         int, typer.Option("--shortest", min=1, max=16384, help="Pixels of the short side.")
     ],
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Copy a folder with images of the model's size, so that training decodes less."""
     from exgra_med.data.derive import write_resized
-    from exgra_med.data.records import open_prepared
 
     with counting(silent=as_json) as progress:
-        prepared = write_resized(open_prepared(data), shortest, out, progress)
+        prepared = write_resized(_open(data), shortest, out, progress)
     _show_prepared(prepared, as_json)
 
 
 @app.command(epilog="Example: `exgra-med data card data/vqa-rad --out DATA_CARD.md`")
-def card(data: DataArgument, out: OutFile = Path("DATA_CARD.md")) -> None:
+def card(data: options.DataArgument, out: options.OutFile = Path("DATA_CARD.md")) -> None:
     """Write the data card: origin, licence, hashes, counts, what was left out."""
     from exgra_med.evaluation.cards import write_data_card
 

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from exgra_med.cli.options import OutRun, Set
-from exgra_med.terminal import next_step
-
-if TYPE_CHECKING:
-    from rich.console import Console
+from exgra_med.errors import MissingExtraError
+from exgra_med.recipe.load import load_recipe
+from exgra_med.terminal import RichReporter, next_step
 
 EXAMPLES = """
 Examples:
@@ -34,12 +34,10 @@ def demo(
     It takes minutes on two CPU cores and needs no network. Started again, it continues.
     --self-test takes under a minute. Its exit code is 1 where this installation does not work.
     """
-    from rich.console import Console
-
     console = Console()
     if self_test:
         with TemporaryDirectory() as folder:
-            problems = _follow("debug/tiny", Path(folder) / "run", assignments, console)
+            problems = _follow(Path(folder) / "run", assignments, console)
         for problem in problems:
             typer.secho(f"Problem: {problem}", fg="red", err=True)
         if problems:
@@ -55,12 +53,10 @@ def demo(
     console.print(next_step(f"chat {run.last_checkpoint} IMAGE"), soft_wrap=True)
 
 
-def _run(recipe: str, out: Path, assignments: list[str] | None, console: "Console") -> Any:
+def _run(recipe: str, out: Path, assignments: list[str] | None, console: Console) -> Any:
     """Train all stages and answer the test questions; gives the opened run."""
     from exgra_med.evaluation.session import open_session
     from exgra_med.evaluation.tasks import vqa
-    from exgra_med.recipe.load import load_recipe
-    from exgra_med.terminal import RichReporter
     from exgra_med.training.stages import begin_run, train_run
 
     run = begin_run(out, load_recipe(recipe, assignments or ()).recipe, resume=True)
@@ -70,15 +66,14 @@ def _run(recipe: str, out: Path, assignments: list[str] | None, console: "Consol
     return run
 
 
-def _follow(recipe: str, out: Path, assignments: list[str] | None, console: "Console") -> list[str]:
+def _follow(out: Path, assignments: list[str] | None, console: Console) -> list[str]:
     """Run everything in a folder and say what is not as it must be."""
     from exgra_med import load
-    from exgra_med.errors import MissingExtraError
     from exgra_med.evaluation.report import write_report
     from exgra_med.evaluation.results import read_results
     from exgra_med.training.log import read_log
 
-    run = _run(recipe, out, assignments, console)
+    run = _run("debug/tiny", out, assignments, console)
     problems = []
     for scorer in ("strict", "legacy"):
         entries = read_results(out).find("vqa")

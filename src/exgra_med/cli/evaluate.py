@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exgra_med.cli import options
-from exgra_med.terminal import next_step, say, show, table
+from exgra_med.errors import CommandError
+from exgra_med.terminal import next_step, print_json, reporter, say, show, table
 
 if TYPE_CHECKING:
     from exgra_med.evaluation.results import Entry
     from exgra_med.evaluation.session import Session
     from exgra_med.llm.service import ServiceSettings
-    from exgra_med.terminal import Reporter
 
 app = typer.Typer(
     help="Ask a model, score its answers, look at the scores.",
@@ -88,9 +88,8 @@ def vqa(
     from exgra_med.evaluation.tasks import vqa as task
 
     session = _session(
-        source, data, split, out, template, engine,
-        _service(source, engine, base_url, concurrency, allow_remote, force, max_new_tokens),
-        max_new_tokens,
+        source, data, split, out, template, engine, max_new_tokens,
+        base_url, concurrency, allow_remote, force,
     )  # fmt: skip
     _tell(session, task.evaluate(session), as_json)
 
@@ -129,15 +128,13 @@ def multiple_choice(
     as_json: options.Json = False,
 ) -> None:
     """Answer multiple-choice questions by generation and by option likelihood, and score them."""
-    from exgra_med.errors import CommandError
     from exgra_med.evaluation.tasks import multiple_choice as task
 
     if protocol not in ("generation", "likelihood", "both"):
         raise CommandError(f"There is no protocol {protocol!r}.", "generation, likelihood or both.")
     session = _session(
-        source, data, split, out, template, engine,
-        _service(source, engine, base_url, concurrency, allow_remote, force, max_new_tokens),
-        max_new_tokens,
+        source, data, split, out, template, engine, max_new_tokens,
+        base_url, concurrency, allow_remote, force,
     )  # fmt: skip
     _tell(session, task.evaluate(session, protocol, orders), as_json)
 
@@ -161,9 +158,8 @@ def reliance(
     from exgra_med.evaluation.tasks import reliance as task
 
     session = _session(
-        source, data, split, out, template, engine,
-        _service(source, engine, base_url, concurrency, allow_remote, force, max_new_tokens),
-        max_new_tokens,
+        source, data, split, out, template, engine, max_new_tokens,
+        base_url, concurrency, allow_remote, force,
     )  # fmt: skip
     _tell(session, task.evaluate(session), as_json)
 
@@ -203,12 +199,12 @@ def chat(
 
     found = task.open_chat_set(data, split, images)
     service = _service(
-        source, engine, base_url, concurrency, allow_remote, force, max_new_tokens, max_cost, price
+        source, engine, max_new_tokens, base_url, concurrency, allow_remote, force, max_cost, price
     )
     session = task.answer(
         source,
         found,
-        _reporter(),
+        reporter(),
         engine=engine,
         out=out,
         template=template,
@@ -242,13 +238,7 @@ def judge(
     ],
     data: ChatData,
     judge_model: Annotated[
-        str,
-        typer.Option(
-            "--judge",
-            metavar="NAME",
-            rich_help_panel=options.SERVICE,
-            help="Name of the judge at its service.",
-        ),
+        str, options.of_service("--judge", metavar="NAME", help="Name of the judge at its service.")
     ],
     split: options.Split = "test",
     seed: options.Seed = 0,
@@ -266,7 +256,6 @@ def judge(
 ) -> None:
     """Have stored chat answers graded against their references, in both orders, and score them."""
     from exgra_med.evaluation.tasks import chat as task
-    from exgra_med.terminal import print_json
 
     settings = options.service(
         judge_model, base_url, allow_remote, concurrency, max_new_tokens, max_cost, price,
@@ -276,7 +265,7 @@ def judge(
     if dry_run:
         print_json(task.estimate_run(answers, found, settings))
         return
-    result = task.judge_run(answers, found, settings, _reporter(), seed)
+    result = task.judge_run(answers, found, settings, reporter(), seed)
     show(result, as_json, task.judged_sentences(result))
 
 
@@ -361,16 +350,11 @@ Examples:
 
 
 @app.command(epilog=_REPORT)
-def report(
-    runs: Runs,
-    data: Answered = None,
-    out: options.OptionalOutFile = None,
-) -> None:
+def report(runs: Runs, data: Answered = None, out: options.OptionalOutFile = None) -> None:
     """Write report.html and scores.csv into each run. Several runs are also compared on one page.
 
     The first run is compared with each of the others. That page is comparison.html, or --out.
     """
-    from exgra_med.errors import CommandError
     from exgra_med.evaluation.report import write_comparison, write_report
 
     if out is not None and len(runs) == 1:
@@ -434,8 +418,7 @@ def graphs(
     run: options.RunArgument,
     out: options.OutFile = Path("graphs.html"),
     stage: Annotated[
-        str | None,
-        typer.Option("--stage", help="Stage that aligns. The default is the last one."),
+        str | None, typer.Option("--stage", help="Stage that aligns. The default is the last one.")
     ] = None,
     nodes: Annotated[int, typer.Option("--nodes", min=2, max=16, help="Records, at most.")] = 8,
     draw: Annotated[
@@ -477,20 +460,20 @@ def _session(
     out: Path | None,
     template: str | None,
     engine: str,
-    service: "ServiceSettings | None",
     max_new_tokens: int | None,
+    *service: Any,
 ) -> "Session":
     from exgra_med.evaluation.session import open_session
 
     return open_session(
         source,
-        _reporter(),
+        reporter(),
         data=data,
         split=split,
         out=out,
         template=template,
         engine=engine,
-        service=service,
+        service=_service(source, engine, max_new_tokens, *service),
         max_new_tokens=max_new_tokens,
     )
 
@@ -498,28 +481,25 @@ def _session(
 def _service(
     model: str,
     engine: str,
+    max_new_tokens: int | None,
     base_url: str | None,
     concurrency: int,
     allow_remote: bool,
     force: bool,
-    max_new_tokens: int | None,
     max_cost: float | None = None,
     price: tuple[float, float] | None = None,
 ) -> "ServiceSettings | None":
     """The service of an engine that asks one, greedily; none for a checkpoint."""
-    from dataclasses import replace
-
     from exgra_med.evaluation.engines import CHECKPOINT
     from exgra_med.recipe.schema import EvaluationSettings
 
     if engine == CHECKPOINT:
         return None
     tokens = max_new_tokens or EvaluationSettings().max_new_tokens
-    settings = options.service(
+    return options.service(
         model, base_url, allow_remote, concurrency, tokens, max_cost, price,
-        attempts=6, force=force,
+        attempts=6, force=force, engine="vllm" if engine == "vllm" else "api",
     )  # fmt: skip
-    return replace(settings, engine="vllm") if engine == "vllm" else settings
 
 
 def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
@@ -539,11 +519,3 @@ def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
         yield next_step(f"evaluate report {session.run.path}")
 
     show(entry.model_dump(mode="json"), as_json, lines())
-
-
-def _reporter() -> "Reporter":
-    from rich.console import Console
-
-    from exgra_med.terminal import RichReporter
-
-    return RichReporter(Console(stderr=True))

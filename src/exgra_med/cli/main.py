@@ -89,7 +89,12 @@ class Group(TyperGroup):
 
 
 class CommandLine(Group):
-    """The whole command line. What cannot be read is an error of the one tree."""
+    """The whole command line, by panels. What cannot be read is an error of the one tree."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The verbs and nouns in the order of their panels; typer puts verbs before nouns."""
+        panels = {n: getattr(c, "rich_help_panel", None) for n, c in self.commands.items()}
+        return sorted(panels, key=lambda name: PANELS.index(panels[name]))
 
     def make_context(self, *args: Any, **extra: Any) -> Any:
         """As typer does."""
@@ -104,10 +109,7 @@ class CommandLine(Group):
 
 @contextmanager
 def _one_sentence(meta: dict[str, Any]) -> Iterator[None]:
-    """Turn a usage error into a sentence.
-
-    Args:
-        meta: of the context, where `Group` leaves the verb; some errors do not name it.
+    """Turn a usage error into a sentence; in `meta` `Group` leaves the verb that some do not name.
 
     Raises:
         CommandError: instead of the usage error.
@@ -180,16 +182,8 @@ PANELS = ("First steps", "Prepare data", "Train and evaluate", "Use a model", "S
 START, DATA, TRAIN, USE, LAB = PANELS
 
 
-class _InPanels(CommandLine):
-    """The verbs and nouns in the order of their panels; typer puts verbs before nouns."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        panels = {n: getattr(c, "rich_help_panel", None) for n, c in self.commands.items()}
-        return sorted(panels, key=lambda name: PANELS.index(panels[name]))
-
-
 app = typer.Typer(
-    cls=_InPanels,
+    cls=CommandLine,
     name="exgra-med",
     help="Train and evaluate medical vision-language models with multi-graph alignment.",
     epilog="Start with `exgra-med demo`. Research use only: no output of this software is clinical"

@@ -8,6 +8,7 @@ Options that belong together stand in a panel of the help (`SERVICE`, `COST`, `P
 """
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 SERVICE = "Service"
 COST = "Cost and privacy"
 PLAN = "With --dry-run"
-
-# What a verb is about.
+of_service = partial(typer.Option, rich_help_panel=SERVICE)
+of_cost = partial(typer.Option, rich_help_panel=COST)
 
 DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="Prepared folder, or `bundled:vqa-rad-sample`.")
@@ -29,8 +30,6 @@ ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="Run folder, checkpoint folder or hub name.")
 ]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder.")]
-
-# What goes in.
 
 _DATA_HELP = "Prepared folder, or `bundled:vqa-rad-sample`."
 Data = Annotated[str, typer.Option("--data", metavar="DATA", help=_DATA_HELP)]
@@ -60,8 +59,7 @@ Seed = Annotated[
 _SPLIT_HELP = "Split of the prepared folder."
 Split = Annotated[str, typer.Option("--split", help=_SPLIT_HELP)]
 OptionalSplit = Annotated[
-    str | None,
-    typer.Option("--split", help=f"{_SPLIT_HELP} The default is the one in the recipe."),
+    str | None, typer.Option("--split", help=f"{_SPLIT_HELP} The default is the one in the recipe.")
 ]
 Template = Annotated[
     str, typer.Option("--template", metavar="NAME", help="Chat template. A wrong name lists all.")
@@ -75,8 +73,6 @@ OptionalTemplate = Annotated[
     ),
 ]
 
-# What comes out.
-
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Out = Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder to make.")]
 OutFile = Annotated[Path, typer.Option("--out", metavar="FILE", help="File to write.")]
@@ -86,8 +82,6 @@ OptionalOutFile = Annotated[
 ]
 OutRun = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")]
 OptionalOutRun = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder.")]
-
-# How it is done.
 
 Device = Annotated[str, typer.Option("--device", help="`cpu`, `cuda` or `cuda:N`.")]
 DryRun = Annotated[
@@ -105,26 +99,18 @@ Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in the folder, if there is one.")
 ]
 
-# A language-model service that is asked.
-
-
 EngineOption = Annotated[
     str,
-    typer.Option(
+    of_service(
         "--engine",
         metavar="NAME",
-        rich_help_panel=SERVICE,
         help="Who answers: `checkpoint`, `openai` (a server), `vllm`, or an engine of a package.",
     ),
 ]
 
 
 def _utf8(value: str | None) -> str | None:
-    """A name that is sent to a service.
-
-    Raises:
-        BadParameter: bytes of the command line are no UTF-8.
-    """
+    """A name that is sent to a service; bytes of a command line may be no UTF-8."""
     if value is not None and not value.isascii():
         try:
             value.encode()
@@ -134,31 +120,19 @@ def _utf8(value: str | None) -> str | None:
 
 
 _MODEL_HELP = "Name of the model at the service."
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model", metavar="NAME", callback=_utf8, rich_help_panel=SERVICE, help=_MODEL_HELP
-    ),
-]
+Model = Annotated[str, of_service("--model", metavar="NAME", callback=_utf8, help=_MODEL_HELP)]
 BaseUrl = Annotated[
     str | None,
-    typer.Option(
+    of_service(
         "--base-url",
         metavar="URL",
-        rich_help_panel=SERVICE,
         help="OpenAI-compatible address, such as http://localhost:8000/v1.",
     ),
 ]
 Concurrency = Annotated[
-    int,
-    typer.Option(
-        "--concurrency", min=1, max=4096, rich_help_panel=SERVICE, help="Requests at the same time."
-    ),
+    int, of_service("--concurrency", min=1, max=4096, help="Requests at the same time.")
 ]
-Attempts = Annotated[
-    int,
-    typer.Option("--attempts", min=1, rich_help_panel=SERVICE, help="Requests for one answer."),
-]
+Attempts = Annotated[int, of_service("--attempts", min=1, help="Requests for one answer.")]
 OptionalMaxNewTokens = Annotated[
     int | None,
     typer.Option(
@@ -168,40 +142,20 @@ OptionalMaxNewTokens = Annotated[
     ),
 ]
 MaxNewTokens = Annotated[
-    int,
-    typer.Option(
-        "--max-new-tokens", min=1, rich_help_panel=SERVICE, help="Tokens of an answer, at most."
-    ),
+    int, of_service("--max-new-tokens", min=1, help="Tokens of an answer, at most.")
 ]
 Temperature = Annotated[
     float | None,
-    typer.Option(
-        "--temperature",
-        min=0,
-        rich_help_panel=SERVICE,
-        help="Sampling temperature. The default is the service's.",
-    ),
+    of_service("--temperature", min=0, help="Sampling temperature. The default is the service's."),
 ]
 AllowRemote = Annotated[
-    bool,
-    typer.Option(
-        "--allow-remote", rich_help_panel=COST, help="Texts and images may leave this machine."
-    ),
+    bool, of_cost("--allow-remote", help="Texts and images may leave this machine.")
 ]
-Force = Annotated[
-    bool,
-    typer.Option(
-        "--force", rich_help_panel=COST, help="Also use text that seems to identify patients."
-    ),
-]
+Force = Annotated[bool, of_cost("--force", help="Also use text that seems to identify patients.")]
 
 
 def _money(value: Any) -> Any:
-    """US dollars; a cap that is no number, or a price below zero, would never stop a run.
-
-    Raises:
-        BadParameter: it is no amount.
-    """
+    """US dollars; a cap that is no number, or a price below zero, would never stop a run."""
     amounts = value if isinstance(value, tuple | list) else [value]
     if not all(each is None or (math.isfinite(each) and each >= 0) for each in amounts):
         raise typer.BadParameter("not an amount of money")
@@ -210,30 +164,22 @@ def _money(value: Any) -> Any:
 
 MaxCost = Annotated[
     float | None,
-    typer.Option(
-        "--max-cost",
-        min=0,
-        callback=_money,
-        rich_help_panel=COST,
-        help="Stop at this many US dollars.",
-    ),
+    of_cost("--max-cost", min=0, callback=_money, help="Stop at this many US dollars."),
 ]
 Price = Annotated[
     tuple[float, float] | None,
-    typer.Option(
+    of_cost(
         "--price",
         metavar="PROMPT COMPLETION",
         callback=_money,
-        rich_help_panel=COST,
         help="US dollars for a million tokens of each.",
     ),
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option(
+    of_cost(
         "--cache",
         metavar="FILE",
-        rich_help_panel=COST,
         help="File of stored answers. The default lies in the user's cache folder.",
     ),
 ]
@@ -248,12 +194,13 @@ def service(
     max_cost: float | None,
     price: tuple[float, float] | None,
     *,
-    attempts: int,
     seed: int = 0,
-    cache: Path | None = None,
-    force: bool = False,
+    **settings: Any,
 ) -> "ServiceSettings":
-    """A service that decodes greedily, with a seed for servers that take one."""
+    """A service that decodes greedily, with a seed for servers that take one.
+
+    `settings`: further fields of `ServiceSettings`.
+    """
     from exgra_med.llm.budget import Price as PriceOfTokens
     from exgra_med.llm.request import Sampling
     from exgra_med.llm.service import ServiceSettings
@@ -262,11 +209,9 @@ def service(
         model=model,
         base_url=base_url,
         concurrency=concurrency,
-        attempts=attempts,
         price=None if price is None else PriceOfTokens(*price),
         max_cost=max_cost,
-        sampling=Sampling(max_tokens=max_tokens, temperature=0.0, seed=seed),
-        cache=cache,
         allow_remote=allow_remote,
-        force=force,
+        sampling=Sampling(max_tokens=max_tokens, temperature=0.0, seed=seed),
+        **settings,
     )

@@ -27,8 +27,7 @@ def list_recipes(as_json: Json = False) -> None:
 
 
 @app.command(
-    "show",
-    epilog="Example: `exgra-med recipe show demo --set stages.aligned.epochs=2 --explain`",
+    "show", epilog="Example: `exgra-med recipe show demo --set stages.aligned.epochs=2 --explain`"
 )
 def show_recipe(
     recipe: RecipeArgument,

@@ -1,16 +1,18 @@
 """`exgra-med study`: one question asked of many runs."""
 
+import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from exgra_med.cli.options import Data, DryRun, Gpu, Json, OptionalOutRun, Out, Set
-from exgra_med.terminal import next_step, print_json, say, show
+from exgra_med.terminal import next_step, print_json, reporter, say, show
 
 if TYPE_CHECKING:
     from exgra_med.lab.studies.cost import Cost
@@ -80,7 +82,7 @@ Examples:
 
 * `exgra-med study run controls --slurm --jobs 8`
 """
-MACHINES = "Machines"
+of_machines = partial(typer.Option, rich_help_panel="Machines")
 
 
 @app.command(epilog=_RUN_EXAMPLES)
@@ -91,31 +93,20 @@ def run(
     assignments: Set = None,
     dry_run: DryRun = False,
     gpu: Gpu = "h100",
-    jobs: Annotated[
-        int,
-        typer.Option(
-            "--jobs", min=1, max=4096, rich_help_panel=MACHINES, help="Runs at the same time."
-        ),
-    ] = 1,
+    jobs: Annotated[int, of_machines("--jobs", min=1, max=4096, help="Runs at the same time.")] = 1,
     processes: Annotated[
         int,
-        typer.Option(
+        of_machines(
             "--processes",
             min=1,
             max=4096,
-            rich_help_panel=MACHINES,
             help="Processes of one run, one GPU each (torch.distributed).",
         ),
     ] = 1,
     slurm: Annotated[
-        bool,
-        typer.Option(
-            "--slurm", rich_help_panel=MACHINES, help="Write Slurm arrays. Say how to submit them."
-        ),
+        bool, of_machines("--slurm", help="Write Slurm arrays. Say how to submit them.")
     ] = False,
-    submit: Annotated[
-        bool, typer.Option("--submit", rich_help_panel=MACHINES, help="With --slurm: submit them.")
-    ] = False,
+    submit: Annotated[bool, of_machines("--submit", help="With --slurm: submit them.")] = False,
     as_json: Json = False,
 ) -> None:
     """Run what is not finished of a study, then compare and report.
@@ -143,16 +134,13 @@ def run(
 def _run_here(
     folder: Path, study: "Study", nodes: "list[Node]", jobs: int, processes: int, as_json: bool
 ) -> None:
-    from rich.console import Console
-
     from exgra_med.errors import ExgraMedError
     from exgra_med.lab.studies.run import StudyFailed, run_study, share_machine, visible_gpus
-    from exgra_med.terminal import RichReporter
 
     typer.echo("Research use only. No number of a study is clinical evidence.", err=as_json)
     resources = share_machine(jobs, processes, visible_gpus(os.environ))
     try:
-        run_study(folder, study, nodes, resources, RichReporter(Console(stderr=as_json)))
+        run_study(folder, study, nodes, resources, reporter(as_json))
     except StudyFailed:
         # What there is can still be looked at; the failures end the command all the same.
         try:
@@ -196,12 +184,9 @@ def node(
     ],
 ) -> None:
     """Do one node of a study in this process. `study run` and Slurm call this."""
-    from rich.console import Console
-
     from exgra_med.lab.studies.node import run_node
-    from exgra_med.terminal import RichReporter
 
-    run_node(folder, name, RichReporter(Console()))
+    run_node(folder, name, reporter(on_stderr=False))
 
 
 @app.command(epilog="Example: `exgra-med study status runs/studies/data-efficiency-smoke`")
@@ -236,8 +221,7 @@ Examples:
 def report(
     folder: FolderArgument,
     output_format: Annotated[
-        Format,
-        typer.Option("--format", help="A page, a table to print, or the figures."),
+        Format, typer.Option("--format", help="A page, a table to print, or the figures.")
     ] = Format.html,
     together: Annotated[
         bool,
@@ -284,16 +268,11 @@ def make_parts(
     The data needs the splits `vision` and `language`. Neither model sees a question about an image.
     Started again, it continues where it was.
     """
-    import json
-
-    from rich.console import Console
-
     from exgra_med.lab.base_models.make import make_parts as make
     from exgra_med.lab.base_models.settings import PartsSettings, load_parts
-    from exgra_med.terminal import RichReporter
 
     chosen = PartsSettings() if settings is None else load_parts(settings)
-    made = make(chosen, Path(data), out, RichReporter(Console(stderr=as_json)))
+    made = make(chosen, Path(data), out, reporter(as_json))
     places = {"language": str(made.language), "vision": str(made.vision)}
     show(places, as_json, [f"Finished. In a recipe:\nmodel:\n  parts: {json.dumps(places)}"])
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exgra_med.cli.options import PLAN, DryRun, Gpu, Json, OptionalOutRun, Resume, Set
-from exgra_med.terminal import next_step, show
+from exgra_med.errors import RecipeError
+from exgra_med.recipe.load import load_recipe, shipped_recipes
+from exgra_med.terminal import next_step, reporter, show
 
 if TYPE_CHECKING:
     from exgra_med.recipe.schema import Recipe, StageSettings
@@ -45,9 +47,6 @@ def train(
     with --resume and ends with the same weights. Give every --set again then, as the recipe must
     be the same. `accelerate launch` decides on how many GPUs training runs.
     """
-    from exgra_med.errors import RecipeError
-    from exgra_med.recipe.load import load_recipe
-
     if dry_run:
         try:
             own = load_recipe(recipe).recipe
@@ -57,10 +56,7 @@ def train(
         wanted = load_recipe(recipe, assignments or ()).recipe
         _plan(wanted, own, out or Path("runs") / wanted.name, gpu, gpus, as_json)
         return
-    from rich.console import Console
-
     from exgra_med.evaluation.held_out import held_out_scorer
-    from exgra_med.terminal import RichReporter
     from exgra_med.training.distributed import process_state, refuse_other_engines
     from exgra_med.training.preflight import check_before_training
     from exgra_med.training.stages import begin_run, train_run
@@ -70,11 +66,11 @@ def train(
     folder = out or Path("runs") / loaded.recipe.name
     if process_state().is_main_process:
         check_before_training(loaded.recipe, folder)
-    console = Console(stderr=as_json)
+    told = reporter(as_json)
     if resume and process_state().is_main_process and not (folder / "recipe.yaml").exists():
-        console.print(f"There is nothing to go on with in {folder}: a new run begins.")
+        told.console.print(f"There is nothing to go on with in {folder}: a new run begins.")
     run = begin_run(folder, loaded.recipe, resume)
-    final = train_run(run, RichReporter(console), held_out_scorer)
+    final = train_run(run, told, held_out_scorer)
     if process_state().is_main_process:
         done = f"Finished. The last checkpoint is {final}."
         value = {"run": str(folder), "checkpoint": str(final)}
@@ -86,13 +82,8 @@ def _plan(
 ) -> None:
     """Print what a run will cost: the answer of --dry-run.
 
-    Args:
-        recipe: with what `--set` changes.
-        own: as it is written, where it can be read so; its records a step are those to keep.
-        out: the run folder.
-        gpu: a name in `hardware.GPUS`.
-        num_gpus: devices that share each step.
-        as_json: for a machine.
+    `own` is the recipe as it is written, where it can be read so, without what `--set` changes; its
+    records a step are those to keep.
     """
     from exgra_med.training.estimate import assumptions, estimate_run
     from exgra_med.training.preflight import check_plan, missing_here
@@ -135,14 +126,8 @@ def _as_data(recipe: "Recipe", estimate: "Estimate") -> dict[str, Any]:
             "nodes_of_a_graph": _graph_nodes(settings, estimate.num_gpus),
         }
         stages.append(asdict(stage) | totals | {"step": step})
-    return {
-        "recipe": recipe.name,
-        "gpu": estimate.gpu,
-        "num_gpus": estimate.num_gpus,
-        "stages": stages,
-        "hours": estimate.hours,
-        "disk": estimate.disk,
-    }
+    about = {"recipe": recipe.name, "gpu": estimate.gpu, "num_gpus": estimate.num_gpus}
+    return about | {"stages": stages, "hours": estimate.hours, "disk": estimate.disk}
 
 
 def _stage_lines(
@@ -215,7 +200,6 @@ def _step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> lis
 
 def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
     """What to try where a stage does not fit, one sentence for each stage."""
-    from exgra_med.recipe.load import shipped_recipes
     from exgra_med.training.estimate import find_gpu
 
     smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]
@@ -226,9 +210,8 @@ def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
             continue
         shared = stage.memory_sharded
         if shared is not None and shared.total <= find_gpu(estimate.gpu).memory:
-            sentences.append(
-                f"Stage {stage.name} fits with --set stages.{stage.name}.sharding=full."
-            )
+            remedy = f"--set stages.{stage.name}.sharding=full."
+            sentences.append(f"Stage {stage.name} fits with {remedy}")
             continue
         settings = recipe.stages[stage.name]
         can_share = settings.reason_against_sharding is None

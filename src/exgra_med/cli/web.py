@@ -2,20 +2,13 @@
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from exgra_med.cli.options import (
-    AllowRemote,
-    Device,
-    Host,
-    OptionalData,
-    Port,
-    Template,
-    VerbOption,
-)
+from exgra_med.cli import options
 
 EXAMPLE = """
 Examples:
@@ -29,8 +22,8 @@ Examples:
 * `exgra-med web runs/demo --option max_upload_megabytes=5` changes a limit
 """
 PASSWORD = "EXGRA_MED_WEB_PASSWORD"
-ACCESS = "Who may use the page"
-LOG = "What is stored"
+of_access = partial(typer.Option, rich_help_panel="Who may use the page")
+of_log = partial(typer.Option, rich_help_panel="What is stored")
 
 
 def web(
@@ -47,70 +40,49 @@ def web(
         list[Path] | None,
         typer.Option("--runs", metavar="FOLDER", help="Folder of runs. May be repeated."),
     ] = None,
-    data: OptionalData = None,
-    template: Template = "exgra",
-    device: Device = "cpu",
-    host: Host = "127.0.0.1",
-    port: Port = 7860,
-    option: VerbOption = None,
+    data: options.OptionalData = None,
+    template: options.Template = "exgra",
+    device: options.Device = "cpu",
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 7860,
+    option: options.VerbOption = None,
     login: Annotated[
         str | None,
-        typer.Option(
+        of_access(
             "--login",
             metavar="NAME",
-            rich_help_panel=ACCESS,
             help=f"Ask for this name, and for the password in {PASSWORD}.",
         ),
     ] = None,
     public: Annotated[
-        bool,
-        typer.Option(
-            "--public",
-            rich_help_panel=ACCESS,
-            help="Anyone who reaches the port may use the page.",
-        ),
+        bool, of_access("--public", help="Anyone who reaches the port may use the page.")
     ] = False,
     origin: Annotated[
         list[str] | None,
-        typer.Option(
+        of_access(
             "--origin",
             metavar="URL",
-            rich_help_panel=ACCESS,
             help="Address of the page behind a proxy, https://NAME. May be repeated.",
         ),
     ] = None,
     frame: Annotated[
         list[str] | None,
-        typer.Option(
+        of_access(
             "--frame",
             metavar="URL",
-            rich_help_panel=ACCESS,
             help="Site that may show the page in a frame. May be repeated.",
         ),
     ] = None,
     behind_proxy: Annotated[
-        bool,
-        typer.Option(
-            "--behind-proxy",
-            rich_help_panel=ACCESS,
-            help="Take the client's address from the proxy.",
-        ),
+        bool, of_access("--behind-proxy", help="Take the client's address from the proxy.")
     ] = False,
-    allow_remote: AllowRemote = False,
+    allow_remote: options.AllowRemote = False,
     keep_log: Annotated[
         Path | None,
-        typer.Option(
-            "--keep-log",
-            metavar="FOLDER",
-            rich_help_panel=LOG,
-            help="Write questions and answers to this folder.",
-        ),
+        of_log("--keep-log", metavar="FOLDER", help="Write questions and answers to this folder."),
     ] = None,
     keep_days: Annotated[
-        int,
-        typer.Option(
-            "--keep-days", min=1, max=36500, rich_help_panel=LOG, help="Delete them after N days."
-        ),
+        int, of_log("--keep-days", min=1, max=36500, help="Delete them after N days.")
     ] = 30,
 ) -> None:
     """Open a page: chat with a picture, compare two models, see matched graphs, read runs.

@@ -9,7 +9,6 @@ leaves at most one torn last line, which the reader reports and the writer drops
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -42,6 +41,7 @@ _TYPES: dict[str, Literal["OPEN", "CLOSED"]] = {
     "NUMBER": "OPEN",
 }
 _YES_NO = {"yes", "no", "是", "不是"}
+_META = ("modality", "image_organ", "question_type")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,33 +93,22 @@ def read_reference(path: Path) -> Reference:
 
 
 def question_of(record: Record, oddities: Counter[str] | None = None) -> Question:
-    """The question of a record; a record without a type gets one by its answer.
+    """The first question of a record; a record without a type gets one by its answer.
 
-    Args:
-        record: one VQA record; its first question and answer count.
-        oddities: receives what was out of order.
+    What was out of order is added to `oddities`.
     """
     oddities = Counter() if oddities is None else oddities
-    answer_type = record.answer_type
-    if answer_type is None:
-        answer_type = _guess_type(record.answer, oddities)
     if len(record.answers) > 1:
         oddities["only_first_turn_scored"] += 1
-    options = record.meta.get("options") or ()
     return Question(
         id=record.id,
         text=record.question,
         answer=record.answer,
-        answer_type=answer_type,
+        answer_type=record.answer_type or _guess_type(record.answer, oddities),
         images=tuple(record.images),
-        options=tuple(str(option) for option in options),
+        options=tuple(str(option) for option in record.meta.get("options") or ()),
         meta=record.meta,
     )
-
-
-def as_questions(items: Iterable[Record | Question], oddities: Counter[str]) -> list[Question]:
-    """Questions of records; questions pass."""
-    return [item if isinstance(item, Question) else question_of(item, oddities) for item in items]
 
 
 def read_candidates(path: Path) -> list[str | int]:
@@ -164,9 +153,7 @@ def _original_question(item: Any, where: str, oddities: Counter[str]) -> Questio
         answer_type=_original_type(raw_type, answer, where, oddities),
         images=tuple(image) if isinstance(image, list) else (image,) if image else (),
         type_had_blanks=type_had_blanks,
-        meta={
-            key: item[key] for key in ("modality", "image_organ", "question_type") if key in item
-        },
+        meta={key: item[key] for key in _META if key in item},
     )
 
 
@@ -221,17 +208,8 @@ class PredictionFile:
     """What a file of predictions holds, and what was out of order in it."""
 
     predictions: list[Prediction]
-    num_not_text: int = 0
-    """Texts that were numbers and became strings."""
-    torn_last_line: bool = False
-    """Whether a last line without an end was dropped."""
-
-    @property
-    def oddities(self) -> Counter[str]:
-        """The same as counts, as results keep them."""
-        return Counter(
-            prediction_not_text=self.num_not_text, torn_last_line=int(self.torn_last_line)
-        )
+    oddities: Counter[str]
+    """`prediction_not_text` (numbers became strings) and `torn_last_line` (it was dropped)."""
 
 
 def read_predictions(path: Path) -> PredictionFile:
@@ -246,7 +224,7 @@ def read_predictions(path: Path) -> PredictionFile:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     lines = raw.split(b"\n")
     predictions: list[Prediction] = []
-    num_not_text = 0
+    oddities: Counter[str] = Counter()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -254,15 +232,14 @@ def read_predictions(path: Path) -> PredictionFile:
             value = json.loads(line)
         except ValueError as error:
             if number == len(lines):
-                return PredictionFile(predictions, num_not_text, torn_last_line=True)
+                oddities["torn_last_line"] = 1
+                break
             raise DataError(f"{path}:{number}: not JSON.", "Each line is one answer.") from error
-        prediction, is_text = _parse(value, f"{path}:{number}")
-        num_not_text += not is_text
-        predictions.append(prediction)
-    return PredictionFile(predictions, num_not_text)
+        predictions.append(_parse(value, f"{path}:{number}", oddities))
+    return PredictionFile(predictions, oddities)
 
 
-def _parse(value: Any, where: str) -> tuple[Prediction, bool]:
+def _parse(value: Any, where: str, oddities: Counter[str]) -> Prediction:
     if not isinstance(value, dict):
         raise DataError(f"{where}: not a JSON object.")
     name = value.get("id", value.get("question_id"))
@@ -271,17 +248,9 @@ def _parse(value: Any, where: str) -> tuple[Prediction, bool]:
         raise DataError(f"{where}: neither `id` nor `question_id` is there.")
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise DataError(f"{where}: `text` of {name!r} is no text.", 'An empty answer is "".')
-    return (
-        Prediction(
-            id=str(name),
-            text=str(text),
-            finish_reason=value.get("finish_reason"),
-            prompt=value.get("prompt"),
-            num_tokens=value.get("num_tokens"),
-            option_scores=value.get("option_scores"),
-        ),
-        isinstance(text, str),
-    )
+    oddities["prediction_not_text"] += not isinstance(text, str)
+    optional = ("finish_reason", "prompt", "num_tokens", "option_scores")
+    return Prediction(str(name), str(text), **{field: value.get(field) for field in optional})
 
 
 @dataclass
@@ -317,14 +286,8 @@ class PredictionWriter:
         Raises:
             WriteError: the disk is full or the file cannot be written; whole answers are kept.
         """
-        lines = "".join(
-            json.dumps(
-                {key: value for key, value in asdict(each).items() if value is not None},
-                ensure_ascii=False,
-            )
-            + "\n"
-            for each in predictions
-        )
+        rows = [{k: v for k, v in asdict(each).items() if v is not None} for each in predictions]
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with disk_errors(self.path):
             self._stream.write(lines.encode("utf-8", "surrogatepass"))
             self._stream.flush()
@@ -344,10 +307,11 @@ class PredictionWriter:
                     stream.write(b"\n")
 
 
-# Joining predictions to questions by id: nothing is scored that does not belong together.
-#
 # A missing answer is wrong and counted apart. An answer given twice with different texts cannot be
 # told right from wrong, so it is wrong and counted apart. Extra answers are counted and left out.
+
+
+_COUNTED = ("questions", "predictions", "missing", "extra", "duplicate", "contradictory", "empty")
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,8 +341,16 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
         raise ScoreError("The reference has no questions.")
     question_ids = [question.id for question in questions]
     prediction_ids = [prediction.id for prediction in predictions]
-    if len(set(question_ids)) < len(question_ids):
-        return _by_position(predictions, questions, question_ids, prediction_ids)
+    num_repeated = len(question_ids) - len(set(question_ids))
+    if num_repeated:
+        if question_ids != prediction_ids:
+            raise ScoreError(
+                "Ids repeat in the reference, and the predictions do not have the same ids in the "
+                "same order, so nothing says which answer belongs to which question.",
+                "Prepare the data with unique ids, or answer this reference again.",
+            )
+        answers: list[str | None] = [prediction.text for prediction in predictions]
+        return _paired(questions, answers, len(predictions), 0, 0, num_repeated, 0, same_order=True)
     if known_by := _published_ids(questions, prediction_ids):
         question_ids = known_by
     texts: dict[str, set[str]] = {}
@@ -399,20 +371,25 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
     ]
     first_seen = list(dict.fromkeys(name for name in prediction_ids if name in known))
     repeats = Counter(prediction_ids)
-    return Pairing(
-        questions=questions,
-        answers=answers,
-        counts={
-            "questions": len(questions),
-            "predictions": len(predictions),
-            "missing": len(known - texts.keys()),
-            "extra": sum(name not in known for name in texts),
-            "duplicate": sum(count > 1 for name, count in repeats.items() if name in known),
-            "contradictory": len(contradictory),
-            "empty": sum(answer is not None and not answer.strip() for answer in answers),
-        },
+    return _paired(
+        questions,
+        answers,
+        len(predictions),
+        len(known - texts.keys()),
+        sum(name not in known for name in texts),
+        sum(count > 1 for name, count in repeats.items() if name in known),
+        len(contradictory),
         same_order=first_seen == [name for name in question_ids if name in texts],
     )
+
+
+def _paired(
+    questions: list[Question], answers: list[str | None], *counts: int, same_order: bool
+) -> Pairing:
+    """With the counts of `Pairing` between those of the questions and of the empty answers."""
+    empty = sum(answer is not None and not answer.strip() for answer in answers)
+    numbers = (len(questions), *counts, empty)
+    return Pairing(questions, answers, dict(zip(_COUNTED, numbers, strict=True)), same_order)
 
 
 def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list[str] | None:
@@ -422,31 +399,3 @@ def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list
     published = [str(question.meta.get("published_id", "")) for question in questions]
     unique = len(set(published)) == len(published) and "" not in published
     return published if unique and set(published) & set(prediction_ids) else None
-
-
-def _by_position(
-    predictions: list[Prediction],
-    questions: list[Question],
-    question_ids: list[str],
-    prediction_ids: list[str],
-) -> Pairing:
-    if question_ids != prediction_ids:
-        raise ScoreError(
-            "Ids repeat in the reference, and the predictions do not have the same ids in the same "
-            "order, so nothing says which answer belongs to which question.",
-            "Prepare the data with unique ids, or answer this reference again.",
-        )
-    return Pairing(
-        questions=questions,
-        answers=[prediction.text for prediction in predictions],
-        counts={
-            "questions": len(questions),
-            "predictions": len(predictions),
-            "missing": 0,
-            "extra": 0,
-            "duplicate": len(question_ids) - len(set(question_ids)),
-            "contradictory": 0,
-            "empty": sum(not prediction.text.strip() for prediction in predictions),
-        },
-        same_order=True,
-    )

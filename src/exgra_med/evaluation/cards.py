@@ -14,9 +14,6 @@ from exgra_med.files import write_text
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.verification import file_hashes
 
-# What a run is made from, back to base models and data sets, and the terms each brings along.
-
-
 NOT_STATED = "not stated"
 RESEARCH_ONLY = ("research only", "CC BY-NC", "no competing use")
 """Words of a licence that forbid commercial use of what is made from it."""
@@ -43,10 +40,7 @@ class Ancestor:
 
 
 def lineage(run: Path) -> list[Ancestor]:
-    """Everything a run was made from, nearest first; each thing once.
-
-    Args:
-        run: a run folder.
+    """Everything a run was made from, back to base models and data sets; each thing once.
 
     Raises:
         RunError: the folder is no run.
@@ -62,8 +56,8 @@ def lineage(run: Path) -> list[Ancestor]:
         start = model.get("start")
         if start and (Path(start) / "recipe.yaml").is_file():
             place = _run_of(Path(start))
-            origin = Ancestor("earlier run", str(read_recipe(place).get("name")), "as below")
-            found |= {origin: None}
+            name = str(read_recipe(place).get("name"))
+            found |= {Ancestor("earlier run", name, "as below"): None}
         else:
             found |= dict.fromkeys(_origin(model))
             place = None
@@ -138,14 +132,9 @@ def _shown(place: str) -> str:
 
 
 def write_model_card(run: Path, out: Path) -> Path:
-    """Write the card of a run as Markdown with the front matter that model hubs read.
+    """Write the card of a run as Markdown with the front matter that model hubs read; gives `out`.
 
-    Args:
-        run: a run folder; a finished checkpoint is hashed, and scores are shown as far as there.
-        out: the file to write.
-
-    Returns:
-        `out`.
+    A finished checkpoint is hashed, and scores are shown as far as there.
 
     Raises:
         RunError: the folder is no run.
@@ -182,10 +171,9 @@ def _stage(name: str, stage: dict[str, Any]) -> tuple[str, str, str]:
     alignment = stage.get("alignment")
     # Runs of version 0.1 call it `accumulation_steps`.
     accumulated = stage.get("gradient_accumulation_steps", stage.get("accumulation_steps"))
+    steps = stage.get("max_steps")
     settings = [
-        f"{stage.get('max_steps')} steps"
-        if stage.get("max_steps")
-        else f"{stage['epochs']} epochs",
+        f"{steps} steps" if steps else f"{stage['epochs']} epochs",
         f"{stage['batch_size']} x {accumulated} records a step on one device",
         f"learning rate {stage['learning_rate']}",
         str(stage["precision"]),
@@ -206,18 +194,8 @@ def _hashes(run: Path, recipe: dict[str, Any]) -> dict[str, str]:
     return file_hashes(final) if final.is_dir() and stages else {}
 
 
-# The data card of a prepared folder: origin, licence, hashes, counts, and what was left out.
-
-
 def write_data_card(folder: str | Path, out: Path) -> Path:
-    """Write the card of a prepared folder as Markdown with the front matter that hubs read.
-
-    Args:
-        folder: a prepared folder, or `bundled:NAME`.
-        out: the file to write.
-
-    Returns:
-        `out`.
+    """Write the card of a prepared folder as Markdown, front matter as hubs read it; gives `out`.
 
     Raises:
         DataError: not a prepared folder.
@@ -232,12 +210,19 @@ def data_card(folder: str | Path) -> str:
     """The card as text; see `write_data_card`."""
     prepared = open_prepared(folder)
     manifest = prepared.manifest
+    stated = str(manifest.get("licence") or "")
+    # Which rows were left out may be nobody's business.
+    reasons = Counter(
+        str(row.get("reason", NOT_STATED)) if isinstance(row, dict) else NOT_STATED
+        for row in manifest.get("dropped") or []
+    )
     values = {
         "manifest": manifest,
         "fingerprint": prepared.fingerprint,
-        "licence": _licence(manifest),
+        # Of your own data only you can say it.
+        "licence": "" if stated == "yours" else stated,
         "rows": [_split(manifest, split) for split in prepared.splits],
-        "dropped": _reasons(manifest),
+        "dropped": dict(reasons.most_common()),
         "notes": {
             name.replace("_", " "): note
             for name, note in (manifest.get("notes") or {}).items()
@@ -249,12 +234,6 @@ def data_card(folder: str | Path) -> str:
     return template_environment(escape=False).get_template("data-card.md.j2").render(values)
 
 
-def _licence(manifest: dict[str, Any]) -> str:
-    """What the manifest states; of your own data only you can say it."""
-    stated = str(manifest.get("licence") or "")
-    return "" if stated in ("", "yours") else stated
-
-
 def _split(manifest: dict[str, Any], split: str) -> dict[str, Any]:
     kinds = (manifest.get("counts_by_type") or {}).get(split) or {}
     return {
@@ -263,12 +242,3 @@ def _split(manifest: dict[str, Any], split: str) -> dict[str, Any]:
         "kinds": ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())),
         "sha256": manifest["files"].get(f"{split}.jsonl", ""),
     }
-
-
-def _reasons(manifest: dict[str, Any]) -> dict[str, int]:
-    """How many rows were left out for which reason; which rows may be nobody's business."""
-    reasons = Counter(
-        str(row.get("reason", "not stated")) if isinstance(row, dict) else "not stated"
-        for row in manifest.get("dropped") or []
-    )
-    return dict(reasons.most_common())

@@ -24,7 +24,6 @@ from exgra_med.evaluation.score import (
     as_scorer,
     item_values,
     measures,
-    paired_difference,
     parts_of,
     summary,
     with_functions,
@@ -88,7 +87,7 @@ def compare(
     columns = with_functions(chosen)
     one, other = (item_values(pairing, scorer, columns) for pairing in pairings)
     scores = [summary(each, chosen, clusters, 0, seed) for each in (one, other)]
-    differences = paired_difference(one, other, chosen, clusters, num_bootstrap_samples, seed)
+    differences = summary(one - other, chosen, clusters, num_bootstrap_samples, seed)
     rows: list[dict[str, Any]] = []
     for measure in chosen:
         difference = differences[measure.name]
@@ -126,7 +125,10 @@ def conclude(rows: Sequence[dict[str, Any]]) -> None:
     """Adjust the p-values of a whole table by Holm and say in words what follows, in place."""
     for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
         row["p_holm"] = adjusted
-        row["smallest_visible_difference"] = _visible(row["interval"])
+        bounds = row["interval"]
+        row["smallest_visible_difference"] = (
+            None if bounds is None else smallest_difference((bounds[1] - bounds[0]) / (2 * 1.96))
+        )
         row["conclusion"] = _conclusion(row)
 
 
@@ -168,10 +170,8 @@ def compare_stored(
             f"{first} is a file, and nothing says which questions it answers.",
             "Name the reference as third argument.",
         )
-    entries: dict[Path, Entry] = {}
-    if runs:
-        found = _common_entry(runs, data_folder, split)
-        entries = dict(zip(runs, found, strict=True))
+    found = _common_entry(runs, data_folder, split) if runs else []
+    entries = dict(zip(runs, found, strict=True))
     if questions is None:
         questions = _questions(entries, data_folder)
     answers = [
@@ -223,11 +223,8 @@ def _contributions(
 ) -> NDArray[np.float64]:
     """What each question adds to the difference of a measure; sums to it."""
     places = {each.name: place for place, each in enumerate(columns)}
-    parts = []
-    for name in parts_of(measure):
-        column = differences[:, places[name]]
-        parts.append(column / (~np.isnan(column)).sum())
-    return np.nansum(parts, axis=0)
+    wanted = (differences[:, places[name]] for name in parts_of(measure))
+    return np.nansum([column / (~np.isnan(column)).sum() for column in wanted], axis=0)
 
 
 def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:
@@ -238,10 +235,6 @@ def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict
         "only_second_right": only_second,
         "p_mcnemar": mcnemar(only_first, only_second),
     }
-
-
-def _visible(bounds: list[float] | None) -> float | None:
-    return None if bounds is None else smallest_difference((bounds[1] - bounds[0]) / (2 * 1.96))
 
 
 def _conclusion(row: dict[str, Any]) -> str:

@@ -113,9 +113,6 @@ class ScoresOptions(Protocol):
         """Mean log-likelihood a token (natural logarithm) of each of `meta["options"]`."""
 
 
-# A checkpoint in this process.
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """A device and the type of weights on it, by their names in torch."""
@@ -140,11 +137,7 @@ def best_place() -> Place:
 
 
 class CheckpointEngine:
-    """A checkpoint of this project, which answers greedily.
-
-    Args:
-        options: whose `model` is the folder of the checkpoint.
-    """
+    """A checkpoint of this project (its folder is `options.model`), which answers greedily."""
 
     def __init__(self, options: EngineOptions) -> None:
         self.options, self.batch_size = options, options.batch_size
@@ -182,10 +175,8 @@ class CheckpointEngine:
 
     def answer(self, records: Sequence[Record], images: ImageFolder) -> Sequence[Answer | None]:
         """See `Engine`."""
-        options = self.options
-        return greedy_answers(
-            self.bundle, records, images, options.template, options.max_new_tokens
-        )
+        template, tokens = self.options.template, self.options.max_new_tokens
+        return greedy_answers(self.bundle, records, images, template, tokens)
 
     def option_scores(self, record: Record, images: ImageFolder) -> list[float]:
         """See `ScoresOptions`."""
@@ -206,14 +197,9 @@ def greedy_answers(
     template: str,
     max_new_tokens: int,
 ) -> Sequence[Answer]:
-    """Answers of a loaded model to a batch of records.
+    """Answers of a model, loaded and in evaluation mode, to a batch of records.
 
-    Args:
-        bundle: model and processor, in evaluation mode on the device that answers.
-        records: questions with options and images.
-        images: where the images lie; one that several records share is opened once.
-        template: name of the chat template, the one of training.
-        max_new_tokens: longest answer in tokens.
+    An image that several records share is opened once.
     """
     from exgra_med.data.chat_template import encode_prompt
     from exgra_med.model.generate import generate
@@ -241,14 +227,8 @@ def greedy_answers(
     ]
 
 
-# An OpenAI-compatible service, or a model inside this process through vLLM.
-
-
 class ServiceEngine:
     """Asks a service, many questions at once; it keeps its connections until `end`.
-
-    Args:
-        options: whose `service` names model, address and limits.
 
     Raises:
         ServiceError: no service, no address, or a remote one without permission.
@@ -378,12 +358,9 @@ def data_url(image: Image.Image) -> str:
 def refuse_identifying(
     texts: dict[str, str], settings: ServiceSettings, endpoint: Endpoint | None
 ) -> None:
-    """Refuse texts that seem to name patients, where they would leave this machine.
+    """Refuse texts, by record id, that seem to name patients, where they would leave this machine.
 
-    Args:
-        texts: what would be sent, by record id.
-        settings: `force` allows it.
-        endpoint: a service on this machine, or none, may read anything.
+    A service on this machine, or none, may read anything; `settings.force` allows it.
 
     Raises:
         DataError: identifiers were found; the message has kinds and ids, never the words.
@@ -433,26 +410,20 @@ class Processes:
 
 def launched_processes() -> Processes:
     """The processes of `accelerate launch` or `torchrun`; one where there was no launch."""
-    count = int(os.environ.get("WORLD_SIZE", "1"))
-    if count == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Processes()
     state = _state()
     return Processes(state.process_index, state.num_processes)
 
 
 def join_parts(out: Path) -> int:
-    """Append to `out` what parts hold and it does not, and remove the parts.
-
-    Returns:
-        Predictions that were added.
-    """
+    """Append to `out` what parts hold and it does not, remove the parts, and count what was new."""
     added = 0
     # Only the parts' own names: "vqa.part-0.jsonl" belongs to "vqa.jsonl" alone.
     for part in sorted(out.parent.glob(f"{out.stem}.part-*.jsonl")):
         with PredictionWriter(out) as writer:
-            new = [
-                each for each in read_predictions(part).predictions if each.id not in writer.done
-            ]
+            parts = read_predictions(part).predictions
+            new = [each for each in parts if each.id not in writer.done]
             if new:
                 writer.append(new)
         added += len(new)
@@ -470,13 +441,7 @@ def answer_all(
 ) -> str:
     """Answer every record that has no answer on disk yet; see `predict_all`.
 
-    Args:
-        engine: who answers.
-        records: questions to answer, ids unique.
-        images: where their images lie.
-        out: JSON Lines file of answers.
-        about: what decides the answers beside the engine, such as the data.
-        progress: called with (answered, all).
+    `about`: what decides the answers beside the engine, such as the data.
 
     Returns:
         Why questions stayed without an answer; empty where none did.
@@ -517,16 +482,9 @@ def predict_all(
     """Make every prediction that is not on disk yet.
 
     Records of similar length share a batch. Each batch is on disk before the next one begins. Under
-    `accelerate launch` the processes share the work.
-
-    Args:
-        make: predictions of a batch of records, at most one each.
-        records: what to predict for, ids unique.
-        out: JSON Lines file; a file from an earlier, unfinished call is continued.
-        batch_size: records of one batch.
-        about: JSON-ready facts that decide the predictions (checkpoint, template, decoding, data);
-            kept beside `out`, and a file made under other facts is refused.
-        progress: called with (done, all).
+    `accelerate launch` the processes share the work. A file from an earlier, unfinished call is
+    continued. `about`: JSON-ready facts that decide the predictions (checkpoint, template,
+    decoding, data); kept beside `out`, and a file made under other facts is refused.
 
     Returns:
         Predictions that this process made now.

@@ -125,26 +125,20 @@ def measure_graphs(
     settings = run.recipe.stages[name].alignment
     assert settings is not None, "aligned_stages lists stages with alignment only"
     split, records = _records(run, name, settings, max(2, min(num_nodes, MOST_NODES)), draw)
-    images = open_prepared(run.recipe.stage_data(name).folder).image_folder(
-        run.recipe.stage_data(name).max_pixels
-    )
+    data = run.recipe.stage_data(name)
+    images = open_prepared(data.folder).image_folder(data.max_pixels)
     notes = []
     if settings.objective in CONTROLS:
         notes.append(
             f"This stage was trained with the control {settings.objective}, which matches no "
             "graphs; the bare embeddings are matched here with the barycenter all the same."
         )
-        settings = StageAlignment(
-            views=settings.views,
-            pooling=settings.pooling,
-        )
+        settings = StageAlignment(views=settings.views, pooling=settings.pooling)
         message_passing = False
+    folders = {"before": _start_of(run, name), "after": run.final(name)}
     moments = [
         _moment(run, name, settings, folder, title, records, images, message_passing, device)
-        for title, folder in (
-            ("before", _start_of(run, name)),
-            ("after", run.final(name)),
-        )
+        for title, folder in folders.items()
     ]
     return Graphs(
         run=run.recipe.name,
@@ -238,10 +232,7 @@ def _moment(
 
 
 def _match(
-    objective: Objective,
-    settings: StageAlignment,
-    views: list[torch.Tensor],
-    message_passing: bool,
+    objective: Objective, settings: StageAlignment, views: list[torch.Tensor], message_passing: bool
 ) -> list[Matched]:
     """Every directed problem, solved without noise or dropout."""
     alignment = objective.alignment

@@ -16,11 +16,6 @@ MEASURE = "average"
 def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Scorer:
     """The scorer of a stage that chooses its best checkpoint; see `training.held_out`.
 
-    Args:
-        run: whose template and evaluation settings to use.
-        prepared: the stage's data.
-        settings: names the held-out split.
-
     Returns:
         A function from a model to its strict VQA average, in percent. It raises ScoreError where
         the split has no open or no closed question.

@@ -10,23 +10,12 @@ if TYPE_CHECKING:
 
 
 def option_scores(
-    bundle: "Bundle",
-    record: Record,
-    images: ImageFolder,
-    template: str,
-    max_length: int,
+    bundle: "Bundle", record: Record, images: ImageFolder, template: str, max_length: int
 ) -> list[float]:
     """Score every option of a record as its answer.
 
     The answer's end marker counts too, so an option is not preferred for being the beginning of
     another. All options go through the model in one batch; the image is encoded once.
-
-    Args:
-        bundle: model and processor.
-        record: with `meta["options"]`.
-        images: where its images lie.
-        template: name of the chat template.
-        max_length: longest conversation in tokens.
 
     Returns:
         Mean log-likelihood a token (natural logarithm), one an option.
@@ -51,13 +40,12 @@ def option_scores(
     longest = max(len(each.input_ids) for each in encoded)
     ids = torch.full((len(encoded), longest), bundle.pad_token_id)
     labels = torch.full((len(encoded), longest), IGNORE_INDEX)
+    mask = torch.zeros_like(ids)
     for row, each in enumerate(encoded):
         ids[row, : len(each.input_ids)] = torch.tensor(each.input_ids)
         labels[row, : len(each.labels)] = torch.tensor(each.labels)
-    ids, labels = ids.to(device), labels.to(device)
-    mask = torch.zeros_like(ids)
-    for row, each in enumerate(encoded):
         mask[row, : len(each.input_ids)] = 1
+    ids, labels, mask = ids.to(device), labels.to(device), mask.to(device)
     with torch.inference_mode():
         features = None
         if record.images:

@@ -9,7 +9,7 @@ import re
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from fractions import Fraction
@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from exgra_med.data.sources.rows import closed_options
 
@@ -32,7 +33,6 @@ from exgra_med.data.sources.rows import closed_options
 # Papineni et al. 2002; equal to `nltk.translate.bleu_score.sentence_bleu` to the last bit, so that
 # nltk is needed in tests only.
 
-
 BLEU_WEIGHTS: dict[str, tuple[float, float, float, float]] = {
     "bleu": (0.25, 0.25, 0.25, 0.25),
     "bleu_1": (1, 0, 0, 0),
@@ -46,13 +46,7 @@ def sentence_bleu(reference: list[str], hypothesis: list[str]) -> dict[str, floa
 
     `bleu` weighs the precisions of 1- to 4-grams alike; `bleu_n` is the precision of n-grams alone,
     times the brevity penalty. A precision of zero becomes the smallest positive float, as in nltk.
-
-    Args:
-        reference: words of the reference answer.
-        hypothesis: words of the prediction.
-
-    Returns:
-        `bleu`, `bleu_1`, `bleu_2`, `bleu_3`, each from 0 to 1.
+    Each is from 0 to 1.
     """
     if set(reference).isdisjoint(hypothesis):
         return dict.fromkeys(BLEU_WEIGHTS, 0.0)
@@ -69,8 +63,7 @@ def sentence_bleu(reference: list[str], hypothesis: list[str]) -> dict[str, floa
 
 
 def _modified_precision(reference: list[str], hypothesis: list[str], n: int) -> Fraction:
-    counts = _ngrams(hypothesis, n)
-    limits = _ngrams(reference, n)
+    counts, limits = _ngrams(hypothesis, n), _ngrams(reference, n)
     clipped = sum(min(count, limits[gram]) for gram, count in counts.items() if gram in limits)
     return Fraction(clipped, max(1, len(hypothesis) - n + 1))
 
@@ -82,8 +75,7 @@ def _ngrams(words: list[str], n: int) -> Counter[tuple[str, ...]]:
 # Answer cleaning of the published evaluation, defects included, so that its numbers can be met.
 #
 # The rules descend from the VQA v2 evaluation: punctuation, number words, articles, contractions.
-# Nothing here should be used for a new score; see `evaluation/metrics.py` for that.
-
+# Nothing here should be used for a new score.
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _DIGIT_COMMA_DIGIT = re.compile(r"\d,\d")
@@ -117,10 +109,8 @@ someone'd've something'd've there'd've they'd've we'd've who'd've wouldn't've y'
 def _contractions() -> dict[str, str]:
     table: dict[str, str] = {word.replace("'", ""): word for word in _CONTRACTED}
     for word in _DOUBLY:
-        first = word.index("'")
-        second = word.rindex("'")
-        table[word[:first] + word[first + 1 :]] = word
-        table[word[:second] + word[second + 1 :]] = word
+        for place in (word.index("'"), word.rindex("'")):
+            table[word[:place] + word[place + 1 :]] = word
     for spelling in ("yall'd've", "y'alld've", "y'all'dve"):
         table[spelling] = "y'all'd've"
     for spelling in ("ow's'at", "'ows'at", "'ow'sat"):
@@ -134,14 +124,7 @@ _CONTRACTIONS = _contractions()
 
 @lru_cache(maxsize=262_144)
 def published_words(text: str) -> str:
-    """One pass of the published cleaning.
-
-    Args:
-        text: a prediction, a reference or a candidate.
-
-    Returns:
-        Lower-case words joined by single blanks.
-    """
+    """One pass of the published cleaning: lower-case words joined by single blanks."""
     text = text.lower()
     spaced = text
     drop_everything = _DIGIT_COMMA_DIGIT.search(text) is not None
@@ -181,8 +164,6 @@ def published_overlap(prediction: str, reference: str) -> Overlap:
     predicted = Counter(published_words(published_words(prediction)).split())
     expected = Counter(published_words(published_words(reference)).split())
     total = predicted.total()
-    if not total or not expected:
-        return _NOTHING
     distinct_hits = sum(word in predicted for word in expected)
     hits = sum(count for word, count in predicted.items() if word in expected)
     misses = sum(count for word, count in expected.items() if word not in predicted)
@@ -204,22 +185,31 @@ def published_bleu(prediction: str, reference: str) -> dict[str, float]:
     return sentence_bleu(published_words(reference).split(), published_words(prediction).split())
 
 
-class PublishedCandidates:
-    """Known open answers, onto which a prediction is mapped for open accuracy.
+class WordIndex:
+    """Texts, as their words, by the words that they have."""
 
-    Args:
-        answers: answers of the training questions in the order of the candidate file.
-    """
+    def __init__(self, texts: Sequence[Iterable[str]]) -> None:
+        self._num_texts = len(texts)
+        having: dict[str, list[int]] = {}
+        for row, text in enumerate(texts):
+            for word in set(text):
+                having.setdefault(word, []).append(row)
+        self._having = {word: np.array(rows) for word, rows in having.items()}
+
+    def shared(self, words: Iterable[str]) -> NDArray[np.int64] | None:
+        """How many of the words each text has, (texts,); None where no text has any."""
+        rows = [self._having[word] for word in set(words) if word in self._having]
+        return np.bincount(np.concatenate(rows), minlength=self._num_texts) if rows else None
+
+
+class PublishedCandidates:
+    """Known open answers in the order of their file; open accuracy maps a prediction onto one."""
 
     def __init__(self, answers: Iterable[str | int]) -> None:
         self._texts = [published_words(published_words(str(answer))) for answer in answers]
         words = [frozenset(text.split()) for text in self._texts]
         self._sizes = np.array([max(1, len(each)) for each in words])
-        having: dict[str, list[int]] = {}
-        for index, each in enumerate(words):
-            for word in each:
-                having.setdefault(word, []).append(index)
-        self._having = {word: np.array(rows) for word, rows in having.items()}
+        self._index = WordIndex(words)
         self._cache: dict[str, str] = {}
 
     def closest(self, prediction: str) -> str:
@@ -229,11 +219,8 @@ class PublishedCandidates:
         """
         text = published_words(published_words(prediction))
         if text not in self._cache:
-            lists = [self._having[word] for word in set(text.split()) if word in self._having]
-            best = 0
-            if lists:
-                hits = np.bincount(np.concatenate(lists), minlength=len(self._texts))
-                best = int((hits / self._sizes).argmax())
+            hits = self._index.shared(text.split())
+            best = 0 if hits is None else int((hits / self._sizes).argmax())
             self._cache[text] = self._texts[best]
         return self._cache[text]
 
@@ -266,10 +253,7 @@ def published_closed_hit_pathvqa(prediction: str, reference: str) -> int | None:
 # anywhere in it and found by "no". An answer to "no" with neither word is in no cell.
 
 
-Cell = Literal["tp", "fp", "tn", "fn"]
-
-
-def yes_no_cell(prediction: str, reference: str) -> Cell | None:
+def yes_no_cell(prediction: str, reference: str) -> Literal["tp", "fp", "tn", "fn"] | None:
     """The cell of a closed answer; None for other references, and where neither word occurs."""
     said, wanted = prediction.lower(), reference.strip().lower()
     if wanted == "yes":
@@ -280,11 +264,7 @@ def yes_no_cell(prediction: str, reference: str) -> Cell | None:
 
 
 def yes_no_table(pairs: Iterable[tuple[str, str]]) -> dict[str, float | None]:
-    """Counts, and precision, recall and F1 of "yes" in percent; None where there is no "yes".
-
-    Args:
-        pairs: prediction and reference of each closed question.
-    """
+    """Counts, and precision, recall and F1 of "yes" in percent; None where there is no "yes"."""
     cells = Counter(yes_no_cell(*pair) for pair in pairs)
     hits, false, missed = cells["tp"], cells["fp"], cells["fn"]
     return {
@@ -292,20 +272,20 @@ def yes_no_table(pairs: Iterable[tuple[str, str]]) -> dict[str, float | None]:
         "fp": false,
         "tn": cells["tn"],
         "fn": missed,
-        "precision": _percent(hits, hits + false),
-        "recall": _percent(hits, hits + missed),
-        "f1": _percent(2 * hits, 2 * hits + false + missed),
+        "precision": percent(hits, hits + false),
+        "recall": percent(hits, hits + missed),
+        "f1": percent(2 * hits, 2 * hits + false + missed),
     }
 
 
-def _percent(part: int, whole: int) -> float | None:
+def percent(part: float, whole: int) -> float | None:
+    """A share in percent; None of nothing."""
     return 100 * part / whole if whole else None
 
 
 # Sound cleaning of answers for new scores: Unicode-safe, nothing lost silently, versioned.
 #
 # Raise `NORMALISER_VERSION` whenever a score can change; it is written into every result.
-
 
 NORMALISER_VERSION = "2"
 
@@ -340,13 +320,9 @@ def answer_text(text: str) -> str:
 
 @lru_cache(maxsize=262_144)
 def words(text: str) -> tuple[str, ...]:
-    """Comparable words of an answer.
+    """Comparable words of an answer, without role names and further turns.
 
-    Args:
-        text: any text; role names and further turns are taken off first.
-
-    Returns:
-        Case-folded NFKC words without articles, number words as digits; Chinese by character.
+    Case-folded NFKC words without articles, number words as digits; Chinese by character.
     """
     text = unicodedata.normalize("NFKC", answer_text(text)).replace("’", "'").casefold()
     text = _THOUSANDS.sub("", text)
@@ -363,17 +339,11 @@ def items(text: str) -> frozenset[tuple[str, ...]]:
     return frozenset(part for part in parts if part)
 
 
-def contains(sequence: tuple[str, ...], phrase: tuple[str, ...]) -> bool:
-    """Whether the phrase stands in the sequence as whole neighbouring words."""
-    return bool(positions(sequence, phrase))
-
-
 def positions(sequence: tuple[str, ...], phrase: tuple[str, ...]) -> list[int]:
     """Every index at which the phrase begins in the sequence; none for an empty phrase."""
     length = len(phrase)
-    if not length:
-        return []
-    return [i for i in range(len(sequence) - length + 1) if sequence[i : i + length] == phrase]
+    starts = range(len(sequence) - length + 1) if length else ()
+    return [start for start in starts if sequence[start : start + length] == phrase]
 
 
 # Which options a closed question has, and which of them an answer names.
@@ -381,7 +351,6 @@ def positions(sequence: tuple[str, ...], phrase: tuple[str, ...]) -> list[int]:
 # An option is a label with the word sequences that name it. Options come from the record, from the
 # note in the published questions (`(Answer with either "left" or "right").`), from the question
 # itself ("left or right?"), and from words that exclude one another.
-
 
 Options = dict[str, tuple[tuple[str, ...], ...]]
 
@@ -451,7 +420,7 @@ def chosen_options(sequence: tuple[str, ...], options: Options) -> set[str]:
     ]
     taken: set[int] = set()
     chosen: set[str] = set()
-    for phrase, label in sorted(named, key=_longest_first):
+    for phrase, label in sorted(named, key=lambda each: -len(each[0])):
         for start in positions(sequence, phrase):
             place = set(range(start, start + len(phrase)))
             if place & taken:
@@ -462,25 +431,19 @@ def chosen_options(sequence: tuple[str, ...], options: Options) -> set[str]:
     return chosen
 
 
-def _longest_first(named: tuple[tuple[str, ...], str]) -> int:
-    return -len(named[0])
-
-
 def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Options:
     """Options of a closed question whose reference is not yes or no; the reference is always one.
 
-    Args:
-        reference: the reference answer.
-        question: the question, with or without the published note about its options.
-        given: options that the data set lists.
+    They are `given` where the data set lists them, or else read from the question.
     """
     expected = words(reference)
-    listed = given or _options_in_note(question)
-    options: Options
+    note = _NOTE.search(question)
+    listed = given or (_QUOTED.findall(note.group(1)) if note else ())
     if listed:
-        options = {" ".join(words(option)): (words(option),) for option in listed}
+        options = _as_options(listed)
     else:
-        options = _options_in_question(question, reference)
+        chinese = (each for found in _CHINESE_CHOICE.finditer(question) for each in found.groups())
+        options = _as_options((*(closed_options(question, reference) or ()), *chinese))
         for contrast, first_words in zip(_CONTRASTS, _CONTRAST_WORDS, strict=True):
             if not first_words.isdisjoint(expected) and chosen_options(expected, contrast):
                 options = options | contrast
@@ -490,19 +453,8 @@ def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Op
     return options
 
 
-def _options_in_note(question: str) -> tuple[str, ...]:
-    note = _NOTE.search(question)
-    return tuple(_QUOTED.findall(note.group(1))) if note else ()
-
-
-def _options_in_question(question: str, reference: str) -> Options:
-    options: Options = {}
-    for option in closed_options(question, reference) or ():
-        options[" ".join(words(option))] = (words(option),)
-    for choice in _CHINESE_CHOICE.finditer(question):
-        for option in choice.groups():
-            options[" ".join(words(option))] = (words(option),)
-    return options
+def _as_options(texts: Iterable[str]) -> Options:
+    return {" ".join(words(text)): (words(text),) for text in texts}
 
 
 SCORER_VERSION = "1"
@@ -556,11 +508,8 @@ def closed(
 ) -> ClosedScore:
     """Read a closed answer and compare the option it chooses with the reference.
 
-    Args:
-        prediction: the model's text, of any length.
-        reference: the reference answer.
-        question: the question; options are taken from it where it names them ("left or right").
-        given: options of the record, where the data set lists them.
+    Options are `given` where the data set lists them, or else taken from the question where it
+    names them ("left or right").
     """
     expected = yes_or_no(reference)
     if expected is not None:
@@ -596,7 +545,7 @@ def open_overlap(prediction: str, reference: str) -> Overlap:
     predicted, expected = words(prediction), words(reference)
     hits = len(set(predicted) & set(expected))
     if not hits:
-        return Overlap(0.0, 0.0, 0.0, 0.0)
+        return _NOTHING
     precision = hits / len(set(predicted))
     recall = hits / len(set(expected))
     exact = predicted == expected or items(prediction) == items(reference)
@@ -612,21 +561,13 @@ def bleu(prediction: str, reference: str) -> dict[str, float]:
 
 
 class Candidates:
-    """Maps an answer onto the known answer with the highest F1; a tie between answers is no hit.
-
-    Args:
-        answers: known open answers, as of the training questions.
-    """
+    """Maps an answer onto the known answer with the highest F1; a tie between answers is no hit."""
 
     def __init__(self, answers: Iterable[str | int]) -> None:
         unique = {words(str(answer)) for answer in answers} - {()}
         self._known = sorted(unique)
         self._sizes = np.array([len(set(candidate)) for candidate in self._known])
-        having: dict[str, list[int]] = {}
-        for index, candidate in enumerate(self._known):
-            for word in set(candidate):
-                having.setdefault(word, []).append(index)
-        self._having = {word: np.array(rows) for word, rows in having.items()}
+        self._index = WordIndex(self._known)
         self._closest: dict[tuple[str, ...], tuple[str, ...] | None] = {}
 
     def hit(self, prediction: str, reference: str) -> float:
@@ -637,10 +578,9 @@ class Candidates:
         return float(self._closest[found] == words(reference))
 
     def _find(self, found: tuple[str, ...]) -> tuple[str, ...] | None:
-        lists = [self._having[word] for word in set(found) if word in self._having]
-        if not lists:
+        hits = self._index.shared(found)
+        if hits is None:
             return None
-        hits = np.bincount(np.concatenate(lists), minlength=len(self._known))
         scores = 2 * hits / (len(set(found)) + self._sizes)
         best = int(scores.argmax())
         return self._known[best] if (scores == scores[best]).sum() == 1 else None

@@ -110,11 +110,7 @@ def read_results(run: str | Path) -> Results:
 
 
 def parse_results(values: Any, where: str) -> Results:
-    """Results from the values of a file of schema 1 or 2.
-
-    Args:
-        values: what the JSON holds.
-        where: the file, for messages.
+    """Results from the values of a file of schema 1 or 2; messages name the file by `where`.
 
     Raises:
         RunError: it is not what this software writes.
@@ -166,11 +162,7 @@ def _joined(old: Entry, new: Entry) -> Entry:
 
 
 def from_schema_1(values: dict[str, Any]) -> Results:
-    """Results as versions before 0.2 wrote them: sections, one data set at the top.
-
-    Args:
-        values: the whole file.
-    """
+    """Results as versions before 0.2 wrote them: sections, one data set at the top."""
     entries: list[Entry] = []
     for part, is_other_split in _parts_of_schema_1(values):
         vqa = part.get("vqa")
@@ -192,12 +184,9 @@ _NO_SCORES = (
     "pairing", "oddities", "left_out_by_published_rule", "bootstrap", "closed_answers", "yes_no",
 )  # fmt: skip
 """What schema 1 has beside the measures of a scorer, and schema 2 in the details."""
-_DENOMINATORS = {
-    "open_recall": "recall",
-    "open_f1": "f1",
-    "open_precision": "precision",
-    "open_exact_match": "exact_match",
-}
+_RENAMED = {name: f"open_{name}" for name in ("recall", "f1", "precision", "exact_match")}
+_DENOMINATORS = {new: old for old, new in _RENAMED.items()}
+_COUNTS = ("num_open", "num_closed", "num_images")
 
 
 def _parts_of_schema_1(values: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
@@ -206,13 +195,6 @@ def _parts_of_schema_1(values: dict[str, Any]) -> list[tuple[dict[str, Any], boo
         parts.append((part, False))
         parts += [(other, True) for other in (part.get("other_splits") or {}).values()]
     return parts
-
-
-def _answers_of_schema_1(vqa: dict[str, Any], is_other_split: bool) -> str:
-    dataset = vqa.get("dataset")
-    if is_other_split:
-        return f"predictions/{dataset}/split-{vqa.get('split')}.jsonl"
-    return f"predictions/{dataset}.jsonl"
 
 
 def _scores_of_schema_1(section: dict[str, Any]) -> dict[str, Score]:
@@ -254,30 +236,23 @@ def _vqa_of_schema_1(vqa: dict[str, Any], part: dict[str, Any], is_other_split: 
     leaks = part.get("leaks")
     if leaks:
         clean = leaks.get("clean")
-        details["leaks"] = leaks | {
-            "clean": None
-            if not clean
-            else {
-                "scores": _dumped(
-                    {
-                        new: Score(value=clean[old], interval=clean["intervals"][old])
-                        for old, new in (
-                            ("average", "average"),
-                            ("recall", "open_recall"),
-                            ("closed_accuracy", "closed_accuracy"),
-                        )
-                    }
-                )
+        if clean:
+            scores = {
+                _RENAMED.get(old, old): Score(value=clean[old], interval=clean["intervals"][old])
+                for old in ("average", "recall", "closed_accuracy")
             }
-            | {name: clean[name] for name in ("num_open", "num_closed", "num_images")}
-        }
+            clean = {"scores": _dumped(scores)} | {name: clean[name] for name in _COUNTS}
+        details["leaks"] = leaks | {"clean": clean or None}
+    file = (
+        f"{vqa.get('dataset')}/split-{vqa.get('split')}" if is_other_split else vqa.get("dataset")
+    )
     return Entry(
         dataset=str(vqa.get("dataset")),
         split=str(vqa.get("split") or "test"),
         task="vqa",
         engine=_UNKNOWN_ENGINE,
         scores={name: _scores_of_schema_1(section) for name, section in scorers.items()},
-        answers={"questions": _answers_of_schema_1(vqa, is_other_split)},
+        answers={"questions": f"predictions/{file}.jsonl"},
         data_folder=vqa.get("data_folder"),
         data_fingerprint=vqa.get("data_fingerprint"),
         template=vqa.get("template"),
@@ -286,20 +261,15 @@ def _vqa_of_schema_1(vqa: dict[str, Any], part: dict[str, Any], is_other_split: 
 
 
 def _groups_of_schema_1(groups: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: {
-            group: {key: row.get(key) for key in ("num_open", "num_closed", "num_images")}
-            | {
-                "scores": _dumped(
-                    {
-                        new: Score(value=row[old], interval=row.get(f"{old}_interval"))
-                        for old, new in (("recall", "open_recall"), ("closed_accuracy",) * 2)
-                    }
-                )
-            }
-            for group, row in members.items()
+    def group(row: dict[str, Any]) -> dict[str, Any]:
+        scores = {
+            _RENAMED.get(old, old): Score(value=row[old], interval=row.get(f"{old}_interval"))
+            for old in ("recall", "closed_accuracy")
         }
-        for name, members in groups.items()
+        return {key: row.get(key) for key in _COUNTS} | {"scores": _dumped(scores)}
+
+    return {
+        name: {key: group(row) for key, row in members.items()} for name, members in groups.items()
     }
 
 
@@ -331,10 +301,11 @@ def _choices_of_schema_1(dataset: str, section: dict[str, Any]) -> Entry:
         name: {
             "accuracy": Score(
                 value=score["accuracy"], interval=score.get("interval"), count=score["num"]
-            ),
-            "macro_accuracy": Score(value=score.get("macro_accuracy")),
-            "balanced_accuracy": Score(value=score.get("balanced_accuracy")),
-            "unreadable": Score(value=score.get("unreadable")),
+            )
+        }
+        | {
+            measure: Score(value=score.get(measure))
+            for measure in ("macro_accuracy", "balanced_accuracy", "unreadable")
         }
         for name, score in protocols.items()
     }

@@ -3,11 +3,10 @@
 No torch here: scoring stored answers takes milliseconds, and scoring them again is equal.
 """
 
-import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,18 +20,19 @@ from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
     Question,
-    as_questions,
     pair,
+    question_of,
     read_candidates,
     read_predictions,
     read_reference,
 )
-from exgra_med.evaluation.metrics import yes_no_table
 from exgra_med.evaluation.statistics import (
     check_count,
     cluster_bootstrap,
     cluster_codes,
     interval,
+    rows_by,
+    scored,
 )
 from exgra_med.plugins import Registry
 
@@ -216,7 +216,7 @@ def measures(place: Place | None = None) -> list[Measure]:
     return [each for each in known if place is None or place in each.shown]
 
 
-@functools.cache
+@cache
 def _plugged_in() -> tuple[Measure, ...]:
     found = []
     for name in _PLUGGED_IN.names():
@@ -279,13 +279,7 @@ def item_values(
     chosen: Sequence[Measure],
     candidates: Candidates | None = None,
 ) -> NDArray[np.float64]:
-    """Every measure of every question.
-
-    Args:
-        pairing: questions and answers.
-        scorer: whose rules.
-        chosen: measures with a function; those that are means of others have none.
-        candidates: known open answers.
+    """Every measure (with a function; means of others have none) of every question.
 
     Returns:
         (questions, measures) from 0 to 1; NaN where a question does not count for a measure. A
@@ -323,7 +317,7 @@ def by_name(name: str) -> Measure:
     Raises:
         ScoreError: there is none.
     """
-    known: Mapping[str, Measure] = {each.name: each for each in measures()}
+    known = {each.name: each for each in measures()}
     if name not in known:
         raise ScoreError(f"There is no measure {name!r}.", f"Known: {', '.join(known)}.")
     return known[name]
@@ -384,7 +378,10 @@ def score_vqa(
     scorer = as_scorer(scorer)
     check_count(num_bootstrap_samples, "num_bootstrap_samples")
     oddities = Counter() if oddities is None else Counter(oddities)
-    pairing = pair(list(predictions), as_questions(records, oddities))
+    asked = [
+        each if isinstance(each, Question) else question_of(each, oddities) for each in records
+    ]
+    pairing = pair(list(predictions), asked)
     chosen = measures() if only is None else list(only)
     known = Candidates.of(candidates) if candidates else None
     values = item_values(pairing, scorer, with_functions(chosen), known)
@@ -416,7 +413,7 @@ def score_vqa(
     if is_strict:
         result["closed_answers"] = closed_answers(pairing)
     else:
-        result["yes_no"] = yes_no_table(
+        result["yes_no"] = metrics.yes_no_table(
             (answer or "", question.answer)
             for question, answer in zip(pairing.questions, pairing.answers, strict=True)
             if question.answer_type == "CLOSED"
@@ -470,7 +467,10 @@ def summary(
     num_samples: int,
     seed: int,
 ) -> Scores:
-    """Means of a table of per-question values (or of differences of two), with intervals.
+    """Means of a table of per-question values, with intervals.
+
+    Of the differences of two tables it is the paired comparison: question by question, under
+    resampling of images common to both.
 
     Args:
         values: (questions, measures with a function), NaN where a question does not count.
@@ -488,40 +488,16 @@ def summary(
     samples = cluster_bootstrap(values, clusters, num_samples, seed)
     scores: Scores = {}
     for measure in chosen:
-        parts = [columns[name] for name in measure.mean_of or (measure.name,) if name in columns]
-        there = len(parts) == len(measure.mean_of or (measure.name,)) and all(counts[parts])
+        parts = [columns[name] for name in parts_of(measure) if name in columns]
+        there = len(parts) == len(parts_of(measure)) and all(counts[parts])
         bounds = None
         if there:
             rows = counted[:, parts].any(axis=1)
             column = (measure.factor * samples[:, parts]).mean(axis=1)
             bounds = interval(column, len(np.unique(clusters[rows])))
-        scores[measure.name] = {
-            "value": float((measure.factor * means[parts]).mean()) if there else None,
-            "interval": list(bounds) if bounds else None,
-            "count": int(counts[parts].sum()),
-        }
+        value = float((measure.factor * means[parts]).mean()) if there else None
+        scores[measure.name] = scored(value, int(counts[parts].sum()), bounds)
     return scores
-
-
-def paired_difference(
-    first: NDArray[np.float64],
-    second: NDArray[np.float64],
-    chosen: Sequence[Measure],
-    clusters: NDArray[np.int64],
-    num_samples: int = 2000,
-    seed: int = 0,
-) -> Scores:
-    """First minus second, question by question, under resampling of images common to both.
-
-    Args:
-        first: (questions, measures) values of one set of answers.
-        second: the same questions, the other answers.
-        chosen: the measures; see `summary`.
-        clusters: (questions,) image codes.
-        num_samples: resamples of the paired bootstrap.
-        seed: of the resamples.
-    """
-    return summary(first - second, chosen, clusters, num_samples, seed)
 
 
 def breakdown(
@@ -532,50 +508,39 @@ def breakdown(
     train_answers: Iterable[str] | None = None,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
-    """The same scores for every group that a record's `meta` tells.
+    """The same scores for every group that a record's `meta` tells; see `summary`.
 
-    Args:
-        pairing: the questions.
-        values: (questions, measures) from `item_values`.
-        chosen: the measures of the columns; those shown in `groups` are kept.
-        clusters: (questions,) image codes.
-        train_answers: answers of the training questions; adds the grouping `answer_in_training`.
-        seed: of the resamples.
+    Measures shown in `groups` are kept. Answers of the training questions add the grouping
+    `answer_in_training`.
 
     Returns:
         Grouping -> group -> `num_open, num_closed, num_images` and `scores`. Groupings with one
         group, or too many to read, are left out.
     """
-    groupings: dict[str, Callable[[Question], str | None]] = {
-        name: partial(group_of, grouping=name) for name in _FIELDS
-    }
+    asked = pairing.questions
+    groupings = {name: [group_of(each, name) or "unknown" for each in asked] for name in _FIELDS}
     if train_answers is not None:
         seen = {metrics.words(answer) for answer in train_answers}
-        groupings["answer_in_training"] = lambda question: (
-            "seen" if metrics.words(question.answer) in seen else "unseen"
-        )
+        groupings["answer_in_training"] = [
+            "seen" if metrics.words(each.answer) in seen else "unseen" for each in asked
+        ]
     columns = [place for place, each in enumerate(chosen) if "groups" in each.shown]
     kept = [chosen[place] for place in columns]
-    is_open = np.array([question.answer_type == "OPEN" for question in pairing.questions])
-    result: dict[str, dict[str, Any]] = {}
-    for name, find in groupings.items():
-        members: dict[str, list[int]] = {}
-        for row, question in enumerate(pairing.questions):
-            members.setdefault(find(question) or "unknown", []).append(row)
-        if 1 < len(members) <= _MAX_GROUPS:
-            result[name] = {
-                group: _group(values[rows][:, columns], kept, clusters[rows], is_open[rows], seed)
-                for group, rows in sorted(members.items())
-            }
-    return result
+    is_open = np.array([question.answer_type == "OPEN" for question in asked])
+    return {
+        name: {
+            group: _group(values[rows][:, columns], kept, clusters[rows], is_open[rows], seed)
+            for group, rows in sorted(members.items())
+        }
+        for name, members in ((name, rows_by(groups)) for name, groups in groupings.items())
+        if 1 < len(members) <= _MAX_GROUPS
+    }
 
 
 def group_of(question: Question, grouping: str) -> str | None:
     """The group of a question, as its `meta` tells; None where it does not.
 
-    Args:
-        question: with the fields of its record.
-        grouping: `modality`, `organ`, `question_type` or `language`.
+    Groupings are `modality`, `organ`, `question_type` and `language`.
     """
     for field in _FIELDS[grouping]:
         value = question.meta.get(field)
@@ -635,16 +600,12 @@ def closed_answers(pairing: Pairing) -> dict[str, Any]:
     counts = {str(verdict): count for verdict, count in sorted(verdicts.items())}
     return {
         "verdicts": counts | {"missing": missing},
-        "macro_f1": _percent(sum(f1), len(f1)),
-        "balanced_accuracy": _percent(sum(recalls), len(recalls)),
-        "yes_true_rate": _percent(hits[yes], expected[yes]),
-        "no_true_rate": _percent(hits[no], expected[no]),
-        "yes_share": _percent(read_yes_no.count(yes), len(read_yes_no)),
-        "parse_failures": _percent(verdicts[metrics.Verdict.UNPARSED] + missing, total),
-        "abstentions": _percent(verdicts[metrics.Verdict.ABSTAINED], total),
-        "several_options": _percent(verdicts[metrics.Verdict.SEVERAL], total),
+        "macro_f1": metrics.percent(sum(f1), len(f1)),
+        "balanced_accuracy": metrics.percent(sum(recalls), len(recalls)),
+        "yes_true_rate": metrics.percent(hits[yes], expected[yes]),
+        "no_true_rate": metrics.percent(hits[no], expected[no]),
+        "yes_share": metrics.percent(read_yes_no.count(yes), len(read_yes_no)),
+        "parse_failures": metrics.percent(verdicts[metrics.Verdict.UNPARSED] + missing, total),
+        "abstentions": metrics.percent(verdicts[metrics.Verdict.ABSTAINED], total),
+        "several_options": metrics.percent(verdicts[metrics.Verdict.SEVERAL], total),
     }
-
-
-def _percent(part: float, whole: int) -> float | None:
-    return 100.0 * part / whole if whole else None

@@ -42,8 +42,6 @@ from exgra_med.recipe.run_folder import (
 from exgra_med.recipe.schema import DataSettings, EvaluationSettings, ModelSettings, TextSettings
 from exgra_med.terminal import Reporter, Silent
 
-# The run folder that answers go to, whoever gives them, and what evaluation reads from one.
-#
 # A finished run keeps its answers in its own folder. A checkpoint, a served model or an engine of
 # another package gets a folder of the same kind, a run without stages, so that scores, reports and
 # comparisons read it as any other.
@@ -79,7 +77,7 @@ def open_to_answer(
     """
     if template is not None:
         chat_template(template)
-    ENGINES.find(engine)
+    make_engine = ENGINES.find(engine)
     if engine != CHECKPOINT and template is not None:
         raise RunError("A served model writes the prompt itself.", "Leave out --template.")
     if engine == CHECKPOINT and out is None:
@@ -91,32 +89,12 @@ def open_to_answer(
     else:
         if engine != CHECKPOINT:
             # Making an engine is cheap; what it refuses is said before there is a folder.
-            ENGINES.find(engine)(EngineOptions(model=str(source), service=service))
+            make_engine(EngineOptions(model=str(source), service=service))
         run = _open_answers(str(source), engine, data, split, out)
     if template is None:
         return run
     text = run.recipe.text.model_copy(update={"template": template})
     return replace(run, recipe=run.recipe.model_copy(update={"text": text}))
-
-
-def engine_options(run: Run, **changes: Any) -> EngineOptions:
-    """What an engine needs to know of a run.
-
-    Args:
-        run: the run that answers.
-        changes: fields of `EngineOptions` that are not the run's, such as `service`.
-    """
-    recipe = run.recipe
-    served = isinstance(recipe, AnsweringRecipe) and recipe.engine != CHECKPOINT
-    model = str(recipe.model.start) if served else str(run.last_checkpoint)
-    values: dict[str, Any] = {
-        "model": model,
-        "template": recipe.text.template,
-        "max_length": recipe.text.max_length,
-        "max_new_tokens": recipe.evaluation.max_new_tokens,
-        "batch_size": recipe.evaluation.batch_size,
-    }
-    return EngineOptions(**values | changes)
 
 
 def _open_finished(path: Path) -> Run:
@@ -168,7 +146,7 @@ def _start(
             return
         if engine == CHECKPOINT == known[0] and Path(known[1]).resolve() == Path(source).resolve():
             return
-        if has_answers(out):
+        if any(file.stat().st_size for file in (out / "predictions").rglob("*.jsonl")):
             raise RunError(f"{out} holds answers of {known[1]}.", "Name another folder with --out.")
         (out / "recipe.yaml").unlink()
         (out / "record.json").unlink(missing_ok=True)
@@ -187,11 +165,6 @@ def _start(
         evaluation=EvaluationSettings(split=split or "test"),
     )
     start_run(out, recipe, resume=False)
-
-
-def has_answers(run: Path) -> bool:
-    """Whether a run folder holds any answer."""
-    return any(file.stat().st_size for file in (run / "predictions").rglob("*.jsonl"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +198,7 @@ def read_recipe(run: Path) -> dict[str, Any]:
 
 
 def answered_questions(run: Path, entry: Entry, data_folder: str | None = None) -> Asked:
-    """The questions behind an entry of the results, from where it says that they lie.
-
-    Args:
-        run: the run folder.
-        entry: what was asked.
-        data_folder: the prepared folder, where it is no longer there.
+    """The questions behind an entry, from where it says that they lie or from `data_folder`.
 
     Raises:
         DataError: the prepared folder is not there, was changed, or is another data set.
@@ -251,14 +219,7 @@ def answered_questions(run: Path, entry: Entry, data_folder: str | None = None) 
 
 
 def answers_path(run: Path, task: str, dataset: str, split: str) -> Path:
-    """Where a run keeps answers.
-
-    Args:
-        run: the run folder.
-        task: the task; for the further answers of a task with what was asked: `reliance/blank`.
-        dataset: name of the data set.
-        split: its split.
-    """
+    """Where a run keeps answers; further answers of a task are named as `reliance/blank`."""
     return run / "predictions" / task / dataset / f"{split}.jsonl"
 
 
@@ -269,13 +230,12 @@ def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
         RunError: the entry names a file outside the run.
     """
     name = entry.answers.get(asked, "")
-    path = run / name
     if not name or Path(name).is_absolute() or ".." in Path(name).parts:
         raise RunError(
             f"{run}: results.json names no file of answers for {entry.label}.",
             "Answer and score again with `exgra-med evaluate`.",
         )
-    return path
+    return run / name
 
 
 @dataclass
@@ -330,27 +290,21 @@ class Session:
     ) -> list[Prediction]:
         """Answers on disk: those of an earlier call, and the ones that were still open.
 
-        Args:
-            task: names the file; see `answers_path`.
-            title: what a person reads beside the progress bar.
-            records: what is asked; the records of the session where absent.
-            images: what is shown; the images of the session where absent.
-            about: what decides these answers beside engine and data.
+        Records and images are those of the session where absent. `about`: what decides these
+        answers beside engine and data.
 
         Raises:
             RunError: the file has answers made in another way, or a foreign engine failed.
         """
         asked = self.records if records is None else records
         shown = self.images if images is None else images
-        out = self.path(task)
 
-        def work(progress: Progress) -> None:
+        def work(out: Path, progress: Progress) -> None:
             problem = answer_all(self.engine, asked, shown, out, self._facts(about), progress)
             if problem:
                 self.problems.append(problem)
 
-        self._with_progress(title, len(asked), work)
-        return read_predictions(out).predictions if out.exists() else []
+        return self._with_progress(task, title, len(asked), work)
 
     def predict(
         self,
@@ -360,45 +314,30 @@ class Session:
         make: Callable[[Sequence[Record]], list[Prediction]],
         **about: Any,
     ) -> list[Prediction]:
-        """As `ask`, for what is no answer but is kept and resumed like one.
-
-        Args:
-            task: names the file.
-            title: what a person reads beside the progress bar.
-            records: what to predict for.
-            make: predictions of a batch of records.
-            about: what decides them beside engine and data.
-        """
-        out = self.path(task)
+        """As `ask`, for what is no answer but is kept and resumed like one."""
         facts = self.engine.facts | self._facts(about)
 
-        def work(progress: Progress) -> None:
+        def work(out: Path, progress: Progress) -> None:
             predict_all(make, records, out, self.engine.batch_size, facts, progress)
 
-        self._with_progress(title, len(records), work)
-        return read_predictions(out).predictions if out.exists() else []
+        return self._with_progress(task, title, len(records), work)
 
     def entry(self, task: str, **values: Any) -> Entry:
-        """An entry of the results about this session.
-
-        Args:
-            task: name of the task.
-            values: further fields of `Entry`, the scores above all.
-        """
+        """An entry of the results about this session; `values` are further fields of `Entry`."""
         files = values.get("answers") or {}
         first = next(iter(files.values()), None)
         template = None if first is None else stored_template(self.run.path / first)
         facts = {name: self.engine.facts.get(name) for name in ("name", "model", "host")}
-        common: dict[str, Any] = {
-            "dataset": self.dataset,
-            "split": self.split,
-            "task": task,
-            "engine": {name: value for name, value in facts.items() if value is not None},
-            "data_folder": self.data_folder,
-            "data_fingerprint": self.fingerprint,
-            "template": template,
-        }
-        return Entry.model_validate(common | values)
+        return Entry(
+            dataset=self.dataset,
+            split=self.split,
+            task=task,
+            engine={name: value for name, value in facts.items() if value is not None},
+            data_folder=self.data_folder,
+            data_fingerprint=self.fingerprint,
+            template=template,
+            **values,
+        )
 
     def keep(self, entry: Entry) -> Entry:
         """Write an entry into `results.json`."""
@@ -408,11 +347,14 @@ class Session:
     def _facts(self, about: dict[str, Any]) -> dict[str, Any]:
         return {"data": self.fingerprint, "split": self.split} | about
 
-    def _with_progress(self, title: str, total: int, work: Callable[[Progress], None]) -> None:
+    def _with_progress(
+        self, task: str, title: str, total: int, work: Callable[[Path, Progress], None]
+    ) -> list[Prediction]:
+        out = self.path(task)
         reporter = self.reporter if self.is_first else Silent()
         reporter.start(title, total, 0)
         try:
-            work(lambda done, _: reporter.advance(done, ""))
+            work(out, lambda done, _: reporter.advance(done, ""))
         except ExgraMedError:
             raise
         except Exception as error:
@@ -425,6 +367,7 @@ class Session:
                 "What was answered is kept; the same call goes on.",
             ) from error
         reporter.finish()
+        return read_predictions(out).predictions if out.exists() else []
 
 
 def open_session(
@@ -439,18 +382,9 @@ def open_session(
     service: ServiceSettings | None = None,
     max_new_tokens: int | None = None,
 ) -> Session:
-    """Open an evaluation on a prepared folder.
+    """Open an evaluation on a prepared folder; who answers is as in `open_to_answer`.
 
-    Args:
-        source: a finished run; or, with `out`, a checkpoint or the name of a served model.
-        reporter: told how far the answers are.
-        data: a prepared folder; the recipe's evaluation data where absent.
-        split: a split of it; the recipe's where absent.
-        out: the run folder of what is no run; see `open_to_answer`.
-        template: chat template, where it is not the model's own.
-        engine: a name of `ENGINES`; a checkpoint where absent.
-        service: address and limits of an engine that asks a service.
-        max_new_tokens: longest answer; the recipe's where absent.
+    Data, split and longest answer are those of the recipe where absent.
 
     Raises:
         RunError: the run is not finished, or the folder holds something else.
@@ -488,20 +422,20 @@ def open_session(
 def open_engine(
     run: Run, service: ServiceSettings | None = None, max_new_tokens: int | None = None
 ) -> Engine:
-    """The engine of a run.
-
-    Args:
-        run: a finished run, or a folder of answers.
-        service: address and limits of an engine that asks a service.
-        max_new_tokens: longest answer; the recipe's where absent.
+    """The engine of a finished run, or of a folder of answers.
 
     Raises:
         RunError: the run is not finished.
         ServiceError: the service cannot be used.
     """
-    recipe = run.recipe
+    recipe, asked = run.recipe, run.recipe.evaluation
     name = recipe.engine if isinstance(recipe, AnsweringRecipe) else CHECKPOINT
-    changes: dict[str, Any] = {"service": service}
-    if max_new_tokens is not None:
-        changes["max_new_tokens"] = max_new_tokens
-    return ENGINES.find(name)(engine_options(run, **changes))
+    options = EngineOptions(
+        model=str(run.last_checkpoint if name == CHECKPOINT else recipe.model.start),
+        template=recipe.text.template,
+        max_length=recipe.text.max_length,
+        max_new_tokens=asked.max_new_tokens if max_new_tokens is None else max_new_tokens,
+        batch_size=asked.batch_size,
+        service=service,
+    )
+    return ENGINES.find(name)(options)

@@ -5,7 +5,7 @@ randomness comes from an explicit seed.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist
 from typing import Any
 
@@ -16,7 +16,7 @@ from scipy.stats import binomtest
 
 from exgra_med.errors import ScoreError
 
-# What the statistics refuse: numbers that would give a wrong answer without a word.
+# The first functions refuse numbers that would give a wrong answer without a word.
 
 
 def as_table(values: ArrayLike, name: str = "values") -> NDArray[np.float64]:
@@ -92,27 +92,6 @@ def check_count(value: Any, name: str, least: int = 0) -> None:
         raise ScoreError(f"{name}={value!r} is not a whole number of {least} or more.")
 
 
-def check_p_values(values: Sequence[float]) -> None:
-    """Refuse what is no p-value.
-
-    Raises:
-        ScoreError: one is not between 0 and 1.
-    """
-    for value in values:
-        if not _is_number(value) or not 0 <= value <= 1:
-            raise ScoreError(f"{value!r} is no p-value: those lie between 0 and 1.")
-
-
-def check_error(value: float) -> None:
-    """Refuse what is no standard error.
-
-    Raises:
-        ScoreError: negative, infinite or no number.
-    """
-    if not _is_number(value) or not 0 <= value < math.inf:
-        raise ScoreError(f"standard_error={value!r} is not a number of 0 or more.")
-
-
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
@@ -137,6 +116,21 @@ def cluster_codes(clusters: Sequence[str]) -> NDArray[np.int64]:
     """Number the clusters in order of first appearance, so that a seed fixes the resamples."""
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.int64)
+
+
+def rows_by(names: Iterable[str]) -> dict[str, list[int]]:
+    """Name -> the rows that have it, in order of first appearance."""
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(names):
+        rows.setdefault(name, []).append(row)
+    return rows
+
+
+def scored(
+    value: float | None, count: int | None = None, bounds: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """A score as `results.json` has it."""
+    return {"value": value, "interval": list(bounds) if bounds else None, "count": count}
 
 
 def cluster_bootstrap(
@@ -257,10 +251,7 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
 
 def paired_permutation(
-    differences: ArrayLike,
-    clusters: ArrayLike,
-    num_samples: int = 10_000,
-    seed: int = 0,
+    differences: ArrayLike, clusters: ArrayLike, num_samples: int = 10_000, seed: int = 0
 ) -> float:
     """Two-sided p-value of the mean difference, flipping the sign of whole clusters.
 
@@ -302,7 +293,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
     Raises:
         ScoreError: one is not between 0 and 1.
     """
-    check_p_values(p_values)
+    for value in p_values:
+        if not _is_number(value) or not 0 <= value <= 1:
+            raise ScoreError(f"{value!r} is no p-value: those lie between 0 and 1.")
     order = sorted(range(len(p_values)), key=lambda index: p_values[index])
     adjusted = [0.0] * len(p_values)
     running = 0.0
@@ -323,7 +316,8 @@ def smallest_difference(standard_error: float, level: float = 0.95, power: float
     Raises:
         ScoreError: a negative error, or a level or power that is no share.
     """
-    check_error(standard_error)
+    if not _is_number(standard_error) or not 0 <= standard_error < math.inf:
+        raise ScoreError(f"standard_error={standard_error!r} is not a number of 0 or more.")
     check_share(level, "level")
     check_share(power, "power")
     normal = NormalDist()

@@ -151,7 +151,6 @@ def entry_table(entry: Entry, task: Task) -> Table:
     """The scores of one entry."""
     variants = _ordered(task.variants, entry.scores)
     known = _known(task.measures(), entry.scores.values())
-    counts = [_count(entry, each.name) for each in known]
     if task.rows == "variants":
         rows = [
             Row(
@@ -171,14 +170,17 @@ def entry_table(entry: Entry, task: Task) -> Table:
         ]
         return Table([*columns, Column("Questions")], rows)
     rows = []
-    for place, (measure, count) in enumerate(zip(known, counts, strict=True)):
+    for place, measure in enumerate(known):
         cells: list[Cell | str] = [
             cell(entry.scores[variant].get(measure.name), measure.unit) for variant in variants
         ]
         if len(variants) == 2:
             cells.append(_difference(*cells))
         small = measure.label if measure.mean_of else ""
-        rows.append(Row(_title(measure), [*cells, _shown(count)], small, is_first=place == 0))
+        counts = [
+            scores[measure.name].count for scores in entry.scores.values() if measure.name in scores
+        ]
+        rows.append(Row(_title(measure), [*cells, _shown(counts[0])], small, is_first=place == 0))
     columns = [
         Column(f"{_upper(task.variants.get(variant, variant))}, %", scale=place == 0)
         for place, variant in enumerate(variants)
@@ -205,12 +207,7 @@ def overview_table(entries: Sequence[Entry]) -> Table:
 
 
 def group_table(groups: Mapping[str, Mapping[str, Any]], chosen: Sequence[Measure]) -> Table:
-    """Scores of parts of an entry.
-
-    Args:
-        groups: group -> measure -> score.
-        chosen: measures that the task has.
-    """
+    """Scores of parts of an entry: group -> measure -> score."""
     known = _known(chosen, groups.values())
     rows = [
         Row(
@@ -231,20 +228,16 @@ def scores_csv(entries: Iterable[Entry]) -> str:
         ["dataset", "split", "task", "variant", "measure", "value", "low", "high", "questions"]
     )
     for entry in entries:
-        named = dict(entry.scores)
+        named: dict[str, Mapping[str, Any]] = dict(entry.scores)
         for name, baseline in (entry.details.get("baselines") or {}).items():
             for scorer, scores in baseline["scores"].items():
-                named[f"baseline {name}, {scorer}"] = {
-                    measure: Score.model_validate(score) for measure, score in scores.items()
-                }
+                named[f"baseline {name}, {scorer}"] = scores
         for judge, found in (entry.details.get("judges") or {}).items():
             for groups in (found.get("groups") or {}).values():
-                for group, scores in groups.items():
-                    named[f"{judge}, {group}"] = {
-                        measure: Score.model_validate(score) for measure, score in scores.items()
-                    }
+                named |= {f"{judge}, {group}": scores for group, scores in groups.items()}
         for variant, scores in named.items():
             for measure, score in scores.items():
+                score = Score.model_validate(score)
                 low, high = score.interval or (None, None)
                 about = [entry.dataset, entry.split, entry.task, variant, measure]
                 writer.writerow([*about, score.value, low, high, score.count])
@@ -284,17 +277,9 @@ def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for row in result["rows"]:
         difference = bounded(row["difference"], row["interval"], row["unit"])
-        rows.append(
-            (
-                row["label"],
-                Cell(row["first"], unit=row["unit"]).text,
-                Cell(row["second"], unit=row["unit"]).text,
-                difference.signed,
-                difference.bounds or "–",
-                f"{row['p_holm']:.3f}",
-                row["conclusion"],
-            )
-        )
+        both = [Cell(row[run], unit=row["unit"]).text for run in ("first", "second")]
+        tested = (difference.signed, difference.bounds or "–", f"{row['p_holm']:.3f}")
+        rows.append((row["label"], *both, *tested, row["conclusion"]))
     return rows
 
 
@@ -325,12 +310,6 @@ def _ordered(known: Mapping[str, str], found: Iterable[str]) -> list[str]:
         *(each for each in known if each in names),
         *(each for each in names if each not in known),
     ]
-
-
-def _count(entry: Entry, measure: str) -> int | None:
-    return next(
-        (scores[measure].count for scores in entry.scores.values() if measure in scores), None
-    )
 
 
 def _first_count(scores: Mapping[str, Score]) -> int | None:

@@ -10,7 +10,7 @@ from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.answers import Prediction, Question
 from exgra_med.evaluation.compare import compare, compare_stored
 from exgra_med.evaluation.results import put_result, read_results
-from exgra_med.evaluation.score import measures, paired_difference, with_functions
+from exgra_med.evaluation.score import measures, summary, with_functions
 
 QUESTIONS = [
     Question(str(i), "Is it?", "yes", "CLOSED", (f"{i // 4}.jpg",))
@@ -85,7 +85,7 @@ def test_the_paired_interval_is_narrower_than_two_separate_ones() -> None:
     values[150:, 1] = numbers.random(150) < 0.5
     better = values.copy()
     better[0:10, 0] = 1.0
-    result = paired_difference(better, values, chosen, np.arange(300), 500)
+    result = summary(better - values, chosen, np.arange(300), 500, 0)
     low, high = result["average"]["interval"]
     assert high - low < 6
     assert result["closed_accuracy"] == {"value": 0.0, "interval": [0.0, 0.0], "count": 150}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from exgra_med.evaluation.metrics import answer_text, contains, items, words
+from exgra_med.evaluation.metrics import answer_text, items, positions, words
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,6 @@ def test_a_list_is_a_set_whatever_its_order_or_separator() -> None:
 
 
 def test_a_phrase_is_found_as_whole_words_only() -> None:
-    assert contains(("left", "lung"), ("lung",))
-    assert not contains(("normal",), ("no",))
-    assert not contains(("left",), ())
+    assert positions(("left", "lung"), ("lung",))
+    assert not positions(("normal",), ("no",))
+    assert not positions(("left",), ())

@@ -24,7 +24,7 @@ def test_a_torn_last_line_is_reported_and_dropped_on_resume(tmp_path: Path) -> N
     whole = path.read_bytes()
     path.write_bytes(whole[:-9])
     torn = read_predictions(path)
-    assert torn.torn_last_line
+    assert torn.oddities["torn_last_line"]
     assert [each.id for each in torn.predictions] == ["1"]
     with PredictionWriter(path) as writer:
         assert writer.done == {"1"}
@@ -46,7 +46,7 @@ def test_the_originals_answers_and_numbers_are_read(tmp_path: Path) -> None:
     path.write_text("\n".join(json.dumps(line) for line in lines) + "\n", encoding="utf-8")
     found = read_predictions(path)
     assert [(each.id, each.text) for each in found.predictions] == [("10", "yes"), ("11", "2")]
-    assert found.num_not_text == 1
+    assert found.oddities["prediction_not_text"] == 1
 
 
 @pytest.mark.parametrize(

@@ -28,44 +28,13 @@ class RunRow:
     recipe_without_seed: str
 
 
-@dataclass(frozen=True, slots=True)
-class PairRow:
-    """One measure of the first run against another one."""
-
-    other: str
-    measure: str
-    difference: Cell
-    p_holm: float
-    conclusion: str
-
-
-@dataclass(frozen=True, slots=True)
-class SeedRow:
-    """The same recipe under several seeds."""
-
-    names: str
-    num: int
-    mean: str
-    deviation: str
-    each: str
-
-
 def write_comparison(
     runs: Sequence[Path], out: Path, data_folder: str | None = None, seed: int = 0
 ) -> Path:
     """Write one page about several runs.
 
     The first run is compared with each of the others on the same questions; Holm's adjustment runs
-    over the whole table.
-
-    Args:
-        runs: two or more run folders, scored.
-        out: an HTML file.
-        data_folder: the prepared folder that was answered, where it is not at the recipe's place.
-        seed: of resamples and permutations.
-
-    Returns:
-        `out`.
+    over the whole table. Gives `out`, an HTML file.
 
     Raises:
         RunError: a folder is no run.
@@ -91,13 +60,12 @@ def _run_row(run: Path, data_folder: str | None) -> RunRow:
     recipe = read_recipe(run)
     named = None if data_folder is None else open_prepared(data_folder).manifest["dataset"]
     found = read_results(run).find("vqa", named)
+    nothing = Entry(dataset="–", split="–", task="vqa", engine={}, scores={})
     rest = {key: value for key, value in recipe.items() if key != "seed"}
     return RunRow(
         name=run.name,
         seed=int(recipe.get("seed") or 0),
-        entry=found[0]
-        if found
-        else Entry(dataset="–", split="–", task="vqa", engine={}, scores={}),
+        entry=found[0] if found else nothing,
         recipe_without_seed=json.dumps(rest, sort_keys=True, default=str),
     )
 
@@ -113,7 +81,8 @@ def _scores(rows: Sequence[RunRow]) -> Table:
 
 def _pairs(
     runs: Sequence[Path], rows: Sequence[RunRow], data_folder: str | None, seed: int
-) -> tuple[list[PairRow], list[str]]:
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Rows of the measures of the first run against each other one, and what was not compared."""
     compared: list[tuple[str, dict[str, Any]]] = []
     problems = []
     for run, row in zip(runs[1:], rows[1:], strict=True):
@@ -125,20 +94,21 @@ def _pairs(
         compared += [(row.name, each) for each in result["rows"]]
     conclude([each for _, each in compared])
     pairs = [
-        PairRow(
-            other=name,
-            measure=each["label"],
-            difference=bounded(each["difference"], each["interval"], each["unit"]),
-            p_holm=each["p_holm"],
-            conclusion=each["conclusion"].replace("the first run", rows[0].name)
+        {
+            "other": name,
+            "measure": each["label"],
+            "difference": bounded(each["difference"], each["interval"], each["unit"]),
+            "p_holm": each["p_holm"],
+            "conclusion": each["conclusion"]
+            .replace("the first run", rows[0].name)
             .replace("the second run", name),
-        )
+        }
         for name, each in compared
-    ]  # fmt: skip
+    ]
     return pairs, problems
 
 
-def _seeds(rows: Sequence[RunRow]) -> list[SeedRow]:
+def _seeds(rows: Sequence[RunRow]) -> list[dict[str, str]]:
     """Runs whose recipes differ in the seed alone; two or more make a row."""
     families: dict[str, list[tuple[RunRow, float]]] = {}
     for row in rows:
@@ -151,12 +121,11 @@ def _seeds(rows: Sequence[RunRow]) -> list[SeedRow]:
             continue
         values = [value for _, value in members]
         found.append(
-            SeedRow(
-                names=", ".join(row.name for row, _ in members),
-                num=len(values),
-                mean=Cell(mean(values)).text,
-                deviation=Cell(stdev(values)).text,
-                each=", ".join(Cell(value).text for value in values),
-            )
+            {
+                "names": ", ".join(row.name for row, _ in members),
+                "mean": Cell(mean(values)).text,
+                "deviation": Cell(stdev(values)).text,
+                "each": ", ".join(Cell(value).text for value in values),
+            }
         )
     return found

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -11,11 +10,8 @@ from exgra_med.evaluation.graphs import GRAPHS, Graphs, Matched, Moment
 from exgra_med.evaluation.report.page import NOTICE, jpeg, template_environment, template_text
 from exgra_med.files import write_text
 
-# Two matched graphs as inline SVG: thumbnails and texts, kNN edges, right and wrong matches.
-#
 # Colours are CSS variables of the page, so light and dark both work; a wrong match is also dashed,
 # so that nobody needs to tell green from red. Every text is escaped.
-
 
 WIDTH, ROW = 430, 46
 _LEFT, _NODE, _RIGHT = 62, 168, 352
@@ -29,11 +25,7 @@ def pair_svg(
 ) -> str:
     """One pair: the first graph on the left, the second on the right, the same records in rows.
 
-    Args:
-        pair: what was matched.
-        records: of the nodes.
-        thumbnails: JPEG as base64 for each record.
-        title: what the picture shows, for those who do not see it.
+    Thumbnails are JPEG as base64; the title is for those who do not see the picture.
     """
     count = len(pair.matches)
     height = ROW * count + 8
@@ -55,11 +47,7 @@ def pair_svg(
 def matrix_svg(pair: Matched, low: float, high: float, title: str) -> str:
     """Similarities as a square of cells; the cell of each match has a ring, a wrong one a cross.
 
-    Args:
-        pair: what was matched.
-        low: cosine of an empty cell.
-        high: cosine of a full cell.
-        title: what the picture shows, for those who do not see it.
+    A cell is empty at the cosine `low` and full at `high`.
     """
     count = len(pair.matches)
     size = _CELL * (count + 1) + 6
@@ -117,7 +105,11 @@ def _node(graph: int, number: int, record: Record, thumbnail: str, match: int) -
     )
     label = _text(_LEFT + 14, y + 4, str(number + 1), "number")
     if graph == 0:
-        picture = _image(_LEFT + 28, y, thumbnail)
+        picture = (
+            f'<image x="{_LEFT + 28:g}" y="{y - _THUMBNAIL / 2:g}" width="{_THUMBNAIL}" '
+            f'height="{_THUMBNAIL}" preserveAspectRatio="xMidYMid slice" '
+            f'href="data:image/jpeg;base64,{thumbnail}"/>'
+        )
         words = "no partner" if match < 0 else f"matched with {match + 1}"
         return box + label + picture + _text(_LEFT + 80, y + 4, words, "words")
     text = " · ".join((record.answers if graph == 1 else record.extended) or [])
@@ -140,13 +132,6 @@ def _other(graph: int, number: int, record: Record) -> str:
     )
 
 
-def _image(x: float, y: float, thumbnail: str) -> str:
-    return (
-        f'<image x="{x:g}" y="{y - _THUMBNAIL / 2:g}" width="{_THUMBNAIL}" height="{_THUMBNAIL}" '
-        f'preserveAspectRatio="xMidYMid slice" href="data:image/jpeg;base64,{thumbnail}"/>'
-    )
-
-
 def _cell_mark(row: int, match: int) -> str:
     if match < 0:
         return ""
@@ -164,18 +149,6 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
 
 
 _THUMBNAIL_PIXELS = 96
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """One pair at one moment."""
-
-    title: str
-    right: str
-    graphs: str
-    matrix: str
-    sentences: list[str]
-    """The matching in words."""
 
 
 def graphs_fragment(graphs: Graphs) -> str:
@@ -220,21 +193,20 @@ def _values(graphs: Graphs) -> dict[str, object]:
     ]
     low, high = min(cosines), max(cosines)
 
-    def drawn(moment: Moment, pair: Matched) -> Drawn:
+    def drawn(moment: Moment, pair: Matched) -> dict[str, object]:
         names = f"{GRAPHS[pair.first]} with {GRAPHS[pair.second]}"
         title = f"{names}, {moment.title} training"
-        return Drawn(
-            title=title,
-            right=f"{pair.num_right} of {len(pair.matches)} right",
-            graphs=pair_svg(pair, graphs.records, thumbnails, title),
-            matrix=matrix_svg(pair, low, high, f"Similarities of {title}"),
-            sentences=[_sentence(node, match) for node, match in enumerate(pair.matches)],
-        )
+        return {
+            "right": f"{pair.num_right} of {len(pair.matches)} right",
+            "graphs": pair_svg(pair, graphs.records, thumbnails, title),
+            "matrix": matrix_svg(pair, low, high, f"Similarities of {title}"),
+            "sentences": [_sentence(node, match) for node, match in enumerate(pair.matches)],
+        }
 
     moments = (graphs.before, graphs.after)
     rows = [
-        (f"{GRAPHS[one.first]} ↔ {GRAPHS[one.second]}", [drawn(moments[0], one),
-                                                          drawn(moments[1], two)])
+        (f"{GRAPHS[one.first]} ↔ {GRAPHS[one.second]}", [drawn(graphs.before, one),
+                                                          drawn(graphs.after, two)])
         for one, two in zip(graphs.before.pairs, graphs.after.pairs, strict=True)
     ]  # fmt: skip
     return {

@@ -34,14 +34,8 @@ from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS
 from exgra_med.files import write_text
 from exgra_med.plugins import import_extra
 
-# Everything a report says, gathered from a run folder before anything is drawn.
-
-# Questions with their images for the report: a random dozen, and some that went wrong.
-
-# Small copies of images for pages.
-
-
 _QUALITY = 80
+_SIDE_PIXELS = 360
 
 
 def jpeg(image: Image.Image, side_pixels: int) -> str:
@@ -52,9 +46,6 @@ def jpeg(image: Image.Image, side_pixels: int) -> str:
     stream = BytesIO()
     small.save(stream, format="JPEG", quality=_QUALITY, optimize=True)
     return base64.b64encode(stream.getvalue()).decode("ascii")
-
-
-_SIDE_PIXELS = 360
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,13 +83,8 @@ def pick_examples(
     """Draw questions at random, at most one an image as far as there are enough images.
 
     Nothing is chosen by how well it looks: the sample is drawn before anything is scored, and the
-    wrong answers are drawn from all wrong ones.
-
-    Args:
-        pairing: questions with answers.
-        images: where the images lie; cards have none without it.
-        num_examples: cards of each of the two lists.
-        seed: of the draw.
+    wrong answers are drawn from all wrong ones. Each of the two lists has `num_examples` cards,
+    without pictures where `images` is absent.
     """
     generator = random.Random(seed)
     rows = list(range(len(pairing.questions)))
@@ -127,12 +113,7 @@ def _spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> 
 
 
 def judge(question: Question, answer: str | None) -> tuple[float, str, str]:
-    """Score, mark (`right`, `partly right`, `wrong`) and the reason in a few words; see `Example`.
-
-    Args:
-        question: with its reference answer.
-        answer: None where there is none.
-    """
+    """Score, mark (`right`, `partly right` or `wrong`) and reason, as an `Example` has them."""
     if answer is None:
         return 0.0, "wrong", "no answer"
     if question.answer_type == "CLOSED":
@@ -181,10 +162,13 @@ def make_card(
     )
 
 
-# `log.jsonl` of a run -> curves by stage.
-
-
-CURVES = ("language_loss", "alignment_loss", "matching_accuracy", "image_answer_accuracy")
+CURVES = {
+    "language_loss": "language-model loss",
+    "alignment_loss": "alignment loss",
+    "matching_accuracy": "matching accuracy",
+    "image_answer_accuracy": "image-answer matching, bare embeddings",
+}
+"""What a stage measures, and how figures name it."""
 
 
 @dataclass
@@ -215,7 +199,10 @@ class StageCurves:
     """Matching accuracy of a random matching of the held-out graphs."""
 
     def has(self, measure: str) -> bool:
-        """Whether the stage measured this at all."""
+        """Whether the stage measured this, so that it can be drawn."""
+        if measure == "image_answer_accuracy":
+            # Held out only, and one point is no curve.
+            return len(self.held_out[measure].values) > 1
         return bool(self.train[measure].values or self.held_out[measure].values)
 
 
@@ -313,13 +300,10 @@ class Content:
 
 
 def gather(run: Path, data_folder: str | None = None) -> Content:
-    """Read a run folder.
+    """Read a run folder: `recipe.yaml`, and what else is there.
 
-    Args:
-        run: folder with `recipe.yaml`, and as far as there: `record.json`, `log.jsonl`,
-            `results.json`, and the answers.
-        data_folder: the prepared folder that was answered, where it is not at its place; of several
-            data sets the one that it holds.
+    `data_folder` is the prepared folder that was answered, where it is not at its place; of several
+    data sets the one that it holds.
 
     Raises:
         RunError: the folder is no run, or a file in it cannot be read.
@@ -370,11 +354,10 @@ def verdict(entries: Sequence[Entry]) -> str:
     bounds = ((blind.get("difference") or {}).get("average") or {}).get("interval")
     if bounds is None:
         return f"{sentence} It stands beside the {lookup}."
-    if bounds[0] > 0:
-        return f"{sentence} It is above the {lookup}, by more than chance on these questions."
-    if bounds[1] < 0:
-        return f"{sentence} It is below the {lookup}, by more than chance on these questions."
-    return f"{sentence} It cannot be told apart from the {lookup}."
+    if bounds[0] <= 0 <= bounds[1]:
+        return f"{sentence} It cannot be told apart from the {lookup}."
+    where = "above" if bounds[0] > 0 else "below"
+    return f"{sentence} It is {where} the {lookup}, by more than chance on these questions."
 
 
 def limits(entries: Sequence[Entry], is_toy: bool) -> list[str]:
@@ -434,21 +417,20 @@ def _about_the_numbers(entry: Entry) -> list[str]:
 
 
 def _part(
-    run: Path,
-    recipe: dict[str, Any],
-    entry: Entry,
-    task: Task,
-    name: str,
-    data_folder: str | None,
+    run: Path, recipe: dict[str, Any], entry: Entry, task: Task, name: str, data_folder: str | None
 ) -> Part:
-    block = Block(
-        f"{task.title}: {entry.label}", entry_table(entry, task), task.about, task.notes(entry)
+    table = entry_table(entry, task)
+    block = Block(f"{task.title}: {entry.label}", table, task.about, task.notes(entry))
+    about = (
+        name,
+        f"{task.title}, {entry.dataset}",
+        block,
+        task.further(entry),
+        task.details(entry),
     )
-    nav = f"{task.title}, {entry.dataset}"
-    further, details = task.further(entry), task.details(entry)
     if entry.task != "vqa":
-        return Part(name, nav, block, further, details)
-    return Part(name, nav, block, further, details, *_examples(run, recipe, entry, data_folder))
+        return Part(*about)
+    return Part(*about, *_examples(run, recipe, entry, data_folder))
 
 
 def _examples(
@@ -507,10 +489,7 @@ def _read_object(path: Path) -> dict[str, Any]:
 def _provenance(
     run: Path, recipe: dict[str, Any], record: dict[str, Any], entries: Sequence[Entry]
 ) -> list[tuple[str, str]]:
-    rows = [
-        ("recipe", str(recipe.get("name") or run.name)),
-        ("seed", str(recipe.get("seed", 0))),
-    ]
+    rows = [("recipe", str(recipe.get("name") or run.name)), ("seed", str(recipe.get("seed", 0)))]
     for entry in entries:
         rows += _entry_provenance(run, entry)
     return rows + _flat({key: value for key, value in record.items() if key != "recipe"}, "")
@@ -545,20 +524,15 @@ def _flat(value: Any, name: str) -> list[tuple[str, str]]:
         return [
             row
             for key, item in value.items()
-            for row in _flat(item, f"{name}: {_words(key)}" if name else _words(key))
+            for row in _flat(item, (f"{name}: " if name else "") + str(key).replace("_", " "))
         ]
     if isinstance(value, list):
         value = ", ".join(str(item) for item in value)
     return [(name, "–" if value is None else str(value))]
 
 
-def _words(key: Any) -> str:
-    return str(key).replace("_", " ")
-
-
-# Curves as inline SVG that takes its colours from the page, so light and dark both work.
-
-# Colours are drawn as these and then replaced by CSS variables of the page.
+# Curves are inline SVG that takes its colours from the page, so light and dark both work: colours
+# are drawn as these and then replaced by CSS variables of the page.
 INK, GRID, ACCENT, SECOND = "#010203", "#040506", "#070809", "#0a0b0c"
 _VARIABLES = {
     INK: "var(--muted)",
@@ -602,31 +576,17 @@ class Figure:
 def training_figures(stages: list[StageCurves]) -> list[Figure]:
     """Loss curves of every stage, and matching accuracies where they were measured.
 
-    Args:
-        stages: curves from `read_log`.
-
     Raises:
         MissingExtraError: matplotlib is not installed.
     """
-    figures = []
-    for stage in stages:
-        if stage.has("language_loss"):
-            figures.append(_figure(stage, "language_loss", "language-model loss"))
-        if stage.has("alignment_loss"):
-            figures.append(_figure(stage, "alignment_loss", "alignment loss"))
-        if stage.has("matching_accuracy"):
-            figures.append(_figure(stage, "matching_accuracy", "matching accuracy", stage.chance))
-        # Held out only, and one point is no curve.
-        if len(stage.held_out["image_answer_accuracy"].values) > 1:
-            label = "image-answer matching, bare embeddings"
-            figures.append(_figure(stage, "image_answer_accuracy", label, stage.chance))
-    return figures
+    return [_figure(stage, measure) for stage in stages for measure in CURVES if stage.has(measure)]
 
 
-def _figure(stage: StageCurves, measure: str, label: str, chance: float | None = None) -> Figure:
-    plt = pyplot()
+def _figure(stage: StageCurves, measure: str) -> Figure:
+    plt, label = pyplot(), CURVES[measure]
     train, held_out = stage.train[measure], stage.held_out[measure]
     in_percent = measure.endswith("accuracy")
+    chance = stage.chance if in_percent else None
     scale = 100.0 if in_percent else 1.0
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(5.0, 2.75), layout="constrained")
@@ -637,15 +597,8 @@ def _figure(stage: StageCurves, measure: str, label: str, chance: float | None =
             axes.plot(smooth.steps, _times(smooth, scale), color=ACCENT, linewidth=1.9, label=name)
         if held_out.values:
             name = "held out, without noise" if in_percent else "held out"
-            axes.plot(
-                held_out.steps,
-                _times(held_out, scale),
-                color=SECOND,
-                linewidth=1.3,
-                marker="o",
-                markersize=4,
-                label=name,
-            )
+            points = {"marker": "o", "markersize": 4, "color": SECOND, "linewidth": 1.3}
+            axes.plot(held_out.steps, _times(held_out, scale), label=name, **points)
         if chance is not None:
             axes.axhline(100 * chance, color=INK, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(
@@ -670,10 +623,9 @@ def _figure(stage: StageCurves, measure: str, label: str, chance: float | None =
 
 def _note(train: Curve, held_out: Curve, in_percent: bool) -> str:
     curve, where = (held_out, "held out") if len(held_out.values) > 1 else (train, "in training")
-    first, last = curve.values[0], curve.values[-1]
-    if in_percent:
-        return f"{100 * first:.0f} % at the start, {100 * last:.0f} % at the end ({where})"
-    return f"{first:.3f} at the start, {last:.3f} at the end ({where})"
+    ends = (curve.values[0], curve.values[-1])
+    first, last = (f"{100 * end:.0f} %" if in_percent else f"{end:.3f}" for end in ends)
+    return f"{first} at the start, {last} at the end ({where})"
 
 
 def _times(curve: Curve, scale: float) -> list[float]:
@@ -682,10 +634,8 @@ def _times(curve: Curve, scale: float) -> list[float]:
 
 def _thinned(curve: Curve) -> Curve:
     size = -(-len(curve.values) // _MAX_POINTS)
-    return curve if size <= 1 else _means(curve, size)
-
-
-def _means(curve: Curve, size: int) -> Curve:
+    if size <= 1:
+        return curve
     thin = Curve()
     for start in range(0, len(curve.values), size):
         part = slice(start, start + size)
@@ -707,13 +657,10 @@ def _smoothed(curve: Curve) -> Curve:
 def inline_svg(
     figure: Any, name: str, variables: Mapping[str, str] | None = None, label: str = ""
 ) -> str:
-    """A figure as SVG for a page, which gives its colours, size and font.
+    """A figure, drawn under `STYLE`, as SVG for a page, which gives its colours, size and font.
 
-    Args:
-        figure: drawn under `STYLE`.
-        name: unlike that of every other figure of the page.
-        variables: further colours, and what the page calls them.
-        label: what it shows, for those who do not see it; its name else.
+    No other figure of the page may have its name. `variables`: further colours, and what the page
+    calls them; `label`: what it shows, for those who do not see it; its name else.
     """
     stream = StringIO()
     figure.savefig(
@@ -750,18 +697,13 @@ def pyplot() -> Any:
     return import_extra("matplotlib.pyplot", "The report", "report")
 
 
-# Templates of the report: escaped for HTML, made plain for Markdown.
-
-
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def template_environment(escape: bool, *folders: Path) -> Any:
-    """A jinja2 environment over the report's templates.
+    """A jinja2 environment over the report's templates; `folders` are looked into first.
 
-    Args:
-        escape: turn markup in values into text; for HTML.
-        folders: templates of another report, looked into first.
+    For HTML `escape` turns markup in values into text.
 
     Raises:
         MissingExtraError: jinja2 is not installed.
@@ -793,14 +735,7 @@ def plain(text: Any) -> str:
 def write_report(run: Path, data_folder: str | None = None) -> Path:
     """Write `report.html` and `scores.csv` of a run.
 
-    The page needs no network, no other file and no script to be read.
-
-    Args:
-        run: the run folder.
-        data_folder: the prepared folder that was answered, where it is not at its place.
-
-    Returns:
-        The path of `report.html`.
+    The page needs no network, no other file and no script to be read; gives its path.
 
     Raises:
         RunError: the folder is no run.

@@ -5,7 +5,7 @@ judge_run     stored answers -> gradings (judge.py) -> relative score and win ra
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,10 +20,17 @@ from exgra_med.data.sources.chat_benchmark import read_questions
 from exgra_med.data.sources.source import Dropped
 from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation.answers import pair, question_of, read_predictions
+from exgra_med.evaluation.engines import CHECKPOINT
 from exgra_med.evaluation.results import Entry, put_result
 from exgra_med.evaluation.score import Measure
 from exgra_med.evaluation.session import Session, answers_path, open_engine, open_to_answer
-from exgra_med.evaluation.statistics import cluster_bootstrap, cluster_codes, interval
+from exgra_med.evaluation.statistics import (
+    cluster_bootstrap,
+    cluster_codes,
+    interval,
+    rows_by,
+    scored,
+)
 from exgra_med.evaluation.tables import Block, Task, group_table
 from exgra_med.evaluation.tasks.judge import (
     ORDERS,
@@ -31,7 +38,6 @@ from exgra_med.evaluation.tasks.judge import (
     ChatQuestion,
     Grades,
     Judgement,
-    Order,
     estimate_judging,
     judge_answers,
     write_transcripts,
@@ -70,10 +76,7 @@ class ChatSet:
 def open_chat_set(data: str, split: str = "test", images: Path | None = None) -> ChatSet:
     """Open a prepared folder, or a JSON Lines file in LLaVA-Med's format.
 
-    Args:
-        data: folder or file.
-        split: of a prepared folder.
-        images: folder of a file's images; `images/` beside the file, or its folder, where absent.
+    The images of a file lie in `images`, or else in `images/` beside the file, or in its folder.
 
     Raises:
         DataError: it is neither, or holds no question.
@@ -81,30 +84,19 @@ def open_chat_set(data: str, split: str = "test", images: Path | None = None) ->
     path = Path(data)
     if path.is_file():
         dropped: list[Dropped] = []
-        records = read_questions(path, dropped)
+        records, name, fingerprint = read_questions(path, dropped), path.stem, file_sha256(path)
         beside = path.parent / "images"
         root = images or (beside if beside.is_dir() else path.parent)
-        found = ChatSet(
-            path.stem,
-            records,
-            ImageFolder(root, _MAX_PIXELS),
-            file_sha256(path),
-            len(dropped),
-            split,
-            data,
-        )
+        folder, num_dropped = ImageFolder(root, _MAX_PIXELS), len(dropped)
     else:
         prepared = open_prepared(data)
-        manifest = prepared.manifest
-        found = ChatSet(
-            manifest["dataset"],
-            prepared.records(split),
-            prepared.image_folder(_MAX_PIXELS),
-            prepared.fingerprint,
-            len(manifest.get("dropped") or ()),
-            split,
-            data,
+        name, num_dropped = (
+            prepared.manifest["dataset"],
+            len(prepared.manifest.get("dropped") or ()),
         )
+        records, fingerprint = prepared.records(split), prepared.fingerprint
+        folder = prepared.image_folder(_MAX_PIXELS)
+    found = ChatSet(name, records, folder, fingerprint, num_dropped, split, data)
     if not found.records:
         raise DataError(
             f"{data}: there is no question.", f"Give a file, or a folder with {MANIFEST}."
@@ -137,7 +129,6 @@ def chat_question(record: Record) -> ChatQuestion:
 # As AlpacaEval 2 does (Dubois et al. 2024, "Length-Controlled AlpacaEval"), the win probability is
 # modelled as `sigmoid(a + b * tanh(d / s))` with `d` the difference in characters and `s` its
 # standard deviation over the questions; the controlled rate is `sigmoid(a)`.
-
 
 _RIDGE = 0.05
 """Keeps the fit finite where one side always wins; a hundredth of a dozen questions."""
@@ -221,13 +212,6 @@ def score_judgements(
     reference's, times 100; here over both orders, and `relative_score_published_order` with the
     reference first only, as published. A win counts 1, a tie 1/2, each order half.
 
-    Args:
-        questions: what was asked.
-        answers: question id -> answer.
-        judgements: of `judge_answers`.
-        num_bootstrap_samples: resamples of images behind each interval.
-        seed: of the resamples.
-
     Returns:
         JSON-ready, in percent. A question without an answer scores 0 and loses; one that the judge
         did not grade in both orders is left out of the means and counted in `num_unjudged`.
@@ -257,11 +241,8 @@ def score_judgements(
     def measure(rows: NDArray[np.int64]) -> dict[str, Any]:
         return _measure(values[rows], clusters[rows], num_bootstrap_samples, seed)
 
-    def grouped(key: Callable[[ChatQuestion], str]) -> dict[str, Any]:
-        members: dict[str, list[int]] = {}
-        for row, question in enumerate(questions):
-            members.setdefault(key(question), []).append(row)
-        return {name: measure(np.array(rows)) for name, rows in sorted(members.items())}
+    def grouped(names: Iterable[str]) -> dict[str, Any]:
+        return {name: measure(np.array(rows)) for name, rows in sorted(rows_by(names).items())}
 
     return {
         "scores": measure(np.arange(len(questions))),
@@ -269,10 +250,13 @@ def score_judgements(
         "num_images": len(np.unique(clusters)),
         "num_no_answer": num_no_answer,
         "num_unjudged": len(questions) - len(both) - num_no_answer,
-        "unjudged": _unjudged(judgements),
+        "unjudged": {
+            order: sum(each.grades is None for each in judgements if each.order == order)
+            for order in ORDERS
+        },
         "groups": {
-            "question type": grouped(lambda question: question.question_type),
-            "domain": grouped(lambda question: question.domain),
+            "question type": grouped(question.question_type for question in questions),
+            "domain": grouped(question.domain for question in questions),
         },
         "order": _order_effects(list(both.values())),
         "length": _length(
@@ -291,12 +275,9 @@ def _measure(
     num_clusters = len(np.unique(codes[counted]))
     scores: dict[str, Any] = {}
     for column, name in enumerate(MEASURES):
+        value = 100 * float(values[counted, column].mean()) if counted.any() else None
         bounds = interval(samples[:, column], num_clusters)
-        scores[name] = {
-            "value": 100 * float(values[counted, column].mean()) if counted.any() else None,
-            "interval": list(bounds) if bounds else None,
-            "count": int(counted.sum()),
-        }
+        scores[name] = scored(value, int(counted.sum()), bounds)
     return scores
 
 
@@ -342,18 +323,8 @@ def _length(
     }
 
 
-def _unjudged(judgements: Sequence[Judgement]) -> dict[Order, int]:
-    return {
-        order: sum(each.grades is None for each in judgements if each.order == order)
-        for order in ORDERS
-    }
-
-
 def _verdict(grades: Grades) -> int:
     return int(np.sign(grades.model - grades.reference))
-
-
-# A run folder: its answers, and what judges said of them.
 
 
 def answer(
@@ -367,30 +338,19 @@ def answer(
     service: ServiceSettings | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> Session:
-    """Answer chat questions; resumable.
-
-    Args:
-        source: who answers; see `open_session`.
-        chat: the questions.
-        reporter: told how far the answers are.
-        engine: a name of `ENGINES`.
-        out: the run folder of what is no run.
-        template: chat template, where it is not the model's own.
-        service: address and limits of an engine that asks a service.
-        max_new_tokens: longest answer.
+    """Answer chat questions; resumable. Who answers is as in `open_session`.
 
     Raises:
         RunError: the run is not finished, or holds answers made in another way.
     """
-    opened: dict[str, Any] = {} if engine is None else {"engine": engine}
     run = open_to_answer(
         source,
+        engine=engine or CHECKPOINT,
         data=chat.place,
         split=chat.split,
         out=out,
         template=template,
         service=service,
-        **opened,
     )
     session = Session(
         run=run,
@@ -412,13 +372,7 @@ def judge_run(
 ) -> dict[str, Any]:
     """Have stored answers graded and score them.
 
-    Args:
-        source: a run folder, which receives the scores; or a file of answers, beside which
-            the transcripts are put.
-        chat: the questions.
-        settings: the judge.
-        reporter: told of each grading.
-        seed: of the resamples.
+    A run folder receives the scores; beside a file of answers the transcripts are put.
 
     Returns:
         What this judge found: `scores`, and what else `results.json` keeps of a judge.
@@ -447,22 +401,18 @@ def judge_run(
     }
     if source.is_dir():
         details = {name: value for name, value in found.items() if name != "scores"}
-        put_result(
-            source,
-            Entry.model_validate(
-                {
-                    "dataset": chat.name,
-                    "split": chat.split,
-                    "task": NAME,
-                    "engine": {"name": "stored answers"},
-                    "scores": {judge: found["scores"]},
-                    "answers": {"questions": file.relative_to(source).as_posix()},
-                    "data_folder": chat.place,
-                    "data_fingerprint": chat.fingerprint,
-                    "details": {"judges": {judge: details}},
-                }
-            ),
+        entry = Entry(
+            dataset=chat.name,
+            split=chat.split,
+            task=NAME,
+            engine={"name": "stored answers"},
+            scores={judge: found["scores"]},
+            answers={"questions": file.relative_to(source).as_posix()},
+            data_folder=chat.place,
+            data_fingerprint=chat.fingerprint,
+            details={"judges": {judge: details}},
         )
+        put_result(source, entry)
     return found
 
 
@@ -568,13 +518,10 @@ def _bounds(score: dict[str, Any]) -> str:
 
 
 def _notes(entry: Entry) -> list[str]:
-    judges = entry.details.get("judges") or {}
     return [
         f"{judge}, {found['date']}: {sentence}"
-        for judge, found in judges.items()
-        for sentence in habit_sentences(
-            found, entry.score(judge, "win_rate").model_dump(mode="json")
-        )
+        for judge, found in (entry.details.get("judges") or {}).items()
+        for sentence in habit_sentences(found, dict(entry.score(judge, "win_rate")))
     ]
 
 

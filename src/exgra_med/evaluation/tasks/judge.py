@@ -83,16 +83,14 @@ def read_grades(reply: str, order: Order) -> Grades:
     Raises:
         ReplyError: neither is there, or a grade is not from 1 to 10.
     """
-    first, second = _two_grades(reply)
-    return Grades(first, second) if order == "reference-first" else Grades(second, first)
-
-
-def _two_grades(reply: str) -> tuple[float, float]:
     line = _TWO_NUMBERS.fullmatch(reply.strip().partition("\n")[0])
     if line:
-        return _grade(line[1]), _grade(line[2])
-    value = object_with(reply, "score_1")
-    return _grade(value["score_1"]), _grade(value.get("score_2"))
+        found = line.groups()
+    else:
+        value = object_with(reply, "score_1")
+        found = value["score_1"], value.get("score_2")
+    first, second = map(_grade, found)
+    return Grades(first, second) if order == "reference-first" else Grades(second, first)
 
 
 def _grade(value: Any) -> float:
@@ -105,9 +103,6 @@ def _grade(value: Any) -> float:
     if not LOWEST <= grade <= HIGHEST:
         raise ReplyError("a grade is not from 1 to 10")
     return grade
-
-
-# Every answer before the judge, in both orders: bounded, cached, with everything that was said.
 
 
 REMINDER = {
@@ -146,11 +141,7 @@ def judge_answers(
 ) -> tuple[list[Judgement], Usage]:
     """Grade every answer against its reference, in both orders.
 
-    Args:
-        questions: what was asked.
-        answers: question id -> answer; a question without one, or with an empty one, is not sent.
-        settings: the judge.
-        reporter: told of each grading.
+    A question without an answer, or with an empty one, is not sent.
 
     Returns:
         Judgements in the order of the questions, and what they used.
@@ -162,10 +153,7 @@ def judge_answers(
     endpoint = allowed_endpoint(settings)
     asked = [question for question in questions if answers.get(question.id, "").strip()]
     texts = {
-        each.id: "\n".join(
-            (each.caption, each.mentions, each.text, each.reference, answers[each.id])
-        )
-        for each in asked
+        e.id: "\n".join((e.caption, e.mentions, e.text, e.reference, answers[e.id])) for e in asked
     }
     refuse_identifying(texts, settings, endpoint)
     prompt = load_prompt(PROMPT)
@@ -196,7 +184,13 @@ def judge_answers(
     with closing(settings.open_cache()) as cache:
         result = asyncio.run(work())
     reporter.finish()
-    _refuse_silence(result[0])
+    judgements, _ = result
+    # A score of nothing is none; a judge that replied without grades is told by its transcripts.
+    if judgements and not any(each.grades or each.refused for each in judgements):
+        raise ServiceError(
+            f"The judge gave no reply: {judgements[-1].failure}.",
+            "Check --base-url and the name of the judge.",
+        )
     return result
 
 
@@ -238,19 +232,6 @@ def write_transcripts(path: Path, judgements: Sequence[Judgement]) -> None:
     # A reply may hold half a character, which no UTF-8 file can.
     text = "".join(line + "\n" for line in lines).encode("utf-8", "replace").decode("utf-8")
     write_text(path, text)
-
-
-def _refuse_silence(judgements: Sequence[Judgement]) -> None:
-    """A score of nothing is none; a judge that replied without grades is told by its transcripts.
-
-    Raises:
-        ServiceError: not one reply came.
-    """
-    if judgements and not any(each.grades or each.refused for each in judgements):
-        raise ServiceError(
-            f"The judge gave no reply: {judgements[-1].failure}.",
-            "Check --judge-url and the name of the judge.",
-        )
 
 
 async def _judge(

@@ -19,7 +19,13 @@ from exgra_med.evaluation.metrics import answer_text, chosen_options, words
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import Measure
 from exgra_med.evaluation.session import Session
-from exgra_med.evaluation.statistics import cluster_bootstrap, cluster_codes, interval
+from exgra_med.evaluation.statistics import (
+    cluster_bootstrap,
+    cluster_codes,
+    interval,
+    rows_by,
+    scored,
+)
 from exgra_med.evaluation.tables import Task
 
 NAME = "multiple-choice"
@@ -27,8 +33,6 @@ Protocol = Literal["generation", "likelihood", "both"]
 WITH_IMAGE, TEXT_ONLY, PRIOR = "with_image", "text_only", "prior"
 NEUTRAL_QUESTION = "N/A"
 """What stands in the place of the question where options are weighed by themselves."""
-
-# Multiple-choice questions: options, right option, and the text that asks for one.
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +73,7 @@ def choice_of(record: Record) -> Choice:
 def asked_with_options(record: Record, rotation: int = 0) -> Record:
     """The record as it is asked: question and list of options in the original's words.
 
-    Args:
-        record: with `meta["options"]`.
-        rotation: by how many places the options are moved round; goes into the id.
+    `rotation`: by how many places the options are moved round; goes into the id.
     """
     options = rotated(choice_of(record).options, rotation)
     question = Turn(role="user", text=multiple_choice_question(record.question, options))
@@ -105,7 +107,6 @@ def _plain(text: str) -> str:
 # The original takes the option whose characters resemble the answer most (difflib), so a long wrong
 # answer drifts to the longest option; its evaluation drops questions that raise an error.
 
-
 _LETTER = re.compile(r"^\W*(?:option\s+|the answer is\s+)?\(?([A-H])(?:[).:]|\s*$)", re.IGNORECASE)
 
 
@@ -114,10 +115,6 @@ def choose_strictly(answer: str, options: Sequence[str]) -> int | None:
 
     Options with equal words are one option, its first place counts. A letter counts where it stands
     alone in front ("B", "(B)", "B. MRI"); where letter and words disagree nothing is chosen.
-
-    Args:
-        answer: the model's text.
-        options: option texts in the order they were shown.
     """
     places: dict[tuple[str, ...], int] = {}
     for place, option in enumerate(options):
@@ -151,9 +148,6 @@ def choose_by_similarity(answer: str, options: Sequence[str]) -> int | None:
         if ratio > best:
             best, chosen = ratio, place
     return chosen
-
-
-# Whether stated confidence can be trusted: calibration error, Brier score, risk and coverage.
 
 
 def softmax(scores: Sequence[float]) -> list[float]:
@@ -223,16 +217,11 @@ def score_choices(
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Accuracy of generated answers.
+    """Accuracy of generated answers, whose ids are as in `rotated_id`.
 
-    Args:
-        predictions: answers; ids as in `rotated_id`.
-        choices: the questions.
-        rule: `strict` (words or letter) or `original` (difflib).
-        num_rotations: option orders that were asked; with several, `accuracy` is the mean over
-            orders and `all_orders_right` counts questions that are right in every order.
-        num_bootstrap_samples: resamples of images behind each interval.
-        seed: of the resamples.
+    The rule is `strict` (words or letter) or `original` (difflib). With several option orders,
+    `accuracy` is the mean over orders and `all_orders_right` counts questions that are right in
+    every order.
 
     Returns:
         JSON-ready, in percent; an answer that is missing or names no option is wrong, and counted
@@ -268,10 +257,10 @@ def score_choices(
     )
     values = np.where(asked, hits, np.nan).astype(np.float64)
     result = _accuracy(np.nanmean(values, axis=1), choices, num_bootstrap_samples, seed)
-    result["scores"]["unreadable"] = _value(100 * float(((orders < 0) & asked).sum() / asked.sum()))
+    result["scores"]["unreadable"] = scored(100 * float(((orders < 0) & asked).sum() / asked.sum()))
     if num_rotations > 1:
         every = 100 * float(np.nanmin(values, axis=1).mean())
-        result["scores"]["all_orders_right"] = _value(every, len(choices))
+        result["scores"]["all_orders_right"] = scored(every, len(choices))
     return result | {
         "protocol": "generation",
         "rule": rule,
@@ -290,13 +279,8 @@ def score_likelihoods(
 ) -> dict[str, Any]:
     """Accuracy of taking the option with the highest mean log-likelihood a token.
 
-    Args:
-        option_scores: question id -> score of each option.
-        choices: the questions; one without scores is wrong.
-        prior: the same scores without image and question, subtracted where given, so that an option
-            that is likely anywhere gains nothing.
-        num_bootstrap_samples: resamples of images behind each interval.
-        seed: of the resamples.
+    A question without scores is wrong. `prior`: the same scores without image and question,
+    subtracted where given, so that an option that is likely anywhere gains nothing.
     """
     hits = np.zeros(len(choices))
     missing = 0
@@ -335,21 +319,17 @@ def _accuracy(
     clusters = cluster_codes([choice.cluster for choice in choices])
     groups: dict[str, dict[str, Any]] = {}
     for field in _GROUPS:
-        members: dict[str, list[int]] = {}
-        for row, choice in enumerate(choices):
-            members.setdefault(str(choice.meta.get(field) or "unknown"), []).append(row)
+        members = rows_by(str(choice.meta.get(field) or "unknown") for choice in choices)
         groups[field] = {
             name: _one(hits[rows], clusters[rows], num_samples, seed)
             for name, rows in sorted(members.items())
         }
     macro = float(np.mean([group["accuracy"]["value"] for group in groups["dataset"].values()]))
-    by_answer: dict[str, list[int]] = {}
-    for row, choice in enumerate(choices):
-        by_answer.setdefault(choice.options[choice.right].strip().lower(), []).append(row)
+    by_answer = rows_by(choice.options[choice.right].strip().lower() for choice in choices)
     balanced = float(np.mean([hits[rows].mean() for rows in by_answer.values()]))
     return {
         "scores": _one(hits, clusters, num_samples, seed)
-        | {"macro_accuracy": _value(macro), "balanced_accuracy": _value(100 * balanced)},
+        | {"macro_accuracy": scored(macro), "balanced_accuracy": scored(100 * balanced)},
         "num_questions": len(choices),
         "guessing": guessing(choices),
         "groups": groups,
@@ -362,15 +342,7 @@ def _one(
     _, codes = np.unique(clusters, return_inverse=True)
     samples = 100 * cluster_bootstrap(hits, codes, num_samples, seed)
     bounds = interval(samples[:, 0], int(codes.max()) + 1)
-    accuracy = _value(100 * float(hits.mean()), len(hits))
-    return {"accuracy": accuracy | {"interval": list(bounds) if bounds else None}}
-
-
-def _value(value: float, count: int | None = None) -> dict[str, Any]:
-    return {"value": value, "interval": None, "count": count}
-
-
-# A run -> answers, option likelihoods and their scores in its folder.
+    return {"accuracy": scored(100 * float(hits.mean()), len(hits), bounds)}
 
 
 def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int = 1) -> Entry | None:
@@ -378,11 +350,8 @@ def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int =
 
     Records without options (open questions) are left out and counted.
 
-    Args:
-        session: who is asked what.
-        protocol: generate an answer, compare likelihoods of the options, or both; `both` of an
-            engine that tells no likelihoods is generation.
-        num_rotations: option orders to ask in when generating.
+    The protocol generates an answer, compares likelihoods of the options, or both; `both` of an
+    engine that tells no likelihoods is generation. Rotations are option orders when generating.
 
     Returns:
         The entry; nothing in all but the first process of a launch.
@@ -401,7 +370,15 @@ def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int =
             "Multiple choice needs a data set with `options`, such as OmniMedVQA.",
         )
     if protocol in ("generation", "both"):
-        _generate(session, records, num_rotations)
+        # A question is not asked in more orders than it has options.
+        asked = [
+            asked_with_options(record, rotation)
+            for record in records
+            for rotation in range(min(num_rotations, len(choice_of(record).options)))
+        ]
+        title = f"choices on {session.dataset}/{session.split}"
+        about = {"num_rotations": num_rotations, "protocol": "generation"}
+        session.ask(f"{NAME}/generation", title, asked, **about)
     if protocol in ("likelihood", "both") and scores_options:
         _measure_likelihoods(session, records)
     if not session.is_first:
@@ -410,37 +387,19 @@ def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int =
     return session.keep(score_stored(session, records, num_rotations, left_out))
 
 
-def _generate(session: Session, records: Sequence[Record], num_rotations: int) -> None:
-    """Ask every question with its list of options, in one or several orders; a question is not
-    asked in more orders than it has options."""
-    asked = [
-        asked_with_options(record, rotation)
-        for record in records
-        for rotation in range(min(num_rotations, len(choice_of(record).options)))
-    ]
-    title = f"choices on {session.dataset}/{session.split}"
-    session.ask(
-        f"{NAME}/generation", title, asked, num_rotations=num_rotations, protocol="generation"
-    )
-
-
 def _measure_likelihoods(session: Session, records: Sequence[Record]) -> None:
     """Score every option with the image, without it, and without the question."""
-    engine, images = session.engine, session.images
-    assert isinstance(engine, ScoresOptions), "asked only of engines that tell likelihoods"
+    assert isinstance(session.engine, ScoresOptions), "asked only of engines that tell likelihoods"
+    score = session.engine.option_scores
 
     def make(batch: Sequence[Record]) -> list[Prediction]:
         made = []
         for record in batch:
             text_only = record.model_copy(update={"image": None})
             neutral = [Turn(role="user", text=NEUTRAL_QUESTION), *record.turns[1:]]
-            scores = {
-                WITH_IMAGE: engine.option_scores(record, images),
-                TEXT_ONLY: engine.option_scores(text_only, images),
-                PRIOR: engine.option_scores(
-                    text_only.model_copy(update={"turns": neutral}), images
-                ),
-            }
+            prior = text_only.model_copy(update={"turns": neutral})
+            asked = {WITH_IMAGE: record, TEXT_ONLY: text_only, PRIOR: prior}
+            scores = {kind: score(each, session.images) for kind, each in asked.items()}
             best = max(range(len(scores[WITH_IMAGE])), key=scores[WITH_IMAGE].__getitem__)
             text = choice_of(record).options[best]
             made.append(Prediction(id=record.id, text=text, option_scores=scores))
@@ -456,19 +415,10 @@ def score_stored(
     num_rotations: int = 1,
     num_without_options: int = 0,
 ) -> Entry:
-    """Score what is stored, by every protocol that was asked.
-
-    Args:
-        session: whose answers.
-        records: the questions.
-        num_rotations: option orders that were asked.
-        num_without_options: records that were left out for having none.
-    """
+    """Score what is stored, by every protocol that was asked."""
     choices = [choice_of(record) for record in records]
-    arguments: dict[str, Any] = {
-        "num_bootstrap_samples": session.settings.num_bootstrap_samples,
-        "seed": session.seed,
-    }
+    samples = session.settings.num_bootstrap_samples
+    arguments: dict[str, Any] = {"num_bootstrap_samples": samples, "seed": session.seed}
     results: dict[str, dict[str, Any]] = {}
     details: dict[str, Any] = {"num_without_options": num_without_options}
     answers = {name: session.path(f"{NAME}/{name}") for name in ("generation", "likelihood")}
@@ -493,7 +443,7 @@ def score_stored(
         results["text_only_baseline"] = score_likelihoods(by_kind[TEXT_ONLY], choices, **arguments)
         details["calibration"] = _calibration(seen, choices)
     scores = {name: result.pop("scores") for name, result in results.items()}
-    scores["guessing"] = {"accuracy": _value(guessing(choices), len(choices))}
+    scores["guessing"] = {"accuracy": scored(guessing(choices), len(choices))}
     details["protocols"] = results
     files = {name: session.relative(path) for name, path in answers.items()}
     return session.entry(NAME, scores=scores, answers=files, details=details)

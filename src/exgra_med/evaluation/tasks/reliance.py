@@ -16,17 +16,11 @@ from exgra_med.data.records import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Prediction, pair, question_of, read_predictions
 from exgra_med.evaluation.engines import stored_template
-from exgra_med.evaluation.metrics import words
+from exgra_med.evaluation.metrics import percent, words
 from exgra_med.evaluation.results import Entry
-from exgra_med.evaluation.score import (
-    Measure,
-    item_values,
-    measures,
-    paired_difference,
-    with_functions,
-)
+from exgra_med.evaluation.score import Measure, item_values, measures, summary, with_functions
 from exgra_med.evaluation.session import Session
-from exgra_med.evaluation.statistics import cluster_codes, wilson
+from exgra_med.evaluation.statistics import cluster_codes, scored, wilson
 from exgra_med.evaluation.tables import Task
 from exgra_med.evaluation.tasks import vqa
 
@@ -59,11 +53,7 @@ class NoiseImages(ImageFolder):
 
 
 def shuffled_records(records: Sequence[Record], seed: int = 0) -> list[Record]:
-    """Records in which every image is replaced by another one of the same set.
-
-    Args:
-        records: with one image each; those without an image stay.
-        seed: of the exchange, which never gives an image back to itself.
+    """Records in which every image is replaced by another one of the same set, never by itself.
 
     Raises:
         DataError: there is only one image, so none can be exchanged.
@@ -103,13 +93,6 @@ def visual_reliance(
 ) -> dict[str, dict[str, Any]]:
     """What the right image is worth, question by question (strict score, in points).
 
-    Args:
-        seeing: answers with the right images.
-        blind: answers by kind of blindness.
-        records: the questions, with their right images.
-        num_bootstrap_samples: resamples of the paired bootstrap.
-        seed: of the resamples.
-
     Returns:
         Kind -> measure -> what is lost without the image (value, interval, count), for the measures
         that comparisons show; and `same_answer`: the share of questions, in percent, answered with
@@ -129,14 +112,13 @@ def visual_reliance(
             for a, b in zip(with_image.answers, without.answers, strict=True)
         )
         other = item_values(without, "strict", columns)
-        lost = paired_difference(values, other, chosen, clusters, num_bootstrap_samples, seed)
-        share = {"value": 100 * same / len(questions), "interval": None, "count": len(questions)}
+        lost = summary(values - other, chosen, clusters, num_bootstrap_samples, seed)
+        share = scored(percent(same, len(questions)), len(questions))
         result[kind] = lost | {"same_answer": share}
     return result
 
 
-# Left and right: a model that sees the side must change its answer when the image is mirrored.
-
+# A model that sees the side must change its answer when the image is mirrored.
 
 _SIDES = {"left": "left", "right": "right", "左": "left", "右": "right"}
 _OTHER = {"left": "right", "right": "left"}
@@ -169,12 +151,7 @@ def sided_records(records: Sequence[Record]) -> list[Record]:
 def mirror_probe(
     seeing: Sequence[Prediction], mirrored: Sequence[Prediction], records: Sequence[Record]
 ) -> dict[str, Any]:
-    """How often the side that is answered follows the image when that is mirrored.
-
-    Args:
-        seeing: answers to the images as they are.
-        mirrored: answers to the mirrored images.
-        records: from `sided_records`.
+    """How often the side that is answered to `sided_records` follows the image when it is mirrored.
 
     Returns:
         `num` questions; of these, in percent, `follows` (the other side is answered; with Wilson's
@@ -188,16 +165,12 @@ def mirror_probe(
     follows = sum(a is not None and b == _OTHER[a] for a, b in sides)
     stays = sum(a is not None and a == b for a, b in sides)
     bounds = wilson(follows, num)
-
-    def percent(count: int) -> float | None:
-        return 100 * count / num if num else None
-
     return {
         "num": num,
-        "follows": percent(follows),
+        "follows": percent(follows, num),
         "interval": None if bounds is None else [100 * bounds[0], 100 * bounds[1]],
-        "stays": percent(stays),
-        "no_side": percent(num - follows - stays),
+        "stays": percent(stays, num),
+        "no_side": percent(num - follows - stays, num),
     }
 
 
@@ -249,19 +222,11 @@ def evaluate(session: Session) -> Entry | None:
 def _ask(
     session: Session, kind: str, records: Sequence[Record], images: ImageFolder
 ) -> list[Prediction]:
-    return session.ask(
-        f"{NAME}/{kind}",
-        f"answers with {kind} images",
-        records,
-        images,
-        shown=kind,
-        seed=session.seed,
-    )
+    title = f"answers with {kind} images"
+    return session.ask(f"{NAME}/{kind}", title, records, images, shown=kind, seed=session.seed)
 
 
-def _measures() -> list[Measure]:
-    same = Measure("same_answer", "same answer", "all", shown=frozenset())
-    return [*measures("compare"), same]
+_SAME = Measure("same_answer", "same answer", "all", shown=frozenset())
 
 
 def _notes(entry: Entry) -> list[str]:
@@ -283,7 +248,7 @@ TASK = Task(
     title="Reliance on the image",
     about="Points of the strict score that are lost when the same questions come with a wrong "
     "image. An interval that holds 0 means that the image cannot be shown to matter.",
-    measures=_measures,
+    measures=lambda: [*measures("compare"), _SAME],
     variants={
         "blank": "grey image",
         "noise": "noise image",

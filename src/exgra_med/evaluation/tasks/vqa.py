@@ -13,21 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.records import Prepared
-from exgra_med.evaluation.answers import (
-    Prediction,
-    Question,
-    pair,
-    question_of,
-    read_predictions,
-)
-from exgra_med.evaluation.metrics import words
+from exgra_med.evaluation.answers import Prediction, Question, pair, question_of, read_predictions
+from exgra_med.evaluation.metrics import WordIndex, words
 from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import (
     ScorerName,
     item_values,
     measures,
-    paired_difference,
     score_vqa,
     summary,
     with_functions,
@@ -52,7 +45,6 @@ from exgra_med.evaluation.tables import (
 # answer of the most similar training question, without any image; `same_image_nearest` the same
 # among the training questions about the same image, which is what a leak between splits is worth.
 
-
 BASELINE_LABELS = {
     "majority": "most frequent training answer",
     "text_nearest": "nearest training question, no image",
@@ -69,10 +61,6 @@ def baseline_predictions(
     Similarity is the cosine between the sets of lower-case words; the first of equally similar
     training questions wins. Only training questions of the same answer type are looked at, except
     where an image has none of that type.
-
-    Args:
-        train: training questions with answers.
-        test: questions to answer.
 
     Returns:
         Baseline -> predictions; `same_image_nearest` only where a test image occurs in training.
@@ -112,15 +100,8 @@ class _Nearest:
             "OPEN": (is_open, is_open.nonzero()[0]),
             "CLOSED": (~is_open, (~is_open).nonzero()[0]),
         }
-        having: dict[str, list[int]] = {}
-        by_image: dict[str, list[int]] = {}
-        for index, (each, found) in enumerate(zip(train, sets, strict=True)):
-            for word in found:
-                having.setdefault(word, []).append(index)
-            for image in each.images:
-                by_image.setdefault(image, []).append(index)
-        self._having = {word: np.array(rows) for word, rows in having.items()}
-        self._by_image = {image: np.array(rows) for image, rows in by_image.items()}
+        self._by_word = WordIndex(sets)
+        self._by_image = WordIndex([each.images for each in train])
 
     def answers(self, question: Question) -> tuple[str, str]:
         """Answer of the nearest question anywhere, and among those on the same images."""
@@ -129,10 +110,10 @@ class _Nearest:
             return "", ""
         similarity = self._similarity(question)
         anywhere = int(places[similarity[places].argmax()])
-        rows = [self._by_image[image] for image in question.images if image in self._by_image]
-        if not rows:
+        shared = self._by_image.shared(question.images)
+        if shared is None:
             return self._answers[anywhere], self._answers[anywhere]
-        same = np.unique(np.concatenate(rows))
+        same = shared.nonzero()[0]
         if of_type[same].any():
             same = same[of_type[same]]
         best = int(same[similarity[same].argmax()])
@@ -140,11 +121,9 @@ class _Nearest:
 
     def _similarity(self, question: Question) -> NDArray[np.float64]:
         """The squared cosine times the size of the question, in the order of the cosine."""
-        found = _word_set(question.text)
-        lists = [self._having[word] for word in found if word in self._having]
-        if not lists:
+        shared = self._by_word.shared(_word_set(question.text))
+        if shared is None:
             return np.zeros(len(self._answers))
-        shared = np.bincount(np.concatenate(lists), minlength=len(self._answers))
         # One division of whole numbers keeps equal similarities equal, so that the first one wins.
         return shared * shared / self._sizes
 
@@ -201,13 +180,7 @@ def score_answers(
 ) -> dict[str, Any]:
     """Score answers by every rule, beside the baselines.
 
-    Args:
-        predictions: answers, in any order.
-        questions: the questions that were asked.
-        train: questions of training; give baselines, known answers, and seen answers.
-        num_bootstrap_samples: resamples of images behind each interval.
-        seed: of the resamples.
-        oddities: what the reader of the answers found.
+    Questions of training give baselines, known answers, and seen answers.
 
     Returns:
         `scorers` (scorer -> result of `score_vqa`), `groups` of the strict one, `baselines`,
@@ -246,12 +219,6 @@ def folder_baselines(
 ) -> dict[str, Any]:
     """What a prepared folder's questions are worth without a model; see `score_baselines`.
 
-    Args:
-        prepared: the folder.
-        split: whose questions are answered.
-        train_split: whose answers are known.
-        seed: of the resamples.
-
     Raises:
         DataError: the folder has no such split.
     """
@@ -269,13 +236,7 @@ def score_baselines(
 ) -> dict[str, Any]:
     """Baseline -> `scores` by scorer, for the measures that comparisons show.
 
-    Args:
-        train: training questions.
-        test: the questions that were asked.
-        num_bootstrap_samples: resamples behind each interval.
-        seed: of the resamples.
-        model: a model's answers; adds `difference`, model minus baseline question by question
-            (strict).
+    Answers of a model add `difference`, model minus baseline question by question (strict).
     """
     chosen = measures("compare")
     columns = with_functions(chosen)
@@ -290,7 +251,7 @@ def score_baselines(
             "scores": {scorer: summary(each, *arguments) for scorer, each in values.items()}
         }
         if own is not None:
-            result[name]["difference"] = paired_difference(own, values["strict"], *arguments)
+            result[name]["difference"] = summary(own - values["strict"], *arguments)
     return result
 
 
@@ -371,9 +332,7 @@ _ODDITIES = {
 def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]:
     """One sentence for everything that was out of order in a result of `score_vqa`.
 
-    Args:
-        result: the result, or what results keep of it.
-        with_order: whether it matters that the answers come in another order than the questions.
+    `with_order`: whether it matters that the answers come in another order than the questions.
     """
     pairing, oddities = result["pairing"], result["oddities"]
     notes = [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
@@ -405,7 +364,7 @@ GROUP_TITLES = {
 }
 
 
-def _baseline_table(entry: Entry) -> Table | None:
+def _baseline_block(entry: Entry) -> Block | None:
     """The model beside its baselines; nothing where none was computed."""
     baselines = entry.details.get("baselines") or {}
     if not baselines or "strict" not in entry.scores:
@@ -423,16 +382,9 @@ def _baseline_table(entry: Entry) -> Table | None:
         if name in baselines:
             difference = (baselines[name].get("difference") or {}).get(chosen[0].name)
             rows.append(row(label, baselines[name]["scores"], cell(difference)))
-    return Table([*compared_columns(chosen), Column("Model − baseline", signed=True)], rows)
-
-
-def _baseline_block(entry: Entry) -> Block | None:
-    table = _baseline_table(entry)
-    if table is None:
-        return None
     return Block(
         "Beside the baselines",
-        table,
+        Table([*compared_columns(chosen), Column("Model − baseline", signed=True)], rows),
         "What the same questions give without looking, or without thinking. The last column "
         "compares model and baseline question by question; an interval that holds 0 means they "
         "cannot be told apart.",
@@ -466,11 +418,11 @@ def _leak_notes(entry: Entry) -> list[str]:
 
 
 def _published_block(entry: Entry) -> Block | None:
-    published = PUBLISHED.get(entry.dataset, ())
+    published = PUBLISHED.get(entry.dataset, {})
     legacy = cell(entry.score("legacy", "average"))
     if not published or legacy.value is None:
         return None
-    rows = [Row(each.model, [f"{each.average:.2f}"]) for each in published]
+    rows = [Row(model, [f"{average:.2f}"]) for model, average in published.items()]
     return Block(
         "Published averages",
         Table([Column("Average, %")], rows),
@@ -502,13 +454,8 @@ def _closed_block(entry: Entry) -> Block | None:
     return Block("Closed answers", Table([Column("%")], rows)) if rows else None
 
 
-def _further(entry: Entry) -> list[Block]:
-    blocks = (_baseline_block(entry), _published_block(entry))
-    return [block for block in blocks if block is not None]
-
-
 def _details(entry: Entry) -> list[Block]:
-    closed = _closed_block(entry)
+    closed = filter(None, [_closed_block(entry)])
     groups = [
         Block(
             GROUP_TITLES.get(name, f"By {name}"),
@@ -516,7 +463,7 @@ def _details(entry: Entry) -> list[Block]:
         )
         for name, members in (entry.details.get("groups") or {}).items()
     ]
-    return [*([closed] if closed else []), *groups]
+    return [*closed, *groups]
 
 
 TASK = Task(
@@ -528,6 +475,6 @@ TASK = Task(
     variants={"strict": "strict", "legacy": "legacy"},
     rows="measures",
     notes=_notes,
-    further=_further,
+    further=lambda entry: list(filter(None, (_baseline_block(entry), _published_block(entry)))),
     details=_details,
 )
