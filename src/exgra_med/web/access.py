@@ -65,8 +65,6 @@ class AccessControl:
     """ASGI middleware around the page.
 
     Args:
-        app: the page.
-        limits: sizes and rates.
         hosts: names the page may be asked by; None for any. Keeps other sites from reaching a page
             on this machine under a name of theirs (DNS rebinding).
         origins: sites that may send requests beside the page's own, as `https://NAME`.

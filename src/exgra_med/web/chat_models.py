@@ -48,7 +48,6 @@ class ChatModel(Protocol):
         Args:
             images: of the first question; none for a text-only conversation.
             turns: alternating, the last one a question.
-            sampling: longest answer, temperature, top-p and seed.
 
         Raises:
             DataError: the conversation is too long for the model, or must not be sent away.

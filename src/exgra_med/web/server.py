@@ -54,7 +54,6 @@ class WebSettings:
         template: chat template of local models.
         allow_remote: questions and pictures may leave this machine.
         public: anyone who reaches the port may use the page.
-        login: name and password of everyone.
         origins: addresses the page has behind a proxy, as `https://NAME`.
         frames: sites that may show the page in a frame.
         behind_proxy: take the client address from the proxy; only where no request can avoid it.

@@ -252,9 +252,8 @@ def findings(lesions: Sequence[Lesion]) -> str:
 
 def device_phrase(scene: Scene) -> str:
     """Which device there is, as a clause."""
-    if scene.device is None:
-        return "no medical device is present"
-    return f"a {scene.device.kind} is in place"
+    device = scene.device
+    return f"a {device.kind} is in place" if device else "no medical device is present"
 
 
 def laterality_phrase(scene: Scene) -> str:
@@ -265,11 +264,8 @@ def laterality_phrase(scene: Scene) -> str:
 
 def single_organs(region: str) -> list[str]:
     """A region's organs that lie on one side."""
-    return [
-        name
-        for name in organs_of(region)
-        if not ORGANS[name].paired and not ORGANS[name].is_central
-    ]
+    organs = ((name, ORGANS[name]) for name in organs_of(region))
+    return [name for name, organ in organs if not organ.paired and not organ.is_central]
 
 
 def caption(scene: Scene, wording: int) -> str:

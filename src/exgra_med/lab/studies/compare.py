@@ -92,7 +92,6 @@ def mean_over_seeds(values_SQM: Values, resampling: Resampling) -> Mean:
     Args:
         values_SQM: per-question values from 0 to 1 (differences: -1 to 1), NaN where a question
             does not count.
-        resampling: of images and seeds.
     """
     each = metric(values_SQM)
     samples_BS = resampling.means(values_SQM)
