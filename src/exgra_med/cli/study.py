@@ -272,8 +272,8 @@ def make_parts(
     from exgra_med.lab.base_models.settings import PartsSettings, load_parts
 
     chosen = PartsSettings() if settings is None else load_parts(settings)
-    made = make(chosen, Path(data), out, reporter(as_json))
-    places = {"language": str(made.language), "vision": str(made.vision)}
+    make(chosen, Path(data), out, reporter(as_json))
+    places = {part: str(out / part) for part in ("language", "vision")}
     show(places, as_json, [f"Finished. In a recipe:\nmodel:\n  parts: {json.dumps(places)}"])
 
 

@@ -65,8 +65,6 @@ class AccessControl:
     """ASGI middleware around the page.
 
     Args:
-        app: the page.
-        limits: sizes and rates.
         hosts: names the page may be asked by; None for any. Keeps other sites from reaching a page
             on this machine under a name of theirs (DNS rebinding).
         origins: sites that may send requests beside the page's own, as `https://NAME`.
@@ -109,19 +107,27 @@ class AccessControl:
         if refusal is not None:
             await _answer(answered, *refusal)
             return
-        body = _Body(receive, self._body_bytes(scope))
-        started = False
+        left, started = self._body_bytes(scope), False
+
+        async def limited() -> Message:
+            # Read no further than the limit, whatever the Content-Length said.
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise _TooLargeError
+            return message
 
         async def watched(message: Message) -> None:
             nonlocal started
-            if body.too_large and not started:
+            if left < 0 and not started:
                 # The form parser would turn the error into an answer of its own.
                 raise _TooLargeError
             started = True
             await answered(message)
 
         try:
-            await self.app(scope, body.receive, watched)
+            await self.app(scope, limited, watched)
         except _TooLargeError:
             if not started:
                 await _answer(answered, 413, "The request is too large.")
@@ -210,22 +216,6 @@ def _security_headers(frames: Sequence[str]) -> dict[bytes, bytes]:
     if not frames:
         headers[b"x-frame-options"] = b"DENY"
     return headers
-
-
-class _Body:
-    """A request body that is read no further than its limit, whatever its Content-Length said."""
-
-    def __init__(self, receive: Receive, max_bytes: int) -> None:
-        self._receive, self._left = receive, max_bytes
-        self.too_large = False
-
-    async def receive(self) -> Message:
-        message = await self._receive()
-        self._left -= len(message.get("body", b""))
-        if self._left < 0:
-            self.too_large = True
-            raise _TooLargeError
-        return message
 
 
 async def _answer(send: Send, status: int, text: str) -> None:

@@ -16,7 +16,7 @@ from exgra_med import files
 from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.llm.request import Sampling
-from exgra_med.web.chat_models import ChatModel, Stopwatch
+from exgra_med.web.chat_models import ChatModel
 from exgra_med.web.error_log import report_error
 from exgra_med.web.limits import Limits, RateLimiter
 from exgra_med.web.pictures import PictureStore
@@ -72,12 +72,8 @@ class Dialogue:
 class ChatLog:
     """Questions and answers on disk, for an operator who wants them; pictures are not kept.
 
-    One file a day, `chat-2026-01-31.jsonl`, readable by its owner alone.
-
-    Args:
-        folder: where the files lie; made if absent.
-        days: files of earlier days are deleted.
-        today: for tests.
+    One file a day, `chat-2026-01-31.jsonl`, readable by its owner alone; those of more than `days`
+    ago are deleted.
 
     Raises:
         WriteError: the folder cannot be made.
@@ -120,13 +116,7 @@ class ChatLog:
 
 
 class ChatService:
-    """The models of the page; checks, answers and logs the questions of all visitors.
-
-    Args:
-        models: one or two.
-        limits: of the page.
-        log: where questions and answers are written; None keeps nothing.
-    """
+    """Checks, answers and logs the questions of all visitors to one or two models."""
 
     def __init__(
         self, models: Sequence[ChatModel], limits: Limits, log: ChatLog | None = None
@@ -199,7 +189,12 @@ class ChatService:
         finally:
             for answer in exchange.answers:
                 answer.ended = answer.ended or "stopped"
-            self._write_log(exchange)
+            if self.log is not None:
+                answers = [
+                    {"model": answer.model, "text": answer.text, "ended": answer.ended}
+                    for answer in exchange.answers
+                ]
+                self.log.write(question=exchange.question, answers=answers)
 
     def _answer(
         self,
@@ -211,18 +206,17 @@ class ChatService:
         sampling: Sampling,
     ) -> Iterator[None]:
         turns = [*dialogue.turns_of(model.name), Turn(role="user", text=exchange.question)]
-        watch = Stopwatch()
-        shown = 0.0
+        begun, shown = time.perf_counter(), 0.0
         try:
             for piece in model.answer(images, turns, sampling):
                 if dialogue.stop.is_set():
                     answer.ended = "stopped"
                     break
-                if piece.text:
-                    watch.word()
                 answer.text += piece.text
-                answer.num_tokens, answer.seconds = piece.num_tokens, watch.seconds
-                answer.first_seconds, answer.ended = watch.first_seconds, piece.ended or ""
+                answer.num_tokens, answer.ended = piece.num_tokens, piece.ended or ""
+                answer.seconds = time.perf_counter() - begun
+                if piece.text and answer.first_seconds is None:
+                    answer.first_seconds = answer.seconds
                 if answer.seconds > self.limits.max_seconds_per_answer:
                     answer.ended = answer.ended or "time"
                 if answer.ended:
@@ -237,14 +231,3 @@ class ChatService:
             answer.ended, answer.problem = "failed", f"The model failed ({type(error).__name__})."
             report_error(error)
         yield
-
-    def _write_log(self, exchange: Exchange) -> None:
-        if self.log is None:
-            return
-        self.log.write(
-            question=exchange.question,
-            answers=[
-                {"model": answer.model, "text": answer.text, "ended": answer.ended}
-                for answer in exchange.answers
-            ],
-        )

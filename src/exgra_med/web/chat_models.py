@@ -3,7 +3,7 @@
 A model turns a conversation into pieces of an answer; the page knows nothing else of it.
 """
 
-import time
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,6 @@ class ChatModel(Protocol):
         Args:
             images: of the first question; none for a text-only conversation.
             turns: alternating, the last one a question.
-            sampling: longest answer, temperature, top-p and seed.
 
         Raises:
             DataError: the conversation is too long for the model, or must not be sent away.
@@ -58,13 +57,7 @@ class ChatModel(Protocol):
 
 
 class LocalChatModel:
-    """A model of this project in this process.
-
-    Args:
-        name: as shown.
-        bundle: the model.
-        template: its chat template.
-    """
+    """A model of this project in this process."""
 
     host = ""
 
@@ -78,14 +71,11 @@ class LocalChatModel:
         from exgra_med.data.chat_template import encode_prompt
         from exgra_med.model.generate import stream
 
+        bundle = self.bundle
         prompt = encode_prompt(
-            self.bundle.tokenizer,
-            list(turns),
-            self.template,
-            self.bundle.num_image_tokens,
-            len(images),
+            bundle.tokenizer, list(turns), self.template, bundle.num_image_tokens, len(images)
         )
-        config: Any = self.bundle.model.config
+        config: Any = bundle.model.config
         longest = config.text_config.max_position_embeddings
         if len(prompt) + sampling.max_tokens > longest:
             raise DataError(
@@ -98,13 +88,7 @@ class LocalChatModel:
 
 
 class ServedChatModel:
-    """A model behind an address.
-
-    Args:
-        model: its name there.
-        endpoint: address and key; whether text may be sent there was checked before.
-        limits: time and length of an answer.
-    """
+    """A model behind an address; whether text may be sent there was checked before."""
 
     def __init__(self, model: str, endpoint: Endpoint, limits: Limits) -> None:
         self.name, self.endpoint, self.limits = model, endpoint, limits
@@ -116,7 +100,13 @@ class ServedChatModel:
         """See `ChatModel`; the end marker of a served export is cut off."""
         from exgra_med.llm.openai_transport import stream_reply
 
-        self._refuse_identifying(turns)
+        kinds = find_identifiers("\n".join(turn.text for turn in turns)) if self.host else []
+        if kinds:
+            raise DataError(
+                f"The conversation seems to identify a patient ({', '.join(kinds)}); it was not "
+                f"sent to {self.host}.",
+                "Leave that out and ask again.",
+            )
         request = ChatRequest(self.name, messages(images, turns), sampling)
         text = shown = ""
         ended = None
@@ -137,17 +127,6 @@ class ServedChatModel:
         finally:
             chunks.close()
         yield TextChunk("", None, "length" if ended == "length" else "stop")
-
-    def _refuse_identifying(self, turns: Sequence[Turn]) -> None:
-        if not self.host:
-            return
-        kinds = find_identifiers("\n".join(turn.text for turn in turns))
-        if kinds:
-            raise DataError(
-                f"The conversation seems to identify a patient ({', '.join(kinds)}); it was not "
-                f"sent to {self.host}.",
-                "Leave that out and ask again.",
-            )
 
 
 def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[str, Any]]:
@@ -171,10 +150,7 @@ def open_chat_model(
     Args:
         source: a checkpoint folder, a run folder (its last checkpoint), a hub name, or
             `NAME@http://HOST/v1` for a model at a server.
-        device: of a local model.
-        template: chat template of a local model.
         allow_remote: questions and pictures may leave this machine.
-        limits: of the page.
 
     Raises:
         CheckpointError, RunError: a local model cannot be loaded.
@@ -182,7 +158,16 @@ def open_chat_model(
     """
     name, at, address = source.partition("@http")
     if at:
-        return ServedChatModel(name, _endpoint(name, f"http{address}", allow_remote), limits)
+        from exgra_med.llm.endpoint import environment_with_file, find_endpoint, require_allowed
+
+        address = f"http{address}"
+        if not name:
+            raise ServiceError(
+                f"No model is named at {address}.", "Write NAME@http://HOST:PORT/v1."
+            )
+        endpoint = find_endpoint(address, environment_with_file(os.environ, Path.cwd()))
+        require_allowed(endpoint, allow_remote)
+        return ServedChatModel(name, endpoint, limits)
     import torch
 
     from exgra_med.model.bundle import load_bundle
@@ -209,33 +194,3 @@ def number_equal_names(models: Sequence[ChatModel]) -> None:
     for number, model in enumerate(models):
         if any(model.name == other.name for other in models[:number]):
             model.name = f"{model.name} ({number + 1})"
-
-
-def _endpoint(name: str, address: str, allow_remote: bool) -> Endpoint:
-    import os
-
-    from exgra_med.llm.endpoint import environment_with_file, find_endpoint, require_allowed
-
-    if not name:
-        raise ServiceError(f"No model is named at {address}.", "Write NAME@http://HOST:PORT/v1.")
-    endpoint = find_endpoint(address, environment_with_file(os.environ, Path.cwd()))
-    require_allowed(endpoint, allow_remote)
-    return endpoint
-
-
-class Stopwatch:
-    """Seconds since the question, and until the first word."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
-        self.first_seconds: float | None = None
-
-    @property
-    def seconds(self) -> float:
-        """Since the question was asked."""
-        return time.perf_counter() - self._start
-
-    def word(self) -> None:
-        """Note that a word came; the time of the first one is kept."""
-        if self.first_seconds is None:
-            self.first_seconds = self.seconds

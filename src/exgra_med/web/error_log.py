@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 _LOGGERS = ("uvicorn.error", "asyncio")
 
@@ -38,7 +37,7 @@ def report_error(error: BaseException | None) -> None:
 def without_error_text() -> Iterator[None]:
     """Within the block, tracebacks and logged exceptions lose their text; warnings are dropped."""
     before = traceback.print_exc
-    traceback.print_exc = _print_exc
+    traceback.print_exc = lambda *_, **__: report_error(sys.exception())
     for name in _LOGGERS:
         logging.getLogger(name).addFilter(_remove_text)
     with warnings.catch_warnings():
@@ -50,10 +49,6 @@ def without_error_text() -> Iterator[None]:
             traceback.print_exc = before
             for name in _LOGGERS:
                 logging.getLogger(name).removeFilter(_remove_text)
-
-
-def _print_exc(*_: Any, **__: Any) -> None:
-    report_error(sys.exception())
 
 
 def _remove_text(record: logging.LogRecord) -> bool:

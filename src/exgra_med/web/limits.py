@@ -54,11 +54,7 @@ class Limits:
 
 
 def with_limits(assignments: Sequence[str], limits: Limits | None = None) -> Limits:
-    """Limits with some of them set.
-
-    Args:
-        assignments: `name=value` each.
-        limits: what they change; the defaults where absent.
+    """Limits with some of them set, by `name=value` each.
 
     Raises:
         RecipeError: not an assignment, no limit of that name, or no positive whole number.
@@ -81,12 +77,7 @@ _MOST_CLIENTS = 4096
 
 
 class RateLimiter:
-    """A token bucket for each address: full at first, one taken by each request, refilled evenly.
-
-    Args:
-        per_minute: size of the bucket, and how much is refilled in a minute.
-        clock: seconds; for tests.
-    """
+    """A token bucket for each address: full at first, one taken by a request, refilled evenly."""
 
     def __init__(self, per_minute: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute = per_minute
@@ -95,11 +86,7 @@ class RateLimiter:
         self._lock = threading.Lock()
 
     def wait_seconds(self, client: str) -> float:
-        """Take one from the bucket of an address.
-
-        Returns:
-            0 where there was one, else the seconds until there is.
-        """
+        """Take one from the bucket of an address; returns the seconds until there is one, or 0."""
         with self._lock:
             now = self._clock()
             left, since = self._buckets.pop(client, (float(self.per_minute), now))

@@ -10,26 +10,17 @@ from exgra_med.evaluation.report.graphs import graphs_css
 from exgra_med.lab.studies.report import study_css
 from exgra_med.llm.request import Sampling
 from exgra_med.model.published import NOTICE
-from exgra_med.plugins import import_extra
 from exgra_med.web import chat_view
 from exgra_med.web.chat import ChatService, Dialogue
 from exgra_med.web.limits import MEGABYTE
 from exgra_med.web.pictures import read_picture
 from exgra_med.web.run_view import Views
-from exgra_med.web.runs_tab import alignment_tab, runs_tab
+from exgra_med.web.runs_tab import alignment_tab, gr, html, runs_tab
 
 _PAGE = Path(__file__).parent / "page.css"
 _FIRST_OF_PARTS = "h1 {"
 """The report's style begins with rules for a whole page, which here is Gradio's."""
-_FONTS = [
-    "system-ui",
-    "-apple-system",
-    "Segoe UI",
-    "Roboto",
-    "Noto Sans",
-    "DejaVu Sans",
-    "sans-serif",
-]
+_FONTS = "system-ui,-apple-system,Segoe UI,Roboto,Noto Sans,DejaVu Sans,sans-serif".split(",")
 _TEAL = (
     "#eef5f3", "#d5ebe7", "#a9d8d1", "#74bfb6", "#2f8f88", "#0b6e69",
     "#0a635f", "#095a56", "#084c49", "#073f3c", "#052a28",
@@ -51,8 +42,6 @@ HEAD = f'<meta name="color-scheme" content="light dark"><style>\n{page_css()}\n<
 
 def theme() -> Any:
     """Gradio's plain theme with system fonts; no font is fetched from anywhere."""
-    import gradio as gr  # pyrefly: ignore
-
     return gr.themes.Base(
         primary_hue=gr.themes.Color(*_TEAL),
         neutral_hue=gr.themes.colors.slate,
@@ -104,7 +93,6 @@ def notice_html(notice: str, hosts: Sequence[str], kept_days: int | None) -> str
     )
 
 
-gr: Any = import_extra("gradio", "The page", "web")
 QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 _PICK = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
@@ -113,14 +101,7 @@ _PICK = """element.addEventListener('click', (event) => {
 
 
 def build_page(chat: ChatService, views: Views, uploads: Path, kept_days: int | None) -> Any:
-    """All of the page.
-
-    Args:
-        chat: models and limits.
-        views: runs that may be looked at.
-        uploads: the private folder where Gradio leaves uploads.
-        kept_days: how long questions and answers are stored; None where they are not.
-    """
+    """All of the page; `kept_days` is None where questions and answers are not stored."""
     with gr.Blocks(title="ExGra-Med", analytics_enabled=False, fill_width=True) as page:
         hosts = sorted({model.host for model in chat.models if model.host})
         gr.HTML(notice_html(NOTICE, hosts, kept_days), js_on_load=None, elem_id="notice")
@@ -135,22 +116,6 @@ def build_page(chat: ChatService, views: Views, uploads: Path, kept_days: int | 
     return page
 
 
-def appearance() -> dict[str, Any]:
-    """Arguments of `mount_gradio_app` that decide how the page looks."""
-    return {"theme": theme(), "head": HEAD}
-
-
-def _html(value: str = "", name: str | None = None, script: str | None = None, **more: Any) -> Any:
-    return gr.HTML(
-        value,
-        js_on_load=script,
-        elem_id=name,
-        elem_classes=["exgra"],
-        apply_default_css=False,
-        **more,
-    )
-
-
 def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
     limits = chat.limits
     records = chat_view.example_records()
@@ -162,11 +127,11 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
     )
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            picture = _html(chat_view.picture_html(None), "picture")
+            picture = html(chat_view.picture_html(None), "picture")
             upload = gr.File(
                 label="Picture: PNG, JPEG, TIFF or DICOM", elem_id="upload", height=170
             )
-            examples = _html(chat_view.examples_html(records, limits.max_pixels), "examples", _PICK)
+            examples = html(chat_view.examples_html(records, limits.max_pixels), "examples", _PICK)
             models = gr.CheckboxGroup(
                 names, value=names, label="Models to ask", visible=len(names) > 1, elem_id="models"
             )
@@ -183,13 +148,9 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
                 )
                 seed = gr.Number(0, label="Seed", precision=0, minimum=0)
         with gr.Column(scale=3, min_width=320):
-            conversation = _html(
-                chat_view.conversation_html(Dialogue()),
-                "conversation",
-                autoscroll=True,
-                max_height=560,
-            )
-            problem = _html("", "problem")
+            empty = chat_view.conversation_html(Dialogue())
+            conversation = html(empty, "conversation", autoscroll=True, max_height=560)
+            problem = html("", "problem")
             question = gr.Textbox(
                 label="Question",
                 placeholder="What is shown?",
@@ -203,14 +164,12 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
                 send = gr.Button("Ask", variant="primary", elem_id="send", min_width=90)
                 stop = gr.Button("Stop", elem_id="stop", min_width=90)
                 clear = gr.Button("Clear", elem_id="clear", min_width=90)
-            status = _html("", "status")
+            status = html("", "status")
 
-    answer = _answer_with(chat)
-    settings = [models, longest, temperature, top_p, seed]
     asked = gr.on(
         [send.click, question.submit],
-        answer,
-        [state, question, *settings],
+        _answer_with(chat),
+        [state, question, models, longest, temperature, top_p, seed],
         [state, conversation, problem, question, status],
         concurrency_limit=limits.answers_at_once,
         concurrency_id="compute",
@@ -252,16 +211,15 @@ def _answer_with(chat: ChatService) -> Callable[..., Iterator[tuple[Any, ...]]]:
                 seed=int(seed or 0),
             )
             for _ in chat.ask(dialogue, text or "", names or [], sampling, client):
-                html = chat_view.conversation_html(dialogue)
-                yield dialogue, html, "", "", ""
+                yield dialogue, chat_view.conversation_html(dialogue), "", "", ""
         except (ExgraMedError, TypeError, ValueError) as error:
             known = isinstance(error, ExgraMedError)
             sentence = str(error) if known else "The settings are not numbers."
             yield dialogue, gr.skip(), chat_view.problem_html(sentence), gr.skip(), ""
             return
         # The last update says how each answer ended.
-        html = chat_view.conversation_html(dialogue)
-        yield dialogue, html, "", "", '<p role="status" class="quiet">The answer is complete.</p>'
+        done = _status("The answer is complete.")
+        yield dialogue, chat_view.conversation_html(dialogue), "", "", done
 
     return answer
 
@@ -273,28 +231,33 @@ def _stop(dialogue: Dialogue | None) -> tuple[Any, Any]:
     for exchange in dialogue.exchanges[-1:]:
         for answer in exchange.answers:
             answer.ended = answer.ended or "stopped"
-    html = chat_view.conversation_html(dialogue)
-    return html, '<p role="status" class="quiet">Stopped.</p>'
+    return chat_view.conversation_html(dialogue), _status("Stopped.")
 
 
 def _clear_with(chat: ChatService) -> Callable[..., tuple[Any, ...]]:
     def clear(dialogue: Dialogue | None) -> tuple[Any, ...]:
-        if dialogue is not None:
-            dialogue.stop.set()
-            chat.pictures.drop(dialogue.picture)
+        _end(chat, dialogue)
         fresh = Dialogue()
+        done = _status("Picture and conversation are deleted.")
         empty = chat_view.conversation_html(fresh)
-        done = '<p role="status" class="quiet">Picture and conversation are deleted.</p>'
         return fresh, empty, chat_view.picture_html(None), "", done
 
     return clear
 
 
-def _begin(chat: ChatService, dialogue: Dialogue | None, image: Any) -> tuple[Any, ...]:
-    """A new picture begins a new conversation: earlier questions were about another picture."""
+def _end(chat: ChatService, dialogue: Dialogue | None) -> None:
     if dialogue is not None:
         dialogue.stop.set()
         chat.pictures.drop(dialogue.picture)
+
+
+def _status(sentence: str) -> str:
+    return f'<p role="status" class="quiet">{sentence}</p>'
+
+
+def _begin(chat: ChatService, dialogue: Dialogue | None, image: Any) -> tuple[Any, ...]:
+    """A new picture begins a new conversation: earlier questions were about another picture."""
+    _end(chat, dialogue)
     fresh = Dialogue(picture=chat.pictures.put(image))
     return fresh, chat_view.picture_html(image), chat_view.conversation_html(fresh), ""
 
@@ -329,7 +292,7 @@ def _example_with(chat: ChatService, records: Any) -> Callable[..., tuple[Any, .
     def choose(dialogue: Dialogue | None, event: gr.EventData) -> tuple[Any, ...]:
         number = event._data.get("example") if isinstance(event._data, dict) else None
         if not isinstance(number, int) or not 0 <= number < len(records):
-            return dialogue, gr.skip(), gr.skip(), gr.skip(), gr.skip()
+            return dialogue, *[gr.skip()] * 4
         image = chat_view.example_picture(records[number], chat.limits.max_pixels)
         return *_begin(chat, dialogue, image), records[number].question
 

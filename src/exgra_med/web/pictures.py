@@ -27,14 +27,8 @@ _BEGINNINGS = (
 
 
 def read_picture(content: bytes, max_pixels: int) -> Image.Image:
-    """Decode an upload by its first bytes, not by its file name.
-
-    Args:
-        content: a PNG, JPEG, TIFF or DICOM file.
-        max_pixels: width times height above which it is refused before it is decoded.
-
-    Returns:
-        The picture as RGB.
+    """Decode a PNG, JPEG, TIFF or DICOM upload to RGB, by its first bytes, not by its file name;
+    one with more than `max_pixels` is refused before it is decoded.
 
     Raises:
         DataError: of another format, broken, too large, or with text in its pixels.
@@ -58,10 +52,7 @@ def read_picture(content: bytes, max_pixels: int) -> Image.Image:
 class PictureStore:
     """Pictures in memory, each under a random name that nobody can guess.
 
-    Args:
-        max_megabytes: of all pictures together; the least recently used one is dropped first.
-        forget_after_minutes: a picture is dropped when it was not used for so long.
-        clock: seconds; for tests.
+    The least recently used one is dropped for want of room, any when it was not used for so long.
     """
 
     def __init__(

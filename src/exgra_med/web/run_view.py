@@ -43,9 +43,6 @@ def find_runs(roots: Sequence[Path]) -> dict[str, FoundRun]:
     """Runs and studies in or under some folders, by name; links are not followed.
 
     A visitor chooses a name of this list and never gives a path.
-
-    Args:
-        roots: folders, each a run, a study, or one that holds them.
     """
     found: dict[str, FoundRun] = {}
     for root in roots:
@@ -56,11 +53,6 @@ def find_runs(roots: Sequence[Path]) -> dict[str, FoundRun]:
             if len(found) == _MOST:
                 return found
     return found
-
-
-def runs_below(study: Path) -> list[Path]:
-    """Runs of a study, in the order of their names."""
-    return [path for path, kind in _walk(study, _DEPTH) if kind == "run"]
 
 
 def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, Literal["run", "study"]]]:
@@ -82,7 +74,6 @@ def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, Literal["run", "stud
 ANY = "any"
 UNKNOWN = "unknown"
 MARKS = (ANY, "not right", "wrong", "partly right", "right")
-FILTERS = ("modality", "organ", "question_type")
 ANSWERS_PER_PAGE = 12
 
 
@@ -101,7 +92,7 @@ class AnswerRow:
         return self.judged[1]
 
     def value(self, field: str) -> str:
-        """A property of the question: a field of `FILTERS`, or `type` (open or closed)."""
+        """A property of the question: one that answers are grouped by, or `type` (open, closed)."""
         if field == "type":
             return self.question.answer_type.lower()
         return group_of(self.question, field) or UNKNOWN
@@ -120,12 +111,7 @@ class RunAnswers:
         return [ANY, *sorted({row.value(field) for row in self.rows})]
 
     def select(self, mark: str = ANY, **fields: str) -> list[AnswerRow]:
-        """The rows with these values, in the order of the data set.
-
-        Args:
-            mark: one of `MARKS`.
-            fields: field -> value, or `any`.
-        """
+        """The rows of these values, `any` or one that occurs, in the order of the data set."""
         wanted = {name: value for name, value in fields.items() if value != ANY}
         return [
             row
@@ -175,26 +161,25 @@ def run_html(place: FoundRun, data_folder: str | None = None) -> str:
         RunError: a file in it cannot be read.
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    environment = template_environment(True, _TEMPLATES)
     if place.kind == "study":
-        return environment.get_template("study.html.j2").render(_study(place))
+        return _render("study.html.j2", **_study(place))
     content = gather(place.path, data_folder)
-    figures = training_figures(content.stages)
-    return environment.get_template("run.html.j2").render(report=content, figures=figures)
+    return _render("run.html.j2", report=content, figures=training_figures(content.stages))
 
 
 def answers_html(answers: RunAnswers, rows: Sequence[AnswerRow], page: int) -> str:
     """One page of cards, and how many there are."""
-    return (
-        template_environment(True, _TEMPLATES)
-        .get_template("answers.html.j2")
-        .render(
-            cards=answers.cards(rows, page),
-            num_rows=len(rows),
-            num_all=len(answers.rows),
-            first=page * ANSWERS_PER_PAGE + 1,
-        )
+    return _render(
+        "answers.html.j2",
+        cards=answers.cards(rows, page),
+        num_rows=len(rows),
+        num_all=len(answers.rows),
+        first=page * ANSWERS_PER_PAGE + 1,
     )
+
+
+def _render(template: str, **values: Any) -> str:
+    return template_environment(True, _TEMPLATES).get_template(template).render(**values)
 
 
 def num_pages(rows: Sequence[AnswerRow]) -> int:
@@ -203,7 +188,7 @@ def num_pages(rows: Sequence[AnswerRow]) -> int:
 
 
 def _study(place: FoundRun) -> dict[str, Any]:
-    runs = runs_below(place.path)
+    runs = [path for path, kind in _walk(place.path, _DEPTH) if kind == "run"]
     answer, description, problem = "", "", ""
     try:
         results = read_study_results(place.path)
@@ -242,11 +227,7 @@ _MOST_KEPT = 8
 class Views:
     """Runs and studies under some folders, as HTML; the latest results are cached.
 
-    Args:
-        roots: folders that may be looked into.
-        data_folder: the prepared folder of the questions, where it is not the one that the recipe
-            names.
-        device: of the models that the alignment view loads.
+    `data_folder` has the questions, where it is not the one that the recipe names.
     """
 
     def __init__(
@@ -285,30 +266,25 @@ class Views:
 
         run = self._run(name)
         stamp = run.final(stage).stat().st_mtime_ns if run.final(stage).is_dir() else 0
+        asked = (stage, num_nodes, draw, layers)
         return self._once(
-            ("graphs", run.path, stamp, stage, num_nodes, draw, layers),
-            lambda: graphs_fragment(
-                measure_graphs(run, stage, num_nodes, draw, layers, self._device)
-            ),
+            ("graphs", run.path, stamp, *asked),
+            lambda: graphs_fragment(measure_graphs(run, *asked, self._device)),
         )
 
     def overview(self, name: str) -> str:
         """Scores and curves of a run, or the runs of a study."""
         place = self.place(name)
-        return self._once(
-            ("overview", place.path, _stamp(place.path)),
-            lambda: run_html(place, self._data_folder),
-        )
+        key = ("overview", place.path, _stamp(place.path))
+        return self._once(key, lambda: run_html(place, self._data_folder))
 
     def answers(self, name: str) -> RunAnswers | None:
         """The answers of a run; a study has none of its own."""
         place = self.place(name)
         if place.kind == "study":
             return None
-        return self._once(
-            ("answers", place.path, _stamp(place.path)),
-            lambda: read_answers(place.path, self._data_folder),
-        )
+        key = ("answers", place.path, _stamp(place.path))
+        return self._once(key, lambda: read_answers(place.path, self._data_folder))
 
     def _run(self, name: str) -> Run:
         place = self.place(name)

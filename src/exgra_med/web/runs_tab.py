@@ -22,10 +22,10 @@ _DRAW = (
 )
 
 
-def _html(value: str = "", name: str | None = None) -> Any:
-    return gr.HTML(
-        value, js_on_load=None, elem_id=name, elem_classes=["exgra"], apply_default_css=False
-    )
+def html(value: str, name: str, script: str | None = None, **more: Any) -> Any:
+    """A part of the page in our style."""
+    more |= {"elem_id": name, "elem_classes": ["exgra"], "apply_default_css": False}
+    return gr.HTML(value, js_on_load=script, **more)
 
 
 def _choices(names: list[str], value: str | None = None) -> Any:
@@ -49,7 +49,7 @@ def alignment_tab(page: gr.Blocks, views: Views) -> None:
         draw = gr.Number(0, label="Draw", precision=0, minimum=0, scale=1, min_width=110)
         layers = gr.Checkbox(True, label="With the graph layers", scale=1, min_width=220)
     button = gr.Button("Draw the graphs", variant="primary", elem_id="graphs-draw")
-    shown = _html(_NONE, "graphs")
+    shown = html(_NONE, "graphs")
 
     def runs() -> tuple[Any, str]:
         names = views.names("run")
@@ -82,18 +82,22 @@ def alignment_tab(page: gr.Blocks, views: Views) -> None:
 def runs_tab(page: gr.Blocks, views: Views) -> None:
     """Open a run or a study; look through its answers."""
     run = gr.Dropdown([], label="Run or study", elem_id="runs-run")
-    overview = _html(_NONE, "overview")
+    overview = html(_NONE, "overview")
     with gr.Group(visible=False) as group, gr.Row():
         mark = gr.Dropdown(
             list(looking.MARKS), value="not right", label="Answers", elem_id="runs-mark"
         )
-        kind = gr.Dropdown([looking.ANY], label="Question", elem_id="runs-type")
-        modality = gr.Dropdown([looking.ANY], label="Modality", elem_id="runs-modality")
-        organ = gr.Dropdown([looking.ANY], label="Organ", elem_id="runs-organ")
-        about = gr.Dropdown([looking.ANY], label="Question type", elem_id="runs-about")
+        about = [
+            gr.Dropdown([looking.ANY], label=label, elem_id=f"runs-{name}")
+            for name, label in (
+                ("type", "Question"),
+                ("modality", "Modality"),
+                ("organ", "Organ"),
+                ("about", "Question type"),
+            )
+        ]
         page_number = gr.Number(1, label="Page", precision=0, minimum=1, elem_id="runs-page")
-    cards = _html("", "answers")
-    filters = [mark, kind, modality, organ, about]
+    cards = html("", "answers")
     fields = ("type", "modality", "organ", "question_type")
 
     def runs() -> Any:
@@ -114,9 +118,7 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
         ]
         return text, gr.Group(visible=True), *found
 
-    def listed(
-        name: str | None, mark: str, kind: str, modality: str, organ: str, about: str, number: float
-    ) -> str:
+    def listed(name: str | None, number: float, mark: str, *chosen: str) -> str:
         if not name:
             return ""
 
@@ -124,24 +126,20 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
             table = views.answers(name)
             if table is None:
                 return ""
-            chosen = dict(zip(fields, (kind, modality, organ, about), strict=True))
-            rows = table.select(
-                mark or looking.ANY,
-                **{field: value or looking.ANY for field, value in chosen.items()},
-            )
+            values = (value or looking.ANY for value in chosen)
+            rows = table.select(mark or looking.ANY, **dict(zip(fields, values, strict=True)))
             wanted = min(max(1, int(number or 1)), num_pages(rows)) - 1
             return answers_html(table, rows, wanted)
 
         return _result_or(work, lambda problem: problem)
 
-    inputs = [run, *filters, page_number]
+    inputs = [run, page_number, mark, *about]
     page.load(runs, None, run, show_progress="hidden", **_QUIET)
-    about_answers = [kind, modality, organ, about]
-    run.change(opened, [run, *about_answers], [overview, group, *about_answers], **_QUIET).then(
+    run.change(opened, [run, *about], [overview, group, *about], **_QUIET).then(
         listed, inputs, cards, **_QUIET
     )
     gr.on(
-        [each.input for each in (*filters, page_number)],
+        [each.input for each in (mark, *about, page_number)],
         listed,
         inputs,
         cards,

@@ -50,19 +50,15 @@ class WebSettings:
         runs: folders whose runs and studies may be looked at.
         data_folder: the prepared folder of the questions, where it is not the one that the recipe
             names.
-        host: address to listen on.
-        port: port to listen on; 0 takes a free one.
-        device: of local models.
+        port: to listen on; 0 takes a free one.
         template: chat template of local models.
         allow_remote: questions and pictures may leave this machine.
         public: anyone who reaches the port may use the page.
-        login: name and password of everyone.
         origins: addresses the page has behind a proxy, as `https://NAME`.
         frames: sites that may show the page in a frame.
         behind_proxy: take the client address from the proxy; only where no request can avoid it.
         keep_log: folder where questions and answers are written; None keeps nothing.
         keep_days: after how many days they are deleted.
-        limits: sizes, rates, lengths.
     """
 
     models: Sequence[str]
@@ -85,10 +81,6 @@ class WebSettings:
 
 def serve_page(settings: WebSettings, on_open: Callable[[str], None]) -> None:
     """Load the models, open the page and wait until it is stopped.
-
-    Args:
-        settings: of the operator.
-        on_open: receives the page's address once it is open.
 
     Raises:
         MissingExtraError: Gradio is not installed.
@@ -166,7 +158,7 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 
@@ -203,18 +195,11 @@ def folder_bytes(folder: Path) -> int:
 def build_app(
     chat: ChatService, views: Views, uploads: Path, settings: WebSettings
 ) -> AccessControl:
-    """The page behind its access control, as an ASGI application.
-
-    Args:
-        chat: models and limits.
-        views: runs that may be looked at.
-        uploads: from `private_folder`, which must be entered before.
-        settings: of the operator.
-    """
+    """The page behind its access control, as an ASGI application; `uploads` is open already."""
     import fastapi  # pyrefly: ignore
     import gradio as gr  # pyrefly: ignore
 
-    from exgra_med.web.page import appearance, build_page
+    from exgra_med.web.page import HEAD, build_page, theme
 
     limits = settings.limits
     app = fastapi.FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -237,7 +222,8 @@ def build_app(
         enable_monitoring=False,
         pwa=False,
         mcp_server=False,
-        **appearance(),
+        theme=theme(),
+        head=HEAD,
     )
     max_waiting_bytes = limits.max_waiting_upload_megabytes * MEGABYTE
     return AccessControl(

@@ -15,7 +15,7 @@ from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.generate import generate
-from exgra_med.web import chat_models, chat_view
+from exgra_med.web import chat_view
 from exgra_med.web.chat import ChatLog, ChatService, Dialogue
 from exgra_med.web.chat_models import (
     LocalChatModel,
@@ -308,4 +308,3 @@ def test_names_are_short_and_differ(tmp_path: Path) -> None:
     twins = [Parrot("a"), Parrot("a")]
     number_equal_names(twins)
     assert [twin.name for twin in twins] == ["a", "a (2)"]
-    assert chat_models.Stopwatch().first_seconds is None

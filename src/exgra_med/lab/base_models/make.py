@@ -5,7 +5,6 @@ parts.yaml            what they were made of
 work/                 log and resumable checkpoints of both
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from exgra_med import files
@@ -22,48 +21,26 @@ from exgra_med.terminal import Reporter
 from exgra_med.training.stages import train_run
 
 
-@dataclass(frozen=True)
-class MadeParts:
-    """Folders that a recipe can name in `model.parts`."""
-
-    language: Path
-    vision: Path
-
-
 def make_parts(
     settings: PartsSettings, data_folder: str | Path, out: Path, reporter: Reporter
-) -> MadeParts:
+) -> None:
     """Make what is not made yet; called again, it goes on where it was.
-
-    Args:
-        settings: sizes and training of both.
-        data_folder: a prepared folder with the splits that the settings name.
-        out: where the parts go.
-        reporter: told how far it is.
 
     Raises:
         RunError: `out` holds parts made of something else.
         ExgraMedError: a fault of data or training; what was saved stays.
     """
     prepared = open_prepared(data_folder)
-    made = MadeParts(out / "language", out / "vision")
+    language, vision = out / "language", out / "vision"
     _claim(out, settings, prepared)
-    if not made.vision.is_dir():
+    if not vision.is_dir():
         part, work = settings.vision, out / "work" / "vision"
         work.mkdir(parents=True, exist_ok=True)
-        train_vision(
-            part,
-            prepared.records(part.split),
-            prepared.image_folder(part.max_pixels),
-            work,
-            made.vision,
-            settings.seed,
-            reporter,
-        )
-    if not made.language.is_dir():
+        records, images = prepared.records(part.split), prepared.image_folder(part.max_pixels)
+        train_vision(part, records, images, work, vision, settings.seed, reporter)
+    if not language.is_dir():
         run = start_run(out / "work" / "language", language_recipe(settings, data_folder), True)
-        save_language_model(load_bundle(train_run(run, reporter)), made.language)
-    return made
+        save_language_model(load_bundle(train_run(run, reporter)), language)
 
 
 def language_recipe(settings: PartsSettings, data_folder: str | Path) -> Recipe:

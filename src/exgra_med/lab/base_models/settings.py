@@ -71,11 +71,7 @@ class LanguagePart(Section):
     """A LLaMA language model that has read texts and seen no image."""
 
     architecture: LanguageArchitecture = LanguageArchitecture(
-        hidden_size=128,
-        intermediate_size=344,
-        num_layers=3,
-        num_heads=4,
-        max_positions=512,
+        hidden_size=128, intermediate_size=344, num_layers=3, num_heads=4, max_positions=512
     )
     tokenizer: TokenizerArchitecture = TokenizerArchitecture(vocabulary_size=800)
     split: str = "language"

@@ -5,6 +5,7 @@ FOLDER/log.jsonl, FOLDER/checkpoints/vision/step-000200/    while it goes on
 
 import math
 from collections.abc import Sequence
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,7 @@ LOBES = (0, 2, 3, 4)
 
 
 class PastedShapesModel(nn.Module):
-    """The tower that is kept and the linear map that is not.
-
-    Args:
-        config: the tower's sizes.
-    """
+    """The tower that is kept and the linear map that is not."""
 
     def __init__(self, config: CLIPVisionConfig) -> None:
         super().__init__()
@@ -83,14 +80,7 @@ def windows(values_NHW: Tensor, patch_size: int) -> Tensor:
 def draw_shapes(
     number: int, pixels: int, settings: PastedShapesSettings, generator: torch.Generator
 ) -> Tensor:
-    """What is added to each of `number` pictures, [N, H, W]; shapes that overlap add up.
-
-    Args:
-        number: pictures.
-        pixels: side of a picture.
-        settings: how many shapes, how large, of what contrast.
-        generator: source of everything random.
-    """
+    """What is added to each of `number` pictures, [N, H, W]; shapes that overlap add up."""
 
     def uniform(low: float, high: float) -> Tensor:
         drawn = torch.rand(number, settings.max_shapes, 1, 1, generator=generator)
@@ -149,16 +139,8 @@ def train_vision(
     seed: int,
     reporter: Reporter,
 ) -> None:
-    """Train a tower and write it as a CLIP vision model with its preprocessing.
-
-    Args:
-        part: sizes and training.
-        records: whose images are learnt from.
-        images: where they lie.
-        work: folder of log and resumable checkpoints; what is there is gone on with.
-        out: the finished tower.
-        seed: of weights, order and shapes.
-        reporter: told how far it is.
+    """Train a tower and write it as a CLIP vision model with its preprocessing; it goes on with the
+    log and the checkpoints in `work`.
 
     Raises:
         DataError: no image, or one that cannot be read.
@@ -170,21 +152,12 @@ def train_vision(
         raise DataError(f"The split {part.split!r} has no image to train a tower on.")
     torch.manual_seed(seed)
     model = PastedShapesModel(vision_config(part.architecture))
-    _train(model, pictures, part.training, work, seed, reporter)
-    with replace_folder(out) as fresh:
-        model.tower.save_pretrained(fresh)
-        processor.save_pretrained(fresh)
-
-
-def _train(
-    model: PastedShapesModel,
-    pictures: Pictures,
-    settings: PastedShapesSettings,
-    work: Path,
-    seed: int,
-    reporter: Reporter,
-) -> None:
-    stage = _as_stage(settings)
+    settings = part.training
+    # Optimizer and learning rate are those of a stage with the same figures.
+    stage = StageSettings(
+        trainable=[],
+        **settings.model_dump(include={"learning_rate", "warmup_ratio", "weight_decay"}),
+    )
     optimizer = build_optimizer(model.parameters(), stage)
     folder, log = work / "checkpoints" / STAGE, TrainingLog(work / "log.jsonl")
     done = restore_progress(folder, model, optimizer)
@@ -211,29 +184,17 @@ def _train(
         optimizer.zero_grad()
         finished = step + 1
         if finished % settings.log_every_steps == 0 or finished == total:
-            figures: dict[str, Any] = {"loss": value, "learning_rate": rate}
-            log.write(kind="train", stage=STAGE, step=finished, **figures)
+            log.write(kind="train", stage=STAGE, step=finished, loss=value, learning_rate=rate)
         if finished % settings.save_every_steps == 0 and finished < total:
             save_progress(folder, StageProgress(finished, 1, 1), model, optimizer, keep=1)
         reporter.advance(finished, f"loss {value:.4f}")
     reporter.finish()
+    with replace_folder(out) as fresh:
+        model.tower.save_pretrained(fresh)
+        processor.save_pretrained(fresh)
 
 
 def _steps(num_images: int, batch_size: int, seed: int, done: int, total: int) -> list[list[int]]:
     """Image numbers of the steps from `done` to `total`, a pure function of the seed."""
-    planned: list[list[int]] = []
-    epoch = 0
-    while len(planned) < total:
-        planned += [part for (part,) in plan_epoch(num_images, batch_size, 1, seed, epoch)]
-        epoch += 1
-    return planned[done:total]
-
-
-def _as_stage(settings: PastedShapesSettings) -> StageSettings:
-    """Optimizer and learning rate are those of a stage with the same figures."""
-    return StageSettings(
-        trainable=[],
-        learning_rate=settings.learning_rate,
-        warmup_ratio=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-    )
+    epochs = (plan_epoch(num_images, batch_size, 1, seed, epoch) for epoch in count())
+    return [part for (part,) in islice(chain.from_iterable(epochs), done, total)]

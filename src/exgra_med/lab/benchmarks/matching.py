@@ -14,14 +14,17 @@ import os
 import platform
 import statistics
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from exgra_med import files
 from exgra_med.alignment.blackbox import hamming_slope
 from exgra_med.alignment.loss import MultiGraphAlignment
 from exgra_med.alignment.matching import MatchingResult, solve_matching
@@ -132,13 +135,11 @@ def benchmark_matching(
 
     Args:
         sizes: nodes of a graph, B.
-        regimes: names of instances.REGIMES.
         transition_size: B at which the way from aligned to random is measured; None for nowhere.
         dim: D of the synthetic embeddings.
         num_steps: steps of up to 32 nodes; larger ones have one.
         repetitions: runs of a solver on a step, each with another seed.
         others: more solvers by name, as `benchmarks/third_party_solvers.py` has them.
-        report: called with a word and a count after every row.
 
     Returns:
         `metadata` and `rows`, ready for JSON.
@@ -163,16 +164,6 @@ def benchmark_matching(
     return {"metadata": _metadata(dim, num_steps, repetitions), "rows": rows}
 
 
-class _Record:
-    """What one contender did in one place."""
-
-    def __init__(self) -> None:
-        self.wall: list[float] = []
-        self.processor: list[float] = []
-        self.gaps: list[float] = []
-        self.certified: list[float] = []
-
-
 def _contenders(size: int, others: Mapping[str, Solver]) -> list[tuple[str, str]]:
     contenders = [*CONTENDERS, *((name, "fast") for name in others)]
     return [each for each in contenders if size <= LARGEST.get(each, size)]
@@ -186,7 +177,9 @@ def _measure(
     others: Mapping[str, Solver],
 ) -> list[dict[str, Any]]:
     contenders = _contenders(size, others)
-    records = {contender: _Record() for contender in contenders}
+    records: dict[tuple[str, str], dict[str, list[float]]] = {
+        contender: defaultdict(list) for contender in contenders
+    }
     for problems in steps:
         found: dict[tuple[str, str], list[MatchingResult]] = {c: [] for c in contenders}
         for repetition in range(repetitions if size <= 128 else 1):
@@ -195,8 +188,8 @@ def _measure(
                     continue
                 begin = time.thread_time()
                 result = _solve(problems, costs, contender, repetition, others)
-                records[contender].processor.append(1e3 * (time.thread_time() - begin))
-                records[contender].wall.append(result.milliseconds)
+                records[contender]["processor"].append(1e3 * (time.thread_time() - begin))
+                records[contender]["wall"].append(result.milliseconds)
                 found[contender].append(result)
         everything = [result for results in found.values() for result in results]
         if size <= SMALL:
@@ -208,18 +201,18 @@ def _measure(
         for contender, results in found.items():
             for result in results:
                 gap = (result.objective.numpy() - best) / np.abs(best)
-                records[contender].gaps += (100 * gap).tolist()
-                records[contender].certified += result.certified.double().tolist()
+                records[contender]["gaps"] += (100 * gap).tolist()
+                records[contender]["certified"] += result.certified.double().tolist()
     return [
         {
             "solver": solver,
             "effort": effort,
-            "milliseconds": _quartiles(record.wall),
-            "processor_milliseconds": _quartiles(record.processor),
-            "gap_percent_mean": statistics.fmean(record.gaps),
-            "gap_percent_worst": max(record.gaps),
-            "certified_share": statistics.fmean(record.certified),
-            "num_solved": len(record.gaps),
+            "milliseconds": _quartiles(record["wall"]),
+            "processor_milliseconds": _quartiles(record["processor"]),
+            "gap_percent_mean": statistics.fmean(record["gaps"]),
+            "gap_percent_worst": max(record["gaps"]),
+            "certified_share": statistics.fmean(record["certified"]),
+            "num_solved": len(record["gaps"]),
         }
         for (solver, effort), record in records.items()
     ]
@@ -251,12 +244,9 @@ def _quartiles(values: list[float]) -> list[float]:
 def _metadata(dim: int, num_steps: int, repetitions: int) -> dict[str, Any]:
     versions = {"python": platform.python_version(), "numpy": np.__version__}
     versions["torch"] = str(torch.__version__)
-    if importlib.util.find_spec("pylibmgm") is not None:
-        versions["pylibmgm"] = importlib.metadata.version("pylibmgm")
-    if HAS_NUMBA:
-        import numba
-
-        versions["numba"] = numba.__version__
+    for name in ("pylibmgm", "numba") if HAS_NUMBA else ("pylibmgm",):
+        if importlib.util.find_spec(name) is not None:
+            versions[name] = importlib.metadata.version(name)
     return {
         "benchmark": "matching",
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -273,9 +263,6 @@ def _metadata(dim: int, num_steps: int, repetitions: int) -> dict[str, Any]:
     }
 
 
-# From the rows of a benchmark to tables for people.
-
-
 SETTINGS = {
     ("local-search", "fast"): "local-search",
     ("anneal", "fast"): "anneal, fast (default)",
@@ -289,9 +276,7 @@ SETTINGS = {
 def write_result(result: dict[str, Any], path: Path) -> None:
     """Write a benchmark's JSON as a whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    files.write_text(path, json.dumps(result, indent=1) + "\n")
 
 
 def markdown_tables(result: dict[str, Any]) -> str:
@@ -304,21 +289,19 @@ def markdown_tables(result: dict[str, Any]) -> str:
     parts = [
         "Milliseconds of processor time for the 12 problems of a step (median):\n",
         _table(rows, sizes, REGIMES, _step_milliseconds),
-        "\nForward problems, mean gap to the best known objective, %:\n",
-        _table(rows, sizes, REGIMES, lambda *key: _gap(*key, phase="forward")),
-        "\nPerturbed problems, mean gap to the best known objective, %:\n",
-        _table(rows, sizes, REGIMES, lambda *key: _gap(*key, phase="perturbed")),
     ]
-    moving = [size for size in sizes if (size, TRANSITION[0], "forward", _FAST) in rows]
+    for phase in ("forward", "perturbed"):
+        title = f"\n{phase.capitalize()} problems, mean gap to the best known objective, %:\n"
+        parts += [title, _table(rows, sizes, REGIMES, partial(_gap, phase=phase))]
+    moving = [
+        size for size in sizes if (size, TRANSITION[0], "forward", ("anneal", "fast")) in rows
+    ]
     if moving:
         parts += [
             "\nFrom aligned to random, step milliseconds / forward gap % / certified share:\n",
             _table(rows, moving, TRANSITION, _transition),
         ]
     return "\n".join(parts)
-
-
-_FAST = ("anneal", "fast")
 
 
 def _table(rows: dict, sizes: list[int], regimes: tuple[str, ...], cell: Any) -> str:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -158,11 +158,7 @@ class Settings:
 def benchmark_step(
     settings: Settings, report: Callable[[str, int], None] | None = None
 ) -> dict[str, Any]:
-    """Measure every way in processes of their own.
-
-    Args:
-        settings: what is measured.
-        report: called with a word and a count after every process.
+    """Measure every way in processes of their own; `report` gets a word and a count after each.
 
     Returns:
         `metadata`, `ways` (every process), `speedup`, `peak_memory_ratio`, `alignment_share`,
@@ -226,9 +222,7 @@ def run_way(way: str, settings: Settings) -> dict[str, float]:
     objective.to(device).train()
     examples = make_examples(bundle, settings.batch_size)
     if way == "language":
-        examples = [
-            TrainingExample(e.id, e.input_ids, e.labels, e.pixels, [], []) for e in examples
-        ]
+        examples = [replace(each, answer_ids=[], extended_ids=[]) for each in examples]
     layout = Layout(packed=way != "reference", tokens_per_row=TOKENS_PER_ROW)
     batch = to_device(collate(examples, bundle.pad_token_id, layout), torch.device(device))
     batch["pixel_values"] = batch["pixel_values"].to(dtype)
@@ -362,11 +356,6 @@ def _peak_megabytes(device: str) -> float:
     return torch.cuda.max_memory_allocated() / 2**20
 
 
-def _main(request: str) -> None:
-    values = json.loads(request)
-    way = values.pop("way")
-    print(json.dumps(run_way(way, Settings(**values))))
-
-
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    values = json.loads(sys.argv[1])
+    print(json.dumps(run_way(values.pop("way"), Settings(**values))))

@@ -14,18 +14,12 @@ from exgra_med.lab.phantom.shapes import (
     segment,
 )
 
+_TISSUES = ("outside", "body", "air", "soft", "fluid", "bone")
 _LEVELS = {
-    "X-ray": {"outside": 0.06, "body": 0.40, "air": 0.3, "soft": 0.52, "fluid": 0.55, "bone": 0.62},
-    "CT": {"outside": 0.0, "body": 0.14, "air": 0.32, "soft": 0.47, "fluid": 0.40, "bone": 0.58},
-    "MRI": {"outside": 0.02, "body": 0.16, "air": 0.33, "soft": 0.45, "fluid": 0.6, "bone": 0.36},
-    "ultrasound": {
-        "outside": 0.15,
-        "body": 0.21,
-        "air": 0.36,
-        "soft": 0.46,
-        "fluid": 0.37,
-        "bone": 0.52,
-    },
+    "X-ray": (0.06, 0.40, 0.3, 0.52, 0.55, 0.62),
+    "CT": (0.0, 0.14, 0.32, 0.47, 0.40, 0.58),
+    "MRI": (0.02, 0.16, 0.33, 0.45, 0.6, 0.36),
+    "ultrasound": (0.15, 0.21, 0.36, 0.46, 0.37, 0.52),
 }
 """Grey level of each tissue, 0 black to 1 white; organs leave room for brighter and darker."""
 
@@ -38,18 +32,10 @@ _BRIGHTEST = 0.92
 
 
 def draw_scene(scene: Scene, pixels: int) -> np.ndarray:
-    """Draw a scene.
-
-    Args:
-        scene: what is seen.
-        pixels: side of the picture.
-
-    Returns:
-        [pixels, pixels] uint8 grey levels.
-    """
+    """Draw a scene: [pixels, pixels] uint8 grey levels."""
     x, y = _grid(pixels)
     random = np.random.default_rng(scene.texture_seed)
-    levels = _LEVELS[scene.modality]
+    levels = dict(zip(_TISSUES, _LEVELS[scene.modality], strict=True))
     softness = _SOFTNESS[scene.modality] * pixels / 64
     centre_y, radius_x, radius_y = BODIES[scene.region]
     body = ellipse(x - 0.5, y - centre_y, radius_x, radius_y)

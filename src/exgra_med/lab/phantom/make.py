@@ -26,11 +26,8 @@ class PhantomSettings:
 
     Args:
         seed: of the world; another seed is another world with the same held-out pairs.
-        num_images: images of `train`.
-        num_finetune: images of `finetune`, a small set apart from `train`: a downstream task.
-        num_validation: images of `validation`.
-        num_test: images of `test`.
-        num_test_composition: images of `test_composition`.
+        num_images: images of `train`; other numbers name their split.
+        num_finetune: a small set apart from `train`: a downstream task.
         num_vision: images of `vision`, each with its caption and no question.
         num_language: scenes of `language`: described in words, not drawn.
         questions_per_image: questions about an image, fewer where a scene does not allow as many.
@@ -57,16 +54,11 @@ class PhantomSettings:
     @property
     def num_scenes(self) -> dict[str, int]:
         """Split -> how many scenes it has; splits of none are not made."""
-        counts = {
-            "train": self.num_images,
-            "finetune": self.num_finetune,
-            "validation": self.num_validation,
-            "test": self.num_test,
-            "test_composition": self.num_test_composition,
-            "vision": self.num_vision,
-            "language": self.num_language,
+        return {
+            "train" if name == "num_images" else name.removeprefix("num_"): number
+            for name, number in vars(self).items()
+            if name.startswith("num_") and number
         }
-        return {split: number for split, number in counts.items() if number}
 
 
 def parse_settings(seed: int, texts: Mapping[str, str]) -> PhantomSettings:
@@ -95,25 +87,14 @@ def make_phantom(
 ) -> Prepared:
     """Make a prepared folder with the phantom world; the same settings give the same bytes.
 
-    Args:
-        folder: the prepared folder to make.
-        settings: how much of the world.
-        overwrite: replace a prepared folder that differs.
-        progress: is called after each image.
-
     Raises:
         DataError: `folder` holds something else.
         WriteError: the disk is full.
     """
     texts = {name: str(value) for name, value in vars(settings).items() if name != "seed"}
+    seed = settings.seed
     return prepare(
-        NAME,
-        None,
-        folder,
-        seed=settings.seed,
-        settings=texts,
-        overwrite=overwrite,
-        progress=progress,
+        NAME, None, folder, seed=seed, settings=texts, overwrite=overwrite, progress=progress
     )
 
 
@@ -145,7 +126,8 @@ def split_records(settings: PhantomSettings, split: str) -> Iterator[Record]:
     for number in range(settings.num_scenes[split]):
         scene = sample_scene(settings.seed, split, number)
         if split == "vision":
-            yield _caption_record(scene)
+            request = _CAPTION_REQUESTS[number % len(_CAPTION_REQUESTS)]
+            yield _record(scene, str(number), request, caption(scene, number), {})
             continue
         for position, asked in enumerate(questioner.ask(scene)):
             record = _question_record(scene, position, asked)
@@ -160,22 +142,12 @@ def image_name(scene: Scene) -> str:
     return f"{scene.split}/{scene.number:06d}.png"
 
 
-def _caption_record(scene: Scene) -> Record:
-    request = _CAPTION_REQUESTS[scene.number % len(_CAPTION_REQUESTS)]
-    return Record(
-        id=f"{NAME}/{scene.split}/{scene.number}",
-        image=image_name(scene),
-        turns=_turns(request, caption(scene, scene.number)),
-        meta=_scene_meta(scene),
-    )
-
-
 def _question_record(scene: Scene, position: int, asked: Asked) -> Record:
     family, candidate = FAMILIES[asked.family], asked.candidate
     question = asked.text
     if scene.split == "language":
         question = f"{caption(scene, scene.number + position)} {question}"
-    meta = _scene_meta(scene) | {"question_type": asked.family}
+    meta: dict[str, Any] = {"question_type": asked.family}
     if candidate.organ:
         meta["organ"] = candidate.organ
     if candidate.lesion:
@@ -183,27 +155,26 @@ def _question_record(scene: Scene, position: int, asked: Asked) -> Record:
         meta["composition"] = candidate.lesion.pair in held_out_pairs()
     if family.answer_type == "CLOSED":
         meta["options"] = list(family.answers)
-    return Record(
-        id=f"{NAME}/{scene.split}/{scene.number}-{position}",
-        image=None if scene.split == "language" else image_name(scene),
-        turns=_turns(question, candidate.answer),
-        extended=[asked.extended],
-        answer_type=family.answer_type,
-        meta=meta,
-    )
+    more = {"extended": [asked.extended], "answer_type": family.answer_type}
+    return _record(scene, f"{scene.number}-{position}", question, candidate.answer, meta, **more)
 
 
-def _scene_meta(scene: Scene) -> dict[str, Any]:
-    return {
+def _record(
+    scene: Scene, number: str, question: str, answer: str, meta: dict[str, Any], **more: Any
+) -> Record:
+    about = {
         "split": scene.split,
         "scene": scene.number,
         "modality": scene.modality,
         "region": scene.region,
     }
-
-
-def _turns(question: str, answer: str) -> list[Turn]:
-    return [Turn(role="user", text=question), Turn(role="assistant", text=answer)]
+    return Record(
+        id=f"{NAME}/{scene.split}/{number}",
+        image=None if scene.split == "language" else image_name(scene),
+        turns=[Turn(role="user", text=question), Turn(role="assistant", text=answer)],
+        meta=about | meta,
+        **more,
+    )
 
 
 def collect(source: Path, options: PrepareOptions) -> Collected:

@@ -1,8 +1,9 @@
 """Questions about scenes, chosen so that text alone gives little away: answers are balanced."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
@@ -24,10 +25,11 @@ from exgra_med.lab.phantom.scene import (
     organs_of,
 )
 from exgra_med.lab.phantom.text import (
+    ADJECTIVES,
     EXTENDED,
     NUMBERS,
+    WITH_ARTICLE,
     WORDINGS,
-    adjective,
     capital,
     device_phrase,
     findings,
@@ -35,7 +37,6 @@ from exgra_med.lab.phantom.text import (
     place_answer,
     place_phrase,
     single_organs,
-    with_modality,
 )
 
 YES_NO = ("yes", "no")
@@ -53,11 +54,7 @@ PLACES = tuple(
 class Candidate:
     """A question that a scene can answer.
 
-    Args:
-        answer: the short answer.
-        words: what fills the blanks of questions and extended answers.
-        organ: the organ that is asked about, where there is one.
-        lesion: the lesion that is asked about, where there is one.
+    `words` fill the blanks of questions and extended answers.
     """
 
     answer: str
@@ -71,7 +68,6 @@ class Family:
     """Questions of one kind.
 
     Args:
-        answer_type: OPEN or CLOSED.
         answers: every answer there is, balanced over.
         propose: the candidates of a scene; of a yes/no question both where both can be asked.
         balanced_words: blanks for each filling of which answers are balanced too.
@@ -81,14 +77,20 @@ class Family:
 
     answer_type: Literal["OPEN", "CLOSED"]
     answers: tuple[str, ...]
-    propose: Callable[[Scene], Iterator[Candidate]]
+    propose: Callable[[Scene], Iterable[Candidate]]
     balanced_words: tuple[str, ...] = ()
     about_lesions: bool = False
     weight: int = 1
 
 
-def _of_scene(scene: Scene, answer: str, **words: str) -> Candidate:
-    scan = with_modality(scene.modality)
+def _of_scene(
+    scene: Scene,
+    answer: str,
+    organ: str | None = None,
+    lesion: Lesion | None = None,
+    **words: str,
+) -> Candidate:
+    scan = WITH_ARTICLE[scene.modality]
     known = {
         "answer": answer,
         "scan": scan,
@@ -98,50 +100,50 @@ def _of_scene(scene: Scene, answer: str, **words: str) -> Candidate:
         "device": device_phrase(scene),
         "Device": capital(device_phrase(scene)),
     }
-    return Candidate(answer, known | words)
+    return Candidate(answer, known | words, organ, lesion)
 
 
 def _of_lesion(scene: Scene, lesion: Lesion, answer: str, **words: str) -> Candidate:
     known = {
         "kind": lesion.kind,
         "article": "an" if lesion.kind[0] in "aeiou" else "a",
-        "shape": adjective(lesion.shape),
+        "shape": ADJECTIVES[lesion.shape],
         "place": place_phrase(lesion),
         "Place": capital(place_phrase(lesion)),
         "finding": lesion_phrase(lesion),
     }
-    words = _of_scene(scene, answer).words | known | words
-    return Candidate(answer, words, lesion.organ, lesion)
+    return _of_scene(scene, answer, lesion.organ, lesion, **known | words)
 
 
-def _modality(scene: Scene) -> Iterator[Candidate]:
-    yield _of_scene(scene, scene.modality)
+def _of_all(answer: Callable[[Scene], str]) -> Callable[[Scene], list[Candidate]]:
+    """The one candidate of every scene."""
+    return lambda scene: [_of_scene(scene, answer(scene))]
+
+
+def _of_each(
+    answer: Callable[[Lesion], str], by_shape: bool = False
+) -> Callable[[Scene], list[Candidate]]:
+    """Of every lesion; where told by shape, of those whose shape no other lesion has."""
+
+    def propose(scene: Scene) -> list[Candidate]:
+        shapes = [lesion.shape for lesion in scene.lesions]
+        asked = (each for each in scene.lesions if not by_shape or shapes.count(each.shape) == 1)
+        return [_of_lesion(scene, each, answer(each)) for each in asked]
+
+    return propose
 
 
 def _modality_check(scene: Scene) -> Iterator[Candidate]:
     for modality in MODALITIES:
         answer = "yes" if modality == scene.modality else "no"
-        scan = with_modality(modality)
+        scan = WITH_ARTICLE[modality]
         yield _of_scene(scene, answer, asked_modality=modality, asked_scan=scan)
-
-
-def _region(scene: Scene) -> Iterator[Candidate]:
-    yield _of_scene(scene, scene.region)
 
 
 def _laterality(scene: Scene) -> Iterator[Candidate]:
     for organ in scene.organs:
         if organ.side and organ.name in single_organs(scene.region):
-            words = _of_scene(scene, organ.side, asked_organ=organ.name).words
-            yield Candidate(organ.side, words, organ.name)
-
-
-def _count(scene: Scene) -> Iterator[Candidate]:
-    yield _of_scene(scene, NUMBERS[len(scene.lesions)])
-
-
-def _lesion_present(scene: Scene) -> Iterator[Candidate]:
-    yield _of_scene(scene, "yes" if scene.lesions else "no")
+            yield _of_scene(scene, organ.side, organ.name, asked_organ=organ.name)
 
 
 def _lesion_in_organ(scene: Scene) -> Iterator[Candidate]:
@@ -156,30 +158,7 @@ def _lesion_in_organ(scene: Scene) -> Iterator[Candidate]:
             words = {"asked_organ": name, "finding": findings(here)}
             yield _of_lesion(scene, affected[name], "yes", **words)
         else:
-            words = _of_scene(scene, "no", asked_organ=name).words
-            yield Candidate("no", words, name, scene.lesions[0])
-
-
-def _identified_by_shape(scene: Scene) -> Iterator[Lesion]:
-    """Lesions whose shape no other lesion of the scene has."""
-    shapes = [lesion.shape for lesion in scene.lesions]
-    return (lesion for lesion in scene.lesions if shapes.count(lesion.shape) == 1)
-
-
-def _organ(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, each.organ) for each in _identified_by_shape(scene))
-
-
-def _place(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, place_answer(each)) for each in _identified_by_shape(scene))
-
-
-def _side(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, each.side) for each in _identified_by_shape(scene))
-
-
-def _shape(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, each.shape) for each in scene.lesions)
+            yield _of_scene(scene, "no", name, scene.lesions[0], asked_organ=name)
 
 
 def _shape_check(scene: Scene) -> Iterator[Candidate]:
@@ -188,19 +167,7 @@ def _shape_check(scene: Scene) -> Iterator[Candidate]:
             answer = "yes" if kind == lesion.kind else "no"
             # A held-out pair is not asked for "no" either: text alone would give the answer away.
             if answer == "yes" or (lesion.organ, kind) not in held_out_pairs():
-                yield _of_lesion(scene, lesion, answer, asked_shape=adjective(shape))
-
-
-def _kind(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, each.kind) for each in scene.lesions)
-
-
-def _size(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, each.size) for each in scene.lesions)
-
-
-def _contrast(scene: Scene) -> Iterator[Candidate]:
-    return (_of_lesion(scene, each, each.contrast) for each in scene.lesions)
+                yield _of_lesion(scene, lesion, answer, asked_shape=ADJECTIVES[shape])
 
 
 def _comparison(scene: Scene) -> Iterator[Candidate]:
@@ -214,35 +181,41 @@ def _comparison(scene: Scene) -> Iterator[Candidate]:
                 yield _of_lesion(scene, first, "yes" if first.size == "large" else "no", **words)
 
 
-def _device_present(scene: Scene) -> Iterator[Candidate]:
-    yield _of_scene(scene, "yes" if scene.device else "no")
-
-
 def _device(scene: Scene) -> Iterator[Candidate]:
     if scene.device:
         yield _of_scene(scene, scene.device.kind)
 
 
 FAMILIES: dict[str, Family] = {
-    "modality": Family("OPEN", MODALITIES, _modality),
+    "modality": Family("OPEN", MODALITIES, _of_all(attrgetter("modality"))),
     "modality_check": Family("CLOSED", YES_NO, _modality_check, ("asked_modality",)),
-    "region": Family("OPEN", REGIONS, _region),
+    "region": Family("OPEN", REGIONS, _of_all(attrgetter("region"))),
     "laterality": Family("CLOSED", SIDES, _laterality, ("asked_organ",), weight=2),
-    "count": Family("OPEN", NUMBERS, _count, weight=2),
-    "lesion_present": Family("CLOSED", YES_NO, _lesion_present),
+    "count": Family("OPEN", NUMBERS, _of_all(lambda scene: NUMBERS[len(scene.lesions)]), weight=2),
+    "lesion_present": Family(
+        "CLOSED", YES_NO, _of_all(lambda scene: "yes" if scene.lesions else "no")
+    ),
     "lesion_in_organ": Family(
         "CLOSED", YES_NO, _lesion_in_organ, ("asked_organ",), about_lesions=True
     ),
-    "organ": Family("OPEN", tuple(ORGANS), _organ, about_lesions=True),
-    "place": Family("OPEN", PLACES, _place, about_lesions=True),
-    "side": Family("CLOSED", SIDES, _side, ("shape",), about_lesions=True),
-    "shape": Family("OPEN", tuple(SHAPES.values()), _shape, about_lesions=True),
+    "organ": Family(
+        "OPEN", tuple(ORGANS), _of_each(attrgetter("organ"), by_shape=True), about_lesions=True
+    ),
+    "place": Family("OPEN", PLACES, _of_each(place_answer, by_shape=True), about_lesions=True),
+    "side": Family(
+        "CLOSED", SIDES, _of_each(attrgetter("side"), by_shape=True), ("shape",), about_lesions=True
+    ),
+    "shape": Family(
+        "OPEN", tuple(SHAPES.values()), _of_each(attrgetter("shape")), about_lesions=True
+    ),
     "shape_check": Family("CLOSED", YES_NO, _shape_check, ("asked_shape",), about_lesions=True),
-    "kind": Family("OPEN", KINDS, _kind, about_lesions=True),
-    "size": Family("CLOSED", SIZES, _size, about_lesions=True),
-    "contrast": Family("CLOSED", CONTRASTS, _contrast, about_lesions=True),
+    "kind": Family("OPEN", KINDS, _of_each(attrgetter("kind")), about_lesions=True),
+    "size": Family("CLOSED", SIZES, _of_each(attrgetter("size")), about_lesions=True),
+    "contrast": Family("CLOSED", CONTRASTS, _of_each(attrgetter("contrast")), about_lesions=True),
     "comparison": Family("CLOSED", YES_NO, _comparison, about_lesions=True, weight=3),
-    "device_present": Family("CLOSED", YES_NO, _device_present),
+    "device_present": Family(
+        "CLOSED", YES_NO, _of_all(lambda scene: "yes" if scene.device else "no")
+    ),
     "device": Family("OPEN", DEVICES, _device, weight=2),
 }
 """Name -> family; `WORDINGS` has the same names."""
@@ -254,14 +227,7 @@ SLACK = 2
 
 @dataclass(frozen=True)
 class Asked:
-    """A question as it is asked.
-
-    Args:
-        family: of `FAMILIES`.
-        text: the question.
-        extended: the answer with its finding, as a sentence.
-        candidate: its short answer, and what it is about.
-    """
+    """A question of a family as it is asked; `extended` is the answer with its finding."""
 
     family: str
     text: str
@@ -303,9 +269,9 @@ class Questioner:
         return list(asked.values())
 
     def _choose(self, name: str, scene: Scene, random: np.random.Generator) -> Asked | None:
-        family = FAMILIES[name]
+        family, balanced = FAMILIES[name], FAMILIES[name].balanced_words
         choices = [
-            (candidate, wording, self._key(name, family, candidate, wording))
+            (candidate, wording, (name, wording, *(candidate.words[word] for word in balanced)))
             for candidate in family.propose(scene)
             for wording in WORDINGS[name]
         ]
@@ -325,7 +291,3 @@ class Questioner:
         sentence = sentences[int(random.integers(len(sentences)))]
         words = candidate.words
         return Asked(name, wording.format(**words), sentence.format(**words), candidate)
-
-    @staticmethod
-    def _key(name: str, family: Family, candidate: Candidate, wording: str) -> tuple[str, ...]:
-        return (name, wording, *(candidate.words[word] for word in family.balanced_words))

@@ -42,17 +42,10 @@ Tissue = Literal["air", "soft", "fluid", "bone"]
 
 @dataclass(frozen=True)
 class Organ:
-    """An organ's usual place; an ellipse, or two of them.
+    """An organ's usual place: an ellipse around `x, y`, or two of them where it is paired.
 
-    Args:
-        region: where it is.
-        x: distance of its centre from the middle line; 0 for an organ across it.
-        y: height of its centre.
-        radius_x: half its width.
-        radius_y: half its height.
-        tissue: decides its grey level.
-        paired: whether there is one on each side. An organ with `x` that is not paired lies there,
-            and on the other side in a scene that is mirrored.
+    `x` is measured from the middle line; an organ with `x` that is not paired lies there, and on
+    the other side in a scene that is mirrored. The tissue decides the grey level.
     """
 
     region: str
@@ -180,18 +173,9 @@ class Device:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything that is in a picture.
+    """Everything that is in a picture; where it is mirrored, the liver is on the right.
 
-    Args:
-        split: of `SPLITS`.
-        number: counted from 0 in its split.
-        modality: decides the look.
-        region: of the body.
-        mirrored: whether the liver is on the right.
-        organs: where they are.
-        lesions: none to three, no two in one place.
-        device: or none.
-        texture_seed: of noise and speckle.
+    It has none to three lesions, no two in one place.
     """
 
     split: str
@@ -203,6 +187,7 @@ class Scene:
     lesions: tuple[Lesion, ...]
     device: Device | None
     texture_seed: int = field(repr=False)
+    """Of noise and speckle."""
 
 
 def sample_scene(seed: int, split: str, number: int) -> Scene:
@@ -210,11 +195,6 @@ def sample_scene(seed: int, split: str, number: int) -> Scene:
 
     Lesions of `test_composition` are held-out pairs of organ and kind, those of every other split
     never are.
-
-    Args:
-        seed: of the world.
-        split: of `SPLITS`.
-        number: counted from 0.
     """
     random = np.random.default_rng([seed, SPLITS.index(split), number])
     modality = _one_of(random, MODALITIES)
@@ -227,17 +207,8 @@ def sample_scene(seed: int, split: str, number: int) -> Scene:
     num_lesions = int(random.choice(len(counts), p=counts))
     lesions = _place_lesions(random, organs, num_lesions, split == "test_composition")
     device = _place_device(random, lesions) if random.integers(2) else None
-    return Scene(
-        split,
-        number,
-        modality,
-        region,
-        mirrored,
-        organs,
-        lesions,
-        device,
-        texture_seed=int(random.integers(2**32)),
-    )
+    texture_seed = int(random.integers(2**32))
+    return Scene(split, number, modality, region, mirrored, organs, lesions, device, texture_seed)
 
 
 def _one_of(random: np.random.Generator, values: Any) -> Any:
@@ -318,11 +289,8 @@ def _choose_lesions(
 
 def _moved(random: np.random.Generator, organs: tuple[PlacedOrgan, ...], lesion: Lesion) -> Lesion:
     """The lesion somewhere in its organ, on its side."""
-    [host] = [
-        organ
-        for organ in organs
-        if organ.name == lesion.organ and organ.side in (None, lesion.side)
-    ]
+    sides = (None, lesion.side)
+    [host] = [each for each in organs if each.name == lesion.organ and each.side in sides]
     room_x = max(0.0, host.radius_x - lesion.radius - 0.01)
     room_y = max(0.0, host.radius_y - lesion.radius - 0.01)
     y = host.y + 0.6 * room_y * float(random.uniform(-1, 1))

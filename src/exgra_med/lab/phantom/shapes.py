@@ -23,15 +23,7 @@ def ellipse(x: Floats, y: Floats, radius_x: float, radius_y: float) -> Floats:
 def segment(
     x: Floats, y: Floats, start: tuple[float, float], end: tuple[float, float], width: float
 ) -> Floats:
-    """Distance to a line with round ends.
-
-    Args:
-        x: horizontal coordinates, any shape.
-        y: vertical coordinates, of that shape.
-        start: one end.
-        end: the other end.
-        width: half the line's width.
-    """
+    """Distance to a line with round ends; `width` is half the line's."""
     run_x, run_y = end[0] - start[0], end[1] - start[1]
     share = ((x - start[0]) * run_x + (y - start[1]) * run_y) / (run_x**2 + run_y**2)
     share = np.clip(share, 0, 1)

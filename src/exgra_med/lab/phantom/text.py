@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from exgra_med.lab.phantom.scene import ORGANS, Lesion, Scene, organs_of
+from exgra_med.lab.phantom.scene import ORGANS, SHAPES, Lesion, Scene, organs_of
 
 WORDINGS: dict[str, tuple[str, ...]] = {
     "modality": (
@@ -205,34 +205,18 @@ EXTENDED: dict[str, tuple[str, ...]] = {
 """Family, or family and answer -> wordings of the extended answer."""
 
 NUMBERS = ("zero", "one", "two", "three")
-_MODALITY = {
+WITH_ARTICLE = {
     "X-ray": "an X-ray",
     "CT": "a CT scan",
     "MRI": "an MRI",
     "ultrasound": "an ultrasound image",
 }
-_ADJECTIVES = {
-    "round": "round",
-    "ring": "ring-shaped",
-    "star": "star-shaped",
-    "bar": "bar-shaped",
-    "wedge": "wedge-shaped",
-}
+ADJECTIVES = {shape: shape if shape == "round" else f"{shape}-shaped" for shape in SHAPES.values()}
 _CAPTIONS = (
     "{Modality} of the {region} shows {findings}. {Device}.",
     "{Findings} can be seen on {modality} of the {region}. {Device}.",
     "In the {region} there is {findings}. {Device}. It is {modality}.",
 )
-
-
-def with_modality(modality: str) -> str:
-    """A modality with its article: "an X-ray"."""
-    return _MODALITY[modality]
-
-
-def adjective(shape: str) -> str:
-    """A shape as an adjective: "ring-shaped"."""
-    return _ADJECTIVES[shape]
 
 
 def place_answer(lesion: Lesion) -> str:
@@ -253,7 +237,7 @@ def lesion_phrase(lesion: Lesion) -> str:
     place = place_phrase(lesion)
     if place == f"the {lesion.organ}":
         place += f" on the {lesion.side} side"
-    return f"a {lesion.size} {lesion.contrast} {adjective(lesion.shape)} {lesion.kind} in {place}"
+    return f"a {lesion.size} {lesion.contrast} {ADJECTIVES[lesion.shape]} {lesion.kind} in {place}"
 
 
 def findings(lesions: Sequence[Lesion]) -> str:
@@ -268,9 +252,8 @@ def findings(lesions: Sequence[Lesion]) -> str:
 
 def device_phrase(scene: Scene) -> str:
     """Which device there is, as a clause."""
-    if scene.device is None:
-        return "no medical device is present"
-    return f"a {scene.device.kind} is in place"
+    device = scene.device
+    return f"a {device.kind} is in place" if device else "no medical device is present"
 
 
 def laterality_phrase(scene: Scene) -> str:
@@ -281,24 +264,16 @@ def laterality_phrase(scene: Scene) -> str:
 
 def single_organs(region: str) -> list[str]:
     """A region's organs that lie on one side."""
-    return [
-        name
-        for name in organs_of(region)
-        if not ORGANS[name].paired and not ORGANS[name].is_central
-    ]
+    organs = ((name, ORGANS[name]) for name in organs_of(region))
+    return [name for name, organ in organs if not organ.paired and not organ.is_central]
 
 
 def caption(scene: Scene, wording: int) -> str:
-    """A scene in one or two sentences that say everything that can be asked about it.
-
-    Args:
-        scene: what is seen.
-        wording: any number; chooses among the wordings.
-    """
+    """A scene in one or two sentences that say everything that can be asked about it."""
     template = _CAPTIONS[wording % len(_CAPTIONS)]
     text = template.format(
-        Modality=capital(with_modality(scene.modality)),
-        modality=with_modality(scene.modality),
+        Modality=capital(WITH_ARTICLE[scene.modality]),
+        modality=WITH_ARTICLE[scene.modality],
         region=scene.region,
         findings=findings(scene.lesions),
         Findings=capital(findings(scene.lesions)),

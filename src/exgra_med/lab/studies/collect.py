@@ -4,7 +4,7 @@ Numbers are put together only if they are the same score of the same questions; 
 sentence says which two are not.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -119,9 +119,8 @@ def _score(folder: Path, node: Node, metric: str) -> Score:
     place = folder / node.id
     run = open_run(place)
     entry, record = scored(place, node.recipe.evaluation.split), run.record()
-    assert entry is not None, "a finished cell has its score"
-    value = metric_value(entry, metric)
-    assert value is not None, "a finished cell has its score"
+    value = None if entry is None else metric_value(entry, metric)
+    assert entry is not None and value is not None, "a finished cell has its score"
     # A cell may have been asked other data sets since, under splits of the same names.
     others = [each for each in read_results(place).find("vqa", entry.dataset) if each != entry]
     _, scorer, measure = metric.split(".")
@@ -143,19 +142,17 @@ def _score(folder: Path, node: Node, metric: str) -> Score:
             "splits": {each.split: metric_value(each, metric) for each in others},
             "budget": record.get("budget"),
             "software": {key: record.get(key) for key in ("exgra_med", "git_commit", "versions")},
-            "num_steps": dict(_num_steps(run)),
-            "diagnostics": list(diagnostics(run)),
+            "num_steps": {
+                event["stage"]: event["total_steps"]
+                for event in read_log(run.log)
+                if event["kind"] == "stage" and event.get("event") == "end"
+            },
+            "diagnostics": _diagnostics(run),
         },
     )
 
 
-def _num_steps(run: Run) -> Iterator[tuple[str, int]]:
-    for event in read_log(run.log):
-        if event["kind"] == "stage" and event.get("event") == "end":
-            yield event["stage"], event["total_steps"]
-
-
-def diagnostics(run: Run) -> Iterator[dict[str, Any]]:
+def _diagnostics(run: Run) -> list[dict[str, Any]]:
     """What was measured on held-out records along training, one entry a measurement.
 
     `stage, step` and as far as measured: `language_loss`, `alignment_loss`, `matching_accuracy` and
@@ -170,7 +167,7 @@ def diagnostics(run: Run) -> Iterator[dict[str, Any]]:
         entry = entries.setdefault(key, {"stage": key[0], "step": key[1]})
         rest = {name: each for name, each in event.items() if name not in ("kind", *entry)}
         entry |= {"views": rest} if event["kind"] == "views" else rest
-    yield from entries.values()
+    return list(entries.values())
 
 
 def _questions(folder: Path, study: Study, score: Score) -> list[Question]:

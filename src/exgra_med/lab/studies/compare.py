@@ -92,7 +92,6 @@ def mean_over_seeds(values_SQM: Values, resampling: Resampling) -> Mean:
     Args:
         values_SQM: per-question values from 0 to 1 (differences: -1 to 1), NaN where a question
             does not count.
-        resampling: of images and seeds.
     """
     each = metric(values_SQM)
     samples_BS = resampling.means(values_SQM)
@@ -131,9 +130,7 @@ def p_values(difference: Mean, values_SQM: Values, resampling: Resampling) -> di
     counts = (~np.isnan(middle_QM)).sum(axis=0)
     contributions = np.nansum(middle_QM / (counts * num_parts), axis=1)
     images = paired_permutation(contributions, resampling.clusters, _NUM_FLIPS, resampling.seed)
-    if not difference.seeds_counted:
-        return {"p": images, "p_images": images}
-    if difference.standard_error == 0:
+    if not difference.seeds_counted or difference.standard_error == 0:
         return {"p": images, "p_images": images}
     size = abs(difference.value) / difference.standard_error
     both = 2 * float(stdtr(difference.freedom, -size))
@@ -182,23 +179,15 @@ def reached_fraction(
 
 
 def compare_arms(study: Study, collected: Collected) -> dict[str, Any]:
-    """Everything that a study concludes from.
-
-    Args:
-        study: the study.
-        collected: its finished cells.
-
-    Returns:
-        JSON-ready: `arms` (curves), `comparisons` (every arm against the baseline at each fraction,
-        and overall with fraction None, p-values adjusted by Holm over all of them), `efficiency`.
+    """Everything that a study concludes from, ready for JSON: `arms` (curves), `comparisons` (every
+    arm against the baseline at each fraction, and overall with fraction None, p-values adjusted
+    by Holm over all of them), `efficiency`.
     """
     if not collected.scores:
         return {"arms": {}, "comparisons": [], "efficiency": None}
     settings = study.evaluation
-    grid = _Grid(
-        collected.values,
-        Resampling(collected.clusters, settings.num_bootstrap_samples, settings.seed),
-    )
+    resampling = Resampling(collected.clusters, settings.num_bootstrap_samples, settings.seed)
+    grid = _Grid(collected.values, resampling)
     arms = list(dict.fromkeys(cell.arm for cell in collected.values))
     comparisons = [
         each for arm in arms if arm != study.baseline for each in grid.against(arm, study.baseline)
@@ -219,8 +208,7 @@ class _Grid:
         self.resampling = resampling
         self.cells: dict[str, dict[float, dict[int, Values]]] = {}
         for cell, own in values.items():
-            fractions = self.cells.setdefault(cell.arm, {})
-            fractions.setdefault(cell.fraction, {})[cell.seed] = own
+            self.cells.setdefault(cell.arm, {}).setdefault(cell.fraction, {})[cell.seed] = own
 
     def fractions(self, arm: str) -> list[float]:
         return sorted(self.cells.get(arm, {}))
@@ -241,19 +229,14 @@ class _Grid:
         common = [f for f in self.fractions(arm) if f in self.fractions(baseline)]
         seeds = {f: sorted(set(self.cells[arm][f]) & set(self.cells[baseline][f])) for f in common}
         common = [f for f in common if seeds[f]]
-        rows = [self._row(arm, baseline, [f], seeds[f], f) for f in common]
+        rows = [self._row(arm, baseline, [f], seeds[f]) for f in common]
         everywhere = sorted(set.intersection(*(set(seeds[f]) for f in common))) if common else []
         if len(common) > 1 and everywhere:
-            rows.append(self._row(arm, baseline, common, everywhere, None))
+            rows.append(self._row(arm, baseline, common, everywhere))
         return rows
 
     def _row(
-        self,
-        arm: str,
-        baseline: str,
-        fractions: Sequence[float],
-        seeds: Sequence[int],
-        fraction: float | None,
+        self, arm: str, baseline: str, fractions: Sequence[float], seeds: Sequence[int]
     ) -> dict[str, Any]:
         each = [self.stacked(arm, f, seeds) - self.stacked(baseline, f, seeds) for f in fractions]
         differences = np.mean(each, axis=0)
@@ -261,9 +244,9 @@ class _Grid:
         return {
             "arm": arm,
             "baseline": baseline,
-            "fraction": fraction,
-            "fractions": list(fractions),
-            "seeds": list(seeds),
+            "fraction": fractions[0] if len(fractions) == 1 else None,
+            "fractions": fractions,
+            "seeds": seeds,
             **asdict(mean),
             **p_values(mean, differences, self.resampling),
             "detectable": detectable(mean),
@@ -278,13 +261,12 @@ class _Grid:
         largest = self.fractions(baseline)[-1]
         found: dict[str, Any] = {}
         for arm in arms:
-            by_fraction = {f: set(self.cells[arm][f]) for f in self.fractions(arm)}
-            seeds = sorted(
-                set.intersection(set(self.cells[baseline][largest]), *by_fraction.values())
-            )
-            if not seeds or len(by_fraction) < 2:
+            fractions = self.fractions(arm)
+            each = (self.cells[arm][f] for f in fractions)
+            seeds = sorted(set(self.cells[baseline][largest]).intersection(*each))
+            if not seeds or len(fractions) < 2:
                 continue
-            curve = [(f, self._samples(arm, f, seeds)) for f in by_fraction]
+            curve = [(f, self._samples(arm, f, seeds)) for f in fractions]
             goal = self._samples(baseline, largest, seeds)
             fraction, bounds, share = reached_fraction(curve, goal)
             reaching = np.empty(0) if fraction is None else dict(curve)[fraction]
@@ -302,5 +284,4 @@ class _Grid:
         """Resampled means, the observed one last."""
         stacked = self.stacked(arm, fraction, seeds)
         samples = self.resampling.draw_seeds(self.resampling.means(stacked))
-        observed = np.mean([100 * np.nanmean(each, axis=0).mean() for each in stacked])
-        return np.append(samples, observed)
+        return np.append(samples, float(np.mean(metric(stacked))))

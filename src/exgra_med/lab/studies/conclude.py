@@ -10,14 +10,7 @@ from exgra_med.lab.studies.schema import Study
 def conclude(
     study: Study, statistics: dict[str, Any], missing: list[str], baseline: float | None = None
 ) -> list[str]:
-    """Sentences, the answer first.
-
-    Args:
-        study: the study.
-        statistics: from `compare_arms`.
-        missing: cells that are not finished.
-        baseline: score of a lookup that never sees an image, in percent.
-    """
+    """Sentences, the answer first; `baseline` is the percentage of a lookup without images."""
     if not statistics["arms"]:
         return ["No run is finished, so there is nothing to conclude."]
     titles = {arm: each["title"] for arm, each in statistics["arms"].items()}
@@ -54,9 +47,9 @@ def _about(
     method = arm.partition("+")[0]
     for row in rows:
         gain = _published_gain(study, method, row["fraction"]) if arm == method else None
-        if row["same_scores"]:
+        if row["same_scores"] or gain is None:
             continue
-        if gain is not None and row["p_holm"] >= LEVEL and row["detectable"] > abs(gain):
+        if row["p_holm"] >= LEVEL and row["detectable"] > abs(gain):
             sentences.append(
                 f"At {percent(row['fraction'])} this study is too small to find the paper's gain "
                 f"of {abs(gain):.1f} points (it could find {row['detectable']:.1f})."
@@ -83,17 +76,13 @@ def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> st
             )
         return f"No difference was found between {arm} and {baseline} {where} {numbers}."
     better = "better" if row["value"] > 0 else "worse"
-    if bounds is None:
-        size = f"{abs(row['value']):.1f} points"
-    else:
+    size = f"{abs(row['value']):.1f} points"
+    if bounds is not None and bounds[0] < 0 < bounds[1]:
+        # The adjusted test and the unadjusted interval disagree: the interval is shown whole.
+        size += f" ({_points(bounds[0])} to {_points(bounds[1])})"
+    elif bounds is not None:
         low, high = sorted(abs(edge) for edge in bounds)
-        # Where the adjusted test and the unadjusted interval disagree, the interval is shown whole.
-        spans = bounds[0] < 0 < bounds[1]
-        size = (
-            f"{abs(row['value']):.1f} points ({_points(bounds[0])} to {_points(bounds[1])})"
-            if spans
-            else f"{low:.1f} to {high:.1f} points"
-        )
+        size = f"{low:.1f} to {high:.1f} points"
     return f"{arm} is {better} than {baseline} by {size} {where} (p = {row['p_holm']:.2g})."
 
 

@@ -20,17 +20,12 @@ from exgra_med.training.estimate import StageEstimate, estimate_run
 # through the language model, texts of the graphs included; compute is floating-point operations of
 # the model, without the matching solver, which runs beside it.
 
-
 _GPU = "h100"
 """Only ratios of its hours are used, which are ratios of operations."""
 
 
 def spend_like(recipe: Recipe, budget: Budget) -> tuple[Recipe, dict[str, Any]]:
     """A recipe whose stage has as many steps as the budget pays for.
-
-    Args:
-        recipe: the control's own recipe.
-        budget: what to spend, and in which stage.
 
     Returns:
         The recipe with `epochs` and `max_steps` set, and what was counted, for the run's record.
@@ -96,13 +91,7 @@ class Cost:
 
 
 def study_cost(study: Study, nodes: Sequence[Node], folder: Path, gpu: str) -> list[Cost]:
-    """Cost of every kind of run, in the plan's order.
-
-    Args:
-        study: the study.
-        nodes: its nodes.
-        folder: its folder, which need not exist.
-        gpu: a name in `training.hardware.GPUS`.
+    """Cost of every kind of run, in the plan's order; the study's folder need not exist.
 
     Raises:
         ExgraMedError: sizes cannot be found out, or there is no such GPU.
@@ -114,17 +103,19 @@ def study_cost(study: Study, nodes: Sequence[Node], folder: Path, gpu: str) -> l
     unmade = [
         node.id for node in nodes if node.is_made and not is_finished(folder, node, study.metric)
     ]
-    if unmade:
-        why = f"known once {' and '.join(unmade)} is made"
-        return [Cost(name, len(same), None, None, None, why) for name, same in kinds.items()]
-    return [_cost(name, same, nodes, gpu) for name, same in kinds.items()]
+    why = f"known once {' and '.join(unmade)} is made" if unmade else ""
+    return [_cost(name, same, nodes, gpu, why) for name, same in kinds.items()]
 
 
-def _cost(name: str, same: Sequence[Node], nodes: Sequence[Node], gpu: str) -> Cost:
+def _cost(name: str, same: Sequence[Node], nodes: Sequence[Node], gpu: str, why: str) -> Cost:
+    stages: list[StageEstimate] = []
     try:
-        stages = _stages(same[0], nodes, gpu)
+        if not why:
+            stages = _stages(same[0], nodes, gpu)
     except DataError as error:
-        return Cost(name, len(same), None, None, None, error.message)
+        why = error.message
+    if why:
+        return Cost(name, len(same), None, None, None, why)
     return Cost(
         name,
         len(same),
@@ -135,27 +126,20 @@ def _cost(name: str, same: Sequence[Node], nodes: Sequence[Node], gpu: str) -> C
 
 
 def _stages(node: Node, nodes: Sequence[Node], gpu: str) -> list[StageEstimate]:
-    recipe = node.recipe
-    assert recipe is not None, "only runs have a cost"
-    stages = _estimated(_with_origin(recipe, node, nodes), gpu)
-    if node.budget is None:
-        return stages
+    assert node.recipe is not None, "only runs have a cost"
+    stages = _estimated(_with_origin(node.recipe, node, nodes), gpu)
     budget = node.budget
-    (other,) = (
-        each
-        for each in _estimated(_with_origin(budget.reference, node, nodes), gpu)
-        if each.name == budget.stage
-    )
-    return [
-        _with_steps(each, matched_steps(each, other, budget.match.by))
-        if each.name == budget.stage
-        else each
-        for each in stages
-    ]
-
-
-def _with_steps(stage: StageEstimate, num_steps: int) -> StageEstimate:
-    return replace(stage, num_steps=num_steps, hours=stage.hours / stage.num_steps * num_steps)
+    if budget is None:
+        return stages
+    others = _estimated(_with_origin(budget.reference, node, nodes), gpu)
+    (other,) = (each for each in others if each.name == budget.stage)
+    matched = []
+    for each in stages:
+        if each.name == budget.stage:
+            steps = matched_steps(each, other, budget.match.by)
+            each = replace(each, num_steps=steps, hours=each.hours / each.num_steps * steps)
+        matched.append(each)
+    return matched
 
 
 def _with_origin(recipe: Recipe, node: Node, nodes: Iterable[Node]) -> Recipe:

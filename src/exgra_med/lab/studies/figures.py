@@ -1,7 +1,7 @@
 """The figures of a study: score over the share of data, and differences from the baseline."""
 
 import re
-from collections.abc import Iterator
+from collections import defaultdict
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -10,21 +10,16 @@ from exgra_med.evaluation.published import CURVES
 from exgra_med.evaluation.report.page import GRID, INK, STYLE, inline_svg, pyplot
 from exgra_med.lab.studies.conclude import percent
 
-PALETTE = (
-    # drawn as, in the page, on white
-    ("#110201", "var(--arm-0)", "#5d6875"),
-    ("#110202", "var(--arm-1)", "#0b6e69"),
-    ("#110203", "var(--arm-2)", "#b4540a"),
-    ("#110204", "var(--arm-3)", "#4b5fb0"),
-    ("#110205", "var(--arm-4)", "#a83279"),
-    ("#110206", "var(--arm-5)", "#6d7f12"),
-    ("#110207", "var(--arm-6)", "#8a5a3c"),
-    ("#110208", "var(--arm-7)", "#2f7fb5"),
-)
-"""The first colour is the baseline's."""
+_COLOURS = "#5d6875 #0b6e69 #b4540a #4b5fb0 #a83279 #6d7f12 #8a5a3c #2f7fb5".split()
+PALETTE = [
+    (f"#11020{number + 1}", f"var(--arm-{number})", colour)
+    for number, colour in enumerate(_COLOURS)
+]
+"""Each as it is drawn, in the page, and on white; the first is the baseline's."""
 BELOW = {"axes.axisbelow": True}
 _MARKS = "osD^vP*X"
 _ON_WHITE = {INK: "#3a4450", GRID: "#dedbd4"}
+_DOTTED = (0, (1, 2))
 _MOST_CURVES = 8
 WIDTH = 7.6
 """Inches; the same for all, so that their letters are of one size in the page."""
@@ -42,34 +37,19 @@ class Drawing:
     """SVG with a white ground, whole by itself."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """How an arm is drawn, the same in every figure."""
-
-    colour: str
-    mark: str
-
-
-def looks(results: dict[str, Any]) -> dict[str, Look]:
-    """Arm -> look; the baseline gets the quiet one."""
-    arms = list(results["arms"])
-    others = [arm for arm in arms if arm != results["baseline"]]
-    found = {results["baseline"]: Look(PALETTE[0][0], _MARKS[0])}
+def looks(results: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """Arm -> its colour and mark in every figure; the baseline gets the quiet ones."""
+    found = {results["baseline"]: (PALETTE[0][0], _MARKS[0])}
+    others = (arm for arm in results["arms"] if arm != results["baseline"])
     for number, arm in enumerate(others):
         place = 1 + number % (len(PALETTE) - 1)
-        found[arm] = Look(PALETTE[place][0], _MARKS[(1 + number) % len(_MARKS)])
+        found[arm] = (PALETTE[place][0], _MARKS[(1 + number) % len(_MARKS)])
     return found
 
 
-def curve_figure(results: dict[str, Any], with_paper: bool = False) -> Drawing | None:
-    """Score over the share of data: mean, every seed, interval, and the baseline without images.
-
-    Args:
-        results: of the study.
-        with_paper: the published curves in a panel of their own beside it.
-
-    Returns:
-        None where there are fewer than two fractions, or more arms than a figure can hold.
+def curve_figure(results: dict[str, Any]) -> Drawing | None:
+    """Score over the share of data: mean, every seed, interval, and the baseline without images;
+    None where there are fewer than two fractions, or more arms than a figure can hold.
 
     Raises:
         MissingExtraError: matplotlib is not installed.
@@ -77,7 +57,7 @@ def curve_figure(results: dict[str, Any], with_paper: bool = False) -> Drawing |
     fractions = sorted({p["fraction"] for arm in results["arms"].values() for p in arm["points"]})
     if len(fractions) < 2 or len(results["arms"]) > _MOST_CURVES:
         return None
-    paper = _paper_curves(results) if with_paper else []
+    paper = _paper_curves(results)
     plt = pyplot()
     with plt.rc_context(STYLE | BELOW):
         widths = [2.2, 1] if paper else [1]
@@ -94,9 +74,7 @@ def curve_figure(results: dict[str, Any], with_paper: bool = False) -> Drawing |
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
         if paper:
             _draw_paper(panels[0][1], paper)
-        drawing = drawing_of(figure, "curve", "Score over the share of data", _curve_note(results))
-        plt.close(figure)
-    return drawing
+        return _drawing(figure, "curve", "Score over the share of data", _curve_note(results))
 
 
 def difference_figure(results: dict[str, Any]) -> Drawing | None:
@@ -109,15 +87,14 @@ def difference_figure(results: dict[str, Any]) -> Drawing | None:
         figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.24 * len(rows)), layout="constrained")
         names = []
         for place, row in enumerate(rows):
-            look = styles[row["arm"]]
+            colour, mark = styles[row["arm"]]
             if row["interval"] is not None:
-                axes.plot(row["interval"], [place, place], color=look.colour, linewidth=1.6)
-            found = row["p_holm"] < 0.05
+                axes.plot(row["interval"], [place, place], color=colour, linewidth=1.6)
+            filling = colour if row["p_holm"] < 0.05 else "none"
             axes.plot(
-                row["value"], place, look.mark, color=look.colour, markersize=6,
-                markerfacecolor=look.colour if found else "none",
-            )  # fmt: skip
-            axes.plot(row["each"], [place] * len(row["each"]), "|", color=look.colour, alpha=0.6)
+                row["value"], place, mark, color=colour, markersize=6, markerfacecolor=filling
+            )
+            axes.plot(row["each"], [place] * len(row["each"]), "|", color=colour, alpha=0.6)
             data = "all" if row["fraction"] is None else percent(row["fraction"])
             names.append(f"{results['arms'][row['arm']]['title']}, {data}")
         axes.axvline(0, color=INK, linewidth=1)
@@ -125,48 +102,44 @@ def difference_figure(results: dict[str, Any]) -> Drawing | None:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         baseline = results["arms"].get(results["baseline"], {}).get("title", results["baseline"])
         axes.set_xlabel(f"points above {baseline}")
-        drawing = drawing_of(
+        return _drawing(
             figure,
             "differences",
             f"Against {baseline}",
             "Line: 95 % interval over images and seeds. Ticks: every seed. Filled: told apart "
             "after Holm's correction; hollow: not told apart.",
         )
-        plt.close(figure)
-    return drawing
 
 
 def _draw_arms(axes: Any, results: dict[str, Any], fractions: list[float]) -> None:
     styles, num_arms = looks(results), len(results["arms"])
     for number, (name, arm) in enumerate(results["arms"].items()):
-        look = styles[name]
+        colour, mark = styles[name]
         # Beside one another, or dots and bands of several arms cover each other.
         shift = 0.05 * (number - (num_arms - 1) / 2)
         places = [fractions.index(point["fraction"]) + shift for point in arm["points"]]
         means = [point["value"] for point in arm["points"]]
         bands = [point["interval"] or (point["value"],) * 2 for point in arm["points"]]
         lows, highs = zip(*bands, strict=True)
-        axes.fill_between(places, lows, highs, color=look.colour, alpha=0.13, linewidth=0)
-        axes.vlines(places, lows, highs, color=look.colour, alpha=0.45, linewidth=1)
+        axes.fill_between(places, lows, highs, color=colour, alpha=0.13, linewidth=0)
+        axes.vlines(places, lows, highs, color=colour, alpha=0.45, linewidth=1)
         axes.plot(
-            places, means, color=look.colour, marker=look.mark, markersize=5.5, linewidth=1.9,
+            places, means, color=colour, marker=mark, markersize=5.5, linewidth=1.9,
             label=arm["title"],
         )  # fmt: skip
         for place, point in zip(places, arm["points"], strict=True):
-            axes.plot(
-                [place] * len(point["each"]), point["each"], "o", color=look.colour, markersize=2.6,
-                alpha=0.55,
-            )  # fmt: skip
+            each = point["each"]
+            axes.plot([place] * len(each), each, "o", color=colour, markersize=2.6, alpha=0.55)
 
 
 def _draw_baseline(axes: Any, results: dict[str, Any]) -> None:
-    baselines = [each["baselines"].get("text_nearest") for each in results["cells"]]
-    known = [baseline for baseline in baselines if baseline is not None]
-    if not known:
+    baselines = (each["baselines"].get("text_nearest") for each in results["cells"])
+    known = next((baseline for baseline in baselines if baseline is not None), None)
+    if known is None:
         return
-    axes.axhline(known[0], color=INK, linewidth=1, linestyle=(0, (1, 2)))
+    axes.axhline(known, color=INK, linewidth=1, linestyle=_DOTTED)
     axes.annotate(
-        f"lookup without images, {known[0]:.1f} %", (1, known[0]),
+        f"lookup without images, {known:.1f} %", (1, known),
         xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right",
         fontsize=8.5,
     )  # fmt: skip
@@ -179,7 +152,7 @@ def _paper_curves(results: dict[str, Any]) -> list[tuple[str, str, dict[float, f
     styles = looks(results)
     known = CURVES.get(named["dataset"], {})
     return [
-        (styles[method].colour if method in styles else INK, *known[model])
+        (styles[method][0] if method in styles else INK, *known[model])
         for method, model in named["methods"].items()
         if model in known
     ]
@@ -220,23 +193,18 @@ def _curve_note(results: dict[str, Any]) -> str:
     )
 
 
-def drawing_of(figure: Any, name: str, title: str, note: str) -> Drawing:
-    """A matplotlib figure for the page, where `name` is its own, and alone."""
+def _drawing(figure: Any, name: str, title: str, note: str) -> Drawing:
+    """A finished figure for the page, where `name` is its own, and alone."""
     inline = inline_svg(figure, f"study-{name}", {drawn: used for drawn, used, _ in PALETTE})
-    return Drawing(title, note, inline, _alone(figure))
-
-
-def _alone(figure: Any) -> str:
     stream = StringIO()
     facts = {"Date": None, "Creator": None, "Format": None, "Type": None}
     figure.savefig(stream, format="svg", facecolor="white", metadata=facts)
+    pyplot().close(figure)
     svg = stream.getvalue()
     for drawn, white in (_ON_WHITE | {drawn: white for drawn, _, white in PALETTE}).items():
         svg = svg.replace(drawn, white)
-    return re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-
-
-# What happened to the embeddings while methods were trained: the same ruler for all of them.
+    alone = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    return Drawing(title, note, inline, alone)
 
 
 _MEASURES = (
@@ -245,7 +213,6 @@ _MEASURES = (
     (("views", "image_answer/recall_1"), "answer ranked first (R@1)", True),
     (("views", "image_answer/gap"), "modality gap", False),
 )
-_PAIR = "image_answer"
 
 
 def along_training_figure(results: dict[str, Any]) -> Drawing | None:
@@ -258,38 +225,34 @@ def along_training_figure(results: dict[str, Any]) -> Drawing | None:
     styles, plt = looks(results), pyplot()
     with plt.rc_context(STYLE | BELOW):
         figure, panels = plt.subplots(
-            1, len(measures), figsize=(WIDTH, 2.7), layout="constrained",
-            squeeze=False,
-        )  # fmt: skip
+            1, len(measures), figsize=(WIDTH, 2.7), layout="constrained", squeeze=False
+        )
         for axes, (place, title, in_percent) in zip(panels[0], measures, strict=True):
             for arm, curve in curves.items():
-                points = curve.get(place)
-                if points:
-                    scale = 100 if in_percent else 1
+                if points := curve.get(place):
+                    scale, (colour, mark) = 100 if in_percent else 1, styles[arm]
                     axes.plot(
                         [100 * x for x in points], [scale * y for y in points.values()],
-                        color=styles[arm].colour, marker=styles[arm].mark, markersize=3,
-                        linewidth=1.4, label=results["arms"][arm]["title"],
+                        color=colour, marker=mark, markersize=3, linewidth=1.4,
+                        label=results["arms"][arm]["title"],
                     )  # fmt: skip
             if in_percent:
                 axes.set_ylim(0, max(10.0, axes.get_ylim()[1]))
                 axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
                 chance = _chance(results, fraction)
                 if chance is not None:
-                    axes.axhline(100 * chance, color=INK, linewidth=1, linestyle=(0, (1, 2)))
+                    axes.axhline(100 * chance, color=INK, linewidth=1, linestyle=_DOTTED)
             axes.set_title(title, fontsize=9)
             axes.set_xlabel("% of the stage's steps")
         handles, names = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=4)
-        drawing = drawing_of(
+        return _drawing(
             figure,
             "along-training",
             f"Embeddings along training, {percent(fraction)} of the data",
             "Image and answer of held-out records, bare embeddings without graph layers, mean over "
             "seeds. Dotted: chance.",
         )
-        plt.close(figure)
-    return drawing
 
 
 def histogram_figure(results: dict[str, Any]) -> Drawing | None:
@@ -297,8 +260,8 @@ def histogram_figure(results: dict[str, Any]) -> Drawing | None:
     one panel an arm; None where they were not measured."""
     fraction = _largest(results)
     found = {
-        arm: entries[-1]["views"]["histograms"][_PAIR]
-        for arm, cell in _first_cells(results, fraction)
+        arm: entries[-1]["views"]["histograms"]["image_answer"]
+        for arm, (cell, *_) in _cells(results, fraction).items()
         if (entries := [e for e in _stage(results, cell) if "histograms" in e.get("views", {})])
     }
     if not found:
@@ -312,7 +275,7 @@ def histogram_figure(results: dict[str, Any]) -> Drawing | None:
             layout="constrained", squeeze=False, sharex=True,
         )  # fmt: skip
         for axes, (arm, counts) in zip(panels.flat, found.items(), strict=False):
-            for kind, colour in (("other", INK), ("own", styles[arm].colour)):
+            for kind, colour in (("other", INK), ("own", styles[arm][0])):
                 total = sum(counts[kind]) or 1
                 edges = [-1 + 2 * n / len(counts[kind]) for n in range(len(counts[kind]) + 1)]
                 shares = [100 * count / total for count in counts[kind]]
@@ -323,25 +286,25 @@ def histogram_figure(results: dict[str, Any]) -> Drawing | None:
         panels.flat[0].legend(loc="upper left", fontsize=8)
         figure.supxlabel("cosine of image and answer", fontsize=9)
         figure.supylabel("% of the pairs", fontsize=9)
-        drawing = drawing_of(
+        return _drawing(
             figure,
             "cosines",
             f"Cosines at the end of the stage, {percent(fraction)} of the data",
             "Own: image and its answer. Other: image and another answer. First seed.",
         )
-        plt.close(figure)
-    return drawing
 
 
 def _largest(results: dict[str, Any]) -> float:
     return max((cell["fraction"] for cell in results["cells"]), default=1.0)
 
 
-def _first_cells(results: dict[str, Any], fraction: float) -> Iterator[tuple[str, dict[str, Any]]]:
-    for arm in results["arms"]:
-        cells = [c for c in results["cells"] if c["arm"] == arm and c["fraction"] == fraction]
-        if cells:
-            yield arm, cells[0]
+def _cells(results: dict[str, Any], fraction: float) -> dict[str, list[dict[str, Any]]]:
+    """Arm -> its cells at a fraction, where it has some."""
+    cells = {
+        arm: [c for c in results["cells"] if c["arm"] == arm and c["fraction"] == fraction]
+        for arm in results["arms"]
+    }
+    return {arm: found for arm, found in cells.items() if found}
 
 
 def _stage(results: dict[str, Any], cell: dict[str, Any]) -> list[dict[str, Any]]:
@@ -354,9 +317,9 @@ def _curves(
     """Arm -> place of a measure -> share of the steps -> mean over seeds."""
     fraction = _largest(results)
     curves: dict[str, dict[tuple[str, ...], dict[float, float]]] = {}
-    for arm in results["arms"]:
-        cells = [c for c in results["cells"] if c["arm"] == arm and c["fraction"] == fraction]
-        gathered: dict[tuple[str, ...], dict[float, list[float]]] = {}
+    for arm, cells in _cells(results, fraction).items():
+        gathered: dict[tuple[str, ...], dict[float, list[float]]]
+        gathered = defaultdict(lambda: defaultdict(list))
         for cell in cells:
             entries = _stage(results, cell)
             last = max((entry["step"] for entry in entries), default=0) or 1
@@ -364,8 +327,7 @@ def _curves(
                 for place, _, _ in _MEASURES:
                     value = _at(entry, place)
                     if value is not None:
-                        points = gathered.setdefault(place, {})
-                        points.setdefault(entry["step"] / last, []).append(value)
+                        gathered[place][entry["step"] / last].append(value)
         if gathered:
             curves[arm] = {
                 place: {x: sum(ys) / len(ys) for x, ys in sorted(points.items())}
@@ -375,7 +337,7 @@ def _curves(
 
 
 def _chance(results: dict[str, Any], fraction: float) -> float | None:
-    for _, cell in _first_cells(results, fraction):
+    for cell, *_ in _cells(results, fraction).values():
         for entry in _stage(results, cell):
             chance = entry.get("chance", (entry.get("views") or {}).get("chance"))
             if chance is not None:

@@ -5,6 +5,7 @@ file about its last attempt in `logs/`; they explain, and decide nothing.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -37,12 +38,9 @@ class Attempt:
 
 
 def start_study(folder: Path, study: Study) -> list[Node]:
-    """Make the folder of a study, or open it to go on.
+    """Make the folder of a study, or open it to go on; returns the nodes.
 
     A study may grow: what was begun must be as it was, and anything may be added.
-
-    Returns:
-        The nodes.
 
     Raises:
         RunError: the folder holds another study, or something that is no study.
@@ -78,10 +76,9 @@ def is_finished(folder: Path, node: Node, metric: str) -> bool:
         return all((place / part / "config.json").is_file() for part in ("vision", "language"))
     if not (place / "recipe.yaml").is_file():
         return False
+    assert node.recipe is not None, "these nodes are runs"
     if node.kind in ("base", "shared"):
-        assert node.recipe is not None, "these nodes are runs"
         return (place / "checkpoints" / list(node.recipe.stages)[-1] / "final").is_dir()
-    assert node.recipe is not None, "a cell is a run"
     entry = scored(place, node.recipe.evaluation.split)
     return entry is not None and metric_value(entry, metric) is not None
 
@@ -151,14 +148,11 @@ def _is_held(folder: Path, node: Node) -> bool:
 def write_status(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Any]:
     """Write `status.json`: counts, and the state of every node."""
     found = states(folder, study, nodes)
-    counts: dict[str, int] = {}
-    for attempt in found.values():
-        counts[attempt.state] = counts.get(attempt.state, 0) + 1
     status = {
         "schema_version": 1,
         "study": study.name,
         "scale": study.scale,
-        "counts": counts,
+        "counts": dict(Counter(attempt.state for attempt in found.values())),
         "nodes": {name: asdict(attempt) for name, attempt in found.items()},
     }
     files.write_text(folder / STATUS_FILE, json.dumps(status, indent=2) + "\n")
@@ -193,12 +187,6 @@ def _without_budget(recipe: Recipe, node: Node) -> Recipe:
     return recipe.model_copy(update={"stages": recipe.stages | {stage: own}})
 
 
-# How long the rest of a study will take, from the nodes that are finished.
-
-
-_DONE = ("finished", "failed", "not run")
-
-
 def remaining_seconds(
     nodes: Sequence[Node], states: Mapping[str, Attempt], jobs: int
 ) -> float | None:
@@ -213,7 +201,8 @@ def remaining_seconds(
         if attempt.state == "finished" and attempt.seconds is not None:
             for key in _keys(node):
                 known.setdefault(key, []).append(attempt.seconds)
-    left = [node for node in nodes if states[node.id].state not in _DONE]
+    done = ("finished", "failed", "not run")
+    left = [node for node in nodes if states[node.id].state not in done]
     expected = [
         next((mean(known[key]) for key in _keys(node) if key in known), None) for node in left
     ]

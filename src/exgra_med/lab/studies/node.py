@@ -2,17 +2,16 @@
 
 import shutil
 import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from exgra_med import files
 from exgra_med.errors import ExgraMedError, RecipeError, RunError
 from exgra_med.evaluation.held_out import held_out_scorer
 from exgra_med.evaluation.session import open_session
 from exgra_med.evaluation.tasks import vqa
-from exgra_med.lab.base_models.make import make_parts as make_base_models
+from exgra_med.lab.base_models.make import make_parts
 from exgra_med.lab.base_models.settings import check_parts
+from exgra_med.lab.phantom.make import NAME as PHANTOM
 from exgra_med.lab.phantom.make import make_phantom, parse_settings
 from exgra_med.lab.studies.cost import spend_like
 from exgra_med.lab.studies.folder import Attempt, is_finished, lock_path, open_study, write_attempt
@@ -25,55 +24,9 @@ from exgra_med.training.loop import TrainingStopped
 from exgra_med.training.preflight import check_before_training
 from exgra_med.training.stages import begin_run, train_run
 
-# What a study can make before its first run: data, and trained parts of the model.
-
-
-def make_data(source: str, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Make a prepared folder.
-
-    Raises:
-        RecipeError: no maker has that name.
-        DataError: it refuses the settings.
-    """
-    if source not in DATA_MAKERS:
-        raise RecipeError(
-            f"make.data.source: there is no maker {source!r}.", f"Known: {', '.join(DATA_MAKERS)}."
-        )
-    DATA_MAKERS[source](folder, dict(settings))
-
-
-def make_parts(folder: Path, data: str, settings: dict[str, Any], reporter: Reporter) -> None:
-    """Make `language/` and `vision/`, or go on with them.
-
-    Args:
-        folder: where they go.
-        data: a prepared folder.
-        settings: what the base models are made of.
-        reporter: told how far it is.
-
-    Raises:
-        RecipeError: the settings are none.
-        ExgraMedError: the data does not suit, or training failed.
-    """
-    make_base_models(check_parts(settings, "make.parts"), data, folder, reporter)
-
-
-def _phantom(folder: Path, settings: dict[str, Any]) -> None:
-    texts = {name: str(value) for name, value in settings.items() if name != "seed"}
-    make_phantom(folder, parse_settings(int(settings.get("seed", 0)), texts))
-
-
-DATA_MAKERS: dict[str, Callable[[Path, dict[str, Any]], None]] = {"phantom": _phantom}
-"""Name -> function of a folder and settings; the folder appears whole or not at all."""
-
 
 def run_node(folder: Path, name: str, reporter: Reporter) -> None:
     """Do a node, or go on with it where it was stopped; nothing happens where it is finished.
-
-    Args:
-        folder: the study's folder.
-        name: the node's folder within it.
-        reporter: told how far it is.
 
     Raises:
         RunError: no such node, something it needs is not finished, another process works on it.
@@ -133,10 +86,16 @@ def _work(folder: Path, study: Study, node: Node, reporter: Reporter) -> None:
     place = folder / node.id
     made = study.make
     if node.kind == "data" and made.data is not None:
-        make_data(made.data.source, place, made.data.settings)
+        if made.data.source != PHANTOM:
+            raise RecipeError(
+                f"make.data.source: there is no maker {made.data.source!r}.", f"Known: {PHANTOM}."
+            )
+        settings = made.data.settings
+        texts = {name: str(value) for name, value in settings.items() if name != "seed"}
+        make_phantom(place, parse_settings(int(settings.get("seed", 0)), texts))
     elif node.kind == "parts" and made.parts is not None:
         data = str(folder / DATA_NODE) if made.data else study.recipe.data.folder
-        make_parts(place, data, made.parts, reporter)
+        make_parts(check_parts(made.parts, "make.parts"), data, place, reporter)
     else:
         _train_and_evaluate(place, study, node, reporter)
 

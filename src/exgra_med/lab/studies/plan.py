@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,19 +10,12 @@ from exgra_med.errors import RecipeError, RunError
 from exgra_med.lab.studies.schema import Match, Study
 from exgra_med.recipe.schema import Recipe, check_recipe
 
-# A recipe with some of its values changed, by dotted path.
-
 
 def changed(recipe: Recipe, changes: Mapping[str, Any], where: str) -> Recipe:
-    """Apply changes to a whole recipe.
+    """Apply changes, dotted path -> value in order, to a whole recipe; null removes a section.
 
     A change of `data.X` also reaches the data of every stage, and of the evaluation, that has the
     recipe's own X: there it was taken from the recipe before.
-
-    Args:
-        recipe: complete, as every checked recipe is.
-        changes: dotted path -> value, in order; null removes a section.
-        where: who asks for the changes, for the error message.
 
     Raises:
         RecipeError: a path does not exist, or the result is not a recipe.
@@ -111,35 +104,15 @@ class Node:
 def plan_study(study: Study, folder: Path) -> list[Node]:
     """Every node in the order in which they can run.
 
-    Args:
-        study: the study.
-        folder: its folder, for the paths in the recipes.
-
     Raises:
         RecipeError: a method or setting does not make a recipe.
     """
     made = _made_nodes(study, folder)
-    base = _base(study, folder)
-    needs = tuple(node.id for node in made)
-    shared: dict[str, Node] = {}
-    cells = []
-    for cell in grid(study):
-        full = _full_recipe(study, base, cell)
-        start = ()
-        if study.shared:
-            node = _shared_node(study, base, full, cell, needs, shared)
-            start = (node.id,)
-        cells.append(
-            Node(
-                id=cell.folder,
-                kind="cell",
-                needs=start or needs,
-                recipe=_cell_recipe(study, folder, full, cell, start),
-                cell=cell,
-                budget=_budget(study, base, folder, cell, start),
-            )
-        )
-    return [*made, *sorted(shared.values(), key=_first_needed(cells)), *cells]
+    planner = _Planner(study, folder, _base(study, folder), tuple(node.id for node in made))
+    cells = [planner.node(cell) for cell in grid(study)]
+    needed = [need for node in cells for need in node.needs]
+    shared = sorted(planner.shared.values(), key=lambda node: needed.index(node.id))
+    return [*made, *shared, *cells]
 
 
 def grid(study: Study) -> Iterator[Cell]:
@@ -183,117 +156,106 @@ def _made_nodes(study: Study, folder: Path) -> list[Node]:
     if study.make.parts is not None:
         nodes.append(Node(PARTS_NODE, "parts", tuple(node.id for node in nodes)))
     if study.make.base is not None:
-        changes = _made_data(study, folder) | _made_parts(study, study.make.base, folder)
-        changes |= {"name": f"{study.name}/{BASE_NODE}"}
+        changes = _made(study, study.make.base, folder) | {"name": f"{study.name}/{BASE_NODE}"}
         recipe = changed(study.make.base, changes, f"{study.name}: make.base")
         nodes.append(Node(BASE_NODE, "base", tuple(node.id for node in nodes), recipe=recipe))
     return nodes
 
 
-def _made_data(study: Study, folder: Path) -> dict[str, Any]:
-    """The data that the study makes, in every stage."""
-    return {} if study.make.data is None else {"data.folder": (folder / DATA_NODE).as_posix()}
-
-
-def _made_parts(study: Study, recipe: Recipe, folder: Path) -> dict[str, Any]:
-    """The model joined from the parts that the study makes."""
-    if study.make.parts is None:
-        return {}
-    place, origin = folder / PARTS_NODE, recipe.model.parts or recipe.model.architecture
-    parts = {name: (place / name).as_posix() for name in ("language", "vision")}
-    connector = origin.connector if origin else "none"
-    return {"model": {"parts": parts | {"connector": connector}}}
+def _made(study: Study, recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """What the study makes: the data of every stage, and the parts that the model is joined of."""
+    changes: dict[str, Any] = {}
+    if study.make.data is not None:
+        changes["data.folder"] = (folder / DATA_NODE).as_posix()
+    if study.make.parts is not None:
+        place, origin = folder / PARTS_NODE, recipe.model.parts or recipe.model.architecture
+        parts = {name: (place / name).as_posix() for name in ("language", "vision")}
+        connector = origin.connector if origin else "none"
+        changes["model"] = {"parts": parts | {"connector": connector}}
+    return changes
 
 
 def _base(study: Study, folder: Path) -> Recipe:
     """The recipe with the study's own changes, on what the study makes."""
-    changes = _made_data(study, folder) | _made_parts(study, study.recipe, folder)
+    changes = _made(study, study.recipe, folder)
     if study.make.base is not None:
-        place = (folder / BASE_NODE).as_posix()
-        changes["model"] = {"start": place, "architecture": None, "parts": None}
+        changes["model"] = _started_from(folder / BASE_NODE)
     changes["evaluation.split"] = study.evaluation.splits[0]
     return changed(study.recipe, changes | study.set, f"{study.name}: set")
 
 
-def _full_recipe(study: Study, base: Recipe, cell: Cell) -> Recipe:
-    changes = {
-        "seed": cell.seed,
-        f"stages.{study.stage}.data.fraction": cell.fraction,
-        f"stages.{study.stage}.data.subset_seed": cell.seed,
-    }
-    recipe = changed(base, changes, study.name)
-    recipe = changed(
-        recipe, study.methods[cell.method].set, f"{study.name}: methods.{cell.method}.set"
-    )
-    if cell.setting is not None:
-        changes = study.settings[cell.setting].set
-        recipe = changed(recipe, changes, f"{study.name}: settings.{cell.setting}.set")
-    return recipe
+@dataclass
+class _Planner:
+    study: Study
+    folder: Path
+    base: Recipe
+    needs: tuple[str, ...]
+    """What every run needs."""
+    shared: dict[str, Node] = field(default_factory=dict)
+    """Values of a recipe, as JSON -> the run of the shared stages with that recipe."""
 
+    def node(self, cell: Cell) -> Node:
+        """The run of a cell; its shared run joins `shared`."""
+        full = self._full_recipe(cell)
+        start = self._shared_node(full, cell).id if self.study.shared else None
+        recipe = self._cell_recipe(full, cell, start)
+        budget, match = None, self.study.methods[cell.method].match
+        if match is not None:
+            other = Cell(match.method, None, cell.fraction, cell.seed)
+            reference = self._cell_recipe(self._full_recipe(other), other, start)
+            budget = Budget(match, self.study.stage, reference)
+        needs = (start,) if start else self.needs
+        return Node(cell.folder, "cell", needs, recipe, cell, budget)
 
-def _cell_recipe(
-    study: Study, folder: Path, full: Recipe, cell: Cell, start: tuple[str, ...]
-) -> Recipe:
-    """The stages after the shared ones, from the shared run."""
-    changes: dict[str, Any] = {
-        "name": f"{study.name}/{cell.folder}".replace("+", "-"),
-        "description": arm_title(study, cell.arm),
-    }
-    if start:
-        place = (folder / start[0]).as_posix()
-        changes["model"] = {"start": place, "architecture": None, "parts": None}
-    changes["stages"] = {
-        name: stage
-        for name, stage in full.model_dump(mode="json")["stages"].items()
-        if name not in study.shared
-    }
-    return changed(full, changes, cell.folder)
-
-
-def _shared_node(
-    study: Study,
-    base: Recipe,
-    full: Recipe,
-    cell: Cell,
-    needs: tuple[str, ...],
-    known: dict[str, Node],
-) -> Node:
-    """The shared run that a cell starts from; a method that changes a shared stage gets its own."""
-
-    def shared_part(recipe: Recipe, name: str) -> Recipe:
-        values = recipe.model_dump(mode="json")
+    def _full_recipe(self, cell: Cell) -> Recipe:
+        study = self.study
         changes = {
-            "name": f"{study.name}/{name}".replace("+", "-"),
+            "seed": cell.seed,
+            f"stages.{study.stage}.data.fraction": cell.fraction,
+            f"stages.{study.stage}.data.subset_seed": cell.seed,
+        }
+        recipe = changed(self.base, changes, study.name)
+        method = f"{study.name}: methods.{cell.method}.set"
+        recipe = changed(recipe, study.methods[cell.method].set, method)
+        if cell.setting is None:
+            return recipe
+        setting = f"{study.name}: settings.{cell.setting}.set"
+        return changed(recipe, study.settings[cell.setting].set, setting)
+
+    def _cell_recipe(self, full: Recipe, cell: Cell, start: str | None) -> Recipe:
+        """The stages after the shared ones, from the shared run."""
+        study, stages = self.study, full.model_dump(mode="json")["stages"]
+        changes: dict[str, Any] = {
+            "name": f"{study.name}/{cell.folder}".replace("+", "-"),
+            "description": arm_title(study, cell.arm),
+            "stages": {name: stages[name] for name in stages if name not in study.shared},
+        }
+        if start:
+            changes["model"] = _started_from(self.folder / start)
+        return changed(full, changes, cell.folder)
+
+    def _shared_node(self, full: Recipe, cell: Cell) -> Node:
+        """The shared run of a cell; a method that changes a shared stage gets its own."""
+        plain = f"{SHARED}/seed-{cell.seed}"
+        own = self._shared_part(full, plain)
+        key = json.dumps(own.model_dump(mode="json"))
+        if key not in self.shared:
+            seeded = changed(self.base, {"seed": cell.seed}, self.study.name)
+            common = own == self._shared_part(seeded, plain)
+            name = plain if common else f"{SHARED}/{cell.arm}/seed-{cell.seed}"
+            self.shared[key] = Node(name, "shared", self.needs, self._shared_part(full, name))
+        return self.shared[key]
+
+    def _shared_part(self, recipe: Recipe, name: str) -> Recipe:
+        stages = recipe.model_dump(mode="json")["stages"]
+        changes = {
+            "name": f"{self.study.name}/{name}".replace("+", "-"),
             "description": "Stages that do not differ between methods.",
-            "stages": {stage: values["stages"][stage] for stage in study.shared},
-            "evaluation": base.model_dump(mode="json")["evaluation"],
+            "stages": {stage: stages[stage] for stage in self.study.shared},
+            "evaluation": self.base.model_dump(mode="json")["evaluation"],
         }
         return changed(recipe, changes, name)
 
-    plain = f"{SHARED}/seed-{cell.seed}"
-    own = shared_part(full, plain)
-    key = json.dumps(own.model_dump(mode="json"))
-    if key not in known:
-        common = own == shared_part(changed(base, {"seed": cell.seed}, study.name), plain)
-        name = plain if common else f"{SHARED}/{cell.arm}/seed-{cell.seed}"
-        known[key] = Node(name, "shared", needs, recipe=shared_part(full, name))
-    return known[key]
 
-
-def _budget(
-    study: Study, base: Recipe, folder: Path, cell: Cell, start: tuple[str, ...]
-) -> Budget | None:
-    match = study.methods[cell.method].match
-    if match is None:
-        return None
-    other = Cell(match.method, None, cell.fraction, cell.seed)
-    reference = _cell_recipe(study, folder, _full_recipe(study, base, other), other, start)
-    return Budget(match, study.stage, reference)
-
-
-def _first_needed(cells: list[Node]) -> Any:
-    places: dict[str, int] = {}
-    for number, node in enumerate(cells):
-        for need in node.needs:
-            places.setdefault(need, number)
-    return lambda node: places[node.id]
+def _started_from(place: Path) -> dict[str, Any]:
+    return {"start": place.as_posix(), "architecture": None, "parts": None}

@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from exgra_med import files
 from exgra_med.errors import RunError
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
-from exgra_med.lab.studies.collect import Collected, Score, collect
+from exgra_med.lab.studies.collect import Collected, collect
 from exgra_med.lab.studies.compare import compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
 from exgra_med.lab.studies.figures import (
@@ -27,25 +27,9 @@ from exgra_med.lab.studies.table import COMPARISON_COLUMNS, blocks, comparison_r
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-@dataclass(frozen=True)
-class CellRow:
-    """One run, for the list of runs."""
-
-    title: str
-    fraction: str
-    seed: int
-    value: str
-    steps: str
-    splits: str
-    folder: str
-
-
 def render_report(results: dict[str, Any], failed: Sequence[tuple[str, str]] = ()) -> str:
-    """The page; it needs no network, no other file and no script.
-
-    Args:
-        results: from `outcome.write_results`.
-        failed: nodes that failed or were not run, each with its sentence.
+    """The page, with a sentence for each failed node; it needs no network, no other file and no
+    script.
 
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
@@ -63,10 +47,7 @@ def render_report(results: dict[str, Any], failed: Sequence[tuple[str, str]] = (
 
 
 def render_fragment(results: dict[str, Any]) -> str:
-    """The answer, the figures, the tests and the limits, to stand in another page.
-
-    Args:
-        results: as for `render_report`; `study_css` goes into the page's head.
+    """The answer, the figures, the tests and the limits, to stand in a page that has `study_css`.
 
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
@@ -100,7 +81,7 @@ def _render(template: str, results: dict[str, Any], **values: Any) -> str:
 def figures(results: dict[str, Any]) -> list[Drawing]:
     """Every figure that the results allow."""
     drawn = [
-        curve_figure(results, with_paper=results["published"] is not None),
+        curve_figure(results),
         difference_figure(results),
         along_training_figure(results),
         histogram_figure(results),
@@ -181,22 +162,18 @@ def provenance(results: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _cell_row(results: dict[str, Any], cell: dict[str, Any]) -> CellRow:
-    splits = ", ".join(
-        f"{name} {score:.1f}" for name, score in cell["splits"].items() if score is not None
-    )
-    return CellRow(
-        title=results["arms"][cell["arm"]]["title"],
-        fraction=percent(cell["fraction"]),
-        seed=cell["seed"],
-        value=f"{cell['value']:.1f}",
-        steps=", ".join(f"{name} {count}" for name, count in cell["num_steps"].items()),
-        splits=splits,
-        folder=cell["folder"],
-    )
-
-
-# From the finished cells to `results.json`, `table.md`, `figure.svg` and `report.html`.
+def _cell_row(results: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
+    """One run, for the list of runs."""
+    splits = cell["splits"].items()
+    return {
+        "title": results["arms"][cell["arm"]]["title"],
+        "fraction": percent(cell["fraction"]),
+        "seed": cell["seed"],
+        "value": f"{cell['value']:.1f}",
+        "steps": ", ".join(f"{name} {count}" for name, count in cell["num_steps"].items()),
+        "splits": ", ".join(f"{name} {score:.1f}" for name, score in splits if score is not None),
+        "folder": cell["folder"],
+    }
 
 
 SCHEMA_VERSION = 1
@@ -240,6 +217,8 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
     """Everything about a study that its table, figures and report are made of."""
     statistics = compare_arms(study, collected)
     first = collected.scores[0] if collected.scores else None
+    # The study's metric for a lookup of the nearest training question, without images.
+    blind = None if first is None else first.facts["baselines"].get("text_nearest")
     num_closed = sum(question.answer_type == "CLOSED" for question in collected.questions)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -262,9 +241,12 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
         "fraction_stage": study.stage,
         "published": None if study.published is None else study.published.model_dump(mode="json"),
         "makes_data": None if study.make.data is None else study.make.data.source,
-        "is_toy": _is_toy(study),
+        # The model was made for the study, from nothing.
+        "is_toy": any(
+            (study.recipe.model.architecture, study.make.parts is not None, study.make.base)
+        ),
         **statistics,
-        "conclusion": conclude(study, statistics, collected.missing, text_baseline(first)),
+        "conclusion": conclude(study, statistics, collected.missing, blind),
         "missing": collected.missing,
         "num_cells": sum(node.cell is not None for node in nodes),
         "cells": [
@@ -274,11 +256,6 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
             for score in collected.scores
         ],
     }
-
-
-def text_baseline(score: Score | None) -> float | None:
-    """The study's metric for a lookup of the nearest training question, without images."""
-    return None if score is None else score.facts["baselines"].get("text_nearest")
 
 
 def write_outcome(folder: Path) -> dict[str, Any]:
@@ -317,11 +294,3 @@ def write_page(folder: Path, results: dict[str, Any]) -> Path:
     ]
     files.write_text(folder / PAGE_FILE, render_report(results, failed))
     return folder / PAGE_FILE
-
-
-def _is_toy(study: Study) -> bool:
-    """Whether the model was made for the study, from nothing."""
-    made = study.make
-    return any(
-        each is not None for each in (study.recipe.model.architecture, made.parts, made.base)
-    )

@@ -9,11 +9,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 from exgra_med.errors import ExgraMedError
 from exgra_med.lab.studies.folder import (
@@ -106,38 +104,17 @@ def run_study(
 ) -> None:
     """Run the nodes that are not finished.
 
-    Args:
-        folder: the study's folder, see `folder.start_study`.
-        study: the study.
-        nodes: its nodes, in an order in which they can run.
-        resources: how they share the machine.
-        reporter: told how many are finished, and how long the others will take.
-        command: makes the arguments of a node's process.
-
     Raises:
         StudyFailed: one sentence per failed node, after all others were run.
         StudyStopped: a signal came; everything that was begun can go on.
     """
-    with _signals() as stop:
-        _Scheduler(folder, study, list(nodes), resources, reporter, command).run(stop)
-
-
-@dataclass
-class _Stop:
-    """How often this process was asked to stop."""
-
-    times: int = 0
-
-    def make(self, number: int, frame: FrameType | None) -> None:
-        self.times += 1
-
-
-@contextmanager
-def _signals() -> Iterator[_Stop]:
-    stop = _Stop()
-    earlier = {each: signal.signal(each, stop.make) for each in (signal.SIGINT, signal.SIGTERM)}
+    asked: list[int] = []
+    earlier = {
+        each: signal.signal(each, lambda number, _: asked.append(number))
+        for each in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
-        yield stop
+        _Scheduler(folder, study, nodes, resources, reporter, command).run(asked)
     finally:
         for each, handler in earlier.items():
             signal.signal(each, handler)
@@ -147,7 +124,7 @@ def _signals() -> Iterator[_Stop]:
 class _Scheduler:
     folder: Path
     study: Study
-    nodes: list[Node]
+    nodes: Sequence[Node]
     resources: Resources
     reporter: Reporter
     command: Callable[[Path, str, int], list[str]]
@@ -156,7 +133,8 @@ class _Scheduler:
     failed: dict[str, str] = field(default_factory=dict)
     """Node -> sentence, also of those that were not run because of another one."""
 
-    def run(self, stop: _Stop) -> None:
+    def run(self, signals: Sequence[int]) -> None:
+        """Run until all is done, or one of the growing `signals` asks to stop, a second to kill."""
         self.finished = {each.id for each in self.nodes if self._is_done(each)}
         waiting = [each for each in self.nodes if each.id not in self.finished]
         title = f"{self.study.name}, {len(self.nodes)} nodes"
@@ -164,8 +142,8 @@ class _Scheduler:
         asked = 0
         try:
             while waiting or self.running:
-                if stop.times > asked:
-                    asked = stop.times
+                if len(signals) > asked:
+                    asked = len(signals)
                     self._pass_on(signal.SIGTERM if asked == 1 else signal.SIGKILL)
                 if not asked:
                     waiting = self._begin(waiting)

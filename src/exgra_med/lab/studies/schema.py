@@ -145,8 +145,13 @@ class Study(Section):
             raise ValueError("`shared` leaves no stage to the methods")
         if self.stage not in stages[len(self.shared) :]:
             raise ValueError(f"`fraction_stage` must be one of {stages[len(self.shared) :]}")
-        for name, method in self.methods.items():
-            self._check_match(name, method.match)
+        for name, match in ((name, each.match) for name, each in self.methods.items()):
+            if match is None:
+                continue
+            if match.method not in self.methods or match.method == name:
+                raise ValueError(f"methods.{name}.match.method must be another method")
+            if self.methods[match.method].match is not None:
+                raise ValueError(f"methods.{name}.match.method is itself matched to another one")
         for name, setting in self.settings.items():
             for method in setting.methods or ():
                 if method not in self.methods:
@@ -156,14 +161,6 @@ class Study(Section):
                 raise ValueError(f"{axis} has a value twice")
         return self
 
-    def _check_match(self, name: str, match: Match | None) -> None:
-        if match is None:
-            return
-        if match.method not in self.methods or match.method == name:
-            raise ValueError(f"methods.{name}.match.method must be another method")
-        if self.methods[match.method].match is not None:
-            raise ValueError(f"methods.{name}.match.method is itself matched to another one")
-
     @property
     def stage(self) -> str:
         """The stage whose data the fractions are of."""
@@ -172,11 +169,6 @@ class Study(Section):
         stages = self.recipe.stages
         aligned = (name for name, stage in stages.items() if stage.alignment is not None)
         return next(aligned, "")
-
-
-# From a name or a file to a checked study.
-#
-# study  <  scale  <  --set; the recipe is read where it is named and written out whole.
 
 
 STUDY_FILE = "study.yaml"
@@ -191,7 +183,7 @@ def shipped_studies() -> dict[str, Path]:
 def load_study(
     name_or_path: str, scale: str | None = None, assignments: Iterable[str] = ()
 ) -> Study:
-    """Load a study.
+    """Load a study: its file, then the scale, then the assignments; its recipe is read whole.
 
     Args:
         name_or_path: name of a shipped study, or a YAML file.
@@ -206,7 +198,11 @@ def load_study(
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a study is a mapping of names to values.")
     scales = values.pop("scales", None) or {}
-    values = _with_base(values)
+    made = values.get("make")
+    if isinstance(made, dict) and isinstance(made.get("base"), str):
+        # Read where it is named, so that a scale can change its values.
+        base = load_recipe(made["base"]).recipe.model_dump(mode="json")
+        values |= {"make": made | {"base": base}}
     if scale is not None:
         if scale not in scales:
             known = ", ".join(scales) or "none"
@@ -276,15 +272,6 @@ def _find(name_or_path: str) -> Path:
     return find_file(name_or_path, shipped_studies(), "study")
 
 
-def _with_base(values: dict[str, Any]) -> dict[str, Any]:
-    """Read the base model's recipe where it is named, so that a scale can change its values."""
-    made = values.get("make")
-    if not isinstance(made, dict) or not isinstance(made.get("base"), str):
-        return values
-    base = load_recipe(made["base"]).recipe.model_dump(mode="json")
-    return values | {"make": made | {"base": base}}
-
-
 def _recipe_values(named: Any, where: str) -> Recipe:
     """One recipe from its name, from a list of names, or from its own values."""
     if isinstance(named, dict):
@@ -315,15 +302,12 @@ def _chained(recipes: list[Recipe], where: str) -> Recipe:
                 raise RecipeError(f"{where}: the stage {name!r} is in two of the recipes.")
             stages[name] = stage.model_dump(mode="json")
     return check_recipe(
-        {
+        first.model_dump(mode="json", include={"seed", "model", "text"})
+        | last.model_dump(mode="json", include={"data", "evaluation"})
+        | {
             "name": "/".join(recipe.name.replace("/", "-") for recipe in recipes),
             "description": "; then: ".join(recipe.description for recipe in recipes),
-            "seed": first.seed,
-            "model": first.model.model_dump(mode="json"),
-            "data": last.data.model_dump(mode="json"),
-            "text": first.text.model_dump(mode="json"),
             "stages": stages,
-            "evaluation": last.evaluation.model_dump(mode="json"),
         },
         where,
     )

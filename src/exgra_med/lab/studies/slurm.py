@@ -50,15 +50,8 @@ def levels(nodes: Sequence[Node], finished: set[str]) -> list[list[str]]:
 def write_arrays(
     folder: Path, name: str, nodes: Sequence[Node], finished: set[str], jobs: int, threads: int
 ) -> list[list[str]]:
-    """Write the script and one list of nodes per level into `slurm/`.
-
-    Args:
-        folder: the study's folder.
-        name: of the jobs.
-        nodes: all nodes.
-        finished: those that need no job.
-        jobs: nodes of an array that run at the same time.
-        threads: processors of each.
+    """Write the script and one list of nodes per level into `slurm/`; `jobs` nodes of an array run
+    at the same time.
 
     Returns:
         `sbatch` commands in their order, as argument lists; each but the first wants
@@ -83,10 +76,8 @@ def write_arrays(
     for number, level in enumerate(levels(nodes, finished)):
         listed = place / f"nodes-{number}.txt"
         files.write_text(listed, "".join(f"{node}\n" for node in level))
-        array = f"--array=0-{len(level) - 1}%{jobs}"
-        commands.append(
-            ["sbatch", "--parsable", array, str(script.absolute()), str(listed.absolute())]
-        )
+        array, paths = f"--array=0-{len(level) - 1}%{jobs}", (script, listed)
+        commands.append(["sbatch", "--parsable", array, *(str(each.absolute()) for each in paths)])
     return commands
 
 
@@ -102,10 +93,7 @@ def shell_lines(commands: Sequence[list[str]]) -> list[str]:
 
 
 def submit(commands: Sequence[list[str]]) -> list[str]:
-    """Submit the arrays, each after the one before.
-
-    Returns:
-        Job ids.
+    """Submit the arrays, each after the one before; returns the job ids.
 
     Raises:
         RunError: `sbatch` is not here, or refuses.

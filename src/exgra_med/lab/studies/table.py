@@ -42,8 +42,7 @@ class Block:
 def blocks(results: dict[str, Any]) -> list[Block]:
     """The study's own block, then the published one where there is one."""
     own = _own(results)
-    published = _published(results, own.fractions)
-    return [own] if published is None else [own, published]
+    return [own, *_published(results, own.fractions)]
 
 
 def one_block(results: dict[str, Any]) -> Block:
@@ -69,23 +68,19 @@ def one_block(results: dict[str, Any]) -> Block:
 
 def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Every comparison as text: method, fraction, difference, interval, p (Holm), p, detectable."""
-    rows: list[tuple[str, ...]] = []
-    for each in results["comparisons"]:
-        cell = bounded(each["value"], each["interval"])
-        rows.append(
-            (
-                results["arms"][each["arm"]]["title"],
-                "all" if each["fraction"] is None else percent(each["fraction"]),
-                cell.signed,
-                cell.bounds or "–",
-                f"{each['p_holm']:.2g}",
-                f"{each['p']:.2g}",
-                f"{each['p_images']:.2g}",
-                # Equal scores have no spread, from which nothing follows.
-                "–" if each.get("same_scores") else f"{each['detectable']:.1f}",
-            )
+    return [
+        (
+            results["arms"][each["arm"]]["title"],
+            "all" if each["fraction"] is None else percent(each["fraction"]),
+            cell.signed,
+            cell.bounds or "–",
+            *(f"{each[p]:.2g}" for p in ("p_holm", "p", "p_images")),
+            # Equal scores have no spread, from which nothing follows.
+            "–" if each.get("same_scores") else f"{each['detectable']:.1f}",
         )
-    return rows
+        for each in results["comparisons"]
+        for cell in [bounded(each["value"], each["interval"])]
+    ]
 
 
 COMPARISON_COLUMNS = (
@@ -95,12 +90,7 @@ COMPARISON_COLUMNS = (
 
 
 def render(results: dict[str, Any], form: str, together: bool = False) -> str:
-    """The tables of a study.
-
-    Args:
-        results: from `outcome.write_results`.
-        form: one of `FORMATS`.
-        together: published numbers in the study's own table.
+    """The tables of a study; `together` puts published numbers into the study's own.
 
     Raises:
         ScoreError: no such format, or the numbers may not be put together.
@@ -126,7 +116,7 @@ def _own(results: dict[str, Any]) -> Block:
         rows.append(
             Row(
                 arm["title"],
-                [_cell(point) for point in found],
+                [bounded(p["value"], p["interval"]) if p else Cell(None) for p in found],
                 [", ".join(f"{v:.1f}" for v in point["each"]) if point else "" for point in found],
                 name == results["baseline"],
             )
@@ -141,16 +131,10 @@ def _own(results: dict[str, Any]) -> Block:
     return Block(caption, str(results["metric"]), fractions, rows)
 
 
-def _cell(point: dict[str, Any] | None) -> Cell:
-    if point is None:
-        return Cell(None)
-    return bounded(point["value"], point["interval"])
-
-
-def _published(results: dict[str, Any], fractions: Sequence[float]) -> Block | None:
+def _published(results: dict[str, Any], fractions: Sequence[float]) -> list[Block]:
     named = results["published"]
     if named is None:
-        return None
+        return []
     curves = CURVES.get(named["dataset"], {})
     chosen = [curves[model] for model in named["methods"].values() if model in curves]
     shares = sorted({*fractions, *(share for _, curve in chosen for share in curve)})
@@ -162,7 +146,7 @@ def _published(results: dict[str, Any], fractions: Sequence[float]) -> Block | N
         f"Published on {named['dataset']}, another score and not comparable with the table above: "
         f"{CURVE_SOURCE}"
     )
-    return Block(caption, CURVE_METRIC, shares, rows)
+    return [Block(caption, CURVE_METRIC, shares, rows)]
 
 
 def _markdown(results: dict[str, Any], shown: Sequence[Block]) -> str:
@@ -199,21 +183,10 @@ def _latex(block: Block) -> str:
         " & ".join([_tex(row.title), *(_tex_cell(cell) for cell in row.cells)]) + r" \\"
         for row in block.rows
     ]
-    return "\n".join(
-        [
-            rf"% {block.metric}",
-            r"\begin{table}",
-            rf"\caption{{{_tex(block.caption)}.}}",
-            rf"\begin{{tabular}}{{{columns}}}",
-            r"\hline",
-            head + r" \\",
-            r"\hline",
-            *body,
-            r"\hline",
-            r"\end{tabular}",
-            r"\end{table}",
-            "",
-        ]
+    rows = "\n".join([r"\hline", head + r" \\", r"\hline", *body, r"\hline"])
+    return (
+        f"% {block.metric}\n\\begin{{table}}\n\\caption{{{_tex(block.caption)}.}}\n"
+        f"\\begin{{tabular}}{{{columns}}}\n{rows}\n\\end{{tabular}}\n\\end{{table}}\n"
     )
 
 

@@ -87,10 +87,11 @@ def test_settings_say_only_what_differs(tmp_path: Path) -> None:
 def test_parts_are_made_once_and_join(
     sample: Prepared, tiny: PartsSettings, tmp_path: Path
 ) -> None:
-    made = make_parts(tiny, sample.path, tmp_path / "parts", Silent())
-    parts = Parts(language=str(made.language), vision=str(made.vision))
+    made = tmp_path / "parts"
+    make_parts(tiny, sample.path, made, Silent())
+    parts = Parts(language=str(made / "language"), vision=str(made / "vision"))
     bundle = assemble_parts(parts, seed=0)
-    tower = load_file(made.vision / "model.safetensors")
+    tower = load_file(made / "vision" / "model.safetensors")
     found = bundle.model.model.vision_tower.state_dict()
     for name, value in tower.items():
         assert torch.equal(found[name.removeprefix("vision_model.")], value)
