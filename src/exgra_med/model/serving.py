@@ -98,6 +98,13 @@ def run_server(folder: Path, host: str, port: int, device: str, server: str) -> 
         The server's exit code.
     """
     command = server_command(server, folder, host, port, device)
+    # An empty working folder: a relative file name in a request leads nowhere.
+    with TemporaryDirectory() as empty:
+        return _run(command, server_environment(), empty)
+
+
+def _run(command: list[str], environment: dict[str, str], folder: str) -> int:
+    """Run a program to its end; signals that stop this process are passed on to it."""
     child: subprocess.Popen[bytes] | None = None
     asked: list[int] = []
 
@@ -109,13 +116,11 @@ def run_server(folder: Path, host: str, port: int, device: str, server: str) -> 
     names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
     before = {name: signal.signal(getattr(signal, name), pass_on) for name in names}
     try:
-        # An empty working folder: a relative file name in a request leads nowhere.
-        with TemporaryDirectory() as empty:
-            child = subprocess.Popen(command, env=server_environment(), cwd=empty)
-            # A signal that came before the program was started.
-            if asked:
-                child.send_signal(asked[-1])
-            return _exit_code(child)
+        child = subprocess.Popen(command, env=environment, cwd=folder)
+        # A signal that came before the program was started.
+        if asked:
+            child.send_signal(asked[-1])
+        return _exit_code(child)
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
