@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exgra_med.training.batch import Layout, Piece, pack
+from exgra_med.training.batch import Layout, TokenSequence, pack
 from exgra_med.training.order import plan_epoch
 
 MEDIANS = {"question": (30, 0.4), "answer": (120, 0.6), "extended": (240, 0.6)}
@@ -35,7 +35,7 @@ def positions(part: list[list[int]], layout: Layout) -> int:
     """Positions that the language model computes for one forward pass."""
     if not layout.packed:
         return sum(len(part) * max(column) for column in zip(*part, strict=True))
-    pieces = [Piece([0] * length) for record in part for length in record]
+    pieces = [TokenSequence([0] * length) for record in part for length in record]
     return pack(pieces, layout.tokens_per_row, 0)[0]["input_ids"].numel()
 
 

@@ -15,7 +15,7 @@ from graph_weights import rename_original
 from safetensors.torch import load_file
 
 from exgra_med.alignment import MultiGraphAlignment
-from exgra_med.alignment.blackbox import begin_matching, hamming
+from exgra_med.alignment.blackbox import PendingMatching, hamming
 from exgra_med.alignment.cost import add_noise, matching_costs, similarities
 from exgra_med.alignment.graph import knn_edges
 from exgra_med.alignment.loss import barycenter
@@ -130,7 +130,7 @@ def test_matchings_losses_and_gradients(step: Step) -> None:
     unary, quadratic = step.unary, step.quadratic
     unary.retain_grad()
     quadratic.retain_grad()
-    pending = begin_matching(unary, quadratic, step.edges, step.solve, perturbation=80.0)
+    pending = PendingMatching(unary, quadratic, step.edges, step.solve, perturbation=80.0)
     loss = pending.loss()
     loss.backward()
 
@@ -174,7 +174,7 @@ def test_the_default_solver_is_at_least_as_good(step: Step) -> None:
 def test_two_equal_samples_do_not_blow_up_gradients(request: pytest.FixtureRequest) -> None:
     """The original's gradients on two text-only samples are 1e8 and more; ours stay small."""
     step = Step("UNSTABLE_two_text_only_samples_eval", request)
-    pending = begin_matching(step.unary, step.quadratic, step.edges, step.solve, perturbation=80.0)
+    pending = PendingMatching(step.unary, step.quadratic, step.edges, step.solve, perturbation=80.0)
     pending.loss().backward()
     assert max(float(step.case[f"grad.pooled.{key}"].abs().max()) for key in ("img", "txt")) > 1e8
     assert all(view.grad is not None and view.grad.abs().max() < 1 for view in step.views)

@@ -18,7 +18,6 @@ from exgra_med.recipe.run_folder import start_run
 from exgra_med.terminal import Silent
 from exgra_med.training.log import read_log
 from exgra_med.training.loop import StageTraining
-from exgra_med.training.objective import Objective
 from exgra_med.training.stages import train_run
 
 pytest.importorskip("torchao", reason="needs the extra [optim]")
@@ -88,9 +87,9 @@ def test_the_best_model_is_scored_and_kept(tmp_path: Path) -> None:
 def train_on_one_of_two(rank: int, folder: Path) -> None:
     finish = StageTraining._finish
 
-    def noted(self: StageTraining, objective: Objective) -> Path:
-        torch.save(objective.state_dict(), folder / f"{rank}.pt")
-        return finish(self, objective)
+    def noted(self: StageTraining) -> Path:
+        torch.save(self.objective.state_dict(), folder / f"{rank}.pt")
+        return finish(self)
 
     StageTraining._finish = noted
     train_here(folder / "run", *(each.partition("stages.aligned=")[2][1:-1] for each in HALF[2:]))

@@ -24,21 +24,14 @@ from exgra_med.alignment.loss import AlignmentOutput, Generator, MultiGraphAlign
 from exgra_med.alignment.settings import AlignmentSettings
 from exgra_med.errors import MatchingError
 
-# From the hidden states of a row of tokens to one embedding.
-#
-# Shapes: B rows, T positions, D features.
-
-
 POOLINGS = ("tokens", "padded", "attention")
 
 
 def mean_pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: str = "tokens") -> torch.Tensor:
     """Mean over a row's own tokens, or over the padded row as in the original; [B, D] float32.
 
-    Args:
-        hidden: [B, T, D].
-        mask: [B, T], nonzero at a row's own tokens.
-        pooling: `tokens` or `padded`. The latter depends on the longest row of the batch.
+    `hidden` is [B, T, D], `mask` [B, T], nonzero at a row's own tokens. The pooling is `tokens` or
+    `padded`, which depends on the longest row of the batch.
 
     Raises:
         MatchingError: a row has no token, or `pooling` is neither.
@@ -60,11 +53,7 @@ def _own_tokens(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class AttentionPooling(nn.Module):
-    """sum_t softmax_t(<q, h_t> / sqrt(D)) h_t with one learned query q; starts as the mean.
-
-    Args:
-        dim: D.
-    """
+    """sum_t softmax_t(<q, h_t> / sqrt(D)) h_t with one learned query q [D]; starts as the mean."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -220,10 +209,8 @@ class AlignmentAdapter(nn.Module):
             del texts["extended"]
         samples = len(images_per_sample)
         checked = [_checked_text(name, text, samples) for name, text in texts.items()]
-        kept, self._kept = self._kept, None
-        if kept is not None and _same_images(kept[0], vision_inputs):
-            features = kept[1]
-        else:
+        (given, features), self._kept = self._kept or ({}, None), None
+        if not _same_images(given, vision_inputs):
             features = model.get_image_features(**vision_inputs)
         image = image_nodes(features, images_per_sample, rows_per_image)
         present = torch.tensor([int(count) > 0 for count in images_per_sample])
@@ -313,11 +300,8 @@ def _checked_text(name: str, text: Any, samples: int) -> Mapping[str, torch.Tens
 
 def _same_images(kept: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
     """Whether all tensors that both have are equal, and there are some."""
-    both = [
-        (kept[name], value)
-        for name, value in given.items()
-        if isinstance(value, torch.Tensor) and isinstance(kept.get(name), torch.Tensor)
-    ]
+    both: list[Any] = [(kept.get(name), value) for name, value in given.items()]
+    both = [pair for pair in both if all(isinstance(each, torch.Tensor) for each in pair)]
     # A mixed-precision wrapper may have cast what the model saw.
     return bool(both) and all(
         ours is theirs or (ours.shape == theirs.shape and torch.equal(ours, theirs.to(ours)))

@@ -28,32 +28,24 @@ import functools
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any
 
 import torch
 
 from exgra_med.alignment.matching import MatchingResult
 from exgra_med.alignment.solvers.protocol import assignment_matrix, edge_images
 
-# One thread that solves while the training thread goes on.
-#
-# The compiled solvers hold no interpreter lock, so the rest of the forward pass runs beside them.
-# One thread is enough: the perturbed problems start from the solution of the forward ones and have
-# to wait for it.
-
-
-T = TypeVar("T")
-
 
 @functools.cache
 def _worker() -> ThreadPoolExecutor:
+    """One thread that solves while the training thread goes on.
+
+    The compiled solvers hold no interpreter lock, so the rest of the forward pass runs beside them.
+    One thread is enough: the perturbed problems start from the solution of the forward ones and
+    have to wait for it.
+    """
     return ThreadPoolExecutor(max_workers=1, thread_name_prefix="matching")
-
-
-def submit(work: Callable[[], T]) -> "Future[T]":
-    """Queue `work`; jobs run one after the other in the order they were queued."""
-    return _worker().submit(work)
 
 
 if hasattr(os, "register_at_fork"):
@@ -86,11 +78,8 @@ def blackbox_gradient(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(X' - X) / lambda, [P, n, n], and (Y' - Y) / lambda, [P, E, E].
 
-    Args:
-        assignment: [P, n] solution of the problem.
-        perturbed: [P, n] solution of the perturbed problem.
-        edges: [P, 2, E].
-        perturbation: lambda.
+    Solutions of the problem and the perturbed one are [P, n], `edges` [P, 2, E]; the perturbation
+    is lambda.
     """
     unary = (assignment_matrix(perturbed) - assignment_matrix(assignment)) / perturbation
     num_edges = edges.shape[-1]
@@ -107,16 +96,18 @@ def blackbox_gradient(
 
 @dataclass
 class PendingMatching:
-    """Problems whose solutions are under way.
+    """Problems whose solutions are under way: all of a step, the forward ones and the perturbed
+    ones, go to the worker when this is made.
 
     Attributes:
-        unary: [S * P, n, n] costs, with their graph.
-        quadratic: [S * P, E, E] costs, with their graph.
+        unary: [S * P, n, n] float32 costs, with their graph.
+        quadratic: [S * P, E, E] float32 costs, with their graph.
         edges: [S * P, 2, E].
-        samples: S noise samples of P problems.
+        solve: the solver, with its seed and effort.
         perturbation: lambda.
-        compatible: the original's behaviour under a factor on the loss.
-        solve: the solver.
+        samples: S noise samples of P problems.
+        compatible: the original's behaviour under a factor on the loss; perturbed problems are then
+            solved in backward.
         found: the solution of the problems.
         found_perturbed: that of the perturbed problems; None where it has to wait for backward.
     """
@@ -124,12 +115,25 @@ class PendingMatching:
     unary: torch.Tensor
     quadratic: torch.Tensor
     edges: torch.Tensor
-    samples: int
-    perturbation: float
-    compatible: bool
     solve: Solve
-    found: "Future[MatchingResult]"
-    found_perturbed: "Future[MatchingResult] | None"
+    _: KW_ONLY
+    perturbation: float
+    samples: int = 1
+    compatible: bool = False
+    found: "Future[MatchingResult]" = field(init=False)
+    found_perturbed: "Future[MatchingResult] | None" = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        # The solver has no gradient of its own: autograd has nothing to record in its thread.
+        fixed, fixed_quadratic, solve = self.unary.detach(), self.quadratic.detach(), self.solve
+        self.found = found = _worker().submit(lambda: solve(fixed, fixed_quadratic, None))
+        if torch.is_grad_enabled() and self.unary.requires_grad and not self.compatible:
+            pushed = self.perturbed_unary()
+            # From the forward solution: most of a perturbed matching is the same, and the proof
+            # that it is optimal is built around its start.
+            self.found_perturbed = _worker().submit(
+                lambda: solve(pushed, fixed_quadratic, found.result().assignment)
+            )
 
     def loss(self) -> torch.Tensor:
         """Wait for the solution; mean Hamming loss, differentiable by the black-box rule."""
@@ -158,43 +162,6 @@ class PendingMatching:
             start, perturbed.assignment, self.edges, self.perturbation
         )
         return unary * factor, quadratic * factor
-
-
-def begin_matching(
-    unary: torch.Tensor,
-    quadratic: torch.Tensor,
-    edges: torch.Tensor,
-    solve: Solve,
-    *,
-    perturbation: float,
-    samples: int = 1,
-    compatible: bool = False,
-) -> PendingMatching:
-    """Hand all problems of a step to the worker: the forward ones, and the perturbed ones.
-
-    Args:
-        unary: [S * P, n, n] costs, float32.
-        quadratic: [S * P, E, E] costs, float32.
-        edges: [S * P, 2, E].
-        solve: the solver, with its seed and effort.
-        perturbation: lambda.
-        samples: S.
-        compatible: the original's behaviour; perturbed problems are then solved in backward.
-    """
-    # The solver has no gradient of its own: autograd has nothing to record in its thread.
-    fixed, fixed_quadratic = unary.detach(), quadratic.detach()
-    found = submit(lambda: solve(fixed, fixed_quadratic, None))
-    pending = PendingMatching(
-        unary, quadratic, edges, samples, perturbation, compatible, solve, found, None
-    )
-    if torch.is_grad_enabled() and unary.requires_grad and not compatible:
-        pushed = pending.perturbed_unary()
-        # From the forward solution: most of a perturbed matching is the same, and the proof that it
-        # is optimal is built around its start.
-        pending.found_perturbed = submit(
-            lambda: solve(pushed, fixed_quadratic, found.result().assignment)
-        )
-    return pending
 
 
 class _BlackBox(torch.autograd.Function):

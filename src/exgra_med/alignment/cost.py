@@ -29,10 +29,7 @@ def directions(vectors: torch.Tensor, typical: torch.Tensor | float) -> torch.Te
 
     Two equal nodes give an edge of length zero, up to rounding. Dividing by that length would
     blow rounding errors up to unit vectors and gradients up to 1e10, as it does in the original.
-
-    Args:
-        vectors: [..., D].
-        typical: length that "zero" is measured against, broadcastable to [..., 1].
+    `typical` is the length that "zero" is measured against, broadcastable to [..., 1] for [..., D].
     """
     length = torch.linalg.vector_norm(vectors.detach(), dim=-1, keepdim=True)
     has_length = length > SHORTEST * typical
@@ -55,12 +52,14 @@ def similarities(
     Returns:
         cosines of nodes [P, B, B] and of edges [P, E, E].
     """
-    first_edges, second_edges = edge_features(first, edges), edge_features(second, edges)
-    nodes = _unit_nodes(first) @ _unit_nodes(second).mT
-    edges_ = (
-        directions(first_edges, _typical(first)) @ directions(second_edges, _typical(second)).mT
-    )
-    return nodes, edges_
+    units, edge_units = [], []
+    for nodes in (first, second):
+        # Root mean square length of the nodes of each graph, [P, 1, 1].
+        lengths = nodes.detach().square().sum(-1, keepdim=True)
+        typical = lengths.mean(-2, keepdim=True).sqrt()
+        units.append(directions(nodes, typical))
+        edge_units.append(directions(edge_features(nodes, edges), typical))
+    return units[0] @ units[1].mT, edge_units[0] @ edge_units[1].mT
 
 
 def matching_costs(
@@ -71,13 +70,7 @@ def matching_costs(
     U = -(cos(h1, h2) - 0.5)
     Q = -0.5 (<e1, e2> - 0.5)
 
-    Args:
-        first: [P, B, D] nodes of the first graphs after message passing.
-        second: [P, B, D] nodes of the second graphs.
-        edges: [P, 2, E], shared by both graphs of a problem; -1 marks an absent edge.
-
-    Returns:
-        unary costs U [P, B, B] and quadratic costs Q [P, E, E].
+    The arguments are those of `similarities`; returns U [P, B, B] and Q [P, E, E].
 
     Source: ExGra-Med, vertex and edge affinities; the offset is the original code's.
     """
@@ -98,13 +91,3 @@ def edge_features(nodes: torch.Tensor, edges: torch.Tensor) -> torch.Tensor:
     index = edges.clamp_min(0)[..., None].expand(-1, -1, -1, nodes.shape[-1])
     ends = nodes[:, None].expand(-1, 2, -1, -1).gather(2, index)
     return ends[:, 0] - ends[:, 1]
-
-
-def _typical(nodes: torch.Tensor) -> torch.Tensor:
-    """Root mean square length of the nodes of each graph, [P, 1, 1]."""
-    lengths = nodes.detach().square().sum(-1, keepdim=True)
-    return lengths.mean(-2, keepdim=True).sqrt()
-
-
-def _unit_nodes(nodes: torch.Tensor) -> torch.Tensor:
-    return directions(nodes, _typical(nodes))

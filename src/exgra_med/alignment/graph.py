@@ -12,20 +12,19 @@ from torch import nn
 
 
 def knn_edges(nodes: torch.Tensor, neighbours: int = 5) -> torch.Tensor:
-    """Connect each node with its nearest nodes (Euclidean, no loops), nearest first.
+    """Connect each of [B, D] nodes with its nearest (Euclidean, no loops), nearest first.
 
     Of equally near nodes the one with the lower number comes first, on every device.
-
-    Args:
-        nodes: [B, D] features.
-        neighbours: edges that leave each node; fewer where B is too small.
 
     Returns:
         [2, E] int64, E = B * min(neighbours, B - 1), grouped by asking node.
 
     Source: ExGra-Med, section "Multi-graph construction" (k-nearest-neighbour graphs, k = 5).
     """
-    distances = _distances(nodes)
+    # Without the matrix product, which cancels where features share a large mean and makes
+    # duplicates differ.
+    distances = torch.cdist(nodes, nodes, compute_mode="donot_use_mm_for_euclid_dist")
+    distances.fill_diagonal_(float("inf"))
     count = min(neighbours, nodes.shape[0] - 1)
     found = distances.argsort(dim=1, stable=True)[:, :count]
     asking = torch.arange(nodes.shape[0], device=nodes.device).repeat_interleave(count)
@@ -47,21 +46,8 @@ def build_edges(
 
 def pad_edges(graphs: list[torch.Tensor]) -> torch.Tensor:
     """Stack edge lists of different lengths: [G, 2, E], absent edges are -1."""
-    longest = max(graph.shape[1] for graph in graphs)
-    return torch.stack(
-        [
-            torch.nn.functional.pad(graph, (0, longest - graph.shape[1]), value=-1)
-            for graph in graphs
-        ]
-    )
-
-
-def _distances(nodes: torch.Tensor) -> torch.Tensor:
-    # Without the matrix product, which cancels where features share a large mean and makes
-    # duplicates differ.
-    distances = torch.cdist(nodes, nodes, compute_mode="donot_use_mm_for_euclid_dist")
-    distances.fill_diagonal_(float("inf"))
-    return distances
+    longest, pad = max(graph.shape[1] for graph in graphs), nn.functional.pad
+    return torch.stack([pad(graph, (0, longest - graph.shape[1]), value=-1) for graph in graphs])
 
 
 # Message passing: two graph convolutions with maximum aggregation.
@@ -82,9 +68,6 @@ class GraphConv(nn.Module):
 
     Source: Morris et al., Weisfeiler and Leman Go Neural (AAAI 2019); PyTorch Geometric's
     `GraphConv(aggr="max")`, which is the oracle in tests/oracle.
-
-    Args:
-        dim: D, features in and out.
     """
 
     def __init__(self, dim: int) -> None:
@@ -109,9 +92,7 @@ class GraphConv(nn.Module):
 class MessagePassing(nn.Module):
     """h = relu(conv_L(... relu(conv_1(x)))); the same weights for all graphs.
 
-    Args:
-        dim: D, features of a node.
-        num_layers: convolutions; 0 leaves the nodes as they are.
+    0 layers leave the nodes as they are.
     """
 
     def __init__(self, dim: int, num_layers: int = 2) -> None:

@@ -13,7 +13,7 @@ Source: ExGra-Med, NeurIPS 2025 (arXiv 2410.02615).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,13 +21,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from exgra_med.alignment.blackbox import PendingMatching, begin_matching
+from exgra_med.alignment.blackbox import PendingMatching
 from exgra_med.alignment.controls import control_loss, retrieval_accuracy
 from exgra_med.alignment.cost import add_noise, gumbel, matching_costs
 from exgra_med.alignment.diagnostics import NAMES
 from exgra_med.alignment.graph import MessagePassing, build_edges, pad_edges
-from exgra_med.alignment.matching import MatchingResult, find_solver, solve_matching
+from exgra_med.alignment.matching import MatchingResult, solve_matching
 from exgra_med.alignment.settings import AlignmentSettings, Scope
+from exgra_med.alignment.solvers import SOLVERS
 from exgra_med.errors import MatchingError
 
 # Graphs over the samples of all ranks instead of those of one.
@@ -36,16 +37,12 @@ from exgra_med.errors import MatchingError
 # graphs and, with equal seeds, solves the same problems to the same matchings. The gradient of the
 # gather is the sum over ranks, of which each keeps its own rows, so that averaging over ranks (as
 # DDP and FSDP do) gives the gradient of one process with the whole batch.
-#
-# Shapes: B samples of this rank (may differ between ranks), W ranks, D features.
 
 
 def gather_views(views: list[torch.Tensor], scope: Scope) -> list[torch.Tensor]:
-    """Views of this rank, or of all ranks one after the other: a list of [sum of B, D].
+    """Views [B, D] of this rank, or of all ranks one after the other: a list of [sum of B, D].
 
-    Args:
-        views: [B, D] each, all with the same B and dtype.
-        scope: `local` or `global`; without a process group both are the same.
+    B may differ between ranks; all views have the same B and dtype.
     """
     if scope == "local" or not _in_group():
         return views
@@ -88,15 +85,11 @@ class _Gather(torch.autograd.Function):
         return total.split(ctx.counts)[dist.get_rank()]
 
 
-# Which graphs are matched: three views of each sample, and their barycenter.
-#
-# The views are image, answer and extended answer, each [B, D]. The barycenter graph has the mean of
-# a sample's three views as its node; gradients flow through it to all three.
+# The barycenter graph has the mean of a sample's three views as its node; gradients flow through it
+# to all three.
 #
 # Source: ExGra-Med, "Multi-graph alignment via the barycenter graph": matching each view with one
 # common graph costs 3 pairs of graphs where matching all views with each other grows quadratically.
-
-
 IMAGE, ANSWER, EXTENDED, BARYCENTER = range(4)
 
 PAIRS: dict[str, tuple[tuple[int, int], ...]] = {
@@ -120,9 +113,8 @@ def barycenter(*views: torch.Tensor) -> torch.Tensor:
 def directed_pairs(objective: str, views: str = "all") -> tuple[tuple[int, int], ...]:
     """Ordered pairs (first graph, second graph); the first one's edges serve both.
 
-    Args:
-        objective: a name in `PAIRS`; a control matches no graphs and has no pairs.
-        views: a name in `VIEWS`; pairs with another view are left out.
+    A control matches no graphs and has no pairs; pairs with a view outside of `VIEWS[views]` are
+    left out.
     """
     present = {*VIEWS[views], BARYCENTER}
     return tuple(
@@ -131,9 +123,6 @@ def directed_pairs(objective: str, views: str = "all") -> tuple[tuple[int, int],
         if {first, second} <= present
         for pair in ((first, second), (second, first))
     )
-
-
-# What a step of the alignment gives: the loss, and what is cheap to know beside it.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +152,7 @@ class PendingAlignment:
     """A loss whose matchings are under way; do other work, then call `result`."""
 
     matching: PendingMatching | None
-    ready: AlignmentOutput | None = field(default=None)
+    ready: AlignmentOutput | None = None
 
     def result(self) -> AlignmentOutput:
         """Wait for the matchings of the forward problems and return the loss."""
@@ -179,18 +168,6 @@ class PendingAlignment:
             solver_milliseconds=found.milliseconds,
             num_nodes=found.assignment.shape[1],
         )
-
-
-def plain_output(loss: torch.Tensor, accuracy: float, num_nodes: int) -> AlignmentOutput:
-    """The output of a step that solved nothing."""
-    return AlignmentOutput(
-        loss=loss,
-        matching_accuracy=accuracy,
-        share_unmatched=0.0,
-        share_certified=0.0,
-        solver_milliseconds=0.0,
-        num_nodes=num_nodes,
-    )
 
 
 def share_own(found: MatchingResult) -> float:
@@ -237,7 +214,7 @@ class MultiGraphAlignment(nn.Module):
         self.pairs = directed_pairs(own.objective, own.views)
         self.num_views = len(VIEWS[own.views])
         # Found once: looking for plug-ins takes longer than a matching.
-        self._solver = find_solver(own.solver)
+        self._solver = SOLVERS.find(own.solver)
         self.message_passing = MessagePassing(dim, own.num_layers if self.pairs else 0)
 
     def forward(
@@ -270,12 +247,9 @@ class MultiGraphAlignment(nn.Module):
         # Graphs and costs stay in float32 under mixed precision (graph.py and cost.py say why).
         with torch.autocast(image.device.type, enabled=False):
             views = gather_views(self._views(image, answer, extended), self.scope)
-            if views[0].shape[0] > 0 and not self.pairs:
+            if views[0].shape[0] < 2 or not self.pairs:
                 check_finite(views)
-                return PendingAlignment(None, self._control(views))
-            if views[0].shape[0] < 2:
-                check_finite(views)
-                return PendingAlignment(None, self._single(views))
+                return PendingAlignment(None, self._without_matching(views))
             unary, quadratic, edges, seed = self.costs(views, generator=generator)
             given = [view.detach() for view in views]
 
@@ -284,7 +258,7 @@ class MultiGraphAlignment(nn.Module):
                 check_finite(given)
                 return self._solve(u, q, edges, seed, start)
 
-            matching = begin_matching(
+            matching = PendingMatching(
                 unary,
                 quadratic,
                 edges,
@@ -368,9 +342,7 @@ class MultiGraphAlignment(nn.Module):
             first: build_edges(sets[first], self.settings.graph, self.settings.neighbours)
             for first, _ in self.pairs
         }
-        passes = sorted(
-            {(node, first) for pair in self.pairs for node in pair for first in pair[:1]}
-        )
+        passes = sorted({(node, pair[0]) for pair in self.pairs for node in pair})
         num_nodes = views[0].shape[0]
         shifted = [edges[first] + num * num_nodes for num, (_, first) in enumerate(passes)]
         # Side by side as one large graph without edges between its parts: one call of each layer.
@@ -393,10 +365,8 @@ class MultiGraphAlignment(nn.Module):
         seed: int = 0,
         start: torch.Tensor | None = None,
     ) -> MatchingResult:
-        effort = self.settings.effort
-        return solve_matching(
-            unary, quadratic, edges, self._solver, seed, start=start, effort=effort
-        )
+        how = {"start": start, "effort": self.settings.effort}
+        return solve_matching(unary, quadratic, edges, self._solver, seed, **how)
 
     def _views(self, *views: torch.Tensor | None) -> list[torch.Tensor]:
         check_views(views[: self.num_views], self.dim, self.scope)
@@ -414,18 +384,26 @@ class MultiGraphAlignment(nn.Module):
         unary, quadratic = add_noise(unary, quadratic, nodes, edges)
         return unary.flatten(0, 1), quadratic.flatten(0, 1)
 
-    def _single(self, views: list[torch.Tensor]) -> AlignmentOutput:
-        """One sample has nobody to be confused with: loss 0, all parameters in the graph. Nor has
-        none, which a rank of a global scope may have."""
-        # In the graph, because processes that train together wait for a gradient of every weight.
-        nothing = torch.empty((2, 0), dtype=torch.long, device=views[0].device)
-        loss = 0.0 * self.message_passing(barycenter(*views), nothing).sum()
-        return plain_output(loss, 1.0, len(views[0]))
-
-    def _control(self, views: list[torch.Tensor]) -> AlignmentOutput:
-        loss = control_loss(self.settings.objective, *views)
-        with torch.no_grad():
-            return plain_output(loss, retrieval_accuracy(*views), views[0].shape[0])
+    def _without_matching(self, views: list[torch.Tensor]) -> AlignmentOutput:
+        """The loss of a control. One sample has nobody to be confused with: loss 0, all parameters
+        in the graph. Nor has none, which a rank of a global scope may have."""
+        num_nodes, accuracy = len(views[0]), 1.0
+        if self.pairs or num_nodes == 0:
+            # In the graph: processes that train together wait for a gradient of every weight.
+            nothing = torch.empty((2, 0), dtype=torch.long, device=views[0].device)
+            loss = 0.0 * self.message_passing(barycenter(*views), nothing).sum()
+        else:
+            loss = control_loss(self.settings.objective, *views)
+            with torch.no_grad():
+                accuracy = retrieval_accuracy(*views)
+        return AlignmentOutput(
+            loss=loss,
+            matching_accuracy=accuracy,
+            share_unmatched=0.0,
+            share_certified=0.0,
+            solver_milliseconds=0.0,
+            num_nodes=num_nodes,
+        )
 
 
 def check_views(views: Sequence[Any], dim: int, scope: str) -> None:

@@ -41,15 +41,6 @@ class MatchingResult:
     milliseconds: float
 
 
-def find_solver(name: str) -> Solver:
-    """Load a solver by name.
-
-    Raises:
-        MatchingError: no solver has that name, or the package that it is from cannot be loaded.
-    """
-    return SOLVERS.find(name)
-
-
 def check_size(solver: Solver, name: str, num_nodes: int) -> None:
     """Refuse graphs that are larger than a solver says it takes.
 
@@ -123,7 +114,7 @@ def solve_matching(
         seed=operator.index(seed),
         effort=effort,
     )
-    solve = find_solver(solver) if isinstance(solver, str) else solver
+    solve = SOLVERS.find(solver) if isinstance(solver, str) else solver
     name = solver if isinstance(solver, str) else getattr(solver, "__name__", "given")
     check_size(solve, name, costs[0].shape[1])
     begin = time.perf_counter()

@@ -5,7 +5,6 @@ Only the vocabulary of the language model changes: `[PAD]`, `<im_patch>`, `<im_s
 `<im_patch>` is random, and counts in the mean that the two markers get.)
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +20,10 @@ from exgra_med.model.bundle import (
     quiet,
     read_json_object,
     replace_folder,
+    save_processor,
     write_json,
 )
-from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, model_with_weights
+from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, model_with_weights, renamed
 from exgra_med.model.convert.tokenizer import read_base_tokenizer
 from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
@@ -37,38 +37,26 @@ NUM_ADDED = 4
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-@dataclass
-class LanguageSource:
-    """A language model as it was read; weights are named as its own library names them."""
-
-    config: Any
-    weights: dict[str, Tensor]
-    tokenizer: PreTrainedTokenizerFast
-
-
 def assemble_parts(parts: Parts, seed: int) -> Bundle:
     """Join the parts; equal arguments give equal bits.
 
     Language model and tower keep the types they are stored in; saving and loading the bundle gives
-    them one type.
-
-    Args:
-        parts: where language model and tower come from.
-        seed: seed of the projector's weights; torch's global generator is left as it was.
+    them one type. The seed is that of the projector's weights; torch's global generator is left as
+    it was.
 
     Raises:
         CheckpointError: a part is missing, of another kind, or its weights do not fit its
             configuration; every wrong tensor is named.
     """
     folder = local_folder(parts.language)
-    language = read_language(folder)
+    language, own, tokenizer = read_language(folder)
     tower = read_vision(local_folder(parts.vision))
-    config = native_config(language.config, tower, parts.connector)
+    config = native_config(language, tower, parts.connector)
     for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
-        setattr(config.text_config, name, getattr(language.tokenizer, name))
-    processor = make_processor(language.tokenizer, tower.image_processor, tower.config.patch_size)
+        setattr(config.text_config, name, getattr(tokenizer, name))
+    processor = make_processor(tokenizer, tower.image_processor, tower.config.patch_size)
     config.image_token_index = processor.image_token_id  # type: ignore
-    weights = {_native(name): tensor for name, tensor in language.weights.items()}
+    weights = {renamed(name, PREFIXES): each for name, each in own.items()}
     weights |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights.items()}
     model: Any = model_with_weights(config, weights | new_projector(config, seed), folder)
     # The language model may be stored in half precision, which the tower must not be rounded to.
@@ -81,10 +69,8 @@ def assemble_parts(parts: Parts, seed: int) -> Bundle:
 def native_config(text: Any, tower: VisionSource | Any, connector: str) -> ExgraConfig:
     """The configuration of the joined model; the ids of its special tokens are not set yet.
 
-    Args:
-        text: configuration of the language model; its vocabulary counts the added tokens.
-        tower: the vision tower: anything with `config`, `num_patches` and `first_layer`.
-        connector: `none`, `dci` or `sci`.
+    The vocabulary of `text` counts the added tokens; `tower` is anything with `config`,
+    `num_patches` and `first_layer`.
     """
     return ExgraConfig(
         vision_config=tower.config,
@@ -97,8 +83,9 @@ def native_config(text: Any, tower: VisionSource | Any, connector: str) -> Exgra
     )
 
 
-def read_language(folder: Path) -> LanguageSource:
-    """Read a causal language model, with the four tokens and their rows added.
+def read_language(folder: Path) -> tuple[Any, dict[str, Tensor], PreTrainedTokenizerFast]:
+    """Configuration, weights as its own library names them, and tokenizer of a language model, with
+    the four tokens and their rows added.
 
     A head that is tied to the embeddings becomes a separate matrix.
 
@@ -121,7 +108,7 @@ def read_language(folder: Path) -> LanguageSource:
     for name in {EMBEDDING, HEAD} & weights.keys():
         weights[name] = add_rows(weights[name], num_known, len(tokenizer))
     config.vocab_size = len(weights[EMBEDDING])
-    return LanguageSource(config, weights, tokenizer)
+    return config, weights, tokenizer
 
 
 def language_config(values: dict[str, Any], where: str) -> Any:
@@ -141,12 +128,9 @@ def language_config(values: dict[str, Any], where: str) -> Any:
 
 
 def add_rows(matrix: Tensor, num_known: int, num_rows: int) -> Tensor:
-    """Rows `num_known..num_rows` of an embedding or a head become the mean of those before them.
-
-    Args:
-        matrix: [rows, D]; it may already have more rows than its tokenizer has tokens.
-        num_known: rows of the tokenizer's own tokens.
-        num_rows: rows that are needed; further rows stay as they are.
+    """Rows `num_known..num_rows` of an embedding or a head [rows, D] become the mean of those
+    before them, which are of the tokenizer's own tokens. Further rows, where the matrix already has
+    more than its tokenizer has tokens, stay as they are.
     """
     grown = matrix.new_empty(max(len(matrix), num_rows), matrix.shape[1])
     grown[: len(matrix)] = matrix
@@ -168,11 +152,6 @@ def new_projector(config: ExgraConfig, seed: int) -> dict[str, Tensor]:
     }
 
 
-def _native(name: str) -> str:
-    prefix = next((prefix for prefix in PREFIXES if name.startswith(prefix)), None)
-    return name if prefix is None else PREFIXES[prefix] + name.removeprefix(prefix)
-
-
 def save_language_model(bundle: Bundle, folder: Path) -> None:
     """Write language model and tokenizer as a plain LLaMA folder, for `model.parts`.
 
@@ -189,12 +168,7 @@ def save_language_model(bundle: Bundle, folder: Path) -> None:
     model.lm_head.load_state_dict(source.get_output_embeddings().state_dict())
     with replace_folder(folder) as fresh, quiet():
         model.save_pretrained(fresh)
-        bundle.tokenizer.save_pretrained(fresh)
-        settings = read_json_object(fresh / "tokenizer_config.json")
-        write_json(
-            fresh / "tokenizer_config.json",
-            settings | {"tokenizer_class": "PreTrainedTokenizerFast"},
-        )
+        save_processor(bundle.tokenizer, fresh)
         # The head is not tied to the embeddings, whatever the library's default says.
         config = read_json_object(fresh / CONFIG)
         write_json(fresh / CONFIG, config | {"tie_word_embeddings": False})

@@ -110,16 +110,10 @@ def open_images(image: ImageLike | Sequence[ImageLike] | None) -> list[Image.Ima
     Raises:
         DataError: a file is missing, broken or too large.
     """
-    if image is None:
-        return []
-    if isinstance(image, Image.Image | str | Path):
-        image = [image]
-    max_pixels = DataSettings.model_fields["max_pixels"].default
-    opened = []
-    for each in image:
-        if isinstance(each, Image.Image):
-            opened.append(each.convert("RGB"))
-        else:
-            path = expand_home(each)
-            opened.append(ImageFolder(path.parent, max_pixels).open(path.name))
-    return opened
+    if isinstance(image, Image.Image):
+        return [image.convert("RGB")]
+    if isinstance(image, str | Path):
+        path = expand_home(image)
+        max_pixels = DataSettings.model_fields["max_pixels"].default
+        return [ImageFolder(path.parent, max_pixels).open(path.name)]
+    return [opened for each in image or () for opened in open_images(each)]

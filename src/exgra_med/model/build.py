@@ -12,12 +12,8 @@ from exgra_med.recipe.schema import Architecture, VisionArchitecture
 
 
 def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> Bundle:
-    """Build tokenizer, processor and model; equal arguments give equal bits.
-
-    Args:
-        architecture: the sizes.
-        texts: what the tokenizer is trained on.
-        seed: seed of the weights; torch's global generator is left as it was.
+    """Build tokenizer (trained on `texts`), processor and model; equal arguments give equal bits,
+    and torch's global generator is left as it was.
     """
     vision, language = architecture.vision, architecture.language
     tokenizer = train_tokenizer(texts, architecture.tokenizer.vocabulary_size)

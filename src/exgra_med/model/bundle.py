@@ -28,10 +28,8 @@ from exgra_med.model.published import VISION, published_checkpoint
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.recipe.run_folder import last_checkpoint_of
 
-# Checkpoint folders: replaced as a whole, and recognised by their `config.json` before loading.
-
-
 CONFIG = "config.json"
+"""A checkpoint folder is recognised by this file before anything is loaded."""
 
 
 @contextmanager
@@ -159,14 +157,9 @@ def pixel_values(
 ) -> Tensor:
     """Preprocess images as the original does: RGB, resize, centre crop, normalise.
 
-    Args:
-        bundle: whose image processor to use.
-        images: any mode and size, at least one.
-        aspect: `square` crops the longer side, as in the training of all published checkpoints;
-            `pad` first pads the image to a square with the mean colour.
-
-    Returns:
-        [N, 3, H, W] float32.
+    There is at least one image, of any mode and size. The aspect `square` crops the longer side, as
+    in the training of all published checkpoints; `pad` first pads the image to a square with the
+    mean colour. Returns [N, 3, H, W] float32.
     """
     rgb = [image.convert("RGB") for image in images]
     if aspect == "pad":
@@ -186,14 +179,10 @@ def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
 def save_bundle(
     bundle: Bundle, folder: Path, write_beside: Callable[[Path], None] | None = None
 ) -> None:
-    """Save model and processor as one folder, whole or not at all.
+    """Save model and processor as one folder, whole or not at all; a checkpoint is replaced.
 
-    With `connector: none` the folder is a stock LLaVA checkpoint.
-
-    Args:
-        bundle: what to save.
-        folder: where; a checkpoint in it is replaced.
-        write_beside: writes further files of the caller into the folder before it replaces the old.
+    With `connector: none` the folder is a stock LLaVA checkpoint. `write_beside` writes further
+    files of the caller into it before it replaces the old one.
 
     Raises:
         CheckpointError: the folder holds something else.
@@ -216,16 +205,14 @@ def write_bundle(bundle: Bundle, fresh: Path) -> None:
         write_json(fresh / CONFIG, config)
 
 
-def save_processor(processor: LlavaProcessor, folder: Path) -> None:
-    """Save the processor so that reloading gives the same ids everywhere.
+def save_processor(processor: LlavaProcessor | PreTrainedTokenizerFast, folder: Path) -> None:
+    """Save a processor or tokenizer so that reloading gives the same ids everywhere.
 
     transformers rebuilds some tokenizer classes on loading; the plain class is read as it is.
     """
     processor.save_pretrained(folder)
-    tokenizer = read_json_object(folder / "tokenizer_config.json")
-    write_json(
-        folder / "tokenizer_config.json", tokenizer | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    )
+    path = folder / "tokenizer_config.json"
+    write_json(path, read_json_object(path) | {"tokenizer_class": "PreTrainedTokenizerFast"})
 
 
 def load_bundle(

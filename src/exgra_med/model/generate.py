@@ -71,11 +71,8 @@ def generate(
 ) -> list[Generated]:
     """Answer prompts greedily, all at once; a batch gives the answers its prompts get one by one.
 
-    Args:
-        bundle: model and processor.
-        prompts: token ids, from `encode_prompt`.
-        images: the images of each prompt, in reading order; none for a text-only prompt.
-        max_new_tokens: longest answer in tokens.
+    Prompts are token ids from `encode_prompt`, each with its images in reading order; none for a
+    text-only prompt.
 
     Raises:
         DataError: a prompt has more or fewer image placeholders than its images need.
@@ -93,16 +90,10 @@ def generate(
 def stream(
     bundle: Bundle, prompt: list[int], images: Sequence[Image.Image], sampling: Sampling
 ) -> Iterator[AnswerChunk]:
-    """The answer to one prompt in pieces; joined, they are `Generated.text`.
+    """The answer to one prompt, as for `generate`, in pieces; joined, they are `Generated.text`.
 
-    The tokens are written in a thread, which ends when the iterator is closed.
-
-    Args:
-        bundle: model and processor.
-        prompt: token ids, from `encode_prompt`.
-        images: in reading order; none for a text-only prompt.
-        sampling: length of the answer; temperature 0 or None is greedy. Equal seeds give equal
-            answers on the same device.
+    The tokens are written in a thread, which ends when the iterator is closed. Temperature 0 or
+    None is greedy; equal seeds give equal answers on the same device.
 
     Raises:
         DataError: the prompt has more or fewer image placeholders than its images need.
@@ -174,13 +165,11 @@ def _new_tokens(
     model, device, pad = bundle.model, bundle.model.device, bundle.pad_token_id
     longest = max(map(len, prompts))
     ids_BT = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
-    mask_BT = torch.tensor(
-        [[0] * (longest - len(p)) + [1] * len(p) for p in prompts], device=device
-    )
+    masks = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
     draw = [Draw(sampling, device)] if sampling.temperature else []
     output: Tensor = model.generate(  # type: ignore
         inputs_embeds=model.insert_images(ids_BT, _image_features(bundle, images)),
-        attention_mask=mask_BT,
+        attention_mask=torch.tensor(masks, device=device),
         generation_config=GenerationConfig(
             max_new_tokens=sampling.max_tokens,
             do_sample=False,
@@ -200,19 +189,16 @@ def _image_features(bundle: Bundle, images: Sequence[Sequence[Image.Image]]) -> 
     if not flat:
         return None
     distinct = {id(image): image for image in flat}
-    model = bundle.model
+    model, known = bundle.model, list(distinct)
     pixels = pixel_values(bundle, list(distinct.values())).to(model.device, model.dtype)
-    place = {name: number for number, name in enumerate(distinct)}
-    places = torch.tensor([place[id(image)] for image in flat], device=model.device)
+    places = torch.tensor([known.index(id(image)) for image in flat], device=model.device)
     return model.image_features(pixels)[places]
 
 
 class EndMarker(StoppingCriteria):
     """Ends a row with the token that completes `###`, however the marker is cut into tokens.
 
-    Args:
-        bundle: whose tokenizer to decode with.
-        closed: once it is set, every row ends.
+    Once `closed` is set, every row ends.
     """
 
     def __init__(self, bundle: Bundle, closed: threading.Event | None = None) -> None:
@@ -228,10 +214,8 @@ class EndMarker(StoppingCriteria):
 class Draw(LogitsProcessor):
     """Draws the next token of each row and leaves it alone possible.
 
-    Args:
-        sampling: temperature above 0; `top_p` keeps the likeliest tokens with at least that
-            probability together (nucleus sampling, Holtzman et al. 2020).
-        device: where the logits are.
+    The temperature is above 0; `top_p` keeps the likeliest tokens with at least that probability
+    together (nucleus sampling, Holtzman et al. 2020).
     """
 
     def __init__(self, sampling: Sampling, device: torch.device) -> None:
@@ -282,9 +266,9 @@ def check_placeholders(
 ) -> None:
     """Refuse a prompt whose placeholders do not fit its images."""
     for row, (prompt, own) in enumerate(zip(prompts, images, strict=True)):
-        expected = len(own) * bundle.num_image_tokens
-        if prompt.count(bundle.image_token_id) != expected:
+        found, expected = prompt.count(bundle.image_token_id), len(own) * bundle.num_image_tokens
+        if found != expected:
             raise DataError(
-                f"Prompt {row} has {prompt.count(bundle.image_token_id)} image placeholders, but "
-                f"its {len(own)} images have {expected} visual tokens."
+                f"Prompt {row} has {found} image placeholders, but its {len(own)} images have "
+                f"{expected} visual tokens."
             )

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from exgra_med.data.records import file_sha256
 from exgra_med.errors import CheckpointError
 from exgra_med.files import write_text
 from exgra_med.model.bundle import CONFIG, read_json_object
@@ -19,18 +20,15 @@ VERIFIED = "verified.txt"
 
 
 def download_checkpoint(name: str, revision: str | None = None) -> Path:
-    """Download a checkpoint, or find it in the cache.
-
-    Args:
-        name: `owner/name` on the hub that `HF_ENDPOINT` names.
-        revision: a commit, tag or branch.
+    """Download a checkpoint `owner/name` of the hub that `HF_ENDPOINT` names, or find it in the
+    cache. The revision is a commit, tag or branch.
 
     Raises:
         CheckpointError: the hub cannot be reached, has no such checkpoint, or sent other bytes
             than it announced; these files are deleted.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     def fetch(patterns: list[str], tries: int = 3) -> Path:
         endpoint = os.environ.get("HF_ENDPOINT")
@@ -50,13 +48,7 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
         folder = fetch(CHECKPOINT_FILES)
         if not any(folder.glob("*.safetensors")):
             folder = fetch(PICKLED_WEIGHTS)
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OSError,
-        transport_error(),
-    ) as error:
+    except (OSError, HFValidationError, transport_error()) as error:
         where = f"{name} at {revision}" if revision else name
         raise CheckpointError(
             f"There is no folder {name}, and the hub does not give {where} "
@@ -81,11 +73,11 @@ def download_config(name: str) -> dict[str, Any]:
         CheckpointError: the hub cannot be reached, or has no such file.
     """
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     try:
         path = hf_hub_download(name, CONFIG, endpoint=os.environ.get("HF_ENDPOINT"))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+    except (OSError, HFValidationError) as error:
         raise CheckpointError(
             f"There is no folder {name}, and the hub does not give its {CONFIG} "
             f"({type(error).__name__}).",
@@ -126,7 +118,6 @@ def check_hashes(snapshot: Path) -> None:
 def digest(blob: Path) -> str:
     """The hash of a blob, of the kind that its name is."""
     if len(blob.name) == 64:
-        with blob.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_sha256(blob)
     content = blob.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()

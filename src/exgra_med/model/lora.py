@@ -6,7 +6,6 @@ products of the adapters added to its weights, and no peft layer is left in it.
 """
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
@@ -71,20 +70,14 @@ def attach_adapter(bundle: Bundle, settings: LoraSettings) -> None:
         RecipeError: no layer has such a name, or 4 bits are not possible here.
     """
     check_adapters_possible(settings)
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
 
     model: Any = bundle.model
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
     if settings.quantize == "nf4":
         _quantize(model, settings.target_modules)
-    config = LoraConfig(
-        r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore
-        lora_dropout=settings.dropout,
-        target_modules=settings.target_modules,
-    )
     try:
-        inject_adapter_in_model(config, model, ADAPTER_NAME)
+        inject_adapter_in_model(_config(settings), model, ADAPTER_NAME)
     except ValueError as error:
         raise RecipeError(
             f"`lora.target_modules` matches no layer: {settings.target_modules!r}."
@@ -103,36 +96,30 @@ def detach_adapter(bundle: Bundle, settings: LoraSettings) -> Adapter:
 
     A 4-bit weight is dequantized first.
     """
-    from peft import LoraConfig
+    from peft.tuners.lora import LoraLayer
 
     model: Any = bundle.model
     tensors = {
-        f"base_model.model.{name.replace(f'.{ADAPTER_NAME}', '')}": tensor
+        f"base_model.model.{name.replace(f'.{ADAPTER_NAME}', '')}": tensor.cpu().contiguous()
         for name, tensor in model.state_dict().items()
         if ".lora_" in name or PROJECTOR in name
     }
-    tensors = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    for parent, name, layer in list(_adapted(model)):
-        setattr(parent, name, _merged(layer))
-    config = LoraConfig(
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, LoraLayer):
+            model.set_submodule(name, _merged(layer))
+    return Adapter(_config(settings, modules_to_save=[PROJECTOR], inference_mode=True), tensors)
+
+
+def _config(settings: LoraSettings, **more: Any) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore
         lora_dropout=settings.dropout,
         target_modules=settings.target_modules,
-        modules_to_save=[PROJECTOR],
-        inference_mode=True,
+        **more,
     )
-    return Adapter(config, tensors)
-
-
-def _adapted(model: nn.Module) -> Iterator[tuple[nn.Module, str, Any]]:
-    """Parent, name and layer of every linear layer with an adapter."""
-    from peft.tuners.lora import LoraLayer
-
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, LoraLayer):
-                yield parent, name, child
 
 
 @torch.no_grad()
@@ -158,9 +145,8 @@ def _quantize(model: nn.Module, target_modules: str) -> None:
 
     for prefix, parent in model.named_modules():
         for name, child in parent.named_children():
-            if not isinstance(child, nn.Linear) or not re.fullmatch(
-                target_modules, f"{prefix}.{name}"
-            ):
+            path = f"{prefix}.{name}"
+            if not isinstance(child, nn.Linear) or not re.fullmatch(target_modules, path):
                 continue
             small = Linear4bit(
                 child.in_features,

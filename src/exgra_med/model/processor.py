@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import chain
+from typing import Any
 
 from tokenizers import (
     AddedToken,
@@ -50,29 +51,21 @@ _SCAFFOLD = prompt_text([Turn(role="user", text="?")], "exgra", 0, ["Yes", "No"]
 def llama_tokenizer(
     vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], begin: str = BEGIN
 ) -> PreTrainedTokenizerFast:
-    """A byte-fallback BPE tokenizer that encodes as the slow LLaMA tokenizer did.
+    """A byte-fallback BPE tokenizer that encodes as the slow LLaMA tokenizer did, with `[PAD]`,
+    `<im_patch>`, `<im_start>`, `<im_end>` added in this order.
 
     Args:
         vocabulary: piece -> id, with `<unk>`, `<s>`, `</s>` and the 256 byte pieces.
         merges: pairs of pieces, most important first.
         begin: the token every text begins with.
-
-    Returns:
-        The tokenizer, with `[PAD]`, `<im_patch>`, `<im_start>`, `<im_end>` added in this order.
     """
     model = BPE(vocabulary, list(merges), unk_token=UNKNOWN, fuse_unk=True, byte_fallback=True)
     backend = Tokenizer(model)
     backend.normalizer = normalizers.Sequence(
         [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
     )
-    backend.decoder = decoders.Sequence(
-        [
-            decoders.Replace(SPACE, " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
+    steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    backend.decoder = decoders.Sequence([*steps, decoders.Strip(" ", 1, 0)])
     backend.add_special_tokens(
         [AddedToken(token, normalized=False, special=True) for token in (UNKNOWN, BEGIN, END)]
     )
@@ -125,11 +118,8 @@ def check_vocabulary(texts: Iterable[str], vocabulary_size: int) -> list[str]:
 def train_tokenizer(texts: Iterable[str], vocabulary_size: int) -> PreTrainedTokenizerFast:
     """Train a tokenizer as LLaMA's was: digits apart, no piece across a blank, bytes for the rest.
 
-    The same texts give the same tokenizer, in any process.
-
-    Args:
-        texts: the training texts.
-        vocabulary_size: pieces before the four added tokens; fewer where the texts have not enough.
+    The same texts give the same tokenizer, in any process. `vocabulary_size` counts the pieces
+    before the four added tokens; fewer where the texts have not enough.
 
     Raises:
         RecipeError: `vocabulary_size` has no room for the reserved pieces and the characters.
@@ -178,12 +168,11 @@ CHAT_TEMPLATE = (
 """The template `exgra` in Jinja; system messages are left out, as training knew only one."""
 
 
-def clip_image_processor(image_size: int) -> CLIPImageProcessorPil:
+def clip_image_processor(image_size: int, **changes: Any) -> CLIPImageProcessorPil:
     """The original's: shortest side to `image_size` pixels (bicubic), centre crop, normalise."""
-    return CLIPImageProcessorPil(
-        size={"shortest_edge": image_size},
-        crop_size={"height": image_size, "width": image_size},
-    )
+    crop = {"height": image_size, "width": image_size}
+    sizes: dict[str, Any] = {"size": {"shortest_edge": image_size}, "crop_size": crop}
+    return CLIPImageProcessorPil(**(sizes | changes))
 
 
 def make_processor(
@@ -192,13 +181,10 @@ def make_processor(
     patch_size: int,
     has_class_token: bool = True,
 ) -> LlavaProcessor:
-    """Join tokenizer and image processor.
+    """Join a tokenizer that knows the image tokens and an image processor.
 
-    Args:
-        tokenizer: knows the image tokens.
-        image_processor: makes the pixel values.
-        patch_size: pixels along each side of one patch of the vision tower.
-        has_class_token: whether the tower's first token is no patch (CLIP, ViT; not SigLIP).
+    `patch_size` is in pixels; `has_class_token` says whether the vision tower's first token is no
+    patch (CLIP, ViT; not SigLIP).
     """
     return LlavaProcessor(
         image_processor=image_processor,

@@ -92,10 +92,7 @@ def run_server(folder: Path, host: str, port: int, device: str, server: str) -> 
 
     Args:
         folder: from `prepare_export`, absolute: it is also the name of the model in a request.
-        host: address to listen on.
-        port: port to listen on.
         device: cpu, cuda or auto (transformers only).
-        server: from `choose_server`.
 
     Returns:
         The server's exit code.

@@ -4,7 +4,6 @@
 each; `verification.json` the hashes of weights and tokenizer.
 """
 
-import hashlib
 from collections import Counter
 from dataclasses import dataclass
 from math import prod
@@ -19,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from exgra_med.data.chat_template import encode_prompt
-from exgra_med.data.records import Turn
+from exgra_med.data.records import Turn, file_sha256
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import (
     CONFIG,
@@ -83,10 +82,7 @@ def write_verification(
 ) -> None:
     """Record inputs, logits and hashes of a folder whose other files are complete.
 
-    Args:
-        bundle: the model whose logits are recorded.
-        folder: the written checkpoint.
-        stored: logits recorded earlier, which the new folder must reproduce.
+    `stored` are logits recorded earlier, which the new folder must reproduce.
     """
     hashes = file_hashes(folder)
     save_file(stored or example_logits(bundle), folder / TENSORS)
@@ -128,12 +124,6 @@ def file_hashes(folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in paths if path.name != TENSORS}
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 SIDE_FILES = {"alignment.safetensors": "graph layers of stage 2", RECORD: "recorded logits"}
 
 
@@ -144,17 +134,17 @@ def describe_checkpoint(folder: Path) -> dict[str, Any]:
         CheckpointError: the folder is not a checkpoint.
     """
     config = read_json_object(folder / CONFIG)
-    shapes = tensor_shapes(folder)
+    shapes, imported = tensor_shapes(folder), folder / "import.json"
     old = is_original_layout(config)
     text = config if old else config.get("text_config") or {}
     vision = {} if old else config.get("vision_config") or {}
     types = Counter()
     for shape, kind in shapes.values():
         types[kind] += prod(shape)
-    layout = "original (needs `checkpoint import`)" if old else _layout(config)
+    layout = "native" if config.get("model_type") == "exgra_llava" else "stock LLaVA"
     projector = next((name for name in shapes if name.endswith(_FIRST)), None)
     return {
-        "layout": layout,
+        "layout": "original (needs `checkpoint import`)" if old else layout,
         "connector": config.get("connector", "none") if not old else "not said; see projector",
         "vision_layers": config.get("mm_vision_select_layer" if old else "vision_feature_layer"),
         "projector": list(shapes[projector][0]) if projector else None,
@@ -164,19 +154,13 @@ def describe_checkpoint(folder: Path) -> dict[str, Any]:
         "parameters": dict(types),
         "num_tensors": len(shapes),
         "also": [what for name, what in SIDE_FILES.items() if (folder / name).is_file()],
-        "imported": read_json_object(folder / "import.json")
-        if (folder / "import.json").is_file()
-        else None,
+        "imported": read_json_object(imported) if imported.is_file() else None,
     }
 
 
 _FIRST = ("mm_projector.0.weight", "mm_projector.weight", "multi_modal_projector.linear_1.weight")
 _LANGUAGE = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
 _VISION = ("image_size", "patch_size", "hidden_size", "num_hidden_layers")
-
-
-def _layout(config: dict[str, Any]) -> str:
-    return "native" if config.get("model_type") == "exgra_llava" else "stock LLaVA"
 
 
 def tensor_shapes(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:

@@ -62,13 +62,8 @@ SCI_LAYERS = (7, 15)
 
 
 def connector_layers(config: ExgraConfig) -> list[list[int]]:
-    """The groups of hidden states whose means are joined along the channels, in order.
-
-    Args:
-        config: its `vision_feature_layer` may be a list, as in a folded export.
-
-    Returns:
-        Groups of non-negative indices into `hidden_states`.
+    """The groups of hidden states whose means are joined along the channels, in order, as
+    non-negative indices. `vision_feature_layer` may be a list, as in a folded export.
 
     Raises:
         CheckpointError: the tower has too few layers.

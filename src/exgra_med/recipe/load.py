@@ -55,15 +55,10 @@ def load_recipe(name_or_path: str | Path, assignments: Iterable[str] = ()) -> Lo
 
 
 def find_file(name_or_path: str, shipped: Mapping[str, Path], kind: str) -> Path:
-    """The file that a name stands for, or the file itself.
-
-    Args:
-        name_or_path: a shipped name, or a YAML file.
-        shipped: name -> file.
-        kind: what it is called in the error, in the singular.
+    """The file that a shipped name stands for, or the YAML file itself.
 
     Raises:
-        RecipeError: neither.
+        RecipeError: neither; `kind` is what it is called, in the singular.
     """
     if name_or_path in shipped:
         return shipped[name_or_path]
@@ -132,11 +127,7 @@ def _assign(values: dict[str, Any], origins: dict[str, str], text: str, origin: 
 def refuse_empty(known: Any, given: Any, origin: str, at: str) -> None:
     """Refuse an empty mapping over settings: as mappings are merged, it would change nothing.
 
-    Args:
-        known: what stands there already.
-        given: what is merged into it.
-        origin: who says so, for the sentence.
-        at: the path of both, empty for the whole.
+    `given`, from `origin`, is to be merged into `known`; `at` is the path of both.
 
     Raises:
         RecipeError: where it is, and how settings are taken away.

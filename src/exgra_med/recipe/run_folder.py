@@ -17,9 +17,6 @@ from exgra_med.errors import RunError
 from exgra_med.files import read_yaml, write_yaml
 from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings, check_recipe
 
-# What made a run: code, versions, machine. Read by the record of every run; imports no torch.
-
-
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "numba", "pillow")
 
 
@@ -195,8 +192,7 @@ def start_run(path: Path, recipe: Recipe, resume: bool) -> Run:
                 f"{path} already holds the run {run.recipe.name!r}.",
                 "Add --resume to go on with it, or choose another folder with --out.",
             )
-        difference = first_difference(run.recipe, recipe)
-        if difference:
+        if difference := first_difference(run.recipe, recipe):
             raise RunError(
                 f"{path} holds another run: {difference}.",
                 "Choose another folder with --out, or give the recipe that the run began with.",
@@ -215,9 +211,8 @@ def start_run(path: Path, recipe: Recipe, resume: bool) -> Run:
 
 def first_difference(old: Recipe, new: Recipe) -> str:
     """Path and both values of the first field that differs, or an empty text."""
-    for path, before, after in differences(old, new):
-        return f"{path} is {before!r} there and {after!r} here"
-    return ""
+    found = (f"{at} is {old!r} there and {new!r} here" for at, old, new in differences(old, new))
+    return next(found, "")
 
 
 def differences(old: Recipe, new: Recipe) -> list[tuple[str, Any, Any]]:

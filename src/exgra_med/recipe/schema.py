@@ -15,9 +15,6 @@ from exgra_med.alignment.settings import AlignmentSettings
 from exgra_med.errors import RecipeError
 from exgra_med.section import Count, Fraction, NotNegative, Positive, Section, Seed, explain
 
-# What a run starts from: sizes, trained parts, or a checkpoint.
-
-
 Size = Annotated[int, Field(gt=0, le=1_000_000)]
 Layers = Annotated[int, Field(gt=0, le=1000)]
 
@@ -287,9 +284,7 @@ class StageSettings(Section):
     def _goes_together(self) -> StageSettings:
         if self.lora is not None and "language" not in self.trainable:
             raise ValueError("`lora` needs `language` in `trainable`")
-        graphs = self.alignment
-        alone = self.batch_size == 1
-        if graphs is not None and graphs.weight > 0 and graphs.scope == "local" and alone:
+        if self.aligned is not None and self.aligned.scope == "local" and self.batch_size == 1:
             # A graph of one node has loss 0: the stage would train without alignment in silence.
             raise ValueError(
                 "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
@@ -322,10 +317,14 @@ class StageSettings(Section):
         return f"was not tested with {found}; set `sharding` to none" if found else None
 
     @property
+    def aligned(self) -> StageAlignment | None:
+        """The alignment, unless its weight is 0."""
+        return self.alignment if self.alignment and self.alignment.weight > 0 else None
+
+    @property
     def needs_extended(self) -> bool:
         """Whether the training records must have extended answers."""
-        alignment = self.alignment
-        aligned = alignment is not None and alignment.weight > 0 and alignment.views == "all"
+        aligned = self.aligned is not None and self.aligned.views == "all"
         return aligned or self.answers != "original"
 
 
@@ -404,12 +403,7 @@ def _with_data(section: Any, own: dict[str, Any]) -> Any:
 
 
 def check_recipe(values: Any, where: str, kind: type[Recipe] = Recipe) -> Recipe:
-    """Check plain data against the schema.
-
-    Args:
-        values: the plain data.
-        where: its file, for the error.
-        kind: the schema.
+    """Check plain data against the schema; errors name `where` it is from.
 
     Raises:
         RecipeError: the first fault, with its path and a near name where there is one.

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from exgra_med.data.chat_template import alignment_text, encode_conversation, encode_text
-from exgra_med.data.conversation import with_extended_answers
+from exgra_med.data.conversation import choose_conversations, with_extended_answers
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle, pixel_values
-from exgra_med.recipe.schema import TextSettings
+from exgra_med.recipe.schema import DataSettings, TextSettings
 
 IGNORED = -100
 """Target of a position that the loss leaves out."""
@@ -69,12 +70,8 @@ def pack(
 ) -> tuple[Rows, list[int]]:
     """Pack sequences into as few rows as first-fit finds, longest first.
 
-    What is left of a row becomes a sequence of padding of its own, which nothing reads.
-
-    Args:
-        sequences: the sequences.
-        tokens_per_row: length of a row; one longer sequence makes all rows as long as itself.
-        padding_id: id of the padding token.
+    What is left of a row becomes a sequence of padding of its own, which nothing reads. One
+    sequence longer than `tokens_per_row` makes all rows as long as itself.
 
     Returns:
         The rows, and the numbers of the sequences in reading order.
@@ -83,15 +80,13 @@ def pack(
     rows: list[list[int]] = []
     left: list[int] = []
     for number in sorted(range(len(sequences)), key=lambda number: -len(sequences[number].ids)):
-        sequence = sequences[number]
-        fitting = (row for row, room in enumerate(left) if room >= len(sequence.ids))
-        row = next(fitting, None)
-        if row is None:
-            row = len(rows)
+        size = len(sequences[number].ids)
+        row = next((row for row, room in enumerate(left) if room >= size), len(rows))
+        if row == len(rows):
             rows.append([])
             left.append(length)
         rows[row].append(number)
-        left[row] -= len(sequence.ids)
+        left[row] -= size
     longest = length - min(left)
     packed = []
     for row in rows:
@@ -103,10 +98,7 @@ def pack(
 def pad(sequences: Sequence[TokenSequence], padding_id: int, pool_padding: bool) -> Rows:
     """Give each sequence a row of its own, padded on the right and masked.
 
-    Args:
-        sequences: the sequences.
-        padding_id: id of the padding token.
-        pool_padding: count padding as part of the text when it is pooled, as the original does.
+    `pool_padding` counts padding as part of the text when it is pooled, as the original does.
     """
     longest = max(len(sequence.ids) for sequence in sequences)
     rows = []
@@ -125,17 +117,12 @@ def split_rows(rows: Rows, max_tokens: int | None) -> list[Rows]:
     """The same rows as several calls of at most `max_tokens`, with at least one row each."""
     count, length = rows["input_ids"].shape
     size = count if max_tokens is None else max(1, max_tokens // length)
-    mask = rows["attention_mask"]
-    return [
-        {
-            "input_ids": rows["input_ids"][start : start + size],
-            "position_ids": rows["position_ids"][start : start + size],
-            "targets": rows["targets"][start : start + size],
-            "segment": rows["segment"][start : start + size],
-            "attention_mask": None if mask is None else mask[start : start + size],
-        }
-        for start in range(0, count, size)
+    tensors: Any = rows.items()
+    parts: Any = [
+        {name: None if each is None else each[i : i + size] for name, each in tensors}
+        for i in range(0, count, size)
     ]
+    return parts
 
 
 def _padding(row: Sequence[TokenSequence], length: int, padding_id: int) -> TokenSequence:
@@ -187,48 +174,48 @@ class TrainingExample:
         return self.pixels is not None and bool(self.answer_ids)
 
 
+def chosen_records(records: Sequence[Record], settings: DataSettings) -> list[Record]:
+    """The conversations of a split that a stage uses."""
+    return choose_conversations(
+        records, settings.questions_per_record, settings.fraction, settings.subset_seed
+    )
+
+
+def conversations_of(record: Record, answers: str) -> list[Record]:
+    """The conversations that a record gives, see `StageSettings.answers`."""
+    if answers == "original":
+        return [record]
+    longer = with_extended_answers(record)
+    return [longer] if answers == "extended" else [record, longer]
+
+
+@dataclass(eq=False, repr=False)
 class StageDataset(Dataset[TrainingExample]):
     """The records of a stage, tokenised and decoded when they are read.
-
-    Args:
-        records: what to train on, or to measure on.
-        images: where their images lie.
-        bundle: tokenizer and image processor.
-        text: template and length.
-        with_alignment: also encode answers and extended answers for the graphs.
-        layout: how batches are laid out.
-        with_extended: whether the graphs have extended answers.
-        answers: which answers are trained on, see `StageSettings`.
-        train_on_prompts: supervise every token of a conversation but those of its images.
 
     Raises:
         DataError: an image file is missing, or a record lacks the extended answers it needs.
     """
 
-    def __init__(
-        self,
-        records: Sequence[Record],
-        images: ImageFolder,
-        bundle: Bundle,
-        text: TextSettings,
-        with_alignment: bool,
-        layout: Layout,
-        with_extended: bool = True,
-        answers: Literal["original", "extended", "both"] = "original",
-        train_on_prompts: bool = False,
-    ) -> None:
-        self.records = records
-        self.images = images
-        self.bundle = bundle
-        self.text = text
-        self.with_alignment = with_alignment
-        self.layout = layout
-        self.with_extended = with_extended
-        self.answers, self.train_on_prompts = answers, train_on_prompts
-        needed = (with_alignment and with_extended) or answers != "original"
-        for record in records:
+    records: Sequence[Record]
+    images: ImageFolder
+    bundle: Bundle
+    text: TextSettings
+    with_alignment: bool
+    """Also encode answers and extended answers for the graphs."""
+    layout: Layout
+    with_extended: bool = True
+    """Whether the graphs have extended answers."""
+    answers: Literal["original", "extended", "both"] = "original"
+    """Which answers are trained on, see `StageSettings`."""
+    train_on_prompts: bool = False
+    """Supervise every token of a conversation but those of its images."""
+
+    def __post_init__(self) -> None:
+        needed = (self.with_alignment and self.with_extended) or self.answers != "original"
+        for record in self.records:
             for name in record.images:
-                images.locate(name, record.id)
+                self.images.locate(name, record.id)
             if needed and record.extended is None:
                 raise DataError(
                     f"Record {record.id!r} has no extended answers, which the stage needs.",
@@ -255,9 +242,7 @@ class StageDataset(Dataset[TrainingExample]):
     def __getitem__(self, index: int) -> TrainingExample:
         record = self.records[index]
         images = [self.images.open(name, record.id) for name in record.images]
-        longer = None if self.answers == "original" else with_extended_answers(record)
-        first = self._conversation(longer if longer and self.answers == "extended" else record)
-        second = self._conversation(longer) if longer and self.answers == "both" else None
+        first, *second = map(self._conversation, conversations_of(record, self.answers))
         extended = (record.extended or []) if self.with_extended else []
         return TrainingExample(
             id=record.id,
@@ -266,7 +251,7 @@ class StageDataset(Dataset[TrainingExample]):
             pixels=pixel_values(self.bundle, images) if images else None,
             answer_ids=self._text(record.answers) if self.with_alignment else [],
             extended_ids=self._text(extended) if self.with_alignment and extended else [],
-            second=second,
+            second=second[0] if second else None,
         )
 
     def _conversation(self, record: Record) -> TokenSequence:
@@ -284,8 +269,8 @@ class StageDataset(Dataset[TrainingExample]):
             )
         labels = encoded.labels
         if self.train_on_prompts:
-            image = {self.bundle.image_token_id, self.bundle.image_start_id}
-            image.add(self.bundle.image_end_id)
+            bundle = self.bundle
+            image = (bundle.image_token_id, bundle.image_start_id, bundle.image_end_id)
             labels = [IGNORED if token in image else token for token in encoded.input_ids]
         return TokenSequence(encoded.input_ids, labels)
 
@@ -296,11 +281,6 @@ class StageDataset(Dataset[TrainingExample]):
 def collate(examples: Sequence[TrainingExample], padding_id: int, layout: Layout) -> Batch:
     """Put the examples of a micro-batch together.
 
-    Args:
-        examples: its records.
-        padding_id: id of the padding token.
-        layout: how the sequences are laid out.
-
     Returns:
         `ids` (names of the records); `calls`, a list of `Rows`, the first ones of which hold the
         conversations; `pixel_values` [N, 3, H, W] or none, in the reading order of the
@@ -310,9 +290,9 @@ def collate(examples: Sequence[TrainingExample], padding_id: int, layout: Layout
     """
     nodes = [number for number, each in enumerate(examples) if each.is_node]
     conversations = [TokenSequence(each.input_ids, each.labels) for each in examples]
-    owner = list(range(len(examples)))
-    owner += [number for number, each in enumerate(examples) if each.second is not None]
-    conversations += [each.second for each in examples if each.second is not None]
+    seconds = {n: each.second for n, each in enumerate(examples) if each.second is not None}
+    owner = [*range(len(examples)), *seconds]
+    conversations += seconds.values()
     answers = [TokenSequence(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
     has_extended = all(examples[n].extended_ids for n in nodes)
     extended = [
@@ -331,7 +311,8 @@ def collate(examples: Sequence[TrainingExample], padding_id: int, layout: Layout
         (owner[number], image)
         for number in order
         if number < len(conversations)
-        for image in _images_of(examples[owner[number]])
+        if (pixels := examples[owner[number]].pixels) is not None
+        for image in pixels
     ]
     node_of = {number: node for node, number in enumerate(nodes)}
     return {
@@ -349,16 +330,6 @@ def num_supervised(batch: Batch) -> int:
     return sum(int((rows["targets"] != IGNORED).sum()) for rows in batch["calls"])
 
 
-def num_images(batch: Batch) -> int:
-    """Images of a batch."""
-    return 0 if batch["pixel_values"] is None else len(batch["pixel_values"])
-
-
-def num_nodes(batch: Batch) -> int:
-    """Nodes of the graphs of a batch."""
-    return batch["num_nodes"]
-
-
 def num_tokens(batch: Batch) -> int:
     """Positions that the language model computes for a batch, padding included."""
     return sum(rows["input_ids"].numel() for rows in batch["calls"])
@@ -366,18 +337,4 @@ def num_tokens(batch: Batch) -> int:
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """Move the tensors of a batch."""
-
-    def move(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(device, non_blocking=True)
-        if isinstance(value, dict):
-            return {name: move(each) for name, each in value.items()}
-        if isinstance(value, list):
-            return [move(each) for each in value]
-        return value
-
-    return move(batch)
-
-
-def _images_of(example: TrainingExample) -> list[Tensor]:
-    return [] if example.pixels is None else list(example.pixels)
+    return send_to_device(batch, device, non_blocking=True)  # type: ignore

@@ -108,12 +108,6 @@ def check_resumable(
 ) -> None:
     """Refuse a number of processes that cannot go on with the same steps.
 
-    Args:
-        folder: the stage's folder, for the sentence.
-        saved: its newest checkpoint.
-        stage: its settings.
-        num_processes: processes here.
-
     Raises:
         CheckpointError: the processes cannot divide the micro-batches of a step, or global graphs
             would have other nodes.
@@ -126,9 +120,7 @@ def check_resumable(
             f"multiple of the {num_processes} processes here.",
             f"Start one of these numbers of processes: {', '.join(map(str, fitting))}.",
         )
-    alignment = stage.alignment
-    aligned = alignment is not None and alignment.weight > 0
-    if aligned and alignment.scope == "global" and num_processes != before:
+    if stage.aligned and stage.aligned.scope == "global" and num_processes != before:
         raise CheckpointError(
             f"{folder}: the checkpoint is of {before} processes, and `scope: global` makes one "
             f"graph over all of them: on {num_processes} its nodes would be others.",
@@ -213,11 +205,9 @@ def new_checkpoint(path: Path, sharded: bool) -> Iterator[Path]:
 
 
 def save_tensors(folder: Path, named: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Write tensors into a new folder: of each name a file, or a file of each process.
+    """Write tensors into an empty folder: of each name a file, or a file of each process.
 
-    Args:
-        folder: empty.
-        named: file name, without its ending -> name of a tensor -> tensor.
+    `named` is file name, without its ending -> name of a tensor -> tensor.
 
     Raises:
         OSError: a process could not write; all processes raise then.
@@ -301,17 +291,14 @@ def _empty_like_saved(saved: TensorStorageMetadata, parameter: nn.Parameter) -> 
 
 def _saved_steps(folder: Path) -> list[Path]:
     """Complete resumable checkpoints under `folder`, oldest first."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+    return sorted(folder.glob("step-*"))
 
 
 def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | None) -> None:
     """Write model, processor, recipe, graph layers and adapter, atomically.
 
-    Args:
-        run: the run.
-        stage: name of the stage.
-        bundle: the trained model, whose weights are whole; its adapters are merged here.
-        alignment: graph layers that a later stage goes on with.
+    The weights of the model are whole; its adapters are merged here. A later stage goes on with the
+    graph layers.
 
     Raises:
         DiskFullError: nothing was changed.
@@ -357,10 +344,9 @@ def _compare_shapes(source: Path, name: str, saved: torch.Size, own: torch.Size)
 
 
 def _compare_names(source: Path, expected: set[str], found: set[str]) -> None:
-    if expected == found:
-        return
     missing, unexpected = sorted(expected - found), sorted(found - expected)
-    raise CheckpointError(
-        f"{source} does not fit this stage: missing {missing}, unexpected {unexpected}.",
-        "Delete the checkpoint to start the stage again, or give the recipe it was made with.",
-    )
+    if missing or unexpected:
+        raise CheckpointError(
+            f"{source} does not fit this stage: missing {missing}, unexpected {unexpected}.",
+            "Delete the checkpoint to start the stage again, or give the recipe it was made with.",
+        )

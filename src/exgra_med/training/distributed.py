@@ -74,9 +74,7 @@ def refuse_other_engines() -> None:
 def make_accelerator(find_unused: bool, **options: Any) -> Accelerator:
     """Accelerate for one stage. Autocast is ours: accelerate allows a process only one precision.
 
-    Args:
-        find_unused: whether a forward pass may leave a trainable parameter without a gradient.
-        options: more of `Accelerator`'s arguments.
+    `find_unused`: a forward pass may leave a trainable parameter without a gradient.
     """
     return Accelerator(
         cpu=on_cpu(),
@@ -104,11 +102,8 @@ def shard(objective: Objective, device: torch.device, precision: str, rows: Sequ
     Under bfloat16 a layer is gathered in bfloat16 and computes as under autocast, but the weights
     of its norms are rounded too; gradients are reduced in float32, and shards are kept in float32.
 
-    Args:
-        objective: on the CPU, its trainable parameters already chosen.
-        device: where this process computes.
-        precision: `float32` or `bfloat16`.
-        rows: the only rows of the input embeddings that are trained; empty where all or none are.
+    The objective is on the CPU, its trainable parameters already chosen. `rows` are the only rows
+    of the input embeddings that are trained; empty where all or none are.
     """
     model: Any = objective.model
     tower = model.model.vision_tower.to(device)
@@ -148,7 +143,7 @@ def resharded_after(objective: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def run_unsharded(
-    objective: Objective, function: Callable[[], Result], device: torch.device, precision: str
+    objective: Objective, device: torch.device, precision: str, function: Callable[[], Result]
 ) -> Result:
     """Call a function that uses parts of the sharded model, at the same time on all processes.
 

@@ -15,12 +15,12 @@ held-out measurements, answers generated for the best checkpoint, waiting for ot
 from dataclasses import dataclass, replace
 
 from exgra_med.data.chat_template import IMAGE_BLOCK, alignment_text, conversation_segments
-from exgra_med.data.conversation import choose_conversations, with_extended_answers
 from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import DataError, RecipeError
 from exgra_med.model.sizes import meta_model, model_config, num_parameters
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.recipe.schema import Recipe, StageSettings
+from exgra_med.training.batch import chosen_records, conversations_of
 from exgra_med.training.memory import (
     Memory,
     Parameters,
@@ -34,49 +34,35 @@ from exgra_med.training.order import num_steps
 
 @dataclass(frozen=True)
 class Gpu:
-    """Memory in bytes, dense bfloat16 operations per second as its maker states them, and the
-    share of these that training is assumed to reach."""
+    """Part of its name in the driver, memory in bytes, dense bfloat16 operations per second as its
+    maker states them, and the share of these that training is assumed to reach."""
 
+    driver_name: str
     memory: float
     operations_per_second: float
     utilisation: float = 0.40
 
 
-# GPUs that a run can be planned for.
+# GPUs that a run can be planned for. An H100 on PCIe or an H200 NVL has another peak and is not in
+# it. Source: NVIDIA's data sheets (H100 SXM and H200 SXM: 1,979 TFLOPS with sparsity, so 989
+# without).
 GPUS = {
-    "h200": Gpu(141e9, 989e12),
-    "h100": Gpu(80e9, 989e12),
-    "a100-80": Gpu(80e9, 312e12),
-    "a100-40": Gpu(40e9, 312e12),
-    "l40s": Gpu(48e9, 362e12, 0.35),
-    "a6000": Gpu(48e9, 155e12, 0.35),
-    "rtx4090": Gpu(24e9, 165e12, 0.35),
+    "h200": Gpu("H200", 141e9, 989e12),
+    "h100": Gpu("H100 80GB HBM3", 80e9, 989e12),
+    "a100-80": Gpu("A100-SXM4-80GB", 80e9, 312e12),
+    "a100-40": Gpu("A100-SXM4-40GB", 40e9, 312e12),
+    "l40s": Gpu("L40S", 48e9, 362e12, 0.35),
+    "a6000": Gpu("RTX A6000", 48e9, 155e12, 0.35),
+    "rtx4090": Gpu("RTX 4090", 24e9, 165e12, 0.35),
 }
-
-DRIVER_NAMES = {
-    "H200": "h200",
-    "H100 80GB HBM3": "h100",
-    "A100-SXM4-80GB": "a100-80",
-    "A100-SXM4-40GB": "a100-40",
-    "L40S": "l40s",
-    "RTX A6000": "a6000",
-    "RTX 4090": "rtx4090",
-}
-"""Part of a GPU's name in the driver -> its name in `GPUS`. An H100 on PCIe or an H200 NVL has
-another peak and is not in it."""
 
 
 def peak_of(device_name: str) -> float | None:
-    """Dense bfloat16 operations per second of a device by its driver's name, where known.
-
-    The table's source: NVIDIA's data sheets (H100 SXM and H200 SXM: 1,979 TFLOPS with sparsity,
-    so 989 without).
-    """
+    """Dense bfloat16 operations per second of a device by its driver's name, where known."""
     if "NVL" in device_name:
         return None
-    rows = (row for name, row in DRIVER_NAMES.items() if name in device_name)
-    row = next(rows, None)
-    return None if row is None else GPUS[row].operations_per_second
+    peaks = (g.operations_per_second for g in GPUS.values() if g.driver_name in device_name)
+    return next(peaks, None)
 
 
 def find_gpu(name: str) -> Gpu:
@@ -131,21 +117,15 @@ ASSUMED = {
 
 
 def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Workload:
-    """Measure the data of a stage.
-
-    Args:
-        recipe: the recipe.
-        name: its stage.
-        num_image_tokens: visual tokens of one image.
+    """Measure the data of a stage, with so many visual tokens for one image.
 
     Raises:
         DataError: the data is not there, and nothing is known about a folder of that name; or the
             images of a record are longer than a conversation may be.
     """
     settings, stage = recipe.stage_data(name), recipe.stages[name]
-    alignment = stage.alignment
-    aligned = alignment is not None and alignment.weight > 0
-    with_extended = alignment is not None and alignment.views == "all"
+    aligned = stage.aligned is not None
+    with_extended = stage.alignment is not None and stage.alignment.views == "all"
     try:
         prepared = open_prepared(settings.folder)
     except DataError:
@@ -155,12 +135,7 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         count, conversation, alignment = known
         records = max(1, round(count * settings.fraction))
         return Workload(records, conversation, alignment * aligned, 1.0, 0.0, counted=False)
-    records = choose_conversations(
-        list(prepared.iterate(settings.split)),
-        settings.questions_per_record,
-        settings.fraction,
-        settings.subset_seed,
-    )
+    records = chosen_records(list(prepared.iterate(settings.split)), settings)
     if not records:
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
     pieces = max(len(record.images) for record in records) * (num_image_tokens + 2)
@@ -172,7 +147,7 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         )
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]
     longest = recipe.text.max_length
-    conversations = [each for record in sampled for each in _conversations(record, stage.answers)]
+    conversations = [each for record in sampled for each in conversations_of(record, stage.answers)]
     lengths = [
         _conversation_tokens(each, recipe.text.template, num_image_tokens) for each in conversations
     ]
@@ -188,14 +163,6 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         sum(length > longest for length in lengths) / len(conversations),
         counted=True,
     )
-
-
-def _conversations(record: Record, answers: str) -> list[Record]:
-    """The conversations that a record gives, see `StageSettings.answers`."""
-    if answers == "original":
-        return [record]
-    longer = with_extended_answers(record)
-    return [longer] if answers == "extended" else [record, longer]
 
 
 def _conversation_tokens(record: Record, template: str, num_image_tokens: int) -> float:
@@ -250,19 +217,13 @@ class Estimate:
 
 
 def estimate_run(recipe: Recipe, gpu: str, num_gpus: int = 1) -> Estimate:
-    """Estimate a run.
-
-    Args:
-        recipe: the recipe.
-        gpu: a name in `GPUS`.
-        num_gpus: GPUs, one process each.
+    """Estimate a run on GPUs of a name in `GPUS`, one process each.
 
     Raises:
         ExgraMedError: the model's sizes or the data are not known.
     """
-    config = model_config(recipe.model)
-    model = meta_model(config)
-    stages = [_estimate_stage(recipe, name, config, model, gpu, num_gpus) for name in recipe.stages]
+    model = meta_model(model_config(recipe.model))
+    stages = [_estimate_stage(recipe, name, model, gpu, num_gpus) for name in recipe.stages]
     built = recipe.model.start is None
     return Estimate(gpu, num_gpus, stages, 4.0 * num_parameters(model) * built)
 
@@ -273,8 +234,7 @@ def stage_disk(stage: StageSettings, parameters: Parameters) -> float:
     While a resumable checkpoint is written, there is one more than is kept.
     """
     trainable = weight_bytes(stage) * parameters.trainable
-    state = trainable + moment_bytes(stage, parameters)
-    resumable = float(state) * (stage.keep_checkpoints + 1)
+    resumable = float(trainable + moment_bytes(stage, parameters)) * (stage.keep_checkpoints + 1)
     best = 2.0 * trainable
     return (
         float(weight_bytes(stage)) * parameters.total
@@ -308,33 +268,30 @@ def step_operations(
 
 
 def _estimate_stage(
-    recipe: Recipe,
-    name: str,
-    config: ExgraConfig,
-    model: ExgraForConditionalGeneration,
-    gpu: str,
-    num_gpus: int,
+    recipe: Recipe, name: str, model: ExgraForConditionalGeneration, gpu: str, num_gpus: int
 ) -> StageEstimate:
-    stage, hardware = recipe.stages[name], find_gpu(gpu)
+    stage, hardware, config = recipe.stages[name], find_gpu(gpu), model.config
     work = measure_workload(recipe, name, config.image_seq_length)
     parameters = count_parameters(model, stage)
     per_record = (work.conversation + work.alignment) * FILLER
     micro_batches = stage.gradient_accumulation_steps * num_gpus
-    steps = num_steps(work.num_records, stage.batch_size, micro_batches, stage.epochs)
-    steps = steps if stage.max_steps is None else min(steps, stage.max_steps)
+    steps = num_steps(
+        work.num_records, stage.batch_size, micro_batches, stage.epochs, stage.max_steps
+    )
     records = min(stage.batch_size * micro_batches, work.num_records)
     supervised = max(0.0, work.conversation - work.images * config.image_seq_length) * SUPERVISED
     operations = step_operations(
         config, model, stage, records * per_record, records * supervised, records * work.images
     )
     tokens, images = stage.batch_size * per_record, stage.batch_size * work.images
-    memory = stage_memory(config, stage, parameters, tokens, images, num_gpus)
-    memory = replace(memory, reserved=RESERVED)
-    sharded = None
+
+    def memory_of(stage: StageSettings) -> Memory:
+        needed = stage_memory(config, stage, parameters, tokens, images, num_gpus)
+        return replace(needed, reserved=RESERVED)
+
+    memory, sharded = memory_of(stage), None
     if num_gpus > 1 and stage.sharding == "none" and stage.reason_against_sharding is None:
-        full = stage.model_copy(update={"sharding": "full"})
-        sharded = stage_memory(config, full, parameters, tokens, images, num_gpus)
-        sharded = replace(sharded, reserved=RESERVED)
+        sharded = memory_of(stage.model_copy(update={"sharding": "full"}))
     rate = hardware.operations_per_second * hardware.utilisation * num_gpus
     return StageEstimate(
         name=name,

@@ -7,8 +7,11 @@ fixed seed.
 """
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from operator import call
 from pathlib import Path
 from typing import Any
 
@@ -44,10 +47,7 @@ def image_answer_accuracy(image: Tensor, answer: Tensor) -> float:
     The matching accuracy that training reports goes through message passing and the barycenter,
     which flatters it (docs/log.md). This one is the same for every method, with or without
     alignment: graphs of 5 nearest neighbours on the bare embeddings, no noise, no dropout.
-
-    Args:
-        image: [M, D] for M nodes of one batch, D the width of the language model.
-        answer: the same.
+    The views are [M, D] for M nodes of one batch, D the width of the language model.
     """
     ruler = MultiGraphAlignment(
         image.shape[1], objective="pairwise", views="image-answer", num_layers=0
@@ -63,7 +63,7 @@ class ViewFigures:
 
     def __init__(self) -> None:
         self.num_nodes = self.num_graphs = 0
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, float] = defaultdict(float)
         self.histograms: dict[str, dict[str, list[int]]] = {}
 
     def add(self, image: Tensor, answer: Tensor, extended: Tensor | None) -> None:
@@ -71,7 +71,7 @@ class ViewFigures:
         nodes = image.shape[0]
         self.num_nodes, self.num_graphs = self.num_nodes + nodes, self.num_graphs + 1
         for name, value in view_diagnostics(image, answer, extended).items():
-            self.sums[name] = self.sums.get(name, 0.0) + nodes * value
+            self.sums[name] += nodes * value
         for pair, counted in cosine_histograms(image, answer, extended).items():
             known = self.histograms.setdefault(pair, {})
             for kind, counts in counted.items():
@@ -105,25 +105,18 @@ def _own_graphs(objective: Objective) -> Iterator[None]:
         alignment.scope, objective.gathers = scope, gathers
 
 
+@dataclass(frozen=True)
 class HeldOut:
-    """A fixed set of held-out batches, the same at every measurement of every run.
+    """A fixed set of held-out batches, the same at every measurement of every run."""
 
-    Args:
-        dataset: held-out records; none where the data has no such split.
-        batch_size: records of a batch, and nodes of its graphs.
-        num_batches: batches of one measurement.
-        measure_views: also measure how the views lie to each other.
-    """
-
-    def __init__(
-        self,
-        dataset: StageDataset | None,
-        batch_size: int,
-        num_batches: int,
-        measure_views: bool = False,
-    ) -> None:
-        self.dataset, self.batch_size, self.num_batches = dataset, batch_size, num_batches
-        self.measure_views = measure_views
+    dataset: StageDataset | None
+    """Held-out records; none where the data has no such split."""
+    batch_size: int
+    """Records of a batch, and nodes of its graphs."""
+    num_batches: int
+    """Batches of one measurement."""
+    measure_views: bool = False
+    """Also measure how the views lie to each other."""
 
     @torch.no_grad()
     def measure(self, objective: Objective, device: torch.device) -> dict[str, Any]:
@@ -140,39 +133,38 @@ class HeldOut:
             return {}
         was_training = objective.training
         objective.eval()
-        sums: dict[str, float] = {}
-        num_records = num_nodes = num_graphs = num_viewed = num_batches = 0
+        sums: dict[str, float] = defaultdict(float)
+        num: Counter[str] = Counter()
         views = ViewFigures() if self.measure_views else None
         for batch in self._batches(self.dataset):
             with _own_graphs(objective):
                 losses = objective(to_device(batch, device), [_NOISE_SEED])
-            num_records += len(batch["ids"])
+            num["records"] += len(batch["ids"])
             for name in ("language_loss_sum", "num_supervised"):
-                sums[name] = sums.get(name, 0.0) + float(losses[name])
+                sums[name] += float(losses[name])
             if "alignment_loss" in losses:
                 nodes = int(losses["num_nodes"])
-                num_nodes, num_graphs = num_nodes + nodes, num_graphs + 1
+                num.update(nodes=nodes, graphs=1)
                 for name in ("alignment_loss", "matching_accuracy"):
-                    sums[name] = sums.get(name, 0.0) + nodes * float(losses[name])
+                    sums[name] += nodes * float(losses[name])
             if "image_view" in losses:
                 image, answer = losses["image_view"], losses["answer_view"]
-                own = len(image) * image_answer_accuracy(image, answer)
-                sums["image_answer"] = sums.get("image_answer", 0.0) + own
-                num_viewed, num_batches = num_viewed + len(image), num_batches + 1
+                sums["image_answer"] += len(image) * image_answer_accuracy(image, answer)
+                num.update(viewed=len(image), batches=1)
                 if views is not None:
                     views.add(image, answer, losses.get("extended_view"))
         objective.train(was_training)
         figures: dict[str, Any] = {
             "language_loss": sums["language_loss_sum"] / sums["num_supervised"],
-            "num_records": num_records,
+            "num_records": num["records"],
         }
-        if num_nodes:
-            figures["alignment_loss"] = sums["alignment_loss"] / num_nodes
-            figures["matching_accuracy"] = sums["matching_accuracy"] / num_nodes
-            figures["chance"] = num_graphs / num_nodes
-        if num_viewed:
-            figures["image_answer_accuracy"] = sums["image_answer"] / num_viewed
-            figures.setdefault("chance", num_batches / num_viewed)
+        if num["nodes"]:
+            figures["alignment_loss"] = sums["alignment_loss"] / num["nodes"]
+            figures["matching_accuracy"] = sums["matching_accuracy"] / num["nodes"]
+            figures["chance"] = num["graphs"] / num["nodes"]
+        if num["viewed"]:
+            figures["image_answer_accuracy"] = sums["image_answer"] / num["viewed"]
+            figures.setdefault("chance", num["batches"] / num["viewed"])
             if views is not None:
                 figures["views"] = views.figures()
         return figures
@@ -186,16 +178,10 @@ class HeldOut:
             yield dataset.collate([dataset[number] for number in part])
 
 
-def _call(function: Callable[[], float]) -> float:
-    return function()
-
-
 class BestCheckpoint:
-    """Keeps the trainable parameters with the best score on disk.
+    """Keeps the trainable parameters with the best score on disk, beside a stage's checkpoints.
 
-    Args:
-        folder: the stage's folder.
-        scorer: scores the model; none where the stage ends with its last weights.
+    There is no scorer where the stage ends with its last weights.
     """
 
     def __init__(self, folder: Path, scorer: Scorer | None) -> None:
@@ -206,19 +192,13 @@ class BestCheckpoint:
         self,
         bundle: Bundle,
         step: int,
-        run: Callable[[Callable[[], float]], float] = _call,
+        run: Callable[[Callable[[], float]], float] = call,
     ) -> float | None:
         """Score the model and keep it if it is better than the one kept; a tie keeps the earlier.
 
-        Weights that a killed run kept at a later step are replaced.
-
-        Args:
-            bundle: the model. Where it is sharded, all processes have to come here.
-            step: finished steps.
-            run: calls a function with gathered weights, and returns what it returns.
-
-        Returns:
-            The score, or none where nothing is scored.
+        Weights that a killed run kept at a later step are replaced. Where the model is sharded, all
+        processes have to come here; `run` calls a function with gathered weights, and returns what
+        it returns. Returns the score, or none where nothing is scored.
         """
         scorer = self.scorer
         if scorer is None:
@@ -246,9 +226,8 @@ class BestCheckpoint:
 
     def restore(self, bundle: Bundle) -> None:
         """Load the kept weights into the model."""
-        if self.scorer is None or self.kept() is None:
-            return
-        load_parameters(self.path, trainable_parameters(bundle.model))
+        if self.scorer is not None and self.kept() is not None:
+            load_parameters(self.path, trainable_parameters(bundle.model))
 
 
 def needs_scorer(name: str, stage: StageSettings, scorer: Scorer | None) -> Scorer | None:

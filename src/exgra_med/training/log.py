@@ -11,6 +11,7 @@ folder, is named after the machine). wandb stays on this machine with WANDB_MODE
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,13 @@ from exgra_med.recipe.run_folder import Run
 from exgra_med.section import Section
 
 
+@dataclass(frozen=True)
 class TrainingLog:
-    """Appends the events of a run.
+    """Appends the events of a run to a file that need not exist."""
 
-    Args:
-        path: the file; it need not exist.
-        active: whether this process writes; the others do nothing.
-    """
-
-    def __init__(self, path: Path, active: bool = True) -> None:
-        self.path, self.active = path, active
+    path: Path
+    active: bool = True
+    """Whether this process writes; the others do nothing."""
 
     def write(self, **event: Any) -> None:
         """Append one event."""
@@ -112,17 +110,6 @@ def start_tracking(accelerator: Accelerator, run: Run, stage: str, done: int) ->
             "trackio": {"name": name, "resume": "allow"},
         },
     )
-
-
-def track(accelerator: Accelerator, kind: str, step: int, figures: dict[str, float]) -> None:
-    """Log figures of a step to the trackers, as `train/loss`, `held_out/language_loss`, ..."""
-    accelerator.log({f"{kind}/{name}": value for name, value in figures.items()}, step=step)
-
-
-def stop_tracking(accelerator: Accelerator) -> None:
-    """Flush and close the trackers."""
-    for tracker in accelerator.trackers:
-        tracker.finish()
 
 
 def plain_settings(section: Section, prefix: str = "") -> dict[str, Any]:

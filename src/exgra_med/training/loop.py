@@ -12,13 +12,14 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
 
 from exgra_med.errors import ExgraMedError, TrainingError
@@ -26,15 +27,7 @@ from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import StageSettings
 from exgra_med.terminal import Reporter
-from exgra_med.training.batch import (
-    Batch,
-    StageDataset,
-    num_images,
-    num_nodes,
-    num_supervised,
-    num_tokens,
-    to_device,
-)
+from exgra_med.training.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
 from exgra_med.training.checkpoint import (
     StageProgress,
     check_resumable,
@@ -50,8 +43,8 @@ from exgra_med.training.distributed import (
     run_unsharded,
 )
 from exgra_med.training.held_out import BestCheckpoint, HeldOut
-from exgra_med.training.log import TrainingLog, start_tracking, stop_tracking, track, tracking
-from exgra_med.training.objective import Objective, seed_number
+from exgra_med.training.log import TrainingLog, start_tracking, tracking
+from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, build_scheduler
 from exgra_med.training.order import micro_batches, num_steps
 from exgra_med.training.trainable import build_objective
@@ -67,12 +60,12 @@ class TrainingStopped(ExgraMedError):
     """What a shell reports for a process that SIGTERM ended; 130 where it was Ctrl-C."""
 
 
+@dataclass
 class StopRequest:
     """Whether SIGTERM or Ctrl-C asked this process to stop."""
 
-    def __init__(self) -> None:
-        self.made = False
-        self.number: int = signal.SIGTERM
+    made: bool = False
+    number: int = signal.SIGTERM
 
     def make(self, number: int, frame: FrameType | None) -> None:
         """Signal handler.
@@ -119,7 +112,7 @@ def total_loss(
         losses: of one micro-batch, from the objective.
         supervised: supervised tokens of the step, over all processes.
         num_accumulated: micro-batches of the step on each process.
-        num_processes: processes.
+        num_processes: that divide them.
 
     Returns:
         The loss to differentiate, and figures that are summed over micro-batches and averaged over
@@ -128,15 +121,14 @@ def total_loss(
     language = losses["language_loss_sum"] * num_processes / supervised
     shown: dict[str, Tensor] = {"language_loss": language.detach()}
     total = language
-    settings = stage.alignment
-    if settings is not None and settings.weight > 0:
+    if stage.aligned is not None:
         zero = torch.zeros_like(language.detach())
         alignment = losses.get("alignment_loss", zero) / num_accumulated
         shown["alignment_loss"] = alignment.detach()
         accuracy = losses.get("matching_accuracy", zero).float()
         shown["matching_accuracy"] = accuracy / num_accumulated
         shown[_WITH_GRAPH] = zero + ("alignment_loss" in losses) / num_accumulated
-        total = total + settings.weight * alignment
+        total = total + stage.aligned.weight * alignment
     return total, {"loss": total.detach()} | shown
 
 
@@ -151,62 +143,50 @@ def mean_over_graphs(figures: dict[str, float]) -> dict[str, float]:
     }
 
 
+@dataclass(eq=False, repr=False)
 class StageTraining:
     """One stage of a run, from its first step, or its newest checkpoint, to its last.
 
-    Args:
-        run: the run folder, with its recipe.
-        name: the stage.
-        bundle: the model the stage starts from.
-        dataset: the training records.
-        held_out: measures on held-out records.
-        reporter: shows how far training is.
-        best: keeps the best weights, where the stage ends with them.
-        graph_weights: message-passing weights of an earlier aligned stage, to go on with.
+    `graph_weights` are message-passing weights of an earlier aligned stage, to go on with.
     """
 
-    def __init__(
-        self,
-        run: Run,
-        name: str,
-        bundle: Bundle,
-        dataset: StageDataset,
-        held_out: HeldOut,
-        reporter: Reporter,
-        best: BestCheckpoint,
-        graph_weights: Path | None = None,
-    ) -> None:
-        self.run, self.name, self.bundle, self.dataset = run, name, bundle, dataset
-        self.held_out, self.reporter = held_out, reporter
-        self.stage = run.recipe.stages[name]
+    run: Run
+    name: str
+    bundle: Bundle
+    dataset: StageDataset
+    held_out: HeldOut
+    reporter: Reporter
+    best: BestCheckpoint
+    graph_weights: Path | None = None
+
+    def __post_init__(self) -> None:
+        run, name, dataset = self.run, self.name, self.dataset
+        self.stage = stage = run.recipe.stages[name]
         self.folder = run.stage_folder(name)
-        self.best, self.graph_weights = best, graph_weights
         # By its position, so that stages differ in their data order and noise.
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
         # A micro-batch without images leaves the connector without a gradient, and a trainable
         # tower has layers behind those that are read.
         without_images = any(not each.images for each in dataset.records)
-        unused = "vision" in self.stage.trainable or without_images
+        unused = "vision" in stage.trainable or without_images
         self.accelerator = make_accelerator(unused, **tracking(run, name))
-        self.is_main = self.accelerator.is_main_process
-        self.sharded = self.stage.sharding == "full" and self.accelerator.num_processes > 1
+        processes, self.is_main = self.accelerator.num_processes, self.accelerator.is_main_process
+        self.sharded = stage.sharding == "full" and processes > 1
         self.log = TrainingLog(run.log, active=self.is_main)
         self.saved = read_progress(self.folder)
-        processes = self.accelerator.num_processes
         if self.saved is not None:
-            check_resumable(self.folder, self.saved, self.stage, processes)
-        own = self.stage.gradient_accumulation_steps * processes
+            check_resumable(self.folder, self.saved, stage, processes)
+        own = stage.gradient_accumulation_steps * processes
         self.micro_batches = own if self.saved is None else self.saved.micro_batches
         """Micro-batches of a step, over all processes: those of the process count that the stage
         began with, so that another count has the same records in every step."""
         self.num_accumulated = self.micro_batches // processes
-        self.total = self._total_steps()
+        self.total = num_steps(
+            len(dataset), stage.batch_size, self.micro_batches, stage.epochs, stage.max_steps
+        )
 
     def train(self) -> Path:
-        """Train to the end and write the finished checkpoint.
-
-        Returns:
-            The folder of the finished checkpoint.
+        """Train to the end and write the finished checkpoint, whose folder is returned.
 
         Raises:
             TrainingError: the loss is not finite.
@@ -216,39 +196,33 @@ class StageTraining:
             try:
                 return self._train(request)
             finally:
-                stop_tracking(self.accelerator)
+                for tracker in self.accelerator.trackers:
+                    tracker.finish()
 
     def _train(self, request: StopRequest) -> Path:
         torch.manual_seed(_as_integer(self.seed))
-        objective = build_objective(
+        self.objective = build_objective(
             self.bundle, self.stage, self.graph_weights, self.accelerator.device, self.sharded
         )
-        trainable = [each for each in objective.parameters() if each.requires_grad]
-        optimizer = build_optimizer(trainable, self.stage)
-        done = restore_progress(self.folder, objective, optimizer)
-        scheduler = build_scheduler(optimizer, self.stage, self.total, done)
+        trainable = [each for each in self.objective.parameters() if each.requires_grad]
+        self.optimizer = build_optimizer(trainable, self.stage)
+        done = restore_progress(self.folder, self.objective, self.optimizer)
+        self.scheduler = build_scheduler(self.optimizer, self.stage, self.total, done)
         self.log.cut_back(self.name, done)
-        module: torch.nn.Module = objective
+        self.module: torch.nn.Module = self.objective
         if not self.sharded:
-            module, optimizer = self.accelerator.prepare(objective, optimizer)
+            self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
         start_tracking(self.accelerator, self.run, self.name, done)
         self.reporter.start(self.name, self.total, done)
         self._log_start(done)
         if done == 0:
-            self._measure(objective, 0)
+            self._measure(0)
         loader = iter(self._loader(done))
         for step in range(done, self.total):
-            figures = self._step(module, objective, optimizer, scheduler, loader, step)
-            self._after_step(objective, optimizer, step + 1, figures)
-            self._stop_if_asked(request, objective, optimizer, step + 1)
+            self._after_step(step + 1, self._step(loader, step))
+            self._stop_if_asked(request, step + 1)
         self.reporter.finish()
-        return self._finish(objective)
-
-    def _total_steps(self) -> int:
-        total = num_steps(
-            len(self.dataset), self.stage.batch_size, self.micro_batches, self.stage.epochs
-        )
-        return total if self.stage.max_steps is None else min(total, self.stage.max_steps)
+        return self._finish()
 
     def _log_start(self, done: int) -> None:
         """Note what trains; after a resume only where the number of processes has changed."""
@@ -283,56 +257,45 @@ class StageTraining:
             self.dataset.lengths() if stage.group_by_length else None,
         )
 
-    def _step(
-        self,
-        module: torch.nn.Module,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        scheduler: LambdaLR,
-        loader: Iterator[Batch],
-        step: int,
-    ) -> dict[str, float]:
+    def _step(self, loader: Iterator[Batch], step: int) -> dict[str, float]:
+        accelerator, module = self.accelerator, self.module
         started = time.perf_counter()
         batches = [next(loader) for _ in range(self.num_accumulated)]
-        counts = [num_supervised, num_images, num_nodes]
-        own = torch.tensor([sum(map(count, batches)) for count in counts])
-        supervised, images, nodes = self.accelerator.reduce(own.to(self.accelerator.device))
+        images = [
+            0 if each["pixel_values"] is None else len(each["pixel_values"]) for each in batches
+        ]
+        own = [map(num_supervised, batches), images, (each["num_nodes"] for each in batches)]
+        own = torch.tensor([*map(sum, own)], device=accelerator.device)
+        supervised, images, nodes = accelerator.reduce(own)
         module.train()
         sums: dict[str, Tensor] = {}
         for number, batch in enumerate(batches):
             # Dropout of adapters, and noise and dropout of the alignment, are functions of step and
             # micro-batch, whichever process computes it. (The 0 was the number of the process once;
             # it stays, so that trajectories stay.)
-            micro_batch = number * self.accelerator.num_processes + self.accelerator.process_index
-            torch.manual_seed(seed_number([*self.seed, step, micro_batch]))
+            processes = accelerator.num_processes
+            seed = [*self.seed, step, number * processes + accelerator.process_index]
+            torch.manual_seed(seed_number(seed))
             last = number == len(batches) - 1
-            with nullcontext() if last else self.accelerator.no_sync(module):
-                losses = module(
-                    to_device(batch, self.accelerator.device), [*self.seed, step, micro_batch, 0]
-                )
+            with nullcontext() if last else accelerator.no_sync(module):
+                losses = module(to_device(batch, accelerator.device), [*seed, 0])
                 loss, shown = total_loss(
-                    self.stage,
-                    losses,
-                    supervised,
-                    self.num_accumulated,
-                    self.accelerator.num_processes,
+                    self.stage, losses, supervised, self.num_accumulated, processes
                 )
                 self._check_finite(loss, batch, step)
-                self.accelerator.backward(loss)
+                accelerator.backward(loss)
             for key, value in shown.items():
                 sums[key] = sums.get(key, torch.zeros_like(value)) + value
-        objective.drop_unused_gradients(images=int(images), nodes=int(nodes))
-        norm = self._clip(objective)
+        self.objective.drop_unused_gradients(images=int(images), nodes=int(nodes))
+        norm = self._clip()
         # Every process has a copy of the weights and sends only gradients: where new weights are
         # rounded at random, other numbers on each would drive the copies apart.
         torch.manual_seed(seed_number([*self.seed, step]))
-        rate = float(scheduler.get_last_lr()[0])
-        optimizer.step()
-        scheduler.step()
-        optimizer.zero_grad()
-        averaged = {
-            key: float(self.accelerator.reduce(value, "mean")) for key, value in sums.items()
-        }
+        rate = float(self.scheduler.get_last_lr()[0])
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad()
+        averaged = {key: float(accelerator.reduce(value, "mean")) for key, value in sums.items()}
         computed = sum(map(num_tokens, batches))
         return mean_over_graphs(averaged) | {
             "learning_rate": rate,
@@ -348,42 +311,30 @@ class StageTraining:
                 "Lower the learning rate, or look at these records with `exgra-med data show`.",
             )
 
-    def _clip(self, objective: Objective) -> float:
+    def _clip(self) -> float:
         """Scale the gradients of all shards down to a common norm; returns the norm before."""
         limit = math.inf if self.stage.max_grad_norm is None else self.stage.max_grad_norm
-        with_gradient = [each for each in objective.parameters() if each.grad is not None]
+        with_gradient = [each for each in self.objective.parameters() if each.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(with_gradient, limit)
         return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
-    def _after_step(
-        self,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        done: int,
-        figures: dict[str, float],
-    ) -> None:
+    def _after_step(self, done: int, figures: dict[str, float]) -> None:
         stage, last = self.stage, done == self.total
         if last or done % stage.log_every_steps == 0:
             epoch = done * stage.epochs / self.total
             self._record("train", done, {"epoch": round(epoch, 4)} | figures)
         if last or (stage.evaluate_every_steps and done % stage.evaluate_every_steps == 0):
-            self._measure(objective, done)
+            self._measure(done)
         if stage.save_every_steps and done % stage.save_every_steps == 0 and not last:
-            self._save(objective, optimizer, done)
+            self._save(done)
         self.reporter.advance(done, _note(figures))
 
-    def _stop_if_asked(
-        self,
-        request: StopRequest,
-        objective: Objective,
-        optimizer: torch.optim.Optimizer,
-        done: int,
-    ) -> None:
+    def _stop_if_asked(self, request: StopRequest, done: int) -> None:
         """All processes stop after the same step, whichever of them was asked."""
         asked = torch.tensor(int(request.made), device=self.accelerator.device)
         if not int(self.accelerator.reduce(asked)) or done == self.total:
             return
-        self._save(objective, optimizer, done)
+        self._save(done)
         self.reporter.finish()
         stopped = TrainingStopped(
             f"Stopped in stage {self.name!r} after step {done} of {self.total}; "
@@ -393,18 +344,19 @@ class StageTraining:
         stopped.exit_code = 128 + request.number
         raise stopped
 
-    def _save(self, objective: Objective, optimizer: torch.optim.Optimizer, done: int) -> None:
+    def _save(self, done: int) -> None:
         if self.is_main or self.sharded:
             progress = StageProgress(done, self.micro_batches, self.accelerator.num_processes)
-            save_progress(self.folder, progress, objective, optimizer, self.stage.keep_checkpoints)
+            keep = self.stage.keep_checkpoints
+            save_progress(self.folder, progress, self.objective, self.optimizer, keep)
         self.accelerator.wait_for_everyone()
 
-    def _measure(self, objective: Objective, step: int) -> None:
+    def _measure(self, step: int) -> None:
         # Compiled layers are for training: a cache that grows would compile them again and again.
         with torch.compiler.set_stance("force_eager"):
-            with resharded_after(objective):
-                figures = self.held_out.measure(objective, self.accelerator.device)
-            if (score := self._score(objective, step)) is not None:
+            with resharded_after(self.objective):
+                figures = self.held_out.measure(self.objective, self.accelerator.device)
+            if (score := self._score(step)) is not None:
                 figures["score"] = score
         self.accelerator.wait_for_everyone()
         views = figures.pop("views", None)
@@ -413,32 +365,30 @@ class StageTraining:
         if views:
             self.log.write(kind="views", stage=self.name, step=step, **views)
 
-    def _score(self, objective: Objective, step: int) -> float | None:
+    def _score(self, step: int) -> float | None:
         """Score on held-out questions, on the main process or, with shards, on all of them."""
         if self.sharded:
-            device, precision = self.accelerator.device, self.stage.precision
-            return self.best.consider(
-                self.bundle, step, lambda score: run_unsharded(objective, score, device, precision)
-            )
+            whole = self.objective, self.accelerator.device, self.stage.precision
+            return self.best.consider(self.bundle, step, partial(run_unsharded, *whole))
         return self.best.consider(self.bundle, step) if self.is_main else None
 
     def _record(self, kind: str, step: int, figures: dict[str, float]) -> None:
         self.log.write(kind=kind, stage=self.name, step=step, **figures)
-        track(self.accelerator, kind, step, figures)
+        shown = {f"{kind}/{name}": value for name, value in figures.items()}
+        self.accelerator.log(shown, step=step)
 
-    def _finish(self, objective: Objective) -> Path:
-        final = self.run.final(self.name)
+    def _finish(self) -> Path:
         if self.is_main or self.sharded:
             self.best.restore(self.bundle)
         if self.sharded:
-            gather_on_main(objective)
+            gather_on_main(self.objective)
         if self.is_main:
-            write_final(self.run, self.name, self.bundle, objective.alignment)
+            write_final(self.run, self.name, self.bundle, self.objective.alignment)
         self.accelerator.wait_for_everyone()
         self.log.write(
             kind="stage", stage=self.name, event="end", step=self.total, total_steps=self.total
         )
-        return final
+        return self.run.final(self.name)
 
 
 def _as_integer(seed: list[int]) -> int:

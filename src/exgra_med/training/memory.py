@@ -102,16 +102,15 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     tower = num_parameters(model.model.vision_tower)
     layers = num_parameters(model.get_decoder().layers)  # type: ignore
     graph = graph_parameters(model.config, stage)
-    adapters = quantized = 0
-    in_layers = layers if "language" in stage.trainable else 0
-    if stage.lora is not None:
-        adapted = _adapted(model, stage.lora.target_modules)
-        adapters = sum(stage.lora.rank * (a.in_features + a.out_features) for a in adapted)
-        in_layers = adapters
-        if stage.lora.quantize == "nf4":
-            quantized = sum(each.weight.numel() for each in adapted)
     own = list(_float32_sizes(model, stage))
     trainable = [*own, *_trainable_sizes(model, stage)]
+    adapters, quantized = sum(own) - graph, 0
+    in_layers = layers if "language" in stage.trainable else 0
+    if stage.lora is not None:
+        in_layers = adapters
+        if stage.lora.quantize == "nf4":
+            adapted = _adapted(model, stage.lora.target_modules)
+            quantized = sum(each.weight.numel() for each in adapted)
     return Parameters(
         total=whole + graph + adapters,
         trainable=sum(trainable),
@@ -138,13 +137,12 @@ def _float32_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -
 
 def _trainable_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
     """Numbers of weights of every other trainable tensor."""
-    if "vision" in stage.trainable:
-        yield from (each.numel() for each in model.model.vision_tower.parameters())
-    if "connector" in stage.trainable:
-        yield from (each.numel() for each in model.model.multi_modal_projector.parameters())
+    modules = {"vision": model.model.vision_tower, "connector": model.model.multi_modal_projector}
+    for name, module in modules.items():
+        if name in stage.trainable:
+            yield from (each.numel() for each in module.parameters())
     if "language" in stage.trainable and stage.lora is None:
-        still = (model.model.vision_tower, model.model.multi_modal_projector)
-        others = {id(weight) for module in still for weight in module.parameters()}
+        others = {id(weight) for module in modules.values() for weight in module.parameters()}
         yield from (each.numel() for each in model.parameters() if id(each) not in others)
     if "language" not in stage.trainable and "image_tokens" in stage.trainable:
         # Two rows move, but gradient and moments are those of the whole matrix.
@@ -168,9 +166,27 @@ def stage_memory(
     num_gpus: int = 1,
 ) -> Memory:
     """The formula at the head of this file, for one forward pass of `tokens` and `images`."""
-    if stage.sharding == "full" and num_gpus > 1:
-        return _sharded_memory(config, stage, parameters, tokens, images, num_gpus)
+    activations = activation_bytes(config, stage, tokens, images)
     half = stage.precision == "bfloat16"
+    if stage.sharding == "full" and num_gpus > 1:
+        number = 2 if half else 4
+        num_layers = config.text_config.num_hidden_layers
+        layer = parameters.layers / num_layers
+        layer_trainable = parameters.trainable_in_layers / num_layers
+        rest = parameters.total - parameters.tower - parameters.layers
+        rest_trainable = parameters.trainable - parameters.trainable_in_layers
+        # Adapters are in the layers, and only what is outside of these is cast by autocast.
+        rest_castable = rest - graph_parameters(config, stage)
+        kept = 4 * (parameters.total - parameters.tower) / num_gpus + 4 * parameters.tower
+        return Memory(
+            weights=kept + 4 * rest + 3 * number * layer,
+            copies=2.0 * rest_castable * (number == 2),
+            gradients=4 * parameters.trainable / num_gpus
+            + 8 * rest_trainable
+            + (number + 4) * layer_trainable,
+            optimizer=8 * parameters.trainable / num_gpus,
+            activations=activations,
+        )
     frozen = "language" not in stage.trainable or stage.lora is not None
     copied = half and not (frozen and stage.activation_checkpointing)
     weight = weight_bytes(stage)
@@ -182,7 +198,7 @@ def stage_memory(
         copies=2.0 * parameters.castable * (copied and stage.weights == "float32"),
         gradients=float(trainable_bytes) * (2 if num_gpus > 1 else 1),
         optimizer=moment_bytes(stage, parameters),
-        activations=activation_bytes(config, stage, tokens, images),
+        activations=activations,
     )
 
 
@@ -200,34 +216,6 @@ def moment_bytes(stage: StageSettings, parameters: Parameters) -> float:
         BYTES * parameters.eight_bit
         + 8.0 * parameters.small_float32
         + 2.0 * weight_bytes(stage) * small
-    )
-
-
-def _sharded_memory(
-    config: ExgraConfig,
-    stage: StageSettings,
-    parameters: Parameters,
-    tokens: float,
-    images: float,
-    num_gpus: int,
-) -> Memory:
-    number = 2 if stage.precision == "bfloat16" else 4
-    num_layers = config.text_config.num_hidden_layers
-    layer = parameters.layers / num_layers
-    layer_trainable = parameters.trainable_in_layers / num_layers
-    rest = parameters.total - parameters.tower - parameters.layers
-    rest_trainable = parameters.trainable - parameters.trainable_in_layers
-    # Adapters are in the layers, and only what is outside of these is cast by autocast.
-    rest_castable = rest - graph_parameters(config, stage)
-    kept = 4 * (parameters.total - parameters.tower) / num_gpus + 4 * parameters.tower
-    return Memory(
-        weights=kept + 4 * rest + 3 * number * layer,
-        copies=2.0 * rest_castable * (number == 2),
-        gradients=4 * parameters.trainable / num_gpus
-        + 8 * rest_trainable
-        + (number + 4) * layer_trainable,
-        optimizer=8 * parameters.trainable / num_gpus,
-        activations=activation_bytes(config, stage, tokens, images),
     )
 
 

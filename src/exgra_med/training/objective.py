@@ -5,7 +5,7 @@ Shapes: R rows of L tokens, N images, P image tokens, M nodes, D width of the la
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,12 +26,7 @@ Result = TypeVar("Result")
 
 
 class Objective(nn.Module):
-    """Language-model loss and, where a stage has it, the multi-graph alignment loss.
-
-    Args:
-        model: the native LLaVA model.
-        settings: alignment of the stage; none for plain language modelling.
-    """
+    """Language-model loss and, where a stage has it, the multi-graph alignment loss."""
 
     model: Any  # transformers types the parts of a model as Module or Tensor
     sharded = False
@@ -52,11 +47,9 @@ class Objective(nn.Module):
             self.gathers = settings.weight > 0 and settings.scope == "global"
 
     def forward(self, batch: Batch, noise_seed: list[int]) -> dict[str, Tensor]:
-        """Compute the losses of one batch.
+        """Compute the losses of one batch, see `training.batch.collate`.
 
-        Args:
-            batch: see `training.batch.collate`.
-            noise_seed: seed of noise, dropout and search in the alignment of this batch.
+        The seed is that of noise, dropout and search in the alignment of this batch.
 
         Returns:
             `language_loss_sum` (sum over supervised tokens), `num_supervised`; and with alignment
@@ -71,14 +64,13 @@ class Objective(nn.Module):
         # Where only the connector is trained, a batch without images has no trainable parameter.
         detached = torch.is_grad_enabled() and not losses["language_loss_sum"].requires_grad
         if self.sharded or detached:
-            unused = [] if batch["pixel_values"] is not None else self.trainable_only_with("images")
-            unused += [] if batch["num_nodes"] else self.trainable_only_with("nodes")
+            unused = self.unused(batch["pixel_values"] is not None, batch["num_nodes"] > 0)
             zeros += [each.sum() for each in unused]
             losses["language_loss_sum"] = losses["language_loss_sum"] + 0.0 * sum(zeros)
         # Where graphs are global, processes without a node of their own have to take part.
         if batch["num_nodes"] == 0 and not self.gathers:
             return losses
-        if self.alignment is None and (self.training or batch["num_nodes"] == 0):
+        if self.alignment is None and self.training:
             return losses
         views = pool_views(batch, features_NPD, states)
         if not self.training:
@@ -91,21 +83,18 @@ class Objective(nn.Module):
         """Call a function that uses parts of the model; sharded weights are gathered meanwhile."""
         return function()
 
-    def trainable_only_with(self, what: Literal["images", "nodes"]) -> list[nn.Parameter]:
+    def unused(self, images: bool, nodes: bool) -> list[nn.Parameter]:
         """Trainable parameters without a gradient from a batch without images, or without nodes."""
-        part = self.model.model.multi_modal_projector if what == "images" else self.alignment
-        return [] if part is None else [each for each in part.parameters() if each.requires_grad]
+        parts = [] if images else [self.model.model.multi_modal_projector]
+        parts += [] if nodes or self.alignment is None else [self.alignment]
+        return [each for part in parts for each in part.parameters() if each.requires_grad]
 
     def drop_unused_gradients(self, images: int, nodes: int) -> None:
         """Remove the zero gradients of parameters that no batch of a step has used, since AdamW
-        would move them by their momentum and weight decay.
-
-        Args:
-            images: images of the step, on all processes.
-            nodes: nodes of its graphs.
+        would move them by their momentum and weight decay. Images and nodes are counted on all
+        processes.
         """
-        unused = [] if images else self.trainable_only_with("images")
-        for each in unused + ([] if nodes else self.trainable_only_with("nodes")):
+        for each in self.unused(images > 0, nodes > 0):
             each.grad = None
 
     def encode(self, batch: Batch) -> tuple[Tensor | None, list[Tensor]]:
@@ -142,11 +131,9 @@ class Objective(nn.Module):
     def _language_loss(self, states: Sequence[Tensor], calls: Sequence[Rows]) -> dict[str, Tensor]:
         """Cross-entropy on supervised positions only, in chunks: logits of all positions would be
         gigabytes at full size and change nothing."""
-        supervised = [rows["targets"] != IGNORED for rows in calls]
-        hidden = torch.cat([each[kept] for each, kept in zip(states, supervised, strict=True)])
-        targets = torch.cat(
-            [rows["targets"][kept] for rows, kept in zip(calls, supervised, strict=True)]
-        )
+        goals = [rows["targets"] for rows in calls]
+        hidden = torch.cat([h[t != IGNORED] for h, t in zip(states, goals, strict=True)])
+        targets = torch.cat([each[each != IGNORED] for each in goals])
         chunks = zip(hidden.split(TOKENS_PER_CHUNK), targets.split(TOKENS_PER_CHUNK), strict=True)
         parts = [
             checkpoint(self._chunk_loss, states, goals, use_reentrant=False)
@@ -164,8 +151,7 @@ class Objective(nn.Module):
     def _align(
         self, alignment: MultiGraphAlignment, views: list[Tensor], noise_seed: list[int]
     ) -> dict[str, Tensor]:
-        image, answer, *rest = views
-        extended = rest[0] if rest else None
+        image, answer, extended = (*views, None)[:3]
         try:
             output = alignment(image, answer, extended, generator=seed_number(noise_seed))
         except MatchingError as error:

@@ -6,6 +6,7 @@ on how these are spread over processes.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, count, islice
 
 import numpy as np
 
@@ -28,11 +29,11 @@ def plan_epoch(
     """Plan one epoch.
 
     Args:
-        num_records: records of the stage.
+        num_records: of the stage.
         batch_size: records of a micro-batch.
-        num_micro_batches: micro-batches of a step, over all processes.
-        seed: seed of the stage.
-        epoch: number of the epoch, from 0.
+        num_micro_batches: of a step, over all processes.
+        seed: of the stage.
+        epoch: from 0.
         group_of: a group name per record (its image). Where given, the records of a micro-batch
             are of different groups as far as the numbers allow: two equal images in one graph are
             two nodes that no matching can tell apart.
@@ -44,7 +45,7 @@ def plan_epoch(
         only where the last step has fewer records than micro-batches are some repeated.
     """
     generator = np.random.default_rng([seed, epoch])
-    order = [int(number) for number in generator.permutation(num_records)]
+    order = generator.permutation(num_records).tolist()
     step_size = batch_size * num_micro_batches
     if lengths is not None:
         order = _sort_windows(order, STEPS_SORTED * step_size, lengths)
@@ -58,16 +59,21 @@ def plan_epoch(
         # Every process needs a micro-batch, or it would not take part in the step.
         if len(piece) < num_micro_batches:
             piece = [piece[position % len(piece)] for position in range(num_micro_batches)]
-        steps.append(
-            [[int(number) for number in each] for each in np.array_split(piece, num_micro_batches)]
-        )
+        steps.append([each.tolist() for each in np.array_split(piece, num_micro_batches)])
     return steps
 
 
-def num_steps(num_records: int, batch_size: int, num_micro_batches: int, epochs: float) -> int:
-    """Optimizer steps in `epochs` epochs, at least one."""
+def num_steps(
+    num_records: int,
+    batch_size: int,
+    num_micro_batches: int,
+    epochs: float,
+    max_steps: int | None = None,
+) -> int:
+    """Optimizer steps in `epochs` epochs, at least one and at most `max_steps`."""
     steps_per_epoch = -(-num_records // (batch_size * num_micro_batches))
-    return max(1, round(epochs * steps_per_epoch))
+    total = max(1, round(epochs * steps_per_epoch))
+    return min(total, max_steps or total)
 
 
 def micro_batches(
@@ -87,16 +93,11 @@ def micro_batches(
         steps: the steps that are still to do, counted over all epochs.
         own: the process's micro-batches by their number within a step.
     """
-    step = epoch = 0
-    while step < steps.stop:
-        plan = plan_epoch(
-            num_records, batch_size, num_micro_batches, seed, epoch, group_of, lengths
-        )
-        for planned in plan:
-            if step in steps:
-                yield from (planned[number] for number in own)
-            step += 1
-        epoch += 1
+    settings = num_records, batch_size, num_micro_batches, seed
+    plans = (plan_epoch(*settings, epoch, group_of, lengths) for epoch in count())
+    for step, planned in enumerate(islice(chain.from_iterable(plans), steps.stop)):
+        if step in steps:
+            yield from (planned[number] for number in own)
 
 
 def _sort_windows(order: list[int], size: int, lengths: Sequence[int]) -> list[int]:
@@ -109,12 +110,8 @@ def _shuffle_steps(order: list[int], step_size: int, generator: np.random.Genera
     """Whole steps in random order, so that training does not go from short to long; what is left
     over stays the last step."""
     num_whole = len(order) // step_size
-    shuffled = [
-        number
-        for step in generator.permutation(num_whole)
-        for number in order[step * step_size : (step + 1) * step_size]
-    ]
-    return shuffled + order[num_whole * step_size :]
+    steps = np.reshape(order[: num_whole * step_size], (num_whole, step_size))
+    return steps[generator.permutation(num_whole)].ravel().tolist() + order[num_whole * step_size :]
 
 
 def _spread_groups(order: list[int], batch_size: int, group_of: Sequence[str]) -> list[int]:

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from exgra_med.alignment.controls import CONTROLS
 from exgra_med.alignment.loss import directed_pairs
-from exgra_med.alignment.matching import check_size, find_solver
+from exgra_med.alignment.matching import check_size
+from exgra_med.alignment.solvers import SOLVERS
 from exgra_med.data.chat_template import chat_template
-from exgra_med.data.conversation import choose_conversations
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import Record, open_prepared
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import (
     CheckpointError,
     DataError,
@@ -32,6 +32,7 @@ from exgra_med.model.lora import check_adapters_possible
 from exgra_med.model.processor import check_vocabulary
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
 from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings
+from exgra_med.training.batch import chosen_records
 from exgra_med.training.distributed import process_state
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.log import check_trackers_installed
@@ -44,7 +45,6 @@ def check_plan(recipe: Recipe, num_processes: int, data_is_here: bool = False) -
     """Refuse a recipe that no machine can run, from the recipe and the data that is there.
 
     Args:
-        recipe: the recipe.
         num_processes: that share each step; graphs of scope `global` grow with them.
         data_is_here: whether every folder has to be; a plan assumes what is not.
 
@@ -76,7 +76,7 @@ def _check_alignment(name: str, stage: StageSettings, num_processes: int) -> Non
     settings = stage.alignment
     if settings is None:
         return
-    solver = find_solver(settings.solver)
+    solver = SOLVERS.find(settings.solver)
     nodes = stage.batch_size * (num_processes if settings.scope == "global" else 1)
     if nodes == 1 and settings.weight > 0:
         raise RecipeError(
@@ -140,9 +140,7 @@ def missing_here(recipe: Recipe, out: Path) -> list[ExgraMedError]:
 def check_before_training(recipe: Recipe, out: Path) -> None:
     """Look at everything that the unfinished stages of a run need, but the weights.
 
-    Args:
-        recipe: the recipe.
-        out: the run folder; what it holds already counts as written.
+    What the run folder `out` holds already counts as written.
 
     Raises:
         CheckpointError, RunError: what the model starts from is not there.
@@ -193,17 +191,20 @@ def check_data(recipe: Recipe, name: str) -> None:
             )
     records = list(prepared.iterate(settings.split))
     if settings.fraction < 1:  # whole splits are named record by record, not joined
-        records = choose_conversations(
-            records, settings.questions_per_record, settings.fraction, settings.subset_seed
-        )
+        records = chosen_records(records, settings)
     images = prepared.image_folder(settings.max_pixels)
     # Preparation has refused what is larger, so most folders need no look at every header.
     check = images.check_size if settings.max_pixels < MAX_PIXELS else images.locate
     for record in chain(records, *map(prepared.iterate, held_out)):
         for image in record.images:
             check(image, record.id)
-    if stage.needs_extended:
-        _check_extended(records, name)
+    missing = [record.id for record in records if record.extended is None]
+    if stage.needs_extended and missing:
+        raise DataError(
+            f"{len(missing)} of the {len(records)} records of stage {name!r} have no extended "
+            f"answers, which alignment and `answers` need; the first is {missing[0]!r}.",
+            "Make them with `exgra-med captions generate`, or set the stage's alignment to null.",
+        )
 
 
 def check_disk(recipe: Recipe, out: Path) -> None:
@@ -230,16 +231,6 @@ def _remainder(run: Run, pending: Sequence[str]) -> Recipe:
     stages = {name: run.recipe.stages[name] for name in pending}
     start = ModelSettings(start=str(run.final(finished[-1])))
     return run.recipe.model_copy(update={"model": start, "stages": stages})
-
-
-def _check_extended(records: Sequence[Record], name: str) -> None:
-    missing = [record.id for record in records if record.extended is None]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of the {len(records)} records of stage {name!r} have no extended "
-            f"answers, which alignment and `answers` need; the first is {missing[0]!r}.",
-            "Make them with `exgra-med captions generate`, or set the stage's alignment to null.",
-        )
 
 
 def _is_folder(place: str) -> bool:

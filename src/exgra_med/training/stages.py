@@ -5,9 +5,10 @@ interrupted take the same path.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from exgra_med.data.conversation import choose_conversations, join_by_image
+from exgra_med.data.conversation import join_by_image
 from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.build import build_model
@@ -15,7 +16,7 @@ from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
 from exgra_med.recipe.schema import DataSettings, Recipe, StageSettings
 from exgra_med.terminal import Reporter, Silent
-from exgra_med.training.batch import Layout, StageDataset
+from exgra_med.training.batch import Layout, StageDataset, chosen_records
 from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer, needs_scorer
 from exgra_med.training.loop import StageTraining
@@ -36,24 +37,21 @@ def starting_checkpoint(run: Run) -> Path:
     folder = run.stage_folder("start") / "final"
     with process_state().main_process_first():
         if not folder.is_dir():
-            save_bundle(_build(run), folder)
+            save_bundle(_build(run.recipe), folder)
     return folder
 
 
-def _build(run: Run) -> Bundle:
-    settings = run.recipe.model
-    if settings.architecture is not None:
-        return build_model(settings.architecture, training_texts(run.recipe), run.recipe.seed)
-    assert settings.parts is not None, "a recipe has exactly one origin"
-    return assemble_parts(settings.parts, run.recipe.seed)
+def _build(recipe: Recipe) -> Bundle:
+    if recipe.model.architecture is not None:
+        return build_model(recipe.model.architecture, training_texts(recipe), recipe.seed)
+    assert recipe.model.parts is not None, "a recipe has exactly one origin"
+    return assemble_parts(recipe.model.parts, recipe.seed)
 
 
 def training_texts(recipe: Recipe) -> list[str]:
     """Training text of every stage, each folder and split once: what the tokenizer learns from."""
-    sources = {
-        (settings.folder, settings.split): None
-        for settings in map(recipe.stage_data, recipe.stages)
-    }
+    settings = map(recipe.stage_data, recipe.stages)
+    sources = dict.fromkeys((each.folder, each.split) for each in settings)
     return [
         text
         for folder, split in sources
@@ -71,16 +69,10 @@ def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
 
 
 def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None) -> Path:
-    """Train every stage that is not finished yet.
+    """Train every stage that is not finished yet, and return the checkpoint of the last one.
 
-    Args:
-        run: the run folder.
-        reporter: shows how far training is.
-        scorers: makes the scorer of a stage's held-out records, for stages with
-            `load_best_model_at_end`.
-
-    Returns:
-        The checkpoint of the last stage.
+    `scorers` makes the scorer of a stage's held-out records, for stages with
+    `load_best_model_at_end`.
 
     Raises:
         ExgraMedError: data, checkpoint or training fails; what was saved stays.
@@ -100,24 +92,17 @@ def _train_stage(
     bundle = load_bundle(start)
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
-    records = choose_conversations(
-        prepared.records(settings.split),
-        settings.questions_per_record,
-        settings.fraction,
-        settings.subset_seed,
-    )
-    images = prepared.image_folder(settings.max_pixels)
     layout = Layout(
         packed=stage.alignment is None or stage.alignment.pooling == "tokens",
         tokens_per_row=stage.tokens_per_row,
         max_tokens_per_call=stage.max_tokens_per_call,
     )
     # With weight 0 the texts of the graphs are not even tokenised: plain training, bit for bit.
-    aligned = stage.alignment is not None and stage.alignment.weight > 0
+    aligned = stage.aligned is not None
     with_extended = stage.alignment is not None and stage.alignment.views == "all"
     dataset = StageDataset(
-        records,
-        images,
+        chosen_records(prepared.records(settings.split), settings),
+        prepared.image_folder(settings.max_pixels),
         bundle,
         recipe.text,
         aligned,
@@ -161,14 +146,13 @@ def _held_out_dataset(
     extended = all(record.extended for record in records)
     with_extended = extended and (like.with_extended or stage.measure_views)
     aligned = stage.alignment is not None and (extended or stage.alignment.views != "all")
-    return StageDataset(
-        records,
-        like.images,
-        like.bundle,
-        like.text,
-        aligned or stage.measure_views,
-        like.layout,
-        with_extended,
+    return replace(
+        like,
+        records=records,
+        with_alignment=aligned or stage.measure_views,
+        with_extended=with_extended,
+        answers="original",
+        train_on_prompts=False,
     )
 
 

@@ -28,17 +28,10 @@ def build_objective(
     device: torch.device,
     sharded: bool,
 ) -> Objective:
-    """Change a model in place as a stage asks for, and join it to the stage's losses.
+    """Change a model on the CPU in place as a stage asks for, and join it to the stage's losses.
 
-    Args:
-        bundle: the model, on the CPU.
-        stage: its settings.
-        graph_weights: message-passing weights of an earlier aligned stage, to go on with.
-        device: where this process computes.
-        sharded: whether to shard it over the processes.
-
-    Returns:
-        The objective, which computes in the precision of the stage.
+    `graph_weights` are message-passing weights of an earlier aligned stage, to go on with. The
+    objective computes in the precision of the stage.
 
     Raises:
         CheckpointError: the message-passing weights do not fit.
@@ -62,20 +55,15 @@ def build_objective(
 def set_trainable(bundle: Bundle, parts: Sequence[str], lora: LoraSettings | None = None) -> None:
     """Make the named parts trainable and freeze everything else.
 
-    Args:
-        bundle: the model and its tokens.
-        parts: names among `vision` (the tower), `connector` (the projector), `language` (the
-            language model, its embeddings and its head) and `image_tokens` (only the embedding rows
-            of `<im_start>` and `<im_end>`, as the original's stage 1 does for records with an
-            image). The paper never trains the vision tower.
-        lora: train the language model through adapters, which are attached here.
+    Names are among `vision` (the tower), `connector` (the projector), `language` (the language
+    model, its embeddings and its head; with `lora` through adapters, which are attached here) and
+    `image_tokens` (only the embedding rows of `<im_start>` and `<im_end>`, as the original's stage
+    1 does for records with an image). The paper never trains the vision tower.
     """
     model: Any = bundle.model
     model.requires_grad_(False)
-    if "vision" in parts:
-        model.model.vision_tower.requires_grad_(True)
-    if "connector" in parts:
-        model.model.multi_modal_projector.requires_grad_(True)
+    model.model.vision_tower.requires_grad_("vision" in parts)
+    model.model.multi_modal_projector.requires_grad_("connector" in parts)
     if "language" in parts and lora is None:
         model.get_decoder().requires_grad_(True)
         model.get_output_embeddings().requires_grad_(True)
@@ -96,11 +84,7 @@ def train_rows(weight: Tensor, rows: Sequence[int]) -> None:
     """Zero the gradient of every row of a matrix but the given ones."""
     kept = torch.zeros(weight.shape[0], 1)
     kept[list(rows)] = 1.0
-
-    def mask(gradient: Tensor) -> Tensor:
-        return gradient * kept.to(gradient)
-
-    weight.register_hook(mask)
+    weight.register_hook(lambda gradient: gradient * kept.to(gradient))
 
 
 def cast_to_bfloat16(bundle: Bundle) -> None:
@@ -125,18 +109,14 @@ def check_compiling_possible() -> None:
     Raises:
         RecipeError: no C++ compiler on a machine without accelerator, no triton on one with.
     """
-    if not on_cpu():
-        if util.find_spec("triton") is None:
-            raise RecipeError(
-                "`compile: true` needs triton, which is not installed.", "Set it to false."
-            )
-        return
-    names = [os.environ.get("CXX", ""), "g++", "clang++"]
-    if not any(name and shutil.which(name) for name in names):
-        raise RecipeError(
-            "`compile: true` needs a C++ compiler on a machine without a GPU, and there is none.",
-            "Set it to false.",
-        )
+    if on_cpu():
+        names = [os.environ.get("CXX", ""), "g++", "clang++"]
+        found: Any = any(map(shutil.which, names))
+        needed = "a C++ compiler on a machine without a GPU, and there is none."
+    else:
+        found, needed = util.find_spec("triton"), "triton, which is not installed."
+    if not found:
+        raise RecipeError(f"`compile: true` needs {needed}", "Set it to false.")
 
 
 def compile_layers(bundle: Bundle, backend: str = BACKEND) -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
-from exgra_med.alignment.blackbox import begin_matching, blackbox_gradient, hamming, hamming_slope
+from exgra_med.alignment.blackbox import PendingMatching, blackbox_gradient, hamming, hamming_slope
 from exgra_med.alignment.matching import MatchingResult
 from exgra_med.alignment.solvers.protocol import matching_objective
 
@@ -27,7 +27,7 @@ def solver(links: torch.Tensor):
 
 def gradients(factor: float, compatible: bool = False):
     unary, quadratic, links = costs()
-    pending = begin_matching(
+    pending = PendingMatching(
         unary, quadratic, links, solver(links), perturbation=20.0, compatible=compatible
     )
     (factor * pending.loss()).backward()
@@ -94,7 +94,7 @@ def test_no_gradient_when_nothing_changes() -> None:
     unary = (-10 * torch.eye(5)).expand(2, -1, -1).clone().requires_grad_()
     links = torch.tensor([[[0, 1], [1, 2]]]).expand(2, -1, -1)
     quadratic = torch.zeros(2, 2, 2, requires_grad=True)
-    pending = begin_matching(unary, quadratic, links, solver(links), perturbation=1.0)
+    pending = PendingMatching(unary, quadratic, links, solver(links), perturbation=1.0)
     pending.loss().backward()
     assert unary.grad.abs().max() == 0 == quadratic.grad.abs().max()
 
@@ -150,7 +150,7 @@ def test_half_precision_views_give_the_same_gradient_up_to_rounding(dtype, toler
 def test_noise_samples_average_their_gradients() -> None:
     unary, quadratic, links = costs()
     copies = links.repeat(3, 1, 1)
-    pending = begin_matching(
+    pending = PendingMatching(
         unary.repeat(3, 1, 1),
         quadratic.repeat(3, 1, 1),
         copies,
@@ -170,4 +170,4 @@ def test_an_error_in_the_worker_reaches_the_caller() -> None:
 
     unary, quadratic, links = costs()
     with pytest.raises(RuntimeError, match="out of matchings"):
-        begin_matching(unary, quadratic, links, broken, perturbation=1.0).loss()
+        PendingMatching(unary, quadratic, links, broken, perturbation=1.0).loss()

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from exgra_med.alignment import AlignmentSettings, MatchingError, MultiGraphAlignment
-from exgra_med.alignment.matching import find_solver
+from exgra_med.alignment.solvers import SOLVERS
 from exgra_med.errors import RecipeError
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.schema import StageAlignment
@@ -92,4 +92,4 @@ def test_a_solver_whose_package_is_not_whole_is_refused_before_anything_is_train
     with pytest.raises(MatchingError, match="'broken' of the package broken-package cannot be lo"):
         check_plan(recipe, num_processes=1)
     with pytest.raises(MatchingError, match="a_package_that_is_not_there"):
-        find_solver("broken")
+        SOLVERS.find("broken")

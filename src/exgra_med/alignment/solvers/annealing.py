@@ -23,20 +23,7 @@ the innermost loop, each waiting for the one before."""
 
 @compiled
 def anneal(
-    M,
-    Q,
-    graph,
-    graph2,
-    table,
-    table2,
-    matching,
-    owner,
-    pairs,
-    proposals,
-    hot,
-    cold,
-    stream,
-    best_matching,
+    M, Q, graph, graph2, table, table2, matching, owner, pairs, proposals, hot, cold, stream, found
 ):
     """Cool from temperature `hot` to `cold` over a number of proposals.
 
@@ -44,7 +31,7 @@ def anneal(
     if the label is free, the node is to take it; if it is taken, the owner is to lose it, or to
     take the node's old label, whichever is cheaper.
 
-    Returns the state of the random stream; `best_matching` is the best matching on the way.
+    Returns the state of the random stream; `found` is the best matching on the way.
     """
     blocks = max(1, proposals // BLOCK)
     factor = (cold / hot) ** (1.0 / blocks)  # Geometric cooling.
@@ -53,7 +40,7 @@ def anneal(
     mask = np.uint64((1 << TABLE_BITS) - 1)
     current = 0.0  # Costs relative to the start: only differences are known, and needed.
     best = 0.0
-    best_matching[:] = matching
+    found[:] = matching
     for _ in range(blocks):
         for _ in range(BLOCK):
             stream = advance(stream)
@@ -99,7 +86,7 @@ def anneal(
             # By a margin, so that rounding does not copy the matching again and again.
             if current < best - 1e-9:
                 best = current
-                best_matching[:] = matching
+                found[:] = matching
         temperature *= factor
     return stream
 
@@ -118,7 +105,6 @@ def anneal(
 # Single precision, because twice as many numbers fit a vector and the cache. Rounding may misjudge
 # a move by far less than a temperature; what a run finds is loaded again in double precision and
 # descended from (search.py), so that no cost that is reported has these errors.
-
 
 LANES = 8
 """Numbers of single precision in a vector of 256 bits."""

@@ -20,7 +20,6 @@ from exgra_med.alignment.solvers.state import compiled, set_label
 # then some optimal matching does without it. Perturbed problems, whose off-diagonal costs are high,
 # shrink to little more than their diagonal.
 
-
 FORBIDDING = 1e3
 """Penalty of a useless pair, in units of the largest cost. Any positive one keeps the optimum; this
 one no move ever takes, and it is no infinity, which M could not take off again."""

@@ -61,13 +61,7 @@ def solve_exhaustively(problems: Problems) -> Solution:
     """Look at every partial matching of every problem."""
     num_nodes = problems.unary.shape[1]
     assignment = []
-    for U, Q, edges, edges2 in zip(
-        *(
-            tensor.cpu().numpy()
-            for tensor in (problems.unary, problems.quadratic, problems.edges, problems.edges2)
-        ),
-        strict=True,
-    ):
+    for U, Q, edges, edges2 in zip(*problems.arrays(), strict=True):
         table, table2 = build_graph(edges, num_nodes)[1], build_graph(edges2, num_nodes)[1]
         assignment.append(enumerate_matchings(U, Q, table, table2))
     device = problems.unary.device

@@ -196,7 +196,6 @@ def tolerance_of(cost):
 # bound of a branch is what it has paid plus the cheapest label of every other node, given what is
 # fixed. The node whose second best label costs most is fixed first.
 
-
 NARROW = 0.3
 """Relative gap below which a search is short even with many candidates."""
 MOST = 512

@@ -44,6 +44,11 @@ class Problems:
     seed: int = 0
     effort: Effort = "fast"
 
+    def arrays(self) -> list[Any]:
+        """Unary and quadratic costs and both lists of edges as numpy arrays."""
+        tensors = (self.unary, self.quadratic, self.edges, self.edges2)
+        return [tensor.cpu().numpy() for tensor in tensors]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Solution:
@@ -131,11 +136,6 @@ def _check_edges(edges: torch.Tensor, num_problems: int, num_nodes: int) -> None
         raise MatchingError("An edge occurs twice in one graph.")
 
 
-# The value of a matching, and which edge lands on which.
-#
-# Shapes: P problems, n nodes, E and F edges of the first and second graphs.
-
-
 def assignment_matrix(assignment: torch.Tensor) -> torch.Tensor:
     """X [P, n, n] float32 with X[i, k] = 1 where node i has label k; rows may be empty."""
     one_hot = torch.nn.functional.one_hot(assignment + 1, assignment.shape[-1] + 1)
@@ -148,14 +148,7 @@ def edge_images(
     """For each edge of the first graph the edge of the second that it lands on, or -1.
 
     This is the edge product Y in sparse form: Y[e, f] = X[i, k] X[j, l] for e = (i, j), f = (k, l).
-
-    Args:
-        assignment: [P, n] labels.
-        edges: [P, 2, E].
-        edges2: [P, 2, F].
-
-    Returns:
-        [P, E] int64.
+    Of labels [P, n] and edges [P, 2, E] and [P, 2, F] it returns [P, E] int64.
     """
     num_problems, num_nodes = assignment.shape
     side = num_nodes + 1

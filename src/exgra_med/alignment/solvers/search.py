@@ -78,13 +78,7 @@ class Schedule:
 
 SCHEDULES = {
     "fast": Schedule(
-        runs=1,
-        runs_few=16,
-        proposals_per_pair=80,
-        nodes_in_full=28,
-        hot=0.4,
-        hot_few=1.2,
-        cold=0.1,
+        runs=1, runs_few=16, proposals_per_pair=80, nodes_in_full=28, hot=0.4, hot_few=1.2, cold=0.1
     ),
     "thorough": Schedule(
         runs=8, runs_few=48, proposals_per_pair=120, nodes_in_full=64, work=40_000_000
@@ -246,10 +240,7 @@ def solve_by_local_search(problems: Problems) -> Solution:
 
 
 def _solve(problems: Problems, schedule: Schedule, from_nothing: bool) -> Solution:
-    unary, quadratic, edges, edges2 = (
-        tensor.cpu().numpy()
-        for tensor in (problems.unary, problems.quadratic, problems.edges, problems.edges2)
-    )
+    unary, quadratic, edges, edges2 = problems.arrays()
     num_problems, num_nodes = unary.shape[:2]
     # The identity is what alignment wants, and what perturbed costs push towards.
     starts = [np.tile(np.arange(num_nodes, dtype=np.int32), (num_problems, 1))]
@@ -262,24 +253,12 @@ def _solve(problems: Problems, schedule: Schedule, from_nothing: bool) -> Soluti
     per_pair = schedule.proposals_per_pair * min(1.0, schedule.nodes_in_full / num_nodes)
     assignment = np.empty((num_problems, num_nodes), np.int64)
     certified = np.empty(num_problems, np.bool_)
+    lengths = problems.seed, schedule.runs, schedule.runs_few, per_pair
+    heats = schedule.hot, schedule.hot_few, schedule.cold, schedule.work
     # One after the other, each with the same seed: the answer to a problem does not depend on the
     # batch that it comes in.
-    for p in range(num_problems):
-        assignment[p], certified[p] = solve_one(
-            unary[p],
-            quadratic[p],
-            edges[p],
-            edges2[p],
-            stacked[p],
-            problems.seed,
-            schedule.runs,
-            schedule.runs_few,
-            per_pair,
-            schedule.hot,
-            schedule.hot_few,
-            schedule.cold,
-            schedule.work,
-        )
+    for p, given in enumerate(zip(unary, quadratic, edges, edges2, stacked, strict=True)):
+        assignment[p], certified[p] = solve_one(*given, *lengths, *heats)
     device = problems.unary.device
     return Solution(
         assignment=torch.from_numpy(assignment).to(device),

@@ -31,14 +31,12 @@ from typing import Any
 
 import numpy as np
 
-# Compile a function with numba where numba is there, else leave it as plain Python.
-
-
 HAS_NUMBA = importlib.util.find_spec("numba") is not None
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compile without the interpreter lock and keep the result on disk, where there is a place.
+    """Compile with numba, where it is there, without the interpreter lock, and keep the result on
+    disk, where there is a place.
 
     No value in these loops is ever NaN; saying so lets minima be vectorised.
     """
@@ -85,7 +83,6 @@ def told_when_slow(seconds: float = 3.0) -> Iterator[None]:
 
 # Random numbers for compiled loops: one 64-bit state that is passed on, a few shifts. numba's own
 # generator is one for a thread, so that an answer would depend on what ran before it.
-
 
 TABLE_BITS = 12
 EXPONENTIAL = -np.log((np.arange(1 << TABLE_BITS) + 0.5) / (1 << TABLE_BITS))

@@ -43,7 +43,6 @@ def import_checkpoint(
     Args:
         source: a folder, a hub name, or stage 1's `mm_projector.bin`.
         vision: folder or hub name of the CLIP tower.
-        out: the folder to write.
         connector: `none`, `dci` or `sci` where the projector's width leaves a choice.
         revision: commit of the hub to download.
         onto: native checkpoint that a projector file is put into.
@@ -60,7 +59,11 @@ def import_checkpoint(
     else:
         if onto is not None:
             raise CheckpointError("`--onto` is for stage 1's mm_projector.bin alone.")
-        folder = _fetch(source, revision)
+        published = published_checkpoint(source)
+        if Path(source).is_dir() or published is None:
+            folder = local_folder(source)
+        else:
+            folder = download_checkpoint(published.hub_name, revision or published.revision)
         imported = import_original(folder, local_folder(vision), connector, num_l)
     report = {
         "source": Path(source).name,
@@ -83,12 +86,8 @@ def import_checkpoint(
 
 
 def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
-    """Write a checkpoint so that nothing of this project is needed to use it.
-
-    Args:
-        source: a native folder, or a hub name.
-        out: the folder to write.
-        form: `hf-llava`, the only one.
+    """Write a native checkpoint, a folder or hub name, so that nothing of this project is needed to
+    use it.
 
     Raises:
         CheckpointError: the source is not usable, or the format is unknown.
@@ -105,13 +104,6 @@ def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
         write_json(fresh / EXPORTED, {"format": form, "sha256": file_hashes(folder)})
         (fresh / "README.md").write_text(_card(folder.name), encoding="utf-8")
         write_verification(bundle, fresh, stored)
-
-
-def _fetch(source: str, revision: str | None) -> Path:
-    published = published_checkpoint(source)
-    if Path(source).is_dir() or published is None:
-        return local_folder(source)
-    return download_checkpoint(published.hub_name, revision or published.revision)
 
 
 def _import_projector(path: Path, onto: Path | None) -> Imported:

@@ -28,6 +28,7 @@ from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.processor import make_processor
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 
+EMBEDDING = "model.embed_tokens.weight"
 PREFIXES = {
     "model.embed_tokens.": "model.language_model.embed_tokens.",
     "model.layers.": "model.language_model.layers.",
@@ -72,7 +73,6 @@ def import_original(
     """Convert a checkpoint folder of the original.
 
     Args:
-        source: the folder.
         vision: a CLIP repository with the weights of the vision tower.
         connector: `none`, `dci` or `sci`; inferred from the projector's width where absent.
         num_l: blocks in each mean of `dci` with BiomedCLIP; half of the blocks where absent.
@@ -93,7 +93,10 @@ def import_original(
     kind = projector_kind(weights, inferred)
     chosen = infer_connector(weights, kind, tower, connector, inferred)
     split = infer_split(tower, num_l, inferred)
-    rows = embedding_rows(weights)
+    # Rows of the input embedding, which are trusted over the configuration.
+    if EMBEDDING not in weights:
+        raise CheckpointError(f"The checkpoint has no tensor {EMBEDDING}.")
+    rows = weights[EMBEDDING].shape[0]
     tokenizer: Any = read_tokenizer(source, rows)
     inferred.append(Inference("vocabulary", rows, "rows of model.embed_tokens.weight"))
     for token in (tokenizer.pad_token, "<im_patch>", "<im_start>", "<im_end>"):
@@ -114,9 +117,9 @@ def import_original(
         connector_split=split,
         connector_first_layer=tower.first_layer,
     )
-    renamed, alignment = rename(weights, kind, native)
-    renamed |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights.items()}
-    model = model_with_weights(native, renamed, source)
+    own, alignment = rename(weights, kind, native)
+    own |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights.items()}
+    model = model_with_weights(native, own, source)
     processor = make_processor(tokenizer, tower.image_processor, tower.config.patch_size)
     return Imported(Bundle(model, processor), alignment, inferred)
 
@@ -125,11 +128,9 @@ def projector_kind(weights: Iterable[str], inferred: list[Inference]) -> str:
     """`mlp2x_gelu` or `linear`, from the names of the projector's tensors."""
     names = sorted(name for name in weights if name.startswith("model.mm_projector."))
     short = [name.removeprefix("model.mm_projector.") for name in names]
-    if short == ["0.bias", "0.weight", "2.bias", "2.weight"]:
-        kind = "mlp2x_gelu"
-    elif short == ["bias", "weight"]:
-        kind = "linear"
-    else:
+    kinds = {"0.bias 0.weight 2.bias 2.weight": "mlp2x_gelu", "bias weight": "linear"}
+    kind = kinds.get(" ".join(short))
+    if kind is None:
         raise CheckpointError(
             f"The projector has the tensors {names or 'none at all'}, which is neither `linear` "
             "nor `mlp2x_gelu`.",
@@ -184,14 +185,6 @@ def infer_split(tower: VisionSource, num_l: int | None, inferred: list[Inference
     return num_l or depth // 2
 
 
-def embedding_rows(weights: dict[str, Tensor]) -> int:
-    """Rows of the input embedding, which are trusted over the configuration."""
-    name = "model.embed_tokens.weight"
-    if name not in weights:
-        raise CheckpointError(f"The checkpoint has no tensor {name}.")
-    return weights[name].shape[0]
-
-
 def text_config(config: dict[str, Any], rows: int, tokenizer: Any) -> LlamaConfig:
     """The language model's configuration, from the flat one of the original."""
     known = (
@@ -216,7 +209,7 @@ def rename(
         Weights of the model, and those of the graph layers.
     """
     table = PREFIXES | PROJECTORS[kind]
-    renamed: dict[str, Tensor] = {}
+    native: dict[str, Tensor] = {}
     alignment: dict[str, Tensor] = {}
     for name, tensor in weights.items():
         if name.endswith(IGNORED_SUFFIX):
@@ -224,15 +217,20 @@ def rename(
         if name.startswith(ALIGNMENT_PREFIX):
             alignment[ALIGNMENT_NAME + name.removeprefix(ALIGNMENT_PREFIX)] = tensor
             continue
-        prefix = next((prefix for prefix in table if name.startswith(prefix)), None)
-        renamed[name if prefix is None else table[prefix] + name.removeprefix(prefix)] = tensor
+        native[renamed(name, table)] = tensor
     if kind == "linear":
         # With a linear activation, an identity in the second place changes nothing.
-        width = config.text_config.hidden_size
-        like = renamed["model.multi_modal_projector.linear_1.weight"]
-        renamed["model.multi_modal_projector.linear_2.weight"] = torch.eye(width, dtype=like.dtype)
-        renamed["model.multi_modal_projector.linear_2.bias"] = torch.zeros(width, dtype=like.dtype)
-    return renamed, alignment
+        width, second = config.text_config.hidden_size, "model.multi_modal_projector.linear_2"
+        dtype = native["model.multi_modal_projector.linear_1.weight"].dtype
+        native[f"{second}.weight"] = torch.eye(width, dtype=dtype)
+        native[f"{second}.bias"] = torch.zeros(width, dtype=dtype)
+    return native, alignment
+
+
+def renamed(name: str, table: dict[str, str]) -> str:
+    """The name with the first prefix of a table that it has replaced."""
+    prefix = next((prefix for prefix in table if name.startswith(prefix)), "")
+    return table.get(prefix, "") + name.removeprefix(prefix)
 
 
 def model_with_weights(

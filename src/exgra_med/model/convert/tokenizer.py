@@ -19,10 +19,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Vocabulary and merges of a SentencePiece BPE model, read without the sentencepiece library.
 
-    The file is a protocol buffer: field 1 repeats {1: piece, 2: score, 3: type}.
-
-    Args:
-        path: a `tokenizer.model` file.
+    `tokenizer.model` is a protocol buffer: field 1 repeats {1: piece, 2: score, 3: type}.
 
     Returns:
         Piece to id, and pairs of pieces, most important first.
@@ -37,12 +34,12 @@ def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]
     if not pieces:
         raise CheckpointError(f"{path} is not a SentencePiece model.")
     vocabulary = {piece: number for number, (piece, _) in enumerate(pieces)}
-    merges = []
-    for piece, score in pieces:
-        for cut in range(1, len(piece)):
-            left, right = piece[:cut], piece[cut:]
-            if left in vocabulary and right in vocabulary:
-                merges.append((score, left, right))
+    merges = [
+        (score, piece[:cut], piece[cut:])
+        for piece, score in pieces
+        for cut in range(1, len(piece))
+        if piece[:cut] in vocabulary and piece[cut:] in vocabulary
+    ]
     # The order of transformers' own conversion: among equal scores, the shortest left part first.
     merges.sort(key=lambda merge: (-merge[0], len(merge[1]), len(merge[2])))
     return vocabulary, [(left, right) for _, left, right in merges]
@@ -98,9 +95,7 @@ ADDED = (PAD, IMAGE_PATCH, IMAGE_START, IMAGE_END)
 def read_tokenizer(folder: Path, rows: int) -> PreTrainedTokenizerFast:
     """Read the tokenizer so that it encodes as the slow one of 2023 did.
 
-    Args:
-        folder: the checkpoint.
-        rows: rows of the embedding, which must hold every token.
+    The embedding has so many rows, which must hold every token.
 
     Raises:
         CheckpointError: the files are missing, or the added tokens are not the original's.

@@ -19,7 +19,7 @@ from exgra_med.model.bundle import CONFIG, key_problems, quiet, read_json_object
 from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.processor import clip_image_processor
 
-CONFIG_NAMES = ("open_clip_config.json",)
+OPEN_CLIP_CONFIG = "open_clip_config.json"
 WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TRUNK = "visual.trunk."
 HEAD_WIDTH = 64
@@ -42,11 +42,6 @@ NAMES_INSIDE_BLOCKS = {
 }
 QUERY_KEY_VALUE = ("query", "key", "value")
 _BLOCK = re.compile(r"blocks\.(\d+)\.(.+)\.(weight|bias)")
-
-
-def is_open_clip(folder: Path) -> bool:
-    """Whether a folder is an open_clip repository."""
-    return any((folder / name).is_file() for name in CONFIG_NAMES)
 
 
 def read_open_clip(folder: Path) -> tuple[Any, dict[str, Tensor], dict[str, Any]]:
@@ -75,13 +70,9 @@ def read_open_clip(folder: Path) -> tuple[Any, dict[str, Tensor], dict[str, Any]
         )
     tower, report = loaded
     refuse(folder, key_problems(report))
-    settings = read_json_object(folder / CONFIG_NAMES[0]).get("preprocess_cfg", {})
-    names = {"mean": "image_mean", "std": "image_std"}
-    return (
-        config,
-        dict(tower.state_dict()),
-        {names[key]: value for key, value in settings.items() if key in names},
-    )
+    settings = read_json_object(folder / OPEN_CLIP_CONFIG).get("preprocess_cfg", {})
+    given = {f"image_{key}": settings[key] for key in ("mean", "std") if key in settings}
+    return config, dict(tower.state_dict()), given
 
 
 def _config(trunk: dict[str, Tensor], path: Path) -> ViTConfig:
@@ -152,11 +143,11 @@ def read_vision(folder: Path) -> VisionSource:
     Raises:
         CheckpointError: the folder holds another kind of model, or no vision weights.
     """
-    if is_open_clip(folder):
+    if (folder / OPEN_CLIP_CONFIG).is_file():
         vit, named, settings = read_open_clip(folder)
-        processor = clip_image_processor(vit.image_size)
-        kept = {name: getattr(processor, name) for name in ("size", "crop_size")}
-        return VisionSource(vit, named, CLIPImageProcessorPil(**(kept | settings)), first_layer=1)
+        return VisionSource(
+            vit, named, clip_image_processor(vit.image_size, **settings), first_layer=1
+        )
     config = read_json_object(folder / CONFIG)
     kind = config.get("model_type")
     if kind == "clip":
@@ -183,10 +174,9 @@ def read_vision(folder: Path) -> VisionSource:
 
 def read_image_processor(folder: Path, image_size: int) -> CLIPImageProcessorPil:
     """The preprocessing of the tower; CLIP's own where the folder does not say."""
-    processor = clip_image_processor(image_size)
     path = folder / "preprocessor_config.json"
     if not path.is_file():
-        return processor
+        return clip_image_processor(image_size)
     stored = read_json_object(path)
     changes: dict[str, Any] = {
         name: stored[name] for name in ("image_mean", "image_std", "resample") if name in stored
@@ -195,5 +185,4 @@ def read_image_processor(folder: Path, image_size: int) -> CLIPImageProcessorPil
     changes["size"] = {"shortest_edge": size} if isinstance(size, int) else size
     changes["crop_size"] = {"height": crop, "width": crop} if isinstance(crop, int) else crop
     given = {name: value for name, value in changes.items() if value is not None}
-    kept = {name: getattr(processor, name) for name in ("size", "crop_size")}
-    return CLIPImageProcessorPil(**(kept | given))
+    return clip_image_processor(image_size, **given)
