@@ -135,7 +135,11 @@ def conclude(rows: Sequence[dict[str, Any]]) -> None:
         row["smallest_visible_difference"] = (
             None if bounds is None else smallest_difference((bounds[1] - bounds[0]) / (2 * 1.96))
         )
-        row["conclusion"] = _conclusion(row)
+        better = "first" if (row["difference"] > 0) == row["higher_is_better"] else "second"
+        points = f"{abs(row['difference']):.1f}" + (" points" if row["unit"] == "%" else "")
+        row["conclusion"] = f"the {better} run is better, by {points}"
+        if adjusted >= _LEVEL:
+            row["conclusion"] = "cannot be told apart"
 
 
 def compare_stored(
@@ -229,11 +233,3 @@ def _contributions(
     places = {each.name: place for place, each in enumerate(columns)}
     wanted = (differences[:, places[name]] for name in parts_of(measure))
     return np.nansum([column / (~np.isnan(column)).sum() for column in wanted], axis=0)
-
-
-def _conclusion(row: dict[str, Any]) -> str:
-    if row["p_holm"] >= _LEVEL:
-        return "cannot be told apart"
-    better = "first" if (row["difference"] > 0) == row["higher_is_better"] else "second"
-    points = f"{abs(row['difference']):.1f}" + (" points" if row["unit"] == "%" else "")
-    return f"the {better} run is better, by {points}"

@@ -102,14 +102,10 @@ def pick_examples(
 
 
 def _spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
-    seen: set[str] = set()
-    first = [
-        row
-        for row in rows
-        if questions[row].cluster not in seen and not seen.add(questions[row].cluster)
-    ]
-    chosen = set(first)
-    return [*first, *(row for row in rows if row not in chosen)][:number]
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(questions[row].cluster, row)
+    return list(dict.fromkeys((*first.values(), *rows)))[:number]
 
 
 def judge(question: Question, answer: str | None) -> tuple[float, str, str]:
