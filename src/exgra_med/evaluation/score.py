@@ -154,8 +154,9 @@ def _strict_closed(case: Case) -> float:
 
 
 def _candidate(case: Case, rule: Literal["strict", "legacy"]) -> float | None:
-    known = case.candidates and getattr(case.candidates, rule)
-    return None if known is None else known.hit(case.answer, case.question.answer)
+    if case.candidates is None:
+        return None
+    return getattr(case.candidates, rule).hit(case.answer, case.question.answer)
 
 
 _NOWHERE: frozenset[Place] = frozenset()

@@ -422,7 +422,7 @@ def _part(
         task.further(entry),
         task.details(entry),
     )
-    cards = _examples(run, recipe, entry, data_folder) if entry.task == "vqa" else ()
+    cards = _examples(run, recipe, entry, data_folder) if entry.task == "vqa" else (None, "")
     return Part(name, nav, block, further, details, *cards)
 
 
