@@ -55,7 +55,12 @@ def lineage(run: Path) -> list[Ancestor]:
         model = recipe.get("model") or {}
         start = model.get("start")
         if start and (Path(start) / "recipe.yaml").is_file():
-            place = _run_of(Path(start))
+            folder = Path(start)
+            # The run itself, also where one of its checkpoints was named: these have a recipe, too.
+            near = (folder, *folder.parents[:3])
+            files = ("record.json", "recipe.yaml")
+            runs = (each for each in near if all((each / name).is_file() for name in files))
+            place = next(runs, folder)
             name = str(read_recipe(place).get("name"))
             found |= {Ancestor("earlier run", name, "as below"): None}
         else:
@@ -67,14 +72,6 @@ def lineage(run: Path) -> list[Ancestor]:
 def forbids_commerce(ancestors: list[Ancestor]) -> bool:
     """Whether something in the chain allows research alone."""
     return any(word in each.licence for each in ancestors for word in RESEARCH_ONLY)
-
-
-def _run_of(folder: Path) -> Path:
-    """The run itself, also where one of its checkpoints was named: these have a recipe, too."""
-    for each in (folder, *folder.parents[:3]):
-        if (each / "record.json").is_file() and (each / "recipe.yaml").is_file():
-            return each
-    return folder
 
 
 def _origin(model: dict[str, Any]) -> list[Ancestor]:

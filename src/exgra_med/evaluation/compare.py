@@ -13,7 +13,6 @@ from exgra_med.evaluation.answers import (
     Prediction,
     Question,
     pair,
-    question_of,
     read_predictions,
     read_reference,
 )
@@ -107,7 +106,14 @@ def compare(
         }
         if measure.of == "closed":
             place = columns.index(measure)
-            row |= _discordant(one[:, place], other[:, place])
+            ours, theirs = one[:, place], other[:, place]
+            only_first = int(((ours == 1) & (theirs == 0)).sum())
+            only_second = int(((ours == 0) & (theirs == 1)).sum())
+            row |= {
+                "only_first_right": only_first,
+                "only_second_right": only_second,
+                "p_mcnemar": mcnemar(only_first, only_second),
+            }
         rows.append(row)
     conclude(rows)
     return {
@@ -129,7 +135,11 @@ def conclude(rows: Sequence[dict[str, Any]]) -> None:
         row["smallest_visible_difference"] = (
             None if bounds is None else smallest_difference((bounds[1] - bounds[0]) / (2 * 1.96))
         )
-        row["conclusion"] = _conclusion(row)
+        better = "first" if (row["difference"] > 0) == row["higher_is_better"] else "second"
+        points = f"{abs(row['difference']):.1f}" + (" points" if row["unit"] == "%" else "")
+        row["conclusion"] = f"the {better} run is better, by {points}"
+        if adjusted >= _LEVEL:
+            row["conclusion"] = "cannot be told apart"
 
 
 def compare_stored(
@@ -206,11 +216,9 @@ def _questions(entries: dict[Path, Entry], data_folder: str | None) -> list[Ques
     problem: DataError | None = None
     for run, entry in entries.items():
         try:
-            records = answered_questions(run, entry, data_folder).records
+            return answered_questions(run, entry, data_folder)[0]
         except DataError as error:
             problem = problem or error
-        else:
-            return [question_of(record) for record in records]
     dataset = next(iter(entries.values())).label
     raise ScoreError(
         f"The questions of {dataset} are not at hand: {problem.message if problem else ''}",
@@ -225,21 +233,3 @@ def _contributions(
     places = {each.name: place for place, each in enumerate(columns)}
     wanted = (differences[:, places[name]] for name in parts_of(measure))
     return np.nansum([column / (~np.isnan(column)).sum() for column in wanted], axis=0)
-
-
-def _discordant(first: NDArray[np.float64], second: NDArray[np.float64]) -> dict[str, Any]:
-    only_first = int(((first == 1) & (second == 0)).sum())
-    only_second = int(((first == 0) & (second == 1)).sum())
-    return {
-        "only_first_right": only_first,
-        "only_second_right": only_second,
-        "p_mcnemar": mcnemar(only_first, only_second),
-    }
-
-
-def _conclusion(row: dict[str, Any]) -> str:
-    if row["p_holm"] >= _LEVEL:
-        return "cannot be told apart"
-    better = "first" if (row["difference"] > 0) == row["higher_is_better"] else "second"
-    points = f"{abs(row['difference']):.1f}" + (" points" if row["unit"] == "%" else "")
-    return f"the {better} run is better, by {points}"

@@ -21,6 +21,7 @@ def option_scores(
         Mean log-likelihood a token (natural logarithm), one an option.
     """
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
     from exgra_med.data.chat_template import IGNORE_INDEX, encode_conversation
     from exgra_med.model.bundle import pixel_values
@@ -37,15 +38,11 @@ def option_scores(
         for option in options
     ]
     model, device = bundle.model, bundle.model.device
-    longest = max(len(each.input_ids) for each in encoded)
-    ids = torch.full((len(encoded), longest), bundle.pad_token_id)
-    labels = torch.full((len(encoded), longest), IGNORE_INDEX)
-    mask = torch.zeros_like(ids)
-    for row, each in enumerate(encoded):
-        ids[row, : len(each.input_ids)] = torch.tensor(each.input_ids)
-        labels[row, : len(each.labels)] = torch.tensor(each.labels)
-        mask[row, : len(each.input_ids)] = 1
-    ids, labels, mask = ids.to(device), labels.to(device), mask.to(device)
+    rows = [torch.tensor(each.input_ids) for each in encoded]
+    ids = pad_sequence(rows, True, bundle.pad_token_id).to(device)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], True).to(device)
+    targets = [torch.tensor(each.labels) for each in encoded]
+    labels = pad_sequence(targets, True, IGNORE_INDEX).to(device)
     with torch.inference_mode():
         features = None
         if record.images:

@@ -145,7 +145,14 @@ def put_result(run: Path, entry: Entry) -> Results:
     run.mkdir(parents=True, exist_ok=True)
     entries = {each.key: each for each in read_results(run).results}
     known = entries.get(entry.key)
-    entries[entry.key] = entry if known is None else _joined(known, entry)
+    if known is not None and entry.task == "chat":
+        judges = (known.details.get("judges") or {}) | (entry.details.get("judges") or {})
+        joined = {
+            "scores": known.scores | entry.scores,
+            "details": entry.details | {"judges": judges},
+        }
+        entry = entry.model_copy(update=joined)
+    entries[entry.key] = entry
     results = Results(results=list(entries.values()))
     values = results.model_dump(mode="json")
     text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
@@ -153,24 +160,15 @@ def put_result(run: Path, entry: Entry) -> Results:
     return results
 
 
-def _joined(old: Entry, new: Entry) -> Entry:
-    if old.task != "chat":
-        return new
-    judges = (old.details.get("judges") or {}) | (new.details.get("judges") or {})
-    details = new.details | {"judges": judges}
-    return new.model_copy(update={"scores": old.scores | new.scores, "details": details})
-
-
 def from_schema_1(values: dict[str, Any]) -> Results:
     """Results as versions before 0.2 wrote them: sections, one data set at the top."""
     entries: list[Entry] = []
-    for part, is_other_split in _parts_of_schema_1(values):
-        vqa = part.get("vqa")
-        if vqa:
-            entries.append(_vqa_of_schema_1(vqa, part, is_other_split))
-            reliance = part.get("visual_reliance")
-            if reliance:
-                entries.append(_reliance_of_schema_1(reliance, vqa))
+    for top in (values, *(values.get("other_datasets") or {}).values()):
+        for part in (top, *(top.get("other_splits") or {}).values()):
+            if part.get("vqa"):
+                entries.append(_vqa_of_schema_1(part["vqa"], part, is_other_split=part is not top))
+                if part.get("visual_reliance"):
+                    entries.append(_reliance_of_schema_1(part["visual_reliance"], entries[-1]))
     for dataset, section in (values.get("multiple_choice") or {}).items():
         entries.append(_choices_of_schema_1(dataset, section))
     for dataset, judges in (values.get("chat") or {}).items():
@@ -187,14 +185,6 @@ _NO_SCORES = (
 _RENAMED = {name: f"open_{name}" for name in ("recall", "f1", "precision", "exact_match")}
 _DENOMINATORS = {new: old for old, new in _RENAMED.items()}
 _COUNTS = ("num_open", "num_closed", "num_images")
-
-
-def _parts_of_schema_1(values: dict[str, Any]) -> list[tuple[dict[str, Any], bool]]:
-    parts = []
-    for part in (values, *(values.get("other_datasets") or {}).values()):
-        parts.append((part, False))
-        parts += [(other, True) for other in (part.get("other_splits") or {}).values()]
-    return parts
 
 
 def _scores_of_schema_1(section: dict[str, Any]) -> dict[str, Score]:
@@ -273,22 +263,15 @@ def _groups_of_schema_1(groups: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reliance_of_schema_1(section: dict[str, Any], vqa: dict[str, Any]) -> Entry:
-    kinds = [kind for kind in section if kind != "mirrored"]
-    return Entry(
-        dataset=str(vqa.get("dataset")),
-        split=str(vqa.get("split") or "test"),
-        task="reliance",
-        engine=_UNKNOWN_ENGINE,
-        scores={
-            kind: _scores_of_schema_1(section[kind])
-            | {"same_answer": Score(value=section[kind].get("same_answer"))}
-            for kind in kinds
-        },
-        data_folder=vqa.get("data_folder"),
-        data_fingerprint=vqa.get("data_fingerprint"),
-        details={"mirrored": section.get("mirrored")},
-    )
+def _reliance_of_schema_1(section: dict[str, Any], vqa: Entry) -> Entry:
+    scores = {
+        kind: _scores_of_schema_1(part) | {"same_answer": Score(value=part.get("same_answer"))}
+        for kind, part in section.items()
+        if kind != "mirrored"
+    }
+    details = {"mirrored": section.get("mirrored")}
+    own = {"task": "reliance", "scores": scores, "details": details}
+    return vqa.model_copy(update={**own, "answers": {}, "template": None})
 
 
 def _choices_of_schema_1(dataset: str, section: dict[str, Any]) -> Entry:

@@ -153,14 +153,10 @@ def _strict_closed(case: Case) -> float:
     return metrics.closed(case.answer, question.answer, question.text, question.options).hit
 
 
-def _strict_candidate(case: Case) -> float | None:
-    known = case.candidates
-    return None if known is None else known.strict.hit(case.answer, case.question.answer)
-
-
-def _legacy_candidate(case: Case) -> float | None:
-    known = case.candidates
-    return None if known is None else known.legacy.hit(case.answer, case.question.answer)
+def _candidate(case: Case, rule: Literal["strict", "legacy"]) -> float | None:
+    if case.candidates is None:
+        return None
+    return getattr(case.candidates, rule).hit(case.answer, case.question.answer)
 
 
 _NOWHERE: frozenset[Place] = frozenset()
@@ -192,8 +188,8 @@ MEASURES: tuple[Measure, ...] = (
         "open_accuracy",
         "open accuracy over known answers",
         "open",
-        strict=_strict_candidate,
-        legacy=_legacy_candidate,
+        strict=lambda case: _candidate(case, "strict"),
+        legacy=lambda case: _candidate(case, "legacy"),
         shown=_REPORT,
         needs_candidates=True,
     ),

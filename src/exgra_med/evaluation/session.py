@@ -17,7 +17,7 @@ from exgra_med.data.chat_template import chat_template
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Prepared, Record, open_prepared
 from exgra_med.errors import DataError, ExgraMedError, RunError
-from exgra_med.evaluation.answers import Prediction, read_predictions
+from exgra_med.evaluation.answers import Prediction, Question, question_of, read_predictions
 from exgra_med.evaluation.engines import (
     CHECKPOINT,
     ENGINES,
@@ -167,16 +167,6 @@ def _start(
     start_run(out, recipe, resume=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The questions that a run answered."""
-
-    prepared: Prepared
-    split: str
-    records: list[Record]
-    max_pixels: int
-
-
 def read_recipe(run: Path) -> dict[str, Any]:
     """The resolved recipe of a run, as plain values, so that runs of other versions can be read.
 
@@ -197,8 +187,10 @@ def read_recipe(run: Path) -> dict[str, Any]:
     return recipe
 
 
-def answered_questions(run: Path, entry: Entry, data_folder: str | None = None) -> Asked:
-    """The questions behind an entry, from where it says that they lie or from `data_folder`.
+def answered_questions(
+    run: Path, entry: Entry, data_folder: str | None = None
+) -> tuple[list[Question], ImageFolder]:
+    """Questions and images of an entry, from where it says that they lie or from `data_folder`.
 
     Raises:
         DataError: the prepared folder is not there, was changed, or is another data set.
@@ -215,7 +207,8 @@ def answered_questions(run: Path, entry: Entry, data_folder: str | None = None) 
             f"Give the prepared folder of {entry.dataset} with --data.",
         )
     max_pixels = int(data.get("max_pixels") or DataSettings(folder="").max_pixels)
-    return Asked(prepared, entry.split, prepared.records(entry.split), max_pixels)
+    questions = [question_of(record) for record in prepared.records(entry.split)]
+    return questions, prepared.image_folder(max_pixels)
 
 
 def answers_path(run: Path, task: str, dataset: str, split: str) -> Path:

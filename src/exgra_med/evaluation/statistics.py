@@ -169,6 +169,26 @@ def cluster_bootstrap(
         return totals[:, :measures] / totals[:, measures:]
 
 
+def scores_of(
+    values: Values,
+    names: Sequence[str],
+    clusters: NDArray[np.int64],
+    num_samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Name -> the mean in percent of a column of (items, names); a row of NaN does not count."""
+    counted = ~np.isnan(values[:, 0])
+    _, codes = np.unique(clusters, return_inverse=True)
+    samples = 100 * cluster_bootstrap(values, codes, num_samples, seed)
+    num_clusters = len(np.unique(codes[counted]))
+    scores = {}
+    for column, name in enumerate(names):
+        value = 100 * float(values[counted, column].mean()) if counted.any() else None
+        bounds = interval(samples[:, column], num_clusters)
+        scores[name] = scored(value, int(counted.sum()), bounds)
+    return scores
+
+
 def _cluster_sums(values: Values, clusters: NDArray[np.int64]) -> tuple[Values, Values]:
     num_clusters = int(clusters.max()) + 1 if len(clusters) else 0
     counted = ~np.isnan(values)

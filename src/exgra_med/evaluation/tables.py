@@ -149,7 +149,9 @@ def cell(score: Score | Mapping[str, Any] | None, unit: str = "%") -> Cell:
 
 def entry_table(entry: Entry, task: Task) -> Table:
     """The scores of one entry."""
-    variants = _ordered(task.variants, entry.scores)
+    # In the order of the task; what it does not know comes after that.
+    named = dict.fromkeys((*task.variants, *entry.scores))
+    variants = [each for each in named if each in entry.scores]
     known = _known(task.measures(), entry.scores.values())
     if task.rows == "variants":
         rows = [
@@ -171,11 +173,10 @@ def entry_table(entry: Entry, task: Task) -> Table:
         return Table([*columns, Column("Questions")], rows)
     rows = []
     for place, measure in enumerate(known):
-        cells: list[Cell | str] = [
-            cell(entry.scores[variant].get(measure.name), measure.unit) for variant in variants
-        ]
+        cells = [cell(entry.scores[each].get(measure.name), measure.unit) for each in variants]
         if len(variants) == 2:
-            cells.append(_difference(*cells))
+            one, other = (each.value for each in cells)
+            cells.append(Cell(None if one is None or other is None else other - one))
         small = measure.label if measure.mean_of else ""
         counts = [
             scores[measure.name].count for scores in entry.scores.values() if measure.name in scores
@@ -304,21 +305,8 @@ def _known(chosen: Sequence[Measure], scored: Iterable[Mapping[str, Any]]) -> li
     return [each for each in (*chosen, *gone) if values.get(each.name)]
 
 
-def _ordered(known: Mapping[str, str], found: Iterable[str]) -> list[str]:
-    names = list(found)
-    return [
-        *(each for each in known if each in names),
-        *(each for each in names if each not in known),
-    ]
-
-
 def _first_count(scores: Mapping[str, Score]) -> int | None:
     return next((each.count for each in scores.values() if each.count is not None), None)
-
-
-def _difference(first: Cell | str, second: Cell | str) -> Cell:
-    one, other = (each.value if isinstance(each, Cell) else None for each in (first, second))
-    return Cell(None if one is None or other is None else other - one)
 
 
 def _title(measure: Measure) -> str:

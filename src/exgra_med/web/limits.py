@@ -49,8 +49,6 @@ class Limits:
     """Of a request that is no upload."""
     max_connections: int = 256
     """Open at the same time."""
-    max_sessions: int = 200
-    """Visitors whose conversation is remembered."""
 
 
 def with_limits(assignments: Sequence[str], limits: Limits | None = None) -> Limits:

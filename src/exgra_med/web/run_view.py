@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
+from exgra_med.evaluation.answers import Question, pair, read_predictions
 from exgra_med.evaluation.report.page import (
     Example,
     gather,
@@ -138,16 +138,13 @@ def read_answers(run: Path, data_folder: str | None = None) -> RunAnswers:
     if not entries:
         raise RunError("This run has no stored answers.", "Make them with `exgra-med evaluate`.")
     entry = entries[0]
-    asked = answered_questions(run, entry, data_folder)
-    pairing = pair(
-        read_predictions(answers_file(run, entry)).predictions,
-        [question_of(record) for record in asked.records],
-    )
+    questions, images = answered_questions(run, entry, data_folder)
+    pairing = pair(read_predictions(answers_file(run, entry)).predictions, questions)
     rows = [
         AnswerRow(question, answer, judge(question, answer))
         for question, answer in zip(pairing.questions, pairing.answers, strict=True)
     ]
-    return RunAnswers(entry.label, rows, asked.prepared.image_folder(asked.max_pixels))
+    return RunAnswers(entry.label, rows, images)
 
 
 _TEMPLATES = Path(__file__).parent / "templates"

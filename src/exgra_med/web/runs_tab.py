@@ -104,10 +104,10 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
         return _choices(views.names())
 
     def opened(name: str | None, *chosen: str | None) -> tuple[Any, ...]:
-        if not name:
-            return _NONE, gr.Group(visible=False), *[gr.skip()] * len(fields)
-        text = _result_or(lambda: views.overview(name), lambda problem: problem)
-        table = _result_or(lambda: views.answers(name), lambda _: None)
+        text, table = _NONE, None
+        if name:
+            text = _result_or(lambda: views.overview(name), lambda problem: problem)
+            table = _result_or(lambda: views.answers(name), lambda _: None)
         if table is None:
             return text, gr.Group(visible=False), *[gr.skip()] * len(fields)
         # Gradio also calls this when a tab is first shown: what was chosen meanwhile stays.

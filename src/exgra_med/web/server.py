@@ -126,7 +126,11 @@ def private_folder() -> Any:
 
     The folder of a process that was killed is deleted by the next one.
     """
-    _remove_orphans(Path(tempfile.gettempdir()))
+    for orphan in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = orphan.name.removeprefix(_PREFIX).partition("-")[0]
+        mine = hasattr(os, "getuid") and orphan.lstat().st_uid == os.getuid()
+        if mine and owner.isdecimal() and not _runs(int(owner)):
+            shutil.rmtree(orphan, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{_PREFIX}{os.getpid()}-") as name:
         folder = Path(name)
         os.environ.update(_CLOSED)
@@ -134,7 +138,12 @@ def private_folder() -> Any:
         # A form's file is spooled where Python keeps temporary files, before Gradio moves it.
         before, tempfile.tempdir = tempfile.tempdir, name
         ended = threading.Event()
-        sweeper = threading.Thread(target=_sweep, args=(folder, ended), daemon=True)
+
+        def sweep() -> None:
+            while not ended.wait(_SWEEP_SECONDS):
+                remove_old(folder, time.time() - _OLD_SECONDS)
+
+        sweeper = threading.Thread(target=sweep, daemon=True)
         sweeper.start()
         try:
             yield folder
@@ -142,14 +151,6 @@ def private_folder() -> Any:
             ended.set()
             sweeper.join()
             tempfile.tempdir = before
-
-
-def _remove_orphans(parent: Path) -> None:
-    for folder in parent.glob(f"{_PREFIX}*-*"):
-        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
-        mine = hasattr(os, "getuid") and folder.lstat().st_uid == os.getuid()
-        if mine and owner.isdecimal() and not _runs(int(owner)):
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _runs(process: int) -> bool:
@@ -160,11 +161,6 @@ def _runs(process: int) -> bool:
     except PermissionError:
         pass
     return True
-
-
-def _sweep(folder: Path, ended: threading.Event) -> None:
-    while not ended.wait(_SWEEP_SECONDS):
-        remove_old(folder, time.time() - _OLD_SECONDS)
 
 
 def remove_old(folder: Path, before: float) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation import metrics
-from exgra_med.evaluation.answers import Pairing, Question, pair, question_of, read_predictions
+from exgra_med.evaluation.answers import Pairing, Question, pair, read_predictions
 from exgra_med.evaluation.engines import facts_path
 from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
@@ -102,14 +102,10 @@ def pick_examples(
 
 
 def _spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
-    seen: set[str] = set()
-    first = [
-        row
-        for row in rows
-        if questions[row].cluster not in seen and not seen.add(questions[row].cluster)
-    ]
-    chosen = set(first)
-    return [*first, *(row for row in rows if row not in chosen)][:number]
+    first: dict[str, int] = {}
+    for row in rows:
+        first.setdefault(questions[row].cluster, row)
+    return list(dict.fromkeys((*first.values(), *rows)))[:number]
 
 
 def judge(question: Question, answer: str | None) -> tuple[float, str, str]:
@@ -421,16 +417,13 @@ def _part(
 ) -> Part:
     table = entry_table(entry, task)
     block = Block(f"{task.title}: {entry.label}", table, task.about, task.notes(entry))
-    about = (
-        name,
+    nav, further, details = (
         f"{task.title}, {entry.dataset}",
-        block,
         task.further(entry),
         task.details(entry),
     )
-    if entry.task != "vqa":
-        return Part(*about)
-    return Part(*about, *_examples(run, recipe, entry, data_folder))
+    cards = _examples(run, recipe, entry, data_folder) if entry.task == "vqa" else (None, "")
+    return Part(name, nav, block, further, details, *cards)
 
 
 def _examples(
@@ -441,14 +434,11 @@ def _examples(
         file = answers_file(run, entry)
         if not file.is_file():
             return None, "This run has no stored answers."
-        asked = answered_questions(run, entry, data_folder)
-        pairing = pair(
-            read_predictions(file).predictions, [question_of(record) for record in asked.records]
-        )
+        questions, images = answered_questions(run, entry, data_folder)
+        pairing = pair(read_predictions(file).predictions, questions)
     except (DataError, RunError, ScoreError) as error:
         return None, f"The questions are not at hand: {error.message}"
     number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
-    images = asked.prepared.image_folder(asked.max_pixels)
     return pick_examples(pairing, images, number, int(recipe.get("seed") or 0)), ""
 
 

@@ -24,13 +24,7 @@ from exgra_med.evaluation.engines import CHECKPOINT
 from exgra_med.evaluation.results import Entry, put_result
 from exgra_med.evaluation.score import Measure
 from exgra_med.evaluation.session import Session, answers_path, open_engine, open_to_answer
-from exgra_med.evaluation.statistics import (
-    cluster_bootstrap,
-    cluster_codes,
-    interval,
-    rows_by,
-    scored,
-)
+from exgra_med.evaluation.statistics import cluster_codes, interval, rows_by, scores_of
 from exgra_med.evaluation.tables import Block, Task, group_table
 from exgra_med.evaluation.tasks.judge import (
     ORDERS,
@@ -239,7 +233,7 @@ def score_judgements(
     clusters = cluster_codes([question.cluster for question in questions])
 
     def measure(rows: NDArray[np.int64]) -> dict[str, Any]:
-        return _measure(values[rows], clusters[rows], num_bootstrap_samples, seed)
+        return scores_of(values[rows], MEASURES, clusters[rows], num_bootstrap_samples, seed)
 
     def grouped(names: Iterable[str]) -> dict[str, Any]:
         return {name: measure(np.array(rows)) for name, rows in sorted(rows_by(names).items())}
@@ -264,21 +258,6 @@ def score_judgements(
         ),
         "bootstrap": {"samples": num_bootstrap_samples, "seed": seed},
     }
-
-
-def _measure(
-    values: Values, clusters: NDArray[np.int64], num_samples: int, seed: int
-) -> dict[str, Any]:
-    counted = ~np.isnan(values[:, 0])
-    _, codes = np.unique(clusters, return_inverse=True)
-    samples = 100 * cluster_bootstrap(values, codes, num_samples, seed)
-    num_clusters = len(np.unique(codes[counted]))
-    scores: dict[str, Any] = {}
-    for column, name in enumerate(MEASURES):
-        value = 100 * float(values[counted, column].mean()) if counted.any() else None
-        bounds = interval(samples[:, column], num_clusters)
-        scores[name] = scored(value, int(counted.sum()), bounds)
-    return scores
 
 
 def _order_effects(both: Sequence[tuple[Grades, Grades]]) -> dict[str, float | None]:

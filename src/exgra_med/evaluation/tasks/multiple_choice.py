@@ -19,13 +19,7 @@ from exgra_med.evaluation.metrics import answer_text, chosen_options, words
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import Measure
 from exgra_med.evaluation.session import Session
-from exgra_med.evaluation.statistics import (
-    cluster_bootstrap,
-    cluster_codes,
-    interval,
-    rows_by,
-    scored,
-)
+from exgra_med.evaluation.statistics import cluster_codes, rows_by, scored, scores_of
 from exgra_med.evaluation.tables import Task
 
 NAME = "multiple-choice"
@@ -143,11 +137,8 @@ def similarities(answer: str, options: Sequence[str]) -> list[float]:
 
 def choose_by_similarity(answer: str, options: Sequence[str]) -> int | None:
     """The most similar option as in the original; the first of equals, None where nothing is."""
-    best, chosen = 0.0, None
-    for place, ratio in enumerate(similarities(answer, options)):
-        if ratio > best:
-            best, chosen = ratio, place
-    return chosen
+    ratios = similarities(answer, options)
+    return ratios.index(max(ratios)) if any(ratios) else None
 
 
 def softmax(scores: Sequence[float]) -> list[float]:
@@ -318,31 +309,23 @@ def _accuracy(
 ) -> dict[str, Any]:
     clusters = cluster_codes([choice.cluster for choice in choices])
     groups: dict[str, dict[str, Any]] = {}
+    names = ("accuracy",)
     for field in _GROUPS:
         members = rows_by(str(choice.meta.get(field) or "unknown") for choice in choices)
         groups[field] = {
-            name: _one(hits[rows], clusters[rows], num_samples, seed)
+            name: scores_of(hits[rows, None], names, clusters[rows], num_samples, seed)
             for name, rows in sorted(members.items())
         }
     macro = float(np.mean([group["accuracy"]["value"] for group in groups["dataset"].values()]))
     by_answer = rows_by(choice.options[choice.right].strip().lower() for choice in choices)
     balanced = float(np.mean([hits[rows].mean() for rows in by_answer.values()]))
     return {
-        "scores": _one(hits, clusters, num_samples, seed)
+        "scores": scores_of(hits[:, None], names, clusters, num_samples, seed)
         | {"macro_accuracy": scored(macro), "balanced_accuracy": scored(100 * balanced)},
         "num_questions": len(choices),
         "guessing": guessing(choices),
         "groups": groups,
     }
-
-
-def _one(
-    hits: NDArray[np.float64], clusters: NDArray[np.int64], num_samples: int, seed: int
-) -> dict[str, Any]:
-    _, codes = np.unique(clusters, return_inverse=True)
-    samples = 100 * cluster_bootstrap(hits, codes, num_samples, seed)
-    bounds = interval(samples[:, 0], int(codes.max()) + 1)
-    return {"accuracy": scored(100 * float(hits.mean()), len(hits), bounds)}
 
 
 def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int = 1) -> Entry | None:
@@ -450,14 +433,9 @@ def score_stored(
 
 
 def _calibration(scores: dict[str, list[float]], choices: Sequence[Choice]) -> dict[str, Any]:
-    confidence, right = [], []
-    for choice in choices:
-        if choice.id in scores:
-            probabilities = softmax(scores[choice.id])
-            best = max(range(len(probabilities)), key=probabilities.__getitem__)
-            confidence.append(probabilities[best])
-            right.append(best == choice.right)
-    return calibration(confidence, right)
+    known = [(softmax(scores[each.id]), each.right) for each in choices if each.id in scores]
+    confidence = [max(shares) for shares, _ in known]
+    return calibration(confidence, [shares.index(max(shares)) == right for shares, right in known])
 
 
 def _notes(entry: Entry) -> list[str]:

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exgra_med.data.records import Prepared
 from exgra_med.evaluation.answers import Prediction, Question, pair, question_of, read_predictions
@@ -108,7 +107,10 @@ class _Nearest:
         of_type, places = self._of_type[question.answer_type]
         if not len(places):
             return "", ""
-        similarity = self._similarity(question)
+        # The squared cosine times the size of the question, in the order of the cosine. One
+        # division of whole numbers keeps equal similarities equal, so that the first one wins.
+        shared = self._by_word.shared(_word_set(question.text))
+        similarity = np.zeros(len(self._answers)) if shared is None else shared**2 / self._sizes
         anywhere = int(places[similarity[places].argmax()])
         shared = self._by_image.shared(question.images)
         if shared is None:
@@ -118,14 +120,6 @@ class _Nearest:
             same = same[of_type[same]]
         best = int(same[similarity[same].argmax()])
         return self._answers[anywhere], self._answers[best]
-
-    def _similarity(self, question: Question) -> NDArray[np.float64]:
-        """The squared cosine times the size of the question, in the order of the cosine."""
-        shared = self._by_word.shared(_word_set(question.text))
-        if shared is None:
-            return np.zeros(len(self._answers))
-        # One division of whole numbers keeps equal similarities equal, so that the first one wins.
-        return shared * shared / self._sizes
 
 
 def _word_set(text: str) -> set[str]:
