@@ -80,42 +80,30 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             raise DataError(f"{where}: the qid comes twice in {official}.")
         seen.add((official, qid))
         split = split_of[official, text_field(row, "image_name", where)]
-        record = _record(row, where, qid, official, split, table, dropped)
+        types = text_field(row, "question_type", where)
+        meta: dict[str, Any] = {
+            "published_id": qid,
+            "official_split": official,
+            "split": split,
+            "organ": text_field(row, "image_organ", where),
+            "question_type": ", ".join(_TYPO.get(t.strip(), t.strip()) for t in types.split(",")),
+            "phrase_type": text_field(row, "phrase_type", where),
+        }
+        record = vqa_record(
+            f"{NAME}/{split}/{qid}",
+            row,
+            where,
+            image=text_field(row, "image_name", where),
+            answer_type=answer_type_field(row, where),
+            meta=meta,
+            options=table.get(text_field(row, "question", where)),
+            dropped=dropped,
+        )
         if record:
             splits[split].append(record)
     notes = {"completeness": completeness, **facts(splits)}
     root = find_path(source, ("images", "VQA_RAD Image Folder"), is_folder=True)
     return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, notes)
-
-
-def _record(
-    row: dict[str, Any],
-    where: str,
-    qid: str,
-    official: str,
-    split: str,
-    table: dict[str, list[str]],
-    dropped: list[Dropped],
-) -> Record | None:
-    types = text_field(row, "question_type", where)
-    meta: dict[str, Any] = {
-        "published_id": qid,
-        "official_split": official,
-        "split": split,
-        "organ": text_field(row, "image_organ", where),
-        "question_type": ", ".join(_TYPO.get(t.strip(), t.strip()) for t in types.split(",")),
-        "phrase_type": text_field(row, "phrase_type", where),
-    }
-    return vqa_record(
-        f"{NAME}/{split}/{qid}",
-        row,
-        where,
-        image=text_field(row, "image_name", where),
-        answer_type=answer_type_field(row, where),
-        meta=meta,
-        options=table.get(text_field(row, "question", where)),
-        dropped=dropped,
-    )
 
 
 def _published_split(row: dict[str, Any], number: int, path: Path) -> str:
