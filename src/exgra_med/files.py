@@ -261,8 +261,11 @@ def _own(path: Path, is_folder: bool) -> Iterator[Path]:
             if not (is_locked or (is_locked is None and is_new)):
                 continue
             ours = temporary.stat(follow_symlinks=False)
-            if is_folder and not is_new:
-                _empty(temporary)
+            for inside in temporary.iterdir() if is_folder else ():
+                if inside.is_dir() and not inside.is_symlink():
+                    shutil.rmtree(inside)
+                else:
+                    inside.unlink()
             try:
                 yield temporary
             finally:
@@ -322,14 +325,6 @@ def _is_same(path: Path, known: os.stat_result) -> bool:
         return os.path.samestat(path.stat(follow_symlinks=False), known)
     except FileNotFoundError:
         return False
-
-
-def _empty(folder: Path) -> None:
-    for inside in folder.iterdir():
-        if inside.is_dir() and not inside.is_symlink():
-            shutil.rmtree(inside)
-        else:
-            inside.unlink()
 
 
 def _exchange(first: Path, second: Path) -> bool:
