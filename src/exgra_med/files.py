@@ -138,20 +138,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     with scratch_folder(path) as temporary:
         yield temporary
-        _open_weights(temporary)
+        # safetensors writes for the owner alone (0600), whatever the umask: the group that shares
+        # a disk could read everything of a checkpoint but its weights.
+        mode = temporary.stat().st_mode & 0o666
+        for file in temporary.rglob("*.safetensors"):
+            if not file.is_symlink():
+                file.chmod(mode)
         put_folder(temporary, path)
-
-
-def _open_weights(folder: Path) -> None:
-    """Give the `*.safetensors` in a folder the permissions that its other new files have.
-
-    safetensors writes for the owner alone (0600), whatever the umask: the group that shares a disk
-    could read everything of a checkpoint but its weights.
-    """
-    mode = folder.stat().st_mode & 0o666
-    for file in folder.rglob("*.safetensors"):
-        if not file.is_symlink():
-            file.chmod(mode)
 
 
 @contextmanager
