@@ -138,20 +138,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     with scratch_folder(path) as temporary:
         yield temporary
-        _open_weights(temporary)
+        # safetensors writes for the owner alone (0600), whatever the umask: the group that shares
+        # a disk could read everything of a checkpoint but its weights.
+        mode = temporary.stat().st_mode & 0o666
+        for file in temporary.rglob("*.safetensors"):
+            if not file.is_symlink():
+                file.chmod(mode)
         put_folder(temporary, path)
-
-
-def _open_weights(folder: Path) -> None:
-    """Give the `*.safetensors` in a folder the permissions that its other new files have.
-
-    safetensors writes for the owner alone (0600), whatever the umask: the group that shares a disk
-    could read everything of a checkpoint but its weights.
-    """
-    mode = folder.stat().st_mode & 0o666
-    for file in folder.rglob("*.safetensors"):
-        if not file.is_symlink():
-            file.chmod(mode)
 
 
 @contextmanager
@@ -261,8 +254,11 @@ def _own(path: Path, is_folder: bool) -> Iterator[Path]:
             if not (is_locked or (is_locked is None and is_new)):
                 continue
             ours = temporary.stat(follow_symlinks=False)
-            if is_folder and not is_new:
-                _empty(temporary)
+            for inside in temporary.iterdir() if is_folder else ():
+                if inside.is_dir() and not inside.is_symlink():
+                    shutil.rmtree(inside)
+                else:
+                    inside.unlink()
             try:
                 yield temporary
             finally:
@@ -322,14 +318,6 @@ def _is_same(path: Path, known: os.stat_result) -> bool:
         return os.path.samestat(path.stat(follow_symlinks=False), known)
     except FileNotFoundError:
         return False
-
-
-def _empty(folder: Path) -> None:
-    for inside in folder.iterdir():
-        if inside.is_dir() and not inside.is_symlink():
-            shutil.rmtree(inside)
-        else:
-            inside.unlink()
 
 
 def _exchange(first: Path, second: Path) -> bool:

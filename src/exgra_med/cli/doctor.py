@@ -44,13 +44,19 @@ def doctor(as_json: Json = False) -> None:
 
 def examine() -> dict[str, Any]:
     """Gather the findings; `problems` lists what keeps the core from working."""
+    import numpy as np
     import torch
 
+    from exgra_med.alignment import solve_matching
     from exgra_med.recipe.run_folder import describe_software
 
-    problems: list[str] = []
+    # One small matching problem whose answer is known.
+    unary = (1.0 - 2.0 * np.eye(3))[None]
+    result = solve_matching(unary, np.zeros((1, 1, 1)), np.array([[[0], [1]]]))
+    solves = list(np.asarray(result.assignment)[0]) == [0, 1, 2]
+    wrong = "the matching solver gave a wrong answer to a problem with a known one"
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    findings = {
+    return {
         **describe_software(),
         "accelerators": devices,
         "bfloat16": bool(devices) and torch.cuda.is_bf16_supported(),
@@ -59,23 +65,9 @@ def examine() -> dict[str, Any]:
             name: all(util.find_spec(module) is not None for module in modules)
             for name, modules in EXTRAS.items()
         },
-        "matching_solver": _solver(problems),
+        "matching_solver": "works" if solves else "wrong",
+        "problems": [] if solves else [wrong],
     }
-    return findings | {"problems": problems}
-
-
-def _solver(problems: list[str]) -> str:
-    """Solve one small matching problem whose answer is known."""
-    import numpy as np
-
-    from exgra_med.alignment import solve_matching
-
-    unary = (1.0 - 2.0 * np.eye(3))[None]
-    result = solve_matching(unary, np.zeros((1, 1, 1)), np.array([[[0], [1]]]))
-    if list(np.asarray(result.assignment)[0]) != [0, 1, 2]:
-        problems.append("the matching solver gave a wrong answer to a problem with a known one")
-        return "wrong"
-    return "works"
 
 
 def _lines(findings: dict[str, Any]) -> list[tuple[str, str]]:

@@ -99,9 +99,14 @@ def write_split(
     counts = Counter(record.images[0] for record in records)
     held = held_out_images(counts, validation, test, seed)
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    dataset = prepared.manifest["dataset"]
     for record in records:
-        name = held.get(record.images[0], "train")
-        splits[name].append(_moved(record, prepared.manifest["dataset"], name))
+        split = held.get(record.images[0], "train")
+        # The old split stays in the id's middle where two splits count their rows alike.
+        old = str(record.meta.get("official_split", record.meta.get("split", "")))
+        published = f"{old}-" * bool(old) + record.id.rpartition("/")[2]
+        moved = {"id": f"{dataset}/{split}/{published}", "meta": record.meta | {"split": split}}
+        splits[split].append(record.model_copy(update=moved))
     how = {"made_by": "split", "validation": validation, "test": test, "seed": seed}
     return write_derived(prepared, splits, how, out)
 
@@ -115,14 +120,6 @@ def open_answers(records: Iterable[Record]) -> list[str]:
 def read_splits(prepared: Prepared) -> dict[str, list[Record]]:
     """All records of every split."""
     return {split: prepared.records(split) for split in prepared.splits}
-
-
-def _moved(record: Record, dataset: str, split: str) -> Record:
-    published = record.id.rpartition("/")[2]
-    # The old split stays in the id's middle where two splits count their rows alike.
-    old = str(record.meta.get("official_split", record.meta.get("split", "")))
-    name = f"{dataset}/{split}/{old}-{published}" if old else f"{dataset}/{split}/{published}"
-    return record.model_copy(update={"id": name, "meta": record.meta | {"split": split}})
 
 
 def write_resized(

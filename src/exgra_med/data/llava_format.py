@@ -77,7 +77,10 @@ def parse_item(item: dict[str, Any], number: int, where: str, found: Counter[str
     meta = {"published_id": published} if published is not None else {}
     if isinstance(item.get("domain"), dict):
         meta["domain"] = item["domain"]
-    kind = _answer_type(item.get("answer_type"), where)
+    given = item.get("answer_type")
+    kind = None if given is None else str(given).strip().upper()
+    if kind not in ("OPEN", "CLOSED", None):
+        raise DataError(f"{where}: unknown answer_type {given!r}.", "Known are OPEN and CLOSED.")
     value = {"id": name, "image": item.get("image"), "turns": turns, "extended": extended}
     return parse_record(value | {"answer_type": kind, "meta": meta}, where)
 
@@ -140,12 +143,3 @@ def _turns(messages: list[Any], where: str) -> list[dict[str, str]]:
             raise DataError(f"{where}: message {position} is empty.", "Drop it or give it text.")
         turns.append({"role": role, "text": text})
     return turns
-
-
-def _answer_type(value: Any, where: str) -> str | None:
-    if value is None:
-        return None
-    text = str(value).strip().upper()
-    if text not in ("OPEN", "CLOSED"):
-        raise DataError(f"{where}: unknown answer_type {value!r}.", "Known are OPEN and CLOSED.")
-    return text

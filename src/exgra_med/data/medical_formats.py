@@ -46,7 +46,15 @@ def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, where: str = 
             # pydicom's warnings and log lines quote the values of tags.
             warnings.simplefilter("ignore")
             dataset = pydicom.dcmread(file)
-            _check(dataset, max_pixels, prefix)
+            burned = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
+            modality = str(dataset.get("Modality", "")).strip().upper()
+            if burned == "YES" or (burned != "NO" and modality in LIKELY_BURNED_IN):
+                raise DataError(
+                    f"{prefix} has, or may have, text burned into its pixels.",
+                    "Remove the text and set BurnedInAnnotation to NO before you prepare it.",
+                )
+            if int(dataset.Rows) * int(dataset.Columns) > max_pixels:
+                raise DataError(f"{prefix} has more than {max_pixels} pixels.")
             return _render(dataset, name, prefix)
     except DataError:
         raise
@@ -58,18 +66,6 @@ def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, where: str = 
         ) from None
     finally:
         logger.disabled = disabled
-
-
-def _check(dataset: Any, max_pixels: int, prefix: str) -> None:
-    burned = str(dataset.get("BurnedInAnnotation", "")).strip().upper()
-    modality = str(dataset.get("Modality", "")).strip().upper()
-    if burned == "YES" or (burned != "NO" and modality in LIKELY_BURNED_IN):
-        raise DataError(
-            f"{prefix} has, or may have, text burned into its pixels.",
-            "Remove the text and set BurnedInAnnotation to NO before you prepare it.",
-        )
-    if int(dataset.Rows) * int(dataset.Columns) > max_pixels:
-        raise DataError(f"{prefix} has more than {max_pixels} pixels.")
 
 
 def _render(dataset: Any, name: str, prefix: str) -> Image.Image:

@@ -156,7 +156,12 @@ def _put_in_place(temporary: Path, out: Path, overwrite: bool) -> None:
     """Make the new folder the one that readers see, unless the old one is equal or must stay."""
     if out.exists() and any(out.iterdir()):
         old = open_prepared(out)
-        if old.fingerprint == file_sha256(temporary / MANIFEST) and _is_intact(old):
+        files = old.manifest["files"]
+        if (
+            old.fingerprint == file_sha256(temporary / MANIFEST)
+            and all(file_sha256(old.path / name) == sha for name, sha in files.items())
+            and old.manifest["images"] == _image_digest(old.path / "images")
+        ):
             return
         if not overwrite:
             raise DataError(
@@ -165,13 +170,6 @@ def _put_in_place(temporary: Path, out: Path, overwrite: bool) -> None:
                 "Choose another folder, or give --overwrite.",
             )
     put_folder(temporary, out)
-
-
-def _is_intact(prepared: Prepared) -> bool:
-    files = prepared.manifest["files"]
-    if any(file_sha256(prepared.path / name) != sha for name, sha in files.items()):
-        return False
-    return prepared.manifest["images"] == _image_digest(prepared.path / "images")
 
 
 def _write_content(

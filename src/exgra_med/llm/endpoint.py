@@ -37,10 +37,9 @@ class Endpoint:
         if self.host == "localhost":
             return True
         try:
-            address = ipaddress.ip_address(self.host)
+            return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
-        return address.is_loopback
 
 
 def find_endpoint(base_url: str | None, environment: Mapping[str, str]) -> Endpoint:
@@ -119,11 +118,7 @@ def environment_with_file(environment: Mapping[str, str], folder: Path) -> dict[
             name, equals, value = text.partition("=")
             if not equals:
                 raise ServiceError(f"{path}:{number}: not NAME=VALUE.")
-            values[name.strip()] = _unquoted(value.strip())
+            value = value.strip()
+            is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "\"'"
+            values[name.strip()] = value[1:-1] if is_quoted else value.partition(" #")[0].rstrip()
     return values | dict(environment)
-
-
-def _unquoted(value: str) -> str:
-    if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'":
-        return value[1:-1]
-    return value.partition(" #")[0].rstrip()

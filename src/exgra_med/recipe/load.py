@@ -47,10 +47,10 @@ def load_recipe(name_or_path: str | Path, assignments: Iterable[str] = ()) -> Lo
     name = str(name_or_path)
     values, origins = _read_with_bases(_find(name), ())
     environment = os.environ.get(ENVIRONMENT_VARIABLE, "")
-    for text in filter(None, (part.strip() for part in environment.split(";"))):
-        _assign(values, origins, text, ENVIRONMENT_VARIABLE)
-    for text in assignments:
-        _assign(values, origins, text, "--set")
+    given = [(ENVIRONMENT_VARIABLE, part.strip()) for part in environment.split(";")]
+    given = [pair for pair in given if pair[1]] + [("--set", text) for text in assignments]
+    for origin, text in given:
+        _merge(values, origins, parse_assignment(values, text, origin), origin, "")
     return LoadedRecipe(check_recipe(values, name), origins)
 
 
@@ -108,7 +108,12 @@ def _merge(
             origins[here] = origin
 
 
-def _assign(values: dict[str, Any], origins: dict[str, str], text: str, origin: str) -> None:
+def parse_assignment(values: Mapping[str, Any], text: str, origin: str) -> dict[str, Any]:
+    """The nested mapping of `a.b=value`, from `origin`, which is to be merged into `values`.
+
+    Raises:
+        RecipeError: not of this form, no YAML, no such stage, or an empty mapping over settings.
+    """
     path, separator, raw = text.partition("=")
     keys = path.strip().split(".")
     if not separator or not all(keys):
@@ -120,18 +125,12 @@ def _assign(values: dict[str, Any], origins: dict[str, str], text: str, origin: 
     nested: Any = parse_yaml(raw, f"{origin} {path}")
     for key in reversed(keys):
         nested = {key: nested}
-    refuse_empty(values, nested, origin, "")
-    _merge(values, origins, nested, origin, "")
+    _refuse_empty(values, nested, origin, "")
+    return nested
 
 
-def refuse_empty(known: Any, given: Any, origin: str, at: str) -> None:
-    """Refuse an empty mapping over settings: as mappings are merged, it would change nothing.
-
-    `given`, from `origin`, is to be merged into `known`; `at` is the path of both.
-
-    Raises:
-        RecipeError: where it is, and how settings are taken away.
-    """
+def _refuse_empty(known: Any, given: Any, origin: str, at: str) -> None:
+    """Refuse an empty mapping over settings: as mappings are merged, it would change nothing."""
     if given == {} and isinstance(known, dict) and known:
         raise RecipeError(
             f"{origin}: `{at}={{}}` would change nothing; an empty mapping takes nothing away.",
@@ -139,4 +138,4 @@ def refuse_empty(known: Any, given: Any, origin: str, at: str) -> None:
         )
     for key, value in given.items() if isinstance(given, dict) else ():
         below = known.get(key) if isinstance(known, dict) else None
-        refuse_empty(below, value, origin, f"{at}.{key}" if at else str(key))
+        _refuse_empty(below, value, origin, f"{at}.{key}" if at else str(key))

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from exgra_med.data.chat_template import (
-    Segment,
     clean_text,
     conversation_segments,
     encode_conversation,
@@ -99,7 +98,12 @@ def check_prepared(
             for name in record.images:
                 images[name].add(split)
             segments = conversation_segments(record, template)
-            _check_texts(record, segments, report)
+            has_answer = any(clean_text(text) for text in record.answers)
+            if not has_answer or not any(segment.supervised for segment in segments):
+                report.faults.append(f"{record.id}: nothing in it is learned from.")
+            for text in (*record.answers, *(record.extended or [])):
+                if not text.strip():
+                    report.faults.append(f"{record.id}: an answer or extended answer is blank.")
             if window:
                 _check_tokens(record, template, window, report, lengths)
             elif (length := sum(len(each.text) for each in segments)) > LONG_TEXT_CHARACTERS:
@@ -134,14 +138,6 @@ def check_prepared(
     else:
         report.notices.append("characters were counted; --model CHECKPOINT counts tokens.")
     return report
-
-
-def _check_texts(record: Record, segments: list[Segment], report: CheckReport) -> None:
-    has_answer = any(clean_text(text) for text in record.answers)
-    if not has_answer or not any(segment.supervised for segment in segments):
-        report.faults.append(f"{record.id}: nothing in it is learned from.")
-    blank = [text for text in [*record.answers, *(record.extended or [])] if not text.strip()]
-    report.faults += [f"{record.id}: an answer or extended answer is blank."] * len(blank)
 
 
 def _check_tokens(

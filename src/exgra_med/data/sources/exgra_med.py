@@ -45,7 +45,11 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             else:
                 items.append(item)
         for record in parse_items(items, path.name, found):
-            splits[split].append(_with_options(record, split))
+            question, choices = split_suffix(record.question)
+            meta = record.meta | {"split": split} | ({"options": choices} if choices else {})
+            turns = [Turn(role="user", text=question or record.question), *record.turns[1:]]
+            update = {"id": f"{NAME}/{split}/{record.id}", "turns": turns, "meta": meta}
+            splits[split].append(record.model_copy(update=update))
     if not files:
         raise DataError(f"{source}: none of {', '.join(FILES.values())}_w_options_new.json.")
     notes: dict[str, Any] = {"spellings_found": dict(sorted(found.items())), **facts(splits)}
@@ -64,15 +68,6 @@ def split_suffix(question: str) -> tuple[str, list[str]]:
     if not match:
         return question, []
     return question[: match.start()], re.findall(r'"([^"]+)"', match["options"])
-
-
-def _with_options(record: Record, split: str) -> Record:
-    question, choices = split_suffix(record.question)
-    meta = record.meta | {"split": split} | ({"options": choices} if choices else {})
-    turns = [Turn(role="user", text=question or record.question), *record.turns[1:]]
-    return record.model_copy(
-        update={"id": f"{NAME}/{split}/{record.id}", "turns": turns, "meta": meta}
-    )
 
 
 SOURCE = Source(

@@ -55,7 +55,15 @@ def _records(
     dropped: list[Dropped],
 ) -> Iterator[Record]:
     column = {field: options.mapping.get(field, field) for field in FIELDS}
-    for shard, number, row in _rows(paths, column):
+    needed, optional = (
+        [column[field] for field in fields] for fields in (("image", "answer"), ("question", "id"))
+    )
+    rows = (
+        ((path, *each) for path in paths for each in enumerate(_webdataset(path, column)))
+        if paths[0].suffix == ".tar"
+        else iterate_rows(paths, needed, optional)
+    )
+    for shard, number, row in rows:
         where = f"{shard.name}: row {number}"
         image, content = named_image(row.get(column["image"]), where)
         share = int(seeded_key(options.seed, image)[:12], 16) / 16**12
@@ -79,18 +87,6 @@ def _records(
         )
         if record:
             yield record
-
-
-def _rows(paths: list[Path], column: dict[str, str]) -> Iterator[tuple[Path, int, dict[str, Any]]]:
-    if paths[0].suffix == ".tar":
-        for path in paths:
-            for number, row in enumerate(_webdataset(path, column)):
-                yield path, number, row
-        return
-    # Optional columns may be absent from parquet files.
-    yield from iterate_rows(
-        paths, [column["image"], column["answer"]], optional=[column["question"], column["id"]]
-    )
 
 
 def _webdataset(path: Path, column: dict[str, str]) -> Iterator[dict[str, Any]]:

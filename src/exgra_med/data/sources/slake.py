@@ -65,7 +65,25 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             found[split, language] += 1
             if language not in languages:
                 continue
-            record = _record(row, where, split, language, dropped)
+            qid = text_field(row, "qid", where)
+            meta: dict[str, Any] = {
+                "published_id": qid,
+                "split": split,
+                "language": language,
+                **text_fields(row, where, organ="location", modality="modality"),
+                **text_fields(row, where, question_type="content_type", base_type="base_type"),
+                "image_id": text_field(row, "img_id", where),
+                "triple": row.get("triple"),
+            }
+            record = vqa_record(
+                f"{NAME}/{split}/{qid}",
+                row,
+                where,
+                image=text_field(row, "img_name", where),
+                answer_type=answer_type_field(row, where),
+                meta=meta,
+                dropped=dropped,
+            )
             if record:
                 splits[split].append(record)
     notes: dict[str, Any] = {"completeness": check_counts(NAME, found, EXPECTED)}
@@ -83,30 +101,6 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     root = find_path(source, ("imgs", "images"), "Unpack imgs.zip beside the JSON.", is_folder=True)
     images = ImageFolder(root, options.max_pixels)
     return Collected(splits, images, list(files.values()), dropped, notes)
-
-
-def _record(
-    row: dict[str, Any], where: str, split: str, language: str, dropped: list[Dropped]
-) -> Record | None:
-    qid = text_field(row, "qid", where)
-    meta: dict[str, Any] = {
-        "published_id": qid,
-        "split": split,
-        "language": language,
-        **text_fields(row, where, organ="location", modality="modality"),
-        **text_fields(row, where, question_type="content_type", base_type="base_type"),
-        "image_id": text_field(row, "img_id", where),
-        "triple": row.get("triple"),
-    }
-    return vqa_record(
-        f"{NAME}/{split}/{qid}",
-        row,
-        where,
-        image=text_field(row, "img_name", where),
-        answer_type=answer_type_field(row, where),
-        meta=meta,
-        dropped=dropped,
-    )
 
 
 SOURCE = Source(

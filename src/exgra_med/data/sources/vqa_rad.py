@@ -41,6 +41,8 @@ VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
 
 _HINT = "The release is at https://osf.io/89kps/; the hub's parquet needs --split-variant hub."
+_PHRASES = dict.fromkeys(("test_freeform", "test_para"), "test")
+_PHRASES |= dict.fromkeys(("freeform", "para"), "train")
 _TYPO = {"ATRIB": "ATTRIB", "PRSE": "PRES", "Other": "OTHER"}
 
 
@@ -59,10 +61,13 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         pairs = zip(MED_VQA_FILES, files, strict=True)
         published = [(split, row) for split, path in pairs for row in read_json_list(path)]
     else:
-        published = [
-            (_published_split(row, number, files[0]), row)
-            for number, row in enumerate(read_json_list(files[0]))
-        ]
+        published = []
+        for number, row in enumerate(read_json_list(files[0])):
+            phrase = str(row.get("phrase_type", "")).strip()
+            if phrase not in _PHRASES:
+                where = f"{files[0]}: row {number} (qid {row.get('qid')})"
+                raise DataError(f"{where}: phrase_type {phrase!r}.")
+            published.append((_PHRASES[phrase], row))
     found = Counter(
         (split, str(row.get("answer_type")).strip()) if kind == "official" else (split,)
         for split, row in published
@@ -80,51 +85,30 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             raise DataError(f"{where}: the qid comes twice in {official}.")
         seen.add((official, qid))
         split = split_of[official, text_field(row, "image_name", where)]
-        record = _record(row, where, qid, official, split, table, dropped)
+        types = text_field(row, "question_type", where)
+        meta: dict[str, Any] = {
+            "published_id": qid,
+            "official_split": official,
+            "split": split,
+            "organ": text_field(row, "image_organ", where),
+            "question_type": ", ".join(_TYPO.get(t.strip(), t.strip()) for t in types.split(",")),
+            "phrase_type": text_field(row, "phrase_type", where),
+        }
+        record = vqa_record(
+            f"{NAME}/{split}/{qid}",
+            row,
+            where,
+            image=text_field(row, "image_name", where),
+            answer_type=answer_type_field(row, where),
+            meta=meta,
+            options=table.get(text_field(row, "question", where)),
+            dropped=dropped,
+        )
         if record:
             splits[split].append(record)
     notes = {"completeness": completeness, **facts(splits)}
     root = find_path(source, ("images", "VQA_RAD Image Folder"), is_folder=True)
     return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, notes)
-
-
-def _record(
-    row: dict[str, Any],
-    where: str,
-    qid: str,
-    official: str,
-    split: str,
-    table: dict[str, list[str]],
-    dropped: list[Dropped],
-) -> Record | None:
-    types = text_field(row, "question_type", where)
-    meta: dict[str, Any] = {
-        "published_id": qid,
-        "official_split": official,
-        "split": split,
-        "organ": text_field(row, "image_organ", where),
-        "question_type": ", ".join(_TYPO.get(t.strip(), t.strip()) for t in types.split(",")),
-        "phrase_type": text_field(row, "phrase_type", where),
-    }
-    return vqa_record(
-        f"{NAME}/{split}/{qid}",
-        row,
-        where,
-        image=text_field(row, "image_name", where),
-        answer_type=answer_type_field(row, where),
-        meta=meta,
-        options=table.get(text_field(row, "question", where)),
-        dropped=dropped,
-    )
-
-
-def _published_split(row: dict[str, Any], number: int, path: Path) -> str:
-    phrase = str(row.get("phrase_type", "")).strip()
-    if phrase in ("test_freeform", "test_para"):
-        return "test"
-    if phrase in ("freeform", "para"):
-        return "train"
-    raise DataError(f"{path}: row {number} (qid {row.get('qid')}): phrase_type {phrase!r}.")
 
 
 def _splits(

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from exgra_med.errors import RecipeError, RunError
-from exgra_med.files import parse_yaml, read_yaml, write_yaml
-from exgra_med.recipe.load import find_file, load_recipe, refuse_empty
+from exgra_med.files import read_yaml, write_yaml
+from exgra_med.recipe.load import find_file, load_recipe, parse_assignment
 from exgra_med.recipe.schema import Recipe, check_recipe
 from exgra_med.section import Section, Seed, explain
 
@@ -209,9 +209,7 @@ def load_study(
             raise RecipeError(f"{path.name}: there is no scale {scale!r}.", f"Scales: {known}.")
         values = _merged(values, scales[scale] or {}) | {"scale": scale}
     for text in assignments:
-        assigned = _assignment(text)
-        refuse_empty(values, assigned, "--set", "")
-        values = _merged(values, assigned)
+        values = _merged(values, parse_assignment(values, text, "--set"))
     values["recipe"] = _recipe_values(values.get("recipe"), path.name).model_dump(mode="json")
     return check_study(values, path.name)
 
@@ -338,14 +336,3 @@ def _flat(values: dict[str, Any], at: str) -> dict[str, Any]:
         here = f"{at}.{key}" if at else str(key)
         flat |= _flat(value, here) if isinstance(value, dict) and value else {here: value}
     return flat
-
-
-def _assignment(text: str) -> dict[str, Any]:
-    path, separator, raw = text.partition("=")
-    keys = path.strip().split(".")
-    if not separator or not all(keys):
-        raise RecipeError(f"--set: {text!r} is not of the form a.b=value.")
-    nested: Any = parse_yaml(raw, f"--set {path}")
-    for key in reversed(keys):
-        nested = {key: nested}
-    return nested
