@@ -33,7 +33,7 @@ from exgra_med.training.checkpoint import (
 )
 from exgra_med.training.distributed import broadcast_from_main, is_sharded, process_state
 from exgra_med.training.objective import Objective
-from exgra_med.training.order import plan_epoch
+from exgra_med.training.order import image_groups, plan_epoch
 
 _ORDER_SEED = 0
 _NOISE_SEED = 0
@@ -170,7 +170,7 @@ class HeldOut:
         return figures
 
     def _batches(self, dataset: StageDataset) -> Iterator[Batch]:
-        groups = [record.images[0] if record.images else record.id for record in dataset.records]
+        groups = image_groups(dataset.records)
         # Two nodes with the same image cannot be told apart, so no graph gets more than there are.
         part_size = min(self.batch_size, len(set(groups)))
         steps = plan_epoch(len(dataset), part_size, 1, _ORDER_SEED, 0, groups)

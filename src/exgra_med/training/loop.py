@@ -46,7 +46,7 @@ from exgra_med.training.held_out import BestCheckpoint, HeldOut
 from exgra_med.training.log import TrainingLog, start_tracking, tracking
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, build_scheduler
-from exgra_med.training.order import micro_batches, num_steps
+from exgra_med.training.order import image_groups, micro_batches, num_steps
 from exgra_med.training.trainable import build_objective
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -214,7 +214,13 @@ class StageTraining:
             self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
         start_tracking(self.accelerator, self.run, self.name, done)
         self.reporter.start(self.name, self.total, done)
-        self._log_start(done)
+        processes = self.accelerator.num_processes
+        # What trains is noted again after a resume only where the number of processes has changed.
+        if self.saved is None or self.saved.num_processes != processes:
+            event = "resume" if done else "start"
+            facts = {"total_steps": self.total, "num_processes": processes}
+            facts |= {"sharded": self.sharded}
+            self.log.write(kind="stage", stage=self.name, event=event, step=done, **facts)
         if done == 0:
             self._measure(0)
         loader = iter(self._loader(done))
@@ -224,37 +230,25 @@ class StageTraining:
         self.reporter.finish()
         return self._finish()
 
-    def _log_start(self, done: int) -> None:
-        """Note what trains; after a resume only where the number of processes has changed."""
-        processes = self.accelerator.num_processes
-        if self.saved is not None and self.saved.num_processes == processes:
-            return
-        event = {"event": "resume" if done else "start", "step": done, "total_steps": self.total}
-        trains = {"num_processes": processes, "sharded": self.sharded}
-        self.log.write(kind="stage", stage=self.name, **event, **trains)
-
     def _loader(self, done: int) -> DataLoader:
-        return DataLoader(
-            self.dataset,
-            batch_sampler=list(self._own_micro_batches(done)),
-            collate_fn=self.dataset.collate,
-            num_workers=self.stage.num_workers,
-            persistent_workers=self.stage.num_workers > 0,
-        )
-
-    def _own_micro_batches(self, done: int) -> Iterator[list[int]]:
-        """Record numbers of this process's micro-batches from step `done` on."""
-        records, stage, state = self.dataset.records, self.stage, self.accelerator
-        groups = [record.images[0] if record.images else record.id for record in records]
-        return micro_batches(
-            len(records),
+        """This process's micro-batches from step `done` on."""
+        dataset, stage, state = self.dataset, self.stage, self.accelerator
+        own = micro_batches(
+            len(dataset.records),
             stage.batch_size,
             self.micro_batches,
             _as_integer(self.seed),
             range(done, self.total),
             range(state.process_index, self.micro_batches, state.num_processes),
-            groups if stage.distinct_images else None,
-            self.dataset.lengths() if stage.group_by_length else None,
+            image_groups(dataset.records) if stage.distinct_images else None,
+            dataset.lengths() if stage.group_by_length else None,
+        )
+        return DataLoader(
+            dataset,
+            batch_sampler=list(own),
+            collate_fn=dataset.collate,
+            num_workers=stage.num_workers,
+            persistent_workers=stage.num_workers > 0,
         )
 
     def _step(self, loader: Iterator[Batch], step: int) -> dict[str, float]:
@@ -356,7 +350,13 @@ class StageTraining:
         with torch.compiler.set_stance("force_eager"):
             with resharded_after(self.objective):
                 figures = self.held_out.measure(self.objective, self.accelerator.device)
-            if (score := self._score(step)) is not None:
+            # On the main process or, with shards, on all of them.
+            if self.sharded:
+                whole = self.objective, self.accelerator.device, self.stage.precision
+                score = self.best.consider(self.bundle, step, partial(run_unsharded, *whole))
+            else:
+                score = self.best.consider(self.bundle, step) if self.is_main else None
+            if score is not None:
                 figures["score"] = score
         self.accelerator.wait_for_everyone()
         views = figures.pop("views", None)
@@ -364,13 +364,6 @@ class StageTraining:
             self._record("held_out", step, figures)
         if views:
             self.log.write(kind="views", stage=self.name, step=step, **views)
-
-    def _score(self, step: int) -> float | None:
-        """Score on held-out questions, on the main process or, with shards, on all of them."""
-        if self.sharded:
-            whole = self.objective, self.accelerator.device, self.stage.precision
-            return self.best.consider(self.bundle, step, partial(run_unsharded, *whole))
-        return self.best.consider(self.bundle, step) if self.is_main else None
 
     def _record(self, kind: str, step: int, figures: dict[str, float]) -> None:
         self.log.write(kind=kind, stage=self.name, step=step, **figures)

@@ -101,16 +101,17 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     whole = num_parameters(model)
     tower = num_parameters(model.model.vision_tower)
     layers = num_parameters(model.get_decoder().layers)  # type: ignore
-    graph = graph_parameters(model.config, stage)
-    own = list(_float32_sizes(model, stage))
-    trainable = [*own, *_trainable_sizes(model, stage)]
-    adapters, quantized = sum(own) - graph, 0
+    own = graph_sizes(model.config, stage)
+    graph, adapters, quantized = sum(own), 0, 0
     in_layers = layers if "language" in stage.trainable else 0
     if stage.lora is not None:
-        in_layers = adapters
+        adapted = list(_adapted(model, stage.lora.target_modules))
+        widths = [width for each in adapted for width in (each.in_features, each.out_features)]
+        own += [stage.lora.rank * width for width in widths]
+        in_layers = adapters = sum(own) - graph
         if stage.lora.quantize == "nf4":
-            adapted = _adapted(model, stage.lora.target_modules)
             quantized = sum(each.weight.numel() for each in adapted)
+    trainable = [*own, *_trainable_sizes(model, stage)]
     return Parameters(
         total=whole + graph + adapters,
         trainable=sum(trainable),
@@ -123,16 +124,6 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
         eight_bit=sum(filter(is_eight_bit, trainable)),
         small_float32=sum(size for size in own if not is_eight_bit(size)),
     )
-
-
-def _float32_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
-    """Numbers of weights of every tensor of graph layers and adapters."""
-    if stage.alignment is not None:
-        width = model.config.text_config.hidden_size
-        yield from [width * width, width, width * width] * stage.alignment.num_layers
-    if stage.lora is not None:
-        for layer in _adapted(model, stage.lora.target_modules):
-            yield from (stage.lora.rank * layer.in_features, stage.lora.rank * layer.out_features)
 
 
 def _trainable_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
@@ -149,12 +140,11 @@ def _trainable_sizes(model: ExgraForConditionalGeneration, stage: StageSettings)
         yield model.config.text_config.vocab_size * model.config.text_config.hidden_size
 
 
-def graph_parameters(config: ExgraConfig, stage: StageSettings) -> int:
-    """Parameters of message passing, which an aligned stage has beside the model."""
-    if stage.alignment is None:
-        return 0
+def graph_sizes(config: ExgraConfig, stage: StageSettings) -> list[int]:
+    """Numbers of weights of every tensor of message passing, which is beside the model."""
     width = config.text_config.hidden_size
-    return stage.alignment.num_layers * (2 * width * width + width)
+    num_layers = stage.alignment.num_layers if stage.alignment is not None else 0
+    return [width * width, width, width * width] * num_layers
 
 
 def stage_memory(
@@ -176,7 +166,7 @@ def stage_memory(
         rest = parameters.total - parameters.tower - parameters.layers
         rest_trainable = parameters.trainable - parameters.trainable_in_layers
         # Adapters are in the layers, and only what is outside of these is cast by autocast.
-        rest_castable = rest - graph_parameters(config, stage)
+        rest_castable = rest - sum(graph_sizes(config, stage))
         kept = 4 * (parameters.total - parameters.tower) / num_gpus + 4 * parameters.tower
         return Memory(
             weights=kept + 4 * rest + 3 * number * layer,

@@ -10,6 +10,8 @@ from itertools import chain, count, islice
 
 import numpy as np
 
+from exgra_med.data.records import Record
+
 STEPS_SORTED = 32
 """Steps among whose records those of similar length are brought together."""
 
@@ -48,7 +50,10 @@ def plan_epoch(
     order = generator.permutation(num_records).tolist()
     step_size = batch_size * num_micro_batches
     if lengths is not None:
-        order = _sort_windows(order, STEPS_SORTED * step_size, lengths)
+        # Within a window, equal lengths keep their order.
+        size = STEPS_SORTED * step_size
+        windows = [order[start : start + size] for start in range(0, num_records, size)]
+        order = [number for each in windows for number in sorted(each, key=lengths.__getitem__)]
     if group_of is not None:
         order = _spread_groups(order, batch_size, group_of)
     if lengths is not None:
@@ -61,6 +66,11 @@ def plan_epoch(
             piece = [piece[position % len(piece)] for position in range(num_micro_batches)]
         steps.append([each.tolist() for each in np.array_split(piece, num_micro_batches)])
     return steps
+
+
+def image_groups(records: Sequence[Record]) -> list[str]:
+    """The group of each record: its first image, or itself where it has none."""
+    return [record.images[0] if record.images else record.id for record in records]
 
 
 def num_steps(
@@ -98,12 +108,6 @@ def micro_batches(
     for step, planned in enumerate(islice(chain.from_iterable(plans), steps.stop)):
         if step in steps:
             yield from (planned[number] for number in own)
-
-
-def _sort_windows(order: list[int], size: int, lengths: Sequence[int]) -> list[int]:
-    """Sort each window of the permutation by length; equal lengths keep their order."""
-    windows = (order[start : start + size] for start in range(0, len(order), size))
-    return [number for each in windows for number in sorted(each, key=lambda n: lengths[n])]
 
 
 def _shuffle_steps(order: list[int], step_size: int, generator: np.random.Generator) -> list[int]:

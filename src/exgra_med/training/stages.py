@@ -121,7 +121,14 @@ def _train_stage(
     best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage, scorer))
     graph_weights = start / "alignment.safetensors"
     if process_state().is_main_process:
-        _record_data(run, name, prepared, dataset)
+        data = run.record().get("data", {})
+        data[name] = {
+            "folder": settings.folder,
+            "split": settings.split,
+            "fingerprint": prepared.fingerprint,
+            "num_records": len(dataset),
+        }
+        run.add_to_record("data", data)
     StageTraining(
         run,
         name,
@@ -154,15 +161,3 @@ def _held_out_dataset(
         answers="original",
         train_on_prompts=False,
     )
-
-
-def _record_data(run: Run, name: str, prepared: Prepared, dataset: StageDataset) -> None:
-    settings = run.recipe.stage_data(name)
-    data = run.record().get("data", {})
-    data[name] = {
-        "folder": settings.folder,
-        "split": settings.split,
-        "fingerprint": prepared.fingerprint,
-        "num_records": len(dataset),
-    }
-    run.add_to_record("data", data)

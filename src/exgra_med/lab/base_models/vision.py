@@ -5,7 +5,6 @@ FOLDER/log.jsonl, FOLDER/checkpoints/vision/step-000200/    while it goes on
 
 import math
 from collections.abc import Sequence
-from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from exgra_med.training.checkpoint import StageProgress, restore_progress, save_
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, build_scheduler
-from exgra_med.training.order import plan_epoch
+from exgra_med.training.order import micro_batches
 
 # What an image tower learns from pictures without labels: to find shapes pasted into them.
 #
@@ -164,7 +163,8 @@ def train_vision(
     log.cut_back(STAGE, done)
     total = settings.num_steps
     scheduler = build_scheduler(optimizer, stage, total, done)
-    steps = _steps(len(pictures), settings.batch_size, seed, done, total)
+    size, to_do = settings.batch_size, range(done, total)
+    steps = list(micro_batches(len(pictures), size, 1, seed, to_do, own=range(1)))
     reporter.start("image tower", total, done)
     for step, pixels in enumerate(DataLoader(pictures, batch_sampler=steps), start=done):
         stream = torch.Generator().manual_seed(seed_number([seed, step]))
@@ -192,9 +192,3 @@ def train_vision(
     with replace_folder(out) as fresh:
         model.tower.save_pretrained(fresh)
         processor.save_pretrained(fresh)
-
-
-def _steps(num_images: int, batch_size: int, seed: int, done: int, total: int) -> list[list[int]]:
-    """Image numbers of the steps from `done` to `total`, a pure function of the seed."""
-    epochs = (plan_epoch(num_images, batch_size, 1, seed, epoch) for epoch in count())
-    return [part for (part,) in islice(chain.from_iterable(epochs), done, total)]

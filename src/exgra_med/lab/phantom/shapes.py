@@ -45,18 +45,12 @@ def lesion_distance(lesion: "Lesion", x: Floats, y: Floats) -> Floats:
         half = 1.15 * radius
         return segment(x, y, (-half, 0.0), (half, 0.0), 0.34 * radius)
     if lesion.shape == "wedge":
-        return _triangle(x, y, 0.68 * radius)
+        angles = (0.0, 2 * math.pi / 3, 4 * math.pi / 3)
+        sides = [x * math.cos(a) + y * math.sin(a) - 0.68 * radius for a in angles]
+        return np.maximum.reduce(sides)
     if lesion.shape == "star":
         return _star(x, y, 1.5 * radius, 0.6 * radius)
     return np.hypot(x, y) - radius
-
-
-def _triangle(x: Floats, y: Floats, inner_radius: float) -> Floats:
-    sides = [
-        x * math.cos(angle) + y * math.sin(angle) - inner_radius
-        for angle in (0.0, 2 * math.pi / 3, 4 * math.pi / 3)
-    ]
-    return np.maximum.reduce(sides)
 
 
 def _star(x: Floats, y: Floats, outer: float, inner: float) -> Floats:
@@ -73,7 +67,14 @@ def _star(x: Floats, y: Floats, outer: float, inner: float) -> Floats:
 def device_distance(device: "Device", x: Floats, y: Floats) -> Floats:
     """Distance to a device of whichever kind."""
     if device.kind == "catheter":
-        return _catheter(device, x, y)
+        bend = 0.12 * math.sin(device.angle)
+        points = [
+            (device.x + 0.1 * math.cos(device.angle), -0.05),
+            (device.x + bend, 0.4 * device.y),
+            (device.x + 0.6 * bend, 0.75 * device.y),
+            (device.x, device.y),
+        ]
+        return np.minimum.reduce([segment(x, y, a, b, 0.012) for a, b in pairwise(points)])
     x, y = _turned(x - device.x, y - device.y, device.angle)
     if device.kind == "screw":
         thread = segment(x, y, (-0.13, 0.0), (0.11, 0.0), 0.017)
@@ -86,15 +87,6 @@ def device_distance(device: "Device", x: Floats, y: Floats) -> Floats:
     wire = segment(x, y, (0.0, 0.0), (0.17, 0.02), 0.009)
     tip = segment(x, y, (0.17, 0.02), (0.20, 0.12), 0.009)
     return np.minimum.reduce([box(x, y, 0.06, 0.048), wire, tip])
-
-
-def _catheter(device: "Device", x: Floats, y: Floats) -> Floats:
-    bend = 0.12 * math.sin(device.angle)
-    points = [(device.x + 0.1 * math.cos(device.angle), -0.05)]
-    points += [(device.x + bend, 0.4 * device.y), (device.x + 0.6 * bend, 0.75 * device.y)]
-    points += [(device.x, device.y)]
-    lines = [segment(x, y, a, b, 0.012) for a, b in pairwise(points)]
-    return np.minimum.reduce(lines)
 
 
 def _turned(x: Floats, y: Floats, angle: float) -> tuple[Floats, Floats]:

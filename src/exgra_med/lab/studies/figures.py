@@ -70,7 +70,8 @@ def curve_figure(results: dict[str, Any]) -> Drawing | None:
         _draw_baseline(axes, results)
         _label_fractions(axes, fractions)
         axes.set_xlabel(f"share of the data of stage “{results['fraction_stage']}”")
-        axes.set_ylabel(f"{_metric_words(results)}, %")
+        _, scorer, name = str(results["metric"]).split(",")[0].split(".")
+        axes.set_ylabel(f"{scorer} {name.replace('_', ' ')}, %")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
         if paper:
             _draw_paper(panels[0][1], paper)
@@ -175,11 +176,6 @@ def _draw_paper(axes: Any, curves: list[tuple[str, str, dict[float, float]]]) ->
 def _label_fractions(axes: Any, fractions: list[float]) -> None:
     axes.set_xticks(range(len(fractions)), [percent(fraction) for fraction in fractions])
     axes.set_xlim(-0.4, len(fractions) - 0.6)
-
-
-def _metric_words(results: dict[str, Any]) -> str:
-    _, scorer, name = str(results["metric"]).split(",")[0].split(".")
-    return f"{scorer} {name.replace('_', ' ')}"
 
 
 def _curve_note(results: dict[str, Any]) -> str:
@@ -337,12 +333,9 @@ def _curves(
 
 
 def _chance(results: dict[str, Any], fraction: float) -> float | None:
-    for cell, *_ in _cells(results, fraction).values():
-        for entry in _stage(results, cell):
-            chance = entry.get("chance", (entry.get("views") or {}).get("chance"))
-            if chance is not None:
-                return float(chance)
-    return None
+    entries = (e for cell, *_ in _cells(results, fraction).values() for e in _stage(results, cell))
+    found = (each.get("chance", (each.get("views") or {}).get("chance")) for each in entries)
+    return next((float(chance) for chance in found if chance is not None), None)
 
 
 def _at(entry: dict[str, Any], place: tuple[str, ...]) -> float | None:

@@ -215,12 +215,13 @@ class _Planner:
             f"stages.{study.stage}.data.subset_seed": cell.seed,
         }
         recipe = changed(self.base, changes, study.name)
-        method = f"{study.name}: methods.{cell.method}.set"
-        recipe = changed(recipe, study.methods[cell.method].set, method)
-        if cell.setting is None:
-            return recipe
-        setting = f"{study.name}: settings.{cell.setting}.set"
-        return changed(recipe, study.settings[cell.setting].set, setting)
+        for kind, known, name in (
+            ("methods", study.methods, cell.method),
+            ("settings", study.settings, cell.setting),
+        ):
+            if name is not None:
+                recipe = changed(recipe, known[name].set, f"{study.name}: {kind}.{name}.set")
+        return recipe
 
     def _cell_recipe(self, full: Recipe, cell: Cell, start: str | None) -> Recipe:
         """The stages after the shared ones, from the shared run."""
