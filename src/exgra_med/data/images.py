@@ -11,7 +11,7 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from exgra_med.data.medical_formats import image_label, read_dicom, read_nifti, scale_to_eight_bits
+from exgra_med.data.medical_formats import read_dicom, read_nifti, scale_to_eight_bits
 from exgra_med.errors import DataError, MissingExtraError
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
@@ -85,9 +85,9 @@ class ImageFolder:
         path = self.locate(name, where)
         lower = path.name.lower()
         if lower.endswith(DICOM_ENDINGS):
-            return read_dicom(path, self.max_pixels, name, where)
+            return read_dicom(path, self.max_pixels, name, image_label(name, where))
         if lower.endswith(NIFTI_ENDINGS):
-            return read_nifti(path, self.max_pixels, name, where)
+            return read_nifti(path, self.max_pixels, name, image_label(name, where))
         return decode_image(path, self.max_pixels, name, where)
 
     def check_size(self, name: str, where: str = "") -> None:
@@ -156,6 +156,11 @@ def _opened(
             f"{label} cannot be decoded ({_reason(error)}).",
             f"It must be a complete {', '.join(FORMATS)} file.",
         ) from error
+
+
+def image_label(name: str, where: str) -> str:
+    """How an error names an image, and where known the record that shows it."""
+    return f"{where}: the image {name!r}" if where else f"the image {name!r}"
 
 
 def file_name(name: str) -> str:

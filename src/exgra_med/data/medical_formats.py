@@ -21,24 +21,20 @@ LIKELY_BURNED_IN = ("US", "SC", "OT", "XA", "ES", "XC", "GM")
 """Modalities whose pictures often carry text; they need BurnedInAnnotation = NO."""
 
 
-def image_label(name: str, where: str) -> str:
-    """How an error names an image, and where known the record that shows it."""
-    return f"{where}: the image {name!r}" if where else f"the image {name!r}"
-
-
-def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, where: str = "") -> Image.Image:
+def read_dicom(file: Path | IO[bytes], max_pixels: int, name: str, label: str = "") -> Image.Image:
     """Read one frame of a DICOM file as 8-bit RGB.
 
     Args:
         max_pixels: rows times columns above which it is refused before it is decoded.
         name: of the image, with `#frame=N` where the file has several.
+        label: how an error names it.
 
     Raises:
         MissingExtraError: pydicom is not installed.
         DataError: burned-in text, too large, no such frame, or broken; never holds a tag's value.
     """
     pydicom = import_extra("pydicom", "Reading DICOM files", "dicom")
-    prefix = image_label(name, where)
+    prefix = label or f"the image {name!r}"
     logger = logging.getLogger("pydicom")
     disabled, logger.disabled = logger.disabled, True
     try:
@@ -105,7 +101,7 @@ def _window(dataset: Any) -> tuple[float | None, float | None]:
     return center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
 
 
-def read_nifti(path: Path, max_pixels: int, name: str, where: str = "") -> Image.Image:
+def read_nifti(path: Path, max_pixels: int, name: str, label: str = "") -> Image.Image:
     """Read a slice as 8-bit RGB, scaled from its least to its greatest value.
 
     Head volumes can show a face; the reader neither detects nor removes it.
@@ -119,7 +115,7 @@ def read_nifti(path: Path, max_pixels: int, name: str, where: str = "") -> Image
         DataError: no slice is selected, there is no such slice, too large, or broken.
     """
     nibabel = import_extra("nibabel", "Reading NIfTI files", "dicom")
-    prefix = image_label(name, where)
+    prefix = label or f"the image {name!r}"
     try:
         volume: Any = nibabel.load(path)
         shape = volume.shape

@@ -92,7 +92,9 @@ def test_a_window_without_room_for_an_answer_is_a_fault(
 
 def test_without_a_model_it_says_that_it_counted_characters(sample: Prepared) -> None:
     report = check_prepared(sample)
-    assert "notice: characters were counted; --model CHECKPOINT counts tokens." in report.lines()
+    assert (
+        "notice: characters were counted; --tokenizer CHECKPOINT counts tokens." in report.lines()
+    )
     assert "tokens" not in report.facts
     with pytest.raises(DataError, match="template"):
         check_prepared(sample, template="none-such")

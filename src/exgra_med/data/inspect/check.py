@@ -136,7 +136,7 @@ def check_prepared(
     if window:
         report.facts["max_length_in_tokens"] = window.max_length
     else:
-        report.notices.append("characters were counted; --model CHECKPOINT counts tokens.")
+        report.notices.append("characters were counted; --tokenizer CHECKPOINT counts tokens.")
     return report
 
 
