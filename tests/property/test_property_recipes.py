@@ -283,7 +283,11 @@ def test_every_field_of_the_schema_is_drawn_from() -> None:
         "stages.aligned.alignment.solver",
         "model.architecture.vision.num_heads",
     } <= paths
-    drawn = {each.partition("=")[0] for number in range(3000) for each in draw(number).assignments}
+    drawn = {
+        each.partition("=")[0]
+        for number in range(3000)
+        for each in draw_once(random.Random(number)).assignments
+    }
     assert len(paths - drawn) < len(paths) / 20
 
 
