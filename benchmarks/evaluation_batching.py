@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python benchmarks/evaluation_batching.py --out RESULT.json
 
-Both ways go through `answer_records`, as `evaluate vqa` does: questions of 1 to 200 tokens, two
+Both ways go through `answer_all`, as `evaluate vqa` does: questions of 1 to 200 tokens, two
 thirds with an image, answers on disk after each batch. A random tiny model writes every answer to
 its end or to the limit. Answers must be equal token for token. Rounds of the two ways alternate; on
 a CPU that others use at the same time, the ratio of processor times says more than that of seconds.
@@ -23,9 +23,9 @@ from PIL import Image
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
-from exgra_med.evaluation.engines import Answerer, answer_records, model_answerer
+from exgra_med.evaluation.engines import CheckpointEngine, EngineOptions, answer_all
 from exgra_med.model.build import build_model
-from exgra_med.model.bundle import Bundle
+from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.recipe.load import load_recipe
 
 WORDS = "is there a mass in the left upper lobe of this lung or liver on axial slice".split()
@@ -53,10 +53,12 @@ def make_records(bundle: Bundle) -> list[Record]:
     return records
 
 
-def timed(answer: Answerer, records: list[Record], batch_size: int, out: Path) -> dict[str, float]:
+def timed(
+    engine: CheckpointEngine, records: list[Record], images: ImageFolder, out: Path
+) -> dict[str, float]:
     """Seconds of one way, from open questions to answers on disk."""
     start, processor_start = time.perf_counter(), time.process_time()
-    answer_records(answer, records, out, batch_size, {})
+    answer_all(engine, records, images, out, {})
     return {
         "seconds": time.perf_counter() - start,
         "processor_seconds": time.process_time() - processor_start,
@@ -89,14 +91,22 @@ def main() -> None:
             pixels = noise.integers(0, 255, (240, 320, 3), dtype="uint8")
             Image.fromarray(pixels).save(folder / f"{index}.png")
         images = ImageFolder(folder, 1_000_000)
-        answer = model_answerer(bundle, images, recipe.text.template, max_new_tokens)
-        answer(records[:8])
+        save_bundle(bundle, folder / "model")
+        engine = CheckpointEngine(
+            EngineOptions(
+                model=str(folder / "model"),
+                template=recipe.text.template,
+                max_new_tokens=max_new_tokens,
+            )
+        )
+        engine.answer(records[:8], images)
         found: dict[str, list[dict[str, float]]] = {"one_by_one": [], "batched": []}
         for number in range(arguments.rounds):
             texts = []
             for way, size in (("one_by_one", 1), ("batched", batch_size)):
                 out = folder / f"{way}-{number}.jsonl"
-                found[way].append(timed(answer, records, size, out))
+                engine.batch_size = size
+                found[way].append(timed(engine, records, images, out))
                 lines = map(json.loads, out.read_text(encoding="utf-8").splitlines())
                 texts.append({each["id"]: (each["text"], each["num_tokens"]) for each in lines})
             equal = texts[0] == texts[1]
