@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +48,24 @@ class Engine(StrEnum):
     vllm = "vllm"
 
 
+@dataclass(frozen=True, kw_only=True)
+class _CaptionService(options.PaidService):
+    concurrency: options.Concurrency = 64
+    attempts: options.Attempts = 6
+    temperature: options.Temperature = None
+    requests_per_minute: Annotated[
+        float | None,
+        options.of_service("--requests-per-minute", min=0.001, help="The service's limit."),
+    ] = None
+    tokens_per_minute: Annotated[
+        float | None,
+        options.of_service("--tokens-per-minute", min=0.001, help="The service's limit."),
+    ] = None
+    timeout_seconds: Annotated[
+        float, options.of_service("--timeout", min=0.01, help="Seconds for one request.")
+    ] = 120.0
+
+
 @app.command(
     epilog="""
 Examples:
@@ -60,10 +79,12 @@ Examples:
 * The same with `--dry-run` sends nothing and says what it would cost.
 """
 )
+@options.grouped
 def generate(
     source: Source,
     out: options.OutFile,
     model: options.Model,
+    service: _CaptionService,
     limit: options.Limit = None,
     output_format: Annotated[
         Format, typer.Option("--format", help="Of the output file.")
@@ -76,48 +97,13 @@ def generate(
             "--engine", help="An OpenAI-compatible server, or vLLM in this process."
         ),
     ] = Engine.openai,
-    base_url: options.BaseUrl = None,
-    concurrency: options.Concurrency = 64,
-    requests_per_minute: Annotated[
-        float | None,
-        options.of_service("--requests-per-minute", min=0.001, help="The service's limit."),
-    ] = None,
-    tokens_per_minute: Annotated[
-        float | None,
-        options.of_service("--tokens-per-minute", min=0.001, help="The service's limit."),
-    ] = None,
-    attempts: options.Attempts = 6,
-    timeout: Annotated[
-        float, options.of_service("--timeout", min=0.01, help="Seconds for one request.")
-    ] = 120.0,
-    max_new_tokens: options.MaxNewTokens = 1024,
-    temperature: options.Temperature = None,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    cache: options.Cache = None,
-    allow_remote: options.AllowRemote = False,
-    force: options.Force = False,
 ) -> None:
     """Let a language model extend every answer. Stopped or killed, it continues where it was."""
     from exgra_med.captions import generate
-    from exgra_med.llm.budget import Price
 
-    settings = generate.ServiceSettings(
-        model=model,
-        base_url=base_url,
-        engine="vllm" if engine is Engine.vllm else "api",
-        concurrency=concurrency,
-        attempts=attempts,
-        timeout_seconds=timeout,
-        price=None if price is None else Price(*price),
-        max_cost=max_cost,
-        requests_per_minute=requests_per_minute,
-        tokens_per_minute=tokens_per_minute,
-        sampling=Sampling(max_new_tokens, temperature),
-        cache=cache,
-        allow_remote=allow_remote,
-        force=force,
-    )
+    sampling = Sampling(service.max_new_tokens, service.temperature)
+    where = "vllm" if engine is Engine.vllm else "api"
+    settings = service.settings(model, sampling, engine=where)
     if dry_run:
         figures = generate.dry_run(source, settings, limit)
         show(figures, as_json, _estimate_lines(figures))

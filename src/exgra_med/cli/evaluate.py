@@ -13,7 +13,6 @@ from exgra_med.terminal import next_step, print_json, reporter, say, show, table
 if TYPE_CHECKING:
     from exgra_med.evaluation.results import Entry
     from exgra_med.evaluation.session import Session
-    from exgra_med.llm.service import ServiceSettings
 
 app = typer.Typer(
     help="Ask a model, score its answers, look at the scores.",
@@ -67,18 +66,12 @@ def _noun() -> None:
 
 
 @app.command(epilog=_VQA)
+@options.grouped
 def vqa(
     source: Source,
+    asked: options.Asked,
     data: options.OptionalData = None,
     split: options.OptionalSplit = None,
-    out: options.OptionalOutRun = None,
-    template: options.OptionalTemplate = None,
-    max_new_tokens: options.OptionalMaxNewTokens = None,
-    engine: options.EngineOption = "checkpoint",
-    base_url: options.BaseUrl = None,
-    concurrency: options.Concurrency = 8,
-    allow_remote: options.AllowRemote = False,
-    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer the questions of a split greedily and score the answers, strict and legacy.
@@ -87,10 +80,7 @@ def vqa(
     """
     from exgra_med.evaluation.tasks import vqa as task
 
-    session = _session(
-        source, data, split, out, template, engine, max_new_tokens,
-        base_url, concurrency, allow_remote, force,
-    )  # fmt: skip
+    session = asked.session(source, data, split)
     _tell(session, task.evaluate(session), as_json)
 
 
@@ -107,9 +97,11 @@ Examples:
 
 
 @app.command("multiple-choice", epilog=_CHOICE)
+@options.grouped
 def multiple_choice(
     source: Source,
     data: options.Data,
+    asked: options.Asked,
     split: options.Split = "test",
     protocol: Annotated[
         str, typer.Option("--protocol", help="generation, likelihood or both.")
@@ -117,14 +109,6 @@ def multiple_choice(
     orders: Annotated[
         int, typer.Option("--orders", min=1, max=26, help="Orders of the options to ask in.")
     ] = 1,
-    out: options.OptionalOutRun = None,
-    template: options.OptionalTemplate = None,
-    max_new_tokens: options.OptionalMaxNewTokens = None,
-    engine: options.EngineOption = "checkpoint",
-    base_url: options.BaseUrl = None,
-    concurrency: options.Concurrency = 8,
-    allow_remote: options.AllowRemote = False,
-    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Answer multiple-choice questions by generation and by option likelihood, and score them."""
@@ -132,35 +116,23 @@ def multiple_choice(
 
     if protocol not in ("generation", "likelihood", "both"):
         raise CommandError(f"There is no protocol {protocol!r}.", "generation, likelihood or both.")
-    session = _session(
-        source, data, split, out, template, engine, max_new_tokens,
-        base_url, concurrency, allow_remote, force,
-    )  # fmt: skip
+    session = asked.session(source, data, split)
     _tell(session, task.evaluate(session, protocol, orders), as_json)
 
 
 @app.command(epilog="Example: `exgra-med evaluate reliance runs/demo`")
+@options.grouped
 def reliance(
     source: Source,
+    asked: options.Asked,
     data: options.OptionalData = None,
     split: options.OptionalSplit = None,
-    out: options.OptionalOutRun = None,
-    template: options.OptionalTemplate = None,
-    max_new_tokens: options.OptionalMaxNewTokens = None,
-    engine: options.EngineOption = "checkpoint",
-    base_url: options.BaseUrl = None,
-    concurrency: options.Concurrency = 8,
-    allow_remote: options.AllowRemote = False,
-    force: options.Force = False,
     as_json: options.Json = False,
 ) -> None:
     """Ask again with grey, noise, exchanged and mirrored images: does the model look?"""
     from exgra_med.evaluation.tasks import reliance as task
 
-    session = _session(
-        source, data, split, out, template, engine, max_new_tokens,
-        base_url, concurrency, allow_remote, force,
-    )  # fmt: skip
+    session = asked.session(source, data, split)
     _tell(session, task.evaluate(session), as_json)
 
 
@@ -175,21 +147,13 @@ Examples:
 
 
 @app.command(epilog=_CHAT)
+@options.grouped
 def chat(
     source: Source,
     data: ChatData,
+    asked: options.ChatAsked,
     split: options.Split = "test",
     images: options.Images = None,
-    out: options.OptionalOutRun = None,
-    template: options.OptionalTemplate = None,
-    max_new_tokens: options.MaxNewTokens = 1024,
-    engine: options.EngineOption = "checkpoint",
-    base_url: options.BaseUrl = None,
-    concurrency: options.Concurrency = 8,
-    allow_remote: options.AllowRemote = False,
-    force: options.Force = False,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
 ) -> None:
     """Answer chat questions, for a judge to grade.
 
@@ -198,19 +162,7 @@ def chat(
     from exgra_med.evaluation.tasks import chat as task
 
     found = task.open_chat_set(data, split, images)
-    service = _service(
-        source, engine, max_new_tokens, base_url, concurrency, allow_remote, force, max_cost, price
-    )
-    session = task.answer(
-        source,
-        found,
-        reporter(),
-        engine=engine,
-        out=out,
-        template=template,
-        service=service,
-        max_new_tokens=max_new_tokens,
-    )
+    session = task.answer(source, found, reporter(), **asked.answering(source))
     if not session.is_first:
         return
     for problem in session.problems:
@@ -231,6 +183,7 @@ Examples:
 
 
 @app.command(epilog=_JUDGE)
+@options.grouped
 def judge(
     answers: Annotated[
         Path,
@@ -240,27 +193,18 @@ def judge(
     judge_model: Annotated[
         str, options.of_service("--judge", metavar="NAME", help="Name of the judge at its service.")
     ],
+    service: options.PaidService,
     split: options.Split = "test",
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
-    base_url: options.BaseUrl = None,
-    max_new_tokens: options.MaxNewTokens = 1024,
-    attempts: options.Attempts = 3,
-    concurrency: options.Concurrency = 8,
-    allow_remote: options.AllowRemote = False,
-    force: options.Force = False,
-    max_cost: options.MaxCost = None,
-    price: options.Price = None,
-    cache: options.Cache = None,
     as_json: options.Json = False,
 ) -> None:
     """Have stored chat answers graded against their references, in both orders, and score them."""
     from exgra_med.evaluation.tasks import chat as task
+    from exgra_med.llm.request import Sampling
 
-    settings = options.service(
-        judge_model, base_url, allow_remote, concurrency, max_new_tokens, max_cost, price,
-        attempts=attempts, seed=seed, cache=cache, force=force,
-    )  # fmt: skip
+    sampling = Sampling(service.max_new_tokens, temperature=0.0, seed=seed)
+    settings = service.settings(judge_model, sampling)
     found = task.open_chat_set(data, split)
     if dry_run:
         print_json(task.estimate_run(answers, found, settings))
@@ -451,55 +395,6 @@ def card(run: options.RunArgument, out: options.OptionalOutFile = None) -> None:
     from exgra_med.evaluation.cards import write_model_card
 
     say(write_model_card(run, out or run / "MODEL_CARD.md"))
-
-
-def _session(
-    source: str,
-    data: str | None,
-    split: str | None,
-    out: Path | None,
-    template: str | None,
-    engine: str,
-    max_new_tokens: int | None,
-    *service: Any,
-) -> "Session":
-    from exgra_med.evaluation.session import open_session
-
-    return open_session(
-        source,
-        reporter(),
-        data=data,
-        split=split,
-        out=out,
-        template=template,
-        engine=engine,
-        service=_service(source, engine, max_new_tokens, *service),
-        max_new_tokens=max_new_tokens,
-    )
-
-
-def _service(
-    model: str,
-    engine: str,
-    max_new_tokens: int | None,
-    base_url: str | None,
-    concurrency: int,
-    allow_remote: bool,
-    force: bool,
-    max_cost: float | None = None,
-    price: tuple[float, float] | None = None,
-) -> "ServiceSettings | None":
-    """The service of an engine that asks one, greedily; none for a checkpoint."""
-    from exgra_med.evaluation.engines import CHECKPOINT
-    from exgra_med.recipe.schema import EvaluationSettings
-
-    if engine == CHECKPOINT:
-        return None
-    tokens = max_new_tokens or EvaluationSettings().max_new_tokens
-    return options.service(
-        model, base_url, allow_remote, concurrency, tokens, max_cost, price,
-        attempts=6, force=force, engine="vllm" if engine == "vllm" else "api",
-    )  # fmt: skip
 
 
 def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:

@@ -4,17 +4,27 @@ Each is an `Annotated` type. A verb names the parameter and gives the default:
 
     def check(data: DataArgument, split: Split = "test", as_json: Json = False) -> None: ...
 
+Options that several verbs take together are fields of a dataclass (`Service`, `Asked`), and
+`grouped` gives them to a verb.
 Options that belong together stand in a panel of the help (`SERVICE`, `COST`, `PLAN`).
 """
 
+import inspect
 import math
-from functools import partial
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial, wraps
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exgra_med.terminal import reporter
+
 if TYPE_CHECKING:
+    from exgra_med.evaluation.session import Session
+    from exgra_med.llm.request import Sampling
     from exgra_med.llm.service import ServiceSettings
 
 SERVICE = "Service"
@@ -185,33 +195,96 @@ Cache = Annotated[
 ]
 
 
-def service(
-    model: str,
-    base_url: str | None,
-    allow_remote: bool,
-    concurrency: int,
-    max_tokens: int,
-    max_cost: float | None,
-    price: tuple[float, float] | None,
-    *,
-    seed: int = 0,
-    **settings: Any,
-) -> "ServiceSettings":
-    """A service that decodes greedily, with a seed for servers that take one.
+def grouped(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of a dataclass: a parameter annotated with one becomes its fields."""
+    own = inspect.signature(command).parameters
+    groups = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
+    members = [inspect.signature(group).parameters.values() for group in groups.values()]
+    shown = [each for name, each in own.items() if name not in groups]
+    shown = [each.replace(kind=each.KEYWORD_ONLY) for each in [*shown, *chain(*members)]]
 
-    `settings`: further fields of `ServiceSettings`.
-    """
-    from exgra_med.llm.budget import Price as PriceOfTokens
-    from exgra_med.llm.request import Sampling
-    from exgra_med.llm.service import ServiceSettings
+    @wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
+        command(**given)
 
-    return ServiceSettings(
-        model=model,
-        base_url=base_url,
-        concurrency=concurrency,
-        price=None if price is None else PriceOfTokens(*price),
-        max_cost=max_cost,
-        allow_remote=allow_remote,
-        sampling=Sampling(max_tokens=max_tokens, temperature=0.0, seed=seed),
-        **settings,
-    )
+    run.__signature__ = inspect.Signature(shown)  # pyrefly: ignore
+    run.__annotations__ = {each.name: each.annotation for each in shown}
+    return run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """A service that is asked, and what may be sent there."""
+
+    base_url: BaseUrl = None
+    concurrency: Concurrency = 8
+    max_new_tokens: MaxNewTokens = 1024
+    allow_remote: AllowRemote = False
+    force: Force = False
+
+    def settings(self, model: str, sampling: "Sampling", **others: Any) -> "ServiceSettings":
+        """The settings of the client; `others` are fields that no option of the group gives."""
+        from exgra_med.llm.budget import Price as PriceOfTokens
+        from exgra_med.llm.service import ServiceSettings
+
+        names = {each.name for each in fields(ServiceSettings)} - {"engine"}
+        given = {name: value for name, value in vars(self).items() if name in names}
+        if given.get("price"):
+            given["price"] = PriceOfTokens(*given["price"])
+        return ServiceSettings(model=model, sampling=sampling, **given, **others)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaidService(Service):
+    """A service whose answers are stored and cost money."""
+
+    attempts: Attempts = 3
+    max_cost: MaxCost = None
+    price: Price = None
+    cache: Cache = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    out: OptionalOutRun = None
+    template: OptionalTemplate = None
+    engine: EngineOption = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked(Service, _Answers):
+    """Who answers the questions of an evaluation, and where the answers go."""
+
+    max_new_tokens: OptionalMaxNewTokens = None  # pyrefly: ignore
+
+    def session(self, source: str, data: str | None, split: str | None) -> "Session":
+        """The evaluation of a prepared folder."""
+        from exgra_med.evaluation.session import open_session
+
+        return open_session(source, reporter(), data=data, split=split, **self.answering(source))
+
+    def answering(self, model: str) -> dict[str, Any]:
+        """Arguments of `open_session`; the service, where one is asked, decodes greedily."""
+        from exgra_med.evaluation.engines import CHECKPOINT
+        from exgra_med.llm.request import Sampling
+        from exgra_med.recipe.schema import EvaluationSettings
+
+        names = "out", "template", "engine", "max_new_tokens"
+        service = None
+        if self.engine != CHECKPOINT:
+            tokens = self.max_new_tokens or EvaluationSettings().max_new_tokens
+            where = "vllm" if self.engine == "vllm" else "api"
+            sampling = Sampling(tokens, temperature=0.0, seed=0)
+            service = self.settings(model, sampling, engine=where)
+        return {name: getattr(self, name) for name in names} | {"service": service}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChatAsked(Asked):
+    """The same for chat answers, which are long and cost money."""
+
+    max_new_tokens: MaxNewTokens = 1024
+    max_cost: MaxCost = None
+    price: Price = None
