@@ -79,12 +79,11 @@ Examples:
 * The same with `--dry-run` sends nothing and says what it would cost.
 """
 )
-@options.grouped
+@options.grouped(_CaptionService)
 def generate(
     source: Source,
     out: options.OutFile,
     model: options.Model,
-    service: _CaptionService,
     limit: options.Limit = None,
     output_format: Annotated[
         Format, typer.Option("--format", help="Of the output file.")
@@ -97,10 +96,12 @@ def generate(
             "--engine", help="An OpenAI-compatible server, or vLLM in this process."
         ),
     ] = Engine.openai,
+    **given: Any,
 ) -> None:
     """Let a language model extend every answer. Stopped or killed, it continues where it was."""
     from exgra_med.captions import generate
 
+    service = _CaptionService(**given)
     sampling = Sampling(service.max_new_tokens, service.temperature)
     where = "vllm" if engine is Engine.vllm else "api"
     settings = service.settings(model, sampling, engine=where)

@@ -1,6 +1,7 @@
 """`exgra-med evaluate`: ask a model, score its answers, look at the scores."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -46,6 +47,51 @@ Answered = Annotated[
     ),
 ]
 
+
+@dataclass(frozen=True, kw_only=True)
+class _Answers:
+    out: options.OptionalOutRun = None
+    template: options.OptionalTemplate = None
+    engine: options.EngineOption = "checkpoint"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked(options.Service, _Answers):
+    """Who answers the questions of an evaluation, and where the answers go."""
+
+    max_new_tokens: options.OptionalMaxNewTokens = None  # pyrefly: ignore
+
+    def session(self, source: str, data: str | None, split: str | None) -> "Session":
+        """The evaluation of a prepared folder."""
+        from exgra_med.evaluation.session import open_session
+
+        return open_session(source, reporter(), data=data, split=split, **self.answering(source))
+
+    def answering(self, model: str) -> dict[str, Any]:
+        """Arguments of `open_session`; the service, where one is asked, decodes greedily."""
+        from exgra_med.evaluation.engines import CHECKPOINT
+        from exgra_med.llm.request import Sampling
+        from exgra_med.recipe.schema import EvaluationSettings
+
+        names = "out", "template", "engine", "max_new_tokens"
+        service = None
+        if self.engine != CHECKPOINT:
+            tokens = self.max_new_tokens or EvaluationSettings().max_new_tokens
+            where = "vllm" if self.engine == "vllm" else "api"
+            sampling = Sampling(tokens, temperature=0.0, seed=0)
+            service = self.settings(model, sampling, engine=where)
+        return {name: getattr(self, name) for name in names} | {"service": service}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ChatAsked(_Asked):
+    """The same for chat answers, which are long and cost money."""
+
+    max_new_tokens: options.MaxNewTokens = 1024
+    max_cost: options.MaxCost = None
+    price: options.Price = None
+
+
 _VQA = """
 Examples:
 
@@ -66,13 +112,13 @@ def _noun() -> None:
 
 
 @app.command(epilog=_VQA)
-@options.grouped
+@options.grouped(_Asked)
 def vqa(
     source: Source,
-    asked: options.Asked,
     data: options.OptionalData = None,
     split: options.OptionalSplit = None,
     as_json: options.Json = False,
+    **asked: Any,
 ) -> None:
     """Answer the questions of a split greedily and score the answers, strict and legacy.
 
@@ -80,7 +126,7 @@ def vqa(
     """
     from exgra_med.evaluation.tasks import vqa as task
 
-    session = asked.session(source, data, split)
+    session = _Asked(**asked).session(source, data, split)
     _tell(session, task.evaluate(session), as_json)
 
 
@@ -97,11 +143,10 @@ Examples:
 
 
 @app.command("multiple-choice", epilog=_CHOICE)
-@options.grouped
+@options.grouped(_Asked)
 def multiple_choice(
     source: Source,
     data: options.Data,
-    asked: options.Asked,
     split: options.Split = "test",
     protocol: Annotated[
         str, typer.Option("--protocol", help="generation, likelihood or both.")
@@ -110,29 +155,30 @@ def multiple_choice(
         int, typer.Option("--orders", min=1, max=26, help="Orders of the options to ask in.")
     ] = 1,
     as_json: options.Json = False,
+    **asked: Any,
 ) -> None:
     """Answer multiple-choice questions by generation and by option likelihood, and score them."""
     from exgra_med.evaluation.tasks import multiple_choice as task
 
     if protocol not in ("generation", "likelihood", "both"):
         raise CommandError(f"There is no protocol {protocol!r}.", "generation, likelihood or both.")
-    session = asked.session(source, data, split)
+    session = _Asked(**asked).session(source, data, split)
     _tell(session, task.evaluate(session, protocol, orders), as_json)
 
 
 @app.command(epilog="Example: `exgra-med evaluate reliance runs/demo`")
-@options.grouped
+@options.grouped(_Asked)
 def reliance(
     source: Source,
-    asked: options.Asked,
     data: options.OptionalData = None,
     split: options.OptionalSplit = None,
     as_json: options.Json = False,
+    **asked: Any,
 ) -> None:
     """Ask again with grey, noise, exchanged and mirrored images: does the model look?"""
     from exgra_med.evaluation.tasks import reliance as task
 
-    session = asked.session(source, data, split)
+    session = _Asked(**asked).session(source, data, split)
     _tell(session, task.evaluate(session), as_json)
 
 
@@ -147,13 +193,13 @@ Examples:
 
 
 @app.command(epilog=_CHAT)
-@options.grouped
+@options.grouped(_ChatAsked)
 def chat(
     source: Source,
     data: ChatData,
-    asked: options.ChatAsked,
     split: options.Split = "test",
     images: options.Images = None,
+    **asked: Any,
 ) -> None:
     """Answer chat questions, for a judge to grade.
 
@@ -162,7 +208,7 @@ def chat(
     from exgra_med.evaluation.tasks import chat as task
 
     found = task.open_chat_set(data, split, images)
-    session = task.answer(source, found, reporter(), **asked.answering(source))
+    session = task.answer(source, found, reporter(), **_ChatAsked(**asked).answering(source))
     if not session.is_first:
         return
     for problem in session.problems:
@@ -183,7 +229,7 @@ Examples:
 
 
 @app.command(epilog=_JUDGE)
-@options.grouped
+@options.grouped(options.PaidService)
 def judge(
     answers: Annotated[
         Path,
@@ -193,18 +239,19 @@ def judge(
     judge_model: Annotated[
         str, options.of_service("--judge", metavar="NAME", help="Name of the judge at its service.")
     ],
-    service: options.PaidService,
     split: options.Split = "test",
     seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
+    **service: Any,
 ) -> None:
     """Have stored chat answers graded against their references, in both orders, and score them."""
     from exgra_med.evaluation.tasks import chat as task
     from exgra_med.llm.request import Sampling
 
-    sampling = Sampling(service.max_new_tokens, temperature=0.0, seed=seed)
-    settings = service.settings(judge_model, sampling)
+    given = options.PaidService(**service)
+    sampling = Sampling(given.max_new_tokens, temperature=0.0, seed=seed)
+    settings = given.settings(judge_model, sampling)
     found = task.open_chat_set(data, split)
     if dry_run:
         print_json(task.estimate_run(answers, found, settings))

@@ -4,26 +4,22 @@ Each is an `Annotated` type. A verb names the parameter and gives the default:
 
     def check(data: DataArgument, split: Split = "test", as_json: Json = False) -> None: ...
 
-Options that several verbs take together are fields of a dataclass (`Service`, `Asked`), and
-`grouped` gives them to a verb.
+Options that several verbs take together are fields of a dataclass such as `Service`, and `grouped`
+gives them to a verb.
 Options that belong together stand in a panel of the help (`SERVICE`, `COST`, `PLAN`).
 """
 
 import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
-from functools import partial, wraps
-from itertools import chain
+from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from exgra_med.terminal import reporter
-
 if TYPE_CHECKING:
-    from exgra_med.evaluation.session import Session
     from exgra_med.llm.request import Sampling
     from exgra_med.llm.service import ServiceSettings
 
@@ -195,23 +191,21 @@ Cache = Annotated[
 ]
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options of a dataclass: a parameter annotated with one becomes its fields."""
-    own = inspect.signature(command).parameters
-    groups = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
-    members = [inspect.signature(group).parameters.values() for group in groups.values()]
-    shown = [each for name, each in own.items() if name not in groups]
-    shown = [each.replace(kind=each.KEYWORD_ONLY) for each in [*shown, *chain(*members)]]
+def grouped(group: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Let a verb take the fields of a dataclass as options, in place of its `**` parameter."""
 
-    @wraps(command)
-    def run(**given: Any) -> None:
-        for name, group in groups.items():
-            given[name] = group(**{each.name: given.pop(each.name) for each in fields(group)})
-        command(**given)
+    def add(command: Callable[..., None]) -> Callable[..., None]:
+        own = [
+            each.replace(kind=each.KEYWORD_ONLY)
+            for each in inspect.signature(command).parameters.values()
+            if each.kind is not each.VAR_KEYWORD
+        ]
+        shown = [*own, *inspect.signature(group).parameters.values()]
+        command.__signature__ = inspect.Signature(shown)  # pyrefly: ignore
+        command.__annotations__ = {each.name: each.annotation for each in shown}
+        return command
 
-    run.__signature__ = inspect.Signature(shown)  # pyrefly: ignore
-    run.__annotations__ = {each.name: each.annotation for each in shown}
-    return run
+    return add
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -244,47 +238,3 @@ class PaidService(Service):
     max_cost: MaxCost = None
     price: Price = None
     cache: Cache = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Answers:
-    out: OptionalOutRun = None
-    template: OptionalTemplate = None
-    engine: EngineOption = "checkpoint"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked(Service, _Answers):
-    """Who answers the questions of an evaluation, and where the answers go."""
-
-    max_new_tokens: OptionalMaxNewTokens = None  # pyrefly: ignore
-
-    def session(self, source: str, data: str | None, split: str | None) -> "Session":
-        """The evaluation of a prepared folder."""
-        from exgra_med.evaluation.session import open_session
-
-        return open_session(source, reporter(), data=data, split=split, **self.answering(source))
-
-    def answering(self, model: str) -> dict[str, Any]:
-        """Arguments of `open_session`; the service, where one is asked, decodes greedily."""
-        from exgra_med.evaluation.engines import CHECKPOINT
-        from exgra_med.llm.request import Sampling
-        from exgra_med.recipe.schema import EvaluationSettings
-
-        names = "out", "template", "engine", "max_new_tokens"
-        service = None
-        if self.engine != CHECKPOINT:
-            tokens = self.max_new_tokens or EvaluationSettings().max_new_tokens
-            where = "vllm" if self.engine == "vllm" else "api"
-            sampling = Sampling(tokens, temperature=0.0, seed=0)
-            service = self.settings(model, sampling, engine=where)
-        return {name: getattr(self, name) for name in names} | {"service": service}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ChatAsked(Asked):
-    """The same for chat answers, which are long and cost money."""
-
-    max_new_tokens: MaxNewTokens = 1024
-    max_cost: MaxCost = None
-    price: Price = None
