@@ -66,10 +66,10 @@ def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(
     again = train(tmp_path / "again")
     for stage in STAGES:
         assert_equal_weights(undisturbed, again, stage)
-    other = train(tmp_path / "other", "seed=1")
+    other = train(tmp_path / "other", "seed=1", "stages.aligned=null", "stages.vqa=null")
     assert any(
-        not torch.equal(value, weights(other, "vqa")[name])
-        for name, value in weights(undisturbed, "vqa").items()
+        not torch.equal(value, weights(other, "connector")[name])
+        for name, value in weights(undisturbed, "connector").items()
     )
 
 
@@ -92,8 +92,8 @@ def test_a_killed_run_resumes_to_the_same_weights_and_log(
 
 
 def test_alignment_weight_zero_is_plain_language_model_training(tmp_path: Path) -> None:
-    plain = train(tmp_path / "plain", "stages.aligned.alignment=null")
-    zero = train(tmp_path / "zero", "stages.aligned.alignment.weight=0")
+    plain = train(tmp_path / "plain", "stages.vqa=null", "stages.aligned.alignment=null")
+    zero = train(tmp_path / "zero", "stages.vqa=null", "stages.aligned.alignment.weight=0")
     model = "model.safetensors"
     one, other = (load_file(run.final("aligned") / model) for run in (plain, zero))
     assert all(torch.equal(one[name], other[name]) for name in one)
@@ -103,10 +103,11 @@ def test_alignment_weight_zero_is_plain_language_model_training(tmp_path: Path) 
 
 def test_accumulated_passes_equal_one_large_pass(tmp_path: Path) -> None:
     off = "stages.aligned={alignment: null, distinct_images: false}"
-    large = train(tmp_path / "large", off, "stages.aligned.batch_size=8")
+    only = ("stages.connector=null", "stages.vqa=null", off)
+    large = train(tmp_path / "large", *only, "stages.aligned.batch_size=8")
     small = train(
         tmp_path / "small",
-        off,
+        *only,
         "stages.aligned.batch_size=2",
         "stages.aligned.gradient_accumulation_steps=4",
     )

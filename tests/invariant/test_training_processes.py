@@ -47,6 +47,7 @@ def weights(folder: Path, stage: str = "aligned") -> dict[str, torch.Tensor]:
     return load_file(folder / "checkpoints" / stage / "final" / "model.safetensors")
 
 
+@pytest.mark.slow
 def test_two_processes_follow_the_trajectory_of_one(tmp_path: Path) -> None:
     train(tmp_path / "one", *PLAIN, "--set", "stages.aligned.batch_size=8")
     train(tmp_path / "two", *PLAIN, "--set", "stages.aligned.batch_size=4", processes=2)

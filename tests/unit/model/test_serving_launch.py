@@ -102,6 +102,7 @@ raise SystemExit(launch.run_server(Path(), "127.0.0.1", 8000, "cpu", "transforme
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is no signal there")
 def test_sigterm_reaches_the_server_and_is_waited_for() -> None:
     launcher = subprocess.Popen(
