@@ -1,19 +1,19 @@
 """LoRA adapters in the language model, through peft: attached, merged and removed.
 
 The model stays the same object of the same class, so nothing else in training changes. What
-`detach_adapter` returns loads in plain peft, together with the projector. The model then has the
+`detach_adapter` returns writes what loads in plain peft, with the projector. The model then has the
 products of the adapters added to its weights, and no peft layer is left in it.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from importlib import util
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from exgra_med.errors import MissingExtraError, RecipeError
 from exgra_med.model.bundle import Bundle
@@ -22,20 +22,6 @@ from exgra_med.recipe.schema import LoraSettings
 ADAPTER_NAME = "default"
 """peft's own name of a single adapter."""
 PROJECTOR = "multi_modal_projector"
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """An adapter that was removed from a model: the content of peft's two files."""
-
-    config: Any
-    tensors: dict[str, Tensor]
-
-    def save(self, folder: Path) -> None:
-        """Write `adapter_config.json` and `adapter_model.safetensors` into an empty folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.config.save_pretrained(folder)
-        save_file(self.tensors, folder / "adapter_model.safetensors")
 
 
 def check_adapters_possible(settings: LoraSettings) -> None:
@@ -91,10 +77,11 @@ def attach_adapter(bundle: Bundle, settings: LoraSettings) -> None:
         weight.requires_grad_(True)
 
 
-def detach_adapter(bundle: Bundle, settings: LoraSettings) -> Adapter:
-    """Merge the adapters into the weights and remove them.
+def detach_adapter(bundle: Bundle, settings: LoraSettings) -> Callable[[Path], None]:
+    """Merge the adapters into the weights and remove them. A 4-bit weight is dequantized first.
 
-    A 4-bit weight is dequantized first.
+    Returns what writes them into a new folder, as peft's `adapter_config.json` and
+    `adapter_model.safetensors`.
     """
     from peft.tuners.lora import LoraLayer
 
@@ -107,7 +94,14 @@ def detach_adapter(bundle: Bundle, settings: LoraSettings) -> Adapter:
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):
             model.set_submodule(name, _merged(layer))
-    return Adapter(_config(settings, modules_to_save=[PROJECTOR], inference_mode=True), tensors)
+
+    def save(folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        config = _config(settings, modules_to_save=[PROJECTOR], inference_mode=True)
+        config.save_pretrained(folder)
+        save_file(tensors, folder / "adapter_model.safetensors")
+
+    return save
 
 
 def _config(settings: LoraSettings, **more: Any) -> Any:

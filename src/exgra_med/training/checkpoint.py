@@ -304,11 +304,11 @@ def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | Non
         DiskFullError: nothing was changed.
     """
     lora = run.recipe.stages[stage].lora
-    adapter = None if lora is None else detach_adapter(bundle, lora)
+    save_adapter = None if lora is None else detach_adapter(bundle, lora)
 
     def beside(folder: Path) -> None:
-        if adapter is not None:
-            adapter.save(folder / "adapter")
+        if save_adapter is not None:
+            save_adapter(folder / "adapter")
         (folder / "recipe.yaml").write_text(recipe_yaml(run.recipe), encoding="utf-8")
         if alignment is not None:
             save_alignment(alignment, folder)

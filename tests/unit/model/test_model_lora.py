@@ -59,7 +59,7 @@ def test_merged_weights_and_plain_peft_answer_as_the_adapter_did(
     stir(bundle)
     with_adapter = logits(bundle.model, bundle)
     assert (with_adapter - before).abs().max() > 1e-2
-    detach_adapter(bundle, SETTINGS).save(tmp_path / "adapter")
+    detach_adapter(bundle, SETTINGS)(tmp_path / "adapter")
     assert list(bundle.model.state_dict()) == names
     # Measured: 2e-7.
     assert (logits(bundle.model, bundle) - with_adapter).abs().max() <= 1e-5
