@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -69,19 +69,6 @@ def refuse_other_engines() -> None:
                 f"{reason}",
                 "Launch without it, and set `stages.STAGE.sharding: full` to shard all weights.",
             )
-
-
-def make_accelerator(find_unused: bool, **options: Any) -> Accelerator:
-    """Accelerate for one stage. Autocast is ours: accelerate allows a process only one precision.
-
-    `find_unused`: a forward pass may leave a trainable parameter without a gradient.
-    """
-    return Accelerator(
-        cpu=on_cpu(),
-        mixed_precision="no",
-        kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=find_unused)],
-        **options,
-    )
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:

@@ -15,14 +15,13 @@ from operator import call
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import cosine_histograms, view_diagnostics
-from exgra_med.errors import RecipeError
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.batch import Batch, StageDataset, to_device
 from exgra_med.training.checkpoint import (
     PARAMETERS,
@@ -53,40 +52,6 @@ def image_answer_accuracy(image: Tensor, answer: Tensor) -> float:
         image.shape[1], objective="pairwise", views="image-answer", num_layers=0
     )
     return ruler.matching_accuracy(image, answer, None)
-
-
-class ViewFigures:
-    """Figures of the views of several batches: means over their nodes, sums of histograms.
-
-    Candidates are the nodes of one batch, so figures compare only between equal batch sizes.
-    """
-
-    def __init__(self) -> None:
-        self.num_nodes = self.num_graphs = 0
-        self.sums: dict[str, float] = defaultdict(float)
-        self.histograms: dict[str, dict[str, list[int]]] = {}
-
-    def add(self, image: Tensor, answer: Tensor, extended: Tensor | None) -> None:
-        """Count one batch."""
-        nodes = image.shape[0]
-        self.num_nodes, self.num_graphs = self.num_nodes + nodes, self.num_graphs + 1
-        for name, value in view_diagnostics(image, answer, extended).items():
-            self.sums[name] += nodes * value
-        for pair, counted in cosine_histograms(image, answer, extended).items():
-            known = self.histograms.setdefault(pair, {})
-            for kind, counts in counted.items():
-                before = known.get(kind, [0] * len(counts))
-                known[kind] = [a + b for a, b in zip(before, counts, strict=True)]
-
-    def figures(self) -> dict[str, Any]:
-        """`num_nodes`, `chance` (mean of 1 / M over nodes), the figures of `view_diagnostics`, and
-        `histograms` of cosines: pair -> `own`, `other` -> 20 counts from -1 to 1."""
-        return {
-            "num_nodes": self.num_nodes,
-            "chance": self.num_graphs / self.num_nodes,
-            **{name: value / self.num_nodes for name, value in self.sums.items()},
-            "histograms": self.histograms,
-        }
 
 
 @contextmanager
@@ -126,8 +91,11 @@ class HeldOut:
             `language_loss` per supervised token, `num_records`, and with alignment
             `alignment_loss`, `matching_accuracy` (share of nodes matched to their own partner,
             averaged over the directed problems), `chance` (that of a random matching); with graphs
-            `image_answer_accuracy`, that of the bare embeddings, and where asked for `views`, see
-            `ViewFigures`; empty where there is no held-out data.
+            `image_answer_accuracy`, that of the bare embeddings, and where asked for `views`:
+            `num_nodes`, `chance` (mean of 1 / M over nodes), means over the nodes of the figures
+            of `view_diagnostics`, and `histograms` of cosines: pair -> `own`, `other` -> 20 counts
+            from -1 to 1. Candidates are the nodes of one batch, so figures of views compare only
+            between equal batch sizes. Empty where there is no held-out data.
         """
         if self.dataset is None:
             return {}
@@ -135,7 +103,8 @@ class HeldOut:
         objective.eval()
         sums: dict[str, float] = defaultdict(float)
         num: Counter[str] = Counter()
-        views = ViewFigures() if self.measure_views else None
+        views: dict[str, float] = defaultdict(float)
+        histograms: dict[str, dict[str, list[int]]] = {}
         for batch in self._batches(self.dataset):
             with _own_graphs(objective):
                 losses = objective(to_device(batch, device), [_NOISE_SEED])
@@ -151,8 +120,16 @@ class HeldOut:
                 image, answer = losses["image_view"], losses["answer_view"]
                 sums["image_answer"] += len(image) * image_answer_accuracy(image, answer)
                 num.update(viewed=len(image), batches=1)
-                if views is not None:
-                    views.add(image, answer, losses.get("extended_view"))
+                if self.measure_views:
+                    own = image, answer, losses.get("extended_view")
+                    for name, value in view_diagnostics(*own).items():
+                        views[name] += len(image) * value
+                    for pair, counted in cosine_histograms(*own).items():
+                        before = histograms.get(pair, {})
+                        histograms[pair] = {
+                            kind: np.add(before.get(kind, 0), counts).tolist()
+                            for kind, counts in counted.items()
+                        }
         objective.train(was_training)
         figures: dict[str, Any] = {
             "language_loss": sums["language_loss_sum"] / sums["num_supervised"],
@@ -164,9 +141,12 @@ class HeldOut:
             figures["chance"] = num["graphs"] / num["nodes"]
         if num["viewed"]:
             figures["image_answer_accuracy"] = sums["image_answer"] / num["viewed"]
-            figures.setdefault("chance", num["batches"] / num["viewed"])
-            if views is not None:
-                figures["views"] = views.figures()
+            chance = num["batches"] / num["viewed"]
+            figures.setdefault("chance", chance)
+            if self.measure_views:
+                means = {name: value / num["viewed"] for name, value in views.items()}
+                about = {"num_nodes": num["viewed"], "chance": chance}
+                figures["views"] = about | means | {"histograms": histograms}
         return figures
 
     def _batches(self, dataset: StageDataset) -> Iterator[Batch]:
@@ -228,19 +208,3 @@ class BestCheckpoint:
         """Load the kept weights into the model."""
         if self.scorer is not None and self.kept() is not None:
             load_parameters(self.path, trainable_parameters(bundle.model))
-
-
-def needs_scorer(name: str, stage: StageSettings, scorer: Scorer | None) -> Scorer | None:
-    """The scorer of a stage that ends with its best weights; none for other stages.
-
-    Raises:
-        RecipeError: the stage needs a scorer, and there is none.
-    """
-    if not stage.load_best_model_at_end:
-        return None
-    if scorer is None:
-        raise RecipeError(
-            f"stages.{name}.load_best_model_at_end is true, but nothing scores the model here.",
-            "Train with `exgra-med train`, or pass a scorer to `train_run`.",
-        )
-    return scorer

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
@@ -38,7 +39,7 @@ from exgra_med.training.checkpoint import (
 )
 from exgra_med.training.distributed import (
     gather_on_main,
-    make_accelerator,
+    on_cpu,
     resharded_after,
     run_unsharded,
 )
@@ -46,7 +47,7 @@ from exgra_med.training.held_out import BestCheckpoint, HeldOut
 from exgra_med.training.log import TrainingLog, start_tracking, tracking
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, build_scheduler
-from exgra_med.training.order import image_groups, micro_batches, num_steps
+from exgra_med.training.order import image_groups, micro_batches, num_steps, plan_epoch
 from exgra_med.training.trainable import build_objective
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -60,36 +61,23 @@ class TrainingStopped(ExgraMedError):
     """What a shell reports for a process that SIGTERM ended; 130 where it was Ctrl-C."""
 
 
-@dataclass
-class StopRequest:
-    """Whether SIGTERM or Ctrl-C asked this process to stop."""
-
-    made: bool = False
-    number: int = signal.SIGTERM
-
-    def make(self, number: int, frame: FrameType | None) -> None:
-        """Signal handler.
-
-        Raises:
-            KeyboardInterrupt: Ctrl-C for the second time.
-        """
-        if self.made and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not self.made:
-            self.made, self.number = True, number
-
-
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
-    """Yield a request that SIGTERM or SIGINT sets; earlier handlers come back afterwards.
+def stop_on_signal() -> Iterator[list[int]]:
+    """Yield a list that SIGTERM or SIGINT is put into; earlier handlers come back afterwards.
 
     The step in progress is finished and a checkpoint written, so that the run can go on. A second
-    Ctrl-C ends at once.
+    Ctrl-C raises KeyboardInterrupt.
     """
-    request = StopRequest()
-    earlier = {number: signal.signal(number, request.make) for number in SIGNALS}
+    asked: list[int] = []
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    earlier = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
-        yield request
+        yield asked
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)
@@ -106,13 +94,8 @@ def total_loss(
 
     The two have different divisors on purpose: the tokens of all micro-batches together, against
     one value per graph. DDP and FSDP average gradients over processes, hence the factor.
-
-    Args:
-        stage: the weight of its alignment counts.
-        losses: of one micro-batch, from the objective.
-        supervised: supervised tokens of the step, over all processes.
-        num_accumulated: micro-batches of the step on each process.
-        num_processes: that divide them.
+    `losses` are of one micro-batch, `supervised` are the tokens of the step over all processes, and
+    `num_accumulated` its micro-batches on each process.
 
     Returns:
         The loss to differentiate, and figures that are summed over micro-batches and averaged over
@@ -165,11 +148,17 @@ class StageTraining:
         self.folder = run.stage_folder(name)
         # By its position, so that stages differ in their data order and noise.
         self.seed = [run.recipe.seed, list(run.recipe.stages).index(name)]
+        # For generators that take no list.
+        self.integer_seed = self.seed[0] * 1000 + self.seed[1]
         # A micro-batch without images leaves the connector without a gradient, and a trainable
         # tower has layers behind those that are read.
         without_images = any(not each.images for each in dataset.records)
         unused = "vision" in stage.trainable or without_images
-        self.accelerator = make_accelerator(unused, **tracking(run, name))
+        ddp = DistributedDataParallelKwargs(find_unused_parameters=unused)
+        # Autocast is ours: accelerate allows a process only one precision.
+        self.accelerator = Accelerator(
+            cpu=on_cpu(), mixed_precision="no", kwargs_handlers=[ddp], **tracking(run, name)
+        )
         processes, self.is_main = self.accelerator.num_processes, self.accelerator.is_main_process
         self.sharded = stage.sharding == "full" and processes > 1
         self.log = TrainingLog(run.log, active=self.is_main)
@@ -192,15 +181,15 @@ class StageTraining:
             TrainingError: the loss is not finite.
             TrainingStopped: SIGTERM or Ctrl-C came; the run can go on from here.
         """
-        with stop_on_signal() as request:
+        with stop_on_signal() as stops:
             try:
-                return self._train(request)
+                return self._train(stops)
             finally:
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
 
-    def _train(self, request: StopRequest) -> Path:
-        torch.manual_seed(_as_integer(self.seed))
+    def _train(self, stops: list[int]) -> Path:
+        torch.manual_seed(self.integer_seed)
         self.objective = build_objective(
             self.bundle, self.stage, self.graph_weights, self.accelerator.device, self.sharded
         )
@@ -226,26 +215,26 @@ class StageTraining:
         loader = iter(self._loader(done))
         for step in range(done, self.total):
             self._after_step(step + 1, self._step(loader, step))
-            self._stop_if_asked(request, step + 1)
+            self._stop_if_asked(stops, step + 1)
         self.reporter.finish()
         return self._finish()
 
     def _loader(self, done: int) -> DataLoader:
         """This process's micro-batches from step `done` on."""
         dataset, stage, state = self.dataset, self.stage, self.accelerator
-        own = micro_batches(
+        plan = partial(
+            plan_epoch,
             len(dataset.records),
             stage.batch_size,
             self.micro_batches,
-            _as_integer(self.seed),
-            range(done, self.total),
-            range(state.process_index, self.micro_batches, state.num_processes),
-            image_groups(dataset.records) if stage.distinct_images else None,
-            dataset.lengths() if stage.group_by_length else None,
+            self.integer_seed,
+            group_of=image_groups(dataset.records) if stage.distinct_images else None,
+            lengths=dataset.lengths() if stage.group_by_length else None,
         )
+        own = range(state.process_index, self.micro_batches, state.num_processes)
         return DataLoader(
             dataset,
-            batch_sampler=list(own),
+            batch_sampler=list(micro_batches(plan, range(done, self.total), own)),
             collate_fn=dataset.collate,
             num_workers=stage.num_workers,
             persistent_workers=stage.num_workers > 0,
@@ -323,9 +312,9 @@ class StageTraining:
             self._save(done)
         self.reporter.advance(done, _note(figures))
 
-    def _stop_if_asked(self, request: StopRequest, done: int) -> None:
+    def _stop_if_asked(self, stops: list[int], done: int) -> None:
         """All processes stop after the same step, whichever of them was asked."""
-        asked = torch.tensor(int(request.made), device=self.accelerator.device)
+        asked = torch.tensor(int(bool(stops)), device=self.accelerator.device)
         if not int(self.accelerator.reduce(asked)) or done == self.total:
             return
         self._save(done)
@@ -335,7 +324,8 @@ class StageTraining:
             "the checkpoint is written.",
             "Start the same command again to go on (`train` wants --resume).",
         )
-        stopped.exit_code = 128 + request.number
+        # A process that was not asked itself says SIGTERM.
+        stopped.exit_code = 128 + (stops or [signal.SIGTERM])[0]
         raise stopped
 
     def _save(self, done: int) -> None:
@@ -382,11 +372,6 @@ class StageTraining:
             kind="stage", stage=self.name, event="end", step=self.total, total_steps=self.total
         )
         return self.run.final(self.name)
-
-
-def _as_integer(seed: list[int]) -> int:
-    """One integer for generators that take no list."""
-    return seed[0] * 1000 + seed[1]
 
 
 def _note(figures: dict[str, float]) -> str:

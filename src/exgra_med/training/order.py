@@ -5,7 +5,7 @@ A step is one contiguous piece of the epoch's permutation. It is cut into
 on how these are spread over processes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count, islice
 
 import numpy as np
@@ -31,10 +31,8 @@ def plan_epoch(
     """Plan one epoch.
 
     Args:
-        num_records: of the stage.
         batch_size: records of a micro-batch.
         num_micro_batches: of a step, over all processes.
-        seed: of the stage.
         epoch: from 0.
         group_of: a group name per record (its image). Where given, the records of a micro-batch
             are of different groups as far as the numbers allow: two equal images in one graph are
@@ -57,7 +55,12 @@ def plan_epoch(
     if group_of is not None:
         order = _spread_groups(order, batch_size, group_of)
     if lengths is not None:
-        order = _shuffle_steps(order, step_size, generator)
+        # In random order, so that training does not go from short to long; what is left over of
+        # whole steps stays the last one.
+        num_whole = num_records // step_size
+        whole = np.reshape(order[: num_whole * step_size], (num_whole, step_size))
+        left = order[num_whole * step_size :]
+        order = whole[generator.permutation(num_whole)].ravel().tolist() + left
     steps = []
     for start in range(0, num_records, step_size):
         piece = order[start : start + step_size]
@@ -87,35 +90,19 @@ def num_steps(
 
 
 def micro_batches(
-    num_records: int,
-    batch_size: int,
-    num_micro_batches: int,
-    seed: int,
-    steps: range,
-    own: range,
-    group_of: Sequence[str] | None = None,
-    lengths: Sequence[int] | None = None,
+    plan: Callable[[int], list[Step]], steps: range, own: range
 ) -> Iterator[MicroBatch]:
     """The micro-batches of a process, as record numbers.
 
     Args:
-        num_records, batch_size, num_micro_batches, seed, group_of, lengths: see `plan_epoch`.
+        plan: the steps of an epoch, see `plan_epoch`.
         steps: the steps that are still to do, counted over all epochs.
         own: the process's micro-batches by their number within a step.
     """
-    settings = num_records, batch_size, num_micro_batches, seed
-    plans = (plan_epoch(*settings, epoch, group_of, lengths) for epoch in count())
-    for step, planned in enumerate(islice(chain.from_iterable(plans), steps.stop)):
-        if step in steps:
-            yield from (planned[number] for number in own)
-
-
-def _shuffle_steps(order: list[int], step_size: int, generator: np.random.Generator) -> list[int]:
-    """Whole steps in random order, so that training does not go from short to long; what is left
-    over stays the last step."""
-    num_whole = len(order) // step_size
-    steps = np.reshape(order[: num_whole * step_size], (num_whole, step_size))
-    return steps[generator.permutation(num_whole)].ravel().tolist() + order[num_whole * step_size :]
+    planned = chain.from_iterable(map(plan, count()))
+    for number, step in enumerate(islice(planned, steps.stop)):
+        if number in steps:
+            yield from (step[each] for each in own)
 
 
 def _spread_groups(order: list[int], batch_size: int, group_of: Sequence[str]) -> list[int]:

@@ -113,9 +113,7 @@ def _check_graph_weights(recipe: Recipe) -> None:
 def missing_here(recipe: Recipe, out: Path) -> list[ExgraMedError]:
     """What the stages of a run need and this machine lacks: packages, a compiler, a GPU, disk.
 
-    Args:
-        recipe: the recipe.
-        out: the run folder; what it holds already counts as written.
+    What the run folder `out` holds already counts as written.
     """
     checks: list[Callable[[], None]] = [
         partial(check_trackers_installed, recipe.trackers),

@@ -10,15 +10,16 @@ from pathlib import Path
 
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.records import Prepared, open_prepared
+from exgra_med.errors import RecipeError
 from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.build import build_model
-from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
+from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
 from exgra_med.recipe.schema import DataSettings, Recipe, StageSettings
 from exgra_med.terminal import Reporter, Silent
 from exgra_med.training.batch import Layout, StageDataset, chosen_records
 from exgra_med.training.distributed import process_state
-from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer, needs_scorer
+from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer
 from exgra_med.training.loop import StageTraining
 
 ScorerFactory = Callable[[Run, Prepared, DataSettings], Scorer]
@@ -31,21 +32,20 @@ def starting_checkpoint(run: Run) -> Path:
         RunError: `model.start` is a run that has not finished.
         CheckpointError: a part cannot be used.
     """
-    start = run.recipe.model.start
-    if start is not None:
-        return last_checkpoint_of(start)
+    model = run.recipe.model
+    if model.start is not None:
+        return last_checkpoint_of(model.start)
     folder = run.stage_folder("start") / "final"
     with process_state().main_process_first():
         if not folder.is_dir():
-            save_bundle(_build(run.recipe), folder)
+            sizes, parts, seed = model.architecture, model.parts, run.recipe.seed
+            if sizes is not None:
+                built = build_model(sizes, training_texts(run.recipe), seed)
+            else:
+                assert parts is not None, "a recipe has exactly one origin"
+                built = assemble_parts(parts, seed)
+            save_bundle(built, folder)
     return folder
-
-
-def _build(recipe: Recipe) -> Bundle:
-    if recipe.model.architecture is not None:
-        return build_model(recipe.model.architecture, training_texts(recipe), recipe.seed)
-    assert recipe.model.parts is not None, "a recipe has exactly one origin"
-    return assemble_parts(recipe.model.parts, recipe.seed)
 
 
 def training_texts(recipe: Recipe) -> list[str]:
@@ -118,7 +118,12 @@ def _train_stage(
         stage.measure_views,
     )
     scorer = None if scorers is None else scorers(run, prepared, settings)
-    best = BestCheckpoint(run.stage_folder(name), needs_scorer(name, stage, scorer))
+    if stage.load_best_model_at_end and scorer is None:
+        raise RecipeError(
+            f"stages.{name}.load_best_model_at_end is true, but nothing scores the model here.",
+            "Train with `exgra-med train`, or pass a scorer to `train_run`.",
+        )
+    best = BestCheckpoint(run.stage_folder(name), scorer if stage.load_best_model_at_end else None)
     graph_weights = start / "alignment.safetensors"
     if process_state().is_main_process:
         data = run.record().get("data", {})

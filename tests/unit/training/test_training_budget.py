@@ -1,6 +1,7 @@
 """Calls of bounded size and steps of similar length change what is computed at once, not what."""
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -134,7 +135,8 @@ def test_steps_are_of_similar_length_in_an_order_that_is_not() -> None:
 
 def test_a_process_goes_on_where_it_was() -> None:
     def taken(first: int, process: range) -> list[list[int]]:
-        return list(micro_batches(640, 8, 4, 5, range(first, 50), process, None, LENGTHS))
+        plan = partial(plan_epoch, 640, 8, 4, 5, lengths=LENGTHS)
+        return list(micro_batches(plan, range(first, 50), process))
 
     whole = taken(0, range(4))
     assert len(whole) == 200

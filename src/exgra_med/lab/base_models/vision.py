@@ -5,6 +5,7 @@ FOLDER/log.jsonl, FOLDER/checkpoints/vision/step-000200/    while it goes on
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from exgra_med.training.checkpoint import StageProgress, restore_progress, save_
 from exgra_med.training.log import TrainingLog
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, build_scheduler
-from exgra_med.training.order import micro_batches
+from exgra_med.training.order import micro_batches, plan_epoch
 
 # What an image tower learns from pictures without labels: to find shapes pasted into them.
 #
@@ -164,7 +165,7 @@ def train_vision(
     total = settings.num_steps
     scheduler = build_scheduler(optimizer, stage, total, done)
     size, to_do = settings.batch_size, range(done, total)
-    steps = list(micro_batches(len(pictures), size, 1, seed, to_do, own=range(1)))
+    steps = list(micro_batches(partial(plan_epoch, len(pictures), size, 1, seed), to_do, range(1)))
     reporter.start("image tower", total, done)
     for step, pixels in enumerate(DataLoader(pictures, batch_sampler=steps), start=done):
         stream = torch.Generator().manual_seed(seed_number([seed, step]))
