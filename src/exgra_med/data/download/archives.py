@@ -13,10 +13,10 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from exgra_med.errors import DataError
 from exgra_med.files import disk_errors
@@ -111,12 +111,13 @@ def read_members(
     found: dict[str, bytes] = {}
     with broken_archives(label), tarfile.open(fileobj=archive, mode="r:*") as bundle:
         # What is skipped is decompressed too, so every member counts.
-        for member in _tar_members(bundle, label, max_total_bytes, max_members):
+        sizes = ((each, each.name, each.size) for each in bundle)
+        for member in _allowed(sizes, label, max_total_bytes, max_members):
             if member.name not in names or member.name in found:
                 continue
             source = bundle.extractfile(member) if member.isreg() else None
             if source is None:
-                raise DataError(f"{label}: the member {member.name!r} is a link or a device.")
+                raise _no_file(label, member.name)
             content = source.read(max_bytes + 1)
             if len(content) > max_bytes:
                 raise DataError(f"{label}: {member.name!r} has more than {max_bytes} bytes.")
@@ -128,16 +129,12 @@ def read_members(
 
 def _unpack_zip(archive: Path, target: Path, max_bytes: int, max_members: int) -> None:
     with zipfile.ZipFile(archive) as bundle:
-        members = bundle.infolist()
-        if len(members) > max_members:
-            raise DataError(f"{archive}: more than {max_members} members.")
-        if sum(member.file_size for member in members) > max_bytes:
-            raise DataError(f"{archive}: more than the allowed bytes come out of it.")
-        for member in members:
-            _refuse_outside(member.filename, archive)
+        sizes = ((each, each.filename, each.file_size) for each in bundle.infolist())
+        # All of them, before the first one is written.
+        for member in list(_allowed(sizes, archive, max_bytes, max_members)):
             # The upper 16 bits are the Unix mode, 0 where another system wrote the archive.
             if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise DataError(f"{archive}: the member {member.filename!r} is a link or a device.")
+                raise _no_file(archive, member.filename)
             if member.flag_bits & 1:
                 raise DataError(
                     f"{archive}: the member {member.filename!r} is encrypted.",
@@ -151,30 +148,31 @@ def _unpack_tar(archive: Path, target: Path, max_bytes: int, max_members: int) -
     with tarfile.open(archive, "r:*") as bundle:
         # Python 3.11.0 to 3.11.3 lack filters; what is refused below is all that this one refuses.
         bundle.extraction_filter = getattr(tarfile, "data_filter", None)
-        for member in _tar_members(bundle, archive, max_bytes, max_members):
+        sizes = ((each, each.name, each.size) for each in bundle)
+        for member in _allowed(sizes, archive, max_bytes, max_members):
             if member.isdir():
                 continue
             if not member.isreg():
-                raise DataError(f"{archive}: the member {member.name!r} is a link or a device.")
+                raise _no_file(archive, member.name)
             # Owner, mode and time are not taken over: the umask decides, as for every other file.
             bundle.extract(member, target, set_attrs=False)
 
 
-def _tar_members(
-    bundle: tarfile.TarFile, archive: Path, max_bytes: int, max_members: int
-) -> Iterator[tarfile.TarInfo]:
-    """Yield the members, as long as their number, names and total size are within the limits."""
+def _allowed(
+    members: Iterable[tuple[Any, str, int]], archive: Path, max_bytes: int, max_members: int
+) -> Iterator[Any]:
+    """Yield members, given with name and size, as long as number, names and total are allowed."""
     total = 0
-    for number, member in enumerate(bundle):
+    for number, (member, name, size) in enumerate(members):
         if number >= max_members:
             raise DataError(f"{archive}: more than {max_members} members.")
-        _refuse_outside(member.name, archive)
-        total += member.size
+        if name.startswith("/") or "\\" in name or ".." in name.split("/") or "\0" in name:
+            raise DataError(f"{archive}: the member {name!r} would leave the folder.")
+        total += size
         if total > max_bytes:
             raise DataError(f"{archive}: more than the allowed bytes come out of it.")
         yield member
 
 
-def _refuse_outside(name: str, archive: Path) -> None:
-    if name.startswith("/") or "\\" in name or ".." in name.split("/") or "\0" in name:
-        raise DataError(f"{archive}: the member {name!r} would leave the folder.")
+def _no_file(archive: Path, name: str) -> DataError:
+    return DataError(f"{archive}: the member {name!r} is a link or a device.")

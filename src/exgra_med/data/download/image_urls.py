@@ -17,6 +17,7 @@ from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +39,7 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,199}")
 
 @dataclass
 class ImageDownload:
-    """How a download went.
+    """A download, and how it went.
 
     Args:
         there_before: figures that an earlier run fetched.
@@ -47,15 +48,21 @@ class ImageDownload:
         not_listed: figures that the files name and the list does not have.
     """
 
+    folder: Path
+    limits: FetchLimits
+    reporter: Reporter
     fetched: int = 0
     there_before: int = 0
     failed: Counter[str] = field(default_factory=Counter)
     num_bytes: int = 0
     not_listed: int = 0
 
+    def __post_init__(self) -> None:
+        self.lock, self.stop = threading.Lock(), threading.Event()
+
     def lines(self) -> list[str]:
         """The numbers for a person."""
-        failed = sum(self.failed.values())
+        failed = self.failed.total()
         lines = [f"figures: {self.fetched} fetched, {self.there_before} there before"]
         if self.not_listed:
             lines.append(f"{self.not_listed} figures are not in the list of URLs")
@@ -65,6 +72,84 @@ class ImageDownload:
             )
             lines += [f"    {count} x {reason}" for reason, count in self.failed.most_common(10)]
         return lines
+
+    def run(self, packages: dict[str, dict[str, str]], num_workers: int) -> None:
+        """Fetch the figures of a list, see `download_images`."""
+        missing: dict[str, dict[str, str]] = {}
+        for url, members in packages.items():
+            absent = {n: m for n, m in members.items() if not self._path(n).is_file()}
+            self.there_before += len(members) - len(absent)
+            if absent:
+                missing[url] = absent
+        failures_path, waiting, num_done = self.folder / FAILURES_FILE, iter(missing.items()), 0
+        self.reporter.start("packages", len(missing), 0)
+        started = time.monotonic()
+        with disk_errors(failures_path), failures_path.open("w", encoding="utf-8") as failures:
+            pool = ThreadPoolExecutor(num_workers)
+            pending: set[Future[None]] = set()
+            try:
+                # A short queue: half a million futures would take much memory.
+                while pending := pending | {
+                    pool.submit(self._package, *each, failures)
+                    for each in islice(waiting, 4 * num_workers - len(pending))
+                }:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                    num_done += len(done)
+                    rate = self.num_bytes / 2**20 / max(time.monotonic() - started, 1e-6)
+                    note = f"{self.fetched} figures, {self.failed.total()} failed, {rate:.1f} MiB/s"
+                    self.reporter.advance(num_done, note)
+            finally:
+                self.stop.set()
+                pool.shutdown(cancel_futures=True)
+        self.reporter.finish()
+        if self.failed and not self.fetched + self.there_before:
+            reason, count = self.failed.most_common(1)[0]
+            raise ServiceError(
+                f"None of {self.failed.total()} figures was fetched ({count} x {reason}).",
+                f"{failures_path} has every reason.",
+            )
+
+    def _path(self, name: str) -> Path:
+        return self.folder / "images" / f"{name}.jpg"
+
+    def _package(self, url: str, members: dict[str, str], failures: IO[str]) -> None:
+        """Fetch one tar and keep its figures; what is not kept is listed as a failure."""
+        reasons: dict[str, str] = {}
+        try:
+            with disk_errors(self.folder), tempfile.TemporaryFile(dir=self.folder) as stream:
+                size = fetch(url, stream, self.limits, self.stop)
+                with self.lock:
+                    self.num_bytes += size
+                stream.seek(0)
+                found = read_members(stream, set(members.values()), MAX_FIGURE_BYTES)
+            for name, member in members.items():
+                reasons[name] = self._keep(name, found.get(member))
+        except WriteError:
+            raise
+        except ExgraMedError as error:
+            reasons = dict.fromkeys(members, error.message)
+        with self.lock, disk_errors(self.folder / FAILURES_FILE):
+            for name, reason in reasons.items():
+                if reason:
+                    self.failed[reason] += 1
+                    entry = {"pair_id": name, "pmc_tar_url": url, "reason": reason}
+                    failures.write(json.dumps(entry, ensure_ascii=False) + "\n")
+                else:
+                    self.fetched += 1
+            failures.flush()
+
+    def _keep(self, name: str, content: bytes | None) -> str:
+        """Store a figure; returns why not, or nothing."""
+        if content is None:
+            return "the package does not have the figure"
+        try:
+            decode_image(BytesIO(content), MAX_PIXELS, f"{name}.jpg")
+        except DataError as error:
+            return error.message.replace(repr(f"{name}.jpg"), "").replace("  ", " ")
+        write_bytes(self._path(name), content)
+        return ""
 
 
 def read_url_list(path: Path) -> dict[str, dict[str, str]]:
@@ -144,100 +229,7 @@ def download_images(
         }
     with disk_errors(folder):
         (folder / "images").mkdir(exist_ok=True)
-    result = _Download(folder, limits or FetchLimits(), reporter).run(packages, num_workers)
+    result = ImageDownload(folder, limits or FetchLimits(), reporter)
+    result.run(packages, num_workers)
     result.not_listed = len(wanted - listed)
     return result
-
-
-class _Download:
-    def __init__(self, folder: Path, limits: FetchLimits, reporter: Reporter) -> None:
-        self.folder, self.limits, self.reporter = folder, limits, reporter
-        self.result = ImageDownload()
-        self.lock = threading.Lock()
-        self.stop = threading.Event()
-        self.num_done = 0
-
-    def run(self, packages: dict[str, dict[str, str]], num_workers: int) -> ImageDownload:
-        missing: dict[str, dict[str, str]] = {}
-        for url, members in packages.items():
-            absent = {n: m for n, m in members.items() if not self._path(n).is_file()}
-            self.result.there_before += len(members) - len(absent)
-            if absent:
-                missing[url] = absent
-        failures_path = self.folder / FAILURES_FILE
-        self.reporter.start("packages", len(missing), 0)
-        started = time.monotonic()
-        with disk_errors(failures_path), failures_path.open("w", encoding="utf-8") as failures:
-            pool = ThreadPoolExecutor(num_workers)
-            try:
-                pending: set[Future[None]] = set()
-                for url, members in missing.items():
-                    pending.add(pool.submit(self._package, url, members, failures))
-                    # A short queue: half a million futures would take much memory.
-                    if len(pending) >= 4 * num_workers:
-                        pending = self._some_done(pending, started)
-                while pending:
-                    pending = self._some_done(pending, started)
-            finally:
-                self.stop.set()
-                pool.shutdown(cancel_futures=True)
-        self.reporter.finish()
-        if self.result.failed and not self.result.fetched + self.result.there_before:
-            reason, count = self.result.failed.most_common(1)[0]
-            raise ServiceError(
-                f"None of {sum(self.result.failed.values())} figures was fetched "
-                f"({count} x {reason}).",
-                f"{failures_path} has every reason.",
-            )
-        return self.result
-
-    def _some_done(self, pending: set[Future[None]], started: float) -> set[Future[None]]:
-        done, rest = wait(pending, return_when=FIRST_COMPLETED)
-        for future in done:
-            future.result()
-        self.num_done += len(done)
-        rate = self.result.num_bytes / 2**20 / max(time.monotonic() - started, 1e-6)
-        failed = sum(self.result.failed.values())
-        note = f"{self.result.fetched} figures, {failed} failed, {rate:.1f} MiB/s"
-        self.reporter.advance(self.num_done, note)
-        return rest
-
-    def _path(self, name: str) -> Path:
-        return self.folder / "images" / f"{name}.jpg"
-
-    def _package(self, url: str, members: dict[str, str], failures: IO[str]) -> None:
-        """Fetch one tar and keep its figures; what is not kept is listed as a failure."""
-        reasons: dict[str, str] = {}
-        try:
-            with disk_errors(self.folder), tempfile.TemporaryFile(dir=self.folder) as stream:
-                size = fetch(url, stream, self.limits, self.stop)
-                with self.lock:
-                    self.result.num_bytes += size
-                stream.seek(0)
-                found = read_members(stream, set(members.values()), MAX_FIGURE_BYTES)
-            for name, member in members.items():
-                reasons[name] = self._keep(name, found.get(member))
-        except WriteError:
-            raise
-        except ExgraMedError as error:
-            reasons = dict.fromkeys(members, error.message)
-        with self.lock, disk_errors(self.folder / FAILURES_FILE):
-            for name, reason in reasons.items():
-                if reason:
-                    self.result.failed[reason] += 1
-                    entry = {"pair_id": name, "pmc_tar_url": url, "reason": reason}
-                    failures.write(json.dumps(entry, ensure_ascii=False) + "\n")
-                else:
-                    self.result.fetched += 1
-            failures.flush()
-
-    def _keep(self, name: str, content: bytes | None) -> str:
-        """Store a figure; returns why not, or nothing."""
-        if content is None:
-            return "the package does not have the figure"
-        try:
-            decode_image(BytesIO(content), MAX_PIXELS, f"{name}.jpg")
-        except DataError as error:
-            return error.message.replace(repr(f"{name}.jpg"), "").replace("  ", " ")
-        write_bytes(self._path(name), content)
-        return ""
