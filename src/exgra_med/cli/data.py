@@ -184,7 +184,7 @@ def check(
         window = Window(*load_tokenizer(tokenizer), max_length)
     with counting(silent=as_json) as progress:
         report = check_prepared(prepared, progress, window, template)
-    show(report.to_json(), as_json, report.lines())
+    show({"ok": not report.faults, **vars(report)}, as_json, report.lines())
     if report.faults:
         raise typer.Exit(2)
 
@@ -281,7 +281,7 @@ def audit(
 
     with counting(silent=as_json) as progress:
         found = compare(read_any(train), read_any(test), images, progress)
-    show(found.to_json(), as_json, found.lines())
+    show(vars(found), as_json, found.lines())
 
 
 @app.command(epilog="Example: `exgra-med data answers data/vqa-rad --out candidate.json`")

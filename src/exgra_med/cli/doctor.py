@@ -33,7 +33,11 @@ def doctor(as_json: Json = False) -> None:
     The exit code is 1 where something the core needs is missing or does not work.
     """
     findings = examine()
-    lines = [f"{name:<22} {value}" for name, value in _lines(findings)]
+    lines = [
+        f"{name.replace('_', ' '):<22} {_plain(value)}"
+        for name, value in findings.items()
+        if name != "problems"
+    ]
     well = [] if findings["problems"] else [next_step("demo")]
     show(findings, as_json, lines + well)
     if findings["problems"]:
@@ -70,16 +74,8 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _lines(findings: dict[str, Any]) -> list[tuple[str, str]]:
-    lines = []
-    for name, value in findings.items():
-        if name == "problems":
-            continue
-        if name == "extras":
-            value = ", ".join(f"{key} {'yes' if there else 'no'}" for key, there in value.items())
-        elif isinstance(value, dict):
-            value = ", ".join(f"{key} {version}" for key, version in value.items())
-        elif isinstance(value, list):
-            value = ", ".join(value) or "none"
-        lines.append((name.replace("_", " "), str(value)))
-    return lines
+def _plain(value: Any) -> str:
+    if isinstance(value, dict):
+        words = {True: "yes", False: "no"}
+        return ", ".join(f"{key} {words.get(each, each)}" for key, each in value.items())
+    return ", ".join(value) or "none" if isinstance(value, list) else str(value)

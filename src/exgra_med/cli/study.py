@@ -4,15 +4,14 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from exgra_med.cli.options import Data, DryRun, Gpu, Json, OptionalOutRun, Out, Set
-from exgra_med.terminal import next_step, print_json, reporter, say, show
+from exgra_med.terminal import next_step, reporter, say, show
 
 if TYPE_CHECKING:
     from exgra_med.lab.studies.cost import Cost
@@ -30,16 +29,6 @@ Scale = Annotated[
     str | None,
     typer.Option("--scale", metavar="NAME", help="One of the study's scales, such as smoke."),
 ]
-
-
-class Format(StrEnum):
-    """What `study report` makes."""
-
-    html = "html"
-    markdown = "markdown"
-    latex = "latex"
-    csv = "csv"
-    svg = "svg"
 
 
 @app.command("list", epilog="Example: `exgra-med study list`")
@@ -221,8 +210,9 @@ Examples:
 def report(
     folder: FolderArgument,
     output_format: Annotated[
-        Format, typer.Option("--format", help="A page, a table to print, or the figures.")
-    ] = Format.html,
+        Literal["html", "markdown", "latex", "csv", "svg"],
+        typer.Option("--format", help="A page, a table to print, or the figures."),
+    ] = "html",
     together: Annotated[
         bool,
         typer.Option(
@@ -239,14 +229,14 @@ def report(
     from exgra_med.lab.studies.report import write_figures, write_results
     from exgra_med.lab.studies.table import render
 
-    if output_format is Format.html:
+    if output_format == "html":
         _write_outcome(folder, as_json)
         return
     results = write_results(folder)
-    if output_format is Format.svg:
+    if output_format == "svg":
         lines = [f"Written: {path}" for path in write_figures(folder, results)]
     else:
-        lines = [render(results, output_format.value, together).rstrip("\n")]
+        lines = [render(results, output_format, together).rstrip("\n")]
     show(results, as_json, lines)
 
 
@@ -289,34 +279,33 @@ def _print_plan(study: "Study", folder: Path, gpu: str, as_json: bool) -> None:
     known = [cost for cost in costs if cost.hours is not None]
     hours = sum(cost.num_runs * (cost.hours or 0.0) for cost in known)
     tokens = sum(cost.num_runs * (cost.tokens or 0.0) for cost in known)
-    if as_json:
-        print_json(
-            {
-                "study": study.name,
-                "scale": study.scale,
-                "folder": str(folder),
-                "gpu": gpu,
-                "nodes": [
-                    {"id": node.id, "needs": list(node.needs), "finished": node.id in finished}
-                    for node in nodes
-                ],
-                "runs": [asdict(cost) for cost in costs],
-                "tokens": tokens if len(known) == len(costs) else None,
-                "hours": hours if len(known) == len(costs) else None,
-            }
-        )
-        return
-    say(f"{study.name}: {len(nodes)} nodes in {folder}, {len(finished)} finished")
-    for node in nodes:
-        if node.is_made:
-            say(f"  {node.id}")
-    width = max(len(cost.name) for cost in costs)
-    say(f"\n{'run':<{width}}  {'runs':>4} {'steps':>9} {'tokens':>9} {'hours':>8}   (of one run)")
-    for cost in costs:
-        say(f"{cost.name:<{width}}  {cost.num_runs:>4} {_figures(cost)}")
-    if len(known) == len(costs):
-        say(f"\nIn all: {_short(tokens)} tokens, {hours:.1f} hours of one {gpu} in training.")
-    say("Hours are operations over what the GPU is assumed to reach; answers are not counted.")
+    all_known = len(known) == len(costs)
+    value = {
+        "study": study.name,
+        "scale": study.scale,
+        "folder": str(folder),
+        "gpu": gpu,
+        "nodes": [
+            {"id": node.id, "needs": list(node.needs), "finished": node.id in finished}
+            for node in nodes
+        ],
+        "runs": [asdict(cost) for cost in costs],
+        "tokens": tokens if all_known else None,
+        "hours": hours if all_known else None,
+    }
+
+    def lines() -> Iterator[str]:
+        yield f"{study.name}: {len(nodes)} nodes in {folder}, {len(finished)} finished"
+        yield from (f"  {node.id}" for node in nodes if node.is_made)
+        width = max(len(cost.name) for cost in costs)
+        head = f"{'runs':>4} {'steps':>9} {'tokens':>9} {'hours':>8}   (of one run)"
+        yield f"\n{'run':<{width}}  {head}"
+        yield from (f"{each.name:<{width}}  {each.num_runs:>4} {_figures(each)}" for each in costs)
+        if all_known:
+            yield f"\nIn all: {_short(tokens)} tokens, {hours:.1f} hours of one {gpu} in training."
+        yield "Hours are operations over what the GPU is assumed to reach; answers are not counted."
+
+    show(value, as_json, lines())
 
 
 def _figures(cost: "Cost") -> str:

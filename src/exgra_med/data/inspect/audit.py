@@ -80,10 +80,6 @@ class Audit:
     open_answers_in_train: int
     near_pairs: list[tuple[str, str]] = field(default_factory=list)
 
-    def to_json(self) -> dict[str, Any]:
-        """The audit as plain values."""
-        return vars(self).copy()
-
     def lines(self) -> list[str]:
         """The audit for a person."""
         near = "not compared, give --images"

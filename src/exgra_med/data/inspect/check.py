@@ -46,10 +46,6 @@ class CheckReport:
     notices: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as plain values; `ok` says whether it is without a fault."""
-        return {"ok": not self.faults, **vars(self)}
-
     def lines(self) -> list[str]:
         """The report for a person."""
         lines = [f"{split}: {count} records" for split, count in self.counts.items()]

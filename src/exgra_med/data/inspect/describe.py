@@ -11,7 +11,7 @@ from exgra_med.errors import DataError
 
 def describe_sources() -> list[dict[str, Any]]:
     """Every source, then every bundled sample: name, title, licence and split variants."""
-    rows: list[dict[str, Any]] = []
+    rows: list[tuple[Any, ...]] = []
     for name in SOURCES.names():
         try:
             source = SOURCES.find(name)
@@ -19,17 +19,13 @@ def describe_sources() -> list[dict[str, Any]]:
         except DataError as error:
             # One broken plug-in must not hide every other data set.
             about = error.message, "", {}
-        rows.append(_row(name, *about))
+        rows.append((name, *about))
     for path in sorted(SAMPLES.glob("*/manifest.json")):
         prepared = open_prepared(path.parent)
         counts = prepared.manifest["counts"]
         title = "ready to use: " + ", ".join(f"{each} {counts[each]}" for each in prepared.splits)
-        rows.append(_row(f"{BUNDLED}{path.parent.name}", title, prepared.manifest["licence"], {}))
-    return rows
-
-
-def _row(name: str, title: str, licence: str, variants: dict[str, str]) -> dict[str, Any]:
-    return {"name": name, "title": title, "licence": licence, "variants": variants}
+        rows.append((f"{BUNDLED}{path.parent.name}", title, prepared.manifest["licence"], {}))
+    return [dict(zip(("name", "title", "licence", "variants"), row, strict=True)) for row in rows]
 
 
 def describe_manifest(prepared: Prepared) -> list[str]:
