@@ -120,21 +120,17 @@ def _run(command: list[str], environment: dict[str, str], folder: str) -> int:
         # A signal that came before the program was started.
         if asked:
             child.send_signal(asked[-1])
-        return _exit_code(child)
+        try:
+            code = child.wait()
+        except KeyboardInterrupt:
+            # A terminal sends Ctrl-C to the server as well, which closes its connections first.
+            try:
+                code = child.wait(_CLOSING_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                code = child.wait()
     finally:
         for name, handler in before.items():
             signal.signal(getattr(signal, name), handler)
-
-
-def _exit_code(child: "subprocess.Popen[bytes]") -> int:
-    try:
-        code = child.wait()
-    except KeyboardInterrupt:
-        # A terminal sends Ctrl-C to the server as well, which closes its connections first.
-        try:
-            code = child.wait(_CLOSING_SECONDS)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            code = child.wait()
     # As a shell reports a program that a signal ended.
     return code if code >= 0 else 128 - code

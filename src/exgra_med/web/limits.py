@@ -4,7 +4,7 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any
 
 from exgra_med.errors import RecipeError
@@ -51,13 +51,12 @@ class Limits:
     """Open at the same time."""
 
 
-def with_limits(assignments: Sequence[str], limits: Limits | None = None) -> Limits:
+def with_limits(assignments: Sequence[str]) -> Limits:
     """Limits with some of them set, by `name=value` each.
 
     Raises:
         RecipeError: not an assignment, no limit of that name, or no positive whole number.
     """
-    limits = limits or Limits()
     known = [field.name for field in fields(Limits)]
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -67,7 +66,7 @@ def with_limits(assignments: Sequence[str], limits: Limits | None = None) -> Lim
         if not value.isdecimal() or len(value) > 18 or int(value) < 1:
             raise RecipeError(f"The limit {name} is a whole number above 0, not {value!r}.")
         values[name] = int(value)
-    return replace(limits, **values)
+    return Limits(**values)
 
 
 _MOST_CLIENTS = 4096

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -166,25 +166,21 @@ def _runs(process: int) -> bool:
 def remove_old(folder: Path, before: float) -> None:
     """Delete files last changed before a time, and folders that are empty then."""
     for path in sorted(folder.rglob("*"), reverse=True):
-        try:
+        # The page may just have read and deleted it.
+        with suppress(FileNotFoundError):
             if path.is_dir() and not path.is_symlink():
                 if not any(path.iterdir()):
                     path.rmdir()
             elif path.lstat().st_mtime < before:
                 path.unlink()
-        except FileNotFoundError:
-            # The page has just read and deleted it.
-            continue
 
 
 def folder_bytes(folder: Path) -> int:
     """Size of all files in a folder."""
     total = 0
     for path in folder.rglob("*"):
-        try:
+        with suppress(FileNotFoundError):
             total += path.lstat().st_size
-        except FileNotFoundError:
-            continue
     return total
 
 
