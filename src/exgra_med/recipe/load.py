@@ -45,7 +45,7 @@ def load_recipe(name_or_path: str | Path, assignments: Iterable[str] = ()) -> Lo
         RecipeError: no such recipe, an unknown key, a value out of range, a broken `extends`.
     """
     name = str(name_or_path)
-    values, origins = _read_with_bases(_find(name), ())
+    values, origins = _read_with_bases(find_file(name, shipped_recipes(), "recipe"), ())
     environment = os.environ.get(ENVIRONMENT_VARIABLE, "")
     given = [(ENVIRONMENT_VARIABLE, part.strip()) for part in environment.split(";")]
     given = [pair for pair in given if pair[1]] + [("--set", text) for text in assignments]
@@ -72,10 +72,6 @@ def find_file(name_or_path: str, shipped: Mapping[str, Path], kind: str) -> Path
     )
 
 
-def _find(name_or_path: str) -> Path:
-    return find_file(name_or_path, shipped_recipes(), "recipe")
-
-
 def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     path = path.resolve()
     if path in chain:
@@ -87,8 +83,9 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any
     merged: dict[str, Any] = {}
     origins: dict[str, str] = {}
     if base_name is not None:
-        beside = path.parent / str(base_name)
-        base = beside if beside.is_file() else _find(str(base_name))
+        base = path.parent / str(base_name)
+        if not base.is_file():
+            base = find_file(str(base_name), shipped_recipes(), "recipe")
         merged, origins = _read_with_bases(base, (*chain, path))
     _merge(merged, origins, values, path.name, "")
     return merged, origins

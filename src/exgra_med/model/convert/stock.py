@@ -62,8 +62,27 @@ def split_linear(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def to_stock(bundle: Bundle) -> LlavaForConditionalGeneration:
-    """The same function as a stock LLaVA model."""
+def stop_ids(bundle: Bundle) -> list[int]:
+    """Ids that end a turn for a server that knows only single tokens: the end of sequence, and the
+    first piece of `###` after a newline, a blank, a word and an image.
+
+    A heading that begins with the same piece ends the turn too.
+    """
+    ids = {bundle.tokenizer.eos_token_id}
+    for before in ("a\n", "a ", "a", IMAGE_END):
+        encoded = bundle.tokenizer(before + STOP, add_special_tokens=False)["input_ids"]
+        pieces = bundle.tokenizer.convert_ids_to_tokens(encoded)
+        ids.add(next(i for i, piece in zip(encoded, pieces, strict=True) if "#" in piece))
+    return sorted(ids)
+
+
+def write_stock(bundle: Bundle, fresh: Path) -> None:
+    """Write the same function as a stock LLaVA model into an empty folder, which plain
+    transformers, and any server built on it, loads.
+
+    Raises:
+        CheckpointError: the projector cannot be expressed.
+    """
     config = bundle.model.config
     weights = dict(bundle.model.state_dict())
     values = config.to_dict()
@@ -87,30 +106,6 @@ def to_stock(bundle: Bundle) -> LlavaForConditionalGeneration:
         eos_token_id=stop_ids(bundle),
         do_sample=False,
     )
-    return model.eval()
-
-
-def stop_ids(bundle: Bundle) -> list[int]:
-    """Ids that end a turn for a server that knows only single tokens: the end of sequence, and the
-    first piece of `###` after a newline, a blank, a word and an image.
-
-    A heading that begins with the same piece ends the turn too.
-    """
-    ids = {bundle.tokenizer.eos_token_id}
-    for before in ("a\n", "a ", "a", IMAGE_END):
-        encoded = bundle.tokenizer(before + STOP, add_special_tokens=False)["input_ids"]
-        pieces = bundle.tokenizer.convert_ids_to_tokens(encoded)
-        ids.add(next(i for i, piece in zip(encoded, pieces, strict=True) if "#" in piece))
-    return sorted(ids)
-
-
-def write_stock(bundle: Bundle, fresh: Path) -> None:
-    """Write into an empty folder what plain transformers, and any server built on it, loads.
-
-    Raises:
-        CheckpointError: the projector cannot be expressed.
-    """
-    model = to_stock(bundle)
     with quiet():
         model.save_pretrained(fresh)
         save_processor(bundle.processor, fresh)

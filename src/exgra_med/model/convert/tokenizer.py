@@ -13,7 +13,8 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import read_json_object
 from exgra_med.model.processor import add_image_tokens, llama_tokenizer
 
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_VARINT, _BYTES, _FIXED = 0, 2, {1: 8, 5: 4}
+"""Wire types of protocol buffers; those of fixed size with their bytes."""
 
 
 def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
@@ -29,7 +30,7 @@ def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]
     """
     try:
         pieces = [_piece(value) for field, value in _fields(path.read_bytes()) if field == 1]
-    except (IndexError, ValueError, struct.error, TypeError) as error:
+    except (LookupError, ValueError, struct.error, TypeError) as error:
         raise CheckpointError(f"{path} is not a SentencePiece model.") from error
     if not pieces:
         raise CheckpointError(f"{path} is not a SentencePiece model.")
@@ -68,10 +69,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, bytes | int]]:
             continue
         if kind == _BYTES:
             length, position = _varint(message, position)
-        elif kind in (_FIXED32, _FIXED64):
-            length = 4 if kind == _FIXED32 else 8
         else:
-            raise ValueError(f"wire type {kind}")
+            length = _FIXED[kind]
         if position + length > len(message):
             raise ValueError("the message is cut short")
         yield key >> 3, message[position : position + length]
