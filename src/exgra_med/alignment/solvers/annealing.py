@@ -7,18 +7,27 @@ is a few additions of whole vectors; it is for small graphs.
 
 import numpy as np
 
-from exgra_med.alignment.solvers.state import (
-    EXPONENTIAL,
-    TABLE_BITS,
-    advance,
-    between,
-    compiled,
-    set_label,
-)
+from exgra_med.alignment.solvers.state import EXPONENTIAL, advance, between, compiled, set_label
 
 BLOCK = 32
 """Proposals at one temperature; cooling after every single one would be one more multiplication in
 the innermost loop, each waiting for the one before."""
+
+
+@compiled
+def propose(stream, pairs, exponential):
+    """Next state of the random stream, a node and a label for it, and the threshold in units of the
+    temperature.
+
+    One draw serves twice: its upper half picks the pair (a multiplication instead of a division),
+    its lowest bits the threshold. Metropolis accepts a rise d with probability exp(-d / T), that is
+    if d < T x with x exponential; x comes from a table of quantiles, because a logarithm for each
+    proposal is slow.
+    """
+    stream = advance(stream)
+    drawn = np.int64(((stream >> np.uint64(32)) * np.uint64(pairs.shape[0])) >> np.uint64(32))
+    threshold = exponential[np.int64(stream & np.uint64(exponential.shape[0] - 1))]
+    return stream, pairs[drawn, 0], pairs[drawn, 1], threshold
 
 
 @compiled
@@ -36,53 +45,41 @@ def anneal(
     blocks = max(1, proposals // BLOCK)
     factor = (cold / hot) ** (1.0 / blocks)  # Geometric cooling.
     temperature = hot
-    size = np.uint64(pairs.shape[0])
-    mask = np.uint64((1 << TABLE_BITS) - 1)
     current = 0.0  # Costs relative to the start: only differences are known, and needed.
     best = 0.0
     found[:] = matching
     for _ in range(blocks):
         for _ in range(BLOCK):
-            stream = advance(stream)
-            # One draw serves twice: its upper half picks the pair (a multiplication instead of a
-            # division), its lowest bits the threshold. Metropolis accepts a rise d with
-            # probability exp(-d / T), that is if d < T x with x exponential; x comes from a table
-            # of quantiles, because a logarithm for each proposal is slow.
-            drawn = np.int64(((stream >> np.uint64(32)) * size) >> np.uint64(32))
-            rise = temperature * EXPONENTIAL[np.int64(stream & mask)]
-            i, b = pairs[drawn, 0], pairs[drawn, 1]
+            stream, i, b, threshold = propose(stream, pairs, EXPONENTIAL)
             a = matching[i]
+            # What i is labelled next; who has that label now, and what it gets instead.
+            label, j, left = b, -1, -1
+            delta = -M[i, a] if a >= 0 else 0.0
             if a == b:
-                delta = -M[i, a]
-                if delta < rise:
-                    set_label(M, Q, graph, graph2, matching, owner, i, -1)
-                    current += delta
-                continue
-            j = owner[b]
-            # M knows every other node where it is now, which is right while only i moves. Where j
-            # leaves too, what i and j cost together is part of M[i, a] and of M[j, b] and is taken
-            # off twice: `between` gives it back once. And M[j, a] does not know i at b yet.
-            delta = M[i, b]
-            if a >= 0:
-                delta -= M[i, a]
-            if j < 0:
-                if delta < rise:
-                    set_label(M, Q, graph, graph2, matching, owner, i, b)
-                    current += delta
+                label = -1
             else:
-                delta -= M[j, b]
-                swap = 0.0
-                if a >= 0:
-                    delta += between(Q, table, table2, i, a, j, b)
-                    swap = M[j, a] + between(Q, table, table2, i, b, j, a)
-                if delta + min(swap, 0.0) < rise:
-                    # j first: a label has to be free before somebody takes it.
-                    set_label(M, Q, graph, graph2, matching, owner, j, -1)
-                    set_label(M, Q, graph, graph2, matching, owner, i, b)
-                    if swap < 0.0:
-                        set_label(M, Q, graph, graph2, matching, owner, j, a)
-                        delta += swap
-                    current += delta
+                # M knows every other node where it is now, which is right while only i moves. Where
+                # j leaves too, what i and j cost together is part of M[i, a] and of M[j, b] and is
+                # taken off twice: `between` gives it back once. And M[j, a] does not know i at b
+                # yet.
+                delta += M[i, b]
+                j = owner[b]
+                if j >= 0:
+                    delta -= M[j, b]
+                    if a >= 0:
+                        delta += between(Q, table, table2, i, a, j, b)
+                        swap = M[j, a] + between(Q, table, table2, i, b, j, a)
+                        if swap < 0.0:
+                            delta += swap
+                            left = a
+            if delta >= temperature * threshold:
+                continue
+            if j >= 0:  # First, because a label has to be free before somebody takes it.
+                set_label(M, Q, graph, graph2, matching, owner, j, -1)
+            set_label(M, Q, graph, graph2, matching, owner, i, label)
+            if left >= 0:
+                set_label(M, Q, graph, graph2, matching, owner, j, left)
+            current += delta
             # By a margin, so that rounding does not copy the matching again and again.
             if current < best - 1e-9:
                 best = current
@@ -108,11 +105,8 @@ def anneal(
 
 LANES = 8
 """Numbers of single precision in a vector of 256 bits."""
-SMALL_TABLE_BITS = 10
+SMALL_EXPONENTIAL = (-np.log((np.arange(1 << 10) + 0.5) / (1 << 10))).astype(np.float32)
 """A table of 4 KiB, beside rows of C that want the cache for themselves."""
-SMALL_EXPONENTIAL = (
-    -np.log((np.arange(1 << SMALL_TABLE_BITS) + 0.5) / (1 << SMALL_TABLE_BITS))
-).astype(np.float32)
 
 
 @compiled
@@ -186,44 +180,25 @@ def anneal_dense(
     blocks = max(1, proposals // BLOCK)
     factor = np.float32((cold / hot) ** (1.0 / blocks))
     temperature = np.float32(hot)
-    size = np.uint64(pairs.shape[0])
-    mask = np.uint64((1 << SMALL_TABLE_BITS) - 1)
     current = np.float32(0.0)
     # As above: `best` is kept a little below what was found.
     best = np.float32(-1e-6)
     found[:] = matching
     for _ in range(blocks):
         for _ in range(BLOCK):
-            stream = advance(stream)
-            drawn = np.int64(((stream >> np.uint64(32)) * size) >> np.uint64(32))
-            rise = temperature * SMALL_EXPONENTIAL[np.int64(stream & mask)]
-            i, b = pairs[drawn, 0], pairs[drawn, 1]
+            stream, i, b, threshold = propose(stream, pairs, SMALL_EXPONENTIAL)
             a = matching[i]
-            here = np.float32(0.0)
+            label, j, left = b, -1, n
+            delta = np.float32(0.0)
             if a < n:
-                here = M[i, a]
+                delta -= M[i, a]
             if a == b:
-                if -here >= rise:
-                    continue
-                relabel(M, C, first, other, i, a, n)
-                matching[i] = n
-                owner[a] = -1
-                current -= here
+                label = n
             else:
+                delta += M[i, b]
                 j = owner[b]
-                delta = M[i, b] - here
-                if j < 0:
-                    if delta >= rise:
-                        continue
-                    relabel(M, C, first, other, i, a, b)
-                    if a < n:
-                        owner[a] = -1
-                    matching[i] = b
-                    owner[b] = i
-                    current += delta
-                else:
+                if j >= 0:
                     delta -= M[j, b]
-                    swap = np.float32(0.0)
                     if a < n:
                         swap = M[j, a]
                         # What i and j cost together, as `between` gives it above.
@@ -231,22 +206,23 @@ def anneal_dense(
                         if s >= 0:
                             delta += C[s, a, b]
                             swap += C[s, b, a]
-                    c = n
-                    if swap < np.float32(0.0):
-                        delta += swap
-                        c = a
-                    if delta >= rise:
-                        continue
-                    relabel(M, C, first, other, i, a, b)
-                    relabel(M, C, first, other, j, b, c)
-                    if a < n:
-                        owner[a] = -1
-                    if c < n:
-                        owner[c] = j
-                    matching[j] = c
-                    matching[i] = b
-                    owner[b] = i
-                    current += delta
+                        if swap < np.float32(0.0):
+                            delta += swap
+                            left = a
+            if delta >= temperature * threshold:
+                continue
+            relabel(M, C, first, other, i, a, label)
+            matching[i] = label
+            if a < n:
+                owner[a] = -1
+            if label < n:
+                owner[label] = i
+            if j >= 0:
+                relabel(M, C, first, other, j, b, left)
+                matching[j] = left
+                if left < n:
+                    owner[left] = j
+            current += delta
             if current < best:
                 best = current - np.float32(1e-6)
                 found[:] = matching
