@@ -9,6 +9,7 @@ Processor time, with the checks of the input, is there for busy machines.
 
 import importlib.metadata
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -281,59 +282,41 @@ def write_result(result: dict[str, Any], path: Path) -> None:
 
 def markdown_tables(result: dict[str, Any]) -> str:
     """Milliseconds of a whole step, gaps of both phases, and the transition, as Markdown."""
-    rows = {
-        (row["nodes"], row["regime"], row["phase"], (row["solver"], row["effort"])): row
-        for row in result["rows"]
-    }
-    sizes = sorted({row["nodes"] for row in result["rows"]})
-    parts = [
-        "Milliseconds of processor time for the 12 problems of a step (median):\n",
-        _table(rows, sizes, REGIMES, _step_milliseconds),
-    ]
-    for phase in ("forward", "perturbed"):
-        title = f"\n{phase.capitalize()} problems, mean gap to the best known objective, %:\n"
-        parts += [title, _table(rows, sizes, REGIMES, partial(_gap, phase=phase))]
-    moving = [
-        size for size in sizes if (size, TRANSITION[0], "forward", ("anneal", "fast")) in rows
-    ]
-    if moving:
-        parts += [
-            "\nFrom aligned to random, step milliseconds / forward gap % / certified share:\n",
-            _table(rows, moving, TRANSITION, _transition),
+    found: dict[tuple[int, str, tuple[str, str]], dict[str, dict]] = defaultdict(dict)
+    for row in result["rows"]:
+        setting = row["solver"], row["effort"]
+        found[row["nodes"], row["regime"], setting][row["phase"]] = row
+    sizes = sorted({size for size, _, _ in found})
+    settings = [each for each in SETTINGS if any(each == setting for _, _, setting in found)]
+
+    def table(title: str, regimes: Iterable[str], cell: Callable[[dict[str, dict]], str]) -> str:
+        lines = [
+            "| B | regime | " + " | ".join(SETTINGS[setting] for setting in settings) + " |",
+            "| ---: | --- |" + " ---: |" * len(settings),
         ]
-    return "\n".join(parts)
+        for size, regime in itertools.product(sizes, regimes):
+            rows = [found.get((size, regime, setting)) for setting in settings]
+            if any(rows):
+                cells = " | ".join(cell(phases) if phases else "-" for phases in rows)
+                lines.append(f"| {size} | {regime} | {cells} |")
+        return "\n".join([f"{title}:\n", *lines])
 
+    def milliseconds(phases: dict[str, dict]) -> str:
+        return f"{sum(row['processor_milliseconds'][1] for row in phases.values()):.3g}"
 
-def _table(rows: dict, sizes: list[int], regimes: tuple[str, ...], cell: Any) -> str:
-    measured = {setting for _, _, _, setting in rows}
-    settings = [setting for setting in SETTINGS if setting in measured]
-    lines = [
-        "| B | regime | " + " | ".join(SETTINGS[setting] for setting in settings) + " |",
-        "| ---: | --- |" + " ---: |" * len(settings),
-    ]
-    for size in sizes:
-        for regime in regimes:
-            cells = [cell(rows, size, regime, setting) for setting in settings]
-            if any(cells):
-                lines.append(f"| {size} | {regime} | " + " | ".join(c or "-" for c in cells) + " |")
-    return "\n".join(lines)
+    def gap(phases: dict[str, dict], phase: str = "forward") -> str:
+        return f"{phases[phase]['gap_percent_mean']:.2f}"
 
+    def transition(phases: dict[str, dict]) -> str:
+        share = phases["forward"]["certified_share"]
+        return f"{milliseconds(phases)} / {gap(phases)} / {share:.2f}"
 
-def _step_milliseconds(rows: dict, size: int, regime: str, setting: tuple[str, str]) -> str:
-    found = [rows.get((size, regime, phase, setting)) for phase in ("forward", "perturbed")]
-    if None in found:
-        return ""
-    return f"{sum(row['processor_milliseconds'][1] for row in found if row):.3g}"
-
-
-def _gap(rows: dict, size: int, regime: str, setting: tuple[str, str], phase: str) -> str:
-    row = rows.get((size, regime, phase, setting))
-    return f"{row['gap_percent_mean']:.2f}" if row else ""
-
-
-def _transition(rows: dict, size: int, regime: str, setting: tuple[str, str]) -> str:
-    row = rows.get((size, regime, "forward", setting))
-    if row is None:
-        return ""
-    milliseconds = _step_milliseconds(rows, size, regime, setting)
-    return f"{milliseconds} / {row['gap_percent_mean']:.2f} / {row['certified_share']:.2f}"
+    title = "Milliseconds of processor time for the 12 problems of a step (median)"
+    tables = [table(title, REGIMES, milliseconds)]
+    for phase in ("forward", "perturbed"):
+        title = f"\n{phase.capitalize()} problems, mean gap to the best known objective, %"
+        tables.append(table(title, REGIMES, partial(gap, phase=phase)))
+    if any(regime == TRANSITION[0] for _, regime, _ in found):
+        title = "\nFrom aligned to random, step milliseconds / forward gap % / certified share"
+        tables.append(table(title, TRANSITION, transition))
+    return "\n".join(tables)
