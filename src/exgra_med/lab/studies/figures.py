@@ -2,6 +2,8 @@
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
 from typing import Any
@@ -16,7 +18,6 @@ PALETTE = [
     for number, colour in enumerate(_COLOURS)
 ]
 """Each as it is drawn, in the page, and on white; the first is the baseline's."""
-BELOW = {"axes.axisbelow": True}
 _MARKS = "osD^vP*X"
 _ON_WHITE = {INK: "#3a4450", GRID: "#dedbd4"}
 _DOTTED = (0, (1, 2))
@@ -58,13 +59,8 @@ def curve_figure(results: dict[str, Any]) -> Drawing | None:
     if len(fractions) < 2 or len(results["arms"]) > _MOST_CURVES:
         return None
     paper = _paper_curves(results)
-    plt = pyplot()
-    with plt.rc_context(STYLE | BELOW):
-        widths = [2.2, 1] if paper else [1]
-        figure, panels = plt.subplots(
-            1, len(widths), figsize=(WIDTH, 3.7), layout="constrained",
-            width_ratios=widths, squeeze=False,
-        )  # fmt: skip
+    widths = [2.2, 1] if paper else [1]
+    with _panels(1, len(widths), 3.7, width_ratios=widths) as (figure, panels):
         axes = panels[0][0]
         _draw_arms(axes, results, fractions)
         _draw_baseline(axes, results)
@@ -83,10 +79,9 @@ def difference_figure(results: dict[str, Any]) -> Drawing | None:
     rows = results["comparisons"]
     if not rows:
         return None
-    styles, plt = looks(results), pyplot()
-    with plt.rc_context(STYLE | BELOW | {"axes.grid.axis": "x"}):
-        figure, axes = plt.subplots(figsize=(WIDTH, 0.9 + 0.24 * len(rows)), layout="constrained")
-        names = []
+    styles, names = looks(results), []
+    with _panels(1, 1, 0.9 + 0.24 * len(rows), grid="x") as (figure, panels):
+        axes = panels[0][0]
         for place, row in enumerate(rows):
             colour, mark = styles[row["arm"]]
             if row["interval"] is not None:
@@ -109,6 +104,19 @@ def difference_figure(results: dict[str, Any]) -> Drawing | None:
             f"Against {baseline}",
             "Line: 95 % interval over images and seeds. Ticks: every seed. Filled: told apart "
             "after Holm's correction; hollow: not told apart.",
+        )
+
+
+@contextmanager
+def _panels(
+    lines: int, columns: int, height: float, grid: str = "y", **more: Any
+) -> Iterator[tuple[Any, Any]]:
+    """A new figure and its axes, in the style of all figures while it is drawn and saved."""
+    plt = pyplot()
+    with plt.rc_context(STYLE | {"axes.axisbelow": True, "axes.grid.axis": grid}):
+        size = (WIDTH, height)
+        yield plt.subplots(
+            lines, columns, figsize=size, layout="constrained", squeeze=False, **more
         )
 
 
@@ -204,28 +212,28 @@ def _drawing(figure: Any, name: str, title: str, note: str) -> Drawing:
 
 
 _MEASURES = (
-    # place in an entry, title, in percent
-    (("image_answer_accuracy",), "image matched to its answer", True),
-    (("views", "image_answer/recall_1"), "answer ranked first (R@1)", True),
-    (("views", "image_answer/gap"), "modality gap", False),
+    # name, title, in percent
+    ("image_answer_accuracy", "image matched to its answer", True),
+    ("image_answer/recall_1", "answer ranked first (R@1)", True),
+    ("image_answer/gap", "modality gap", False),
 )
 
 
 def along_training_figure(results: dict[str, Any]) -> Drawing | None:
     """Measures of the bare embeddings along the fraction's stage, mean over seeds, at the largest
     fraction; None where nothing was measured."""
-    fraction, curves = _curves(results)
+    fraction, measured = _measured(results)
+    curves = {arm: _curves(cells) for arm, cells in measured.items()}
     measures = [each for each in _MEASURES if any(each[0] in curve for curve in curves.values())]
     if not measures:
         return None
-    styles, plt = looks(results), pyplot()
-    with plt.rc_context(STYLE | BELOW):
-        figure, panels = plt.subplots(
-            1, len(measures), figsize=(WIDTH, 2.7), layout="constrained", squeeze=False
-        )
-        for axes, (place, title, in_percent) in zip(panels[0], measures, strict=True):
+    styles = looks(results)
+    chances = (entry.get("chance") for first, *_ in measured.values() for entry in first)
+    chance = next((float(each) for each in chances if each is not None), None)
+    with _panels(1, len(measures), 2.7) as (figure, panels):
+        for axes, (measure, title, in_percent) in zip(panels[0], measures, strict=True):
             for arm, curve in curves.items():
-                if points := curve.get(place):
+                if points := curve.get(measure):
                     scale, (colour, mark) = 100 if in_percent else 1, styles[arm]
                     axes.plot(
                         [100 * x for x in points], [scale * y for y in points.values()],
@@ -235,7 +243,6 @@ def along_training_figure(results: dict[str, Any]) -> Drawing | None:
             if in_percent:
                 axes.set_ylim(0, max(10.0, axes.get_ylim()[1]))
                 axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
-                chance = _chance(results, fraction)
                 if chance is not None:
                     axes.axhline(100 * chance, color=INK, linewidth=1, linestyle=_DOTTED)
             axes.set_title(title, fontsize=9)
@@ -254,22 +261,17 @@ def along_training_figure(results: dict[str, Any]) -> Drawing | None:
 def histogram_figure(results: dict[str, Any]) -> Drawing | None:
     """Cosines of an image with its own and with other answers at the end of the fraction's stage,
     one panel an arm; None where they were not measured."""
-    fraction = _largest(results)
+    fraction, measured = _measured(results)
     found = {
-        arm: entries[-1]["views"]["histograms"]["image_answer"]
-        for arm, (cell, *_) in _cells(results, fraction).items()
-        if (entries := [e for e in _stage(results, cell) if "histograms" in e.get("views", {})])
+        arm: drawn[-1]["image_answer"]
+        for arm, (first, *_) in measured.items()
+        if (drawn := [entry["histograms"] for entry in first if "histograms" in entry])
     }
     if not found:
         return None
-    styles, plt = looks(results), pyplot()
-    with plt.rc_context(STYLE | BELOW):
-        columns = min(4, max(3, len(found)))
-        lines = -(-len(found) // columns)
-        figure, panels = plt.subplots(
-            lines, columns, figsize=(WIDTH, 0.6 + 1.6 * lines),
-            layout="constrained", squeeze=False, sharex=True,
-        )  # fmt: skip
+    styles, columns = looks(results), min(4, max(3, len(found)))
+    lines = -(-len(found) // columns)
+    with _panels(lines, columns, 0.6 + 1.6 * lines, sharex=True) as (figure, panels):
         for axes, (arm, counts) in zip(panels.flat, found.items(), strict=False):
             for kind, colour in (("other", INK), ("own", styles[arm][0])):
                 total = sum(counts[kind]) or 1
@@ -290,56 +292,28 @@ def histogram_figure(results: dict[str, Any]) -> Drawing | None:
         )
 
 
-def _largest(results: dict[str, Any]) -> float:
-    return max((cell["fraction"] for cell in results["cells"]), default=1.0)
+def _measured(results: dict[str, Any]) -> tuple[float, dict[str, list[list[dict[str, Any]]]]]:
+    """The largest fraction, and arm -> what each of its cells there measured along the fraction's
+    stage, the views' measures beside the others."""
+    fraction = max((cell["fraction"] for cell in results["cells"]), default=1.0)
+    found = defaultdict(list)
+    for cell in results["cells"]:
+        if cell["fraction"] == fraction:
+            entries = [e for e in cell["diagnostics"] if e["stage"] == results["fraction_stage"]]
+            found[cell["arm"]].append([(each.get("views") or {}) | each for each in entries])
+    return fraction, found
 
 
-def _cells(results: dict[str, Any], fraction: float) -> dict[str, list[dict[str, Any]]]:
-    """Arm -> its cells at a fraction, where it has some."""
-    cells = {
-        arm: [c for c in results["cells"] if c["arm"] == arm and c["fraction"] == fraction]
-        for arm in results["arms"]
+def _curves(cells: list[list[dict[str, Any]]]) -> dict[str, dict[float, float]]:
+    """Measure -> share of the steps -> mean over seeds."""
+    gathered: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for entries in cells:
+        last = max((entry["step"] for entry in entries), default=0) or 1
+        for entry in entries:
+            for measure, _, _ in _MEASURES:
+                if entry.get(measure) is not None:
+                    gathered[measure][entry["step"] / last].append(float(entry[measure]))
+    return {
+        measure: {x: sum(ys) / len(ys) for x, ys in sorted(points.items())}
+        for measure, points in gathered.items()
     }
-    return {arm: found for arm, found in cells.items() if found}
-
-
-def _stage(results: dict[str, Any], cell: dict[str, Any]) -> list[dict[str, Any]]:
-    return [entry for entry in cell["diagnostics"] if entry["stage"] == results["fraction_stage"]]
-
-
-def _curves(
-    results: dict[str, Any],
-) -> tuple[float, dict[str, dict[tuple[str, ...], dict[float, float]]]]:
-    """Arm -> place of a measure -> share of the steps -> mean over seeds."""
-    fraction = _largest(results)
-    curves: dict[str, dict[tuple[str, ...], dict[float, float]]] = {}
-    for arm, cells in _cells(results, fraction).items():
-        gathered: dict[tuple[str, ...], dict[float, list[float]]]
-        gathered = defaultdict(lambda: defaultdict(list))
-        for cell in cells:
-            entries = _stage(results, cell)
-            last = max((entry["step"] for entry in entries), default=0) or 1
-            for entry in entries:
-                for place, _, _ in _MEASURES:
-                    value = _at(entry, place)
-                    if value is not None:
-                        gathered[place][entry["step"] / last].append(value)
-        if gathered:
-            curves[arm] = {
-                place: {x: sum(ys) / len(ys) for x, ys in sorted(points.items())}
-                for place, points in gathered.items()
-            }
-    return fraction, curves
-
-
-def _chance(results: dict[str, Any], fraction: float) -> float | None:
-    entries = (e for cell, *_ in _cells(results, fraction).values() for e in _stage(results, cell))
-    found = (each.get("chance", (each.get("views") or {}).get("chance")) for each in entries)
-    return next((float(chance) for chance in found if chance is not None), None)
-
-
-def _at(entry: dict[str, Any], place: tuple[str, ...]) -> float | None:
-    value: Any = entry
-    for key in place:
-        value = value.get(key) if isinstance(value, dict) else None
-    return float(value) if isinstance(value, int | float) else None
