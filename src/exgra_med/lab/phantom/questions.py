@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from itertools import permutations
 from operator import attrgetter
 from typing import Literal
 
@@ -83,12 +85,12 @@ class Family:
     weight: int = 1
 
 
+def _yes(holds: object) -> str:
+    return "yes" if holds else "no"
+
+
 def _of_scene(
-    scene: Scene,
-    answer: str,
-    organ: str | None = None,
-    lesion: Lesion | None = None,
-    **words: str,
+    scene: Scene, answer: str, organ: str | None = None, lesion: Lesion | None = None, **words: str
 ) -> Candidate:
     scan = WITH_ARTICLE[scene.modality]
     known = {
@@ -135,9 +137,8 @@ def _of_each(
 
 def _modality_check(scene: Scene) -> Iterator[Candidate]:
     for modality in MODALITIES:
-        answer = "yes" if modality == scene.modality else "no"
-        scan = WITH_ARTICLE[modality]
-        yield _of_scene(scene, answer, asked_modality=modality, asked_scan=scan)
+        words = {"asked_modality": modality, "asked_scan": WITH_ARTICLE[modality]}
+        yield _of_scene(scene, _yes(modality == scene.modality), **words)
 
 
 def _laterality(scene: Scene) -> Iterator[Candidate]:
@@ -164,21 +165,17 @@ def _lesion_in_organ(scene: Scene) -> Iterator[Candidate]:
 def _shape_check(scene: Scene) -> Iterator[Candidate]:
     for lesion in scene.lesions:
         for kind, shape in SHAPES.items():
-            answer = "yes" if kind == lesion.kind else "no"
+            same = kind == lesion.kind
             # A held-out pair is not asked for "no" either: text alone would give the answer away.
-            if answer == "yes" or (lesion.organ, kind) not in held_out_pairs():
-                yield _of_lesion(scene, lesion, answer, asked_shape=ADJECTIVES[shape])
+            if same or (lesion.organ, kind) not in held_out_pairs():
+                yield _of_lesion(scene, lesion, _yes(same), asked_shape=ADJECTIVES[shape])
 
 
 def _comparison(scene: Scene) -> Iterator[Candidate]:
-    for first in scene.lesions:
-        for second in scene.lesions:
-            if first.size != second.size:
-                words = {
-                    "other_place": place_phrase(second),
-                    "other_finding": lesion_phrase(second),
-                }
-                yield _of_lesion(scene, first, "yes" if first.size == "large" else "no", **words)
+    for first, second in permutations(scene.lesions, 2):
+        if first.size != second.size:
+            words = {"other_place": place_phrase(second), "other_finding": lesion_phrase(second)}
+            yield _of_lesion(scene, first, _yes(first.size == "large"), **words)
 
 
 def _device(scene: Scene) -> Iterator[Candidate]:
@@ -186,36 +183,28 @@ def _device(scene: Scene) -> Iterator[Candidate]:
         yield _of_scene(scene, scene.device.kind)
 
 
+_about_lesions = partial(Family, about_lesions=True)
+
 FAMILIES: dict[str, Family] = {
     "modality": Family("OPEN", MODALITIES, _of_all(attrgetter("modality"))),
     "modality_check": Family("CLOSED", YES_NO, _modality_check, ("asked_modality",)),
     "region": Family("OPEN", REGIONS, _of_all(attrgetter("region"))),
     "laterality": Family("CLOSED", SIDES, _laterality, ("asked_organ",), weight=2),
     "count": Family("OPEN", NUMBERS, _of_all(lambda scene: NUMBERS[len(scene.lesions)]), weight=2),
-    "lesion_present": Family(
-        "CLOSED", YES_NO, _of_all(lambda scene: "yes" if scene.lesions else "no")
+    "lesion_present": Family("CLOSED", YES_NO, _of_all(lambda scene: _yes(scene.lesions))),
+    "lesion_in_organ": _about_lesions("CLOSED", YES_NO, _lesion_in_organ, ("asked_organ",)),
+    "organ": _about_lesions("OPEN", tuple(ORGANS), _of_each(attrgetter("organ"), by_shape=True)),
+    "place": _about_lesions("OPEN", PLACES, _of_each(place_answer, by_shape=True)),
+    "side": _about_lesions(
+        "CLOSED", SIDES, _of_each(attrgetter("side"), by_shape=True), ("shape",)
     ),
-    "lesion_in_organ": Family(
-        "CLOSED", YES_NO, _lesion_in_organ, ("asked_organ",), about_lesions=True
-    ),
-    "organ": Family(
-        "OPEN", tuple(ORGANS), _of_each(attrgetter("organ"), by_shape=True), about_lesions=True
-    ),
-    "place": Family("OPEN", PLACES, _of_each(place_answer, by_shape=True), about_lesions=True),
-    "side": Family(
-        "CLOSED", SIDES, _of_each(attrgetter("side"), by_shape=True), ("shape",), about_lesions=True
-    ),
-    "shape": Family(
-        "OPEN", tuple(SHAPES.values()), _of_each(attrgetter("shape")), about_lesions=True
-    ),
-    "shape_check": Family("CLOSED", YES_NO, _shape_check, ("asked_shape",), about_lesions=True),
-    "kind": Family("OPEN", KINDS, _of_each(attrgetter("kind")), about_lesions=True),
-    "size": Family("CLOSED", SIZES, _of_each(attrgetter("size")), about_lesions=True),
-    "contrast": Family("CLOSED", CONTRASTS, _of_each(attrgetter("contrast")), about_lesions=True),
-    "comparison": Family("CLOSED", YES_NO, _comparison, about_lesions=True, weight=3),
-    "device_present": Family(
-        "CLOSED", YES_NO, _of_all(lambda scene: "yes" if scene.device else "no")
-    ),
+    "shape": _about_lesions("OPEN", tuple(SHAPES.values()), _of_each(attrgetter("shape"))),
+    "shape_check": _about_lesions("CLOSED", YES_NO, _shape_check, ("asked_shape",)),
+    "kind": _about_lesions("OPEN", KINDS, _of_each(attrgetter("kind"))),
+    "size": _about_lesions("CLOSED", SIZES, _of_each(attrgetter("size"))),
+    "contrast": _about_lesions("CLOSED", CONTRASTS, _of_each(attrgetter("contrast"))),
+    "comparison": _about_lesions("CLOSED", YES_NO, _comparison, weight=3),
+    "device_present": Family("CLOSED", YES_NO, _of_all(lambda scene: _yes(scene.device))),
     "device": Family("OPEN", DEVICES, _device, weight=2),
 }
 """Name -> family; `WORDINGS` has the same names."""
@@ -244,9 +233,7 @@ class Questioner:
     """
 
     def __init__(self, seed: int, split: str, questions_per_image: int) -> None:
-        self._seed = seed
-        self._split = split
-        self._number = questions_per_image
+        self._seed, self._split, self._number = seed, split, questions_per_image
         self._given: Counter[tuple[str, ...]] = Counter()
         self._names = [
             name
