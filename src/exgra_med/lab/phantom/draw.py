@@ -6,13 +6,7 @@ import numpy as np
 from PIL import Image
 
 from exgra_med.lab.phantom.scene import BODIES, ORGANS, Lesion, Scene
-from exgra_med.lab.phantom.shapes import (
-    Floats,
-    device_distance,
-    ellipse,
-    lesion_distance,
-    segment,
-)
+from exgra_med.lab.phantom.shapes import Floats, device_distance, ellipse, lesion_distance, segment
 
 _TISSUES = ("outside", "body", "air", "soft", "fluid", "bone")
 _LEVELS = {
@@ -51,9 +45,8 @@ def draw_scene(scene: Scene, pixels: int) -> np.ndarray:
             seam = _cover(np.abs(distance) - 0.006, pixels, softness)
             picture = _over(picture, 0.5 * seam, levels["outside"])
     for lesion in scene.lesions:
-        level = levels[ORGANS[lesion.organ].tissue]
-        sign = 1 if lesion.contrast == "bright" else -1
-        level = float(np.clip(level + sign * _CONTRAST, 0.02, _BRIGHTEST))
+        contrast = _CONTRAST if lesion.contrast == "bright" else -_CONTRAST
+        level = float(np.clip(levels[ORGANS[lesion.organ].tissue] + contrast, 0.02, _BRIGHTEST))
         picture = _over(picture, lesion_cover(lesion, pixels), level)
     picture = _texture(scene, picture, x, y, random)
     if scene.device:

@@ -223,17 +223,11 @@ def _place_organs(
     for name in organs_of(region):
         organ = ORGANS[name]
         stretch_x, stretch_y = random.uniform(0.95, 1.06, 2).tolist()
+        radii = organ.radius_x * stretch_x, organ.radius_y * stretch_y
         for x, side in _centres(organ, mirrored):
-            placed.append(
-                PlacedOrgan(
-                    name,
-                    side,
-                    0.5 + x + shift_x + float(random.uniform(-0.008, 0.008)),
-                    organ.y + shift_y + float(random.uniform(-0.008, 0.008)),
-                    organ.radius_x * stretch_x,
-                    organ.radius_y * stretch_y,
-                )
-            )
+            away_x, away_y = random.uniform(-0.008, 0.008, 2).tolist()
+            centre = 0.5 + x + shift_x + away_x, organ.y + shift_y + away_y
+            placed.append(PlacedOrgan(name, side, *centre, *radii))
     return tuple(placed)
 
 
@@ -273,16 +267,9 @@ def _choose_lesions(
         parts = [organ for organ in organs if organ.name == name]
         host = next((part for part in parts if part.side == wanted), parts[0])
         kinds = [kind for kind in KINDS if ((name, kind) in held_out_pairs()) == held_out]
-        lesion = Lesion(
-            name,
-            host.side or wanted,
-            _one_of(random, kinds),
-            _one_of(random, SIZES),
-            _one_of(random, CONTRASTS),
-            host.x,
-            host.y,
-            float(random.uniform(0, 2 * math.pi)),
-        )
+        kind, size, contrast = (_one_of(random, each) for each in (kinds, SIZES, CONTRASTS))
+        place = host.x, host.y, float(random.uniform(0, 2 * math.pi))
+        lesion = Lesion(name, host.side or wanted, kind, size, contrast, *place)
         chosen.setdefault((name, host.side), lesion)
     return list(chosen.values())
 
@@ -312,12 +299,7 @@ def _apart(first: Lesion, second: Lesion) -> bool:
 def _place_device(random: np.random.Generator, lesions: tuple[Lesion, ...]) -> Device:
     kind = _one_of(random, DEVICES)
     for _ in range(_MAX_TRIES):
-        device = Device(
-            kind,
-            float(random.uniform(0.2, 0.8)),
-            float(random.uniform(0.3, 0.8)),
-            float(random.uniform(0, 2 * math.pi)),
-        )
+        device = Device(kind, *random.uniform((0.2, 0.3, 0), (0.8, 0.8, 2 * math.pi)).tolist())
         centres = np.array([[lesion.x, lesion.y] for lesion in lesions]).reshape(-1, 2)
         distance = device_distance(device, centres[:, 0], centres[:, 1])
         reaches = np.array([lesion.reach for lesion in lesions])

@@ -268,10 +268,16 @@ def write_outcome(folder: Path) -> dict[str, Any]:
         RunError, ScoreError: see `write_results`.
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    results = write_results(folder)
+    results, (study, nodes) = write_results(folder), open_study(folder)
     files.write_text(folder / TABLE_FILE, render(results, "markdown"))
     write_figures(folder, results)
-    return results | {"report": write_page(folder, results)}
+    failed = [
+        (name, attempt.sentence)
+        for name, attempt in states(folder, study, nodes).items()
+        if attempt.state in ("failed", "not run")
+    ]
+    files.write_text(folder / PAGE_FILE, render_report(results, failed))
+    return results | {"report": folder / PAGE_FILE}
 
 
 def write_figures(folder: Path, results: dict[str, Any]) -> list[Path]:
@@ -282,15 +288,3 @@ def write_figures(folder: Path, results: dict[str, Any]) -> list[Path]:
         files.write_text(path, drawing.alone)
         written.append(path)
     return written
-
-
-def write_page(folder: Path, results: dict[str, Any]) -> Path:
-    """Write `report.html`."""
-    study, nodes = open_study(folder)
-    failed = [
-        (name, attempt.sentence)
-        for name, attempt in states(folder, study, nodes).items()
-        if attempt.state in ("failed", "not run")
-    ]
-    files.write_text(folder / PAGE_FILE, render_report(results, failed))
-    return folder / PAGE_FILE

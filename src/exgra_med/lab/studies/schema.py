@@ -315,11 +315,10 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for key, value in new.items():
         before = merged.get(key)
-        both = isinstance(before, dict) and isinstance(value, dict)
-        if key == "set" and both:
-            merged[key] = _flat(before, "") | _flat(value, "")
-        else:
-            merged[key] = _merged(before, value) if both else value
+        if isinstance(before, dict) and isinstance(value, dict):
+            flat = key == "set"
+            value = _flat(before, "") | _flat(value, "") if flat else _merged(before, value)
+        merged[key] = value
     return merged
 
 
