@@ -51,19 +51,16 @@ TRANSITION = ("aligned@1.0", "aligned@2.0", "aligned@4.0", "aligned@8.0")
 
 @dataclass(frozen=True)
 class StepProblems:
-    """The six problems of one training step, and the same ones perturbed for backward.
-
-    Attributes:
-        unary: [6, n, n] costs.
-        perturbed: [6, n, n] costs of the perturbed problems.
-        quadratic: [6, E, E] costs, the same for both.
-        edges: [6, 2, E].
-    """
+    """The six problems of one training step, and the same ones perturbed for backward."""
 
     unary: torch.Tensor
+    """[6, n, n] costs."""
     perturbed: torch.Tensor
+    """[6, n, n] costs of the perturbed problems."""
     quadratic: torch.Tensor
+    """[6, E, E] costs, the same for both."""
     edges: torch.Tensor
+    """[6, 2, E]."""
 
 
 def make_views(regime: str, nodes: int, dim: int, seed: int) -> list[torch.Tensor]:
@@ -171,18 +168,12 @@ def _contenders(size: int, others: Mapping[str, Solver]) -> list[tuple[str, str]
 
 
 def _measure(
-    steps: list[StepProblems],
-    costs: str,
-    size: int,
-    repetitions: int,
-    others: Mapping[str, Solver],
+    steps: list[StepProblems], costs: str, size: int, repetitions: int, others: Mapping[str, Solver]
 ) -> list[dict[str, Any]]:
     contenders = _contenders(size, others)
-    records: dict[tuple[str, str], dict[str, list[float]]] = {
-        contender: defaultdict(list) for contender in contenders
-    }
+    records = defaultdict[tuple[str, str], Any](lambda: defaultdict(list))
     for problems in steps:
-        found: dict[tuple[str, str], list[MatchingResult]] = {c: [] for c in contenders}
+        found = defaultdict[tuple[str, str], list[MatchingResult]](list)
         for repetition in range(repetitions if size <= 128 else 1):
             for contender in contenders:
                 if repetition and contender in SLOW:

@@ -263,14 +263,14 @@ class Questioner:
             for wording in WORDINGS[name]
         ]
         random.shuffle(choices)
-        best, least = None, SLACK
-        for choice in choices:
+
+        def excess(choice: tuple[Candidate, str, tuple[str, ...]]) -> int:
             candidate, _, key = choice
             rarest = min(self._given[*key, answer] for answer in family.answers)
-            excess = self._given[*key, candidate.answer] - rarest
-            if excess < least:
-                best, least = choice, excess
-        if best is None:
+            return self._given[*key, candidate.answer] - rarest
+
+        best = min(choices, key=excess, default=None)
+        if best is None or excess(best) >= SLACK:
             return None
         candidate, wording, key = best
         self._given[*key, candidate.answer] += 1

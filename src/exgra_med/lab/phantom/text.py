@@ -242,12 +242,8 @@ def lesion_phrase(lesion: Lesion) -> str:
 
 def findings(lesions: Sequence[Lesion]) -> str:
     """All lesions, or that there is none."""
-    phrases = [lesion_phrase(lesion) for lesion in lesions]
-    if not phrases:
-        return "no lesion"
-    if len(phrases) == 1:
-        return phrases[0]
-    return f"{', '.join(phrases[:-1])} and {phrases[-1]}"
+    *first, last = [lesion_phrase(lesion) for lesion in lesions] or ["no lesion"]
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def device_phrase(scene: Scene) -> str:

@@ -71,13 +71,9 @@ def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
         return Collected([], missing, [], np.zeros(0, np.int64), {})
     check_comparable(scores)
     questions = _questions(folder, study, scores[0])
-    return Collected(
-        scores,
-        missing,
-        questions,
-        cluster_codes([question.cluster for question in questions]),
-        {each.cell: _values(folder, study.metric, each, questions) for each in scores},
-    )
+    clusters = cluster_codes([question.cluster for question in questions])
+    values = {each.cell: _values(folder, study.metric, each, questions) for each in scores}
+    return Collected(scores, missing, questions, clusters, values)
 
 
 def check_comparable(scores: Sequence[Score]) -> None:

@@ -113,14 +113,9 @@ def _own(results: dict[str, Any]) -> Block:
     for name, arm in results["arms"].items():
         points = {point["fraction"]: point for point in arm["points"]}
         found = [points.get(fraction) for fraction in fractions]
-        rows.append(
-            Row(
-                arm["title"],
-                [bounded(p["value"], p["interval"]) if p else Cell(None) for p in found],
-                [", ".join(f"{v:.1f}" for v in point["each"]) if point else "" for point in found],
-                name == results["baseline"],
-            )
-        )
+        cells = [bounded(p["value"], p["interval"]) if p else Cell(None) for p in found]
+        each = [", ".join(f"{v:.1f}" for v in point["each"]) if point else "" for point in found]
+        rows.append(Row(arm["title"], cells, each, name == results["baseline"]))
     questions = results["questions"] or {}
     caption = (
         f"{results['study']}: {questions.get('dataset', '–')}, {questions.get('split', '–')} "
