@@ -108,21 +108,16 @@ def study_cost(study: Study, nodes: Sequence[Node], folder: Path, gpu: str) -> l
 
 
 def _cost(name: str, same: Sequence[Node], nodes: Sequence[Node], gpu: str, why: str) -> Cost:
-    stages: list[StageEstimate] = []
-    try:
-        if not why:
+    if not why:
+        try:
             stages = _stages(same[0], nodes, gpu)
-    except DataError as error:
-        why = error.message
-    if why:
-        return Cost(name, len(same), None, None, None, why)
-    return Cost(
-        name,
-        len(same),
-        sum(stage.num_steps for stage in stages),
-        sum(stage.num_steps * stage.tokens_per_step for stage in stages),
-        sum(stage.hours for stage in stages),
-    )
+        except DataError as error:
+            why = error.message
+        else:
+            steps = sum(stage.num_steps for stage in stages)
+            tokens = sum(stage.num_steps * stage.tokens_per_step for stage in stages)
+            return Cost(name, len(same), steps, tokens, sum(stage.hours for stage in stages))
+    return Cost(name, len(same), None, None, None, why)
 
 
 def _stages(node: Node, nodes: Sequence[Node], gpu: str) -> list[StageEstimate]:
@@ -132,14 +127,12 @@ def _stages(node: Node, nodes: Sequence[Node], gpu: str) -> list[StageEstimate]:
     if budget is None:
         return stages
     others = _estimated(_with_origin(budget.reference, node, nodes), gpu)
-    (other,) = (each for each in others if each.name == budget.stage)
-    matched = []
-    for each in stages:
-        if each.name == budget.stage:
-            steps = matched_steps(each, other, budget.match.by)
-            each = replace(each, num_steps=steps, hours=each.hours / each.num_steps * steps)
-        matched.append(each)
-    return matched
+    own, other = (
+        next(each for each in found if each.name == budget.stage) for found in (stages, others)
+    )
+    steps = matched_steps(own, other, budget.match.by)
+    matched = replace(own, num_steps=steps, hours=own.hours / own.num_steps * steps)
+    return [matched if each is own else each for each in stages]
 
 
 def _with_origin(recipe: Recipe, node: Node, nodes: Iterable[Node]) -> Recipe:
