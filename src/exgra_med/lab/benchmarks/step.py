@@ -27,10 +27,11 @@ import transformers
 from torch import Tensor
 
 from exgra_med.alignment import solve_matching
-from exgra_med.alignment.blackbox import hamming
+from exgra_med.alignment.blackbox import hamming, hamming_slope
 from exgra_med.alignment.cost import matching_costs
 from exgra_med.alignment.graph import knn_edges
 from exgra_med.alignment.loss import barycenter
+from exgra_med.alignment.solvers.protocol import assignment_matrix
 from exgra_med.errors import RecipeError, TrainingError
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
@@ -86,15 +87,10 @@ def reference_direction(objective: Objective, first: Tensor, second: Tensor) -> 
     one, other = (align.message_passing(nodes, edges) for nodes in (first, second))
     unary, quadratic = matching_costs(one[None], other[None], edges[None])
     found = solve_matching(unary.detach(), quadratic.detach(), edges[None])
-    count = len(first)
-    slope = (1 - 2 * torch.eye(count, device=first.device)) / (6 * count)
+    slope = hamming_slope(6, len(first), first.device)
     moved = solve_matching(unary.detach() + PERTURBATION * slope, quadratic.detach(), edges[None])
-
-    def one_hot(assignment: Tensor) -> Tensor:
-        return F.one_hot(assignment[0].clamp(min=0), count) * (assignment[0] >= 0)[:, None]
-
-    step = (one_hot(moved.assignment) - one_hot(found.assignment)) / PERTURBATION
-    surrogate = (unary[0] * step.to(unary)).sum()
+    after, before = (assignment_matrix(each.assignment)[0] for each in (moved, found))
+    surrogate = (unary[0] * ((after - before) / PERTURBATION).to(unary)).sum()
     return hamming(found.assignment).mean().to(unary) + surrogate - surrogate.detach()
 
 
