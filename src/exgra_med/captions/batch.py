@@ -17,7 +17,7 @@ from exgra_med.data.records import decode_json, iterate_lines, json_line
 from exgra_med.errors import DataError
 from exgra_med.files import new_file
 from exgra_med.llm.cache import AnswerCache
-from exgra_med.llm.openai_transport import reply_of, request_body
+from exgra_med.llm.openai_transport import FaultError, reply_of, request_body
 from exgra_med.llm.prompt import load_prompt
 from exgra_med.llm.request import ChatRequest, ReplyError, Sampling
 
@@ -50,7 +50,7 @@ def write_batches(
         with new_file(path) as stream:
             for request in chunk:
                 row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions"}
-                body = request_body(request, with_schema=True)
+                body = request_body(request)
                 stream.write(json_line(row | {"body": body}))
         written.append((path, len(chunk)))
     if not written:
@@ -82,9 +82,11 @@ def read_batches(
                 try:
                     reply = reply_of(_body(row), 0)
                     revision_of(reply.text)
-                except ReplyError as error:
+                except (ReplyError, FaultError) as error:
                     counts["failed"] += 1
-                    refused = {"custom_id": row["custom_id"], "detail": str(error)}
+                    # What a service says may quote the question.
+                    why = str(error) if isinstance(error, ReplyError) else "the service's error"
+                    refused = {"custom_id": row["custom_id"], "detail": why}
                     stream.write(json.dumps(refused).encode("utf-8") + b"\n")
                     continue
                 cache.put(row["custom_id"], model, reply)

@@ -277,7 +277,7 @@ def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> d
         for answer, request in requests_of(source.iterate(), prompt, model, sampling):
             answers += 1
             if example is None:
-                example = request_body(request, with_schema=True)
+                example = request_body(request)
             if request.key in asked or cache.get(request.key) is not None:
                 continue
             asked.add(request.key)

@@ -1,10 +1,11 @@
 """Where requests go and with which key; text leaves this machine only when that was allowed."""
 
 import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from exgra_med.errors import ServiceError
 
@@ -12,6 +13,10 @@ OPENROUTER = "https://openrouter.ai/api/v1"
 NO_KEY = "none"
 """Sent where a server on this machine asks for no key."""
 OPENAI = "https://api.openai.com/v1"
+_AZURE = re.compile(
+    r"\.(?:openai|cognitiveservices|services\.ai|inference\.ai)\.azure\.(?:com|us|cn)$"
+)
+_DEPLOYMENT = "/openai/deployments/"
 
 
 @dataclass(frozen=True)
@@ -19,17 +24,25 @@ class Endpoint:
     """An OpenAI-compatible address.
 
     Args:
-        base_url: for instance `http://localhost:8000/v1`.
+        base_url: for instance `http://localhost:8000/v1`, without a query.
         api_key: never printed.
+        query: what Azure and some proxies want behind every address; never printed, as it may
+            hold a key.
     """
 
     base_url: str
     api_key: str = field(repr=False)
+    query: str = field(default="", repr=False)
 
     @property
     def host(self) -> str:
         """Name or number of the machine."""
         return urlsplit(self.base_url).hostname or ""
+
+    @property
+    def is_azure(self) -> bool:
+        """Azure OpenAI, or a gateway before it: its keys have a header of their own."""
+        return _is_azure(self.host, urlsplit(self.base_url).path)
 
     @property
     def is_local(self) -> bool:
@@ -73,10 +86,30 @@ def find_endpoint(base_url: str | None, environment: Mapping[str, str]) -> Endpo
         raise ServiceError(wrong)
     if parts.username or parts.password:
         raise ServiceError("The address holds a password.", "Put the key in the environment.")
+    # Portals and manuals show the whole address of a request; what all requests share is asked for.
+    path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    is_azure = _is_azure(parts.hostname, path)
+    if is_azure and path in ("", "/openai"):
+        path = "/openai/v1"
+    if _DEPLOYMENT in path and "api-version=" not in parts.query:
+        raise ServiceError(
+            "The address of the Azure deployment has no version.",
+            "Put ?api-version=2024-10-21 behind it, or give https://NAME.openai.azure.com/openai/v1"
+            " and the deployment as the model.",
+        )
     # A key goes to its own service only, so that a mistyped address cannot collect it.
     is_router = parts.hostname == "openrouter.ai" or url == environment.get("OPENROUTER_ENDPOINT")
     key = open_router_key if is_router else environment.get("OPENAI_API_KEY")
-    return Endpoint(url, key or NO_KEY)
+    if is_azure:
+        key = environment.get("AZURE_OPENAI_API_KEY") or key
+    key = (key or "").strip() or NO_KEY
+    if not (key.isascii() and key.isprintable()):
+        raise ServiceError("The key of the service holds a character that no key has.")
+    return Endpoint(urlunsplit((parts.scheme, parts.netloc, path, "", "")), key, parts.query)
+
+
+def _is_azure(host: str, path: str) -> bool:
+    return _AZURE.search(host) is not None or _DEPLOYMENT in f"{path}/"
 
 
 def require_allowed(endpoint: Endpoint, allow_remote: bool) -> None:
@@ -91,7 +124,8 @@ def require_allowed(endpoint: Endpoint, allow_remote: bool) -> None:
             "Give --allow-remote if you may send it there, or use a model on this machine.",
         )
     if not endpoint.is_local and endpoint.api_key == NO_KEY:
-        name = "OPENROUTER_API_KEY" if endpoint.host == "openrouter.ai" else "OPENAI_API_KEY"
+        own = "AZURE_OPENAI_API_KEY" if endpoint.is_azure else "OPENAI_API_KEY"
+        name = "OPENROUTER_API_KEY" if endpoint.host == "openrouter.ai" else own
         raise ServiceError(
             f"There is no key for {endpoint.host}.", f"Set {name} in the environment or in .env."
         )

@@ -5,22 +5,64 @@ import email.utils
 import json
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
 from itertools import cycle
 from typing import Any
+from urllib.parse import parse_qsl
 
 from exgra_med.errors import ServiceError
 from exgra_med.llm.endpoint import Endpoint
-from exgra_med.llm.request import ChatRequest, Reply, ReplyError, TransportError, estimate_tokens
+from exgra_med.llm.fault import (
+    CUT,
+    Fault,
+    Kind,
+    kind_of,
+    read_fault,
+    refused_parameters,
+    shown,
+    wait_in,
+)
+from exgra_med.llm.request import (
+    ChatRequest,
+    Names,
+    Reply,
+    ReplyError,
+    TransportError,
+    estimate_tokens,
+)
 from exgra_med.plugins import import_extra
 
-_FATAL = {
-    401: "the key was refused",
-    402: "the account has no credit",
-    403: "access was refused",
-    404: "the address or the model is unknown",
-}
 CONNECTIONS_PER_POOL = 8
-_TRANSIENT = {408, 409, 425, 429}
+_LENGTH = ("max_tokens", "max_completion_tokens")
+"""The two names of the longest answer. It bounds what a request costs, so it is never left out."""
+_ENDS = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+    "recitation": "content_filter",
+    "prohibited_content": "content_filter",
+}
+_TOOLS = {"tool_calls", "function_call"}
+_FATAL: dict[Kind, tuple[str, str]] = {
+    "permission": ("the key was refused", "Check the key."),
+    "quota": (
+        "the account has no credit",
+        "What was finished is kept; go on when the account has credit.",
+    ),
+    "model": (
+        "the address or the model is unknown",
+        "Check the address, which mostly ends in /v1, and the name of the model.",
+    ),
+    "images": (
+        "the model reads no images",
+        "Take a model that reads images, or start its server with them.",
+    ),
+}
+"""Faults that end a run: what to say where the service says nothing, and how to mend it."""
 
 
 class OpenAITransport:
@@ -48,33 +90,18 @@ class OpenAITransport:
         kinds = self._openai.AsyncOpenAI, self._openai.DefaultAsyncHttpxClient
         self._pools = [_client(*kinds, endpoint, timeout_seconds) for _ in range(num_pools)]
         self._next_pool = cycle(self._pools)
-        self._knows_schema: bool | None = None
+        self._knows_schema = False
 
     async def send(self, request: ChatRequest) -> Reply:
-        """Ask once; a server that refuses the schema is asked without it, then and afterwards.
+        """Ask once.
 
         Raises:
-            TransportError: no reply came.
+            TransportError: no reply came. Where the service does not take a parameter, the error
+                has the `names` to ask again with.
             ReplyError: a reply came that holds no text.
         """
-        with_schema = request.schema is not None and self._knows_schema is not False
-        try:
-            reply = await self._post(request, with_schema)
-            self._knows_schema = with_schema or self._knows_schema
-        except TransportError as error:
-            if not with_schema or self._knows_schema or error.status not in (400, 422):
-                raise
-            reply = await self._post(request, with_schema=False)
-            self._knows_schema = False
-        return reply
-
-    async def close(self) -> None:
-        """Close the connections."""
-        for client in self._pools:
-            await client.close()
-
-    async def _post(self, request: ChatRequest, with_schema: bool) -> Reply:
-        body = request_body(request, with_schema, self.endpoint.host)
+        body = request_body(request, self.endpoint.host)
+        fault = partial(fault_error, self.endpoint, request, body, schema_known=self._knows_schema)
         openai = self._openai
         try:
             # The SDK's timeout restarts with every byte; this one does not.
@@ -85,35 +112,68 @@ class OpenAITransport:
         except (TimeoutError, openai.APITimeoutError) as error:
             raise TransportError("timeout", f"{self.timeout_seconds:g} s") from error
         except openai.APIStatusError as error:
-            raise _status_error(error.status_code, error.response.headers, error.body) from error
+            said = read_fault(error.response.text)
+            if said.says(CUT) and request.keep_cut:
+                return Reply("", request.prompt_tokens, request.sampling.max_tokens, None, "length")
+            raise fault(said, error.status_code, error.response.headers) from error
         except openai.APIConnectionError as error:
-            raise TransportError("connection", type(error.__cause__ or error).__name__) from error
+            raise TransportError(
+                "connection",
+                type(error.__cause__ or error).__name__,
+                hint="Check the address, and that the server runs.",
+            ) from error
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ReplyError("the server's answer is not JSON") from error
-        return reply_of(value, request.prompt_tokens, request.keep_cut)
+            reply = reply_of(_json(text), request.prompt_tokens, request.keep_cut)
+        except FaultError as error:
+            raise fault(error.fault, error.fault.status, {}) from error
+        self._knows_schema |= "response_format" in body
+        return reply
+
+    async def close(self) -> None:
+        """Close the connections."""
+        for client in self._pools:
+            await client.close()
 
 
-def request_body(request: ChatRequest, with_schema: bool, host: str = "") -> dict[str, Any]:
+def _json(text: str) -> Any:
+    if text.lstrip()[:1] == "<":
+        raise FaultError(Fault("a web page came in place of an answer"))
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ReplyError("the server's answer is not JSON") from error
+
+
+def request_body(request: ChatRequest, host: str = "") -> dict[str, Any]:
     """The arguments of a chat completion, in the wire's names.
 
     Args:
         host: of the service; some names differ between services.
     """
+    names: Names = {"max_tokens": _LENGTH[host == "api.openai.com"]} | dict(request.names)
+    parameters = request.sampling.given()
+    if request.schema is not None:
+        schema = {"name": "reply", "strict": True, "schema": request.schema}
+        parameters["response_format"] = {"type": "json_schema", "json_schema": schema}
     body: dict[str, Any] = {
         "model": request.model,
         "messages": [dict(message) for message in request.messages],
-        **request.sampling.given(),
     }
-    if host == "api.openai.com":
-        body["max_completion_tokens"] = body.pop("max_tokens")
-    if with_schema and request.schema is not None:
-        schema = {"name": "reply", "strict": True, "schema": request.schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    for ours, value in parameters.items():
+        name = names.get(ours, ours)
+        if name is not None:
+            body[name] = value
     if host == "openrouter.ai":
         body["usage"] = {"include": True}
     return body
+
+
+class FaultError(Exception):
+    """A reply that is an error of the service, although it came with status 200."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault.sentence)
+        self.fault = fault
 
 
 def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
@@ -124,56 +184,143 @@ def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
         keep_cut: see `ChatRequest`.
 
     Raises:
+        FaultError: it is an error of the service.
         ReplyError: no choice, no text, cut at the token limit, or refused by the model.
     """
-    choices = value.get("choices") if isinstance(value, dict) else None
-    choice = choices[0] if isinstance(choices, list) and choices else {}
+    value = value if isinstance(value, dict) else {"error": value}
+    choices = value.get("choices")
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if choice is None or value.get("error"):
+        fault = read_fault(value)
+        if fault.sentence or value.get("error"):
+            raise FaultError(fault)
+        raise ReplyError("the server's answer holds no choice")
     message = choice.get("message") if isinstance(choice, dict) else None
+    if isinstance(choice, dict) and (choice.get("error") or choice.get("finish_reason") == "error"):
+        raise FaultError(read_fault(choice.get("error") or "the server stopped with an error"))
     if not isinstance(message, dict) or not isinstance(choice, dict):
         raise ReplyError("the server's answer holds no message")
-    ended = choice.get("finish_reason")
-    content = message.get("content")
+    said = str(choice.get("finish_reason")).lower()
+    ended = _ENDS.get(said, "stop")
+    text, reasoning = _text_of(message)
+    refusal = message.get("refusal")
+    if not text.strip() and (said in _TOOLS or message.get("tool_calls")):
+        raise ReplyError("the model called a tool in place of an answer")
     if keep_cut:
-        content = content or message.get("refusal") or ""
-    elif message.get("refusal"):
+        text = text or (refusal if isinstance(refusal, str) else "")
+    elif refusal:
         raise ReplyError("the model refused")
-    elif ended in ("length", "content_filter"):
+    elif ended == "length" and not text.strip():
+        raise ReplyError("the reply ended early (length), before an answer: more tokens are needed")
+    elif ended != "stop":
         raise ReplyError(f"the reply ended early ({ended})")
-    if isinstance(content, list):
-        content = "".join(
-            str(part.get("text", "")) for part in content if isinstance(part, Mapping)
-        )
-    if not isinstance(content, str) or not (keep_cut or content.strip()):
-        raise ReplyError("empty")
+    elif not text.strip():
+        raise ReplyError("thoughts and no answer" if reasoning else "empty")
     usage = value.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     cost = usage.get("cost")
     return Reply(
-        content,
+        text,
         _count(usage.get("prompt_tokens"), prompt_tokens),
-        _count(usage.get("completion_tokens"), estimate_tokens(content)),
+        _count(usage.get("completion_tokens"), estimate_tokens(text + reasoning)),
         float(cost) if isinstance(cost, (int, float)) else None,
-        ended if ended in ("length", "content_filter") else "stop",
+        ended,
+        reasoning,
     )
+
+
+def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
+    """Text and thoughts of a message, whose content is text or a list of parts.
+
+    Raises:
+        ReplyError: the content is neither.
+    """
+    thoughts = [message.get("reasoning_content") or message.get("reasoning")]
+    content = message.get("content")
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, Mapping)]
+        thoughts += [_flat(part) for part in parts if part.get("type") in ("thinking", "reasoning")]
+        content = "".join(
+            str(part.get("text") or "")
+            for part in parts
+            if part.get("type") in ("text", "output_text", None)
+        )
+    if content is not None and not isinstance(content, str):
+        raise ReplyError(f"the answer is a {type(content).__name__}, not a text")
+    return content or "", "\n".join(each for each in thoughts if isinstance(each, str) and each)
+
+
+def _flat(part: Mapping[str, Any]) -> str:
+    inner = part.get("thinking") or part.get("reasoning") or part.get("text") or ""
+    if isinstance(inner, list):
+        inner = "".join(str(each.get("text", "")) for each in inner if isinstance(each, Mapping))
+    return str(inner)
 
 
 def _count(value: Any, otherwise: int) -> int:
     return value if isinstance(value, int) and value >= 0 else otherwise
 
 
-def _status_error(status: int, headers: Mapping[str, str], body: Any) -> TransportError:
-    code = body.get("code") or body.get("type") if isinstance(body, dict) else None
-    # Only a short word: a message may quote the prompt or a part of the key.
-    code = str(code) if isinstance(code, (str, int)) and str(code).isidentifier() else ""
-    detail = f"HTTP {status} {code}".strip()
-    if status in _FATAL or code == "insufficient_quota":
-        reason = _FATAL.get(status, "the quota is used up")
-        return TransportError("rejected", f"{detail}: {reason}", fatal=True, status=status)
-    if status in _TRANSIENT or status >= 500:
-        kind = "rate limit" if status == 429 else "server"
-        wait = retry_after_seconds(headers)
+def fault_error(
+    endpoint: Endpoint,
+    request: ChatRequest,
+    body: Mapping[str, Any],
+    fault: Fault,
+    status: int | None,
+    headers: Mapping[str, str],
+    *,
+    schema_known: bool = False,
+) -> TransportError:
+    """What an error of a service means for the request and for the run.
+
+    Args:
+        body: of the request.
+        status: None where the error came with status 200 and names none.
+        schema_known: the service has taken a schema, so that an error is about something else.
+    """
+    wait = retry_after_seconds(headers)
+    kind = kind_of(status, fault, request.has_images, wait is not None)
+    said = shown(fault, request, endpoint.api_key)
+    detail = " ".join(filter(None, (status and f"HTTP {status}", _short_code(fault, said))))
+    if kind in _FATAL:
+        reason, hint = _FATAL[kind]
+        detail = f"{detail}: {said or reason}".removeprefix(": ")
+        return TransportError("rejected", detail, hint=hint, fatal=True, status=status or 200)
+    detail = f"{detail}: {said}".removeprefix(": ") if said else detail or "an error without words"
+    status = status or 200
+    if kind in ("rejected", "server"):
+        names = _other_names(request, body, fault, status, schema_known)
+        if names is not None:
+            return TransportError(kind, detail, retryable=False, status=status, names=names)
+    if kind in ("rate limit", "server"):
+        wait = wait_in(fault) if wait is None else wait
         return TransportError(kind, detail, retry_after_seconds=wait, status=status)
-    return TransportError("rejected", detail, retryable=False, status=status)
+    # Where a service says nothing, a wrong address or name is the likeliest cause.
+    hint = "" if said else f"Check the address, and whether a model is called {request.model!r}."
+    return TransportError(kind, detail, hint=hint, retryable=False, status=status)
+
+
+def _other_names(
+    request: ChatRequest, body: Mapping[str, Any], fault: Fault, status: int, schema_known: bool
+) -> Names | None:
+    """The names to ask again with, where the error is about a parameter; None where it is not."""
+    names = dict(request.names)
+    for name in refused_parameters(fault, body, request.texts):
+        if name != "max_tokens":
+            names[name] = None
+        elif name not in names:
+            names[name] = _LENGTH[_LENGTH[0] in body]
+    is_unclear = names == request.names and status in (400, 422)
+    if is_unclear and "response_format" in body and not schema_known:
+        # Servers that know no schemas say so in many ways, or only that something is invalid.
+        names["response_format"] = None
+    return names if names != request.names else None
+
+
+def _short_code(fault: Fault, said: str) -> str:
+    """A word for the error where it has no sentence; a sentence may quote, so a word is checked."""
+    words = [code for code in fault.codes if code.isidentifier() and len(code) <= 40]
+    return "" if said or not words else words[0]
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
@@ -198,51 +345,97 @@ Chunk = tuple[str, str | None]
 
 
 def stream_reply(
-    endpoint: Endpoint, request: ChatRequest, timeout_seconds: float
+    endpoint: Endpoint,
+    request: ChatRequest,
+    timeout_seconds: float,
+    names: dict[str, str | None] | None = None,
 ) -> Generator[Chunk, None, None]:
     """Ask once and yield the reply as it is written, for a person who waits for it.
 
     Unlike `ChatService` it stores nothing. Closing the iterator closes the connection, and the
     server stops writing. Redirects are not followed, and a local address is asked without a proxy.
+    A parameter that the service does not take is given up, and the same is asked again.
 
     Args:
         timeout_seconds: from connecting to the last word.
+        names: of parameters; what is found out about them is added, for the next call.
 
     Raises:
         ServiceError: no reply, or it took too long; what had come has been yielded.
         MissingExtraError: the openai SDK is not installed.
     """
     openai = import_extra("openai", "A language-model service", "llm")
-    body = request_body(request, with_schema=False, host=endpoint.host)
+    names = {} if names is None else names
     deadline = time.monotonic() + timeout_seconds
+    with _client(openai.OpenAI, openai.DefaultHttpxClient, endpoint, timeout_seconds) as client:
+        while True:
+            request = replace(request, names=dict(names))
+            try:
+                yield from _stream_once(client, endpoint, request, timeout_seconds, deadline)
+                return
+            except TransportError as error:
+                if error.names is None:
+                    raise ServiceError(
+                        f"The model at {endpoint.host} gave no complete answer: {error.detail}.",
+                        error.hint,
+                    ) from None
+                names |= error.names
+
+
+def _stream_once(
+    client: Any,
+    endpoint: Endpoint,
+    request: ChatRequest,
+    timeout_seconds: float,
+    deadline: float,
+) -> Generator[Chunk, None, None]:
+    openai = import_extra("openai", "A language-model service", "llm")
+    body = request_body(request, endpoint.host)
+    fault = partial(fault_error, endpoint, request, body)
+    given = {"model": body["model"], "messages": body["messages"], "stream": True}
+    others = {name: value for name, value in body.items() if name not in given}
     try:
-        with (
-            _client(openai.OpenAI, openai.DefaultHttpxClient, endpoint, timeout_seconds) as client,
-            client.chat.completions.create(**body, stream=True) as chunks,
-        ):
+        # Not every name of a service is an argument of the SDK.
+        with client.chat.completions.create(**given, extra_body=others) as chunks:
             for chunk in chunks:
                 if time.monotonic() > deadline:
-                    raise _failure(endpoint, f"it took longer than {timeout_seconds:g} s")
+                    raise TransportError("timeout", f"it took longer than {timeout_seconds:g} s")
                 # A chunk without choices counts tokens; servers send it at the end.
                 for choice in (getattr(chunk, "choices", None) or [])[:1]:
                     ended = choice.finish_reason
-                    yield str(choice.delta.content or ""), None if ended is None else str(ended)
+                    text = str(getattr(choice.delta, "content", None) or "")
+                    yield text, None if ended is None else _ENDS.get(str(ended).lower(), "stop")
     except openai.APITimeoutError as error:
-        raise _failure(endpoint, f"it was silent for {timeout_seconds:g} s") from error
+        raise TransportError("timeout", f"it was silent for {timeout_seconds:g} s") from error
     except openai.APIStatusError as error:
-        # The body may quote the question.
-        raise _failure(endpoint, f"HTTP {error.status_code}") from None
+        said = read_fault(_body_of(error.response))
+        raise fault(said, error.status_code, error.response.headers) from None
     except openai.APIConnectionError as error:
-        raise _failure(endpoint, "there is no connection") from error
-    except openai.OpenAIError as error:
-        raise _failure(endpoint, type(error).__name__) from None
+        raise TransportError("connection", "there is no connection") from error
+    except openai.APIError as error:
+        said = read_fault(error.body)
+        raise fault(said, said.status, {}) from None
+    except (openai.OpenAIError, ValueError) as error:
+        raise TransportError("server", type(error).__name__) from None
+
+
+def _body_of(response: Any) -> str:
+    """The text of an error, read where it was to be a stream."""
+    response.read()
+    return response.text
 
 
 def _client(kind: Any, http_kind: Any, endpoint: Endpoint, timeout_seconds: float) -> Any:
     """A client of the SDK that goes to this endpoint and nowhere else."""
+    headers: dict[str, Any] = {}
+    if endpoint.is_azure:
+        # Azure takes a key in its own header, and takes the usual one for another kind of key.
+        headers = {"api-key": endpoint.api_key, "Authorization": import_module("openai").Omit()}
     return kind(
         base_url=endpoint.base_url,
         api_key=endpoint.api_key,
+        default_headers=headers,
+        default_query=dict(parse_qsl(endpoint.query)),
         timeout=timeout_seconds,
         max_retries=0,
         http_client=http_kind(
@@ -252,7 +445,3 @@ def _client(kind: Any, http_kind: Any, endpoint: Endpoint, timeout_seconds: floa
             verify=endpoint.base_url.startswith("https:"),
         ),
     )
-
-
-def _failure(endpoint: Endpoint, why: str) -> ServiceError:
-    return ServiceError(f"The model at {endpoint.host} gave no complete answer: {why}.")

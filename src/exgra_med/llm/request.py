@@ -12,6 +12,8 @@ from exgra_med.errors import ServiceError
 Message = Mapping[str, Any]
 """`{"role": "system" | "user" | "assistant", "content": text}`; with images, `content` is a list of
 parts `{"type": "text" | "image_url", ...}`."""
+Names = Mapping[str, str | None]
+"""Our name of a parameter -> the service's name of it; None where it is left out."""
 IMAGE_TOKENS = 1000
 """Estimate of what a service counts for one image."""
 
@@ -47,14 +49,25 @@ class ChatRequest:
     schema: Mapping[str, Any] | None = field(default=None, compare=False)
     keep_cut: bool = field(default=False, compare=False)
     """Take a reply as it is, cut at the token limit, empty or a refusal; else these are errors."""
+    names: Names = field(default_factory=dict, compare=False)
+    """Of parameters at this service, where they are not ours."""
 
     @cached_property
     def key(self) -> str:
-        """Content hash: model, every word of the messages (so the prompt too), sampling."""
+        """Content hash: model, every word of the messages (so the prompt too), sampling as sent.
+
+        A parameter that is left out is not in it, so an answer that was drawn by chance never
+        stands for a greedy one.
+        """
+        sampling = self.sampling.given()
         content = {
             "model": self.model,
             "messages": [dict(message) for message in self.messages],
-            "sampling": self.sampling.given(),
+            "sampling": {
+                name: value
+                for name, value in sampling.items()
+                if self.names.get(name, name) is not None
+            },
         }
         text = json.dumps(content, ensure_ascii=False, sort_keys=True)
         return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -63,6 +76,26 @@ class ChatRequest:
     def prompt_tokens(self) -> int:
         """Estimate of the prompt's tokens."""
         return sum(_content_tokens(message["content"]) + 4 for message in self.messages)
+
+    @property
+    def texts(self) -> list[str]:
+        """What is asked: every text of the messages but the system's, which is ours."""
+        contents = [each["content"] for each in self.messages if each["role"] != "system"]
+        return [
+            text
+            for content in contents
+            for text in ([content] if isinstance(content, str) else _texts(content))
+        ]
+
+    @property
+    def has_images(self) -> bool:
+        """Whether a message holds an image."""
+        return any(
+            part["type"] == "image_url"
+            for message in self.messages
+            if not isinstance(message["content"], str)
+            for part in message["content"]
+        )
 
 
 @dataclass(frozen=True)
@@ -75,7 +108,9 @@ class Reply:
     cost: float | None = None
     """US dollars where the server says so."""
     finish_reason: str = "stop"
-    """`length` where the token limit ended it."""
+    """`length` where the token limit ended it, `content_filter` where a filter did."""
+    reasoning: str = ""
+    """Thoughts that the service sent apart from the text."""
 
 
 class Transport(Protocol):
@@ -103,6 +138,10 @@ def _content_tokens(content: str | Sequence[Mapping[str, Any]]) -> int:
     )
 
 
+def _texts(parts: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [part["text"] for part in parts if part["type"] == "text"]
+
+
 def estimate_tokens(text: str) -> int:
     """Tokens of a text, without a tokenizer: four ASCII characters each, others one each."""
     ascii_characters = len(text.encode("ascii", "ignore"))
@@ -113,13 +152,14 @@ class CompletionError(ServiceError):
     """One request failed for good; others may still succeed.
 
     Args:
-        kind: what failed last: `invalid reply`, `rate limit`, `server`, `timeout`, `connection` or
-            `rejected`.
+        kind: what failed last: `invalid reply`, `rate limit`, `server`, `timeout`, `connection`,
+            `content filter` or `rejected`.
         detail: one clause without any text of the data.
+        hint: how to mend it, where that is known.
     """
 
-    def __init__(self, kind: str, detail: str, attempts: int) -> None:
-        super().__init__(f"no answer after {attempts} attempts: {kind} ({detail}).")
+    def __init__(self, kind: str, detail: str, attempts: int, hint: str = "") -> None:
+        super().__init__(f"no answer after {attempts} attempts: {kind} ({detail}).", hint)
         self.kind = kind
         self.detail = detail
         self.attempts = attempts
@@ -142,8 +182,11 @@ class TransportError(Exception):
 
     Args:
         kind: see `CompletionError`.
+        detail: one clause without any text of the data.
+        hint: how to mend it, where that is known.
         retryable: another try may succeed.
         fatal: no request of this run can succeed.
+        names: of parameters, with which the same may be asked again.
     """
 
     def __init__(
@@ -151,12 +194,16 @@ class TransportError(Exception):
         kind: str,
         detail: str,
         *,
+        hint: str = "",
         retryable: bool = True,
         fatal: bool = False,
         retry_after_seconds: float | None = None,
         status: int | None = None,
+        names: Names | None = None,
     ) -> None:
         super().__init__(f"{kind} ({detail})")
+        self.hint = hint
+        self.names = names
         self.kind = kind
         self.detail = detail
         self.retryable = retryable

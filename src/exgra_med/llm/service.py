@@ -25,6 +25,7 @@ from exgra_med.llm.request import (
     ChatRequest,
     CompletionError,
     Message,
+    Names,
     Reply,
     ReplyError,
     Sampling,
@@ -114,6 +115,8 @@ class Usage:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: float | None = 0.0
+    adapted: dict[str, str | None] = field(default_factory=dict)
+    """Parameters it takes under another name, or (None) not at all, as it told by its errors."""
 
 
 class ChatService:
@@ -164,6 +167,9 @@ class ChatService:
         self._sleep = sleep
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._under_way: dict[str, asyncio.Future[Reply]] = {}
+        # The first request finds out which parameters the service takes; the others wait for that.
+        self._is_new = True
+        self._known = asyncio.Event()
         self._answered = False
         self._num_rejected = 0
         self._failed_in_a_row = 0
@@ -189,11 +195,33 @@ class ChatService:
             StoppedError: no answer can be had any more: key, budget, server gone.
             ServiceError: the cache cannot be used.
         """
-        request = ChatRequest(self.model, messages, self.settings.sampling, schema, keep_cut)
+        asked = ChatRequest(self.model, messages, self.settings.sampling, schema, keep_cut)
+        is_first, self._is_new = self._is_new, False
+        if not is_first and asked.key not in self._under_way:
+            await self._known.wait()
+        names: Names = self.usage.adapted
+        try:
+            while True:
+                request = replace(asked, names=dict(names))
+                try:
+                    return await self._complete(request, accept)
+                except TransportError as error:
+                    if error.names is None:
+                        raise
+                    # Without a parameter it is another request, which the cache may know.
+                    names = error.names
+        finally:
+            if is_first:
+                self._known.set()
+
+    async def _complete(
+        self, request: ChatRequest, accept: Callable[[str], Any] | None
+    ) -> Completion:
         key = request.key
         while True:
             stored = self._stored(key, accept)
             if stored is not None:
+                self._learn(request)
                 return self._free(stored)
             other = self._under_way.get(key)
             if other is None:
@@ -217,6 +245,11 @@ class ChatService:
             future.cancel()
             del self._under_way[key]
         return Completion(**vars(replace(reply, cost=cost)))
+
+    def _learn(self, request: ChatRequest) -> None:
+        """The service takes this request, so others are asked with the same names."""
+        self.usage.adapted |= request.names
+        self._known.set()
 
     async def close(self) -> None:
         """Close the connections; the cache stays open."""
@@ -254,11 +287,13 @@ class ChatService:
                 self._failed_in_a_row = 0
                 failure = CompletionError("invalid reply", str(error), attempt)
             except TransportError as error:
-                failure = CompletionError(error.kind, error.detail, attempt)
+                if error.names is not None:
+                    raise
+                self._known.set()
+                failure = CompletionError(error.kind, error.detail, attempt, error.hint)
                 if error.fatal:
                     raise StoppedError(
-                        f"The language model cannot be used: {error.detail}.",
-                        "Check key, address and model name.",
+                        f"The language model cannot be used: {error.detail}.", error.hint
                     ) from error
                 asked = error.retry_after_seconds
                 self._refuse_hopeless(error)
@@ -271,7 +306,7 @@ class ChatService:
                     raise StoppedError(
                         f"The language model does not answer: {self._failed_in_a_row} requests in "
                         f"a row failed, the last by {error.kind} ({error.detail}).",
-                        "What was finished is kept; start again when the server is back.",
+                        error.hint or "What was finished is kept; start again when it answers.",
                     ) from error
             else:
                 self._failed_in_a_row = 0
@@ -288,11 +323,11 @@ class ChatService:
         """
         if self._answered:
             return
-        self._num_rejected += not error.retryable
+        # A filter looks at each request for itself.
+        self._num_rejected += not error.retryable and error.kind != "content filter"
         if self._num_rejected >= MOST_REJECTED:
             raise StoppedError(
-                f"The language model rejects every request: {error.detail}.",
-                f"Check the address, and whether a model is called {self.model!r} there.",
+                f"The language model rejects every request: {error.detail}.", error.hint
             ) from error
 
     async def _ask_once(self, request: ChatRequest) -> tuple[Reply, float | None]:
@@ -308,6 +343,7 @@ class ChatService:
             self.usage.requests += 1
             reply = await self._transport.send(request)
             self._answered = True
+            self._learn(request)
             cost = reply.cost
             if cost is None and price is not None:
                 cost = price.cost(reply.prompt_tokens, reply.completion_tokens)
@@ -321,12 +357,24 @@ class ChatService:
             raise
         except ReplyError:
             self._answered = True
+            self._learn(request)
             cost = dearest if price else None
             raise
         finally:
             if self._budget is not None:
                 await self._budget.settle(dearest, cost or 0.0)
         return reply, cost
+
+
+def adapted_sentence(adapted: Names, model: str) -> str:
+    """What a service did not take of the parameters, and what follows; empty where nothing."""
+    said = [f"{ours} is called {theirs}" for ours, theirs in adapted.items() if theirs is not None]
+    left_out = [ours for ours, theirs in adapted.items() if theirs is None]
+    if left_out:
+        said.append(f"{' and '.join(left_out)} had to be left out")
+    if "temperature" in left_out:
+        said.append("so its answers may differ from call to call")
+    return f"{model} does not take every parameter: {', '.join(said)}." if said else ""
 
 
 def backoff_seconds(attempt: int) -> float:

@@ -93,6 +93,7 @@ class ServedChatModel:
     def __init__(self, model: str, endpoint: Endpoint, limits: Limits) -> None:
         self.name, self.endpoint, self.limits = model, endpoint, limits
         self.host = "" if endpoint.is_local else endpoint.host
+        self._names: dict[str, str | None] = {}
 
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
@@ -110,7 +111,8 @@ class ServedChatModel:
         request = ChatRequest(self.name, messages(images, turns), sampling)
         text = shown = ""
         ended = None
-        chunks = stream_reply(self.endpoint, request, self.limits.max_seconds_per_answer)
+        seconds = self.limits.max_seconds_per_answer
+        chunks = stream_reply(self.endpoint, request, seconds, self._names)
         try:
             for words, reason in chunks:
                 text += words

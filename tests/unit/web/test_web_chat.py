@@ -228,7 +228,9 @@ def test_a_conversation_longer_than_the_model_is_a_sentence(bundle: Bundle) -> N
 def served(monkeypatch: pytest.MonkeyPatch, *chunks: tuple[str, str | None]) -> list[Any]:
     requests: list[Any] = []
 
-    def stream_reply(endpoint: Any, request: Any, timeout_seconds: float) -> Iterator[Any]:
+    def stream_reply(
+        endpoint: Any, request: Any, timeout_seconds: float, names: Any
+    ) -> Iterator[Any]:
         requests.append(request)
         yield from chunks
 
