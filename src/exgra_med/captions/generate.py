@@ -244,6 +244,7 @@ def generate_captions(
     counts = {name: getattr(outcome, name) for name in ("done", "failed", "left", "earlier")}
     summary = {
         **counts,
+        "model": model,
         **vars(service.usage),
         "interrupted": outcome.interrupted,
         "out": str(out),

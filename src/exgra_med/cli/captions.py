@@ -11,7 +11,7 @@ import typer
 
 from exgra_med.cli import options
 from exgra_med.files import write_text
-from exgra_med.llm.request import Sampling
+from exgra_med.llm.request import Sampling, adapted_sentence
 from exgra_med.terminal import next_step, reporter, show
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ class Engine(StrEnum):
 class _CaptionService(options.PaidService):
     concurrency: options.Concurrency = 64
     attempts: options.Attempts = 6
-    temperature: options.Temperature = None
     requests_per_minute: Annotated[
         float | None,
         options.of_service("--requests-per-minute", min=0.001, help="The service's limit."),
@@ -102,7 +101,7 @@ def generate(
     from exgra_med.captions import generate
 
     service = _CaptionService(**given)
-    sampling = Sampling(service.max_new_tokens, service.temperature)
+    sampling = Sampling(service.max_new_tokens, service.temperature, seed=service.seed)
     where = "vllm" if engine is Engine.vllm else "api"
     settings = service.settings(model, sampling, engine=where)
     if dry_run:
@@ -137,6 +136,8 @@ def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield f"{summary['done']} extended, {summary['failed']} failed, {summary['left']} left."
     cost = "unknown cost" if summary["cost"] is None else f"${summary['cost']:.4f}"
     yield f"{summary['requests']} requests, {summary['from_cache']} from the cache, {cost}."
+    if summary["adapted"]:
+        yield adapted_sentence(summary["adapted"], summary["model"])
     yield f"Written: {summary['out']}"
     if summary["failed"]:
         yield f"Failures, tried again by the next run: {summary['failures']}"
@@ -232,6 +233,7 @@ def write(
     as_json: options.Json = False,
     max_new_tokens: options.MaxNewTokens = 1024,
     temperature: options.Temperature = None,
+    seed: options.ServiceSeed = None,
     cache: options.Cache = None,
     force: options.Force = False,
 ) -> None:
@@ -240,7 +242,7 @@ def write(
     from exgra_med.captions.records import open_records, refuse_identifiers
 
     records = open_records(source, limit)
-    sampling = Sampling(max_new_tokens, temperature)
+    sampling = Sampling(max_new_tokens, temperature, seed=seed)
     with _stored(cache) as stored:
         if not force:
             refuse_identifiers(records, lambda name: False, stored)

@@ -68,9 +68,12 @@ class _Asked(options.Service, _Answers):
         return open_session(source, reporter(), data=data, split=split, **self.answering(source))
 
     def answering(self, model: str) -> dict[str, Any]:
-        """Arguments of `open_session`; the service, where one is asked, decodes greedily."""
+        """Arguments of `open_session`.
+
+        Raises:
+            CommandError: a checkpoint, which answers greedily, is to draw its answers.
+        """
         from exgra_med.evaluation.engines import CHECKPOINT
-        from exgra_med.llm.request import Sampling
         from exgra_med.recipe.schema import EvaluationSettings
 
         names = "out", "template", "engine", "max_new_tokens"
@@ -78,8 +81,12 @@ class _Asked(options.Service, _Answers):
         if self.engine != CHECKPOINT:
             tokens = self.max_new_tokens or EvaluationSettings().max_new_tokens
             where = "vllm" if self.engine == "vllm" else "api"
-            sampling = Sampling(tokens, temperature=0.0, seed=0)
-            service = self.settings(model, sampling, engine=where)
+            service = self.settings(model, self.greedy(tokens), engine=where)
+        elif self.temperature or self.seed:
+            raise CommandError(
+                "A checkpoint answers greedily.",
+                "--temperature and --seed are for a service: --engine openai.",
+            )
         return {name: getattr(self, name) for name in names} | {"service": service}
 
 
@@ -240,23 +247,20 @@ def judge(
         str, options.of_service("--judge", metavar="NAME", help="Name of the judge at its service.")
     ],
     split: options.Split = "test",
-    seed: options.Seed = 0,
     dry_run: options.DryRun = False,
     as_json: options.Json = False,
     **service: Any,
 ) -> None:
     """Have stored chat answers graded against their references, in both orders, and score them."""
     from exgra_med.evaluation.tasks import chat as task
-    from exgra_med.llm.request import Sampling
 
     given = options.PaidService(**service)
-    sampling = Sampling(given.max_new_tokens, temperature=0.0, seed=seed)
-    settings = given.settings(judge_model, sampling)
+    settings = given.settings(judge_model, given.greedy(given.max_new_tokens))
     found = task.open_chat_set(data, split)
     if dry_run:
         print_json(task.estimate_run(answers, found, settings))
         return
-    result = task.judge_run(answers, found, settings, reporter(), seed)
+    result = task.judge_run(answers, found, settings, reporter(), given.seed or 0)
     show(result, as_json, task.judged_sentences(result))
 
 

@@ -150,9 +150,34 @@ OptionalMaxNewTokens = Annotated[
 MaxNewTokens = Annotated[
     int, of_service("--max-new-tokens", min=1, help="Tokens of an answer, at most.")
 ]
+
+
+def _finite(value: float | None) -> float | None:
+    """A number that JSON has."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter("not a finite number")
+    return value
+
+
 Temperature = Annotated[
     float | None,
-    of_service("--temperature", min=0, help="Sampling temperature. The default is the service's."),
+    of_service(
+        "--temperature",
+        min=0,
+        callback=_finite,
+        help="Sampling temperature of a service. The default is 0 (greedy) in an evaluation, and "
+        "the service's own for captions.",
+    ),
+]
+ServiceSeed = Annotated[
+    int | None,
+    of_service(
+        "--seed",
+        min=0,
+        max=2**32 - 1,
+        help="Start of the random numbers, also at a service that takes one. The default is 0 in "
+        "an evaluation, and none for captions.",
+    ),
 ]
 AllowRemote = Annotated[
     bool, of_cost("--allow-remote", help="Texts and images may leave this machine.")
@@ -215,8 +240,16 @@ class Service:
     base_url: BaseUrl = None
     concurrency: Concurrency = 8
     max_new_tokens: MaxNewTokens = 1024
+    temperature: Temperature = None
+    seed: ServiceSeed = None
     allow_remote: AllowRemote = False
     force: Force = False
+
+    def greedy(self, max_tokens: int) -> "Sampling":
+        """How an evaluation asks: for the likeliest words, unless the options say otherwise."""
+        from exgra_med.llm.request import Sampling
+
+        return Sampling(max_tokens, temperature=self.temperature or 0.0, seed=self.seed or 0)
 
     def settings(self, model: str, sampling: "Sampling", **others: Any) -> "ServiceSettings":
         """The settings of the client; `others` are fields that no option of the group gives."""

@@ -48,6 +48,8 @@ ENGINES = Registry(
 """Name on the command line -> what opens the engine."""
 
 _MOST_IDS = 5
+_ADAPTED = "adapted"
+"""Of the facts about answers the one that is found out while they are made."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +247,8 @@ class ServiceEngine:
         self.endpoint = None if self.settings.engine == "vllm" else allowed_endpoint(self.settings)
         self._num_answered = self._num_failed = 0
         self._last_failure: CompletionError | None = None
+        self.adapted: dict[str, str | None] = {}
+        """Parameters that the service does not take as they were asked for; see `Names`."""
         self._runner: asyncio.Runner | None = None
         self._service: Any = None
 
@@ -278,7 +282,10 @@ class ServiceEngine:
         if self._runner is None:
             self._runner = asyncio.Runner()
             self._service = self._runner.run(self._open())
-        return self._runner.run(self._ask_all(records, images))
+        try:
+            return self._runner.run(self._ask_all(records, images))
+        finally:
+            self.adapted |= self._service.usage.adapted
 
     def end(self) -> str:
         """See `Engine`.
@@ -296,7 +303,7 @@ class ServiceEngine:
         if not self._num_answered:
             raise ServiceError(
                 f"The service answered no question: {failure.message}",
-                "Check its address and the name of the model; the same call asks again.",
+                failure.hint or "The same call asks again.",
             )
         return (
             f"{self._num_failed} questions have no answer; the last failure: {failure.message} "
@@ -468,6 +475,9 @@ def answer_all(
         with suppress(Exception):
             engine.end()
         raise
+    finally:
+        if isinstance(engine, ServiceEngine) and engine.adapted and launched_processes().is_first:
+            _store_adapted(out, engine.adapted)
     return engine.end()
 
 
@@ -541,6 +551,18 @@ def stored_template(out: Path) -> str | None:
     return read_json(facts).get("template") if facts.is_file() else None
 
 
+def stored_adapted(out: Path) -> dict[str, str | None]:
+    """What a service did not take of the parameters when it gave some of the stored answers."""
+    facts = facts_path(out)
+    return read_json(facts).get(_ADAPTED, {}) if facts.is_file() else {}
+
+
+def _store_adapted(out: Path, adapted: dict[str, str | None]) -> None:
+    facts = read_json(facts_path(out))
+    facts[_ADAPTED] = facts.get(_ADAPTED, {}) | adapted
+    write_text(facts_path(out), json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+
+
 def _same_facts(out: Path, about: dict[str, Any]) -> None:
     path = facts_path(out)
     if out.exists() and out.stat().st_size:
@@ -551,7 +573,9 @@ def _same_facts(out: Path, about: dict[str, Any]) -> None:
             )
         earlier = read_json(path)
         differing = sorted(
-            key for key in earlier.keys() | about.keys() if earlier.get(key) != about.get(key)
+            key
+            for key in (earlier.keys() | about.keys()) - {_ADAPTED}
+            if earlier.get(key) != about.get(key)
         )
         if differing:
             raise RunError(

@@ -24,12 +24,15 @@ from exgra_med.evaluation.engines import (
     Engine,
     EngineOptions,
     Progress,
+    ServiceEngine,
     answer_all,
     launched_processes,
     predict_all,
+    stored_adapted,
     stored_template,
 )
 from exgra_med.evaluation.results import Entry, put_result
+from exgra_med.llm.request import adapted_sentence
 from exgra_med.llm.service import ServiceSettings
 from exgra_med.recipe.run_folder import (
     AnsweringRecipe,
@@ -294,8 +297,10 @@ class Session:
 
         def work(out: Path, progress: Progress) -> None:
             problem = answer_all(self.engine, asked, shown, out, self._facts(about), progress)
-            if problem:
-                self.problems.append(problem)
+            adapted = adapted_sentence(stored_adapted(out), str(self.engine.facts.get("model")))
+            # Several files of one evaluation say the same.
+            new = [each for each in (problem, adapted) if each and each not in self.problems]
+            self.problems.extend(new)
 
         return self._with_progress(task, title, len(asked), work)
 
@@ -321,6 +326,10 @@ class Session:
         first = next(iter(files.values()), None)
         template = None if first is None else stored_template(self.run.path / first)
         facts = {name: self.engine.facts.get(name) for name in ("name", "model", "host")}
+        if isinstance(self.engine, ServiceEngine):
+            facts["decoding"] = self.engine.facts["decoding"]
+            stored = [stored_adapted(self.run.path / file) for file in files.values()]
+            facts["adapted"] = {k: v for each in stored for k, v in each.items()} or None
         return Entry(
             dataset=self.dataset,
             split=self.split,

@@ -233,6 +233,11 @@ _NOT_TAKEN = re.compile(
     r"cannot|can't|only|must|has to be|have to be|should|in range|不支持|无效|非法|不允许",
     re.IGNORECASE,
 )
+_TAKEN = re.compile(
+    r"(?<!not )(?<!n't )\b(?:supported|allowed|valid|available|accepted|known)\b[^:]{0,30}:",
+    re.IGNORECASE,
+)
+"""Behind it stands a list of what is taken."""
 _NEVER_LEFT_OUT = {"messages", "model", "prompt", "content", "input", "image_url"}
 
 
@@ -255,12 +260,14 @@ def refused_parameters(fault: Fault, sent: Mapping[str, Any], texts: Sequence[st
     said = fault.sentence
     for text in texts:
         said = said.replace(text, " ") if text else said
+    # Pydantic writes the name on a line of its own, and what is wrong with it below.
+    said = re.sub(r"\n(\w+)\n\s+", r"\n\1: ", said)
     found = [
         name
         for name in _SPELLINGS
         if name in asked
         and any(
-            _SPELLINGS[name].search(part)
+            _SPELLINGS[name].search(_TAKEN.split(part)[0])
             and _NOT_TAKEN.search(part)
             and (name == "response_format" or not _TOO_LONG.search(part))
             for part in re.split(r"[.;](?:\s|$)|\n", said)

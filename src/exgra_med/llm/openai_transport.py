@@ -281,7 +281,8 @@ def fault_error(
     wait = retry_after_seconds(headers)
     kind = kind_of(status, fault, request.has_images, wait is not None)
     said = shown(fault, request, endpoint.api_key)
-    detail = " ".join(filter(None, (status and f"HTTP {status}", _short_code(fault, said))))
+    http = "" if status is None else f"HTTP {status}"
+    detail = f"{http} {_short_code(fault, said)}".strip()
     if kind in _FATAL:
         reason, hint = _FATAL[kind]
         detail = f"{detail}: {said or reason}".removeprefix(": ")

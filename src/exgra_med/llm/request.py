@@ -148,6 +148,17 @@ def estimate_tokens(text: str) -> int:
     return -(-ascii_characters // 4) + len(text) - ascii_characters
 
 
+def adapted_sentence(adapted: Names, model: str) -> str:
+    """What a service did not take of the parameters, and what follows; empty where nothing."""
+    said = [f"{ours} is called {theirs}" for ours, theirs in adapted.items() if theirs is not None]
+    left_out = [ours for ours, theirs in adapted.items() if theirs is None]
+    if left_out:
+        said.append(f"{' and '.join(left_out)} had to be left out")
+    if "temperature" in left_out:
+        said.append("so its answers may differ from call to call")
+    return f"{model} does not take every parameter: {', '.join(said)}." if said else ""
+
+
 class CompletionError(ServiceError):
     """One request failed for good; others may still succeed.
 

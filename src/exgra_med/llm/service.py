@@ -366,17 +366,6 @@ class ChatService:
         return reply, cost
 
 
-def adapted_sentence(adapted: Names, model: str) -> str:
-    """What a service did not take of the parameters, and what follows; empty where nothing."""
-    said = [f"{ours} is called {theirs}" for ours, theirs in adapted.items() if theirs is not None]
-    left_out = [ours for ours, theirs in adapted.items() if theirs is None]
-    if left_out:
-        said.append(f"{' and '.join(left_out)} had to be left out")
-    if "temperature" in left_out:
-        said.append("so its answers may differ from call to call")
-    return f"{model} does not take every parameter: {', '.join(said)}." if said else ""
-
-
 def backoff_seconds(attempt: int) -> float:
     """How long to wait after the given attempt: doubled each time, half of it by chance."""
     longest = min(LONGEST_WAIT_SECONDS, FIRST_WAIT_SECONDS * 2 ** (attempt - 1))

@@ -38,11 +38,13 @@ class VllmTransport:
             self._runner = asyncio.create_task(self._run())
         output = await future
         answer = output.outputs[0]
-        if answer.finish_reason == "length":
+        ended = "length" if answer.finish_reason == "length" else "stop"
+        if ended == "length" and not request.keep_cut:
             raise ReplyError("the reply ended early (length)")
-        if not answer.text.strip():
+        if not answer.text.strip() and not request.keep_cut:
             raise ReplyError("empty")
-        return Reply(answer.text, len(output.prompt_token_ids), len(answer.token_ids), 0.0)
+        tokens = len(output.prompt_token_ids), len(answer.token_ids)
+        return Reply(answer.text, *tokens, 0.0, ended)
 
     async def close(self) -> None:
         """End the batch that waits, if one does."""

@@ -93,6 +93,7 @@ def test_both_orders_are_graded_and_nothing_is_paid_twice(tmp_path: Path) -> Non
     assert first["usage"]["requests"] == 24 and first["usage"]["cost"] == 0.0
     assert again["usage"] == {
         "requests": 0, "from_cache": 24, "prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0,
+        "adapted": {},
     }  # fmt: skip
     assert first["num_images"] == 6 and first["scores"]["win_rate"]["interval"] == [0.0, 0.0]
     by_type, by_domain = (first["groups"][title] for title in ("question type", "domain"))

@@ -70,7 +70,9 @@ def test_a_server_answers_resumes_and_is_scored(data: Path, tmp_path: Path) -> N
     assert pairing(run)["empty"] == where and pairing(run)["missing"] == 0
     (entry,) = read_results(run).results
     assert entry.details["baselines"] and entry.template is None
-    assert entry.engine == {"name": "openai", "model": "m", "host": "127.0.0.1"}
+    decoding = {"max_tokens": 64, "temperature": 0.0, "seed": 0}
+    engine = {"name": "openai", "model": "m", "host": "127.0.0.1", "decoding": decoding}
+    assert entry.engine == engine
     about = json.loads(answers.with_suffix(".about.json").read_text(encoding="utf-8"))
     assert about["model"] == "m" and about["host"] == "127.0.0.1"
     body = server.bodies[0]

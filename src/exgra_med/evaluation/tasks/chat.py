@@ -37,6 +37,7 @@ from exgra_med.evaluation.tasks.judge import (
     write_transcripts,
 )
 from exgra_med.llm.prompt import load_prompt
+from exgra_med.llm.request import adapted_sentence
 from exgra_med.llm.service import ServiceSettings
 from exgra_med.recipe.schema import DataSettings
 from exgra_med.terminal import Reporter
@@ -478,6 +479,9 @@ def habit_sentences(found: dict[str, Any], win_rate: dict[str, Any]) -> list[str
     ]
     sentences += [f"{number} questions {what}." for number, what in left_out if number]
     usage = found["usage"]
+    # Absent where the judge was asked before this was stored.
+    adapted = adapted_sentence(usage.get("adapted") or {}, found["judge"])
+    sentences += [adapted] if adapted else []
     cost = "unknown" if usage["cost"] is None else f"${usage['cost']:.4f}"
     sentences.append(
         f"{usage['requests']} requests, {usage['from_cache']} from the cache, "

@@ -187,10 +187,10 @@ def judge_answers(
     judgements, _ = result
     # A score of nothing is none; a judge that replied without grades is told by its transcripts.
     if judgements and not any(each.grades or each.refused for each in judgements):
-        raise ServiceError(
-            f"The judge gave no reply: {judgements[-1].failure}.",
-            "Check --base-url and the name of the judge.",
-        )
+        why = str(judgements[-1].failure)
+        is_away = why.startswith(("connection", "timeout"))
+        hint = "Check --base-url, and that the server runs." if is_away else ""
+        raise ServiceError(f"The judge gave no reply: {why}.", hint or "The same call asks again.")
     return result
 
 
