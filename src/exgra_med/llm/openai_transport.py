@@ -7,7 +7,6 @@ import time
 from collections.abc import Generator, Mapping
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from itertools import cycle
 from typing import Any
 from urllib.parse import parse_qsl
@@ -90,6 +89,7 @@ class OpenAITransport:
         kinds = self._openai.AsyncOpenAI, self._openai.DefaultAsyncHttpxClient
         self._pools = [_client(*kinds, endpoint, timeout_seconds) for _ in range(num_pools)]
         self._next_pool = cycle(self._pools)
+        self._headers = _headers(endpoint, self._openai)
         self._knows_schema = False
 
     async def send(self, request: ChatRequest) -> Reply:
@@ -108,7 +108,9 @@ class OpenAITransport:
             async with asyncio.timeout(self.timeout_seconds):
                 # The SDK's typed call walks every field of request and reply, which costs more
                 # processor time than all the rest of a request.
-                text = await next(self._next_pool).post("/chat/completions", body=body, cast_to=str)
+                text = await next(self._next_pool).post(
+                    "/chat/completions", body=body, cast_to=str, options={"headers": self._headers}
+                )
         except (TimeoutError, openai.APITimeoutError) as error:
             raise TransportError("timeout", f"{self.timeout_seconds:g} s") from error
         except openai.APIStatusError as error:
@@ -397,7 +399,10 @@ def _stream_once(
     others = {name: value for name, value in body.items() if name not in given}
     try:
         # Not every name of a service is an argument of the SDK.
-        with client.chat.completions.create(**given, extra_body=others) as chunks:
+        headers = _headers(endpoint, openai)
+        with client.chat.completions.create(
+            **given, extra_body=others, extra_headers=headers
+        ) as chunks:
             for chunk in chunks:
                 if time.monotonic() > deadline:
                     raise TransportError("timeout", f"it took longer than {timeout_seconds:g} s")
@@ -426,16 +431,17 @@ def _body_of(response: Any) -> str:
     return response.text
 
 
+def _headers(endpoint: Endpoint, openai: Any) -> dict[str, Any]:
+    """Azure reads a key in a header of its own; in the usual one it expects another kind of key."""
+    own = {"api-key": endpoint.api_key, "Authorization": openai.Omit()}
+    return own if endpoint.is_azure else {}
+
+
 def _client(kind: Any, http_kind: Any, endpoint: Endpoint, timeout_seconds: float) -> Any:
     """A client of the SDK that goes to this endpoint and nowhere else."""
-    headers: dict[str, Any] = {}
-    if endpoint.is_azure:
-        # Azure takes a key in its own header, and takes the usual one for another kind of key.
-        headers = {"api-key": endpoint.api_key, "Authorization": import_module("openai").Omit()}
     return kind(
         base_url=endpoint.base_url,
         api_key=endpoint.api_key,
-        default_headers=headers,
         default_query=dict(parse_qsl(endpoint.query)),
         timeout=timeout_seconds,
         max_retries=0,

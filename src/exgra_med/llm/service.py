@@ -22,6 +22,7 @@ from exgra_med.llm.budget import Budget, Price, known_price
 from exgra_med.llm.cache import AnswerCache, default_cache_path
 from exgra_med.llm.endpoint import Endpoint, environment_with_file, find_endpoint, model_name
 from exgra_med.llm.request import (
+    BudgetError,
     ChatRequest,
     CompletionError,
     Message,
@@ -170,6 +171,7 @@ class ChatService:
         # The first request finds out which parameters the service takes; the others wait for that.
         self._is_new = True
         self._known = asyncio.Event()
+        self._stopped: StoppedError | None = None
         self._answered = False
         self._num_rejected = 0
         self._failed_in_a_row = 0
@@ -202,6 +204,8 @@ class ChatService:
         names: Names = self.usage.adapted
         try:
             while True:
+                if self._stopped is not None:
+                    raise self._stopped
                 request = replace(asked, names=dict(names))
                 try:
                     return await self._complete(request, accept)
@@ -210,6 +214,10 @@ class ChatService:
                         raise
                     # Without a parameter it is another request, which the cache may know.
                     names = error.names
+        except StoppedError as error:
+            # What is left of a budget may do for another request.
+            self._stopped = None if isinstance(error, BudgetError) else error
+            raise
         finally:
             if is_first:
                 self._known.set()
@@ -289,7 +297,8 @@ class ChatService:
             except TransportError as error:
                 if error.names is not None:
                     raise
-                self._known.set()
+                if not error.fatal:
+                    self._known.set()
                 failure = CompletionError(error.kind, error.detail, attempt, error.hint)
                 if error.fatal:
                     raise StoppedError(
