@@ -248,7 +248,7 @@ def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
             if part.get("type") in ("text", "output_text", None)
         )
     if content is not None and not isinstance(content, str):
-        raise ReplyError(f"the answer is a {type(content).__name__}, not a text")
+        raise ReplyError(f"the answer is no text but of type {type(content).__name__}")
     return content or "", "\n".join(each for each in thoughts if isinstance(each, str) and each)
 
 

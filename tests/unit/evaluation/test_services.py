@@ -238,8 +238,11 @@ STOPPING = {
 }
 
 
-@pytest.mark.parametrize("verb", ["chat", "judge", "captions"], indirect=True)
-@pytest.mark.parametrize("name", STOPPING)
+@pytest.mark.parametrize(
+    ("name", "verb"),
+    [*((name, "chat") for name in STOPPING), ("quota", "judge"), ("key", "captions")],
+    indirect=["verb"],
+)
 def test_what_cannot_get_better_stops_at_once(
     name: str, verb: Verb, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,3 +83,59 @@ def test_openai_s_own_names_have_no_vendor() -> None:
     assert model_name("openai/gpt-4o", Endpoint("https://api.openai.com/v1", "")) == "gpt-4o"
     name = "openai/gpt-4o"
     assert model_name(name, Endpoint("https://openrouter.ai/api/v1", "")) == name
+
+
+AZURE = "https://name.openai.azure.com"
+
+
+@pytest.mark.parametrize(
+    ("url", "base_url", "query"),
+    [
+        ("http://localhost:8000/v1/", "http://localhost:8000/v1", ""),
+        ("http://localhost:8000/v1/chat/completions", "http://localhost:8000/v1", ""),
+        ("http://[::1]:8000/v1?x=1", "http://[::1]:8000/v1", "x=1"),
+        (AZURE, f"{AZURE}/openai/v1", ""),
+        (f"{AZURE}/", f"{AZURE}/openai/v1", ""),
+        (f"{AZURE}/openai/v1/", f"{AZURE}/openai/v1", ""),
+        (
+            f"{AZURE}/openai/deployments/dep/chat/completions?api-version=2024-10-21",
+            f"{AZURE}/openai/deployments/dep",
+            "api-version=2024-10-21",
+        ),
+        (
+            "https://name.services.ai.azure.com/models/chat/completions?api-version=2024-05-01",
+            "https://name.services.ai.azure.com/models",
+            "api-version=2024-05-01",
+        ),
+    ],
+)
+def test_the_whole_address_of_a_request_is_understood(url: str, base_url: str, query: str) -> None:
+    keys = {"OPENAI_API_KEY": "openai", "AZURE_OPENAI_API_KEY": "azure"}
+    endpoint = find_endpoint(url, keys)
+    assert (endpoint.base_url, endpoint.query) == (base_url, query)
+    assert endpoint.is_azure == ("azure" in url)
+    assert endpoint.api_key == ("azure" if "azure" in url else "openai")
+
+
+def test_the_key_of_azure_goes_nowhere_else() -> None:
+    keys = {"AZURE_OPENAI_API_KEY": "azure"}
+    for url in ("https://azure.example/openai/v1", "https://openai.azure.com.example/v1"):
+        assert find_endpoint(url, keys).api_key == "none"
+    with pytest.raises(ServiceError, match="AZURE_OPENAI_API_KEY"):
+        require_allowed(find_endpoint(AZURE, {}), True)
+    with pytest.raises(ServiceError, match="api-version"):
+        find_endpoint(f"{AZURE}/openai/deployments/dep", keys)
+
+
+def test_what_stands_behind_an_address_is_not_shown() -> None:
+    endpoint = find_endpoint("https://proxy.example/v1?code=secret", {"OPENAI_API_KEY": "k"})
+    assert endpoint.query == "code=secret" and "secret" not in f"{endpoint}{endpoint.base_url}"
+
+
+def test_a_key_with_a_line_break_is_mended_and_a_broken_one_refused() -> None:
+    url = "http://localhost:8000/v1"
+    assert find_endpoint(url, {"OPENAI_API_KEY": " key\r\n"}).api_key == "key"
+    for key in ("k\ney", "kéy", "“key”"):
+        with pytest.raises(ServiceError, match="no key has") as caught:
+            find_endpoint(url, {"OPENAI_API_KEY": key})
+        assert key not in str(caught.value)

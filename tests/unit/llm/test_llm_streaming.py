@@ -39,7 +39,16 @@ class Server(BaseHTTPRequestHandler):
             self.send_response(400)
             self.send_header("content-type", "application/json")
             self.end_headers()
-            self.wfile.write(json.dumps({"error": {"message": f"bad: {SECRET}"}}).encode())
+            message = f"bad role: {SECRET}"
+            self.wfile.write(json.dumps({"error": {"message": message}}).encode())
+            return
+        unknown = [name for name in ("max_tokens", "temperature") if name in body]
+        if Server.behaviour == "picky" and unknown:
+            self.send_response(400)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            message = f"Unsupported parameter: '{unknown[0]}' is not supported with this model."
+            self.wfile.write(json.dumps({"error": {"message": message}}).encode())
             return
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
@@ -48,6 +57,12 @@ class Server(BaseHTTPRequestHandler):
             for number in range(1000 if Server.behaviour == "endless" else 3):
                 self.event({"delta": {"content": f"w{number} "}, "finish_reason": None})
                 time.sleep(0.01)
+            if Server.behaviour == "error":
+                error = {"message": f"out of memory at {SECRET}", "code": 500}
+                self.wfile.write(f"data: {json.dumps({'error': error})}\n\n".encode())
+                return
+            if Server.behaviour == "picky":
+                self.event({"delta": {"reasoning_content": "hm"}, "finish_reason": None})
             self.event({"delta": {}, "finish_reason": "length"})
             self.wfile.write(b'data: {"choices": []}\n\ndata: [DONE]\n\n')
         except OSError:
@@ -101,9 +116,30 @@ def test_a_reply_without_end_is_given_up(endpoint: Endpoint) -> None:
 
 def test_a_refusal_is_a_sentence_without_the_question(endpoint: Endpoint) -> None:
     Server.behaviour = "refuse"
-    with pytest.raises(ServiceError, match="HTTP 400") as caught:
+    with pytest.raises(ServiceError, match="HTTP 400: bad role") as caught:
         list(ask(endpoint))
     assert SECRET not in str(caught.value)
+
+
+def test_an_error_in_the_middle_is_told(endpoint: Endpoint) -> None:
+    Server.behaviour = "error"
+    chunks = ask(endpoint)
+    assert [next(chunks)[0] for _ in range(3)] == ["w0 ", "w1 ", "w2 "]
+    with pytest.raises(ServiceError, match="out of memory") as caught:
+        next(chunks)
+    assert SECRET not in str(caught.value)
+
+
+def test_what_a_model_does_not_take_is_left_out_from_then_on(endpoint: Endpoint) -> None:
+    Server.behaviour = "picky"
+    request = ChatRequest("toy", [{"role": "user", "content": SECRET}], Sampling(5, 0.0, seed=1))
+    names: dict[str, str | None] = {}
+    for _ in range(2):
+        text = "".join(text for text, _ in stream_reply(endpoint, request, 20, names))
+        assert text == "w0 w1 w2 "
+    assert names == {"max_tokens": "max_completion_tokens", "temperature": None}
+    assert len(Server.bodies) == 4 and Server.bodies[-1]["max_completion_tokens"] == 5
+    assert Server.bodies[-1]["seed"] == 1 and "temperature" not in Server.bodies[-1]
 
 
 def test_a_redirect_is_not_followed(endpoint: Endpoint) -> None:
