@@ -126,9 +126,17 @@ def _of_page(text: str) -> str:
 # What kind of fault. An error often fits several of these words, so `kind_of` asks in an order.
 
 Kind = Literal[
-    "quota", "permission", "model", "images", "content filter", "rate limit", "server", "rejected"
+    "quota",
+    "permission",
+    "model",
+    "address",
+    "images",
+    "content filter",
+    "rate limit",
+    "server",
+    "rejected",
 ]
-"""The first four end a run. `rate limit` and `server` may pass; the others concern one request."""
+"""The first five end a run. `rate limit` and `server` may pass; the others concern one request."""
 
 _QUOTA = re.compile(
     r"insufficient[ _](?:user[ _])?(?:quota|balance|credits?|funds)|billing[ _](?:hard|not)|"
@@ -154,7 +162,8 @@ _PERMISSION = re.compile(
 _MODEL = re.compile(
     r"model[ _]not[ _](?:found|exist)|DeploymentNotFound|模型不存在|"
     r"\bmodel\b.{0,120}\b(?:not found|does not exist|doesn't exist)|"
-    r"(?:invalid|unknown|no such) model(?: name| id|:|$)|not a valid model|no models? loaded",
+    r"(?:invalid|unknown|no such) model(?: name| id|:|$)|not a valid model|no models? loaded|"
+    r"no endpoints found",
     re.IGNORECASE,
 )
 _FILTER = re.compile(
@@ -164,7 +173,8 @@ _FILTER = re.compile(
 )
 _IMAGES = re.compile(
     r"\b(?:image|vision|multi-?modal)(?:_url)?\b.{0,60}(?:not (?:supported|available|enabled)|"
-    r"unsupported|only supported by)|at most 0 image|unknown variant `image_url`|"
+    r"unsupported|only supported by)|at most 0 image|that support image|"
+    r"unknown variant `image_url`|"
     r"(?:not|n't|unsupported) .{0,40}\b(?:image|vision|multi-?modal)",
     re.IGNORECASE,
 )
@@ -200,8 +210,10 @@ def kind_of(status: int | None, fault: Fault, with_images: bool, waits: bool = F
         return "content filter"
     if status in (401, 403) or fault.says(_PERMISSION):
         return "permission"
-    if status == 404 or fault.says(_MODEL):
+    if fault.says(_MODEL):
         return "model"
+    if status in (404, 405):
+        return "address"
     if status in _TRANSIENT or (status is None and fault.says(_MAY_PASS)):
         return "server"
     return "rejected"
@@ -291,7 +303,7 @@ def wait_in(fault: Fault) -> float | None:
 # by another machine.
 
 _KEY = re.compile(
-    r"\b(?:sk|pk|gsk|xai|hf|nvapi|AIza)[-_]?[\w*.\-]{6,}|[\w-]*\*{3,}[\w-]*|Bearer\s+\S+",
+    r"\b(?:sk|pk|gsk|xai|hf|nvapi|AIza)[-_]?[\w*.\-]{6,}|[\w-]{0,40}\*{3,}[\w-]{0,40}|Bearer\s+\S+",
 )
 _IN_ADDRESS = re.compile(r"(?<=://)[^/\s@]+@|(?<=[?&])[\w-]*(?:key|token|code|sig)=[^&\s\"']+")
 _RUN = re.compile(r"[A-Za-z0-9+/=_-]{33,}")
@@ -303,7 +315,7 @@ _SAME_WORDS = 4
 
 def shown(fault: Fault, request: ChatRequest, key: str) -> str:
     """The sentence on one line, without keys, quotations of the request and control characters."""
-    text = fault.sentence.replace("\\n", " ").replace('\\"', '"')
+    text = fault.sentence[: 10 * _LONGEST_SHOWN].replace("\\n", " ").replace('\\"', '"')
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     text = _IN_ADDRESS.sub("[…]", text)
     if len(key) > 5:

@@ -3,6 +3,7 @@
 import asyncio
 import email.utils
 import json
+import math
 import time
 from collections.abc import Generator, Mapping
 from dataclasses import replace
@@ -46,16 +47,15 @@ _ENDS = {
     "prohibited_content": "content_filter",
 }
 _TOOLS = {"tool_calls", "function_call"}
+_ADDRESS = "Check the address, which mostly ends in /v1, and the name of the model."
 _FATAL: dict[Kind, tuple[str, str]] = {
     "permission": ("the key was refused", "Check the key."),
     "quota": (
         "the account has no credit",
         "What was finished is kept; go on when the account has credit.",
     ),
-    "model": (
-        "the address or the model is unknown",
-        "Check the address, which mostly ends in /v1, and the name of the model.",
-    ),
+    "model": ("the model is unknown", "Check the name of the model."),
+    "address": ("the address or the model is unknown", _ADDRESS),
     "images": (
         "the model reads no images",
         "Take a model that reads images, or start its server with them.",
@@ -139,7 +139,8 @@ class OpenAITransport:
 
 def _json(text: str) -> Any:
     if text.lstrip()[:1] == "<":
-        raise FaultError(Fault("a web page came in place of an answer"))
+        why = "a web page came in place of an answer"
+        raise TransportError("rejected", why, hint=_ADDRESS, retryable=False, status=200)
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -221,11 +222,13 @@ def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
     usage = value.get("usage")
     usage = usage if isinstance(usage, dict) else {}
     cost = usage.get("cost")
+    # A service cannot give money back, nor spend what is no number.
+    is_cost = isinstance(cost, int | float) and math.isfinite(cost) and cost >= 0
     return Reply(
         text,
         _count(usage.get("prompt_tokens"), prompt_tokens),
         _count(usage.get("completion_tokens"), estimate_tokens(text + reasoning)),
-        float(cost) if isinstance(cost, (int, float)) else None,
+        float(cost) if is_cost else None,
         ended,
         reasoning,
     )
@@ -299,7 +302,7 @@ def fault_error(
         wait = wait_in(fault) if wait is None else wait
         return TransportError(kind, detail, retry_after_seconds=wait, status=status)
     # Where a service says nothing, a wrong address or name is the likeliest cause.
-    hint = "" if said else f"Check the address, and whether a model is called {request.model!r}."
+    hint = "" if said else _ADDRESS.replace("the model", f"the model, {request.model!r}")
     return TransportError(kind, detail, hint=hint, retryable=False, status=status)
 
 

@@ -164,7 +164,9 @@ class ChatService:
             transport = VllmTransport(self.model)
         self._transport: Transport = transport
         self._budget = None if settings.max_cost is None else Budget(settings.max_cost)
-        self._rate = RateLimit(settings.requests_per_minute, settings.tokens_per_minute)
+        self._rate = RateLimit(
+            settings.requests_per_minute, settings.tokens_per_minute, sleep=sleep
+        )
         self._sleep = sleep
         self._slots = asyncio.Semaphore(settings.concurrency)
         self._under_way: dict[str, asyncio.Future[Reply]] = {}
@@ -306,10 +308,14 @@ class ChatService:
                     ) from error
                 asked = error.retry_after_seconds
                 self._refuse_hopeless(error)
-                if not error.retryable or (asked or 0) > LONGEST_RETRY_AFTER_SECONDS:
+                if not error.retryable:
                     raise failure from error
+                too_long = (asked or 0) > LONGEST_RETRY_AFTER_SECONDS
+                if asked and not too_long:
+                    # The others shall not ask meanwhile either.
+                    self._rate.pause(asked)
                 wait = wait if asked is None else asked + wait * 0.1
-                last = attempt == self.settings.attempts
+                last = too_long or attempt == self.settings.attempts
                 self._failed_in_a_row += last
                 if last and self._failed_in_a_row >= self._most_failures:
                     raise StoppedError(
@@ -317,6 +323,8 @@ class ChatService:
                         f"a row failed, the last by {error.kind} ({error.detail}).",
                         error.hint or "What was finished is kept; start again when it answers.",
                     ) from error
+                if too_long:
+                    raise failure from error
             else:
                 self._failed_in_a_row = 0
                 return reply, total
@@ -401,6 +409,10 @@ class RateLimit:
         self._sleep = sleep
         self._next_request = 0.0
         self._next_token = 0.0
+
+    def pause(self, seconds: float) -> None:
+        """Start nothing for so long."""
+        self._next_request = max(self._next_request, self._clock() + seconds)
 
     async def wait(self, tokens: int) -> None:
         """Return when a request of so many tokens may start."""

@@ -1,6 +1,7 @@
 """The service on a transport that answers from a list."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -149,6 +150,35 @@ def test_a_wait_of_hours_is_not_waited_for() -> None:
     with pytest.raises(CompletionError, match="rate limit"):
         asyncio.run(made.complete(ASK))
     assert waits.seconds == []
+
+
+def test_a_service_that_wants_hours_is_left_after_a_while() -> None:
+    asked = [TransportError("rate limit", "HTTP 429", retry_after_seconds=7200.0)] * 99
+    transport = Answers(*asked)
+    made, waits = service(transport, concurrency=4)
+
+    async def ask() -> None:
+        for number in range(99):
+            with contextlib.suppress(CompletionError):
+                await made.complete([{"role": "user", "content": str(number)}])
+
+    with pytest.raises(StoppedError, match="rate limit"):
+        asyncio.run(ask())
+    assert transport.sent == 20 and waits.seconds == []
+
+
+def test_nobody_asks_while_one_is_asked_to_wait() -> None:
+    asked = TransportError("rate limit", "HTTP 429", retry_after_seconds=7.0)
+    made, waits = service(Answers("good", asked))
+
+    async def both() -> None:
+        await made.complete(ASK)
+        await made.complete([{"role": "user", "content": "second"}])
+        await made.complete([{"role": "user", "content": "third"}])
+
+    asyncio.run(both())
+    # No clock goes on here: the second waits, asks again and is paused with the third.
+    assert len(waits.seconds) == 3 and all(6.5 < seconds < 8 for seconds in waits.seconds)
 
 
 def test_attempts_are_bounded_and_the_last_fault_is_named(tmp_path: Path) -> None:

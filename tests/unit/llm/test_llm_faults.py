@@ -356,7 +356,10 @@ KINDS = [
     (400, openai("Failed to deserialize the JSON body into the target type: messages[0]: unknown "
                  "variant `image_url`, expected `text`"), "images"),
     (404, {"error": {"message": "No endpoints found that support image input", "code": 404}},
-     "model"),
+     "images"),
+    (404, {"error": {"message": "No endpoints found for x.", "code": 404}}, "model"),
+    (404, "404 page not found", "address"),
+    (405, {"detail": "Method Not Allowed"}, "address"),
     (400, old_vllm("At most 1 image(s) may be provided in one request."), "rejected"),
     (400, {"error": "this model does not support image input"}, "images"),
     (503, {"error": {"message": "Loading model", "type": "unavailable_error"}}, "server"),
