@@ -21,6 +21,8 @@ from exgra_med.llm.openai_transport import FaultError, reply_of, request_body
 from exgra_med.llm.prompt import load_prompt
 from exgra_med.llm.request import ChatRequest, ReplyError, Sampling
 
+QUEUE_HOST = "api.openai.com"
+"""Whose names of parameters a file has; its newest models do not take the older names."""
 MAX_REQUESTS = 50_000
 """Most requests that OpenAI takes in one file."""
 
@@ -50,7 +52,7 @@ def write_batches(
         with new_file(path) as stream:
             for request in chunk:
                 row = {"custom_id": request.key, "method": "POST", "url": "/v1/chat/completions"}
-                body = request_body(request)
+                body = request_body(request, QUEUE_HOST)
                 stream.write(json_line(row | {"body": body}))
         written.append((path, len(chunk)))
     if not written:
@@ -85,7 +87,7 @@ def read_batches(
                 except (ReplyError, FaultError) as error:
                     counts["failed"] += 1
                     # What a service says may quote the question.
-                    why = str(error) if isinstance(error, ReplyError) else "the service's error"
+                    why = str(error) if isinstance(error, ReplyError) else "an error of the service"
                     refused = {"custom_id": row["custom_id"], "detail": why}
                     stream.write(json.dumps(refused).encode("utf-8") + b"\n")
                     continue

@@ -150,33 +150,24 @@ OptionalMaxNewTokens = Annotated[
 MaxNewTokens = Annotated[
     int, of_service("--max-new-tokens", min=1, help="Tokens of an answer, at most.")
 ]
-
-
-def _finite(value: float | None) -> float | None:
-    """A number that JSON has."""
-    if value is not None and not math.isfinite(value):
-        raise typer.BadParameter("not a finite number")
-    return value
-
-
 Temperature = Annotated[
     float | None,
     of_service(
         "--temperature",
         min=0,
-        callback=_finite,
+        max=10,
         help="Sampling temperature of a service. The default is 0 (greedy) in an evaluation, and "
         "the service's own for captions.",
     ),
 ]
 ServiceSeed = Annotated[
     int | None,
-    of_service(
+    typer.Option(
         "--seed",
         min=0,
         max=2**32 - 1,
-        help="Start of the random numbers, also at a service that takes one. The default is 0 in "
-        "an evaluation, and none for captions.",
+        help="Start of the random numbers. A service is sent it too. The default is 0 in an "
+        "evaluation, and none for captions.",
     ),
 ]
 AllowRemote = Annotated[

@@ -297,10 +297,11 @@ class Session:
 
         def work(out: Path, progress: Progress) -> None:
             problem = answer_all(self.engine, asked, shown, out, self._facts(about), progress)
-            adapted = adapted_sentence(stored_adapted(out), str(self.engine.facts.get("model")))
+            found = [problem] if problem else []
+            if adapted := stored_adapted(out):
+                found.append(adapted_sentence(adapted, str(self.engine.facts["model"])))
             # Several files of one evaluation say the same.
-            new = [each for each in (problem, adapted) if each and each not in self.problems]
-            self.problems.extend(new)
+            self.problems.extend(each for each in found if each not in self.problems)
 
         return self._with_progress(task, title, len(asked), work)
 

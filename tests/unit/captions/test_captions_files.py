@@ -76,6 +76,7 @@ def test_batch_files_fill_the_cache_that_generate_reads(records, tmp_path: Path)
     requests = [json.loads(line) for line in batch.read_text(encoding="utf-8").splitlines()]
     assert {request["url"] for request in requests} == {"/v1/chat/completions"}
     assert all(len(request["custom_id"]) == 64 for request in requests)
+    assert all(request["body"]["max_completion_tokens"] == 1024 for request in requests)
     answers = ['{"revision": "good"}', "bad", '{"revision": 5}', '{"revision": "error"}']
     results = tmp_path / "results.jsonl"
     results.write_text(
@@ -84,9 +85,15 @@ def test_batch_files_fill_the_cache_that_generate_reads(records, tmp_path: Path)
             for request, answer in zip(requests, answers, strict=True)
         )
     )
+    refused = {"error": {"message": "What is at 0.0?", "code": "odd"}}
+    with results.open("a") as stream:
+        line = {"custom_id": "x", "response": {"status_code": 200, "body": refused}}
+        stream.write(json.dumps(line) + "\n")
     read = verb("batch", "read", results, "--model", "m", "--cache", cache)
-    assert (read["stored"], read["failed"]) == (1, 3)
-    assert len(Path(read["failures"]).read_text().splitlines()) == 3
+    assert (read["stored"], read["failed"]) == (1, 4)
+    failures = Path(read["failures"]).read_text()
+    assert len(failures.splitlines()) == 4
+    assert "an error of the service" in failures and "What is at" not in failures
     again = verb("batch", "write", data, "--out", batch, "--model", "m", "--cache", cache)
     assert again["files"][0]["requests"] == 3
     (spent,) = verb("cost", "--cache", cache)
