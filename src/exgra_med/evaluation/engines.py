@@ -27,7 +27,7 @@ from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_pred
 from exgra_med.files import write_text
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.identifiers import find_identifiers
-from exgra_med.llm.request import CompletionError, Message
+from exgra_med.llm.request import CompletionError, Message, StoppedError
 from exgra_med.llm.service import ChatService, ServiceSettings
 from exgra_med.plugins import Registry
 
@@ -247,6 +247,7 @@ class ServiceEngine:
         self.endpoint = None if self.settings.engine == "vllm" else allowed_endpoint(self.settings)
         self._num_answered = self._num_failed = 0
         self._last_failure: CompletionError | None = None
+        self._stopped: StoppedError | None = None
         self.adapted: dict[str, str | None] = {}
         """Parameters that the service does not take as they were asked for; see `Names`."""
         self._runner: asyncio.Runner | None = None
@@ -276,12 +277,14 @@ class ServiceEngine:
         """See `Engine`. Images are sent as PNG, without anything else of their files.
 
         Raises:
-            StoppedError: no answer can be had any more.
+            StoppedError: no answer can be had any more; those before it were returned.
             DataError: an image cannot be read.
         """
         if self._runner is None:
             self._runner = asyncio.Runner()
             self._service = self._runner.run(self._open())
+        if self._stopped is not None:
+            raise self._stopped
         try:
             return self._runner.run(self._ask_all(records, images))
         finally:
@@ -291,12 +294,14 @@ class ServiceEngine:
         """See `Engine`.
 
         Raises:
-            ServiceError: not one question was answered.
+            ServiceError: not one question was answered, or no further one can be.
         """
         if self._runner is not None:
             self._runner.run(self._service.close())
             self._runner.close()
             self._runner = None
+        if self._stopped is not None:
+            raise self._stopped
         failure = self._last_failure
         if failure is None:
             return ""
@@ -326,6 +331,10 @@ class ServiceEngine:
             reply = await self._service.complete(question_messages(record, images), keep_cut=True)
         except CompletionError as error:
             self._num_failed, self._last_failure = self._num_failed + 1, error
+            return None
+        except StoppedError as error:
+            # What others of this batch were answered is paid, and is written first.
+            self._stopped = error
             return None
         self._num_answered += 1
         # A served export of this project ends a turn inside its marker `###`; a heading stays.

@@ -9,7 +9,7 @@ Mistral, Groq, xAI, Moonshot, DeepSeek, TGI), never by the name of a service or 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from exgra_med.llm.request import ChatRequest
@@ -47,6 +47,11 @@ class Fault:
     sentence: str = ""
     codes: tuple[str, ...] = ()
     parameters: tuple[str, ...] = ()
+
+    def without(self, model: str) -> "Fault":
+        """The same without the name of the model, which may be called after what it can do."""
+        names = "|".join(map(re.escape, {model, model.rpartition("/")[2]}))
+        return replace(self, sentence=re.sub(rf"(?<!\w)(?:{names})(?!\w)", "x", self.sentence))
 
     def says(self, pattern: re.Pattern[str]) -> bool:
         """Whether sentence or codes match."""
@@ -178,6 +183,11 @@ _IMAGES = re.compile(
     r"(?:not|n't|unsupported) .{0,40}\b(?:image|vision|multi-?modal)",
     re.IGNORECASE,
 )
+_ONE_IMAGE = re.compile(
+    r"format|mime|too (?:large|big|small)|dimension|resolution|pixels|bytes|decode|corrupt",
+    re.IGNORECASE,
+)
+"""An error about one image, beside which others are read."""
 _MAY_PASS = re.compile(
     r"rate[ _-]?limit|too many requests|overloaded|temporar|try again|capacity|time[ds]? ?out|"
     r"(?:server|internal)[ _]error|unavailable|upstream",
@@ -198,7 +208,7 @@ def kind_of(status: int | None, fault: Fault, with_images: bool, waits: bool = F
         waits: the service says when to come back.
     """
     waits = waits or wait_in(fault) is not None
-    if with_images and status != 429 and fault.says(_IMAGES):
+    if with_images and status != 429 and fault.says(_IMAGES) and not fault.says(_ONE_IMAGE):
         return "images"
     if status is not None and status >= 500:
         return "rejected" if status in _NEVER_PASSES else "server"

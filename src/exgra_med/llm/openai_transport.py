@@ -284,8 +284,9 @@ def fault_error(
         schema_known: the service has taken a schema, so that an error is about something else.
     """
     wait = retry_after_seconds(headers)
-    kind = kind_of(status, fault, request.has_images, wait is not None)
     said = shown(fault, request, endpoint.api_key)
+    fault = fault.without(request.model)
+    kind = kind_of(status, fault, request.has_images, wait is not None)
     http = "" if status is None else f"HTTP {status}"
     detail = f"{http} {_short_code(fault, said)}".strip()
     if kind in _FATAL:

@@ -286,6 +286,8 @@ class ChatService:
         total: float | None = 0.0
         attempt = 0
         while True:
+            if self._stopped is not None:
+                raise self._stopped
             attempt += 1
             wait = backoff_seconds(attempt)
             try:

@@ -257,6 +257,37 @@ def test_what_cannot_get_better_stops_at_once(
     assert "secret" not in f"{done.output}{done.exception}" and b"secret" not in kept
 
 
+@pytest.mark.parametrize("verb", ["chat"], indirect=True)
+def test_what_was_answered_before_the_credit_ended_is_kept(verb: Verb) -> None:
+    error = {"error": {"message": "Insufficient credits", "code": 402}}
+
+    def reply(body: dict[str, Any]) -> Said:
+        return verb.right(body) if len(server.bodies) <= 4 else (402, error)
+
+    with ChatServer(reply) as server:
+        done = verb.call(server.url, "--concurrency", "3")
+        assert isinstance(done.exception, ServiceError)
+        assert "Insufficient credits" in done.exception.message
+        assert len(read_predictions(verb.file).predictions) == 4
+    with ChatServer(verb.right) as server:
+        verb.check(verb.call(server.url))
+        assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize("status", [200, 400, 422, 500, 501])
+def test_a_refusal_is_known_under_every_status(status: int, tmp_path: Path) -> None:
+    verb = Verb("chat", tmp_path)
+
+    def reply(body: dict[str, Any]) -> Said:
+        unknown = [name for name in ("seed", "temperature") if name in body]
+        error = {"error": f"unknown field {unknown[0]!r}"} if unknown else {}
+        return (status, error) if unknown else verb.right(body)
+
+    with ChatServer(reply) as server:
+        verb.check(verb.call(server.url))
+        assert len(server.bodies) == 8
+
+
 def test_a_model_that_reads_no_images_is_told(tmp_path: Path) -> None:
     verb = Verb("vqa", tmp_path)
     said = {"error": {"code": 500, "message": "image input is not supported", "type": "server"}}

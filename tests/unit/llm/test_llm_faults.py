@@ -379,6 +379,24 @@ def test_what_an_error_means_for_the_run(status: int | None, body: Any, kind: st
     assert kind_of(status, read_fault(body), with_images=True) == kind
 
 
+def test_a_model_may_be_called_after_what_it_can_do() -> None:
+    fault = read_fault("`temperature` is not supported with llama-3.2-11b-vision")
+    assert kind_of(400, fault, with_images=True) == "images"
+    for model in ("llama-3.2-11b-vision", "meta/llama-3.2-11b-vision"):
+        assert kind_of(400, fault.without(model), with_images=True) == "rejected"
+    assert fault.without("t").sentence == fault.sentence
+
+
+def test_an_error_about_one_image_does_not_end_a_run() -> None:
+    for sentence in (
+        "You uploaded an unsupported image. Please use one of these formats: png, jpeg",
+        "The image is too large and not supported",
+        "image dimensions above 8000 are not supported",
+        "At most 2 image(s) may be provided in one request",
+    ):
+        assert kind_of(400, read_fault(sentence), with_images=True) == "rejected"
+
+
 def test_an_error_may_say_when_to_come_back() -> None:
     for text, seconds in {
         "Please try again in 7m12s.": 432.0,
