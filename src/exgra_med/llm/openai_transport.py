@@ -46,10 +46,11 @@ _ENDS = {
     "recitation": "content_filter",
     "prohibited_content": "content_filter",
 }
+_NO_ROOM = "the reply ended early (length), before an answer: more tokens are needed"
 _TOOLS = {"tool_calls", "function_call"}
 _ADDRESS = "Check the address, which mostly ends in /v1, and the name of the model."
 _FATAL: dict[Kind, tuple[str, str]] = {
-    "permission": ("the key was refused", "Check the key."),
+    "permission": ("the key was refused", "Check the key and what it may do."),
     "quota": (
         "the account has no credit",
         "What was finished is kept; go on when the account has credit.",
@@ -117,6 +118,8 @@ class OpenAITransport:
             said = read_fault(error.response.text)
             if said.says(CUT) and request.keep_cut:
                 return Reply("", request.prompt_tokens, request.sampling.max_tokens, None, "length")
+            if said.says(CUT):
+                raise ReplyError(_NO_ROOM) from error
             raise fault(said, error.status_code, error.response.headers) from error
         except openai.APIConnectionError as error:
             raise TransportError(
@@ -193,10 +196,11 @@ def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
     value = value if isinstance(value, dict) else {"error": value}
     choices = value.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if choice is None or value.get("error"):
-        fault = read_fault(value)
-        if fault.sentence or value.get("error"):
-            raise FaultError(fault)
+    # Some servers send an error without words beside every good answer.
+    fault = read_fault(value if choice is None else value.get("error"))
+    if fault.sentence or (choice is None and value.get("error")):
+        raise FaultError(fault)
+    if choice is None:
         raise ReplyError("the server's answer holds no choice")
     message = choice.get("message") if isinstance(choice, dict) else None
     if isinstance(choice, dict) and (choice.get("error") or choice.get("finish_reason") == "error"):
@@ -214,7 +218,7 @@ def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
     elif refusal:
         raise ReplyError("the model refused")
     elif ended == "length" and not text.strip():
-        raise ReplyError("the reply ended early (length), before an answer: more tokens are needed")
+        raise ReplyError(_NO_ROOM)
     elif ended != "stop":
         raise ReplyError(f"the reply ended early ({ended})")
     elif not text.strip():
@@ -289,16 +293,18 @@ def fault_error(
     kind = kind_of(status, fault, request.has_images, wait is not None)
     http = "" if status is None else f"HTTP {status}"
     detail = f"{http} {_short_code(fault, said)}".strip()
+    if kind in ("rejected", "server", "images"):
+        # An error that names a parameter is about that, whatever else it speaks of.
+        known = schema_known or kind == "images"
+        names = _other_names(request, body, fault, status or 200, known)
+        if names is not None:
+            return TransportError(kind, said, retryable=False, status=status or 200, names=names)
     if kind in _FATAL:
         reason, hint = _FATAL[kind]
         detail = f"{detail}: {said or reason}".removeprefix(": ")
         return TransportError("rejected", detail, hint=hint, fatal=True, status=status or 200)
     detail = f"{detail}: {said}".removeprefix(": ") if said else detail or "an error without words"
     status = status or 200
-    if kind in ("rejected", "server"):
-        names = _other_names(request, body, fault, status, schema_known)
-        if names is not None:
-            return TransportError(kind, detail, retryable=False, status=status, names=names)
     if kind in ("rate limit", "server"):
         wait = wait_in(fault) if wait is None else wait
         return TransportError(kind, detail, retry_after_seconds=wait, status=status)

@@ -218,7 +218,8 @@ class ChatService:
                     names = error.names
         except StoppedError as error:
             # What is left of a budget may do for another request.
-            self._stopped = None if isinstance(error, BudgetError) else error
+            if not isinstance(error, BudgetError):
+                self._stopped = error
             raise
         finally:
             if is_first:

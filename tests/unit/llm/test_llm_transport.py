@@ -113,6 +113,17 @@ def test_an_error_in_a_good_reply_is_an_error(value: Any) -> None:
         assert caught.value.fault.sentence == "odd"
 
 
+def test_an_error_without_words_beside_an_answer_is_none() -> None:
+    for error in (None, "", {}, {"message": "", "code": None}):
+        assert reply_of(completion({"content": "yes"}, error=error), 5).text == "yes"
+
+
+def test_a_cost_that_is_none_is_not_believed() -> None:
+    for cost in (-1.0, float("nan"), float("inf"), "1", None):
+        assert reply_of(completion({"content": "yes"}, usage={"cost": cost}), 5).cost is None
+    assert reply_of(completion({"content": "yes"}, usage={"cost": 0.5}), 5).cost == 0.5
+
+
 def test_names_of_a_service_are_those_of_the_body_and_of_the_key() -> None:
     plain = ChatRequest("m", ASK, Sampling(9, 0.0, seed=3), {"type": "object"})
     body = request_body(plain)
