@@ -162,6 +162,10 @@ def test_what_a_model_does_not_take_is_found_out_once(verb: Verb) -> None:
     if verb.name in ("vqa", "multiple-choice"):
         (entry,) = read_results(verb.run).find(verb.name)
         assert entry.engine["adapted"] == adapted and entry.engine["decoding"]["seed"] == 0
+    if verb.name == "multiple-choice":
+        assert CliRunner().invoke(app, ["evaluate", "report", str(verb.run)]).exit_code == 0
+        page = (verb.run / "report.html").read_text("utf-8")
+        assert "may differ from call to call" in page
 
 
 @pytest.mark.parametrize("verb", ["chat"], indirect=True)

@@ -32,6 +32,7 @@ from exgra_med.evaluation.tables import (
 )
 from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS
 from exgra_med.files import write_text
+from exgra_med.llm.request import adapted_sentence
 from exgra_med.plugins import import_extra
 
 _QUALITY = 80
@@ -416,7 +417,10 @@ def _part(
     run: Path, recipe: dict[str, Any], entry: Entry, task: Task, name: str, data_folder: str | None
 ) -> Part:
     table = entry_table(entry, task)
-    block = Block(f"{task.title}: {entry.label}", table, task.about, task.notes(entry))
+    notes = list(task.notes(entry))
+    if adapted := entry.engine.get("adapted"):
+        notes.append(adapted_sentence(adapted, entry.engine["model"]))
+    block = Block(f"{task.title}: {entry.label}", table, task.about, notes)
     nav, further, details = (
         f"{task.title}, {entry.dataset}",
         task.further(entry),
