@@ -165,8 +165,9 @@ _PERMISSION = re.compile(
     re.IGNORECASE,
 )
 _MODEL = re.compile(
-    r"model[ _]not[ _](?:found|exist)|DeploymentNotFound|模型不存在|"
-    r"\bmodel\b.{0,120}\b(?:not found|does not exist|doesn't exist)|"
+    r"model[ _]not[ _](?:found|exist|supported|available)|DeploymentNotFound|模型不存在|"
+    r"\bmodel\b.{0,120}\b(?:not found|does not exist|doesn't exist|not available|not deployed)|"
+    r"requested model\b.{0,120}\bnot supported|unable to access model|"
     r"(?:invalid|unknown|no such) model(?: name| id|:|$)|not a valid model|no models? loaded|"
     r"no endpoints found",
     re.IGNORECASE,
@@ -248,13 +249,20 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 """The value is beyond a limit: the parameter itself is known."""
-_NOT_TAKEN = re.compile(
+_UNKNOWN_WORDS = (
     r"unsupported|not[ _]support|n['’]t support|unrecogni[sz]ed|not recogni[sz]ed|unknown|"
-    r"unexpected|extra[ _](?:input|field|forbid|param)|invalid|deprecated|unavailable|removed|"
-    r"not (?:be )?(?:permitted|allowed|accepted|implemented|valid|available|compatible|enabled)|"
-    r"cannot|can't|only|must|has to be|have to be|should|in range|不支持|无效|非法|不允许",
+    r"unexpected|extra[ _](?:input|field|forbid|param)|deprecated|unavailable|removed|"
+    r"not (?:be )?(?:permitted|allowed|accepted|implemented|available|compatible|enabled)|"
+    r"cannot both|only .{0,40}(?:allowed|supported|accepted)|不支持|不允许"
+)
+_UNKNOWN = re.compile(_UNKNOWN_WORDS, re.IGNORECASE)
+"""Whatever its value, it is not taken."""
+_NOT_TAKEN = re.compile(
+    rf"{_UNKNOWN_WORDS}|invalid|not valid|cannot|can't|only|must|ha(?:s|ve) to be|should|in range|"
+    "无效|非法",
     re.IGNORECASE,
 )
+"""This value is not taken; ours are those of an evaluation, and nobody chose them."""
 _TAKEN = re.compile(
     r"(?<!not )(?<!n't )\b(?:supported|allowed|valid|available|accepted|known)\b[^:]{0,30}:",
     re.IGNORECASE,
@@ -272,13 +280,24 @@ def refused_parameters(fault: Fault, sent: Mapping[str, Any], texts: Sequence[st
     """
     ours = {"max_completion_tokens": "max_tokens"}
     asked = {ours.get(name, name) for name in sent} & _SPELLINGS.keys()
+
+    def is_refused(name: str, words: str) -> bool:
+        if name == "response_format":
+            return True
+        if _TOO_LONG.search(words):
+            return False
+        # A limit, or a temperature that somebody chose, is not given up for its value.
+        is_chosen = name == "max_tokens" or (name == "temperature" and sent["temperature"])
+        return not is_chosen or _UNKNOWN.search(words) is not None
+
     for name in fault.parameters:
         start = re.split(r"[.\[]", name)[0]
         start = ours.get(start, start)
         if start in _NEVER_LEFT_OUT:
             return []
         if start in asked:
-            return [] if fault.says(_TOO_LONG) and start != "response_format" else [start]
+            words = "\n".join((fault.sentence, *fault.codes))
+            return [start] if is_refused(start, words) else []
     said = fault.sentence
     for text in texts:
         said = said.replace(text, " ") if text else said
@@ -291,7 +310,7 @@ def refused_parameters(fault: Fault, sent: Mapping[str, Any], texts: Sequence[st
         and any(
             _SPELLINGS[name].search(_TAKEN.split(part)[0])
             and _NOT_TAKEN.search(part)
-            and (name == "response_format" or not _TOO_LONG.search(part))
+            and is_refused(name, part)
             for part in re.split(r"[.;](?:\s|$)|\n", said)
         )
     ]

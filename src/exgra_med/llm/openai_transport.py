@@ -293,9 +293,9 @@ def fault_error(
     kind = kind_of(status, fault, request.has_images, wait is not None)
     http = "" if status is None else f"HTTP {status}"
     detail = f"{http} {_short_code(fault, said)}".strip()
-    if kind in ("rejected", "server", "images"):
+    if kind in ("rejected", "server", "images", "model"):
         # An error that names a parameter is about that, whatever else it speaks of.
-        known = schema_known or kind == "images"
+        known = schema_known or kind in ("images", "model")
         names = _other_names(request, body, fault, status or 200, known)
         if names is not None:
             return TransportError(kind, said, retryable=False, status=status or 200, names=names)

@@ -153,10 +153,10 @@ def adapted_sentence(adapted: Names, model: str) -> str:
     said = [f"{ours} is called {theirs}" for ours, theirs in adapted.items() if theirs is not None]
     left_out = [ours for ours, theirs in adapted.items() if theirs is None]
     if left_out:
-        said.append(f"{' and '.join(left_out)} had to be left out")
-    if "temperature" in left_out:
-        said.append("so its answers may differ from call to call")
-    return f"{model} does not take every parameter: {', '.join(said)}." if said else ""
+        by_chance = "temperature" in left_out
+        so = ", so its answers may differ from call to call" if by_chance else ""
+        said.append(f"{' and '.join(left_out)} had to be left out{so}")
+    return f"{model} does not take every parameter: {'; '.join(said)}." if said else ""
 
 
 class CompletionError(ServiceError):

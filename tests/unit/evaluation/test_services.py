@@ -155,7 +155,7 @@ def test_what_a_model_does_not_take_is_found_out_once(verb: Verb) -> None:
         summary = json.loads(done.stdout)
         assert (summary.get("usage") or summary)["adapted"] == adapted
     else:
-        assert "max_tokens is called max_completion_tokens, temperature and seed" in done.stdout
+        assert "max_tokens is called max_completion_tokens; temperature and seed" in done.stdout
         assert "may differ from call to call" in done.stdout
         (about,) = verb.run.rglob("*.about.json")
         assert json.loads(about.read_text("utf-8"))["adapted"] == adapted

@@ -264,6 +264,8 @@ TAKEN = {
         "max_tokens",
         "invalid_value",
     ),
+    "a range of tokens": openai("InvalidParameter: Range of max_tokens should be [1, 32]"),
+    "tokens of another kind": openai("max_tokens must be an integer", "max_tokens"),
     "too long": old_vllm(
         "This model's maximum context length is 4096 tokens. However, you requested 4200 tokens "
         "(3176 in the messages, 1024 in the completion). Please reduce max_tokens."
@@ -294,6 +296,15 @@ def test_a_parameter_that_is_not_taken_is_known_by_the_words(name: str) -> None:
 @pytest.mark.parametrize("name", TAKEN)
 def test_other_errors_cost_no_parameter(name: str) -> None:
     assert refused_parameters(read_fault(TAKEN[name]), SENT, []) == []
+
+
+def test_a_temperature_that_was_chosen_is_not_given_up_for_its_value() -> None:
+    range_ = read_fault(openai("temperature must be in range [0, 1]", "temperature"))
+    unknown = read_fault(openai("temperature is not supported with this model", "temperature"))
+    for fault, temperature, expected in (
+        (range_, 1.5, []), (range_, 0.0, ["temperature"]), (unknown, 1.5, ["temperature"]),
+    ):  # fmt: skip
+        assert refused_parameters(fault, SENT | {"temperature": temperature}, []) == expected
 
 
 def test_only_what_was_sent_is_left_out() -> None:
@@ -358,6 +369,10 @@ KINDS = [
     (404, {"error": {"message": "No endpoints found that support image input", "code": 404}},
      "images"),
     (404, {"error": {"message": "No endpoints found for x.", "code": 404}}, "model"),
+    (400, openai("The requested model 'x' is not supported by any provider you have enabled.",
+                 "model", "model_not_supported"), "model"),
+    (404, openai("Unable to access model x.", None, "model_not_available"), "model"),
+    (404, {"detail": {"error": "Model is not available"}}, "model"),
     (404, "404 page not found", "address"),
     (405, {"detail": "Method Not Allowed"}, "address"),
     (400, old_vllm("At most 1 image(s) may be provided in one request."), "rejected"),
