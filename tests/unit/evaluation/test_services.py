@@ -18,6 +18,7 @@ from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.engines import data_url
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.session import answers_path
+from exgra_med.evaluation.tasks.chat import open_chat_set, stored_answers
 from exgra_med.llm import service
 
 REASONING = ("max_tokens", "temperature", "seed", "response_format")
@@ -108,8 +109,9 @@ class Verb:
             assert entry.score("generation_strict", "accuracy").value == 100.0
             assert entry.score("generation_strict", "accuracy").count == 18
         elif self.name == "chat":
-            texts = [each.text for each in read_predictions(self.file).predictions]
-            assert sorted(texts) == [f"Seen: What is shown in {n}?" for n in range(6)]
+            # As a judge gets them.
+            texts, *_ = stored_answers(self.file, open_chat_set(str(self.chat)))
+            assert sorted(texts.values()) == [f"Seen: What is shown in {n}?" for n in range(6)]
         elif self.name == "judge":
             found = json.loads(done.stdout)
             assert found["scores"]["relative_score"]["value"] == 50.0
