@@ -28,8 +28,11 @@ texts = texts.filter(
 def records(draw: st.DrawFn) -> Record:
     turns = []
     for _ in range(draw(st.integers(1, 3))):
-        turns += [Turn(role="user", text=draw(texts)), Turn(role="assistant", text=draw(texts))]
-    images = [f"{i}.png" for i in range(draw(st.integers(0, 2)))]
+        answer = draw(texts).replace("<image>", "")
+        turns += [Turn(role="user", text=draw(texts)), Turn(role="assistant", text=answer or "a")]
+    # Placeholders fix the number of images; without any, there may be any number.
+    places = sum(turn.text.count("<image>") for turn in turns)
+    images = [f"{i}.png" for i in range(places or draw(st.integers(0, 2)))]
     options = draw(st.none() | st.just(["Yes", "No"]))
     meta = {"options": options} if options else {}
     return Record(id="a", image=images or None, turns=turns, meta=meta)
@@ -50,7 +53,9 @@ def test_labels_are_the_answers_and_prompts_begin_the_ids(template: str, record:
             record.turns[:num_turns],
             template,
             NUM_IMAGE_TOKENS,
-            len(record.images),
+            sum(turn.text.count("<image>") for turn in record.turns[:num_turns])
+            if record.places_images
+            else len(record.images),
             record.meta.get("options"),
         )
         assert encoded.input_ids[: len(prompt)] == prompt

@@ -142,8 +142,8 @@ _ROLES = {"user": "human", "assistant": "gpt"}
 def original_item(record: Record) -> dict[str, Any]:
     """An item of the JSON file that the original trains on, with `conversations_long`."""
     short = [{"from": _ROLES[turn.role], "value": turn.text} for turn in record.turns]
-    if record.images:
-        short[0]["value"] = f"{IMAGE_PLACEHOLDER}\n{short[0]['value']}"
+    if not record.places_images:
+        short[0]["value"] = f"{IMAGE_PLACEHOLDER}\n" * len(record.images) + short[0]["value"]
     answers = iter(record.extended or [])
     long = [
         {"from": message["from"], "value": next(answers)} if message["from"] == "gpt" else message

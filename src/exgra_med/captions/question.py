@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from exgra_med.data.llava_format import strip_placeholder
-from exgra_med.data.records import Record
+from exgra_med.data.records import IMAGE_PLACEHOLDER, Record, numbered_images
 from exgra_med.llm.prompt import Prompt, object_with
 from exgra_med.llm.request import ChatRequest, Message, ReplyError, Sampling
 
@@ -37,9 +37,12 @@ def messages_for(prompt: Prompt, question: str, answer: str) -> list[Message]:
 
 
 def pairs_of(record: Record) -> list[tuple[str, str]]:
-    """Question and answer of each exchange of a record."""
-    texts = [turn.text for turn in record.turns]
-    return list(zip(texts[::2], texts[1::2], strict=True))
+    """Question and answer of each exchange of a record; images are named by their number."""
+    pairs, shown = [], 1
+    for question, answer in zip(record.turns[::2], record.turns[1::2], strict=True):
+        pairs.append((numbered_images(question.text, shown), answer.text))
+        shown += question.text.count(IMAGE_PLACEHOLDER)
+    return pairs
 
 
 def requests_of(

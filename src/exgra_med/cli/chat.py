@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exgra_med.cli.options import Device, Json, ModelArgument, OptionalTemplate
+from exgra_med.errors import DataError
 from exgra_med.terminal import printable
 
 if TYPE_CHECKING:
     from exgra_med.model.assistant import Conversation
 
-EXAMPLE = (
-    'Example: `exgra-med chat runs/demo/checkpoints/vqa/final image.png "Is there a fracture?"`'
-)
+EXAMPLE = """Examples:
+
+* `exgra-med chat runs/demo/checkpoints/vqa/final image.png "Is there a fracture?"`
+
+* `exgra-med chat MODEL --image old.png --image new.png "What is new in <image> since <image>?"`
+"""
 
 
 def chat(
@@ -26,13 +30,19 @@ def chat(
     question: Annotated[
         str | None, typer.Argument(metavar="QUESTION", help="Leave it out for a dialogue.")
     ] = None,
+    more: Annotated[
+        list[Path] | None,
+        typer.Option("--image", metavar="IMAGE", help="A picture; give it again for several."),
+    ] = None,
     device: Device = "cpu",
     template: OptionalTemplate = None,
     as_json: Json = False,
 ) -> None:
-    """Ask about a picture: one question, or a dialogue that ends with an empty line.
+    """Ask about pictures: one question, or a dialogue that ends with an empty line.
 
-    Questions can also come from a pipe, one a line. --json prints one object for each answer.
+    Several pictures are each an --image, in their order. `<image>` in a question says where each
+    one stands. Questions can also come from a pipe, one a line. --json prints one object for each
+    answer.
     """
     import torch
 
@@ -42,13 +52,14 @@ def chat(
     from exgra_med.model.published import NOTICE
     from exgra_med.recipe.run_folder import own_template
 
+    pictures, question = pictures_and_question(image, more or [], question)
     if template is not None:
         chat_template(template)
     folder = local_folder(model)
     # Half precision is slow or missing on CPUs, and what an accelerator is for.
     dtype = torch.float32 if device == "cpu" else "auto"
     conversation = Conversation(
-        load(folder, dtype, device), open_images(image), template or own_template(folder)
+        load(folder, dtype, device), open_images(pictures), template or own_template(folder)
     )
     typer.secho(NOTICE, dim=True, err=True)
     if question is not None:
@@ -62,6 +73,24 @@ def chat(
         if not asked:
             return
         _answer(conversation, asked, as_json)
+
+
+def pictures_and_question(
+    image: Path | None, more: list[Path], question: str | None
+) -> tuple[list[Path], str | None]:
+    """Beside --image, the only other argument is the question.
+
+    Raises:
+        DataError: pictures are given in both ways, so their order is not clear.
+    """
+    if not more:
+        return [] if image is None else [image], question
+    if question is not None or (image is not None and image.is_file()):
+        raise DataError(
+            f"{image} is given beside --image, so the order of the pictures is not clear.",
+            "Give every picture with --image.",
+        )
+    return more, None if image is None else str(image)
 
 
 def _answer(conversation: "Conversation", question: str, as_json: bool) -> None:

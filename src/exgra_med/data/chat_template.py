@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from exgra_med.data.records import IMAGE_PLACEHOLDER, Record, Turn
+from exgra_med.data.records import IMAGE_PLACEHOLDER, Record, Turn, unplaced
 from exgra_med.errors import DataError
 
 IMAGE_PATCH = "<im_patch>"
@@ -147,19 +147,49 @@ def clean_text(text: str) -> str:
     return without_image_tokens(text).strip()
 
 
+def question_pieces(text: str) -> list[str]:
+    """The text before, between and behind the placeholders of a question.
+
+    Nothing in a piece passes for an image, so there are exactly as many images as placeholders.
+    """
+    return [without_image_tokens(piece) for piece in text.strip().split(IMAGE_PLACEHOLDER)]
+
+
+def question_text(
+    text: str, options: Sequence[str] | None = None, multiple_choice: bool = False
+) -> str:
+    """A question with the answers it allows; its placeholders stay where they are."""
+    question = IMAGE_PLACEHOLDER.join(question_pieces(text)).strip()
+    if options and multiple_choice:
+        return multiple_choice_question(question, options)
+    return question + options_suffix(options) if options else question
+
+
 def user_text(
     text: str,
     num_images: int = 0,
     options: Sequence[str] | None = None,
     multiple_choice: bool = False,
 ) -> str:
-    """The text of a user turn: question, the answers it allows, then its images."""
-    question = clean_text(text)
-    if options and multiple_choice:
-        question = multiple_choice_question(question, options)
-    elif options:
-        question += options_suffix(options)
-    return question + f"\n{IMAGE_BLOCK}" * num_images
+    """The text of a user turn: question and the answers it allows, with its images.
+
+    Each stands in the place of its placeholder; `num_images` more stand behind it all.
+    """
+    question = question_text(text, options, multiple_choice)
+    question += f"\n{IMAGE_PLACEHOLDER}" * num_images
+    return question.replace(IMAGE_PLACEHOLDER, IMAGE_BLOCK)
+
+
+def images_by_turn(turns: Sequence[Turn], num_images: int) -> list[int]:
+    """How many of its images each turn of a conversation has: all the first, where none is placed.
+
+    Raises:
+        DataError: the placeholders of the questions do not fit the images.
+    """
+    if problem := unplaced([turn.text for turn in turns if turn.role == "user"], num_images):
+        raise DataError(f"{problem[0].upper()}{problem[1:]}.")
+    counts = [turn.text.count(IMAGE_PLACEHOLDER) if turn.role == "user" else 0 for turn in turns]
+    return counts if any(counts) else [num_images, *counts[1:]]
 
 
 def render_messages(messages: Sequence[tuple[str, str]], template: ChatTemplate) -> list[Segment]:
@@ -185,8 +215,9 @@ def render_messages(messages: Sequence[tuple[str, str]], template: ChatTemplate)
 def conversation_segments(record: Record, name: str) -> list[Segment]:
     """The training text of a record.
 
-    The images stand after the first question. `record.meta["options"]`, where present, is the list
-    of answers a closed question allows; it is named after the first question.
+    The images stand where the questions place them, or else after the first question.
+    `record.meta["options"]`, where present, is the list of answers a closed question allows; it is
+    named after the first question.
     """
     return _segments(
         record.turns, chat_template(name), len(record.images), record.meta.get("options")
@@ -200,11 +231,11 @@ def prompt_text(
 
     Args:
         turns: alternating turns, the first and the last by the user.
-        num_images: images of the first user turn.
+        num_images: images of these turns.
         options: the answers the first question allows, where it is closed.
 
     Raises:
-        DataError: the last turn is not the user's.
+        DataError: the last turn is not the user's, or the placeholders do not fit the images.
     """
     if not turns or turns[-1].role != "user":
         raise DataError("A prompt must end with a turn by the user.", "Leave out the last answer.")
@@ -216,9 +247,13 @@ def prompt_text(
 def _segments(
     turns: Sequence[Turn], template: ChatTemplate, num_images: int, options: Sequence[str] | None
 ) -> list[Segment]:
-    question = user_text(turns[0].text, num_images, options, template.multiple_choice)
-    messages = [("user", question)]
-    messages += [(turn.role, clean_text(turn.text)) for turn in turns[1:]]
+    behind = images_by_turn(turns, num_images)[0] - turns[0].text.count(IMAGE_PLACEHOLDER)
+    first = user_text(turns[0].text, behind, options, template.multiple_choice)
+    messages = [("user", first)]
+    for turn in turns[1:]:
+        # An answer cannot hold an image: only what a person asks about is shown.
+        write = user_text if turn.role == "user" else clean_text
+        messages.append((turn.role, write(turn.text)))
     return render_messages(messages, template)
 
 

@@ -17,7 +17,8 @@ def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]
     """Join records of the same image, in their order, into conversations.
 
     Args:
-        records: each with one or more questions; those without an image stay alone.
+        records: each with one or more questions; those without an image, or with questions that
+            place their images, stay alone.
         num_questions: most records in one conversation; 1 leaves everything as it is.
 
     Returns:
@@ -30,10 +31,12 @@ def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]
     for record in records:
         key = "\n".join(record.images)
         group = groups.get(key)
-        if not record.images or group is None or len(group) == num_questions:
+        alone = not record.images or record.places_images
+        if alone or group is None or len(group) == num_questions:
             group = []
             joined.append(group)
-            groups[key] = group
+            if not alone:
+                groups[key] = group
         group.append(record)
     return [_join(group) for group in joined]
 

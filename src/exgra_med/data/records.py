@@ -25,6 +25,7 @@ _HEAD = '{"id": "'
 _DECODER = json.JSONDecoder()
 
 IMAGE_PLACEHOLDER = "<image>"
+"""Where an image stands in a question; a record without any has its images in the usual place."""
 
 AnswerType = Literal["OPEN", "CLOSED"]
 
@@ -34,7 +35,7 @@ class _Frozen(BaseModel):
 
 
 class Turn(_Frozen):
-    """One message. `text` never holds the image placeholder of the original's files."""
+    """One message. A user's may hold `<image>`, see `Record`."""
 
     role: Literal["user", "assistant"]
     text: str = Field(min_length=1)
@@ -45,6 +46,10 @@ class Record(_Frozen):
 
     Turns alternate and begin with the user; the last one is the assistant's answer. `extended`,
     where present, has one longer answer for each assistant turn.
+
+    Questions may say with `<image>` where the images stand: then there are as many `<image>` in all
+    questions as images, and they are the images in this order. Without any, all images belong to
+    the first question. Answers never hold `<image>`.
     """
 
     id: str = Field(min_length=1)
@@ -68,12 +73,46 @@ class Record(_Frozen):
             )
         return self
 
+    @model_validator(mode="after")
+    def _images_have_places(self) -> "Record":
+        problem = unplaced([turn.text for turn in self.turns[::2]], len(self.images))
+        if problem:
+            raise ValueError(problem)
+        if any(IMAGE_PLACEHOLDER in text for text in (*self.answers, *(self.extended or []))):
+            raise ValueError(f"an answer holds {IMAGE_PLACEHOLDER}, which only a question may")
+        options = self.meta.get("options")
+        if isinstance(options, list) and any(IMAGE_PLACEHOLDER in str(each) for each in options):
+            raise ValueError(
+                f"an option holds {IMAGE_PLACEHOLDER}; name the options in the question instead"
+            )
+        return self
+
     @property
     def images(self) -> list[str]:
         """The image paths, relative to the image folder: none, one or several."""
         if self.image is None:
             return []
         return [self.image] if isinstance(self.image, str) else list(self.image)
+
+    @property
+    def places_images(self) -> bool:
+        """Whether the questions say where the images stand."""
+        return any(IMAGE_PLACEHOLDER in turn.text for turn in self.turns[::2])
+
+    @property
+    def question_images(self) -> list[str]:
+        """The images of the first question: all of them, unless others stand in later questions."""
+        if not self.places_images:
+            return self.images
+        return self.images[: self.question.count(IMAGE_PLACEHOLDER)]
+
+    @property
+    def image_group(self) -> str:
+        """A name for what is shown, whatever the order; the id of a record without an image.
+
+        Two records of one group cannot be told apart by the mean of their images.
+        """
+        return "\n".join(sorted(set(self.images))) or self.id
 
     @property
     def question(self) -> str:
@@ -90,9 +129,36 @@ class Record(_Frozen):
         """The text of the first assistant turn: the reference answer of a VQA record."""
         return self.turns[1].text
 
+    def first_exchange(self) -> "Record":
+        """The first question with its images, and its answer; `extended` is left out."""
+        first = {"turns": self.turns[:2], "image": self.question_images, "extended": None}
+        return self.model_copy(update=first)
+
     def to_json(self) -> dict[str, Any]:
         """The JSON object of this record; absent fields are left out."""
         return self.model_dump(exclude_none=True)
+
+
+def unplaced(questions: Iterable[str], num_images: int) -> str:
+    """Why the placeholders of a conversation do not fit its images; empty where they do."""
+    places = sum(text.count(IMAGE_PLACEHOLDER) for text in questions)
+    if places in (0, num_images):
+        return ""
+    number = f"{num_images} image{'s' * (num_images != 1)}"
+    return (
+        f"the questions hold {IMAGE_PLACEHOLDER} {places} times for {number}; give one for each "
+        "image, or none at all"
+    )
+
+
+def numbered_images(text: str, first: int = 1) -> str:
+    """A question for readers and models that get words alone: `<image>` -> `[image 1]` and so on.
+
+    >>> numbered_images("Is <image> older than <image>?")
+    'Is [image 1] older than [image 2]?'
+    """
+    head, *rest = text.split(IMAGE_PLACEHOLDER)
+    return head + "".join(f"[image {first + n}]{part}" for n, part in enumerate(rest))
 
 
 def parse_record(value: Any, where: str) -> Record:

@@ -105,7 +105,7 @@ def question_of(record: Record, oddities: Counter[str] | None = None) -> Questio
         text=record.question,
         answer=record.answer,
         answer_type=record.answer_type or _guess_type(record.answer, oddities),
-        images=tuple(record.images),
+        images=tuple(record.question_images),
         options=tuple(str(option) for option in record.meta.get("options") or ()),
         meta=record.meta,
     )

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from PIL import Image
 
-from exgra_med.data.chat_template import user_text
+from exgra_med.data.chat_template import question_pieces, question_text
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, file_sha256, read_json
 from exgra_med.errors import DataError, RunError, ServiceError
@@ -173,7 +173,25 @@ class CheckpointEngine:
         }
 
     def begin(self, records: Sequence[Record]) -> None:
-        """See `Engine`; nothing leaves this process."""
+        """See `Engine`; nothing leaves this process.
+
+        Raises:
+            DataError: the images of a record alone are longer than what the model can read.
+        """
+        from exgra_med.model.bundle import read_config
+
+        most = max(records, key=lambda record: len(record.question_images), default=None)
+        if most is None or len(most.question_images) < 2:
+            return
+        config = read_config(Path(self.options.model))
+        needed = len(most.question_images) * config.image_seq_length
+        longest = config.text_config.max_position_embeddings
+        if needed >= longest:
+            raise DataError(
+                f"Record {most.id!r} has {len(most.question_images)} images, which are {needed} "
+                f"tokens, and {self.options.model} reads {longest} in all.",
+                "Leave the record out, or give it fewer images.",
+            )
 
     def answer(self, records: Sequence[Record], images: ImageFolder) -> Sequence[Answer | None]:
         """See `Engine`."""
@@ -212,17 +230,17 @@ def greedy_answers(
             record.turns[:1],
             template,
             bundle.num_image_tokens,
-            len(record.images),
+            len(record.question_images),
             record.meta.get("options"),
         )
         for record in records
     ]
     opened: dict[str, Image.Image] = {}
     for record in records:
-        for name in record.images:
+        for name in record.question_images:
             if name not in opened:
                 opened[name] = images.open(name, record.id)
-    pictures = [[opened[name] for name in record.images] for record in records]
+    pictures = [[opened[name] for name in record.question_images] for record in records]
     return [
         Answer(each.text, each.num_tokens, each.finish_reason)
         for each in generate(bundle, prompts, pictures, max_new_tokens)
@@ -356,12 +374,29 @@ def allowed_endpoint(settings: ServiceSettings) -> Endpoint:
 
 
 def question_messages(record: Record, images: ImageFolder) -> list[Message]:
-    """The question with its options, images first, as one message of a user."""
-    parts: list[dict[str, Any]] = [
-        {"type": "image_url", "image_url": {"url": data_url(images.open(name, record.id))}}
-        for name in record.images
-    ]
-    return [{"role": "user", "content": [*parts, {"type": "text", "text": shown_question(record)}]}]
+    """The question with its options and images as one message of a user."""
+    shown = [images.open(name, record.id) for name in record.question_images]
+    return [{"role": "user", "content": message_parts(shown_question(record), shown)}]
+
+
+def message_parts(question: str, images: Sequence[Image.Image]) -> list[dict[str, Any]]:
+    """The parts of a user's message in the format of OpenAI.
+
+    Images stand in the places of the question's placeholders, or else all before it.
+    """
+    urls = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
+    head, *rest = question_pieces(question)
+    if not rest:
+        return [*urls, {"type": "text", "text": head}]
+    parts: list[dict[str, Any]] = [{"type": "text", "text": head}] if head else []
+    for url, piece in zip(urls, rest, strict=True):
+        parts.append(url)
+        if piece.strip():
+            # Exports of this project move images that come first behind the text, but for this.
+            begins = not any(part["type"] == "text" for part in parts)
+            text = f"\n{piece.lstrip()}" if begins else piece
+            parts.append({"type": "text", "text": text})
+    return parts
 
 
 def data_url(image: Image.Image) -> str:
@@ -525,7 +560,7 @@ def predict_all(
     done = {each.id for each in stored}
     pending = [record for record in records if record.id not in done]
     # An image is hundreds of tokens: with and without do not share a batch where it can be helped.
-    pending.sort(key=lambda record: (len(record.images), len(shown_question(record))))
+    pending.sort(key=lambda record: (len(record.question_images), len(shown_question(record))))
     own = pending[processes.index :: processes.count]
     num_done = len(records) - len(pending)
     if progress:
@@ -545,8 +580,8 @@ def predict_all(
 
 
 def shown_question(record: Record) -> str:
-    """The question as the model reads it, options included, image tokens left out."""
-    return user_text(record.question, 0, record.meta.get("options"))
+    """The question as the model reads it, options included; `<image>` where it places images."""
+    return question_text(record.question, record.meta.get("options"))
 
 
 def facts_path(out: Path) -> Path:

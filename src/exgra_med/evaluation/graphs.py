@@ -168,9 +168,9 @@ def _records(
             if record.images and (record.extended or settings.views != "all")
         ]
         random.Random(draw).shuffle(usable)
-        by_image = {record.images[0]: record for record in reversed(usable)}
+        by_image = {record.image_group: record for record in reversed(usable)}
         if len(by_image) >= 2:
-            chosen = [record for record in usable if by_image[record.images[0]] is record]
+            chosen = [record for record in usable if by_image[record.image_group] is record]
             return split, chosen[:num]
     if settings.views != "all":
         raise RunError(f"No split of {data.folder} has two records with different images.")

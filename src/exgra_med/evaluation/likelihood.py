@@ -26,6 +26,7 @@ def option_scores(
     from exgra_med.data.chat_template import IGNORE_INDEX, encode_conversation
     from exgra_med.model.bundle import pixel_values
 
+    record = record.first_exchange()
     options = [str(option) for option in record.meta["options"]]
     encoded = [
         encode_conversation(
@@ -67,6 +68,5 @@ def _answered(record: Record, option: str) -> Record:
         update={
             "turns": [record.turns[0], Turn(role="assistant", text=option)],
             "meta": meta,
-            "extended": None,
         }
     )

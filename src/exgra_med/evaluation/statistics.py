@@ -113,9 +113,29 @@ _CHUNK_NUMBERS = 8_000_000
 
 
 def cluster_codes(clusters: Sequence[str]) -> NDArray[np.int64]:
-    """Number the clusters in order of first appearance, so that a seed fixes the resamples."""
+    """Number the clusters in order of first appearance, so that a seed fixes the resamples.
+
+    Args:
+        clusters: names of the images of each item, one a line. Items that share an image, directly
+            or through others, are one cluster: their values are not independent.
+
+    >>> cluster_codes(["before.png\\nafter.png", "other.png", "after.png"]).tolist()
+    [0, 1, 0]
+    """
+    parents: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (parent := parents.setdefault(name, name)) != name:
+            parents[name] = name = parents[parent]
+        return name
+
+    for each in clusters:
+        first, *others = each.split("\n")
+        for other in others:
+            parents[root(other)] = root(first)
+    roots = [root(each.partition("\n")[0]) for each in clusters]
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.int64)
+    return np.array([numbers.setdefault(name, len(numbers)) for name in roots], dtype=np.int64)
 
 
 def rows_by(names: Iterable[str]) -> dict[str, list[int]]:

@@ -129,6 +129,11 @@ class Bundle:
         return self.model.config.image_seq_length
 
     @property
+    def context_length(self) -> int:
+        """Most tokens that the language model can read, images and answer included."""
+        return self.model.config.text_config.max_position_embeddings  # type: ignore
+
+    @property
     def pad_token_id(self) -> int:
         """Id of `[PAD]`."""
         return self.tokenizer.pad_token_id  # type: ignore

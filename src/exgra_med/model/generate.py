@@ -75,11 +75,12 @@ def generate(
     text-only prompt.
 
     Raises:
-        DataError: a prompt has more or fewer image placeholders than its images need.
+        DataError: a prompt has more or fewer image placeholders than its images need, or is too
+            long for the model.
     """
     if not prompts:
         return []
-    check_placeholders(bundle, prompts, images)
+    check_prompts(bundle, prompts, images)
     sampling = Sampling(max_tokens=max_new_tokens)
     return [
         _answer(bundle, row, max_new_tokens)
@@ -96,9 +97,9 @@ def stream(
     None is greedy; equal seeds give equal answers on the same device.
 
     Raises:
-        DataError: the prompt has more or fewer image placeholders than its images need.
+        DataError: as for `generate`.
     """
-    check_placeholders(bundle, [prompt], [images])
+    check_prompts(bundle, [prompt], [images])
     streamer, closed = _TokenQueue(), threading.Event()
 
     def write() -> None:
@@ -261,14 +262,21 @@ def _text(bundle: Bundle, ids: list[int]) -> str:
     return text.split(STOP)[0].strip()  # type: ignore
 
 
-def check_placeholders(
+def check_prompts(
     bundle: Bundle, prompts: Sequence[list[int]], images: Sequence[Sequence[Image.Image]]
 ) -> None:
-    """Refuse a prompt whose placeholders do not fit its images."""
+    """Refuse a prompt whose placeholders do not fit its images, or that the model cannot read."""
     for row, (prompt, own) in enumerate(zip(prompts, images, strict=True)):
         found, expected = prompt.count(bundle.image_token_id), len(own) * bundle.num_image_tokens
         if found != expected:
             raise DataError(
                 f"Prompt {row} has {found} image placeholders, but its {len(own)} images have "
                 f"{expected} visual tokens."
+            )
+        if len(prompt) >= bundle.context_length:
+            raise DataError(
+                f"A question with its {len(own)} images has {len(prompt)} tokens, and the model "
+                f"reads {bundle.context_length} in all.",
+                f"Give fewer images, which have {bundle.num_image_tokens} tokens each, or a "
+                "shorter question.",
             )

@@ -148,20 +148,34 @@ _EXGRA = TEMPLATES["exgra"]
 _WITHOUT_IMAGE_TOKENS = "".join(
     f" | replace('{token}', '')" for token in (IMAGE_PATCH, IMAGE_START, IMAGE_END)
 )
-# As in training, images follow the text of their turn, whatever the order of its parts.
+# Images stand where they are among the texts of their turn. Where they all come first, as most
+# clients send them, they follow the text, as in training, unless it begins with a line break: so
+# this project's own clients send a question that begins with an image. Blanks around an image are
+# no tokens.
 CHAT_TEMPLATE = (
     "{{ bos_token }}"
     + _EXGRA.opening.replace("\n", "{{ '\\n' }}")
     + "{%- for message in messages -%}"
-    "{%- if message['content'] is string -%}{%- set text = message['content'] -%}{%- else -%}"
-    "{%- set text = message['content'] | selectattr('type', 'equalto', 'text')"
-    " | map(attribute='text') | join('\\n') -%}{%- endif -%}"
-    "{%- set said = text" + _WITHOUT_IMAGE_TOKENS + " | trim -%}"
+    "{%- set turn = namespace(said='', lead='', after_text=false) -%}"
+    "{%- if message['content'] is string -%}"
+    "{%- set turn.said = message['content']" + _WITHOUT_IMAGE_TOKENS + " -%}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'text' -%}"
+    "{%- set text = part['text']" + _WITHOUT_IMAGE_TOKENS + " -%}"
+    "{%- if turn.lead and text.startswith('\\n') -%}"
+    "{%- set turn.said = turn.lead + turn.said -%}{%- set turn.lead = '' -%}{%- endif -%}"
+    "{%- set turn.said = turn.said + ('\\n' if turn.after_text else '') + text -%}"
+    "{%- set turn.after_text = true -%}"
+    "{%- elif part['type'] in ('image', 'image_url') and message['role'] == 'user' -%}"
+    "{%- if turn.said -%}"
+    "{%- set turn.said = turn.lead + turn.said + '\\n" + IMAGE_BLOCK + "' -%}"
+    "{%- set turn.lead = '' -%}"
+    "{%- else -%}{%- set turn.lead = turn.lead + '\\n" + IMAGE_BLOCK + "' -%}{%- endif -%}"
+    "{%- set turn.after_text = false -%}"
+    "{%- endif -%}{%- endfor -%}{%- endif -%}"
+    "{%- set said = turn.said | trim + turn.lead -%}"
     "{%- if message['role'] == 'assistant' -%}{{ ' ' + said + '\\n###' }}"
-    "{%- elif message['role'] == 'user' -%}{{ ' Human: ' + said }}"
-    "{%- if message['content'] is not string -%}{%- for part in message['content'] -%}"
-    "{%- if part['type'] in ('image', 'image_url') -%}{{ '\\n" + IMAGE_BLOCK + "' }}{%- endif -%}"
-    "{%- endfor -%}{%- endif -%}{{ '\\n###' }}"
+    "{%- elif message['role'] == 'user' -%}{{ ' Human: ' + said + '\\n###' }}"
     "{%- if not loop.last or add_generation_prompt -%}{{ ' Assistant:' }}{%- endif -%}"
     "{%- endif -%}{%- endfor -%}"
 )

@@ -16,10 +16,15 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from exgra_med.data.chat_template import alignment_text, encode_conversation, encode_text
+from exgra_med.data.chat_template import (
+    alignment_text,
+    encode_conversation,
+    encode_text,
+    prompt_text,
+)
 from exgra_med.data.conversation import choose_conversations, with_extended_answers
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record
+from exgra_med.data.records import IMAGE_PLACEHOLDER, Record
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.model.bundle import Bundle, pixel_values
 from exgra_med.recipe.schema import DataSettings, TextSettings
@@ -194,7 +199,8 @@ class StageDataset(Dataset[TrainingExample]):
     """The records of a stage, tokenised and decoded when they are read.
 
     Raises:
-        DataError: an image file is missing, or a record lacks the extended answers it needs.
+        DataError: an image file is missing, the images of a record do not fit into `max_length`, or
+            a record lacks the extended answers it needs.
     """
 
     records: Sequence[Record]
@@ -222,6 +228,9 @@ class StageDataset(Dataset[TrainingExample]):
                     "Generate them, or set the stage's `alignment` to null and `answers` to "
                     "original.",
                 )
+            for each in conversations_of(record, self.answers):
+                if self._may_lose_an_image(each):
+                    self._conversation(each)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -253,6 +262,19 @@ class StageDataset(Dataset[TrainingExample]):
             extended_ids=self._text(extended) if self.with_alignment and extended else [],
             second=second[0] if second else None,
         )
+
+    def _may_lose_an_image(self, record: Record) -> bool:
+        """Whether the text before an image is so long that only its tokens can tell.
+
+        A text has at most as many tokens as bytes, so hardly any has to be tokenised twice.
+        """
+        if not record.images:
+            return False
+        asked = [n for n, turn in enumerate(record.turns) if IMAGE_PLACEHOLDER in turn.text]
+        turns, options = record.turns[: max(asked, default=0) + 1], record.meta.get("options")
+        text = prompt_text(turns, self.text.template, len(record.images), options)
+        visual = len(record.images) * self.bundle.num_image_tokens
+        return len(text.encode()) + visual > self.text.max_length
 
     def _conversation(self, record: Record) -> TokenSequence:
         encoded = encode_conversation(

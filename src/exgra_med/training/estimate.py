@@ -13,6 +13,7 @@ held-out measurements, answers generated for the best checkpoint, waiting for ot
 """
 
 from dataclasses import dataclass, replace
+from itertools import chain
 
 from exgra_med.data.chat_template import IMAGE_BLOCK, alignment_text, conversation_segments
 from exgra_med.data.records import Record, open_prepared
@@ -138,12 +139,14 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
     records = chosen_records(list(prepared.iterate(settings.split)), settings)
     if not records:
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
-    pieces = max(len(record.images) for record in records) * (num_image_tokens + 2)
-    if pieces > recipe.text.max_length:
+    held_out = [] if settings.held_out_split is None else prepared.iterate(settings.held_out_split)
+    most = max(chain(records, held_out), key=lambda record: len(record.images))
+    needed = len(most.images) * (num_image_tokens + 2)
+    if needed > recipe.text.max_length:
         raise DataError(
-            f"The images of a record of {settings.folder} alone need {pieces} tokens, and "
-            f"`text.max_length` is {recipe.text.max_length}.",
-            "Raise `text.max_length`.",
+            f"The {len(most.images)} images of record {most.id!r} of {settings.folder} alone need "
+            f"{needed} tokens, and `text.max_length` is {recipe.text.max_length}.",
+            "Raise `text.max_length`, or leave the record out.",
         )
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]
     longest = recipe.text.max_length

@@ -72,8 +72,8 @@ def plan_epoch(
 
 
 def image_groups(records: Sequence[Record]) -> list[str]:
-    """The group of each record: its first image, or itself where it has none."""
-    return [record.images[0] if record.images else record.id for record in records]
+    """The group of each record: its images, or itself where it has none."""
+    return [record.image_group for record in records]
 
 
 def num_steps(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from exgra_med.data.conversation import join_by_image
-from exgra_med.data.records import Prepared, open_prepared
+from exgra_med.data.records import IMAGE_PLACEHOLDER, Prepared, open_prepared
 from exgra_med.errors import RecipeError
 from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.build import build_model
@@ -53,7 +53,7 @@ def training_texts(recipe: Recipe) -> list[str]:
     settings = map(recipe.stage_data, recipe.stages)
     sources = dict.fromkeys((each.folder, each.split) for each in settings)
     return [
-        text
+        text.replace(IMAGE_PLACEHOLDER, " ")
         for folder, split in sources
         for record in open_prepared(folder).records(split)
         for text in [turn.text for turn in record.turns] + (record.extended or [])

@@ -1,4 +1,4 @@
-"""Conversations of visitors with one model or two about one picture, held in memory."""
+"""Conversations of visitors with one model or two about their pictures, held in memory."""
 
 import json
 import re
@@ -52,8 +52,8 @@ class Exchange:
 class Dialogue:
     """The conversation of one visitor."""
 
-    picture: str | None = None
-    """Its name in the `PictureStore`."""
+    pictures: str | None = None
+    """Their name in the `PictureStore`."""
     exchanges: list[Exchange] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -179,7 +179,7 @@ class ChatService:
                 f"minute.",
                 f"Try again in {wait:.0f} seconds.",
             )
-        images = [self.pictures.get(dialogue.picture)] if dialogue.picture else []
+        images = self.pictures.get(dialogue.pictures) if dialogue.pictures else []
         dialogue.stop.clear()
         exchange = Exchange(question.strip(), [ModelAnswer(model.name) for model in asked])
         dialogue.exchanges.append(exchange)

@@ -6,11 +6,13 @@ A model turns a conversation into pieces of an answer; the page knows nothing el
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
+from exgra_med.data.chat_template import images_by_turn
 from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.llm.endpoint import Endpoint
@@ -46,7 +48,7 @@ class ChatModel(Protocol):
         """Answer the last turn.
 
         Args:
-            images: of the first question; none for a text-only conversation.
+            images: of the conversation, in order; none for a text-only one.
             turns: alternating, the last one a question.
 
         Raises:
@@ -75,8 +77,7 @@ class LocalChatModel:
         prompt = encode_prompt(
             bundle.tokenizer, list(turns), self.template, bundle.num_image_tokens, len(images)
         )
-        config: Any = bundle.model.config
-        longest = config.text_config.max_position_embeddings
+        longest = bundle.context_length
         if len(prompt) + sampling.max_tokens > longest:
             raise DataError(
                 f"The conversation has {len(prompt)} tokens; with an answer of "
@@ -132,16 +133,22 @@ class ServedChatModel:
 
 
 def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[str, Any]]:
-    """A conversation as an OpenAI-compatible request has it, pictures with the first question."""
-    from exgra_med.evaluation.engines import data_url
+    """A conversation as an OpenAI-compatible request has it.
 
-    first, *rest = turns
-    pictures = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in images]
-    content: Any = [*pictures, {"type": "text", "text": first.text}] if images else first.text
-    return [
-        {"role": first.role, "content": content},
-        *({"role": turn.role, "content": turn.text} for turn in rest),
-    ]
+    Pictures stand where the questions place them, or else before the first one.
+
+    Raises:
+        DataError: the placeholders do not fit the pictures.
+    """
+    from exgra_med.evaluation.engines import message_parts
+
+    left = iter(images)
+    made: list[dict[str, Any]] = []
+    for turn, count in zip(turns, images_by_turn(turns, len(images)), strict=True):
+        own = list(islice(left, count))
+        content = message_parts(turn.text, own) if own else turn.text
+        made.append({"role": turn.role, "content": content})
+    return made
 
 
 def open_chat_model(

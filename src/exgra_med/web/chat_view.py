@@ -75,15 +75,28 @@ def timing(answer: ModelAnswer) -> str:
     return " · ".join(parts)
 
 
-def picture_html(picture: Image.Image | None) -> str:
-    """The picture of a conversation, its pixels only."""
-    if picture is None:
+def pictures_html(pictures: Sequence[Image.Image]) -> str:
+    """The pictures of a conversation in their order, their pixels only; several are numbered."""
+    if not pictures:
         return '<p class="hint">No picture yet. A question without one is answered from text.</p>'
-    size = f"{picture.width} × {picture.height} pixels"
+    sizes = [f"{picture.width} × {picture.height} pixels" for picture in pictures]
+    if len(pictures) == 1:
+        return (
+            f'<figure class="given"><img alt="The picture you gave, {sizes[0]}" '
+            f'src="data:image/jpeg;base64,{jpeg(pictures[0], _SIDE_PIXELS)}">'
+            f"<figcaption>{sizes[0]}. Only pixels are used; the file is deleted.</figcaption>"
+            "</figure>"
+        )
+    items = [
+        f'<li><img alt="Picture {number} of {len(pictures)}, {size}" '
+        f'src="data:image/jpeg;base64,{jpeg(picture, _SIDE_PIXELS // 2)}"></li>'
+        for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True), start=1)
+    ]
     return (
-        f'<figure class="given"><img alt="The picture you gave, {size}" '
-        f'src="data:image/jpeg;base64,{jpeg(picture, _SIDE_PIXELS)}">'
-        f"<figcaption>{size}. Only pixels are used; the file is deleted.</figcaption></figure>"
+        f'<figure class="given"><ol class="several">{"".join(items)}</ol><figcaption>'
+        f"{len(pictures)} pictures, given to the model in this order. To say where each belongs in "
+        f"a question, write <code>&lt;image&gt;</code> {len(pictures)} times. Only pixels are "
+        "used; the files are deleted.</figcaption></figure>"
     )
 
 

@@ -17,7 +17,10 @@ class Limits:
     """Limits of the page; `--option NAME=VALUE` sets one."""
 
     max_upload_megabytes: int = 20
-    """Of one file: a radiograph has up to 20; more is a series or a mistake."""
+    """Of one upload, all its files together: a radiograph has up to 20; more is a series or a
+    mistake."""
+    max_pictures: int = 16
+    """Of one conversation: 16 are 4,096 visual tokens, more than most models here can read."""
     max_pixels: int = 16_000_000
     """Width times height, refused before decoding: 4000 x 4000, or 48 MB in memory."""
     max_held_megabytes: int = 256

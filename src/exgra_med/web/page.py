@@ -123,13 +123,18 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
     state = gr.State(
         None,
         time_to_live=60 * limits.forget_after_minutes,
-        delete_callback=lambda dialogue: chat.pictures.drop(dialogue.picture) if dialogue else None,
+        delete_callback=lambda dialogue: (
+            chat.pictures.drop(dialogue.pictures) if dialogue else None
+        ),
     )
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
-            picture = html(chat_view.picture_html(None), "picture")
+            picture = html(chat_view.pictures_html([]), "picture")
             upload = gr.File(
-                label="Picture: PNG, JPEG, TIFF or DICOM", elem_id="upload", height=170
+                label="Pictures: PNG, JPEG, TIFF or DICOM",
+                file_count="multiple",
+                elem_id="upload",
+                height=170,
             )
             examples = html(chat_view.examples_html(records, limits.max_pixels), "examples", _PICK)
             models = gr.CheckboxGroup(
@@ -238,9 +243,9 @@ def _clear_with(chat: ChatService) -> Callable[..., tuple[Any, ...]]:
     def clear(dialogue: Dialogue | None) -> tuple[Any, ...]:
         _end(chat, dialogue)
         fresh = Dialogue()
-        done = _status("Picture and conversation are deleted.")
+        done = _status("Pictures and conversation are deleted.")
         empty = chat_view.conversation_html(fresh)
-        return fresh, empty, chat_view.picture_html(None), "", done
+        return fresh, empty, chat_view.pictures_html([]), "", done
 
     return clear
 
@@ -248,44 +253,66 @@ def _clear_with(chat: ChatService) -> Callable[..., tuple[Any, ...]]:
 def _end(chat: ChatService, dialogue: Dialogue | None) -> None:
     if dialogue is not None:
         dialogue.stop.set()
-        chat.pictures.drop(dialogue.picture)
+        chat.pictures.drop(dialogue.pictures)
 
 
 def _status(sentence: str) -> str:
     return f'<p role="status" class="quiet">{sentence}</p>'
 
 
-def _begin(chat: ChatService, dialogue: Dialogue | None, image: Any) -> tuple[Any, ...]:
-    """A new picture begins a new conversation: earlier questions were about another picture."""
+def _begin(chat: ChatService, dialogue: Dialogue | None, images: list[Any]) -> tuple[Any, ...]:
+    """New pictures begin a new conversation: earlier questions were about others."""
+    fresh = Dialogue(pictures=chat.pictures.put(images))
     _end(chat, dialogue)
-    fresh = Dialogue(picture=chat.pictures.put(image))
-    return fresh, chat_view.picture_html(image), chat_view.conversation_html(fresh), ""
+    return fresh, chat_view.pictures_html(images), chat_view.conversation_html(fresh), ""
 
 
 def _upload_with(chat: ChatService, uploads: Path) -> Callable[..., tuple[Any, ...]]:
-    def take(dialogue: Dialogue | None, path: str | None) -> tuple[Any, ...]:
+    def take(dialogue: Dialogue | None, paths: list[str] | None) -> tuple[Any, ...]:
         try:
-            image = read_picture(_content(path, uploads, chat), chat.limits.max_pixels)
-            return *_begin(chat, dialogue, image), None
+            images = _read_uploads(paths or [], uploads, chat)
+            return *_begin(chat, dialogue, images), None
         except ExgraMedError as error:
             return dialogue, gr.skip(), gr.skip(), chat_view.problem_html(str(error)), None
 
     return take
 
 
-def _content(path: str | None, uploads: Path, chat: ChatService) -> bytes:
-    """The bytes of an upload; its file is deleted in any case."""
-    if not path:
-        raise DataError("There is no file.")
-    file = Path(path).resolve()
-    if not file.is_relative_to(uploads.resolve()) or not file.is_file():
-        raise DataError("The file is not an upload of this page.")
+def _read_uploads(paths: list[str], uploads: Path, chat: ChatService) -> list[Any]:
+    """The pictures of an upload, in its order; its files are deleted in any case."""
+    files = [Path(path).resolve() for path in paths]
+    own = [each for each in files if each.is_relative_to(uploads.resolve()) and each.is_file()]
+    limits = chat.limits
     try:
-        if file.stat().st_size > chat.limits.max_upload_megabytes * MEGABYTE:
-            raise DataError(f"The file has more than {chat.limits.max_upload_megabytes} MB.")
-        return file.read_bytes()
+        if not files:
+            raise DataError("There is no file.")
+        if len(own) < len(files):
+            raise DataError("The file is not an upload of this page.")
+        if len(files) > limits.max_pictures:
+            raise DataError(
+                f"The upload has {len(files)} files, and a conversation at most "
+                f"{limits.max_pictures} pictures.",
+                "Send fewer.",
+            )
+        if sum(each.stat().st_size for each in files) > limits.max_upload_megabytes * MEGABYTE:
+            raise DataError(f"The upload has more than {limits.max_upload_megabytes} MB.")
+        return [
+            _read_upload(each, f"{number} of {len(files)}", limits.max_pixels)
+            for number, each in enumerate(files, start=1)
+        ]
     finally:
-        file.unlink()
+        for each in own:
+            each.unlink(missing_ok=True)
+
+
+def _read_upload(file: Path, place: str, max_pixels: int) -> Any:
+    """One picture; an error says which one by its place, as names of files may name patients."""
+    try:
+        return read_picture(file.read_bytes(), max_pixels)
+    except DataError as error:
+        if place == "1 of 1":
+            raise
+        raise DataError(f"File {place}: {error.message}", error.hint) from error
 
 
 def _example_with(chat: ChatService, records: Any) -> Callable[..., tuple[Any, ...]]:
@@ -294,6 +321,6 @@ def _example_with(chat: ChatService, records: Any) -> Callable[..., tuple[Any, .
         if not isinstance(number, int) or not 0 <= number < len(records):
             return dialogue, *[gr.skip()] * 4
         image = chat_view.example_picture(records[number], chat.limits.max_pixels)
-        return *_begin(chat, dialogue, image), records[number].question
+        return *_begin(chat, dialogue, [image]), records[number].question
 
     return choose

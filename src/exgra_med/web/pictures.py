@@ -8,7 +8,7 @@ import secrets
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PIL import Image
 
@@ -50,9 +50,9 @@ def read_picture(content: bytes, max_pixels: int) -> Image.Image:
 
 
 class PictureStore:
-    """Pictures in memory, each under a random name that nobody can guess.
+    """Pictures in memory, those of a conversation under one random name that nobody can guess.
 
-    The least recently used one is dropped for want of room, any when it was not used for so long.
+    The least recently used are dropped for want of room, any when they were not used for so long.
     """
 
     def __init__(
@@ -64,53 +64,57 @@ class PictureStore:
         self._max_bytes = max_megabytes * MEGABYTE
         self._forget_after_seconds = 60 * forget_after_minutes
         self._clock = clock
-        self._pictures: OrderedDict[str, tuple[Image.Image, float]] = OrderedDict()
+        self._held: OrderedDict[str, tuple[list[Image.Image], float]] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
     def held_bytes(self) -> int:
         """Memory that all pictures take."""
-        return sum(_num_bytes(picture) for picture, _ in self._pictures.values())
+        return sum(_num_bytes(pictures) for pictures, _ in self._held.values())
 
-    def put(self, picture: Image.Image) -> str:
-        """Keep a picture; returns its name.
+    def put(self, pictures: Sequence[Image.Image]) -> str:
+        """Keep the pictures of a conversation, in their order; returns their name.
 
         Raises:
-            DataError: it is larger than the limit of all pictures.
+            DataError: they are larger than the limit of all pictures.
         """
-        if _num_bytes(picture) > self._max_bytes:
-            raise DataError("The picture is larger than the memory this page has for pictures.")
+        if _num_bytes(pictures) > self._max_bytes:
+            raise DataError(
+                f"The upload of {len(pictures)} is larger than the memory this page has for "
+                "pictures.",
+                "Send fewer or smaller ones.",
+            )
         with self._lock:
             self._forget_old()
-            while self._pictures and self.held_bytes + _num_bytes(picture) > self._max_bytes:
-                self._pictures.popitem(last=False)
+            while self._held and self.held_bytes + _num_bytes(pictures) > self._max_bytes:
+                self._held.popitem(last=False)
             name = secrets.token_urlsafe(16)
-            self._pictures[name] = (picture, self._clock())
+            self._held[name] = (list(pictures), self._clock())
             return name
 
-    def get(self, name: str) -> Image.Image:
-        """A picture that is still there; this counts as a use.
+    def get(self, name: str) -> list[Image.Image]:
+        """Pictures that are still there; this counts as a use.
 
         Raises:
-            DataError: it was dropped.
+            DataError: they were dropped.
         """
         with self._lock:
             self._forget_old()
-            if name not in self._pictures:
+            if name not in self._held:
                 raise DataError("The picture is no longer in memory.", "Upload it again.")
-            picture, _ = self._pictures.pop(name)
-            self._pictures[name] = (picture, self._clock())
-            return picture
+            pictures, _ = self._held.pop(name)
+            self._held[name] = (pictures, self._clock())
+            return pictures
 
     def drop(self, name: str | None) -> None:
-        """Delete a picture, if it is there."""
+        """Delete the pictures of a name, if they are there."""
         with self._lock:
-            self._pictures.pop(name or "", None)
+            self._held.pop(name or "", None)
 
     def _forget_old(self) -> None:
         oldest = self._clock() - self._forget_after_seconds
-        for name in [name for name, (_, used) in self._pictures.items() if used < oldest]:
-            del self._pictures[name]
+        for name in [name for name, (_, used) in self._held.items() if used < oldest]:
+            del self._held[name]
 
 
 def _pixels(image: Image.Image) -> Image.Image:
@@ -118,5 +122,5 @@ def _pixels(image: Image.Image) -> Image.Image:
     return Image.frombytes("RGB", image.size, image.tobytes())
 
 
-def _num_bytes(picture: Image.Image) -> int:
-    return picture.width * picture.height * _BYTES_PER_PIXEL
+def _num_bytes(pictures: Sequence[Image.Image]) -> int:
+    return sum(each.width * each.height * _BYTES_PER_PIXEL for each in pictures)

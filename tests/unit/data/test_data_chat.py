@@ -47,7 +47,7 @@ def test_several_images_stand_after_the_question() -> None:
     assert chat_template.user_text("Which?", num_images=2) == f"Which?\n{BLOCK}\n{BLOCK}"
 
 
-@pytest.mark.parametrize("text", ["a <im_<im_patch>patch>b", "a <image>b", "a <im_start>b<im_end>"])
+@pytest.mark.parametrize("text", ["a <im_<im_patch>patch>b", "a <im_start>b<im_end>", "a [PAD]b"])
 def test_nobody_can_write_an_image_into_a_text(text: str) -> None:
     assert chat_template.user_text(text) == "a b"
 

@@ -69,7 +69,7 @@ def aligned_run(folder: Path, *settings: str) -> Run:
 
 
 def test_the_picture_has_a_line_a_match_and_an_arc_an_edge() -> None:
-    svg = ET.fromstring(pair_svg(PAIR, RECORDS, ["", "", ""], "answers"))
+    svg = ET.fromstring(pair_svg(PAIR, RECORDS, [[""]] * 3, "answers"))
     kinds = [element.get("class") for element in svg.iter() if element.tag == "path"]
     assert kinds.count("match right") == 1 and kinds.count("match wrong") == 1
     arcs = [e.get("d") for e in svg.iter() if e.get("class") == "edge"]

@@ -11,6 +11,7 @@ from PIL import Image
 from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ServiceError
+from exgra_med.evaluation.engines import data_url
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle
@@ -68,7 +69,7 @@ def ask(
 def test_each_model_hears_its_own_answers() -> None:
     one, two = Parrot("one", "left", " lung"), Parrot("two", "right")
     chat, dialogue = ChatService([one, two], Limits()), Dialogue()
-    dialogue.picture = chat.pictures.put(Image.new("RGB", (4, 4)))
+    dialogue.pictures = chat.pictures.put([Image.new("RGB", (4, 4))])
     ask(chat, dialogue, "Where?")
     ask(chat, dialogue, "Sure?")
     assert one.heard == [(1, ["Where?"]), (1, ["Where?", "left lung", "Sure?"])]
@@ -193,9 +194,40 @@ def test_whatever_anyone_says_is_text() -> None:
 
 
 def test_the_picture_is_described_and_inline() -> None:
-    html = chat_view.picture_html(Image.new("RGB", (30, 20)))
+    html = chat_view.pictures_html([Image.new("RGB", (30, 20))])
     assert 'alt="The picture you gave, 30 × 20 pixels"' in html
     assert 'src="data:image/jpeg;base64,' in html and "http" not in html
+
+
+def test_several_pictures_are_numbered_in_their_order() -> None:
+    html = chat_view.pictures_html([Image.new("RGB", (30, 20 + n)) for n in range(3)])
+    for number in (1, 2, 3):
+        assert f'alt="Picture {number} of 3, 30 × {19 + number} pixels"' in html
+    assert html.count("<img") == 3 and "&lt;image&gt;</code> 3 times" in html
+
+
+def test_every_model_is_given_all_pictures_in_order() -> None:
+    pictures = [Image.new("RGB", (4 + n, 4)) for n in range(4)]
+    parrot = Parrot("one", "yes")
+    chat, dialogue = ChatService([parrot], Limits()), Dialogue()
+    dialogue.pictures = chat.pictures.put(pictures)
+    ask(chat, dialogue, "Is <image> <image> <image> older than <image>?")
+    ask(chat, dialogue, "Sure?")
+    assert [count for count, _ in parrot.heard] == [4, 4]
+
+
+@pytest.mark.parametrize("question", ["Is <image> old?", "<image> <image> <image>"])
+def test_placeholders_that_do_not_fit_the_pictures_are_a_sentence(
+    bundle: Bundle, question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    requests = served(monkeypatch, ("a", "stop"))
+    local, away = LocalChatModel("tiny", bundle), ServedChatModel("toy", LOCAL, Limits())
+    chat, dialogue = ChatService([local, away], Limits()), Dialogue()
+    dialogue.pictures = chat.pictures.put([Image.new("RGB", (9, 9))] * 2)
+    ask(chat, dialogue, question)
+    for answer in dialogue.exchanges[0].answers:
+        assert answer.ended == "failed" and "for 2 images; give one for each" in answer.problem
+    assert not requests
 
 
 def test_examples_come_with_the_package() -> None:
@@ -275,6 +307,32 @@ def test_a_server_hears_the_whole_conversation(monkeypatch: pytest.MonkeyPatch) 
     assert first["content"][0]["image_url"]["url"].startswith("data:image/png;base64,")
     assert (second["role"], second["content"], third["content"]) == ("assistant", "This.", "Sure?")
     assert messages([], [Turn(role="user", text="a")]) == [{"role": "user", "content": "a"}]
+
+
+def test_a_server_sees_pictures_where_the_questions_place_them() -> None:
+    pictures = [Image.new("RGB", (size, 1)) for size in (2, 3, 4)]
+    urls = [data_url(picture) for picture in pictures]
+
+    def shown(*texts: str) -> list[Any]:
+        turns = [Turn(role=("user", "assistant")[n % 2], text=t) for n, t in enumerate(texts)]
+        return [
+            content
+            if isinstance(content := each["content"], str)
+            else [p["text"] if p["type"] == "text" else urls.index(p["image_url"]["url"]) for p in content]
+            for each in messages(pictures, turns)
+        ]
+
+    assert shown("Which?") == [[0, 1, 2, "Which?"]]
+    assert shown("Is <image> <image> or <image> old?") == [["Is ", 0, 1, " or ", 2, " old?"]]
+    # A line break in front of the text keeps an export from moving the image behind it.
+    assert shown("<image> shows what?", "a", "Then <image>", "b", "<image>?") == [
+        [0, "\nshows what?"],
+        "a",
+        ["Then ", 1],
+        "b",
+        [2, "\n?"],
+    ]
+    assert shown("Hello", "a", "<image><image><image>") == ["Hello", "a", [0, 1, 2]]
 
 
 def test_what_names_a_patient_does_not_leave_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def test_what_is_no_limit_is_refused(wrong: str) -> None:
 def test_every_limit_says_its_unit() -> None:
     units = (
         "megabytes kilobytes pixels minutes characters tokens turns per_answer queue at_once "
-        "per_minute connections sessions"
+        "per_minute connections sessions pictures"
     ).split()
     for field in fields(Limits):
         assert field.name.endswith(tuple(units)), field.name

@@ -119,21 +119,24 @@ def test_burned_in_text_is_refused_without_naming_anyone(tags: dict[str, object]
 def test_the_store_keeps_no_more_than_its_limit() -> None:
     megabyte = Image.new("RGB", (699, 500))  # 1,048,500 bytes
     pictures = PictureStore(3, 60)
-    names = [pictures.put(megabyte) for _ in range(3)]
+    names = [pictures.put([megabyte]) for _ in range(3)]
     pictures.get(names[0])
-    names.append(pictures.put(megabyte))
+    names.append(pictures.put([megabyte]))
     assert pictures.held_bytes <= 3 * 2**20
     with pytest.raises(DataError, match="no longer in memory"):
         pictures.get(names[1])
-    assert pictures.get(names[0]) is megabyte
-    with pytest.raises(DataError, match="larger than the memory"):
-        pictures.put(Image.new("RGB", (2000, 2000)))
+    assert pictures.get(names[0]) == [megabyte]
+    for too_large in ([Image.new("RGB", (2000, 2000))], [megabyte] * 4):
+        with pytest.raises(DataError, match=f"upload of {len(too_large)} is larger than the memory"):
+            pictures.put(too_large)
+    several = pictures.put([megabyte, megabyte])
+    assert pictures.get(several) == [megabyte, megabyte] and pictures.held_bytes <= 3 * 2**20
 
 
 def test_pictures_are_forgotten_in_time_and_on_demand() -> None:
     now = [0.0]
     pictures = PictureStore(3, 10, lambda: now[0])
-    one, two = pictures.put(PIXELS.convert("RGB")), pictures.put(PIXELS.convert("RGB"))
+    one, two = pictures.put([PIXELS.convert("RGB")]), pictures.put([PIXELS.convert("RGB")])
     pictures.drop(one)
     pictures.drop(None)
     with pytest.raises(DataError):
@@ -148,7 +151,7 @@ def test_pictures_are_forgotten_in_time_and_on_demand() -> None:
 
 def test_names_cannot_be_guessed() -> None:
     pictures = PictureStore(3, 10)
-    names = {pictures.put(PIXELS.convert("RGB")) for _ in range(50)}
+    names = {pictures.put([PIXELS.convert("RGB")]) for _ in range(50)}
     assert len(names) == 50 and min(map(len, names)) >= 20
 
 

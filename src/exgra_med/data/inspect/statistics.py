@@ -6,8 +6,10 @@ from collections import Counter
 from html import escape
 from typing import Any
 
+from PIL import Image
+
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import Prepared, Record
+from exgra_med.data.records import Prepared, Record, numbered_images
 from exgra_med.data.subset import seeded_key
 
 GROUPS = ("organ", "modality", "question_type", "language", "phrase_type", "domain", "dataset")
@@ -151,20 +153,25 @@ def _pictures(prepared: Prepared, split: str) -> str:
     shown: dict[str, Record] = {}
     for record in sorted(prepared.records(split), key=lambda each: seeded_key(0, each.id)):
         if record.images and len(shown) < NUM_PICTURES:
-            shown.setdefault(record.images[0], record)
+            shown.setdefault(record.image_group, record)
     figures = []
-    for name, record in shown.items():
-        image = folder.open(name, record.id)
-        image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
-        stream = io.BytesIO()
-        image.save(stream, "JPEG", quality=80)
-        data = base64.b64encode(stream.getvalue()).decode("ascii")
+    for record in shown.values():
+        pictures = [_thumbnail(folder.open(name, record.id), record.id) for name in record.images]
+        several = " class='several'" if len(pictures) > 1 else ""
         figures.append(
-            f"<figure><img alt='{escape(record.id)}' src='data:image/jpeg;base64,{data}'>"
-            f"<figcaption>{escape(record.question)}<br><b>{escape(record.answer)}</b>"
-            "</figcaption></figure>"
+            f"<figure><div{several}>{''.join(pictures)}</div>"
+            f"<figcaption>{escape(numbered_images(record.question))}<br>"
+            f"<b>{escape(record.answer)}</b></figcaption></figure>"
         )
     return f"<div class='pictures'>{''.join(figures)}</div>"
+
+
+def _thumbnail(image: Image.Image, name: str) -> str:
+    image.thumbnail((THUMBNAIL_PIXELS, THUMBNAIL_PIXELS))
+    stream = io.BytesIO()
+    image.save(stream, "JPEG", quality=80)
+    data = base64.b64encode(stream.getvalue()).decode("ascii")
+    return f"<img alt='{escape(name)}' src='data:image/jpeg;base64,{data}'>"
 
 
 _STYLE = """
@@ -183,6 +190,7 @@ section{break-inside:avoid;margin-bottom:1.4em}
 background:linear-gradient(90deg,color-mix(in srgb,#3b82c4 30%,Canvas) var(--share,0),#0000 0)}
 .bar span:first-child{overflow-wrap:anywhere}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(10.5em,1fr));gap:1.2em}
+.several{display:grid;grid-template-columns:1fr 1fr;gap:2px;background:#000}
 figure{margin:0;font-size:13px}figure img{width:100%;aspect-ratio:1;object-fit:contain;
 background:#000}figcaption{overflow-wrap:anywhere}
 """

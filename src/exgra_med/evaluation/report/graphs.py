@@ -15,17 +15,18 @@ from exgra_med.files import write_text
 
 WIDTH, ROW = 430, 46
 _LEFT, _NODE, _RIGHT = 62, 168, 352
-_THUMBNAIL, _RADIUS = 40, 15
+_THUMBNAIL, _STRIP, _RADIUS = 40, 84, 15
 _LINE_CHARACTERS, _LINES = 22, 3
 _CELL = 24
 
 
 def pair_svg(
-    pair: Matched, records: Sequence[Record], thumbnails: Sequence[str], title: str
+    pair: Matched, records: Sequence[Record], thumbnails: Sequence[Sequence[str]], title: str
 ) -> str:
     """One pair: the first graph on the left, the second on the right, the same records in rows.
 
-    Thumbnails are JPEG as base64; the title is for those who do not see the picture.
+    Thumbnails are JPEG as base64, those of all images of each record; the title is for those who do
+    not see the picture.
     """
     count = len(pair.matches)
     height = ROW * count + 8
@@ -34,8 +35,8 @@ def pair_svg(
         _arcs(pair.second_edges, _RIGHT + _RADIUS + 4, 1),
         *(_match(node, match) for node, match in enumerate(pair.matches)),
     ]
-    for number, (record, thumbnail) in enumerate(zip(records, thumbnails, strict=True)):
-        marks.append(_node(pair.first, number, record, thumbnail, pair.matches[number]))
+    for number, (record, own) in enumerate(zip(records, thumbnails, strict=True)):
+        marks.append(_node(pair.first, number, record, own, pair.matches[number]))
         marks.append(_other(pair.second, number, record))
     summary = f"{title}: {pair.num_right} of {count} matches are right"
     return (
@@ -96,7 +97,7 @@ def _match(node: int, match: int) -> str:
     return f'<path class="match {kind}" d="{path}"/>'
 
 
-def _node(graph: int, number: int, record: Record, thumbnail: str, match: int) -> str:
+def _node(graph: int, number: int, record: Record, thumbnails: Sequence[str], match: int) -> str:
     y = _middle(number)
     state = "none" if match < 0 else "right" if match == number else "wrong"
     box = (
@@ -105,13 +106,12 @@ def _node(graph: int, number: int, record: Record, thumbnail: str, match: int) -
     )
     label = _text(_LEFT + 14, y + 4, str(number + 1), "number")
     if graph == 0:
-        picture = (
-            f'<image x="{_LEFT + 28:g}" y="{y - _THUMBNAIL / 2:g}" width="{_THUMBNAIL}" '
-            f'height="{_THUMBNAIL}" preserveAspectRatio="xMidYMid slice" '
-            f'href="data:image/jpeg;base64,{thumbnail}"/>'
-        )
         words = "no partner" if match < 0 else f"matched with {match + 1}"
-        return box + label + picture + _text(_LEFT + 80, y + 4, words, "words")
+        if len(thumbnails) == 1:
+            at = _LEFT + 80
+        else:
+            words, at = "none" if match < 0 else f"→ {match + 1}", _LEFT + 32 + _STRIP
+        return box + label + _thumbnails(thumbnails, y) + _text(at, y + 4, words, "words")
     text = " · ".join((record.answers if graph == 1 else record.extended) or [])
     lines = textwrap.wrap(text, _LINE_CHARACTERS, max_lines=_LINES, placeholder=" …")
     first = y + 4 - 6.5 * (len(lines) - 1)
@@ -119,6 +119,25 @@ def _node(graph: int, number: int, record: Record, thumbnail: str, match: int) -
         _text(_LEFT + 28, first + 13 * place, line, "words") for place, line in enumerate(lines)
     )
     return f"<g><title>{escape(text)}</title>{box}{label}{words}</g>"
+
+
+def _thumbnails(thumbnails: Sequence[str], middle: float) -> str:
+    """The images of a node: one square, or a strip of as many rows as make them largest."""
+    count = len(thumbnails)
+    rows = max(range(1, count + 1), key=lambda rows: _side(count, rows))
+    side, columns = _side(count, rows), -(-count // rows)
+    top = middle - rows * side / 2
+    return "".join(
+        f'<image x="{_LEFT + 28 + side * (place % columns):g}" '
+        f'y="{top + side * (place // columns):g}" width="{side:g}" height="{side:g}" '
+        'preserveAspectRatio="xMidYMid slice" '
+        f'href="data:image/jpeg;base64,{thumbnail}"/>'
+        for place, thumbnail in enumerate(thumbnails)
+    )
+
+
+def _side(count: int, rows: int) -> float:
+    return min(_THUMBNAIL / rows, _STRIP / -(-count // rows))
 
 
 def _other(graph: int, number: int, record: Record) -> str:
@@ -181,7 +200,7 @@ def graphs_css() -> str:
 
 def _values(graphs: Graphs) -> dict[str, object]:
     thumbnails = [
-        jpeg(graphs.images.open(record.images[0], record.id), _THUMBNAIL_PIXELS)
+        [jpeg(graphs.images.open(name, record.id), _THUMBNAIL_PIXELS) for name in record.images]
         for record in graphs.records
     ]
     cosines = [

@@ -14,6 +14,7 @@ from typing import Any
 from PIL import Image
 
 from exgra_med.data.images import ImageFolder
+from exgra_med.data.records import numbered_images
 from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation import metrics
 from exgra_med.evaluation.answers import Pairing, Question, pair, read_predictions
@@ -63,8 +64,8 @@ class Example:
     """`right`, `partly right` or `wrong`, by the strict score."""
     detail: str
     """Why, in a few words."""
-    image: str | None
-    """JPEG as base64; None where there is none to show."""
+    images: list[str]
+    """JPEGs as base64, in the order of the question; none where there is none to show."""
     image_problem: str = ""
 
 
@@ -136,25 +137,26 @@ def make_card(
     judged: tuple[float, str, str],
     images: ImageFolder | None,
 ) -> Example:
-    """One card with a small copy of its first image, or with why there is none."""
+    """One card with small copies of its images, or with why there are none."""
     score, mark, detail = judged
-    picture, problem = None, "" if question.images else "a question without an image"
+    pictures, problem = [], "" if question.images else "a question without an image"
+    side = _SIDE_PIXELS if len(question.images) == 1 else _SIDE_PIXELS // 2
     if images is not None and question.images:
         try:
-            picture = jpeg(images.open(question.images[0], question.id), _SIDE_PIXELS)
+            pictures = [jpeg(images.open(name, question.id), side) for name in question.images]
         except DataError as error:
             problem = error.message
     elif question.images:
         problem = "the image folder is not at hand"
     return Example(
         id=question.id,
-        question=question.text,
+        question=numbered_images(question.text),
         reference=question.answer,
         prediction="(no answer)" if answer is None else answer.strip() or "(empty)",
         score=score,
         mark=mark,
         detail=detail,
-        image=picture,
+        images=pictures,
         image_problem=problem,
     )
 

@@ -15,7 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import MANIFEST, Record, file_sha256, open_prepared
+from exgra_med.data.records import (
+    MANIFEST,
+    Record,
+    file_sha256,
+    numbered_images,
+    open_prepared,
+)
 from exgra_med.data.sources.chat_benchmark import read_questions
 from exgra_med.data.sources.source import Dropped
 from exgra_med.errors import DataError, RunError, ScoreError
@@ -108,14 +114,14 @@ def chat_question(record: Record) -> ChatQuestion:
     return ChatQuestion(
         id=record.id,
         published_id=str(meta.get("published_id", record.id)),
-        text=record.question,
+        text=numbered_images(record.question),
         reference=record.answer,
         caption=str(meta.get("caption") or ""),
         # The benchmark writes an absent mention as an empty list.
         mentions=str(meta.get("mention") or "").removeprefix("[]"),
         question_type=str(meta.get("question_type") or "unknown"),
         domain=str(meta.get("domain") or "unknown"),
-        cluster="\n".join(record.images) or f"question {record.id}",
+        cluster="\n".join(record.question_images) or f"question {record.id}",
     )
 
 

@@ -60,7 +60,7 @@ def choice_of(record: Record) -> Choice:
         if _plain(record.answer) not in plain:
             raise DataError(f"Record {record.id!r}: the answer is none of the options.")
         right = plain.index(_plain(record.answer))
-    cluster = "\n".join(record.images) or f"question {record.id}"
+    cluster = "\n".join(record.question_images) or f"question {record.id}"
     return Choice(record.id, options, int(right), cluster, record.meta)
 
 

@@ -53,10 +53,12 @@ class NoiseImages(ImageFolder):
 
 
 def shuffled_records(records: Sequence[Record], seed: int = 0) -> list[Record]:
-    """Records in which every image is replaced by another one of the same set, never by itself.
+    """Records in which every image is replaced by another one of the same set, never by one of its
+    own, and different ones by different ones as far as there are enough.
 
     Raises:
-        DataError: there is only one image, so none can be exchanged.
+        DataError: there is only one image, or a record shows all there are, so none can be
+            exchanged.
     """
     names = sorted({name for record in records for name in record.images})
     if len(names) == 1:
@@ -66,11 +68,30 @@ def shuffled_records(records: Sequence[Record], seed: int = 0) -> list[Record]:
     # A circle through all images: none maps to itself.
     other = dict(zip(shuffled, [*shuffled[1:], *shuffled[:1]], strict=True))
     return [
-        record.model_copy(update={"image": [other[name] for name in record.images]})
-        if record.images
-        else record
+        record.model_copy(update={"image": _exchanged(record, other)}) if record.images else record
         for record in records
     ]
+
+
+def _exchanged(record: Record, other: Mapping[str, str]) -> list[str]:
+    """For each image of a record the next one on the circle that the record does not have."""
+    own = set(record.images)
+    if len(own) == len(other):
+        raise DataError(
+            f"Record {record.id!r} shows all {len(own)} images there are, so they cannot be "
+            "exchanged.",
+            "Ask about more images.",
+        )
+    taken, given = set(own), dict[str, str]()
+    for name in dict.fromkeys(record.images):
+        if len(taken) == len(other):
+            taken = set(own)  # too few images: some are given twice
+        found = other[name]
+        while found in taken:
+            found = other[found]
+        given[name] = found
+        taken.add(found)
+    return [given[name] for name in record.images]
 
 
 def blinded(
@@ -144,8 +165,8 @@ def side_of(text: str) -> str | None:
 
 
 def sided_records(records: Sequence[Record]) -> list[Record]:
-    """Questions about one image whose reference answer names one side."""
-    return [each for each in records if len(each.images) == 1 and side_of(each.answer)]
+    """Questions about images whose reference answer names one side."""
+    return [each for each in records if each.question_images and side_of(each.answer)]
 
 
 def mirror_probe(
