@@ -18,7 +18,7 @@ EXAMPLE = """Examples:
 
 * `exgra-med chat runs/demo/checkpoints/vqa/final image.png "Is there a fracture?"`
 
-* `exgra-med chat MODEL --image old.png --image new.png "What is new in <image> since <image>?"`
+* `exgra-med chat runs/demo/checkpoints/vqa/final --image old.png --image new.png "What is new?"`
 """
 
 
@@ -40,9 +40,9 @@ def chat(
 ) -> None:
     """Ask about pictures: one question, or a dialogue that ends with an empty line.
 
-    Several pictures are each an --image, in their order. `<image>` in a question says where each
-    one stands. Questions can also come from a pipe, one a line. --json prints one object for each
-    answer.
+    Several pictures are each an --image, in their order; a question may say where each one stands
+    (docs/reference/record-format.md). Questions can also come from a pipe, one a line. --json
+    prints one object for each answer.
     """
     import torch
 

@@ -270,7 +270,7 @@ def _begin(chat: ChatService, dialogue: Dialogue | None, images: list[Any]) -> t
 def _upload_with(chat: ChatService, uploads: Path) -> Callable[..., tuple[Any, ...]]:
     def take(dialogue: Dialogue | None, paths: list[str] | None) -> tuple[Any, ...]:
         try:
-            images = _read_uploads(paths or [], uploads, chat)
+            images = read_uploads(paths or [], uploads, chat)
             return *_begin(chat, dialogue, images), None
         except ExgraMedError as error:
             return dialogue, gr.skip(), gr.skip(), chat_view.problem_html(str(error)), None
@@ -278,7 +278,7 @@ def _upload_with(chat: ChatService, uploads: Path) -> Callable[..., tuple[Any, .
     return take
 
 
-def _read_uploads(paths: list[str], uploads: Path, chat: ChatService) -> list[Any]:
+def read_uploads(paths: list[str], uploads: Path, chat: ChatService) -> list[Any]:
     """The pictures of an upload, in its order; its files are deleted in any case."""
     files = [Path(path).resolve() for path in paths]
     own = [each for each in files if each.is_relative_to(uploads.resolve()) and each.is_file()]

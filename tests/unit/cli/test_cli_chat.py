@@ -102,3 +102,33 @@ def test_the_template_can_be_chosen(folder: Path, assistant: Assistant, tmp_path
     assert told(trained, PICTURE, "What is shown?") == other
     with pytest.raises(DataError, match="original-simple"):
         chat(folder, PICTURE, "What?", "--template", "simple")
+
+
+def test_several_pictures_are_given_in_order(
+    folder: Path, assistant: Assistant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exgra_med.model.assistant.MAX_NEW_TOKENS", 6)
+    pictures = sorted((DATA / "images").glob("*.png"))[:2]
+    given = [option for picture in pictures for option in ("--image", picture)]
+    question = "Is <image> older than <image>?"
+    told = json.loads(chat(folder, *given, question, "--json"))
+    assert told["question"] == question
+    assert told["text"] == assistant.ask(question, pictures)
+    dialogue = chat(folder, *given, "--json", typed="Which?\nWhy?\n").splitlines()
+    conversation = Conversation(assistant, [Image.open(picture) for picture in pictures])
+    expected = [conversation.ask("Which?").text, conversation.ask("Why?").text]
+    assert [json.loads(line)["text"] for line in dialogue] == expected
+    one = json.loads(chat(folder, "--image", PICTURE, "What is shown?", "--json"))
+    assert one["text"] == assistant.ask("What is shown?", PICTURE)
+
+
+@pytest.mark.parametrize("arguments", [[PICTURE, "--image", PICTURE], [PICTURE, "What?"]])
+def test_pictures_given_in_two_ways_have_no_order(folder: Path, arguments: list[object]) -> None:
+    extra = [] if "--image" in arguments else ["--image", PICTURE]
+    with pytest.raises(DataError, match="order of the pictures is not clear"):
+        chat(folder, *arguments, *extra)
+
+
+def test_placeholders_that_do_not_fit_are_a_sentence(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"<image> 2 times for 1 image; give one for each"):
+        chat(folder, PICTURE, "Is <image> older than <image>?")

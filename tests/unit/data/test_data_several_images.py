@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from several_images import TALKS, make_several, talk
 from typer.testing import CliRunner
 
 from exgra_med.captions.output import original_item
@@ -30,6 +29,7 @@ from exgra_med.data.records import (
     read_records,
 )
 from exgra_med.errors import DataError
+from several_images import TALKS, make_several, talk
 
 
 def value(image: Any, *said: str, **more: Any) -> dict[str, Any]:
@@ -168,7 +168,9 @@ def test_models_that_get_words_alone_read_numbers() -> None:
 def test_the_originals_layout_has_a_placeholder_for_every_image() -> None:
     said = [m["value"] for m in original_item(talk("four"))["conversations"]]
     assert said[0] == "<image>\n" * 4 + "Which is the liver?"
-    assert original_item(talk("over turns"))["conversations"][4]["value"] == "And <image> or <image>?"
+    assert (
+        original_item(talk("over turns"))["conversations"][4]["value"] == "And <image> or <image>?"
+    )
     assert "<image>" not in str(original_item(talk("none")))
 
 

@@ -318,7 +318,10 @@ def test_a_server_sees_pictures_where_the_questions_place_them() -> None:
         return [
             content
             if isinstance(content := each["content"], str)
-            else [p["text"] if p["type"] == "text" else urls.index(p["image_url"]["url"]) for p in content]
+            else [
+                p["text"] if p["type"] == "text" else urls.index(p["image_url"]["url"])
+                for p in content
+            ]
             for each in messages(pictures, turns)
         ]
 

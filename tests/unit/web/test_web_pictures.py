@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from exgra_med.errors import DataError
-from exgra_med.web.chat import ChatLog
+from exgra_med.web.chat import ChatLog, ChatService
+from exgra_med.web.limits import Limits
 from exgra_med.web.pictures import PictureStore, read_picture
 
 PIXELS = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(6, 8) * 5)
@@ -127,7 +128,9 @@ def test_the_store_keeps_no_more_than_its_limit() -> None:
         pictures.get(names[1])
     assert pictures.get(names[0]) == [megabyte]
     for too_large in ([Image.new("RGB", (2000, 2000))], [megabyte] * 4):
-        with pytest.raises(DataError, match=f"upload of {len(too_large)} is larger than the memory"):
+        with pytest.raises(
+            DataError, match=f"upload of {len(too_large)} is larger than the memory"
+        ):
             pictures.put(too_large)
     several = pictures.put([megabyte, megabyte])
     assert pictures.get(several) == [megabyte, megabyte] and pictures.held_bytes <= 3 * 2**20
@@ -176,3 +179,57 @@ def test_a_kept_log_is_private_and_deletes_what_is_old(tmp_path: Path) -> None:
     ChatLog(tmp_path / "log", 1, lambda: date(2026, 3, 1))
     assert not list(first.parent.iterdir())
     assert (tmp_path / "notes.txt").exists()
+
+
+def png(size: int) -> bytes:
+    return stored("PNG", Image.new("RGB", (size, size)))
+
+
+def read(paths: list[str], folder: Path, limits: Limits) -> list[Image.Image]:
+    pytest.importorskip("gradio", reason="the page needs the extra [web]")
+    from exgra_med.web.page import read_uploads
+
+    return read_uploads(paths, folder, ChatService([], limits))
+
+
+def uploaded(folder: Path, *contents: bytes) -> list[str]:
+    paths = [folder / f"Anna Secret {number}.png" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_bytes(content)
+    return [str(path) for path in paths]
+
+
+def test_several_uploads_are_read_in_order_and_deleted(tmp_path: Path) -> None:
+    paths = uploaded(tmp_path, png(3), png(5), png(4))
+    pictures = read(paths, tmp_path, Limits())
+    assert [picture.width for picture in pictures] == [3, 5, 4]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("contents", "limits", "message"),
+    [
+        ((png(3), b"no picture", png(4)), Limits(), "^File 2 of 3: The upload is not a PNG"),
+        ((b"no picture",), Limits(), "^The upload is not a PNG"),
+        ((png(3),) * 3, Limits(max_pictures=2), "has 3 files, and a conversation at most 2"),
+        ((png(3), png(3) + bytes(2**20)), Limits(max_upload_megabytes=1), "more than 1 MB"),
+        ((png(3), png(90)), Limits(max_pixels=100), "^File 2 of 2: .* 90 x 90 pixels"),
+        ((), Limits(), "There is no file"),
+    ],
+)
+def test_a_refused_upload_leaves_no_file_behind(
+    contents: tuple[bytes, ...], limits: Limits, message: str, tmp_path: Path
+) -> None:
+    paths = uploaded(tmp_path, *contents)
+    with pytest.raises(DataError, match=message) as caught:
+        read(paths, tmp_path, limits)
+    assert not list(tmp_path.iterdir()) and "Anna" not in str(caught.value)
+
+
+def test_a_path_that_is_no_upload_is_neither_read_nor_deleted(tmp_path: Path) -> None:
+    (tmp_path / "uploads").mkdir()
+    (tmp_path / "secret.png").write_bytes(png(3))
+    paths = [*uploaded(tmp_path / "uploads", png(3)), str(tmp_path / "secret.png")]
+    with pytest.raises(DataError, match="not an upload of this page"):
+        read(paths, tmp_path / "uploads", Limits())
+    assert (tmp_path / "secret.png").exists() and not list((tmp_path / "uploads").iterdir())
