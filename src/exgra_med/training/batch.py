@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from exgra_med.data.chat_template import (
+    Encoded,
     alignment_text,
     encode_conversation,
     encode_text,
@@ -230,7 +231,7 @@ class StageDataset(Dataset[TrainingExample]):
                 )
             for each in conversations_of(record, self.answers):
                 if self._may_lose_an_image(each):
-                    self._conversation(each)
+                    self._encoded(each)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -276,14 +277,17 @@ class StageDataset(Dataset[TrainingExample]):
         visual = len(record.images) * self.bundle.num_image_tokens
         return len(text.encode()) + visual > self.text.max_length
 
-    def _conversation(self, record: Record) -> TokenSequence:
-        encoded = encode_conversation(
+    def _encoded(self, record: Record) -> Encoded:
+        return encode_conversation(
             self.bundle.tokenizer,
             record,
             self.text.template,
             self.bundle.num_image_tokens,
             self.text.max_length,
         )
+
+    def _conversation(self, record: Record) -> TokenSequence:
+        encoded = self._encoded(record)
         if all(label == IGNORED for label in encoded.labels):
             raise TrainingError(
                 f"Record {record.id!r} has nothing supervised in {self.text.max_length} tokens.",

@@ -93,10 +93,12 @@ def pictures_html(pictures: Sequence[Image.Image]) -> str:
         for number, (picture, size) in enumerate(zip(pictures, sizes, strict=True), start=1)
     ]
     return (
-        f'<figure class="given"><ol class="several">{"".join(items)}</ol><figcaption>'
-        f"{len(pictures)} pictures, given to the model in this order. To say where each belongs in "
-        f"a question, write <code>&lt;image&gt;</code> {len(pictures)} times. Only pixels are "
-        "used; the files are deleted.</figcaption></figure>"
+        # Focusable, so that the keyboard can scroll it.
+        f'<figure class="given"><ol class="several" tabindex="0" aria-label="Your pictures">'
+        f"{''.join(items)}</ol><figcaption><span>{len(pictures)} pictures, given to the model in "
+        "this order. To say where each one stands in a question, write <code>&lt;image&gt;</code> "
+        f"{len(pictures)} times. Only pixels are used; the files are deleted.</span></figcaption>"
+        "</figure>"
     )
 
 

@@ -126,10 +126,10 @@ def _thumbnails(thumbnails: Sequence[str], middle: float) -> str:
     count = len(thumbnails)
     rows = max(range(1, count + 1), key=lambda rows: _side(count, rows))
     side, columns = _side(count, rows), -(-count // rows)
-    top = middle - rows * side / 2
+    top, gap = middle - rows * side / 2, 2 * (count > 1)
     return "".join(
         f'<image x="{_LEFT + 28 + side * (place % columns):g}" '
-        f'y="{top + side * (place // columns):g}" width="{side:g}" height="{side:g}" '
+        f'y="{top + side * (place // columns):g}" width="{side - gap:g}" height="{side - gap:g}" '
         'preserveAspectRatio="xMidYMid slice" '
         f'href="data:image/jpeg;base64,{thumbnail}"/>'
         for place, thumbnail in enumerate(thumbnails)
