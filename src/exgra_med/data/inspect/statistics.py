@@ -178,7 +178,8 @@ _STYLE = """
 :root{color-scheme:light dark;--soft:color-mix(in srgb,CanvasText 12%,Canvas)}
 body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;padding:0 1.5em;max-width:72em}
 h1{margin-bottom:0}h2{margin:2em 0 .6em;padding-top:.6em;border-top:2px solid var(--soft)}
-h3{font-size:1em;margin:0 0 .4em}footer{margin-top:3em;font-size:12px;opacity:.7;overflow-wrap:anywhere}
+h3{font-size:1em;margin:0 0 .4em}
+footer{margin-top:3em;font-size:12px;opacity:.7;overflow-wrap:anywhere}
 table{border-collapse:collapse;margin:1em 0;display:block;overflow-x:auto}
 th,td{padding:.3em .9em;border-bottom:1px solid var(--soft);text-align:right;font-weight:normal}
 th:first-child{text-align:left;font-weight:600}tr:first-child th{font-size:13px;opacity:.75}
@@ -191,6 +192,7 @@ background:linear-gradient(90deg,color-mix(in srgb,#3b82c4 30%,Canvas) var(--sha
 .bar span:first-child{overflow-wrap:anywhere}
 .pictures{display:grid;grid-template-columns:repeat(auto-fill,minmax(10.5em,1fr));gap:1.2em}
 .several{display:grid;grid-template-columns:1fr 1fr;gap:2px;background:#000}
-figure{margin:0;font-size:13px}figure img{display:block;width:100%;aspect-ratio:1;object-fit:contain;
-background:#000}figcaption{overflow-wrap:anywhere}
+figure{margin:0;font-size:13px}
+figure img{display:block;width:100%;aspect-ratio:1;object-fit:contain;background:#000}
+figcaption{overflow-wrap:anywhere}
 """
