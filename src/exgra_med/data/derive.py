@@ -11,7 +11,7 @@ from PIL import Image
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepare import MAX_PIXELS, write_prepared
-from exgra_med.data.records import SPLITS, Prepared, Record
+from exgra_med.data.records import SPLITS, Prepared, Record, linked_images
 from exgra_med.data.sources.rows import facts
 from exgra_med.data.sources.source import Collected, ImageBytes
 from exgra_med.data.subset import held_out_images, nested_subset
@@ -81,32 +81,42 @@ def write_split(
 ) -> Prepared:
     """Write a folder with the same records, split anew by image.
 
+    Records that share an image, directly or through others, go into the same split.
+
     Args:
         validation: share of all records for validation, 0..1.
         test: share of all records for test, 0..1.
 
     Raises:
-        DataError: shares that leave nothing for training, a record without an image or with
-            several, or `out` holds something else.
+        DataError: shares that leave nothing for a split, a record without an image, or `out` holds
+            something else.
         WriteError: the disk is full.
     """
     if not (0 <= validation < 1 and 0 <= test < 1 and validation + test < 1):
         raise DataError(f"shares of {validation} and {test} leave nothing for training.")
     records = [record for split in read_splits(prepared).values() for record in split]
     for record in records:
-        if len(record.images) != 1:
-            raise DataError(f"{record.id}: has {len(record.images)} images, so no split by image.")
-    counts = Counter(record.images[0] for record in records)
-    held = held_out_images(counts, validation, test, seed)
+        if not record.images:
+            raise DataError(f"{record.id}: has no image, so it has no split by image.")
+    groups = linked_images(record.images for record in records)
+    held = held_out_images(Counter(groups), validation, test, seed)
     splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
     dataset = prepared.manifest["dataset"]
-    for record in records:
-        split = held.get(record.images[0], "train")
+    for record, group in zip(records, groups, strict=True):
+        split = held.get(group, "train")
         # The old split stays in the id's middle where two splits count their rows alike.
         old = str(record.meta.get("official_split", record.meta.get("split", "")))
         published = f"{old}-" * bool(old) + record.id.rpartition("/")[2]
         moved = {"id": f"{dataset}/{split}/{published}", "meta": record.meta | {"split": split}}
         splits[split].append(record.model_copy(update=moved))
+    wanted = {"train": 1.0, "validation": validation, "test": test}
+    empty = [split for split, share in wanted.items() if share and not splits[split]]
+    if empty:
+        raise DataError(
+            f"{prepared.path}: no record is left for {empty[0]}: images link the {len(records)} "
+            f"records to {len(set(groups))} groups, which are not split.",
+            "Give other shares, or leave out the records that link the others.",
+        )
     how = {"made_by": "split", "validation": validation, "test": test, "seed": seed}
     return write_derived(prepared, splits, how, out)
 

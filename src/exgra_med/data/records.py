@@ -9,7 +9,7 @@ Every dataset and every stage reads and writes this. On disk a record is one JSO
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -149,6 +149,28 @@ def unplaced(questions: Iterable[str], num_images: int) -> str:
         f"the questions hold {IMAGE_PLACEHOLDER} {places} times for {number}; give one for each "
         "image, or none at all"
     )
+
+
+def linked_images(groups: Iterable[Sequence[str]]) -> list[str]:
+    """For each group of images one of them, the same for groups that share one, directly or not.
+
+    What is drawn, or split, by image must keep such groups together.
+
+    >>> linked_images([["before", "after"], ["other"], ["later", "after"]])
+    ['later', 'other', 'later']
+    """
+    groups = list(groups)
+    parents: dict[str, str] = {}
+
+    def root(name: str) -> str:
+        while (parent := parents.setdefault(name, name)) != name:
+            parents[name] = name = parents[parent]
+        return name
+
+    for first, *others in groups:
+        for other in others:
+            parents[root(other)] = root(first)
+    return [root(group[0]) for group in groups]
 
 
 def numbered_images(text: str, first: int = 1) -> str:

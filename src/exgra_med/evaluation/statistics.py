@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 from scipy.stats import binomtest
 
+from exgra_med.data.records import linked_images
 from exgra_med.errors import ScoreError
 
 # The first functions refuse numbers that would give a wrong answer without a word.
@@ -122,18 +123,7 @@ def cluster_codes(clusters: Sequence[str]) -> NDArray[np.int64]:
     >>> cluster_codes(["before.png\\nafter.png", "other.png", "after.png"]).tolist()
     [0, 1, 0]
     """
-    parents: dict[str, str] = {}
-
-    def root(name: str) -> str:
-        while (parent := parents.setdefault(name, name)) != name:
-            parents[name] = name = parents[parent]
-        return name
-
-    for each in clusters:
-        first, *others = each.split("\n")
-        for other in others:
-            parents[root(other)] = root(first)
-    roots = [root(each.partition("\n")[0]) for each in clusters]
+    roots = linked_images(each.split("\n") for each in clusters)
     numbers: dict[str, int] = {}
     return np.array([numbers.setdefault(name, len(numbers)) for name in roots], dtype=np.int64)
 

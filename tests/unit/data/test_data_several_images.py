@@ -17,6 +17,7 @@ from exgra_med.data.chat_template import (
     user_text,
 )
 from exgra_med.data.conversation import join_by_image
+from exgra_med.data.derive import write_derived, write_split
 from exgra_med.data.inspect.audit import audit
 from exgra_med.data.inspect.check import check_prepared
 from exgra_med.data.inspect.statistics import statistics_page
@@ -197,6 +198,41 @@ def test_a_folder_is_checked_counted_and_drawn(folder: Path) -> None:
     drawn = len({talk(name).image_group for name in TALKS if TALKS[name][0] is not None})
     assert page.count("<figure>") == 3 * drawn
     assert page.count("<img") == 3 * (1 + 2 + 4 + 1 + 2 + 3)
+
+
+def test_records_that_share_an_image_stay_in_one_split(tmp_path: Path) -> None:
+    pairs = [
+        talk("two", "train", id=f"a/train/pair-{n}", image=[f"{n}.png", f"{n + 1}.png"])
+        for n in (5, 6)
+    ]
+    folder = make_several(tmp_path / "data", *pairs)
+    prepared = open_prepared(folder)
+    with pytest.raises(DataError, match="none: has no image, so it has no split by image"):
+        write_split(prepared, 0.2, 0.3, 0, tmp_path / "refused")
+    keep = {
+        "train": [talk(name, "train") for name in ("one", "four", "in a sentence")] + pairs,
+        "test": [talk(name) for name in ("two", "one in a sentence")],
+    }
+    own = write_derived(prepared, keep, {"made_by": "test"}, tmp_path / "own")
+    # "four" and the pairs are one group with 7.png, "two" and "in a sentence" another.
+    for seed in range(6):
+        made = write_split(own, 0.0, 0.4, seed, tmp_path / f"split-{seed}")
+        shown = {
+            split: {image for record in made.records(split) for image in record.images}
+            for split in ("train", "test")
+        }
+        assert shown["train"] and not shown["train"] & shown["test"]
+        assert sum(made.manifest["counts"].values()) == 7
+
+
+def test_images_that_link_everything_cannot_be_split(tmp_path: Path) -> None:
+    prepared = open_prepared(make_several(tmp_path / "data"))
+    linked = [talk("two", id=f"a/test/{n}", image=["0.png", f"{n}.png"]) for n in range(1, 7)]
+    one = write_derived(prepared, {"test": linked}, {"made_by": "test"}, tmp_path / "one")
+    with pytest.raises(
+        DataError, match="no record is left for test: images link the 6 records to 1 gr"
+    ):
+        write_split(one, 0.0, 0.9, 0, tmp_path / "out")
 
 
 def test_an_audit_finds_every_shared_image() -> None:
