@@ -1,5 +1,6 @@
 """The page as a visitor uses it: pictures, questions, streaming, stop, two models, views."""
 
+import base64
 import io
 import json
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from conftest import PICTURES, open_study
 
@@ -69,6 +71,41 @@ def test_a_picture_a_question_and_words_one_by_one(
     done(page)
     assert len(words.bodies[-1]["messages"]) == 3
     assert page.locator("#conversation li").count() == 2
+
+
+def test_several_pictures_are_shown_and_sent_in_order(
+    visit: Callable[..., Any], words: Any, live: Any
+) -> None:
+    words.say("new")
+    page = visit()
+    paths = sorted(SAMPLE.glob("*.jpg"))[:3]
+    page.set_input_files(
+        "#upload input[type=file]",
+        [
+            {"name": f"Anna {9 - number}.jpg", "mimeType": "image/jpeg", "buffer": p.read_bytes()}
+            for number, p in enumerate(paths)
+        ],
+    )
+    page.locator("#picture .several img").nth(2).wait_for()
+    sizes = [Image.open(path).size for path in paths]
+    alts = [each.get_attribute("alt") for each in page.query_selector_all("#picture img")]
+    assert alts == [
+        f"Picture {number} of 3, {width} × {height} pixels"
+        for number, (width, height) in enumerate(sizes, start=1)
+    ]
+    assert not live.uploads(), "the files are deleted once their pixels are read"
+    ask(page, "Is <image> newer than <image> and <image>?")
+    done(page)
+    parts = words.bodies[-1]["messages"][0]["content"]
+    assert [part.get("text") for part in parts] == [
+        "Is ", None, " newer than ", None, " and ", None, "?"
+    ]  # fmt: skip
+    sent = [part["image_url"]["url"].partition(",")[2] for part in parts[1::2]]
+    assert [Image.open(io.BytesIO(base64.b64decode(each))).size for each in sent] == sizes
+    ask(page, "Only <image>?")
+    done(page)
+    problems = page.locator("#conversation li").nth(1).locator(".problem")
+    assert "4 times for 3 images; give one for each" in problems.nth(1).inner_text()
 
 
 def test_stop_and_clear(visit: Callable[..., Any], words: Any, live: Any) -> None:
