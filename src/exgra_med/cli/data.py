@@ -208,7 +208,9 @@ def show_record(
         print_json(described)
         return
     if sys.stdout.isatty() and os.environ.get("COLORTERM") in ("truecolor", "24bit"):
-        for name in found.images:
+        for number, name in enumerate(found.images, start=1):
+            if len(found.images) > 1:
+                say(f"image {number} of {len(found.images)}: {name}")
             typer.echo(_half_blocks(prepared.image_folder(MAX_PIXELS).open(name, found.id)))
     text = described.pop("text")
     for key, value in described.items():

@@ -178,12 +178,12 @@ class CheckpointEngine:
         Raises:
             DataError: the images of a record alone are longer than what the model can read.
         """
-        from exgra_med.model.bundle import read_config
+        from exgra_med.model.bundle import local_folder, read_config
 
         most = max(records, key=lambda record: len(record.question_images), default=None)
         if most is None or len(most.question_images) < 2:
             return
-        config = read_config(Path(self.options.model))
+        config = read_config(local_folder(self.options.model))
         needed = len(most.question_images) * config.image_seq_length
         longest = config.text_config.max_position_embeddings
         if needed >= longest:
@@ -220,6 +220,9 @@ def greedy_answers(
     """Answers of a model, loaded and in evaluation mode, to a batch of records.
 
     An image that several records share is opened once.
+
+    Raises:
+        DataError: an image cannot be read, or a question is too long for the model.
     """
     from exgra_med.data.chat_template import encode_prompt
     from exgra_med.model.generate import generate
@@ -235,6 +238,13 @@ def greedy_answers(
         )
         for record in records
     ]
+    for record, prompt in zip(records, prompts, strict=True):
+        if len(prompt) >= bundle.context_length:
+            raise DataError(
+                f"Record {record.id!r}: question and images have {len(prompt)} tokens, and the "
+                f"model reads {bundle.context_length} in all.",
+                "Leave the record out, or shorten it.",
+            )
     opened: dict[str, Image.Image] = {}
     for record in records:
         for name in record.question_images:

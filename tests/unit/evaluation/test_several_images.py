@@ -70,6 +70,15 @@ def test_a_checkpoint_answers_with_all_images_at_their_places(folder: Path, tiny
     assert len(talk("over turns").question_images) == 1
 
 
+def test_a_question_that_the_model_cannot_read_is_named(folder: Path, tiny: Bundle) -> None:
+    images = open_prepared(folder).image_folder(10**6)
+    question, answer = talk("in a sentence").turns
+    long = question.model_copy(update={"text": "word " * 2000 + question.text})
+    record = talk("in a sentence").model_copy(update={"turns": [long, answer]})
+    with pytest.raises(DataError, match=r"^Record 'several/test/in a sentence': question and im"):
+        greedy_answers(tiny, [talk("one"), record], images, "exgra", 4)
+
+
 @pytest.mark.parametrize("name", ["four", "in a sentence", "over turns"])
 def test_options_are_scored_with_the_images_of_the_first_question(
     folder: Path, tiny: Bundle, name: str

@@ -55,6 +55,8 @@ def near_pairs(left: list[int], right: list[int], bits: int = NEAR_BITS) -> list
 class Audit:
     """What of the test set was in training; every number counts test images or test records.
 
+    Of several images of a record, any one counts.
+
     Args:
         test_images_in_train: of these, how many are in training under the same name or with the
             same bytes.
