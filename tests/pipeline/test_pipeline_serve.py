@@ -15,6 +15,7 @@ from PIL import Image
 
 from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.records import Turn
+from exgra_med.evaluation.engines import message_parts
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.model.convert.original import import_original
 from exgra_med.model.generate import generate
@@ -111,6 +112,27 @@ def test_streaming_gives_the_same(client: Any, bundle: Bundle) -> None:
     )
     text = "".join(piece.choices[0].delta.content or "" for piece in pieces if piece.choices)
     assert text.split("###")[0].strip() == asked(bundle, 24).text
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Which changed?", "Is <image> older than <image>?", "<image><image>\nWhich is larger?"],
+)
+def test_several_pictures_stand_where_the_question_places_them(
+    client: Any, bundle: Bundle, question: str
+) -> None:
+    pictures = [Image.open(DATA / "images" / f"{name}.png") for name in ("wide", "square")]
+    prompt = encode_prompt(bundle.tokenizer, [Turn(role="user", text=question)], "exgra", 16, 2)
+    ours = generate(bundle, [prompt], [pictures], 24)[0]
+    content: Any = message_parts(question, pictures)
+    reply = client.chat.completions.create(
+        model=client.folder,
+        messages=[{"role": "user", "content": content}],
+        max_tokens=24,
+        temperature=0,
+    )
+    assert reply.choices[0].message.content.split("###")[0].strip() == ours.text
+    assert reply.usage.prompt_tokens == len(prompt)
 
 
 def test_a_remote_picture_is_not_fetched(client: Any) -> None:
