@@ -296,10 +296,12 @@ def read_uploads(paths: list[str], uploads: Path, chat: ChatService) -> list[Any
             )
         if sum(each.stat().st_size for each in files) > limits.max_upload_megabytes * MEGABYTE:
             raise DataError(f"The upload has more than {limits.max_upload_megabytes} MB.")
-        return [
-            _read_upload(each, f"{number} of {len(files)}", limits.max_pixels)
-            for number, each in enumerate(files, start=1)
-        ]
+        pictures: list[Any] = []
+        for number, each in enumerate(files, start=1):
+            pictures.append(_read_upload(each, f"{number} of {len(files)}", limits.max_pixels))
+            # A few bytes can be many pixels: no more is decoded than can be kept.
+            chat.pictures.require_room(pictures)
+        return pictures
     finally:
         for each in own:
             each.unlink(missing_ok=True)

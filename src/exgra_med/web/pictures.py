@@ -78,12 +78,7 @@ class PictureStore:
         Raises:
             DataError: they are larger than the limit of all pictures.
         """
-        if _num_bytes(pictures) > self._max_bytes:
-            raise DataError(
-                f"The upload of {len(pictures)} is larger than the memory this page has for "
-                "pictures.",
-                "Send fewer or smaller ones.",
-            )
+        self.require_room(pictures)
         with self._lock:
             self._forget_old()
             while self._held and self.held_bytes + _num_bytes(pictures) > self._max_bytes:
@@ -91,6 +86,18 @@ class PictureStore:
             name = secrets.token_urlsafe(16)
             self._held[name] = (list(pictures), self._clock())
             return name
+
+    def require_room(self, pictures: Sequence[Image.Image]) -> None:
+        """Refuse what `put` will refuse, before more of it is decoded.
+
+        Raises:
+            DataError: the pictures are larger than the limit of all pictures.
+        """
+        if _num_bytes(pictures) > self._max_bytes:
+            raise DataError(
+                "The upload is larger than the memory this page has for pictures.",
+                "Send fewer or smaller ones.",
+            )
 
     def get(self, name: str) -> list[Image.Image]:
         """Pictures that are still there; this counts as a use.
