@@ -144,10 +144,11 @@ def unplaced(questions: Iterable[str], num_images: int) -> str:
     places = sum(text.count(IMAGE_PLACEHOLDER) for text in questions)
     if places in (0, num_images):
         return ""
+    times = f"{places} time{'s' * (places != 1)}"
     number = f"{num_images} image{'s' * (num_images != 1)}"
     return (
-        f"the questions hold {IMAGE_PLACEHOLDER} {places} times for {number}; give one for each "
-        "image, or none at all"
+        f"the questions hold {IMAGE_PLACEHOLDER} {times} for {number}; give one for each image, or "
+        "none at all"
     )
 
 
@@ -196,7 +197,7 @@ def parse_record(value: Any, where: str) -> Record:
         path = ".".join(str(part) for part in first["loc"]) or "record"
         name = value.get("id") if isinstance(value, dict) else None
         raise DataError(
-            f"{where}: record {name!r}: {path}: {first['msg']}.",
+            f"{where}: record {name!r}: {path}: {first['msg'].removeprefix('Value error, ')}.",
             "See docs/reference/record-format.md for the fields of a record.",
         ) from error
 

@@ -46,10 +46,10 @@ def text_of(record: Record) -> str:
     ("image", "said", "message"),
     [
         ("a.png", ["<image> <image>", "x"], "<image> 2 times for 1 image;"),
-        (["a.png", "b.png"], ["What is in <image>?", "x"], "<image> 1 times for 2 images;"),
+        (["a.png", "b.png"], ["What is in <image>?", "x"], "<image> 1 time for 2 images;"),
         (["a.png", "b.png", "c.png"], ["<image>", "x", "<image>", "x"], "2 times for 3 images;"),
-        (None, ["What is <image>?", "x"], "<image> 1 times for 0 images;"),
-        ([], ["<image>\nWhat?", "x"], "<image> 1 times for 0 images;"),
+        (None, ["What is <image>?", "x"], "<image> 1 time for 0 images;"),
+        ([], ["<image>\nWhat?", "x"], "<image> 1 time for 0 images;"),
         ("a.png", ["What?", "It is <image>."], "an answer holds <image>"),
         ("a.png", ["What is <image>?", "That.", "Why?", "See <image>."], "an answer holds <image>"),
     ],
@@ -130,7 +130,7 @@ def test_a_prompt_knows_the_images_of_its_turns() -> None:
         assert text.startswith(prompt_text(record.turns[:num_turns], "exgra", num_images))
     assert images_by_turn(record.turns, 3) == [1, 0, 0, 0, 2, 0]
     assert images_by_turn(talk("four").turns, 4) == [4, 0]
-    with pytest.raises(DataError, match=r"^The questions hold <image> 1 times for 2 images; give"):
+    with pytest.raises(DataError, match=r"^The questions hold <image> 1 time for 2 images; give"):
         prompt_text(record.turns[:1], "exgra", 2)
 
 
