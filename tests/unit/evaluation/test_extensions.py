@@ -261,7 +261,8 @@ def test_local_and_served_answers_of_the_same_texts_are_one_entry_but_for_the_en
     )  # fmt: skip
     vqa.evaluate(local)
     (one,), (other,) = (read_results(each.run.path).results for each in (served, local))
-    assert one.engine == {"name": "openai", "model": "m", "host": "127.0.0.1"}
+    about_service = {"host": "127.0.0.1", "decoding": {"max_tokens": 1024}}
+    assert one.engine == {"name": "openai", "model": "m", **about_service}
     assert other.engine == {"name": "saying"}
     as_served = other.model_copy(update={"engine": one.engine, "template": one.template})
     assert json.loads(as_served.model_dump_json()) == json.loads(one.model_dump_json())
