@@ -257,6 +257,121 @@ def _segments(
     return render_messages(messages, template)
 
 
+# A reply -> what it says to the person who asked.
+#
+# Models that think aloud write their thoughts in front of the answer, each family between marks of
+# its own; servers hand the marks on, or only the closing one (the opening one stood in the prompt),
+# or none (special tokens left out). A thought holds drafts, so nothing in it is ever an answer.
+
+_THINKING = (
+    r"(?:\w+:)?(?:think|thinking|thought|thoughts|reasoning|reason|reflection|analysis|scratchpad"
+    r"|thought_process|inner_monologue)"
+)
+_LESS, _MORE = r"(?:<\|?|&lt;)", r"(?:\|?>|&gt;)"
+_OPENING = (
+    rf"{_LESS}\s*{_THINKING}(?:\s[^<>]*)?{_MORE}",
+    r"\[THINK(?:ING)?\]",  # Magistral
+    r"◁think▷",  # Kimi-VL
+    r"<\|(?:begin_of_thought|START_THINKING)\|>",
+    # gpt-oss: every channel but the final one is no answer.
+    r"(?:<\|channel\|>|\A)\s*(?:analysis|commentary)\b[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>",
+    r"\Aanalysis(?=[A-Z])",
+    # Gemma and MedGemma.
+    r"(?:<\|channel>|<unused94>|\A)\s*thought\n",
+    r"\AHere is my thought process:",  # Granite
+    r"\A#{1,6}[ ]*(?:Thinking|Thoughts?|Thought process|Reasoning)[ ]*:?[ ]*\n",  # HuatuoGPT-o1
+    r"\AThinking\.\.\.\n",  # Ollama's terminal
+    r"<details[^>]*\breasoning\b[^>]*>",
+)
+_CLOSING = (
+    rf"{_LESS}\s*/\s*{_THINKING}\s*{_MORE}",
+    r"\[/THINK(?:ING)?\]",
+    r"◁/think▷",
+    r"<\|(?:end_of_thought|END_THINKING)\|>",
+    r"(?:<\|start\|>\s*assistant\s*)?(?:<\|channel\|>|\A)\s*final\b[^<]*"
+    r"(?:<\|constrain\|>[^<]*)?<\|message\|>",
+    r"assistantfinal(?=\S)",
+    r"<channel\|>",
+    r"<unused95>",
+    r"Here is my response:",
+    r"^#{1,6}[ ]*Final (?:Response|Answer)[ ]*:?[ ]*\n",
+    r"\.\.\.done thinking\.",
+)
+_THOUGHT_MARKS = re.compile(
+    rf"(?P<open>{'|'.join(_OPENING)})|(?P<close>{'|'.join(_CLOSING)})",
+    re.IGNORECASE | re.MULTILINE,
+)
+# `</details>` closes other things too, and an empty thought may be one mark.
+_WHOLE_THOUGHT = re.compile(
+    r"<details[^>]*\breasoning\b[^>]*>.*?</details>|<think\s*/>", re.IGNORECASE | re.DOTALL
+)
+_OTHER_TURN = re.compile(
+    r"(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>|<\|start\|>)\s*(?:user|system)\b.*",
+    re.DOTALL,
+)
+_TURN_MARKS = re.compile(
+    r"(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>|<\|start\|>)"
+    r"\s*(?:assistant|model)\b(?:\s*<\|end_header_id\|>)?"
+    r"|<\|(?:im_end|eot_id|end|return|endoftext|end_of_text|assistant|START_RESPONSE|END_RESPONSE"
+    r"|begin_of_solution|end_of_solution|begin_of_box|end_of_box)\|>"
+    r"|<(?:end_of_turn|eos|bos|pad)>|</?s>"
+)
+_ANSWER_TAG = re.compile(
+    r"<\s*(?P<tag>answer|final_answer|final|response|conclusion)\s*>(?P<said>.*?)"
+    r"(?:<\s*/\s*(?P=tag)\s*>|\Z)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def answer_of(reply: str) -> str:
+    """What a model says in a reply: without thoughts, marks of turns and a tag round the answer.
+
+    A thought that is closed without having been opened began with the reply. One that is opened and
+    never closed was cut off, so there is no answer. Of several tagged answers that differ none is
+    preferred: all of them stay.
+
+    >>> answer_of("<think>Left? No.</think> Right."), answer_of("Left? No.</think>Right.")
+    ('Right.', 'Right.')
+    >>> answer_of("<think>It could be the left one, or")
+    ''
+    """
+    text = _WHOLE_THOUGHT.sub("", _OTHER_TURN.sub("", reply.strip()))
+    said, thinking, end = "", False, 0
+    for mark in _THOUGHT_MARKS.finditer(text):
+        if not thinking:
+            said += text[end : mark.start()]
+        if mark["close"] and not thinking:
+            said = ""
+        thinking, end = mark["close"] is None, mark.end()
+    said = _TURN_MARKS.sub("", said + ("" if thinking else text[end:])).strip()
+    tagged = {each["said"].strip() for each in _ANSWER_TAG.finditer(said)}
+    if len(tagged) == 1:
+        return tagged.pop()
+    return "" if thinking else said
+
+
+def answer_start(reply: str) -> int:
+    """Where the answer begins in a reply that is being written; its length inside a thought.
+
+    >>> answer_start("<think>x</think>Yes"), answer_start("<think>x"), answer_start("Yes")
+    (16, 8, 0)
+    """
+    marks = list(_THOUGHT_MARKS.finditer(reply))
+    if not marks:
+        return 0
+    return len(reply) if marks[-1]["close"] is None else marks[-1].end()
+
+
+def has_thoughts(reply: str) -> bool:
+    """Whether a reply holds thoughts, or what is left of them.
+
+    >>> has_thoughts("Hm.</think>Yes"), has_thoughts("I think so")
+    (True, False)
+    """
+    found = _THOUGHT_MARKS.search(reply.strip()) or _WHOLE_THOUGHT.search(reply)
+    return found is not None
+
+
 # Chat text -> token ids and labels.
 #
 # The text of a conversation is tokenised once; labels follow from character offsets, so they cannot
