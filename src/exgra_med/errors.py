@@ -53,6 +53,15 @@ class ScoreError(ExgraMedError):
     """Predictions and reference, or the numbers of a comparison, do not fit together."""
 
 
+class AnswerError(ExgraMedError):
+    """A model was asked, and not one of its answers can be used: empty, cut, or unreadable.
+
+    What it wrote, and the scores of it, are stored all the same.
+    """
+
+    exit_code = 1
+
+
 class MatchingError(ExgraMedError):
     """Costs, edges or settings do not describe a matching problem that can be solved."""
 

@@ -25,8 +25,12 @@ TEXT = ANY | ANSWER
 @example("0'0")
 def test_words_are_stable(text: str) -> None:
     found = words(text)
-    assert all(found)
-    assert words(" ".join(found)) == found
+    assert all(found) and words(f" {text}\n") == found
+
+
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30))
+def test_full_width_characters_are_their_plain_ones(text: str) -> None:
+    assert words("".join(chr(ord(each) + 0xFEE0) for each in text)) == words(text)
 
 
 @given(TEXT, TEXT)

@@ -9,11 +9,13 @@ leaves at most one torn last line, which the reader reports and the writer drops
 import json
 import os
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
+from exgra_med.data.chat_template import has_thoughts
 from exgra_med.data.llava_format import CONVERSATION_KEYS, strip_placeholder
 from exgra_med.data.records import (
     Record,
@@ -23,7 +25,8 @@ from exgra_med.data.records import (
     read_json_list,
     read_text,
 )
-from exgra_med.errors import DataError, ScoreError
+from exgra_med.errors import AnswerError, DataError, ScoreError
+from exgra_med.evaluation.metrics import answer_text
 from exgra_med.files import disk_errors
 
 # The reference side of a score: questions with their answers, and what was odd about the file.
@@ -319,12 +322,17 @@ class Pairing:
     """Every question with its answer, or with None, and what did not fit."""
 
     questions: list[Question]
-    answers: list[str | None]
-    """Text of each question's prediction; None where it is missing or contradictory."""
+    predictions: list[Prediction | None]
+    """Each question's prediction; None where it is missing or contradictory."""
     counts: dict[str, int]
     """`questions, predictions, missing, extra, duplicate, contradictory, empty`."""
     same_order: bool
     """Whether the predictions that belong to a question come in the order of the questions."""
+
+    @property
+    def answers(self) -> list[str | None]:
+        """Text of each question's prediction, as stored."""
+        return [None if each is None else each.text for each in self.predictions]
 
 
 def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
@@ -349,13 +357,14 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
                 "same order, so nothing says which answer belongs to which question.",
                 "Prepare the data with unique ids, or answer this reference again.",
             )
-        answers: list[str | None] = [prediction.text for prediction in predictions]
-        return _paired(questions, answers, len(predictions), 0, 0, num_repeated, 0, same_order=True)
+        return _paired(
+            questions, [*predictions], len(predictions), 0, 0, num_repeated, 0, same_order=True
+        )
     if known_by := _published_ids(questions, prediction_ids):
         question_ids = known_by
-    texts: dict[str, set[str]] = {}
+    texts: dict[str, dict[str, Prediction]] = {}
     for prediction in predictions:
-        texts.setdefault(prediction.id, set()).add(prediction.text)
+        texts.setdefault(prediction.id, {}).setdefault(prediction.text, prediction)
     known = set(question_ids)
     common = known & texts.keys()
     if not common:
@@ -365,15 +374,15 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
             "Score against the reference that was answered.",
         )
     contradictory = {name for name in common if len(texts[name]) > 1}
-    answers = [
-        None if name not in texts or name in contradictory else next(iter(texts[name]))
+    found = [
+        None if name not in texts or name in contradictory else next(iter(texts[name].values()))
         for name in question_ids
     ]
     first_seen = list(dict.fromkeys(name for name in prediction_ids if name in known))
     repeats = Counter(prediction_ids)
     return _paired(
         questions,
-        answers,
+        found,
         len(predictions),
         len(known - texts.keys()),
         sum(name not in known for name in texts),
@@ -384,12 +393,15 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
 
 
 def _paired(
-    questions: list[Question], answers: list[str | None], *counts: int, same_order: bool
+    questions: list[Question],
+    predictions: list[Prediction | None],
+    *counts: int,
+    same_order: bool,
 ) -> Pairing:
     """With the counts of `Pairing` between those of the questions and of the empty answers."""
-    empty = sum(answer is not None and not answer.strip() for answer in answers)
+    empty = sum(each is not None and not each.text.strip() for each in predictions)
     numbers = (len(questions), *counts, empty)
-    return Pairing(questions, answers, dict(zip(_COUNTED, numbers, strict=True)), same_order)
+    return Pairing(questions, predictions, dict(zip(_COUNTED, numbers, strict=True)), same_order)
 
 
 def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list[str] | None:
@@ -399,3 +411,68 @@ def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list
     published = [str(question.meta.get("published_id", "")) for question in questions]
     unique = len(set(published)) == len(published) and "" not in published
     return published if unique and set(published) & set(prediction_ids) else None
+
+
+# How many answers can be used at all. A low score may be a model that knows little, or one whose
+# answers were cut in the middle of a thought; only these counts tell them apart.
+
+
+def answer_counts(
+    predictions: Sequence[Prediction | None], is_read: Callable[[int], bool | None]
+) -> dict[str, int]:
+    """Count what became of the answers to so many questions.
+
+    Args:
+        predictions: one a question; None where there is none.
+        is_read: whether an option was read in the answer of that place; None for a free answer,
+            which has nothing to be read.
+
+    Returns:
+        `questions`; `missing`; `empty` (thoughts alone are empty too); `cut` at the token limit;
+        `unparsed` (no option, or several); `usable`: not one of these, or cut behind an option that
+        could be read; `with_thoughts`.
+    """
+    counts = dict.fromkeys(
+        ("questions", "missing", "empty", "cut", "unparsed", "usable", "with_thoughts"), 0
+    )
+    for place, prediction in enumerate(predictions):
+        counts["questions"] += 1
+        if prediction is None:
+            counts["missing"] += 1
+            continue
+        is_cut = prediction.finish_reason == "length"
+        counts["cut"] += is_cut
+        counts["with_thoughts"] += has_thoughts(prediction.text)
+        if not answer_text(prediction.text):
+            counts["empty"] += 1
+            continue
+        read = is_read(place)
+        counts["unparsed"] += read is False
+        counts["usable"] += read is True or (read is None and not is_cut)
+    return counts
+
+
+def counts_sentence(counts: Mapping[str, int]) -> str:
+    """What a person is told of `answer_counts`, always, so that nothing lies hidden in a score."""
+    sentence = (
+        f"Of {counts['questions']} answers {counts['missing']} are missing, {counts['empty']} are "
+        f"empty, {counts['cut']} were cut at the token limit, and {counts['unparsed']} could not "
+        "be read."
+    )
+    if counts["with_thoughts"]:
+        sentence += f" {counts['with_thoughts']} held thoughts, which are no part of an answer."
+    return sentence
+
+
+def require_usable(counts: Mapping[str, int]) -> None:
+    """Refuse to call an evaluation done where not one answer can be used.
+
+    Raises:
+        AnswerError: there were questions, and every answer is missing, empty, cut or unreadable.
+    """
+    if not counts["questions"] or counts["usable"]:
+        return
+    hint = "Look at the stored answers, and whether the model is asked in its own template."
+    if counts["cut"]:
+        hint = "Let the model write more with --max-new-tokens, or think less."
+    raise AnswerError(f"Not one answer can be used. {counts_sentence(counts)}", hint)

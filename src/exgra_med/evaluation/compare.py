@@ -1,6 +1,6 @@
 """Two runs on the same questions: what can be told apart, and what cannot."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
-from exgra_med.evaluation.results import Entry, read_results
+from exgra_med.evaluation.results import Entry, read_results, rules_text
 from exgra_med.evaluation.score import (
     Measure,
     ScorerName,
@@ -25,6 +25,7 @@ from exgra_med.evaluation.score import (
     measures,
     parts_of,
     summary,
+    versions_of,
     with_functions,
 )
 from exgra_med.evaluation.session import answered_questions, answers_file
@@ -66,7 +67,7 @@ def compare(
 
     Returns:
         `rows`, one a measure shown in comparisons: `first, second, difference, interval, p, p_holm,
-        conclusion, ...`.
+        conclusion, ...`; `scorer_version` and `normaliser_version` of the rules that scored both.
 
     Raises:
         ScoreError: answers and questions do not fit, the scorer cannot be compared, or a negative
@@ -119,6 +120,7 @@ def compare(
     return {
         "schema_version": 1,
         "scorer": scorer,
+        **versions_of(scorer),
         "num_questions": len(asked),
         "num_images": int(clusters.max()) + 1,
         "missing": [pairing.counts["missing"] for pairing in pairings],
@@ -168,6 +170,9 @@ def compare_stored(
         ScoreError: nothing says which questions were asked, or the runs answered different data.
         RunError: a folder is no run.
         DataError: a file is missing or malformed.
+
+    Returns:
+        As `compare`, and `notes`: runs whose stored scores are by other versions of the rules.
     """
     first, second = Path(first), Path(second)
     for path in (first, second):
@@ -188,7 +193,21 @@ def compare_stored(
         read_predictions(answers_file(path, entries[path]) if path in entries else path).predictions
         for path in (first, second)
     ]
-    return compare(answers[0], answers[1], questions, scorer, seed=seed)
+    result = compare(answers[0], answers[1], questions, scorer, seed=seed)
+    return result | {"notes": [*_rescored(entries, scorer)]}
+
+
+def _rescored(entries: dict[Path, Entry], scorer: ScorerName) -> Iterator[str]:
+    """Which runs were scored by other rules before; the comparison scores both anew."""
+    scorer_version, normaliser_version = versions_of(scorer).values()
+    now = (scorer_version, normaliser_version)
+    for run, entry in entries.items():
+        then = entry.rules(scorer)
+        if then is not None and then != now:
+            yield (
+                f"{run.name} was scored by {rules_text(then)}; here both runs are scored by "
+                f"{rules_text(now)}."
+            )
 
 
 def _common_entry(runs: Sequence[Path], data_folder: str | None, split: str | None) -> list[Entry]:

@@ -4,6 +4,8 @@ A closed answer is right only where exactly one option is chosen and it is the r
 cannot be read, abstains, or names several options is wrong, and says so in its `Verdict`.
 """
 
+import ast
+import json
 import math
 import re
 import sys
@@ -19,6 +21,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from exgra_med.data.chat_template import answer_of
 from exgra_med.data.sources.rows import closed_options
 
 # The published VQA score (run_eval), bit for bit: for comparison with published tables only.
@@ -285,9 +288,11 @@ def percent(part: float, whole: int) -> float | None:
 
 # Sound cleaning of answers for new scores: Unicode-safe, nothing lost silently, versioned.
 #
-# Raise `NORMALISER_VERSION` whenever a score can change; it is written into every result.
+# Raise `NORMALISER_VERSION` whenever a score can change; it is written into every result. Version 1
+# stays, so that scores from before can be computed again and explained (scorer `strict-1`).
 
 NORMALISER_VERSION = "2"
+OLDER_NORMALISER = "1"
 
 _NUMBERS = {
     word: str(number)
@@ -296,46 +301,242 @@ _NUMBERS = {
     )
 }
 _DROPPED_WORDS = frozenset({"a", "an", "the"})
+_CJK = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 # Numbers keep their decimal point; ideographs and kana are words of one character each, because
 # Chinese and Japanese have no blanks; every other run of letters, marks and digits is a word.
-_TOKEN = re.compile(
-    r"\d+(?:\.\d+)?%?(?![^\W_])"
-    r"|[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]"
-    r"|(?:(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])[^\W_]|[\u0300-\u036f])"
-    r"(?:(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])[^\W_]"
-    r"|[\u0300-\u036f]"
-    r"|['](?=[^\W_])(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]))*"
-)
+_LETTER = rf"(?:(?![{_CJK}])[^\W_]|[\u0300-\u036f])"
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # Models trained on the published template repeat the role or start another turn.
-_ROLE = re.compile(r"^\s*(?:#{2,}\s*)?(?:assistant|gpt|answer)\s*[::]\s*", re.IGNORECASE)
+_ROLE = re.compile(r"^\s*(?:#{2,}\s*)?(?:assistant|gpt|answer)\s*:\s*", re.IGNORECASE)
 _NEXT_TURN = re.compile(r"#{3}.*", re.DOTALL)
 
 
-def answer_text(text: str) -> str:
-    """The answer itself: without a leading role name ("Assistant:") and without a next turn."""
+def answer_turn(text: str) -> str:
+    """The answer without a leading role name ("Assistant:") and without a next turn.
+
+    Where version 1 stops, and `answer_text` begins.
+    """
     text = _ROLE.sub("", text, count=1)
     return _NEXT_TURN.sub("", text).strip()
 
 
-@lru_cache(maxsize=262_144)
-def words(text: str) -> tuple[str, ...]:
-    """Comparable words of an answer, without role names and further turns.
+_TOKEN_1 = re.compile(
+    rf"\d+(?:\.\d+)?%?(?![^\W_])|[{_CJK}]|(?:(?![{_CJK}])[^\W_]|[\u0300-\u036f]|(?<=\w)['](?=\w))+"
+)
 
-    Case-folded NFKC words without articles, number words as digits; Chinese by character.
-    """
-    text = unicodedata.normalize("NFKC", answer_text(text)).replace("’", "'").casefold()
+
+def _words_1(text: str) -> tuple[str, ...]:
+    """Version 1: every sign but a decimal point and `%` is lost, and so is a single "A"."""
+    text = unicodedata.normalize("NFKC", answer_turn(text)).replace("’", "'").casefold()
     text = _THOUSANDS.sub("", text)
-    found = (_NUMBERS.get(word, word) for word in _TOKEN.findall(text))
+    found = (_NUMBERS.get(word, word) for word in _TOKEN_1.findall(text))
     return tuple(word for word in found if word not in _DROPPED_WORDS)
+
+
+# Version 2 keeps what changes a meaning: signs, comparisons, units, single letters. What is written
+# in several ways becomes one: `HER2+` and "HER2 positive", `<5mm` and "less than 5 mm", `±`, units
+# spelt out, "grade II" and "grade 2", 1,000 and 1000. Signs that count are moved to characters that
+# NFKC leaves nowhere (full-width ones), so that every other `+` and `-` parts words.
+
+_PLUS, _MINUS, _TO = "＋", "－", "–"
+_SAME_CHARACTER = str.maketrans(
+    {"’": "'", "‘": "'", "⁄": "/", "⩽": "≤", "≦": "≤", "⩾": "≥", "≧": "≥", "∓": "±", "×": "x"}
+    | {"✕": "x", "&": " and ", "∕": "/"}
+    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe63", "-")
+)
+_LETTERED = (
+    r"vitamin|hepatitis|hep|type|subtype|serotype|group|serogroup|grade|class|stage|category|zone"
+    r"|h[a]?emophilia|influenza|flu|protein|immunoglobulin|ig|blood|factor|antigen|chain|toxin"
+    r"|option|choice"
+)
+# "A mass" and "a mass" begin with an article; "vitamin A" and "type a fibres" do not.
+_ARTICLE = re.compile(
+    r"(?<![^\W_])(?<!['./-])[Aa](?=\s+(?!(?:fib|flutter|wave)\b|(?:pos|neg)(?:itive|ative)?\W*\Z)[^\W_])"
+)
+_NAMES_A_LETTER = re.compile(rf"\b(?:{_LETTERED})s?\s+\Z", re.IGNORECASE)
+_INSIDE_A_SENTENCE = re.compile(r"[^\W_][\s,]*\Z")
+_SMALL_WORD = re.compile(r"(?<!\w)[a-z]{4}")
+_NUMERALS: dict[str, int] = dict(
+    zip("i ii iii iv v vi vii viii ix x xi xii".split(), range(1, 13), strict=True)
+)
+_UNITS = {
+    "mm": "millimeters? millimetres?",
+    "cm": "centimeters? centimetres?",
+    "m": "meters? metres?",
+    "μm": "um micrometers? micrometres? microns?",
+    "nm": "nanometers? nanometres?",
+    "kg": "kilograms? kgs",
+    "g": "grams? gms?",
+    "mg": "milligrams? mgs",
+    "μg": "mcg ug micrograms?",
+    "ng": "nanograms?",
+    "l": "liters? litres?",
+    "dl": "deciliters? decilitres?",
+    "ml": "milliliters? millilitres? cc",
+    "μl": "ul microliters? microlitres?",
+    "d": "diopters? dioptres?",
+    "mmhg": "",
+    "hu": "",
+    "gy": "",
+    "mgy": "",
+    "hz": "hertz",
+    "mhz": "",
+    "kv": "",
+    "kvp": "",
+    "iu": "",
+    "meq": "",
+    "mmol": "",
+    "t": "tesla",
+    "h": "hours? hrs?",
+    "min": "minutes? mins?",
+    "ms": "milliseconds?",
+    "s": "seconds? secs?",
+    "y": "years? yrs? yo",
+    "bpm": "",
+}
+_UNIT_NAME = {
+    spelling: unit
+    for unit, spellings in _UNITS.items()
+    for each in (unit, *spellings.split())
+    for spelling in ({each.replace("?", ""), re.sub(r".\?", "", each)})
+}
+_ANY_UNIT = "|".join(sorted(map(re.escape, _UNIT_NAME), key=len, reverse=True))
+_MORE_THAN = r"(?:more|greater|larger|bigger|higher|longer|older)"
+_LESS_THAN = r"(?:less|fewer|smaller|lower|shorter|younger)"
+_NUMBER = r"\d+(?:\.\d+)?"
+_POWER = rf"{_NUMBER}(?:\^-?\d+)?"
+# In this order; each is a pattern on text that is NFKC, case-folded and without articles "a".
+_REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
+    (re.compile(pattern), by)
+    for pattern, by in (
+        (r"-+>|=>", " "),
+        (r"<\s?=", "≤"),
+        (r">\s?=", "≥"),
+        (r"\+\s?/\s?-|\+-(?=\s*\d)|-/\+", "±"),
+        (r"(?<!\w)\+ve\b", " positive "),
+        (r"(?<!\w)-ve\b", " negative "),
+        (r"(?<=\d)\s?(?:percent|per\s+cent|pct)\b", "%"),
+        (r"(?<=\d)\s+%", "%"),
+        (r"(?<=\d)\s?degrees?\b", "°"),
+        (r"(?<=\d)\s+°", "°"),
+        (r"°\s*([cf])\b", r"°\1"),
+        (r"\bt2[\s-]?star\b|\bt2\s?\*(?!\*)", "t2star"),
+        (r"(?<=\d)·(?=\d)", "."),
+        (r"(?<=\d),(?=\d{3}(?!\d))", ""),
+        (rf"(?<![\d.,])(\d+),(\d\d?)(?=\s?(?:{_ANY_UNIT}|%)(?![^\W_]))", r"\1.\2"),
+        (r"(?<![\w.])\.(?=\d)", "0."),
+        (rf"\b{_LESS_THAN}\s+than\s+or\s+equal\s+to\s+(?=\d)", "≤"),
+        (rf"\b{_MORE_THAN}\s+than\s+or\s+equal\s+to\s+(?=\d)", "≥"),
+        (rf"\b(?:no|not)\s+{_MORE_THAN}\s+than\s+(?=\d)|\b(?:at\s+most|up\s+to)\s+(?=\d)", "≤"),
+        (rf"\b(?:no|not)\s+{_LESS_THAN}\s+than\s+(?=\d)|\bat\s+least\s+(?=\d)", "≥"),
+        (rf"\b{_LESS_THAN}\s+than\s+(?=\d)", "<"),
+        (rf"\b{_MORE_THAN}\s+than\s+(?=\d)", ">"),
+        (r"\bplus\s+(?=\d)", _PLUS),
+        (r"\bminus\s+(?=\d)", _MINUS),
+        (r"([<>≤≥±])\s+(?=[+-]?\d)", r"\1"),
+        # A sign in front of a number, or alone behind the beginning.
+        (r"(?:^|(?<=[\s(\[=:<>≤≥±/,]))\+(?=\d)|^\+\s+(?=\d)", _PLUS),
+        (r"(?:^|(?<=[\s(\[=:<>≤≥±/,]))-(?=\d)|^-\s+(?=\d[^\n]*\Z)", _MINUS),
+        # Ranges, ratios, sums and dimensions of plain numbers.
+        (rf"(?<![^\W_])({_NUMBER})(?:-\s*|\s+-\s+|\s+to\s+)(?={_NUMBER}(?![^\W_]))", rf"\1{_TO}"),
+        (rf"(?<![^\W_])({_NUMBER})\s?([/:+])\s?(?={_NUMBER}(?![^\W_]))", r"\1\2"),
+        (rf"(?<![^\W_])({_NUMBER})\s?x\s?(?={_NUMBER})", r"\1x"),
+        (r"(?<=\d)\+(?=\d)", _PLUS),
+        # Signs behind a word, or alone: positive and negative. A hyphen that waits for the word of
+        # a later one ("left- and right-sided") is none.
+        (r"^[\s(\[]*\+[\s)\].]*$", " positive "),
+        (r"^[\s(\[]*-[\s)\].]*$", " negative "),
+        (r"(?<=[^\W_])\+(?=\w+[+-](?!\w))", " positive "),
+        (r"(?<=\w)\s*[(\[]\s*\+\s*[)\]]", " positive "),
+        (r"(?<=\w)\s*[(\[]\s*-\s*[)\]]", " negative "),
+        (r"(?<=[^\W_])\s?\+(?=\s*(?:$|[.,;:!?)\]\n\"']))", " positive "),
+        (r"(?<=[^\W_])\+(?=[\s/-])", " positive "),
+        (r"(?<=[^\W_])-(?=\s*(?:,|and|or|to|und|/)\s+(?:\w+\s+){0,2}\w+-\w)", " "),
+        (r"(?<=[^\W\d_]{3})-(?=\s*(?:,|and|or|to|und)\s)", " "),
+        (r"(?<=[^\W_])-(?=\s*(?:$|[.,;:!?)\]\n\"'/]))", " negative "),
+        (r"(?:(?<=\d)|(?<=\b[^\W\d_][^\W\d_]))(?:-(?=\s)|\s-(?=\s*(?:$|[.,;)\]])))", " negative "),
+        (r"(?<=\b[^\W\d_])(?:-(?=\s)|\s-(?=\s*(?:$|[.,;)\]])))", " negative "),
+        (r"\bpos\b", "positive"),
+        (r"\bneg\b", "negative"),
+    )
+)
+_NUMERAL_BEHIND = re.compile(
+    r"\b((?:grade|stage|type|class|phase|figo|nyha|category|factor|nerves?|cn|segment|zone|level"
+    r"|degree|group|mallampati|lefort|le\s+fort)s?)[\s-]+"
+    rf"({'|'.join(sorted(_NUMERALS, key=len, reverse=True))})([a-d]?\d?)\b"
+)
+_UNIT_BEHIND = re.compile(rf"(?<=\d)\s?({_ANY_UNIT})(?![^\W_])")
+_PLAIN_NUMBER = re.compile(_NUMBER)
+_NUMBER_WORD = re.compile(rf"\b(?:{'|'.join(_NUMBERS)})\b")
+_TOKEN_2 = re.compile(
+    rf"[<>≤≥±]*[{_PLUS}{_MINUS}]?{_POWER}(?:[/:x{_TO}{_PLUS}]{_POWER})*"
+    rf"(?:[%‰]|°[cf]?)?(?!{_LETTER})"
+    rf"|[{_CJK}]|{_LETTER}(?:{_LETTER}|['](?=[^\W_])(?![{_CJK}]))*"
+    r"|[<>≤≥±↑↓♂♀]|\+\++"
+)
+
+
+def _words_2(text: str) -> tuple[str, ...]:
+    """Version 2; see above."""
+    # What NFKC would join to the digit before it: powers of ten, fractions, blanks of thousands.
+    text = re.sub(r"(?<=\d)[⁺⁻]?[⁰¹²³⁴-⁹]+", lambda found: f"^{found[0]}", text)
+    text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
+    text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", "", text)
+    text = unicodedata.normalize("NFKC", text).translate(_SAME_CHARACTER)
+    text = re.sub(r"(?<=\d)\s?([nmμ])M\b", r" \1mol/l", text)
+    text = _without_articles(text).casefold()
+    text = _NUMBER_WORD.sub(lambda each: _NUMBERS[each[0]], text)
+    text = _NUMERAL_BEHIND.sub(lambda each: f"{each[1]} {_NUMERALS[each[2]]}{each[3]}", text)
+    text = _UNIT_BEHIND.sub(lambda each: f" {_UNIT_NAME[each[1]]}", text)
+    for pattern, by in _REWRITES:
+        text = pattern.sub(by, text)
+    found = (word for word in _TOKEN_2.findall(text) if word not in ("an", "the"))
+    return tuple(
+        word if word[0].isalpha() else _PLAIN_NUMBER.sub(_without_padding, word) for word in found
+    )
+
+
+def _without_padding(number: re.Match[str]) -> str:
+    """The number without zeros that say nothing: `05.10` is `5.1`."""
+    whole, _, part = number[0].partition(".")
+    whole, part = whole.lstrip("0") or "0", part.rstrip("0")
+    return f"{whole}.{part}" if part else whole
+
+
+def _without_articles(text: str) -> str:
+    """Without the article "a"; a letter A that names something stays.
+
+    It names something behind "vitamin", "type" and the like, in front of no word, and as a capital
+    inside a sentence that has small words.
+    """
+    has_small_words = _SMALL_WORD.search(text) is not None
+
+    def keep(found: re.Match[str]) -> str:
+        before = text[: found.start()]
+        is_name = has_small_words and _INSIDE_A_SENTENCE.search(before) and found[0] == "A"
+        return found[0] if is_name or _NAMES_A_LETTER.search(before) else ""
+
+    return _ARTICLE.sub(keep, text)
+
+
+@lru_cache(maxsize=262_144)
+def words(text: str, version: str = NORMALISER_VERSION) -> tuple[str, ...]:
+    """Comparable words of a text: case-folded NFKC, number words as digits, Chinese by character.
+
+    >>> words("The X-ray, 3.5cm, HER2-"), words("HER2-", version="1")
+    (('x', 'ray', '3.5', 'cm', 'her2', 'negative'), ('her2',))
+    """
+    return _words_1(text) if version == OLDER_NORMALISER else _words_2(text)
 
 
 _LIST = re.compile(r"[,;、，；\t]|\band\b|和", re.IGNORECASE)
 
 
-def items(text: str) -> frozenset[tuple[str, ...]]:
+def items(text: str, version: str = NORMALISER_VERSION) -> frozenset[tuple[str, ...]]:
     """The parts of a list answer ("Liver, Heart and Spleen") as a set: order does not count."""
-    parts = (words(part) for part in _LIST.split(_THOUSANDS.sub("", answer_text(text))))
+    if version == OLDER_NORMALISER:
+        text = answer_turn(text)
+    parts = (words(part, version) for part in _LIST.split(_THOUSANDS.sub("", text)))
     return frozenset(part for part in parts if part)
 
 
@@ -431,19 +632,321 @@ def chosen_options(sequence: tuple[str, ...], options: Options) -> set[str]:
     return chosen
 
 
-def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Options:
+# From what a model wrote to its answer.
+#
+# First everything goes that is wrapped round an answer; then what the reply itself marks as its
+# answer ("The answer is ...", a box) stands for the whole. Whether a letter is a letter the options
+# decide: "E. coli" is a text where it is an option, and "B" is one where an option is called "B".
+
+# A heading of Markdown begins a line; a next turn follows the answer, or names its role.
+_HEADING = re.compile(
+    r"^#{1,6}[ ]*(?:final\s+|correct\s+)?answer\s*:?\s*", re.IGNORECASE | re.MULTILINE
+)
+_AFTER_TURN = re.compile(
+    r"(?:(?<=[^\n\s])[^\S\n]*#{3}|#{3}\s*(?:human|user|assistant|response|question)\b).*|#{3}\s*\Z",
+    re.IGNORECASE | re.DOTALL,
+)
+_FENCE = re.compile(r"\A```[\w-]*\n?(.*?)\n?```\Z", re.DOTALL)
+_BOLD = re.compile(r"(\*\*|__)(?=\S)(.+?)(?<=\S)\1", re.DOTALL)
+_ITALIC = re.compile(r"(?<![\w*])\*(?=[^\s*])([^*\n]+?)(?<=\S)\*(?![\w*])")
+_TEX = re.compile(r"\\(?:text(?:bf|rm|it)?|math(?:bf|rm|it)|boldsymbol)\s*\{([^{}]*)\}")
+_BOX = re.compile(r"\\f?boxed\s*\{([^{}]*)\}")
+_DOLLARS = re.compile(r"\A(?:\$+|\\[(\[])\s*(.*?)\s*(?:\$+|\\[)\]])\.?\Z", re.DOTALL)
+_QUOTE = re.compile(r"\A([\"'`“‘«「『]+)(?P<said>[^\"`“”«»]*?)[\"'`”’»」』]+\.?\Z", re.DOTALL)
+_REASON = re.compile(
+    r"\n\s*(?:[#*_]*\s*)(?:(?:explanation|reason(?:ing)?|rationale|justification)\b|解释|理由)\s*[:：]?.*",
+    re.IGNORECASE | re.DOTALL,
+)
+_ANSWER_KEYS = (
+    "answer",
+    "final_answer",
+    "finalanswer",
+    "choice",
+    "option",
+    "prediction",
+    "response",
+)
+_BETTER = r"(?:(?:my|final|correct|best|right|single|most\s+\w+)\s+)*"
+_SAID = r"(?P<said>(?:(?!\banswer\b)[^\n])+)"
+_IS = r"(?:is|was|would\s+be|should\s+be|must\s+be)\s*(?:[:：]\s*)?"
+_STATED = tuple(
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
+        rf"(?<![^\W_])(?:the\s+)?{_BETTER}(?:answer|option|choice)\s+{_IS}{_SAID}",
+        rf"^\W*(?:the\s+)?{_BETTER}(?:answer|ans|choice|option|response)(?:\W*?[:：=]\s*|\s+-\s+){_SAID}",
+        rf"[.;]\s+(?:the\s+)?{_BETTER}answer\s*[:：=]\s*{_SAID}",
+        rf"(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|[:：])\s*[:：]?\s*{_SAID}",
+        r"(?:应该?|故|我)?选(?:择|项)?\s*[:：]?\s*(?P<said>\(?[A-Z]\)?)(?![A-Za-z])",
+        r"\b(?:choose|select|pick|chose|selected)\s+(?:option\s+|answer\s+|choice\s+)?"
+        r"(?P<said>\(?(?-i:[A-Z])\)?)(?![\w'-])(?!\.?\s+(?-i:[a-z]))",
+        r"(?:^|[\s(*])\(?(?:option\s+|answer\s+|choice\s+)?(?P<said>\(?(?-i:[A-Z])\)?)\s+is\s+(?:the\s+)?"
+        r"(?:correct|right|best|answer|most\s+\w+)\b",
+    )
+)
+_LEAD_IN = re.compile(
+    r"\A(?:(?:so|thus|hence|therefore|probably|likely|it\s+is|it's|this\s+is|i\s+(?:think|believe)"
+    r"(?:\s+(?:that\s+)?(?:it\s+is|it's))?)\s*[,:]?\s+)+(?=\S)",
+    re.IGNORECASE,
+)
+
+
+def _unwrapped(text: str) -> str:
+    """The text without code fences, emphasis, TeX, quotes and a JSON object round one answer."""
+    for _ in range(4):
+        before = text
+        text = text.strip()
+        for pattern, by in (
+            (_FENCE, r"\1"),
+            (_BOLD, r"\2"),
+            (_ITALIC, r"\1"),
+            (_TEX, r"\1"),
+            (_DOLLARS, r"\1"),
+            (_QUOTE, r"\g<said>"),
+        ):
+            text = pattern.sub(by, text)
+        text = _of_json(text)
+        if text == before:
+            return text
+    return text
+
+
+def _of_json(text: str) -> str:
+    """The answer in a JSON object or list of one, or the text itself where it is none."""
+    start, end = text.find("{"), text.rfind("}")
+    inner = text if text[:1] == "[" and text[-1:] == "]" else text[start : end + 1]
+    if not inner or (start < 0 and inner != text) or "\\boxed" in text:
+        return text
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(inner)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        if isinstance(value, dict):
+            known = {re.sub(r"\W+", "_", str(key).strip().lower()): value[key] for key in value}
+            found = [known[key] for key in _ANSWER_KEYS if key in known]
+            value = found[0] if found else None
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            value = ", ".join(value)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, str | int | float):
+            return str(value)
+        break
+    return text
+
+
+def _stated(text: str) -> list[str]:
+    """What a reply marks as its answer, each part once; a box outranks a sentence."""
+    boxed = [each.group(1) for each in _BOX.finditer(_TEX.sub(r"\1", text))]
+    said = boxed or [each["said"] for pattern in _STATED for each in pattern.finditer(text)]
+    return list(dict.fromkeys(filter(None, (_unwrapped(each) for each in said))))
+
+
+def _plain_reply(text: str) -> str:
+    """A reply without thoughts, roles, next turns, wrappers and a labelled reason below."""
+    said = _HEADING.sub("Answer: ", answer_of(text))
+    return _REASON.sub("", _unwrapped(_AFTER_TURN.sub("", _ROLE.sub("", said, count=1)))).strip()
+
+
+@lru_cache(maxsize=262_144)
+def answer_text(text: str) -> str:
+    """The answer in a reply: thoughts, wrappers, roles and "The answer is" taken off.
+
+    Where a reply states several different answers, all of it stays.
+
+    >>> answer_text("<think>Left?</think> The answer is **right lung**.")
+    'right lung.'
+    """
+    plain = _plain_reply(text)
+    said = _stated(plain)
+    return said[0] if said and len({words(each) for each in said}) == 1 else plain
+
+
+def read_options(text: str, options: Options, order: Sequence[str] = ()) -> set[str]:
+    """The labels that a reply chooses: none where it cannot be read, several where it says several.
+
+    Args:
+        text: what the model wrote.
+        options: see `Options`.
+        order: their labels as the question lists them, for answers by letter.
+
+    >>> coli = {"coli": (("e", "coli"),), "pylori": (("h", "pylori"),)}
+    >>> read_options("E. coli", coli, ["coli", "pylori"])
+    {'coli'}
+    >>> read_options("**B**\\nBecause of its shape.", coli, ["coli", "pylori"])
+    {'pylori'}
+    """
+    plain = _plain_reply(text)
+    whole = words(plain)
+    exact = {label for label, phrases in options.items() if whole and whole in phrases}
+    if exact:
+        return exact
+    stated = [_read_part(each, options, order) for each in _stated(plain)]
+    return set().union(*stated) or _read_part(plain, options, order)
+
+
+_CLOSERS = r"[)\]}>\"'”’】）]*"
+_OPENERS = r"[(\[{<\"'“‘【（]*"
+_NAMED = r"(?:(?:option|choice|answer)\s+)?"
+_BARE_LETTER = re.compile(
+    rf"\W*{_NAMED}{_OPENERS}([A-Za-z]){_CLOSERS}(?:选项)?[^\w+−–-]*", re.IGNORECASE
+)
+_FIRST_LETTER = re.compile(
+    rf"\A\W*?{_NAMED}{_OPENERS}([A-Za-z])(?:(?P<end>{_CLOSERS}\s*(?:\n|\Z|[,;]?\s*"
+    r"(?:because|since|as|due|given|based|which|for)\b)))",
+    re.IGNORECASE,
+)
+_LETTER_AND_TEXT = re.compile(
+    rf"\A\W*?{_NAMED}{_OPENERS}([A-Za-z])(?:{_CLOSERS}\s*[.:,)\]、：-]+|{_CLOSERS[:-1]}+)\s*(?=\S)",
+    re.IGNORECASE,
+)
+_LETTERS = re.compile(
+    rf"\A\W*(?:both|either)?\s*{_NAMED}\(?([A-Z])\)?\s*(?:,|/|&|;|\band\b|\bor\b)+\s*"
+    rf"(?:and\s+|or\s+)?{_NAMED}\(?([A-Z])\)?(?![\w'-])"
+)
+_WIDE = re.compile(r"[\uff01-\uff5e\u24b6-\u24e9]")  # and letters in circles
+_SENTENCE = re.compile(r"(?<=[.;!?。；])\s+|\n+|(?<=[。；])")
+_CLAUSE = re.compile(r"[.,;:!?。，；：]+\s*|\n+|\s+[-–—]\s+")
+
+
+def _read_part(text: str, options: Options, order: Sequence[str]) -> set[str]:
+    """As `read_options`, of one statement."""
+    text = _WIDE.sub(
+        lambda each: unicodedata.normalize("NFKC", each[0]), _LEAD_IN.sub("", text.strip())
+    )
+    lines = [line for line in text.split("\n") if line.strip()]
+    # A sentence, or for yes and no a clause, that is an option and nothing else says the answer;
+    # what stands round it is a reason.
+    clauses = _CLAUSE if {YES, NO} <= options.keys() else _SENTENCE
+    parts = [words(part) for part in clauses.split(text)]
+    exact = {
+        label for label, phrases in options.items() for part in parts if part and part in phrases
+    }
+    known = {phrase for phrases in options.values() for phrase in phrases}
+    letters = {
+        letter
+        for line in lines
+        if words(line) not in known
+        for letter in _letter(_BARE_LETTER.fullmatch(line), order)
+    }
+    alone = {label for letter in letters for label in _of_letter(letter, options, order)}
+    lettered = [
+        (letter, line[found.end() :])
+        for line in lines
+        if (found := _LETTER_AND_TEXT.match(line))
+        for letter in _letter(found, order)
+    ]
+    begins_with_text = _begins_with_text(words(text), options)
+    if letters or (exact and (begins_with_text or not lettered)):
+        return exact | alone
+    both = _LETTERS.match(text)
+    if both and all(_letter_place(each, order) is not None for each in both.groups()):
+        return {
+            order[place]
+            for each in both.groups()
+            if (place := _letter_place(each, order)) is not None
+        }
+    if begins_with_text:
+        return _named(text, options)
+    for letter in _letter(_FIRST_LETTER.match(text), order):
+        return _of_letter(letter, options, order)
+    if lettered:
+        return set().union(*(_letter_with_text(*each, options, order) for each in lettered))
+    return _named(text, options)
+
+
+_REASON_BEHIND = re.compile(
+    r"[,;]?\s+(?:because|since|rather\s+than|instead\s+of|as\s+opposed\s+to|unlike|whereas)\b",
+    re.IGNORECASE,
+)
+
+
+def _named(text: str, options: Options) -> set[str]:
+    """The options that a text names by their words; a reason behind it names others in passing."""
+    before = chosen_options(words(_REASON_BEHIND.split(text, 1)[0]), options)
+    return before if len(before) == 1 else chosen_options(words(text), options)
+
+
+def _letter_with_text(letter: str, text: str, options: Options, order: Sequence[str]) -> set[str]:
+    """ "B. MRI": the option, or several where letter and text are of different ones."""
+    place = _letter_place(letter, order)
+    label = "" if place is None else order[place]
+    first = _SENTENCE.split(text, 1)[0]
+    named = _named(first, options)
+    if named:
+        return named | {label}
+    keys, said = _keys(options, order), set(words(first))
+    others = set().union(*(key for each, key in keys.items() if each != label))
+    own = keys.get(label, set())
+    # "E. difficile" is neither the fifth option nor the one called C. difficile.
+    is_another = said & (others - own) and not said & own
+    return set() if is_another else _of_letter(letter, options, order)
+
+
+def _letter_place(letter: str, order: Sequence[str]) -> int | None:
+    place = ord(letter.upper()) - ord("A")
+    return place if place < len(order) else None
+
+
+def _letter(found: re.Match[str] | None, order: Sequence[str]) -> list[str]:
+    """The letter of a match, where there is an option of that letter."""
+    if found is None or _letter_place(found[1], order) is None:
+        return []
+    return [found[1]]
+
+
+def _of_letter(letter: str, options: Options, order: Sequence[str]) -> set[str]:
+    """The option of a letter; none where the letter alone tells another option from the rest.
+
+    Of vitamin C, vitamin A and vitamin D, "C" may be the third or the first.
+    """
+    place = _letter_place(letter, order)
+    if place is None:
+        return set()
+    keys = _keys(options, order)
+    rivals = [
+        each for each, key in keys.items() if key == {letter.lower()} and each != order[place]
+    ]
+    return set() if rivals else {order[place]}
+
+
+def _keys(options: Options, order: Sequence[str]) -> dict[str, set[str]]:
+    """The words of each listed option that not all of them have."""
+    listed = {each: set(options[each][0]) for each in order if options.get(each)}
+    shared = set.intersection(*listed.values()) if len(listed) > 1 else set()
+    return {each: known - shared for each, known in listed.items()}
+
+
+def _begins_with_text(sequence: tuple[str, ...], options: Options) -> bool:
+    """Whether an answer begins with the text of an option that itself begins with a letter."""
+    return any(
+        len(phrase) > 1 and len(phrase[0]) == 1 and sequence[: len(phrase)] == phrase
+        for phrases in options.values()
+        for phrase in phrases
+    )
+
+
+def options_of(
+    reference: str,
+    question: str,
+    given: tuple[str, ...] = (),
+    version: str = NORMALISER_VERSION,
+) -> Options:
     """Options of a closed question whose reference is not yes or no; the reference is always one.
 
     They are `given` where the data set lists them, or else read from the question.
     """
-    expected = words(reference)
+    expected = words(reference, version)
     note = _NOTE.search(question)
     listed = given or (_QUOTED.findall(note.group(1)) if note else ())
     if listed:
-        options = _as_options(listed)
+        options = _as_options(listed, version)
     else:
         chinese = (each for found in _CHINESE_CHOICE.finditer(question) for each in found.groups())
-        options = _as_options((*(closed_options(question, reference) or ()), *chinese))
+        texts = (*(closed_options(question, reference) or ()), *chinese)
+        options = _as_options(texts, version)
         for contrast, first_words in zip(_CONTRASTS, _CONTRAST_WORDS, strict=True):
             if not first_words.isdisjoint(expected) and chosen_options(expected, contrast):
                 options = options | contrast
@@ -453,11 +956,13 @@ def options_of(reference: str, question: str, given: tuple[str, ...] = ()) -> Op
     return options
 
 
-def _as_options(texts: Iterable[str]) -> Options:
-    return {" ".join(words(text)): (words(text),) for text in texts}
+def _as_options(texts: Iterable[str], version: str) -> Options:
+    return {" ".join(words(text, version)): (words(text, version),) for text in texts}
 
 
-SCORER_VERSION = "1"
+SCORER_VERSION = "2"
+"""Of the reading of answers; 1 knew no thoughts, wrappers and letters."""
+OLDER_SCORER = "1"
 
 _ABSTAIN: Options = {ABSTAIN: ABSTENTIONS}
 
@@ -489,13 +994,13 @@ class ClosedScore:
 
 
 @lru_cache(maxsize=65_536)
-def yes_or_no(text: str) -> str | None:
+def yes_or_no(text: str, version: str = NORMALISER_VERSION) -> str | None:
     """Whether a reference answer is "yes" or "no" (in English or Chinese), or None for neither.
 
     >>> yes_or_no("Yes."), yes_or_no("left"), yes_or_no("没有")
     ('yes', None, 'no')
     """
-    found = words(text)
+    found = words(text, version)
     for label in (YES, NO):
         if found in YES_NO[label]:
             return label
@@ -504,26 +1009,38 @@ def yes_or_no(text: str) -> str | None:
 
 @lru_cache(maxsize=262_144)
 def closed(
-    prediction: str, reference: str, question: str = "", given: tuple[str, ...] = ()
+    prediction: str,
+    reference: str,
+    question: str = "",
+    given: tuple[str, ...] = (),
+    version: str = NORMALISER_VERSION,
 ) -> ClosedScore:
     """Read a closed answer and compare the option it chooses with the reference.
 
     Options are `given` where the data set lists them, or else taken from the question where it
     names them ("left or right").
     """
-    expected = yes_or_no(reference)
+    expected = yes_or_no(reference, version)
     if expected is not None:
         options: Options = YES_NO
+        order = [yes_or_no(each, version) or each for each in given]
     else:
-        options = options_of(reference, question, given)
-        named = chosen_options(words(reference), options)
-        expected = named.pop() if len(named) == 1 else " ".join(words(reference))
-    answer = words(prediction)
-    if answer and answer == words(reference):
+        options = options_of(reference, question, given, version)
+        named = chosen_options(words(reference, version), options)
+        expected = named.pop() if len(named) == 1 else " ".join(words(reference, version))
+        order = [" ".join(words(each, version)) for each in given]
+    if version == OLDER_NORMALISER:
+        answer = words(prediction, version)
+        is_reference = bool(answer) and answer == words(reference, version)
+        chosen = chosen_options(answer, options | _ABSTAIN)
+    else:
+        answer = words(_spoken(prediction, reference, version))
+        is_reference = bool(answer) and answer == words(reference)
+        chosen = read_options(prediction, options | _ABSTAIN, order)
+    if is_reference:
         return ClosedScore(Verdict.RIGHT, expected, expected)
-    chosen = chosen_options(answer, options | _ABSTAIN)
     abstained = ABSTAIN in chosen
-    chosen.discard(ABSTAIN)
+    chosen = chosen - {ABSTAIN}
     if len(chosen) > 1:
         return ClosedScore(Verdict.SEVERAL, None, expected)
     if not chosen:
@@ -533,8 +1050,15 @@ def closed(
     return ClosedScore(Verdict.RIGHT if choice == expected else Verdict.WRONG, choice, expected)
 
 
+def _spoken(prediction: str, reference: str, version: str) -> str:
+    """What of a reply is compared with a reference; all of it where it is the reference."""
+    if version == OLDER_NORMALISER or words(prediction) == words(reference):
+        return prediction
+    return answer_text(prediction)
+
+
 @lru_cache(maxsize=65_536)
-def open_overlap(prediction: str, reference: str) -> Overlap:
+def open_overlap(prediction: str, reference: str, version: str = NORMALISER_VERSION) -> Overlap:
     """Recall, precision and F1 over the sets of words, so that repeating a hit gains nothing.
 
     `exact_match` is 1 where the words are equal, or the items of a list in any order.
@@ -542,20 +1066,22 @@ def open_overlap(prediction: str, reference: str) -> Overlap:
     >>> open_overlap("left left left", "left lung").recall
     0.5
     """
-    predicted, expected = words(prediction), words(reference)
+    said = _spoken(prediction, reference, version)
+    predicted, expected = words(said, version), words(reference, version)
     hits = len(set(predicted) & set(expected))
     if not hits:
         return _NOTHING
     precision = hits / len(set(predicted))
     recall = hits / len(set(expected))
-    exact = predicted == expected or items(prediction) == items(reference)
+    exact = predicted == expected or items(said, version) == items(reference, version)
     return Overlap(float(exact), 2 * precision * recall / (precision + recall), precision, recall)
 
 
 @lru_cache(maxsize=65_536)
-def bleu(prediction: str, reference: str) -> dict[str, float]:
+def bleu(prediction: str, reference: str, version: str = NORMALISER_VERSION) -> dict[str, float]:
     """BLEU of the cleaned words; an n-gram that is absent gives 0."""
-    scores = sentence_bleu(list(words(reference)), list(words(prediction)))
+    said = words(_spoken(prediction, reference, version), version)
+    scores = sentence_bleu(list(words(reference, version)), list(said))
     # Without smoothing an absent n-gram leaves about 1e-231; a sound score says zero.
     return {name: value if value > 1e-70 else 0.0 for name, value in scores.items()}
 
@@ -563,8 +1089,9 @@ def bleu(prediction: str, reference: str) -> dict[str, float]:
 class Candidates:
     """Maps an answer onto the known answer with the highest F1; a tie between answers is no hit."""
 
-    def __init__(self, answers: Iterable[str | int]) -> None:
-        unique = {words(str(answer)) for answer in answers} - {()}
+    def __init__(self, answers: Iterable[str | int], version: str = NORMALISER_VERSION) -> None:
+        self._version = version
+        unique = {words(str(answer), version) for answer in answers} - {()}
         self._known = sorted(unique)
         self._sizes = np.array([len(set(candidate)) for candidate in self._known])
         self._index = WordIndex(self._known)
@@ -572,10 +1099,10 @@ class Candidates:
 
     def hit(self, prediction: str, reference: str) -> float:
         """1.0 where the closest known answer has the words of the reference."""
-        found = words(prediction)
+        found = words(_spoken(prediction, reference, self._version), self._version)
         if found not in self._closest:
             self._closest[found] = self._find(found)
-        return float(self._closest[found] == words(reference))
+        return float(self._closest[found] == words(reference, self._version))
 
     def _find(self, found: tuple[str, ...]) -> tuple[str, ...] | None:
         hits = self._index.shared(found)

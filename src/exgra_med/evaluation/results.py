@@ -73,6 +73,21 @@ class Entry(Section):
         """One score; without a value where it was not measured."""
         return self.scores.get(variant, {}).get(measure) or Score(value=None)
 
+    def rules(self, scorer: str) -> tuple[str, str] | None:
+        """Versions of scorer and normaliser behind the scores of a VQA scorer; None if unknown."""
+        told = (self.details.get("scorers") or {}).get(scorer) or {}
+        versions = told.get("scorer_version"), told.get("normaliser_version")
+        return None if None in versions else (str(versions[0]), str(versions[1]))
+
+
+def rules_text(versions: tuple[str, str]) -> str:
+    """`scorer 2, normaliser 2`.
+
+    >>> rules_text(("1", "2"))
+    'scorer 1, normaliser 2'
+    """
+    return f"scorer {versions[0]}, normaliser {versions[1]}"
+
 
 class Results(Section):
     """The whole file."""

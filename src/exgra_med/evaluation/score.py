@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from exgra_med.data.chat_template import answer_of, has_thoughts
 from exgra_med.data.records import Record
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation import metrics
@@ -20,6 +21,7 @@ from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
     Question,
+    answer_counts,
     pair,
     question_of,
     read_candidates,
@@ -48,8 +50,10 @@ from exgra_med.plugins import Registry
 #     STARTS_ALIKE = Measure("starts_alike", "same first letter", "all", strict=starts_alike)
 
 
-ScorerName = Literal["strict", "legacy", "legacy-pathvqa"]
-SCORERS: tuple[ScorerName, ...] = ("strict", "legacy", "legacy-pathvqa")
+ScorerName = Literal["strict", "legacy", "legacy-pathvqa", "strict-1"]
+SCORERS: tuple[ScorerName, ...] = ("strict", "legacy", "legacy-pathvqa", "strict-1")
+"""`strict-1` is the strict scorer of before, which explains older scores."""
+STRICT = frozenset({"strict", "strict-1"})
 Place = Literal["report", "compare", "groups"]
 
 
@@ -59,12 +63,17 @@ class Candidates:
 
     strict: metrics.Candidates
     legacy: metrics.PublishedCandidates
+    strict_1: metrics.Candidates
 
     @classmethod
     def of(cls, answers: Iterable[str | int]) -> "Candidates":
         """From the texts of the answers."""
         texts = list(answers)
-        return cls(metrics.Candidates(texts), metrics.PublishedCandidates(texts))
+        return cls(
+            metrics.Candidates(texts),
+            metrics.PublishedCandidates(texts),
+            metrics.Candidates(texts, metrics.OLDER_NORMALISER),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +81,7 @@ class Case:
     """One answer to one question."""
 
     answer: str
+    """What the model wrote, without thoughts."""
     question: Question
     candidates: Candidates | None = None
     """Known open answers, where the data set has some."""
@@ -92,6 +102,8 @@ class Measure:
     """Questions that count. One without an answer is worth 0."""
     strict: Function | None = None
     """The sound rule."""
+    strict_1: Function | None = None
+    """The sound rule as it was in version 1; `strict` where it is absent."""
     legacy: Function | None = None
     """The published rule of VQA-RAD and SLAKE, where there is one."""
     legacy_pathvqa: Function | None = None
@@ -116,6 +128,8 @@ class Measure:
         """The rule of a scorer; None where it has none."""
         if scorer == "strict":
             return self.strict
+        if scorer == "strict-1":
+            return self.strict_1 or self.strict
         if scorer == "legacy-pathvqa" and self.legacy_pathvqa is not None:
             return self.legacy_pathvqa
         return self.legacy
@@ -127,33 +141,47 @@ class Measure:
 
 def _overlap(name: str, label: str, field: str, shown: frozenset[Place]) -> Measure:
     """Strict and legacy word overlap: one of the four numbers that are computed together."""
+
+    def strict(case: Case, version: str = metrics.NORMALISER_VERSION) -> float:
+        return getattr(metrics.open_overlap(case.answer, case.question.answer, version), field)
+
     return Measure(
         name,
         label,
         "open",
-        lambda case: getattr(metrics.open_overlap(case.answer, case.question.answer), field),
-        lambda case: getattr(metrics.published_overlap(case.answer, case.question.answer), field),
+        strict=strict,
+        strict_1=lambda case: strict(case, metrics.OLDER_NORMALISER),
+        legacy=lambda case: getattr(
+            metrics.published_overlap(case.answer, case.question.answer), field
+        ),
         shown=shown,
     )
 
 
 def _bleu(name: str, label: str, shown: frozenset[Place]) -> Measure:
+    def strict(case: Case, version: str = metrics.NORMALISER_VERSION) -> float:
+        return metrics.bleu(case.answer, case.question.answer, version)[name]
+
     return Measure(
         name,
         label,
         "open",
-        lambda case: metrics.bleu(case.answer, case.question.answer)[name],
-        lambda case: metrics.published_bleu(case.answer, case.question.answer)[name],
+        strict=strict,
+        strict_1=lambda case: strict(case, metrics.OLDER_NORMALISER),
+        legacy=lambda case: metrics.published_bleu(case.answer, case.question.answer)[name],
         shown=shown,
     )
 
 
-def _strict_closed(case: Case) -> float:
-    question = case.question
-    return metrics.closed(case.answer, question.answer, question.text, question.options).hit
+def read_closed(
+    answer: str, question: Question, version: str = metrics.NORMALISER_VERSION
+) -> metrics.ClosedScore:
+    """The strict reading of the answer to a closed question."""
+    about = (question.answer, question.text, question.options)
+    return metrics.closed(answer, *about, version)
 
 
-def _candidate(case: Case, rule: Literal["strict", "legacy"]) -> float | None:
+def _candidate(case: Case, rule: Literal["strict", "legacy", "strict_1"]) -> float | None:
     if case.candidates is None:
         return None
     return getattr(case.candidates, rule).hit(case.answer, case.question.answer)
@@ -174,7 +202,8 @@ MEASURES: tuple[Measure, ...] = (
         "closed_accuracy",
         "closed accuracy",
         "closed",
-        strict=_strict_closed,
+        strict=lambda case: read_closed(case.answer, case.question).hit,
+        strict_1=lambda case: read_closed(case.answer, case.question, metrics.OLDER_NORMALISER).hit,
         legacy=lambda case: metrics.published_closed_hit(case.answer, case.question.answer),
         legacy_pathvqa=lambda case: metrics.published_closed_hit_pathvqa(
             case.answer, case.question.answer
@@ -189,6 +218,7 @@ MEASURES: tuple[Measure, ...] = (
         "open accuracy over known answers",
         "open",
         strict=lambda case: _candidate(case, "strict"),
+        strict_1=lambda case: _candidate(case, "strict_1"),
         legacy=lambda case: _candidate(case, "legacy"),
         shown=_REPORT,
         needs_candidates=True,
@@ -231,6 +261,7 @@ def _plugged_in() -> tuple[Measure, ...]:
             replace(
                 measure,
                 strict=_guarded(name, measure.strict),
+                strict_1=_guarded(name, measure.strict_1),
                 legacy=_guarded(name, measure.legacy),
                 legacy_pathvqa=_guarded(name, measure.legacy_pathvqa),
             )
@@ -284,10 +315,13 @@ def item_values(
     """
     values = np.full((len(pairing.questions), len(chosen)), np.nan)
     rules = [(place, each, each.function(scorer)) for place, each in enumerate(chosen)]
+    is_strict = scorer in STRICT
     for row, (question, answer) in enumerate(zip(pairing.questions, pairing.answers, strict=True)):
-        if scorer != "strict" and question.type_had_blanks:
+        if not is_strict and question.type_had_blanks:
             continue
         case = Case(answer or "", question, candidates)
+        if scorer != "strict-1" and has_thoughts(case.answer):
+            case = replace(case, answer=answer_of(case.answer))
         for place, measure, rule in rules:
             known = candidates is not None or not measure.needs_candidates
             if rule is None or not known or not measure.counts(question):
@@ -382,32 +416,33 @@ def score_vqa(
     known = Candidates.of(candidates) if candidates else None
     values = item_values(pairing, scorer, with_functions(chosen), known)
     clusters = cluster_codes([question.cluster for question in pairing.questions])
-    skipped = [scorer != "strict" and each.type_had_blanks for each in pairing.questions]
+    is_strict = scorer in STRICT
+    skipped = [not is_strict and each.type_had_blanks for each in pairing.questions]
     kinds = Counter(
         question.answer_type
         for question, skip in zip(pairing.questions, skipped, strict=True)
         if not skip
     )
     scores = summary(values, chosen, clusters, num_bootstrap_samples, seed)
-    if scorer != "strict" and "closed_accuracy" in scores and not kinds["CLOSED"]:
+    if not is_strict and "closed_accuracy" in scores and not kinds["CLOSED"]:
         # The published table prints 0 where no closed question was counted.
         scores["closed_accuracy"]["value"] = 0.0
-    is_strict = scorer == "strict"
+    version = versions_of(scorer)
     result: dict[str, Any] = {
         "scorer": scorer,
-        "scorer_version": metrics.SCORER_VERSION if is_strict else "published",
-        "normaliser_version": metrics.NORMALISER_VERSION if is_strict else "published",
+        **version,
         "scores": scores,
         "num_open": kinds["OPEN"],
         "num_closed": kinds["CLOSED"],
         "num_images": int(clusters.max()) + 1,
         "pairing": pairing.counts | {"same_order": pairing.same_order},
+        "answer_counts": counts_of(pairing),
         "oddities": {name: count for name, count in sorted(oddities.items()) if count},
         "left_out_by_published_rule": sum(skipped),
         "bootstrap": {"samples": num_bootstrap_samples, "seed": seed, "unit": "image"},
     }
     if is_strict:
-        result["closed_answers"] = closed_answers(pairing)
+        result["closed_answers"] = closed_answers(pairing, version["normaliser_version"])
     else:
         result["yes_no"] = metrics.yes_no_table(
             (answer or "", question.answer)
@@ -563,7 +598,30 @@ def _group(
     }
 
 
-def closed_answers(pairing: Pairing) -> dict[str, Any]:
+def versions_of(scorer: ScorerName) -> dict[str, str]:
+    """`scorer_version` and `normaliser_version`, by which equal names are told apart in results."""
+    versions = {
+        "strict": (metrics.SCORER_VERSION, metrics.NORMALISER_VERSION),
+        "strict-1": (metrics.OLDER_SCORER, metrics.OLDER_NORMALISER),
+    }
+    names = ("scorer_version", "normaliser_version")
+    return dict(zip(names, versions.get(scorer, ("published", "published")), strict=True))
+
+
+def counts_of(pairing: Pairing) -> dict[str, int]:
+    """See `answer_counts`; a closed answer is read where it chooses one option, or abstains."""
+
+    def is_read(place: int) -> bool | None:
+        question, answer = pairing.questions[place], pairing.answers[place]
+        if question.answer_type == "OPEN" or answer is None:
+            return None
+        verdict = read_closed(answer, question).verdict
+        return verdict not in (metrics.Verdict.UNPARSED, metrics.Verdict.SEVERAL)
+
+    return answer_counts(pairing.predictions, is_read)
+
+
+def closed_answers(pairing: Pairing, version: str = metrics.NORMALISER_VERSION) -> dict[str, Any]:
     """How closed questions are answered, by the strict reading.
 
     A rare answer counts as much as a frequent one here, and "yes" is told from "no".
@@ -580,9 +638,7 @@ def closed_answers(pairing: Pairing) -> dict[str, Any]:
         if question.answer_type == "CLOSED"
     ]
     readings = [
-        metrics.closed(answer, question.answer, question.text, question.options)
-        for question, answer in closed
-        if answer is not None
+        read_closed(answer, question, version) for question, answer in closed if answer is not None
     ]
     total, missing = len(closed), len(closed) - len(readings)
     verdicts = Counter(reading.verdict for reading in readings)

@@ -9,7 +9,7 @@ from test_predict_model import make_bundle
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.errors import RunError
+from exgra_med.errors import AnswerError, RunError
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.session import answers_file
 from exgra_med.model.bundle import save_bundle
@@ -36,7 +36,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(*arguments: str) -> str:
     done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
-    assert done.exit_code == 0, (done.output, done.exception)
+    # Not one answer of an untrained model can be used, which is told behind all that is stored.
+    useless = isinstance(done.exception, AnswerError) and arguments[0] == "evaluate"
+    assert useless or done.exit_code == 0, (done.output, done.exception)
     return done.stdout
 
 

@@ -11,7 +11,7 @@ from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.compare import compare_stored, conclude
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
-from exgra_med.evaluation.results import Entry, read_results
+from exgra_med.evaluation.results import Entry, read_results, rules_text
 from exgra_med.evaluation.session import read_recipe
 from exgra_med.evaluation.tables import Cell, Column, Row, Table, bounded, overview_table
 from exgra_med.files import write_text
@@ -41,6 +41,7 @@ def write_comparison(
     """
     rows = [_run_row(run, data_folder) for run in runs]
     pairs, problems = _pairs(runs, rows, data_folder, seed)
+    problems += _other_rules(rows)
     values = {
         "num_runs": len(rows),
         "first": rows[0].name,
@@ -68,6 +69,20 @@ def _run_row(run: Path, data_folder: str | None) -> RunRow:
         entry=found[0] if found else nothing,
         recipe_without_seed=json.dumps(rest, sort_keys=True, default=str),
     )
+
+
+def _other_rules(rows: Sequence[RunRow]) -> list[str]:
+    """Says so where the strict scores of the runs are by several versions of the rules."""
+    rules = {row.name: row.entry.rules("strict") for row in rows}
+    known = {each for each in rules.values() if each is not None}
+    if len(known) < 2:
+        return []
+    named = "; ".join(f"{name}: {rules_text(each)}" for name, each in rules.items() if each)
+    return [
+        "The strict scores in the table of runs are of different versions of the rules "
+        f"({named}), so they are different quantities. `exgra-med evaluate vqa` of the older runs "
+        "scores their stored answers again. Differences below are computed anew, by one version."
+    ]
 
 
 def _scores(rows: Sequence[RunRow]) -> Table:
@@ -114,7 +129,9 @@ def _seeds(rows: Sequence[RunRow]) -> list[dict[str, str]]:
     for row in rows:
         average = row.entry.score("strict", "average").value
         if average is not None:
-            families.setdefault(row.recipe_without_seed, []).append((row, average))
+            # Scores by other versions of the rules are other quantities, and have no common mean.
+            family = f"{row.recipe_without_seed} {row.entry.rules('strict')}"
+            families.setdefault(family, []).append((row, average))
     found = []
     for members in families.values():
         if len({row.seed for row, _ in members}) < 2:

@@ -13,6 +13,7 @@ from typing import Any
 
 from PIL import Image
 
+from exgra_med.data.chat_template import answer_of
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import numbered_images
 from exgra_med.errors import DataError, RunError, ScoreError
@@ -123,7 +124,7 @@ def judge(question: Question, answer: str | None) -> tuple[float, str, str]:
             metrics.Verdict.ABSTAINED: "closed, abstains",
             metrics.Verdict.UNPARSED: "closed, names no option",
         }[reading.verdict]
-        if not reading.hit and metrics.published_closed_hit(answer, question.answer):
+        if not reading.hit and metrics.published_closed_hit(answer_of(answer), question.answer):
             detail += "; legacy counts it as right"
         return float(reading.hit), "right" if reading.hit else "wrong", detail
     recall = metrics.open_overlap(answer, question.answer).recall

@@ -10,14 +10,20 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.data.chat_template import multiple_choice_question
+from exgra_med.data.chat_template import answer_of, has_thoughts, multiple_choice_question
 from exgra_med.data.records import Record, Turn
 from exgra_med.errors import DataError, RunError, ScoreError
-from exgra_med.evaluation.answers import Prediction, read_predictions
+from exgra_med.evaluation import metrics
+from exgra_med.evaluation.answers import (
+    Prediction,
+    answer_counts,
+    counts_sentence,
+    read_predictions,
+)
 from exgra_med.evaluation.engines import ScoresOptions
-from exgra_med.evaluation.metrics import answer_text, chosen_options, words
+from exgra_med.evaluation.metrics import words
 from exgra_med.evaluation.results import Entry
-from exgra_med.evaluation.score import Measure
+from exgra_med.evaluation.score import Measure, versions_of
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes, rows_by, scored, scores_of
 from exgra_med.evaluation.tables import Task
@@ -101,33 +107,55 @@ def _plain(text: str) -> str:
 # The original takes the option whose characters resemble the answer most (difflib), so a long wrong
 # answer drifts to the longest option; its evaluation drops questions that raise an error.
 
-_LETTER = re.compile(r"^\W*(?:option\s+|the answer is\s+)?\(?([A-H])(?:[).:]|\s*$)", re.IGNORECASE)
-
 
 def choose_strictly(answer: str, options: Sequence[str]) -> int | None:
     """The option an answer names, by its words or by its letter; None for none or several.
 
-    Options with equal words are one option, its first place counts. A letter counts where it stands
-    alone in front ("B", "(B)", "B. MRI"); where letter and words disagree nothing is chosen.
+    Options with equal words are one option, its first place counts. How letters and texts are told
+    apart: see `metrics.read_options`.
+
+    >>> choose_strictly("**B**", ["CT", "MRI"]), choose_strictly("E. coli", ["HIV", "E. coli"])
+    (1, 1)
     """
-    places: dict[tuple[str, ...], int] = {}
-    for place, option in enumerate(options):
-        places.setdefault(words(option), place)
-    named = chosen_options(
-        words(answer), {str(place): (phrase,) for phrase, place in places.items() if phrase}
+    places = _places(options, metrics.NORMALISER_VERSION)
+    named: metrics.Options = {str(place): (phrase,) for phrase, place in places.items() if phrase}
+    order = [str(places[words(option)]) for option in options]
+    chosen = metrics.read_options(answer, named, order)
+    return int(chosen.pop()) if len(chosen) == 1 else None
+
+
+_LETTER_1 = re.compile(
+    r"^\W*(?:option\s+|the answer is\s+)?\(?([A-H])(?:[).:]|\s*$)", re.IGNORECASE
+)
+
+
+def choose_by_version_1(answer: str, options: Sequence[str]) -> int | None:
+    """What `choose_strictly` chose before normaliser 2, so that older scores can be explained."""
+    version = metrics.OLDER_NORMALISER
+    places = _places(options, version)
+    said = words(answer, version)
+    named = metrics.chosen_options(
+        said, {str(place): (phrase,) for phrase, place in places.items() if phrase}
     )
-    if words(answer) in places:
-        named = {str(places[words(answer)])}
+    if said in places:
+        named = {str(places[said])}
     by_words = {int(place) for place in named}
-    letter = _LETTER.match(answer_text(answer))
+    letter = _LETTER_1.match(metrics.answer_turn(answer))
     by_letter = ord(letter.group(1).upper()) - ord("A") if letter else None
     if by_letter is not None and by_letter < len(options):
-        first = places[words(options[by_letter])]
+        first = places[words(options[by_letter], version)]
         if not by_words or by_words == {first}:
             return first
-        # "A" can itself be an option, or the article in front of one.
-        return by_words.pop() if len(by_words) == 1 and len(words(answer)) == 1 else None
+        return by_words.pop() if len(by_words) == 1 and len(said) == 1 else None
     return by_words.pop() if len(by_words) == 1 else None
+
+
+def _places(options: Sequence[str], version: str) -> dict[tuple[str, ...], int]:
+    """The words of each option, and the first place at which they stand."""
+    places: dict[tuple[str, ...], int] = {}
+    for place, option in enumerate(options):
+        places.setdefault(words(option, version), place)
+    return places
 
 
 def similarities(answer: str, options: Sequence[str]) -> list[float]:
@@ -197,6 +225,7 @@ def calibration(
 _GROUPS = ("dataset", "modality", "question_type")
 Chooser = Callable[[str, Sequence[str]], int | None]
 CHOOSERS: dict[str, Chooser] = {"strict": choose_strictly, "original": choose_by_similarity}
+_RULES = CHOOSERS | {"strict-1": choose_by_version_1}
 
 
 def score_choices(
@@ -210,31 +239,38 @@ def score_choices(
 ) -> dict[str, Any]:
     """Accuracy of generated answers, whose ids are as in `rotated_id`.
 
-    The rule is `strict` (words or letter) or `original` (difflib). With several option orders,
+    The rule is `strict` (words or letter), `original` (difflib), or `strict-1`, the strict one of
+    before. Thoughts are no part of an answer, but for `strict-1`. With several option orders,
     `accuracy` is the mean over orders and `all_orders_right` counts questions that are right in
     every order.
 
     Returns:
         JSON-ready, in percent; an answer that is missing or names no option is wrong, and counted
-        in `unreadable`.
+        in `unreadable`. `answer_counts` says which of the two, by the strict rule.
 
     Raises:
         ScoreError: no question, an unknown rule, or no answer that belongs to a question.
     """
     if not choices:
         raise ScoreError("There are no multiple-choice questions.")
-    if rule not in CHOOSERS:
-        raise ScoreError(f"Unknown rule {rule!r}.", f"Known are {', '.join(CHOOSERS)}.")
-    texts = {each.id: each.text for each in predictions}
+    if rule not in _RULES:
+        raise ScoreError(f"Unknown rule {rule!r}.", f"Known are {', '.join(_RULES)}.")
+    given = {each.id: each for each in predictions}
+    asked_for: list[tuple[Prediction | None, tuple[str, ...]]] = []
     orders = np.full((len(choices), num_rotations), -1, dtype=np.int64)
     num_missing = 0
     for row, choice in enumerate(choices):
         # A question with fewer options than rotations meets an order again; the copy is no news.
         for rotation in range(min(num_rotations, len(choice.options))):
-            text = texts.get(rotated_id(choice.id, rotation))
-            num_missing += text is None
+            prediction = given.get(rotated_id(choice.id, rotation))
+            num_missing += prediction is None
             shown = rotated(choice.options, rotation)
-            place = None if text is None else CHOOSERS[rule](text, shown)
+            asked_for.append((prediction, shown))
+            place = None
+            if prediction is not None:
+                is_thinking = rule != "strict-1" and has_thoughts(prediction.text)
+                text = answer_of(prediction.text) if is_thinking else prediction.text
+                place = _RULES[rule](text, shown)
             if place is not None:
                 orders[row, rotation] = (place + rotation) % len(choice.options)
     if num_missing == sum(min(num_rotations, len(choice.options)) for choice in choices):
@@ -252,9 +288,17 @@ def score_choices(
     if num_rotations > 1:
         every = 100 * float(np.nanmin(values, axis=1).mean())
         result["scores"]["all_orders_right"] = scored(every, len(choices))
+
+    def is_read(row: int) -> bool:
+        prediction, shown = asked_for[row]
+        return prediction is not None and choose_strictly(prediction.text, shown) is not None
+
+    versions = {"strict": versions_of("strict"), "strict-1": versions_of("strict-1")}
     return result | {
         "protocol": "generation",
         "rule": rule,
+        **versions.get(rule, {}),
+        "answer_counts": answer_counts([prediction for prediction, _ in asked_for], is_read),
         "num_rotations": num_rotations,
         "missing": num_missing,
     }
@@ -412,6 +456,8 @@ def score_stored(
             results[f"generation_{rule}"] = score_choices(
                 predictions, choices, rule, num_rotations=num_rotations, **arguments
             )
+        # One reading, whatever the rule that scores.
+        details["answer_counts"] = results["generation_strict"]["answer_counts"]
     if "likelihood" in answers:
         stored = read_predictions(answers["likelihood"]).predictions
         by_kind = {
@@ -439,8 +485,9 @@ def _calibration(scores: dict[str, list[float]], choices: Sequence[Choice]) -> d
 
 
 def _notes(entry: Entry) -> list[str]:
-    """Calibration of option likelihoods, and questions that have no options."""
-    notes = []
+    """Answers that cannot be used, calibration of likelihoods, questions that have no options."""
+    counts = entry.details.get("answer_counts")
+    notes = [counts_sentence(counts)] if counts else []
     measured = entry.details.get("calibration") or {}
     if measured.get("num"):
         risks = measured["risk_at_coverage"]

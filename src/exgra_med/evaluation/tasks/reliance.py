@@ -16,9 +16,16 @@ from exgra_med.data.records import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import Prediction, pair, question_of, read_predictions
 from exgra_med.evaluation.engines import stored_template
-from exgra_med.evaluation.metrics import percent, words
+from exgra_med.evaluation.metrics import answer_text, percent, words
 from exgra_med.evaluation.results import Entry
-from exgra_med.evaluation.score import Measure, item_values, measures, summary, with_functions
+from exgra_med.evaluation.score import (
+    Measure,
+    counts_of,
+    item_values,
+    measures,
+    summary,
+    with_functions,
+)
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes, scored, wilson
 from exgra_med.evaluation.tables import Task
@@ -179,8 +186,8 @@ def mirror_probe(
         `interval`), `stays` (the same side) and `no_side` (one answer names no side). None without
         questions. A model that ignores the image stays.
     """
-    before = {each.id: side_of(each.text) for each in seeing}
-    after = {each.id: side_of(each.text) for each in mirrored}
+    before = {each.id: side_of(answer_text(each.text)) for each in seeing}
+    after = {each.id: side_of(answer_text(each.text)) for each in mirrored}
     sides = [(before.get(each.id), after.get(each.id)) for each in records]
     num = len(sides)
     follows = sum(a is not None and b == _OTHER[a] for a, b in sides)
@@ -226,6 +233,7 @@ def evaluate(session: Session) -> Entry | None:
     if not session.is_first:
         return None
     seen = read_predictions(seeing).predictions
+    asked = [question_of(record) for record in session.records]
     samples = session.settings.num_bootstrap_samples
     files = {
         kind: session.relative(session.path(f"{NAME}/{kind}")) for kind in (*blind, "mirrored")
@@ -235,7 +243,10 @@ def evaluate(session: Session) -> Entry | None:
             NAME,
             scores=visual_reliance(seen, blind, session.records, samples, session.seed),
             answers=files,
-            details={"mirrored": mirror_probe(seen, mirrored, sided)},
+            details={
+                "answer_counts": counts_of(pair(seen, asked)),
+                "mirrored": mirror_probe(seen, mirrored, sided),
+            },
         )
     )
 

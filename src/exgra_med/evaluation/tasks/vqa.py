@@ -12,7 +12,14 @@ from typing import Any
 import numpy as np
 
 from exgra_med.data.records import Prepared
-from exgra_med.evaluation.answers import Prediction, Question, pair, question_of, read_predictions
+from exgra_med.evaluation.answers import (
+    Prediction,
+    Question,
+    counts_sentence,
+    pair,
+    question_of,
+    read_predictions,
+)
 from exgra_med.evaluation.metrics import WordIndex, words
 from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.results import Entry
@@ -177,7 +184,8 @@ def score_answers(
     Questions of training give baselines, known answers, and seen answers.
 
     Returns:
-        `scorers` (scorer -> result of `score_vqa`), `groups` of the strict one, `baselines`,
+        `answer_counts`, `scorers` (scorer -> result of `score_vqa`), `groups` of the strict one,
+        `baselines`,
         `leaks` where there are training questions, and `num_train_questions`.
     """
     known = sorted({each.answer for each in train if each.answer_type == "OPEN"})
@@ -196,6 +204,7 @@ def score_answers(
         for scorer in SCORERS
     }
     details: dict[str, Any] = {
+        "answer_counts": scorers["strict"]["answer_counts"],
         "num_train_questions": len(train),
         "groups": scorers["strict"].pop("groups"),
         "scorers": scorers,
@@ -309,7 +318,6 @@ _COUNTS = {
     "contradictory": "Questions with several different answers (each scores 0)",
     "extra": "Answers that belong to no question (left out)",
     "duplicate": "Ids that come more than once",
-    "empty": "Empty answers",
 }
 _ODDITIES = {
     "answer_type_guessed": "Questions without an answer type (yes/no answers were taken as closed)",
@@ -329,7 +337,9 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
     `with_order`: whether it matters that the answers come in another order than the questions.
     """
     pairing, oddities = result["pairing"], result["oddities"]
-    notes = [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
+    counts = result.get("answer_counts")
+    notes = [counts_sentence(counts)] if counts else []
+    notes += [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
     if with_order and not pairing.get("same_order", True):
         notes.append("The answers come in another order than the questions; joined by id.")
     notes += [f"{text}: {oddities[key]}." for key, text in _ODDITIES.items() if key in oddities]

@@ -1,0 +1,173 @@
+"""From what a model wrote to the option, or the text, that it answers."""
+
+import pytest
+
+from exgra_med.evaluation.metrics import Verdict, answer_text, closed, open_overlap
+from exgra_med.evaluation.tasks.multiple_choice import choose_by_version_1, choose_strictly
+
+MODALITIES = ["CT", "MRI", "X-ray", "Ultrasound"]
+GERMS = ["S. aureus", "C. difficile", "E. coli", "H. pylori", "C. albicans"]
+VITAMINS = ["Vitamin C", "Vitamin A", "Vitamin D"]
+
+SECOND = [
+    "B", "b", "B.", "B)", "(B)", "[B]", "{B}", "b)", "Ｂ", "（Ｂ）", "Ⓑ", '"B"', "'B'", "“B”",
+    "`B`", "**B**", "*B*", "__B__", "$B$", "\\(B\\)", "\\boxed{B}", "$\\boxed{\\text{B}}$",
+    "The answer is $\\boxed{B}$.", "<answer>B</answer>", "<answer>(B) MRI</answer>",
+    "```\nB\n```", '```json\n{"answer": "B"}\n```', '{"answer": "B", "reason": "CT is blurred"}',
+    "{'answer': 'B'}", '{"choice": "MRI"}', '["B"]', '{"answer": "B. MRI"}',
+    'Here it is: {"answer": "B"}', "Answer: B", "answer: b", "Answer = B", "Answer - B", "Ans: B",
+    "Answer:\nB", "Final answer: B", "My answer: B", "**Answer:** B", "**Answer: B**",
+    "### Answer\nB", "### Final Answer: B", "The answer is B.", "The answer is (B).",
+    "The answer is **B**", "The answer is: B", "The correct answer is B",
+    "Correct answer: (B) MRI",
+    "The correct option is B", "The best answer is option B: MRI", "The answer is B, not A.",
+    "The image shows fat. The answer is B.", "Reasoning: no CT.\nAnswer: B", "Option B",
+    "option B.", "I choose B", "I would choose option B.", "B is correct",
+    "B is the correct answer.",
+    "It's B.", "Therefore, B.", "B: MRI", "B. MRI", "B) MRI", "B.MRI", "B - MRI", "B, MRI",
+    "(b) mri", "**B. MRI**", "B because CT would be brighter", "B\nBecause CT shows less.",
+    "B\n\nExplanation: unlike CT and X-ray, it shows water.", "MRI", "mri.", "It is MRI.",
+    "MRI\nA CT would show bone.", "The correct answer is MRI because CT lacks contrast.",
+    "CT shows bone and X-ray too.\n\nB", "Assistant: B", "<think>CT?</think>B", "CT? No.</think>B",
+    "<think>A?</think>\n\n**Answer: B. MRI**", "<|begin_of_box|>B<|end_of_box|>",
+    "答案：B", "答案是B", "正确答案是B。", "故选B", "选项B", "B选项",
+]  # fmt: skip
+UNREADABLE = [
+    "", "A or B", "A and B", "Both A and B", "either A or B", "A, B", "A/B", "B. CT", "CT or MRI",
+    "scan", "E", "not CT", "not B", "The answer is not B", "The answer is A. No, the answer is B.",
+    "<think>B", "B</think>", "<answer>A</answer><answer>B</answer>", "\\boxed{A} or \\boxed{B}",
+    '{"answer": null}', '{"answer": ["A", "B"]}', "The answer is E", "A. CT\nB. MRI\nC. X-ray",
+    "A) CT B) MRI C) X-ray D) Ultrasound", "I don't know", "a scan", "?",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", SECOND)
+def test_the_second_option_in_many_forms(answer: str) -> None:
+    assert choose_strictly(answer, MODALITIES) == 1
+    read = closed(answer, "MRI", given=tuple(MODALITIES))
+    assert read.verdict is Verdict.RIGHT and read.chosen == "mri"
+
+
+@pytest.mark.parametrize("answer", UNREADABLE)
+def test_what_is_ambiguous_is_unparsed(answer: str) -> None:
+    assert choose_strictly(answer, MODALITIES) is None
+    assert closed(answer, "MRI", given=tuple(MODALITIES)).chosen is None
+
+
+@pytest.mark.parametrize("place", range(5))
+@pytest.mark.parametrize(
+    "form",
+    [
+        "{}", "{}.", "**{}**", "The answer is {}", "It is {}.", "<answer>{}</answer>",
+        "{} is the most likely germ.", "\\boxed{{{}}}", "Answer: {}", '{{"answer": "{}"}}',
+        "{}\nBecause of the stain.", "<think>E. coli?</think>{}", "The germ is {}, of the gut.",
+    ],
+)  # fmt: skip
+def test_the_exact_text_of_an_option_is_no_letter(place: int, form: str) -> None:
+    assert choose_strictly(form.format(GERMS[place]), GERMS) == place
+    assert closed(form.format(GERMS[place]), GERMS[place], given=tuple(GERMS)).hit == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "chosen"),
+    [
+        ("C", GERMS, 2),
+        ("C. E. coli", GERMS, 2),
+        ("B) C. difficile because it is not E. coli", GERMS, 1),
+        ("E. difficile", GERMS, None),
+        ("A. E. coli", GERMS, None),
+        # A letter that is an option is that option.
+        ("A", ["B", "A", "C"], 1),
+        ("A\nbecause of the antigen", ["B", "A", "C"], 1),
+        ("AB", ["A", "B", "AB", "O"], 2),
+        ("O", ["A", "B", "AB", "O"], 3),
+        ("A+", ["A-", "A+"], 1),
+        ("A", ["O+", "A+", "B+"], None),
+        ("B", ["A+", "B+", "O+"], 1),
+        # Words that begin with a letter.
+        ("A-fib", ["V-fib", "A-fib", "A-flutter"], 1),
+        ("A-fib is seen", ["V-fib", "A-fib"], 1),
+        ("A. V-fib", ["V-fib", "A-fib"], 0),
+        ("B cell", ["T cell", "B cell", "NK cell"], 1),
+        ("B", ["B cell", "T cell"], None),
+        ("D-dimer", ["Troponin", "CRP", "BNP", "D-dimer"], 3),
+        ("Vitamin A", VITAMINS, 1),
+        ("C", VITAMINS, None),
+        ("B", VITAMINS, 1),
+        ("A. Vitamin C", VITAMINS, 0),
+        ("C", ["Vitamin A", "Vitamin B", "Vitamin C"], 2),
+        ("Hepatitis A", ["Hepatitis B", "Hepatitis A"], 1),
+        ("Hepatitis", ["Hepatitis B", "Hepatitis A"], None),
+        # Signs and numbers.
+        ("HER2 negative", ["HER2+", "HER2-"], 1),
+        ("B. HER2-", ["HER2+", "HER2-"], 1),
+        ("HER2", ["HER2+", "HER2-"], None),
+        ("less than 5mm", [">5 mm", "<5 mm"], 1),
+        ("5 mm", [">5 mm", "<5 mm"], None),
+        ("5 D", ["+5 D", "-5 D"], None),
+        ("grade 2", ["Grade I", "Grade II"], 1),
+        ("II", ["I", "II", "III"], 1),
+        ("2", ["1", "2", "3"], 1),
+        ("B", ["1", "2", "3"], 1),
+        # Sentences and articles.
+        ("a benign mass", ["benign mass", "malignant mass"], 0),
+        ("right lung, not left lung", ["left lung", "right lung"], 1),
+        ("C. All of the above", ["CT", "MRI", "All of the above"], 2),
+        ("Yes, no CT is needed", ["No", "Yes"], None),
+    ],
+)
+def test_the_options_decide_what_a_letter_is(
+    answer: str, options: list[str], chosen: int | None
+) -> None:
+    assert choose_strictly(answer, options) == chosen
+
+
+@pytest.mark.parametrize(
+    ("answer", "reference", "verdict"),
+    [
+        ("**Yes**", "yes", "right"),
+        ("<answer>no</answer>", "no", "right"),
+        ("Yes, there is no shift.", "yes", "right"),
+        ("Yes\nThere is no effusion.", "yes", "right"),
+        ('{"answer": true}', "yes", "right"),
+        ("No. Yes.", "no", "several_options"),
+        ("yes and no", "no", "several_options"),
+        ("No? Let me look.</think>Yes", "yes", "right"),
+        ("<think>Yes, it is", "yes", "unparsed"),
+        ("The answer is no because yes would mean a mass.", "no", "right"),
+        ("I cannot tell", "no", "abstained"),
+    ],
+)
+def test_yes_and_no(answer: str, reference: str, verdict: str) -> None:
+    assert closed(answer, reference).verdict == verdict
+    assert closed(answer, reference, given=("Yes", "No")).verdict == verdict
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "left upper lobe", "**left upper lobe**", "The answer is left upper lobe.",
+        "Answer: left upper lobe", "<answer>left upper lobe</answer>", '"left upper lobe"',
+        '{"answer": "left upper lobe"}', "right?</think> Left upper lobe",
+        "Answer: left upper lobe\nExplanation: it is whiter than the right one.",
+        "### Answer\nleft upper lobe", "```\nleft upper lobe\n```", "Assistant: left upper lobe",
+    ],
+)  # fmt: skip
+def test_an_open_answer_without_what_is_wrapped_round_it(answer: str) -> None:
+    assert open_overlap(answer, "left upper lobe").exact_match == 1.0
+
+
+def test_an_answer_that_says_two_things_stays_whole() -> None:
+    said = "The answer is left. No, the answer is right."
+    assert answer_text(said) == said
+    assert open_overlap("<think>left lung", "left lung").recall == 0.0
+
+
+def test_the_older_rule_explains_older_scores() -> None:
+    """What version 1 chose, its faults included, stays known."""
+    assert choose_by_version_1("E. coli", GERMS) is None
+    assert choose_by_version_1("HER2-", ["HER2+", "HER2-"]) == 0
+    assert choose_by_version_1("**B**", MODALITIES) is None
+    assert closed("HER2-", "HER2+", version="1").hit == 1
+    assert open_overlap("<5 mm", ">5 mm", "1").exact_match == 1.0
+    assert open_overlap("<think>left lung", "left lung", "1").recall == 1.0
