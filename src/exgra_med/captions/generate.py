@@ -5,9 +5,10 @@ Many requests run at once; a stopped run goes on where it was, and no answer is 
 
 import asyncio
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ from exgra_med.captions.question import (
 )
 from exgra_med.captions.records import RecordFile, open_records, refuse_identifiers
 from exgra_med.data.records import Record
+from exgra_med.errors import AnswerError
 from exgra_med.llm.endpoint import require_allowed
 from exgra_med.llm.openai_transport import request_body
-from exgra_med.llm.prompt import Prompt, load_prompt
+from exgra_med.llm.prompt import Prompt, faults_text, load_prompt, reply_fault
 from exgra_med.llm.request import CompletionError, StoppedError, estimate_tokens
 from exgra_med.llm.service import ChatService, ServiceSettings
 from exgra_med.terminal import Reporter, Silent
@@ -43,6 +45,8 @@ class Outcome:
     Args:
         done: records that are extended, those of earlier runs included.
         earlier: of these, finished by earlier runs.
+        faults: of the failed ones, how many had a last reply that was `empty`, `cut` at the token
+            limit or `unparsed`, or none (`failed`).
         error: why no further request made sense, if so.
     """
 
@@ -50,8 +54,23 @@ class Outcome:
     done: int = 0
     earlier: int = 0
     failed: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
     interrupted: bool = False
     error: StoppedError | None = None
+
+    def require_one(self) -> None:
+        """Refuse to call a run done in which every record that was tried failed.
+
+        Raises:
+            AnswerError: nothing was extended, and something failed.
+        """
+        if self.failed and self.done == self.earlier:
+            cut = self.faults["cut"]
+            hint = "Let it write more with --max-new-tokens." if cut else "Look at the failures."
+            told = faults_text(self.faults)
+            raise AnswerError(
+                f"All {self.failed} records failed; their last replies: {told}.", hint
+            )
 
     @property
     def left(self) -> int:
@@ -98,6 +117,7 @@ async def extend_all(
             except CompletionError as error:
                 file.fail(record, turn, error.kind, error.detail, error.attempts)
                 outcome.failed += 1
+                outcome.faults[reply_fault(error.kind, error.detail)] += 1
                 return
             extended.append(revision_of(completion.text))
         file.write(record, extended)
@@ -245,6 +265,7 @@ def generate_captions(
     summary = {
         **counts,
         "model": model,
+        "faults": dict(outcome.faults),
         **vars(service.usage),
         "interrupted": outcome.interrupted,
         "out": str(out),

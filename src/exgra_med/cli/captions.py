@@ -121,6 +121,7 @@ def generate(
         raise outcome.error
     if outcome.interrupted:
         raise KeyboardInterrupt
+    outcome.require_one()
 
 
 def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
@@ -133,6 +134,8 @@ def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
 
 
 def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
+    from exgra_med.llm.prompt import faults_text
+
     yield f"{summary['done']} extended, {summary['failed']} failed, {summary['left']} left."
     cost = "unknown cost" if summary["cost"] is None else f"${summary['cost']:.4f}"
     yield f"{summary['requests']} requests, {summary['from_cache']} from the cache, {cost}."
@@ -140,6 +143,7 @@ def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
         yield adapted_sentence(summary["adapted"], summary["model"])
     yield f"Written: {summary['out']}"
     if summary["failed"]:
+        yield f"Last replies of the failed: {faults_text(summary['faults'])}."
         yield f"Failures, tried again by the next run: {summary['failures']}"
     yield next_step(f"captions check {summary['out']}")
 

@@ -95,13 +95,17 @@ def pictures_and_question(
 
 def _answer(conversation: "Conversation", question: str, as_json: bool) -> None:
     if as_json:
+        from exgra_med.model.assistant import spoken
+
         answer = conversation.ask(question)
         fields = {
             "question": question,
-            "text": answer.text,
+            "text": spoken(answer.text),
             "num_tokens": answer.num_tokens,
             "finish_reason": answer.finish_reason,
         }
+        if fields["text"] != answer.text:
+            fields["written"] = answer.text
         typer.echo(json.dumps(fields, ensure_ascii=False))
         return
     for piece in conversation.stream(question):

@@ -30,7 +30,12 @@ Source = Annotated[
 ]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
 Scorer = Annotated[
-    str, typer.Option("--scorer", metavar="NAME", help="strict, legacy or legacy-pathvqa.")
+    str,
+    typer.Option(
+        "--scorer",
+        metavar="NAME",
+        help="strict, legacy, legacy-pathvqa, or strict-1: strict before version 2.",
+    ),
 ]
 ChatData = Annotated[
     str,
@@ -212,6 +217,7 @@ def chat(
 
     Answers are kept one a line. A call that was stopped goes on where it was.
     """
+    from exgra_med.evaluation.answers import counts_sentence, require_usable
     from exgra_med.evaluation.tasks import chat as task
 
     found = task.open_chat_set(data, split, images)
@@ -220,7 +226,10 @@ def chat(
         return
     for problem in session.problems:
         say(problem)
+    counts = task.count_stored(session)
+    say(counts_sentence(counts))
     say(f"Answers: {session.path(task.NAME)}")
+    require_usable(counts)
     say(next_step(f"evaluate judge {session.run.path} --data {data} --judge MODEL"))
 
 
@@ -252,6 +261,7 @@ def judge(
     **service: Any,
 ) -> None:
     """Have stored chat answers graded against their references, in both orders, and score them."""
+    from exgra_med.evaluation.answers import require_usable
     from exgra_med.evaluation.tasks import chat as task
 
     given = options.PaidService(**service)
@@ -262,6 +272,8 @@ def judge(
         return
     result = task.judge_run(answers, found, settings, reporter(), given.seed or 0)
     show(result, as_json, task.judged_sentences(result))
+    require_usable(result["answer_counts"])
+    task.require_graded(result["reply_counts"])
 
 
 @app.command(epilog="Example: `exgra-med evaluate baselines data/vqa-rad`")
@@ -320,6 +332,7 @@ def score(
     as_json: options.Json = False,
 ) -> None:
     """Score a file of answers against a reference, without a model."""
+    from exgra_med.evaluation.answers import require_usable
     from exgra_med.evaluation.score import score_files
 
     result = score_files(predictions, reference, scorer, candidates)
@@ -333,6 +346,7 @@ def score(
         yield from count_notes(result)
 
     show(result, as_json, lines())
+    require_usable(result["answer_counts"])
 
 
 _REPORT = """
@@ -404,6 +418,7 @@ def compare(
         title = f"{result['num_questions']} questions on {result['num_images']} images"
         columns = ("measure", "first", "second", "difference", "95 % interval", "p (Holm)", "")
         yield table(title, columns, comparison_rows(result))
+        yield from result["notes"]
 
     show(result, as_json, lines())
 
@@ -449,7 +464,13 @@ def card(run: options.RunArgument, out: options.OptionalOutFile = None) -> None:
 
 
 def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
-    """Print the scores of an entry; nothing in the other processes of a launch."""
+    """Print the scores of an entry; nothing in the other processes of a launch.
+
+    Raises:
+        AnswerError: not one of the answers can be used.
+    """
+    from exgra_med.evaluation.answers import require_usable
+
     if entry is None:
         return
 
@@ -465,3 +486,6 @@ def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
         yield next_step(f"evaluate report {session.run.path}")
 
     show(entry.model_dump(mode="json"), as_json, lines())
+    # Option likelihoods are no answers, and are scored whatever the model writes.
+    if "answer_counts" in entry.details and "likelihood" not in entry.scores:
+        require_usable(entry.details["answer_counts"])

@@ -6,14 +6,14 @@ A prompt is `prompts/NAME.md`: a header between `---` lines, then the text.
 import ast
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
+from exgra_med.data.chat_template import answer_of
 from exgra_med.llm.request import ReplyError
 
 _FOLDER = Path(__file__).parent / "prompts"
@@ -21,7 +21,6 @@ _FOLDER = Path(__file__).parent / "prompts"
 MAX_CHARACTERS = 100_000
 """Longer replies are refused: no answer of ours needs them, and parsing is not linear."""
 _MAX_STARTS = 50
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _DECODER = json.JSONDecoder()
 
 
@@ -54,15 +53,15 @@ def object_with(text: str, key: str) -> dict[str, Any]:
     """The one JSON object of a reply that has `key`: bare, fenced, quoted, or with prose around.
 
     Args:
-        text: the reply. Thoughts in `<think>` are ignored; a Python literal with single quotes
-            is understood; a list is no object, even if it holds one.
+        text: the reply. Thoughts are no part of it (`answer_of`); a Python literal with single
+            quotes is understood; a list is no object, even if it holds one.
 
     Raises:
         ReplyError: there is none, or there are several with different values.
     """
     if len(text) > MAX_CHARACTERS:
         raise ReplyError(f"longer than {MAX_CHARACTERS} characters")
-    text = _THOUGHT.sub("", text).strip()
+    text = answer_of(text)
     if not text:
         raise ReplyError("empty")
     found = [value for value in _objects(text) if key in value]
@@ -71,6 +70,32 @@ def object_with(text: str, key: str) -> dict[str, Any]:
     if any(value[key] != found[0][key] for value in found):
         raise ReplyError(f"several values of {key!r}")
     return found[0]
+
+
+def reply_fault(kind: str, detail: str) -> Literal["empty", "cut", "unparsed", "failed"]:
+    """What became of a reply of no use, by kind and detail of its `CompletionError`.
+
+    It was empty (thoughts alone are), cut at the token limit, or held nothing that could be read;
+    or none came.
+    """
+    if kind != "invalid reply":
+        return "failed"
+    if "length" in detail:
+        return "cut"
+    return "empty" if detail == "empty" else "unparsed"
+
+
+def faults_text(counts: Mapping[str, int]) -> str:
+    """Counts by `reply_fault` as a clause.
+
+    >>> faults_text({"empty": 1, "cut": 2})
+    '1 empty, 2 cut at the token limit, 0 that could not be read, 0 without a reply'
+    """
+    return (
+        f"{counts.get('empty', 0)} empty, {counts.get('cut', 0)} cut at the token limit, "
+        f"{counts.get('unparsed', 0)} that could not be read, {counts.get('failed', 0)} without a "
+        "reply"
+    )
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:

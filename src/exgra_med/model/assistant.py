@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
-from exgra_med.data.chat_template import encode_prompt
+from exgra_med.data.chat_template import answer_of, encode_prompt, has_thoughts
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Turn
 from exgra_med.files import expand_home
@@ -46,7 +46,8 @@ class Assistant(Bundle):
             template: name of the chat template; `original-simple` is the one of the published
                 checkpoints.
         """
-        return Conversation(self, open_images(image), template).ask(question, options).text
+        said = Conversation(self, open_images(image), template).ask(question, options).text
+        return spoken(said)
 
 
 @dataclass
@@ -59,22 +60,28 @@ class Conversation:
     turns: list[Turn] = field(default_factory=list)
 
     def ask(self, question: str, options: Sequence[str] | None = None) -> Generated:
-        """Answer a question; question and answer are kept for the next one."""
+        """Answer a question; question and answer are kept for the next one.
+
+        The text is what the model wrote; `spoken` is what of it is an answer.
+        """
         prompt = self._prompt(question, options)
         answer = generate(self.bundle, [prompt], [self.images], MAX_NEW_TOKENS)[0]
-        self._remember(answer.text)
+        self._remember(spoken(answer.text))
         return answer
 
     def stream(self, question: str) -> Iterator[str]:
-        """The answer in pieces as they are written; a complete answer is kept."""
-        pieces = []
+        """The answer in pieces as they are written, without thoughts; a complete one is kept."""
+        written = said = ""
         prompt = self._prompt(question, None)
         sampling = Sampling(max_tokens=MAX_NEW_TOKENS)
         for chunk in stream(self.bundle, prompt, self.images, sampling):
-            pieces.append(chunk.text)
-            if chunk.text:
-                yield chunk.text
-        self._remember("".join(pieces))
+            written += chunk.text
+            before, said = said, spoken(written)
+            # What was shown turns out to be a thought where one is closed that was never opened.
+            piece = said[len(before) :] if said.startswith(before) else f"\n{said}"
+            if piece:
+                yield piece
+        self._remember(said)
 
     def _prompt(self, question: str, options: Sequence[str] | None) -> list[int]:
         if self.turns and self.turns[-1].role == "user":
@@ -92,6 +99,11 @@ class Conversation:
     def _remember(self, answer: str) -> None:
         # A turn cannot be empty; an empty answer must not end the conversation.
         self.turns.append(Turn(role="assistant", text=answer or "-"))
+
+
+def spoken(text: str) -> str:
+    """The answer in what a model wrote: without thoughts, where it had some."""
+    return answer_of(text) if has_thoughts(text) else text
 
 
 def load(

@@ -13,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from exgra_med import files
+from exgra_med.data.chat_template import answer_of, has_thoughts
 from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.llm.request import Sampling
@@ -31,13 +32,19 @@ class ModelAnswer:
     """One model's answer to one question."""
 
     model: str
-    text: str = ""
+    written: str = ""
+    """What the model wrote so far, thoughts included."""
     first_seconds: float | None = None
     seconds: float = 0.0
     num_tokens: int | None = None
     ended: str = ""
     """Empty while it is written; then `stop`, `length`, `stopped`, `time` or `failed`."""
     problem: str = ""
+
+    @property
+    def text(self) -> str:
+        """What is shown, and what the model is told that it said: the answer without thoughts."""
+        return answer_of(self.written) if has_thoughts(self.written) else self.written
 
 
 @dataclass
@@ -192,6 +199,7 @@ class ChatService:
             if self.log is not None:
                 answers = [
                     {"model": answer.model, "text": answer.text, "ended": answer.ended}
+                    | ({"written": answer.written} if has_thoughts(answer.written) else {})
                     for answer in exchange.answers
                 ]
                 self.log.write(question=exchange.question, answers=answers)
@@ -212,7 +220,7 @@ class ChatService:
                 if dialogue.stop.is_set():
                     answer.ended = "stopped"
                     break
-                answer.text += piece.text
+                answer.written += piece.text
                 answer.num_tokens, answer.ended = piece.num_tokens, piece.ended or ""
                 answer.seconds = time.perf_counter() - begun
                 if piece.text and answer.first_seconds is None:

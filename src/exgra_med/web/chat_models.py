@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from exgra_med.data.chat_template import images_by_turn
+from exgra_med.data.chat_template import answer_start, images_by_turn
 from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.llm.endpoint import Endpoint
@@ -118,8 +118,11 @@ class ServedChatModel:
             for words, reason in chunks:
                 text += words
                 ended = ended or reason
-                whole = "###" in text
-                text = text.split("###")[0][: self.limits.max_answer_characters]
+                # A thought may have headings; only behind it is the marker the end.
+                start = answer_start(text)
+                whole = "###" in text[start:]
+                text = text[:start] + text[start:].split("###")[0]
+                text = text[: self.limits.max_answer_characters]
                 safe = text.rstrip("#").rstrip()
                 if len(safe) > len(shown):
                     yield TextChunk(safe[len(shown) :], None, None)

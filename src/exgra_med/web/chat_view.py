@@ -46,7 +46,8 @@ def _answer_html(answer: ModelAnswer) -> str:
     if answer.problem:
         text += f'<span class="problem">{escape(answer.problem)}</span>'
     elif answer.ended and not answer.text:
-        text = '<span class="quiet">(an empty answer)</span>'
+        what = "thoughts, and no answer" if answer.written else "an empty answer"
+        text = f'<span class="quiet">({what})</span>'
     elif not answer.ended:
         text += '<span class="cursor" aria-hidden="true"></span>'
     return (

@@ -21,7 +21,7 @@ from exgra_med.captions.output import ExtendedFile
 from exgra_med.cli.main import app
 from exgra_med.data.llava_format import read_original
 from exgra_med.data.records import read_records
-from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
+from exgra_med.errors import AnswerError, DataError, ExgraMedError, ServiceError, WriteError
 from exgra_med.files import disk_errors
 from exgra_med.llm import service
 
@@ -41,9 +41,13 @@ def arguments(data: Path, server: BadServer, out: Path, *more: object) -> list[s
     return [*given, *map(str, more)]
 
 
-def generate(data: Path, server: BadServer, out: Path, *more: object) -> dict[str, Any]:
-    shown = CliRunner().invoke(app, arguments(data, server, out, *more), catch_exceptions=False)
-    assert shown.exit_code == 0, shown.output
+def generate(
+    data: Path, server: BadServer, out: Path, *more: object, failing: bool = False
+) -> dict[str, Any]:
+    given = arguments(data, server, out, *more)
+    shown = CliRunner().invoke(app, given, catch_exceptions=failing)
+    expected = AnswerError if failing else type(None)
+    assert isinstance(shown.exception, expected), (shown.output, shown.exception)
     return json.loads(shown.stdout)
 
 
@@ -196,7 +200,7 @@ def test_a_record_with_one_failed_turn_is_a_failure(records: Records, tmp_path: 
     with BadServer() as server:
         server.replies = ['{"revision": "good"}', "bad", "bad"]
         out = tmp_path / "out.jsonl"
-        summary = generate(records(1, turns=2), server, out, "--attempts", 2)
+        summary = generate(records(1, turns=2), server, out, "--attempts", 2, failing=True)
         (failure,) = lines(tmp_path / "out.failures.jsonl")
         assert (summary["done"], summary["failed"]) == (0, 1)
         assert (failure["id"], failure["turn"], failure["kind"]) == ("r/0", 1, "invalid reply")
@@ -276,7 +280,7 @@ def test_remote_addresses_and_patients_are_refused_before_any_connection(
 def test_redirects_are_not_followed(records: Records, tmp_path: Path) -> None:
     with BadServer() as server:
         server.replies = [307] * 10
-        summary = generate(records(1), server, tmp_path / "out.jsonl")
+        summary = generate(records(1), server, tmp_path / "out.jsonl", failing=True)
     (failure,) = lines(tmp_path / "out.failures.jsonl")
     assert summary["failed"] == 1 and failure["detail"].startswith("HTTP 307")
 

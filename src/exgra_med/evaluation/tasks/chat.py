@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from exgra_med.data.chat_template import answer_of
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import (
     MANIFEST,
@@ -24,8 +25,14 @@ from exgra_med.data.records import (
 )
 from exgra_med.data.sources.chat_benchmark import read_questions
 from exgra_med.data.sources.source import Dropped
-from exgra_med.errors import DataError, RunError, ScoreError
-from exgra_med.evaluation.answers import pair, question_of, read_predictions
+from exgra_med.errors import AnswerError, DataError, RunError, ScoreError
+from exgra_med.evaluation.answers import (
+    answer_counts,
+    counts_sentence,
+    pair,
+    question_of,
+    read_predictions,
+)
 from exgra_med.evaluation.engines import CHECKPOINT
 from exgra_med.evaluation.results import Entry, put_result
 from exgra_med.evaluation.score import Measure
@@ -40,9 +47,10 @@ from exgra_med.evaluation.tasks.judge import (
     Judgement,
     estimate_judging,
     judge_answers,
+    reply_counts,
     write_transcripts,
 )
-from exgra_med.llm.prompt import load_prompt
+from exgra_med.llm.prompt import faults_text, load_prompt
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.llm.service import ServiceSettings
 from exgra_med.recipe.schema import DataSettings
@@ -353,6 +361,32 @@ def answer(
     return session
 
 
+def count_stored(session: Session) -> dict[str, int]:
+    """How many stored answers of a session can be used; also kept in `results.json`."""
+    _, _, counts = _counted(session.path(NAME), session.records)
+    entry = session.entry(
+        NAME,
+        scores={},
+        answers={"questions": session.relative(session.path(NAME))},
+        details={"answer_counts": counts},
+    )
+    session.keep(entry)
+    return counts
+
+
+def require_graded(replies: Mapping[str, int]) -> None:
+    """Refuse to call a judgement done where not one grading can be used.
+
+    Raises:
+        AnswerError: the judge was asked, and graded nothing.
+    """
+    if replies["asked"] and not replies["graded"]:
+        raise AnswerError(
+            f"The judge graded nothing; its {replies['asked']} replies: {faults_text(replies)}.",
+            "Its replies are in the transcripts; --max-new-tokens lets it write more.",
+        )
+
+
 def judge_run(
     source: Path, chat: ChatSet, settings: ServiceSettings, reporter: Reporter, seed: int = 0
 ) -> dict[str, Any]:
@@ -368,7 +402,7 @@ def judge_run(
         ServiceError: the judge cannot be used.
     """
     file = _answer_file(source, chat)
-    answers, counts = stored_answers(file, chat)
+    answers, pairing, counts = stored_answers(file, chat)
     judgements, usage = judge_answers(chat.questions, answers, settings, reporter)
     judge = settings.served_name(settings.endpoint())
     transcripts = file.with_name(f"{file.stem}.judged-by-{_slug(judge)}.jsonl")
@@ -376,7 +410,9 @@ def judge_run(
     found = score_judgements(chat.questions, answers, judgements, seed=seed)
     found |= {
         "judge": judge,
-        "pairing": counts,
+        "pairing": pairing,
+        "answer_counts": counts,
+        "reply_counts": reply_counts(judgements),
         "prompt": load_prompt(PROMPT).label,
         "sampling": settings.sampling.given(),
         "date": datetime.now(UTC).date().isoformat(),
@@ -404,25 +440,35 @@ def judge_run(
 
 def estimate_run(source: Path, chat: ChatSet, settings: ServiceSettings) -> dict[str, Any]:
     """What `judge_run` would ask and cost, without any connection."""
-    answers, _ = stored_answers(_answer_file(source, chat), chat)
+    answers, *_ = stored_answers(_answer_file(source, chat), chat)
     return estimate_judging(chat.questions, answers, settings)
 
 
-def stored_answers(path: Path, chat: ChatSet) -> tuple[dict[str, str], dict[str, int]]:
-    """Answers by question id, of our files or of the original's, and what did not fit.
+def stored_answers(
+    path: Path, chat: ChatSet
+) -> tuple[dict[str, str], dict[str, int], dict[str, int]]:
+    """Answers without thoughts by question id, what did not fit, and how many can be used.
+
+    The file is ours or the original's.
 
     Raises:
         DataError: the file cannot be read.
         ScoreError: no answer belongs to a question.
     """
-    questions = [question_of(record) for record in chat.records]
+    return _counted(path, chat.records)
+
+
+def _counted(
+    path: Path, records: Sequence[Record]
+) -> tuple[dict[str, str], dict[str, int], dict[str, int]]:
+    questions = [question_of(record) for record in records]
     pairing = pair(read_predictions(path).predictions, questions)
     answers = {
-        question.id: text
+        question.id: answer_of(text)
         for question, text in zip(questions, pairing.answers, strict=True)
         if text is not None
     }
-    return answers, pairing.counts
+    return answers, pairing.counts, answer_counts(pairing.predictions, lambda _: None)
 
 
 def _answer_file(source: Path, chat: ChatSet) -> Path:
@@ -461,7 +507,14 @@ def judged_sentences(found: dict[str, Any]) -> list[str]:
 def habit_sentences(found: dict[str, Any], win_rate: dict[str, Any]) -> list[str]:
     """What length and order are worth to a judge, what was left out, and what it cost."""
     length, order = found["length"], found["order"]
-    sentences = [
+    counts, replies = found.get("answer_counts"), found.get("reply_counts")
+    sentences = [counts_sentence(counts)] if counts else []
+    if replies:
+        sentences.append(
+            f"{replies['graded']} of {replies['asked']} gradings could be used; the others: "
+            f"{faults_text(replies)}."
+        )
+    sentences += [
         f"Win rate against the reference: {_number(win_rate['value'])} % "
         f"(95 %: {_bounds(win_rate)}); at equal length {_number(length['win_rate'])} % "
         f"({_bounds(length)}), answers have {_number(length['mean_characters'])} characters on "

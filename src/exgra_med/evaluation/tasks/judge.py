@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from exgra_med.data.chat_template import answer_of
 from exgra_med.errors import ServiceError
 from exgra_med.evaluation.engines import allowed_endpoint, refuse_identifying
 from exgra_med.files import write_text
-from exgra_med.llm.prompt import Prompt, load_prompt, object_with
+from exgra_med.llm.prompt import Prompt, load_prompt, object_with, reply_fault
 from exgra_med.llm.request import CompletionError, Message, ReplyError
 from exgra_med.llm.service import ChatService, ServiceSettings, Usage
 from exgra_med.terminal import Reporter
@@ -83,7 +84,8 @@ def read_grades(reply: str, order: Order) -> Grades:
     Raises:
         ReplyError: neither is there, or a grade is not from 1 to 10.
     """
-    line = _TWO_NUMBERS.fullmatch(reply.strip().partition("\n")[0])
+    reply = answer_of(reply)
+    line = _TWO_NUMBERS.fullmatch(reply.partition("\n")[0])
     if line:
         found = line.groups()
     else:
@@ -185,8 +187,9 @@ def judge_answers(
         result = asyncio.run(work())
     reporter.finish()
     judgements, _ = result
+    counts = reply_counts(judgements)
     # A score of nothing is none; a judge that replied without grades is told by its transcripts.
-    if judgements and not any(each.grades or each.refused for each in judgements):
+    if judgements and counts["failed"] == counts["asked"]:
         why = str(judgements[-1].failure)
         is_away = why.startswith(("connection", "timeout"))
         hint = "Check --base-url, and that the server runs." if is_away else ""
@@ -232,6 +235,19 @@ def write_transcripts(path: Path, judgements: Sequence[Judgement]) -> None:
     # A reply may hold half a character, which no UTF-8 file can.
     text = "".join(line + "\n" for line in lines).encode("utf-8", "replace").decode("utf-8")
     write_text(path, text)
+
+
+def reply_counts(judgements: Sequence[Judgement]) -> dict[str, int]:
+    """What became of the gradings: `asked`, `graded`, and why others were not.
+
+    These are `empty`, `cut` at the token limit, `unparsed`, and `failed` where no reply came.
+    """
+    counts = dict.fromkeys(("asked", "graded", "empty", "cut", "unparsed", "failed"), 0)
+    for each in judgements:
+        counts["asked"] += 1
+        kind, _, detail = (each.failure or "").partition(" (")
+        counts["graded" if each.grades else reply_fault(kind, detail.rstrip(")"))] += 1
+    return counts
 
 
 async def _judge(
