@@ -82,7 +82,7 @@ def reply_fault(kind: str, detail: str) -> Literal["empty", "cut", "unparsed", "
         return "failed"
     if "length" in detail:
         return "cut"
-    return "empty" if detail == "empty" else "unparsed"
+    return "empty" if detail in ("empty", "thoughts and no answer") else "unparsed"
 
 
 def faults_text(counts: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, DataError
 from exgra_med.model.assistant import Assistant, Conversation
 from exgra_med.model.convert.checkpoint import import_checkpoint
+from exgra_med.model.generate import AnswerChunk
 
 DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
 PICTURE = DATA / "images" / "square.png"
@@ -132,3 +133,24 @@ def test_pictures_given_in_two_ways_have_no_order(folder: Path, arguments: list[
 def test_placeholders_that_do_not_fit_are_a_sentence(folder: Path) -> None:
     with pytest.raises(DataError, match=r"<image> 2 times for 1 image; give one for each"):
         chat(folder, PICTURE, "Is <image> older than <image>?")
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["Ri", "ght."], ["Ri", "ght."]),
+        (["<think>Left?", "</think>", "Right", "."], ["Right", "."]),
+        # Nothing says that it is a thought before it is closed.
+        (["Left? ", "No.</think>", "Right."], ["Left? ", "\n", "Right."]),
+        (["<think>Left?"], []),
+    ],
+)
+def test_thoughts_are_not_printed(
+    monkeypatch: pytest.MonkeyPatch, assistant: Assistant, pieces: list[str], shown: list[str]
+) -> None:
+    chunks = [AnswerChunk(piece, 1, None) for piece in pieces]
+    monkeypatch.setattr("exgra_med.model.assistant.stream", lambda *_: iter(chunks))
+    conversation = Conversation(assistant)
+    assert list(conversation.stream("Which side?")) == shown
+    said = "Right." if shown else "-"
+    assert [turn.text for turn in conversation.turns] == ["Which side?", said]

@@ -9,6 +9,7 @@ import pytest
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.answers import Prediction, Question
 from exgra_med.evaluation.compare import compare, compare_stored
+from exgra_med.evaluation.report.comparison import write_comparison
 from exgra_med.evaluation.results import put_result, read_results
 from exgra_med.evaluation.score import measures, summary, with_functions
 
@@ -112,6 +113,34 @@ def test_run_folders_know_their_questions(demo_run: Path, tmp_path: Path) -> Non
     file.unlink()
     with pytest.raises(DataError, match="cannot be read"):
         compare_stored(demo_run, other)
+
+
+def test_runs_that_were_scored_by_other_rules_are_scored_anew(
+    demo_run: Path, tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    shutil.copytree(demo_run, older)
+    (entry,) = read_results(older).find("vqa")
+    scorers = entry.details["scorers"]
+    strict = scorers["strict"] | {"scorer_version": "1", "normaliser_version": "1"}
+    put_result(
+        older,
+        entry.model_copy(
+            update={"details": entry.details | {"scorers": scorers | {"strict": strict}}}
+        ),
+    )
+    plain = compare_stored(demo_run, demo_run)
+    assert plain["notes"] == [] and plain["normaliser_version"] == "2"
+    found = compare_stored(demo_run, older)
+    assert found["notes"] == [
+        "older was scored by scorer 1, normaliser 1; here both runs are scored by scorer 2, "
+        "normaliser 2."
+    ]
+    assert found["rows"] == plain["rows"]
+    page = write_comparison([demo_run, older], tmp_path / "page.html")
+    assert "of different versions of the rules" in page.read_text("utf-8")
+    page = write_comparison([demo_run, demo_run], tmp_path / "page.html")
+    assert "of different versions" not in page.read_text("utf-8")
 
 
 def test_of_several_common_splits_one_is_named(demo_run: Path, tmp_path: Path) -> None:

@@ -82,6 +82,26 @@ def test_each_model_hears_its_own_answers() -> None:
     assert answer[0].num_tokens == 2 and answer[0].first_seconds is not None
 
 
+def test_thoughts_are_neither_shown_nor_told_to_the_model_again() -> None:
+    parrot = Parrot("a", "<think>Left?", " No.</think>", "Right.")
+    late = Parrot("b", "Left? No.", "</think>", "Right.")
+    lost = Parrot("c", "<think>Left?")
+    chat, dialogue = ChatService([parrot, late, lost], Limits()), Dialogue()
+    seen = []
+    for _ in chat.ask(dialogue, "Which side?", ["a", "b", "c"], SAMPLING, "x"):
+        seen.append(dialogue.exchanges[0].answers[0].text)
+    assert set(seen) <= {"", "Right."}
+    first, second, third = dialogue.exchanges[0].answers
+    assert first.text == second.text == "Right." and third.text == ""
+    assert third.written == "<think>Left?"
+    html = chat_view.conversation_html(dialogue)
+    assert "Left?" not in html and "thoughts, and no answer" in html
+    ask(chat, dialogue, "Sure?")
+    for model in (parrot, late):
+        assert model.heard[1][1] == ["Which side?", "Right.", "Sure?"]
+    assert lost.heard[1][1] == ["Which side?", "-", "Sure?"]
+
+
 def test_only_chosen_models_are_asked() -> None:
     one, two = Parrot("one", "a"), Parrot("two", "b")
     chat, dialogue = ChatService([one, two], Limits()), Dialogue()
@@ -289,6 +309,7 @@ def answered_by(model: ServedChatModel, *texts: str) -> tuple[str, str | None]:
         ([("a ##", None), ("", "length")], "a", "length"),
         ([("a # b", None)], "a # b", "stop"),
         ([("x" * 50, None)] * 9, "x" * 100, "length"),
+        ([("<think>### 1</think>b", None), ("###", None)], "<think>### 1</think>b", "stop"),
     ],
 )
 def test_the_end_marker_of_a_served_model_is_cut_off(
