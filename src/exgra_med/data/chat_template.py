@@ -317,7 +317,7 @@ _TURN_MARKS = re.compile(
     r"|<(?:end_of_turn|eos|bos|pad)>|</?s>"
 )
 _ANSWER_TAG = re.compile(
-    r"<\s*(?P<tag>answer|final_answer|final|response|conclusion)\s*>(?P<said>.*?)"
+    r"<\s*(?P<tag>answer|ans|final_answer|final|response|conclusion)\s*>(?P<said>.*?)"
     r"(?:<\s*/\s*(?P=tag)\s*>|\Z)",
     re.IGNORECASE | re.DOTALL,
 )

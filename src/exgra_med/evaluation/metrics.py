@@ -420,6 +420,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=\d)\s?degrees?\b", "°"),
         (r"(?<=\d)\s+°", "°"),
         (r"°\s*([cf])\b", r"°\1"),
+        (r"\bx-?rays?\b", "x ray"),
+        (r"\bnoncontrast\b", "non contrast"),
         (r"\bt2[\s-]?star\b|\bt2\s?\*(?!\*)", "t2star"),
         (r"(?<=\d)·(?=\d)", "."),
         (r"(?<=\d),(?=\d{3}(?!\d))", ""),
@@ -603,14 +605,25 @@ _CONTRAST_WORDS = tuple(
 _NOTE = re.compile(r"\(\s*answer with either(.*?)\)\s*\.?", re.IGNORECASE | re.DOTALL)
 _QUOTED = re.compile(r"[\"“]([^\"”]+)[\"”]")
 _CHINESE_CHOICE = re.compile(r"([^,，。?？是]+?)还是([^,，。?？]+)")
+_DENIALS = tuple(
+    (is_, *denial.split())
+    for is_ in ("is", "was", "be", "seems")
+    for denial in (
+        "wrong", "incorrect", "unlikely", "less likely", "excluded", "ruled out", "not correct",
+        "not right", "not likely", "not the answer",
+    )
+)  # fmt: skip
 _NEGATIONS = frozenset({"not", "no", "non", "without", "neither", "不", "没", "无", "非"})
 
 
-def chosen_options(sequence: tuple[str, ...], options: Options) -> set[str]:
+def chosen_options(
+    sequence: tuple[str, ...], options: Options, denials: Sequence[tuple[str, ...]] = ()
+) -> set[str]:
     """Labels that an answer names as whole words.
 
     Longer names go first and hide what lies inside them ("left lung" hides "left"); a name right
-    behind a negation ("not left") is no choice, unless the negation is part of the name.
+    behind a negation ("not left") is no choice, unless the negation is part of the name; nor is one
+    right in front of one of the `denials`.
     """
     present = set(sequence)
     named = [
@@ -627,6 +640,9 @@ def chosen_options(sequence: tuple[str, ...], options: Options) -> set[str]:
             if place & taken:
                 continue
             taken |= place
+            behind = sequence[start + len(phrase) :]
+            if any(behind[: len(denial)] == denial for denial in denials):
+                continue
             if not (start and start - 1 not in taken and sequence[start - 1] in _NEGATIONS):
                 chosen.add(label)
     return chosen
@@ -658,14 +674,9 @@ _REASON = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ANSWER_KEYS = (
-    "answer",
-    "final_answer",
-    "finalanswer",
-    "choice",
-    "option",
-    "prediction",
-    "response",
-)
+    "answer", "final_answer", "finalanswer", "correct_answer", "answer_letter", "choice", "option",
+    "correct_option", "selected_option", "letter", "label", "prediction", "response",
+)  # fmt: skip
 _BETTER = r"(?:(?:my|final|correct|best|right|single|most\s+\w+)\s+)*"
 _SAID = r"(?P<said>(?:(?!\banswer\b)[^\n])+)"
 _IS = r"(?:is|was|would\s+be|should\s+be|must\s+be)\s*(?:[:：]\s*)?"
@@ -673,11 +684,12 @@ _STATED = tuple(
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
         rf"(?<![^\W_])(?:the\s+)?{_BETTER}(?:answer|option|choice)\s+{_IS}{_SAID}",
-        rf"^\W*(?:the\s+)?{_BETTER}(?:answer|ans|choice|option|response)(?:\W*?[:：=]\s*|\s+-\s+){_SAID}",
+        rf"^\W*(?:the\s+)?{_BETTER}(?:answer|ans|choice|option|response|output"
+        rf"|prediction|selected|chosen|correct|chosen\s+option)(?:\W*?[:：=]\s*|\s+-\s+){_SAID}",
         rf"[.;]\s+(?:the\s+)?{_BETTER}answer\s*[:：=]\s*{_SAID}",
         rf"(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|[:：])\s*[:：]?\s*{_SAID}",
         r"(?:应该?|故|我)?选(?:择|项)?\s*[:：]?\s*(?P<said>\(?[A-Z]\)?)(?![A-Za-z])",
-        r"\b(?:choose|select|pick|chose|selected)\s+(?:option\s+|answer\s+|choice\s+)?"
+        r"\b(?:choose|select|pick|chose|selected|go(?:ing)?\s+with|it\s+must\s+be|it's|it\s+is)\s+(?:option\s+|answer\s+|choice\s+)?"
         r"(?P<said>\(?(?-i:[A-Z])\)?)(?![\w'-])(?!\.?\s+(?-i:[a-z]))",
         r"(?:^|[\s(*])\(?(?:option\s+|answer\s+|choice\s+)?(?P<said>\(?(?-i:[A-Z])\)?)\s+is\s+(?:the\s+)?"
         r"(?:correct|right|best|answer|most\s+\w+)\b",
@@ -717,6 +729,7 @@ def _of_json(text: str) -> str:
     if not inner or (start < 0 and inner != text) or "\\boxed" in text:
         return text
     for parse in (json.loads, ast.literal_eval):
+        # Models also write Python.
         try:
             value = parse(inner)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -727,6 +740,8 @@ def _of_json(text: str) -> str:
             known = {re.sub(r"\W+", "_", str(key).strip().lower()): value[key] for key in value}
             found = [known[key] for key in _ANSWER_KEYS if key in known]
             value = found[0] if found else None
+            if isinstance(value, dict):
+                return _of_json(json.dumps(value))
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             value = ", ".join(value)
         if isinstance(value, bool):
@@ -794,7 +809,7 @@ _BARE_LETTER = re.compile(
     rf"\W*{_NAMED}{_OPENERS}([A-Za-z]){_CLOSERS}(?:选项)?[^\w+−–-]*", re.IGNORECASE
 )
 _FIRST_LETTER = re.compile(
-    rf"\A\W*?{_NAMED}{_OPENERS}([A-Za-z])(?:(?P<end>{_CLOSERS}\s*(?:\n|\Z|[,;]?\s*"
+    rf"\A\W*?{_NAMED}{_OPENERS}([A-Za-z])(?:(?P<end>{_CLOSERS}\s*(?:\n|\Z|[。；，]|[,;]?\s*"
     r"(?:because|since|as|due|given|based|which|for)\b)))",
     re.IGNORECASE,
 )
@@ -865,14 +880,17 @@ _REASON_BEHIND = re.compile(
 
 def _named(text: str, options: Options) -> set[str]:
     """The options that a text names by their words; a reason behind it names others in passing."""
-    before = chosen_options(words(_REASON_BEHIND.split(text, 1)[0]), options)
-    return before if len(before) == 1 else chosen_options(words(text), options)
+    before = chosen_options(words(_REASON_BEHIND.split(text, 1)[0]), options, _DENIALS)
+    return before if len(before) == 1 else chosen_options(words(text), options, _DENIALS)
 
 
 def _letter_with_text(letter: str, text: str, options: Options, order: Sequence[str]) -> set[str]:
     """ "B. MRI": the option, or several where letter and text are of different ones."""
     place = _letter_place(letter, order)
     label = "" if place is None else order[place]
+    others = _letters_within(letter, text, options, order)
+    if others:
+        return {label, *others}
     first = _SENTENCE.split(text, 1)[0]
     named = _named(first, options)
     if named:
@@ -895,6 +913,22 @@ def _letter(found: re.Match[str] | None, order: Sequence[str]) -> list[str]:
     if found is None or _letter_place(found[1], order) is None:
         return []
     return [found[1]]
+
+
+_MARKED_LETTER = re.compile(
+    r"(?<![\w.'-])(?<!not )(?<!not \()\(?([A-Z])(?:[).:]|(?=\s+(?:is|was)\s))"
+)
+
+
+def _letters_within(letter: str, text: str, options: Options, order: Sequence[str]) -> set[str]:
+    """Options that a text marks by further letters ("A. CT B. MRI"); not that of "C. difficile"."""
+    return {
+        order[place]
+        for found in _MARKED_LETTER.finditer(text)
+        if (place := _letter_place(found[1], order)) is not None
+        and found[1] != letter.upper()
+        and not _begins_with_text(words(text[found.start() :]), options)
+    }
 
 
 def _of_letter(letter: str, options: Options, order: Sequence[str]) -> set[str]:
