@@ -281,7 +281,7 @@ _OPENING = (
     r"\AHere is my thought process:",  # Granite
     r"\A#{1,6}[ ]*(?:Thinking|Thoughts?|Thought process|Reasoning)[ ]*:?[ ]*\n",  # HuatuoGPT-o1
     r"\AThinking\.\.\.\n",  # Ollama's terminal
-    r"<details[^>]*\breasoning\b[^>]*>",
+    r"<details[^>]{0,200}\breasoning\b[^>]{0,200}>",
 )
 _CLOSING = (
     rf"{_LESS}\s*/\s*{_THINKING}\s*{_MORE}",
@@ -303,7 +303,8 @@ _THOUGHT_MARKS = re.compile(
 )
 # `</details>` closes other things too, and an empty thought may be one mark.
 _WHOLE_THOUGHT = re.compile(
-    r"<details[^>]*\breasoning\b[^>]*>.*?</details>|<think\s*/>", re.IGNORECASE | re.DOTALL
+    r"<details[^>]{0,200}\breasoning\b[^>]{0,200}>.*?</details>|<think\s*/>",
+    re.IGNORECASE | re.DOTALL,
 )
 _OTHER_TURN = re.compile(
     r"(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>|<\|start\|>)\s*(?:user|system)\b.*",

@@ -355,6 +355,8 @@ _ARTICLE = re.compile(
 )
 _NAMES_A_LETTER = re.compile(rf"\b(?:{_LETTERED})s?\s+\Z", re.IGNORECASE)
 _INSIDE_A_SENTENCE = re.compile(r"[^\W_][\s,]*\Z")
+_LOOK_BACK = 40
+"""Characters before a letter that say whether it is an article."""
 _SMALL_WORD = re.compile(r"(?<!\w)[a-z]{4}")
 _NUMERALS: dict[str, int] = dict(
     zip("i ii iii iv v vi vii viii ix x xi xii".split(), range(1, 13), strict=True)
@@ -478,13 +480,25 @@ _TOKEN_2 = re.compile(
 )
 
 
+_RUN = re.compile(r"([^\w\s])\1{8,}")
+
+
+def _even(text: str) -> str:
+    """Without blanks, empty lines and runs of one mark that say nothing.
+
+    A model that has lost its way writes thousands of them, over which no pattern should wander.
+    """
+    lines = (" ".join(line.split()) for line in text.split("\n"))
+    return _RUN.sub(lambda run: run[1] * 8, "\n".join(filter(None, lines)))
+
+
 def _words_2(text: str) -> tuple[str, ...]:
     """Version 2; see above."""
     # What NFKC would join to the digit before it: powers of ten, fractions, blanks of thousands.
     text = re.sub(r"(?<=\d)[⁺⁻]?[⁰¹²³⁴-⁹]+", lambda found: f"^{found[0]}", text)
     text = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", text)
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3}(?!\d))", "", text)
-    text = unicodedata.normalize("NFKC", text).translate(_SAME_CHARACTER)
+    text = _even(unicodedata.normalize("NFKC", text).translate(_SAME_CHARACTER))
     text = re.sub(r"(?<=\d)\s?([nmμ])M\b", r" \1mol/l", text)
     text = _without_articles(text).casefold()
     text = _NUMBER_WORD.sub(lambda each: _NUMBERS[each[0]], text)
@@ -514,7 +528,7 @@ def _without_articles(text: str) -> str:
     has_small_words = _SMALL_WORD.search(text) is not None
 
     def keep(found: re.Match[str]) -> str:
-        before = text[: found.start()]
+        before = text[max(0, found.start() - _LOOK_BACK) : found.start()]
         is_name = has_small_words and _INSIDE_A_SENTENCE.search(before) and found[0] == "A"
         return found[0] if is_name or _NAMES_A_LETTER.search(before) else ""
 
@@ -677,14 +691,14 @@ _ANSWER_KEYS = (
     "answer", "final_answer", "finalanswer", "correct_answer", "answer_letter", "choice", "option",
     "correct_option", "selected_option", "letter", "label", "prediction", "response",
 )  # fmt: skip
-_BETTER = r"(?:(?:my|final|correct|best|right|single|most\s+\w+)\s+)*"
+_BETTER = r"(?:(?:my|final|correct|best|right|single|most\s+\w+)\s+){0,4}"
 _SAID = r"(?P<said>(?:(?!\banswer\b)[^\n])+)"
 _IS = r"(?:is|was|would\s+be|should\s+be|must\s+be)\s*(?:[:：]\s*)?"
 _STATED = tuple(
     re.compile(pattern, re.IGNORECASE | re.MULTILINE)
     for pattern in (
         rf"(?<![^\W_])(?:the\s+)?{_BETTER}(?:answer|option|choice)\s+{_IS}{_SAID}",
-        rf"^\W*(?:the\s+)?{_BETTER}(?:answer|ans|choice|option|response|output"
+        rf"^[^\w\n]*(?:the\s+)?{_BETTER}(?:answer|ans|choice|option|response|output"
         rf"|prediction|selected|chosen|correct|chosen\s+option)(?:\W*?[:：=]\s*|\s+-\s+){_SAID}",
         rf"[.;]\s+(?:the\s+)?{_BETTER}answer\s*[:：=]\s*{_SAID}",
         rf"(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|[:：])\s*[:：]?\s*{_SAID}",
@@ -761,7 +775,7 @@ def _stated(text: str) -> list[str]:
 
 def _plain_reply(text: str) -> str:
     """A reply without thoughts, roles, next turns, wrappers and a labelled reason below."""
-    said = _HEADING.sub("Answer: ", answer_of(text))
+    said = _HEADING.sub("Answer: ", _even(answer_of(text)))
     return _REASON.sub("", _unwrapped(_AFTER_TURN.sub("", _ROLE.sub("", said, count=1)))).strip()
 
 

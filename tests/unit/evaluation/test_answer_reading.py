@@ -1,5 +1,7 @@
 """From what a model wrote to the option, or the text, that it answers."""
 
+import time
+
 import pytest
 
 from exgra_med.evaluation.metrics import Verdict, answer_text, closed, open_overlap
@@ -114,6 +116,14 @@ def test_the_exact_text_of_an_option_is_no_letter(place: int, form: str) -> None
         ("right lung, not left lung", ["left lung", "right lung"], 1),
         ("C. All of the above", ["CT", "MRI", "All of the above"], 2),
         ("Yes, no CT is needed", ["No", "Yes"], None),
+        ("Option A: CT is wrong. Option B: MRI is right.", MODALITIES, None),
+        ("A is wrong. B is right.", MODALITIES, 1),
+        ("A. CT B. MRI C. X-ray D. Ultrasound", MODALITIES, None),
+        ("A) B)", MODALITIES, None),
+        ("MRI is unlikely", MODALITIES, None),
+        ("CT is wrong, MRI is right", MODALITIES, 1),
+        ("It is (B) MRI, not (A) CT", MODALITIES, 1),
+        ("A. C. difficile", ["C. difficile", "E. coli", "S. aureus"], 0),
     ],
 )
 def test_the_options_decide_what_a_letter_is(
@@ -161,6 +171,19 @@ def test_an_answer_that_says_two_things_stays_whole() -> None:
     said = "The answer is left. No, the answer is right."
     assert answer_text(said) == said
     assert open_overlap("<think>left lung", "left lung").recall == 0.0
+
+
+@pytest.mark.parametrize(
+    "reply",
+    ["!" * 20_000, "a" + "\n" * 20_000 + "b", " ( " * 9_000, "A " * 9_000, "most likely " * 3_000,
+     "<" * 20_000, "answer is " * 3_000, "<think>" * 3_000, "\\boxed{" * 2_000, '"' * 9_000],
+)  # fmt: skip
+def test_a_reply_that_lost_its_way_is_read_at_once(reply: str) -> None:
+    """Linear in its length: a pattern that wanders would take minutes here."""
+    begun = time.process_time()
+    assert choose_strictly(reply, ["CT", "MRI"]) in (None, 0)
+    assert closed(reply, "yes").hit == 0 and open_overlap(reply, "yes").recall == 0.0
+    assert time.process_time() - begun < 5
 
 
 def test_the_older_rule_explains_older_scores() -> None:

@@ -28,6 +28,8 @@ Gram+ | Gram positive | gram-positive ; Gram-
 HBsAg+ | HBsAg positive ; HBsAg-
 3+ ; 2+ ; 1+ ; 3
 ++ ; + ; +++
+++++ ; +++ ; ++
+X-ray | Xray | x ray ; CT
 +ve | positive ; -ve
 <5 mm | < 5 mm | <5mm | less than 5 mm | ＜5 mm ; >5 mm ; 5 mm ; ≤5 mm
 >5 mm | > 5 mm | more than 5 mm | greater than 5 millimeters ; <5 mm ; ≥5 mm
