@@ -56,7 +56,7 @@ def test_sigkill_in_any_stage_costs_nothing_but_time(tmp_path: Path, stage: str)
 @pytest.mark.slow
 def test_the_verbs_by_hand_make_what_the_demo_makes(tmp_path: Path) -> None:
     # A model of four steps answers nothing, which is an error.
-    learn = ["--set", "stages.vqa.max_steps=40", "--set", "stages.vqa.learning_rate=0.01"]
+    learn = ["--set", "stages.vqa.max_steps=100", "--set", "stages.vqa.learning_rate=0.01"]
     run("train", "debug/tiny", "--out", "run", *learn, cwd=tmp_path)
     run("evaluate", "vqa", "run", cwd=tmp_path)
     (own,) = json.loads((tmp_path / "run" / "results.json").read_text("utf-8"))["results"]

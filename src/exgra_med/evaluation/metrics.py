@@ -405,6 +405,11 @@ _UNIT_NAME = {
 _ANY_UNIT = "|".join(sorted(map(re.escape, _UNIT_NAME), key=len, reverse=True))
 _MORE_THAN = r"(?:more|greater|larger|bigger|higher|longer|older)"
 _LESS_THAN = r"(?:less|fewer|smaller|lower|shorter|younger)"
+_PREFIXES = (
+    "left|right|mid|pre|post|non|intra|inter|extra|supra|infra|sub|peri|para|endo|epi|micro|macro"
+    "|multi|hyper|hypo|upper|lower|inner|outer|short|long|low|high|one|two|first|second|antero"
+    "|postero|well|anti|pro"
+)
 _NUMBER = r"\d+(?:\.\d+)?"
 _POWER = rf"{_NUMBER}(?:\^-?\d+)?"
 # In this order; each is a pattern on text that is NFKC, case-folded and without articles "a".
@@ -412,8 +417,8 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), by)
     for pattern, by in (
         (r"-+>|=>", " "),
-        (r"<\s?=", "≤"),
-        (r">\s?=", "≥"),
+        (r"<\s?/?\s?=", "≤"),
+        (r">\s?/?\s?=", "≥"),
         (r"\+\s?/\s?-|\+-(?=\s*\d)|-/\+", "±"),
         (r"(?<!\w)\+ve\b", " positive "),
         (r"(?<!\w)-ve\b", " negative "),
@@ -442,6 +447,7 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?:^|(?<=[\s(\[=:<>≤≥±/,]))\+(?=\d)|^\+\s+(?=\d)", _PLUS),
         (r"(?:^|(?<=[\s(\[=:<>≤≥±/,]))-(?=\d)|^-\s+(?=\d[^\n]*\Z)", _MINUS),
         # Ranges, ratios, sums and dimensions of plain numbers.
+        (r"(?<=\d)-\s+(?=to\s+\d)", " "),
         (rf"(?<![^\W_])({_NUMBER})(?:-\s*|\s+-\s+|\s+to\s+)(?={_NUMBER}(?![^\W_]))", rf"\1{_TO}"),
         (rf"(?<![^\W_])({_NUMBER})\s?([/:+])\s?(?={_NUMBER}(?![^\W_]))", r"\1\2"),
         (rf"(?<![^\W_])({_NUMBER})\s?x\s?(?={_NUMBER})", r"\1x"),
@@ -455,8 +461,13 @@ _REWRITES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
         (r"(?<=\w)\s*[(\[]\s*-\s*[)\]]", " negative "),
         (r"(?<=[^\W_])\s?\+(?=\s*(?:$|[.,;:!?)\]\n\"']))", " positive "),
         (r"(?<=[^\W_])\+(?=[\s/-])", " positive "),
-        (r"(?<=[^\W_])-(?=\s*(?:,|and|or|to|und|/)\s+(?:\w+\s+){0,2}\w+-\w)", " "),
-        (r"(?<=[^\W\d_]{3})-(?=\s*(?:,|and|or|to|und)\s)", " "),
+        (
+            r"(?<=[^\W_])-(?=\s*(?:,|and|or|to|/)\s+(?:\w+\s+){0,2}\w+-"
+            r"(?!positive|negative|pos\b|neg\b)[^\W\d_]{4})",
+            " ",
+        ),
+        (rf"\b({_PREFIXES})-(?=\s*(?:,|and|or|to)\s)", r"\1 "),
+        (r"(?<=[^\W_])-(?=\s+(?:and|or)\s)", " negative "),
         (r"(?<=[^\W_])-(?=\s*(?:$|[.,;:!?)\]\n\"'/]))", " negative "),
         (r"(?:(?<=\d)|(?<=\b[^\W\d_][^\W\d_]))(?:-(?=\s)|\s-(?=\s*(?:$|[.,;)\]])))", " negative "),
         (r"(?<=\b[^\W\d_])(?:-(?=\s)|\s-(?=\s*(?:$|[.,;)\]])))", " negative "),

@@ -102,8 +102,6 @@ class Measure:
     """Questions that count. One without an answer is worth 0."""
     strict: Function | None = None
     """The sound rule."""
-    strict_1: Function | None = None
-    """The sound rule as it was in version 1; `strict` where it is absent."""
     legacy: Function | None = None
     """The published rule of VQA-RAD and SLAKE, where there is one."""
     legacy_pathvqa: Function | None = None
@@ -118,6 +116,8 @@ class Measure:
     """Whether a larger value is the better one."""
     needs_candidates: bool = False
     """Whether nothing can be said without known open answers."""
+    strict_1: Function | None = None
+    """The sound rule as it was in version 1; `strict` where it is absent."""
 
     @property
     def factor(self) -> float:

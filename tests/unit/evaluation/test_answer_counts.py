@@ -173,6 +173,9 @@ def test_chat_and_judge_tell_their_counts(tmp_path: Path) -> None:
     assert isinstance(done.exception, AnswerError) and "4 are empty, 4 were cut" in done.stdout
     (entry,) = read_results(run).find("chat")
     assert entry.details["answer_counts"]["empty"] == 4 and not entry.scores
+    # Nothing is graded yet; the report says so by its counts.
+    assert call("evaluate", "report", run).exit_code == 0
+    assert "4 are empty, 4 were cut" in (run / "report.html").read_text("utf-8")
     with ChatServer(lambda _: "9 9") as server:
         done = call(*judge, "--base-url", server.url)
         assert not server.bodies

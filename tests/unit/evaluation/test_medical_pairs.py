@@ -16,6 +16,8 @@ HER2- | HER2 negative | HER2− | HER2– | HER2 (-) ; HER2+ ; HER2
 ER+ | ER positive ; ER-
 PR- | PR negative ; PR+
 EGFR+ | EGFR positive ; EGFR-
+EGFR- and ALK+ | EGFR negative and ALK positive ; EGFR+ and ALK+ ; EGFR and ALK+
+HER2- and PD-L1+ | HER2 negative and PD-L1 positive ; HER2+ and PD-L1-
 Rh+ | Rh positive ; Rh-
 O+ | O positive | O pos ; O- ; A+ ; B+ ; AB+
 O- | O negative | O neg ; O+ ; A-

@@ -400,6 +400,7 @@ def judge_run(
     Raises:
         RunError: the run has no answers yet.
         ServiceError: the judge cannot be used.
+        AnswerError: the judge graded nothing; what it wrote is in the transcripts.
     """
     file = _answer_file(source, chat)
     answers, pairing, counts = stored_answers(file, chat)
@@ -407,6 +408,9 @@ def judge_run(
     judge = settings.served_name(settings.endpoint())
     transcripts = file.with_name(f"{file.stem}.judged-by-{_slug(judge)}.jsonl")
     write_transcripts(transcripts, judgements)
+    if len(judgements) == len(ORDERS) * len(chat.records):
+        # Every question was to be graded, so there is no score without a grading.
+        require_graded(reply_counts(judgements))
     found = score_judgements(chat.questions, answers, judgements, seed=seed)
     found |= {
         "judge": judge,
@@ -560,7 +564,9 @@ def _bounds(score: dict[str, Any]) -> str:
 
 
 def _notes(entry: Entry) -> list[str]:
-    return [
+    counts = entry.details.get("answer_counts")
+    told = [counts_sentence(counts)] if counts and not entry.scores else []
+    return told + [
         f"{judge}, {found['date']}: {sentence}"
         for judge, found in (entry.details.get("judges") or {}).items()
         for sentence in habit_sentences(found, dict(entry.score(judge, "win_rate")))
