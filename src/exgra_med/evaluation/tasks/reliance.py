@@ -14,7 +14,13 @@ from PIL import Image, ImageOps
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.answers import Prediction, pair, question_of, read_predictions
+from exgra_med.evaluation.answers import (
+    Prediction,
+    counts_sentence,
+    pair,
+    question_of,
+    read_predictions,
+)
 from exgra_med.evaluation.engines import stored_template
 from exgra_med.evaluation.metrics import answer_text, percent, words
 from exgra_med.evaluation.results import Entry
@@ -262,16 +268,19 @@ _SAME = Measure("same_answer", "same answer", "all", shown=frozenset())
 
 
 def _notes(entry: Entry) -> list[str]:
-    """What became of the answers about a side when the image was mirrored."""
+    """How many answers could be used, and what became of those about a side in a mirrored image."""
+    counts = entry.details.get("answer_counts")
+    told = [f"With the right images: {counts_sentence(counts)}"] if counts else []
     probe = entry.details.get("mirrored") or {}
     if not probe.get("num"):
-        return []
+        return told
     low, high = probe["interval"] or (0.0, 100.0)
     return [
+        *told,
         f"With the image mirrored, {probe['follows']:.1f} % of {probe['num']} answers about a side "
         f"name the other side (95 % interval {low:.1f} to {high:.1f}), {probe['stays']:.1f} % "
         f"stay, and {probe['no_side']:.1f} % name no side. An answer that stays did not come from "
-        "the image."
+        "the image.",
     ]
 
 
