@@ -714,10 +714,12 @@ _STATED = tuple(
         rf"[.;]\s+(?:the\s+)?{_BETTER}answer\s*[:：=]\s*{_SAID}",
         rf"(?:答案|选项)\s*(?:应该|应)?\s*(?:是|为|选|[:：])\s*[:：]?\s*{_SAID}",
         r"(?:应该?|故|我)?选(?:择|项)?\s*[:：]?\s*(?P<said>\(?[A-Z]\)?)(?![A-Za-z])",
-        r"\b(?:choose|select|pick|chose|selected|go(?:ing)?\s+with|it\s+must\s+be|it's|it\s+is)\s+(?:option\s+|answer\s+|choice\s+)?"
-        r"(?P<said>\(?(?-i:[A-Z])\)?)(?![\w'-])(?!\.?\s+(?-i:[a-z]))",
-        r"(?:^|[\s(*])\(?(?:option\s+|answer\s+|choice\s+)?(?P<said>\(?(?-i:[A-Z])\)?)\s+is\s+(?:the\s+)?"
-        r"(?:correct|right|best|answer|most\s+\w+)\b",
+        # A letter that no word follows: "it is E. coli" names none.
+        r"\b(?:choose|select|pick|chose|selected|go(?:ing)?\s+with|it\s+must\s+be|it's|it\s+is)"
+        r"\s+(?:option\s+|answer\s+|choice\s+)?"
+        r"(?P<said>\(?(?-i:[A-Z])\)?)(?![\w'-])(?!\.?\s+\w)",
+        r"(?:^|[\s(*])\(?(?:option\s+|answer\s+|choice\s+)?(?P<said>\(?(?-i:[A-Z])\)?)"
+        r"\s+is\s+(?:the\s+)?(?:correct|right|best|answer|most\s+\w+)\b",
     )
 )
 _LEAD_IN = re.compile(
@@ -787,7 +789,12 @@ def _stated(text: str) -> list[str]:
 def _plain_reply(text: str) -> str:
     """A reply without thoughts, roles, next turns, wrappers and a labelled reason below."""
     said = _HEADING.sub("Answer: ", _even(answer_of(text)))
-    return _REASON.sub("", _unwrapped(_AFTER_TURN.sub("", _ROLE.sub("", said, count=1)))).strip()
+    said = _unwrapped(_AFTER_TURN.sub("", _ROLE.sub("", said, count=1)))
+    reason = _REASON.search(said)
+    # Some give the reason first, and state the answer behind it.
+    if reason and not _stated(reason[0]):
+        said = said[: reason.start()]
+    return said.strip()
 
 
 @lru_cache(maxsize=262_144)

@@ -78,6 +78,10 @@ def test_the_exact_text_of_an_option_is_no_letter(place: int, form: str) -> None
         ("B) C. difficile because it is not E. coli", GERMS, 1),
         ("E. difficile", GERMS, None),
         ("A. E. coli", GERMS, None),
+        ("It is E. Coli", GERMS, 2),
+        ("I would choose C. Difficile.", GERMS, 1),
+        ("Answer: E. Coli\nReasoning: C. difficile is gram positive.", GERMS, 2),
+        ("Let me see.\nReasoning: no CT.\nAnswer: B", MODALITIES, 1),
         # A letter that is an option is that option.
         ("A", ["B", "A", "C"], 1),
         ("A\nbecause of the antigen", ["B", "A", "C"], 1),
