@@ -337,7 +337,6 @@ def test_thoughts_beside_an_answer_are_no_part_of_it(verb: Verb) -> None:
         verb.check(verb.call(server.url))
 
 
-@pytest.mark.skip(reason="waits for the reader of answers that removes thoughts")
 @pytest.mark.parametrize("verb", VERBS, indirect=True)
 def test_thoughts_inside_an_answer_are_no_part_of_it(verb: Verb) -> None:
     ways = list(THOUGHTS_INSIDE.values())
@@ -349,7 +348,6 @@ def test_thoughts_inside_an_answer_are_no_part_of_it(verb: Verb) -> None:
         verb.check(verb.call(server.url))
 
 
-@pytest.mark.skip(reason="waits for the reader of answers that removes thoughts")
 @pytest.mark.parametrize("verb", ["vqa", "captions"], indirect=True)
 def test_thoughts_that_never_end_are_no_answer(verb: Verb) -> None:
     with ChatServer(lambda body: f"<think>maybe {verb.right(body)}", "length") as server:
