@@ -293,12 +293,16 @@ _CLOSING = (
     r"assistantfinal(?=\S)",
     r"<channel\|>",
     r"<unused95>",
+)
+# These close a thought that was opened, and else are words of the answer.
+_CLOSING_WORDS = (
     r"Here is my response:",
     r"^#{1,6}[ ]*Final (?:Response|Answer)[ ]*:?[ ]*\n",
     r"\.\.\.done thinking\.",
 )
 _THOUGHT_MARKS = re.compile(
-    rf"(?P<open>{'|'.join(_OPENING)})|(?P<close>{'|'.join(_CLOSING)})",
+    rf"(?P<open>{'|'.join(_OPENING)})|(?P<close>{'|'.join(_CLOSING)})"
+    rf"|(?P<words>{'|'.join(_CLOSING_WORDS)})",
     re.IGNORECASE | re.MULTILINE,
 )
 # `</details>` closes other things too, and an empty thought may be one mark.
@@ -338,12 +342,12 @@ def answer_of(reply: str) -> str:
     """
     text = _WHOLE_THOUGHT.sub("", _OTHER_TURN.sub("", reply.strip()))
     said, thinking, end = "", False, 0
-    for mark in _THOUGHT_MARKS.finditer(text):
+    for mark in _thought_marks(text):
         if not thinking:
             said += text[end : mark.start()]
         if mark["close"] and not thinking:
             said = ""
-        thinking, end = mark["close"] is None, mark.end()
+        thinking, end = mark["open"] is not None, mark.end()
     said = _TURN_MARKS.sub("", said + ("" if thinking else text[end:])).strip()
     tagged = {each["said"].strip() for each in _ANSWER_TAG.finditer(said)}
     if len(tagged) == 1:
@@ -357,10 +361,10 @@ def answer_start(reply: str) -> int:
     >>> answer_start("<think>x</think>Yes"), answer_start("<think>x"), answer_start("Yes")
     (16, 8, 0)
     """
-    marks = list(_THOUGHT_MARKS.finditer(reply))
+    marks = _thought_marks(reply)
     if not marks:
         return 0
-    return len(reply) if marks[-1]["close"] is None else marks[-1].end()
+    return len(reply) if marks[-1]["open"] else marks[-1].end()
 
 
 def has_thoughts(reply: str) -> bool:
@@ -369,8 +373,16 @@ def has_thoughts(reply: str) -> bool:
     >>> has_thoughts("Hm.</think>Yes"), has_thoughts("I think so")
     (True, False)
     """
-    found = _THOUGHT_MARKS.search(reply.strip()) or _WHOLE_THOUGHT.search(reply)
-    return found is not None
+    return bool(_thought_marks(reply.strip())) or _WHOLE_THOUGHT.search(reply) is not None
+
+
+def _thought_marks(reply: str) -> list[re.Match[str]]:
+    """Every mark that opens or closes a thought; closing words only where one is open."""
+    marks: list[re.Match[str]] = []
+    for mark in _THOUGHT_MARKS.finditer(reply):
+        if not mark["words"] or (marks and marks[-1]["open"]):
+            marks.append(mark)
+    return marks
 
 
 # Chat text -> token ids and labels.

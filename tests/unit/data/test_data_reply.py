@@ -92,6 +92,8 @@ def test_a_thought_that_never_ends_is_no_answer(reply: str) -> None:
         "<answer>A</answer><answer>B</answer>",
         "p < 0.05 and x > 3",
         "### Findings\nA mass.",
+        "## Findings\nA mass.\n## Final Answer\nA mass.",
+        "Here is my response: a mass.",
     ],
 )
 def test_what_is_no_thought_stays(text: str) -> None:
