@@ -96,7 +96,8 @@ def _extended(record: Record, extended: Mapping[str, list[str]], used: set[str])
 
 def _read_captions(path: Path) -> dict[str, list[str]]:
     if path.suffix == ".json":
-        return {record.id: record.extended or record.answers for record in read_original(path)}
+        records = read_original(path, texts_only=True)
+        return {record.id: record.extended or record.answers for record in records}
     extended: dict[str, list[str]] = {}
     for where, row in iterate_objects(path):
         value = row.get("extended")

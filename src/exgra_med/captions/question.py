@@ -4,8 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from exgra_med.data.llava_format import strip_placeholder
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Record, numbered_images
+from exgra_med.data.talks import strip_placeholder
 from exgra_med.llm.prompt import Prompt, object_with
 from exgra_med.llm.request import ChatRequest, Message, ReplyError, Sampling
 

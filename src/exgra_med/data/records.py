@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -205,14 +205,19 @@ def parse_record(value: Any, where: str) -> Record:
 # Strict reading of JSON files, and records on disk: one JSON object a line, UTF-8, unique ids.
 
 
-def decode_json(text: str, where: str) -> Any:
+def decode_json(text: str, where: str, nan_is_null: bool = False) -> Any:
     """Decode one JSON document; `NaN`, `Infinity` and a key given twice are refused.
+
+    Args:
+        nan_is_null: take `NaN`, which Python's own writers put for a missing value, as null.
 
     Raises:
         DataError: the text is not strict JSON; says where and why.
     """
 
-    def refuse_constant(name: str) -> NoReturn:
+    def constant(name: str) -> None:
+        if nan_is_null and name == "NaN":
+            return
         raise DataError(f"{where}: {name} is not a JSON value.", "Write null or a number.")
 
     def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -224,7 +229,7 @@ def decode_json(text: str, where: str) -> Any:
         return value
 
     try:
-        return json.loads(text, parse_constant=refuse_constant, object_pairs_hook=unique_keys)
+        return json.loads(text, parse_constant=constant, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
         raise DataError(

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from exgra_med.data.chat_template import has_thoughts
-from exgra_med.data.llava_format import CONVERSATION_KEYS, strip_placeholder
+from exgra_med.data.llava_format import CONVERSATION_KEYS
 from exgra_med.data.records import (
     Record,
     decode_json,
@@ -25,6 +25,7 @@ from exgra_med.data.records import (
     read_json_list,
     read_text,
 )
+from exgra_med.data.talks import strip_placeholder
 from exgra_med.errors import AnswerError, DataError, ScoreError
 from exgra_med.evaluation.metrics import answer_text
 from exgra_med.files import disk_errors

@@ -1,6 +1,6 @@
 import pytest
 
-from exgra_med.data.sources.rows import closed_options
+from exgra_med.data.sources.options import closed_options
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.data.llava_format import parse_item, read_any, read_original, strip_placeholder
+from exgra_med.data.llava_format import parse_item, read_any, read_original
 from exgra_med.data.records import write_records
+from exgra_med.data.talks import strip_placeholder
 from exgra_med.errors import DataError
 
 CASES = Path(__file__).parents[2] / "golden/data/original_json/cases_input.json"
 REFUSED = {"odd_number_of_messages": "last turn", "empty_answer": "message 1 is empty"}
+REFUSED |= {"image_middle": "answer in turn 1", "two_images_in_text": "2 <image> for 1 image"}
 
 
 def cases() -> list[dict]:

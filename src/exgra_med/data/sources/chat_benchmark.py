@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.llava_format import strip_placeholder
 from exgra_med.data.records import Record, iterate_objects
 from exgra_med.data.sources.rows import (
     completeness,
@@ -68,10 +67,9 @@ def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record |
         **text_fields(row, where, question_type="type", pair_id="pair_id", caption="fig_caption"),
         "mention": mention if isinstance(mention, str) else json.dumps(mention),
     }
-    question = strip_placeholder(text_field(row, "text", where))
     return vqa_record(
         f"{NAME}/test/{published}",
-        {"question": question, "gpt4_answer": row.get("gpt4_answer", "")},
+        {"question": text_field(row, "text", where), "gpt4_answer": row.get("gpt4_answer")},
         where,
         image=text_field(row, "image", where),
         answer_type=None,

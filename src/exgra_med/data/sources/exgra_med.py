@@ -12,6 +12,7 @@ from typing import Any
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.llava_format import parse_items
 from exgra_med.data.records import Record, Turn, read_json_list
+from exgra_med.data.sources.pictures import RowImages
 from exgra_med.data.sources.rows import facts, has_empty_message
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
@@ -31,6 +32,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     found: Counter[str] = Counter()
     dropped: list[Dropped] = []
     files = []
+    images = RowImages.of(ImageFolder(source / "images", options.max_pixels))
     splits: dict[str, list[Record]] = {split: [] for split in FILES}
     for split, stem in FILES.items():
         path = source / f"{stem}_w_options_new.json"
@@ -44,7 +46,8 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
                 dropped.append(Dropped(f"{NAME}/{split}/{item.get('id', number)}", "empty answer"))
             else:
                 items.append(item)
-        for record in parse_items(items, path.name, found):
+        for item in parse_items(items, path.name, found):
+            record = images.found(item, f"{path.name}: item {item.id!r}")
             question, choices = split_suffix(record.question)
             meta = record.meta | {"split": split} | ({"options": choices} if choices else {})
             turns = [Turn(role="user", text=question or record.question), *record.turns[1:]]
@@ -53,7 +56,6 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     if not files:
         raise DataError(f"{source}: none of {', '.join(FILES.values())}_w_options_new.json.")
     notes: dict[str, Any] = {"spellings_found": dict(sorted(found.items())), **facts(splits)}
-    images = ImageFolder(source / "images", options.max_pixels)
     return Collected(splits, images, files, dropped, notes)
 
 

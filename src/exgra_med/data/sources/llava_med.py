@@ -10,6 +10,7 @@ from typing import Any
 
 from exgra_med.data.llava_format import parse_items
 from exgra_med.data.records import Record, read_json_list
+from exgra_med.data.sources.pictures import RowImages
 from exgra_med.data.sources.rows import has_empty_message, image_folder, without_images
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import images_for_share
@@ -32,12 +33,14 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         )
     found: Counter[str] = Counter()
     dropped: list[Dropped] = []
+    images = RowImages.of(image_folder(source, options))
     records: list[Record] = []
     for path in files:
         items = _with_text(read_json_list(path), path, dropped)
         for record in parse_items(items, path.name, found):
+            named = images.found(record, f"{path.name}: item {record.id!r}")
             name = f"{NAME}/{path.stem}/{record.id}"
-            records.append(record.model_copy(update={"id": name}))
+            records.append(named.model_copy(update={"id": name}))
     shown = Counter(image for record in records for image in record.images)
     chosen = images_for_share(shown, VALIDATION_SHARE, options.seed, "validation")
     splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": []}
@@ -52,7 +55,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         "held_out_images": f"{len(chosen)} of {len(shown)}, in `validation`, never trained on",
         "with_extended_answers": sum(record.extended is not None for record in records),
     }
-    return Collected(splits, image_folder(source, options), files, dropped, notes)
+    return Collected(splits, images, files, dropped, notes)
 
 
 def _with_text(

@@ -1,43 +1,33 @@
-"""Parquet files of the hub (extra `parquet`): rows in batches, images by hash, VQA-RAD and PathVQA.
-
-The hub's copies of these two have image, question, answer, and nothing else. Without ids and answer
-types, a question counts as CLOSED only where the answer is yes or no: the hub's VQA-RAD has 251
-closed test questions where the official release has 272.
-"""
+"""Parquet files (extra `parquet`): rows in batches, and images that came as bytes, by hash."""
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import MAX_IMAGE_BYTES, decode_image
-from exgra_med.data.records import SPLITS, Record
-from exgra_med.data.sources.rows import vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, ImageBytes, PrepareOptions
-from exgra_med.data.subset import untested_images
+from exgra_med.data.sources.source import ImageBytes
 from exgra_med.errors import DataError
 from exgra_med.plugins import import_extra
 
-VALIDATION_SHARE = 0.1
 BATCH_ROWS = 64
 """Rows decoded at once."""
-_COLUMNS = ["image", "question", "answer"]
 
 
 def iterate_rows(
-    paths: list[Path], columns: list[str], optional: Sequence[str] = ()
+    paths: list[Path], columns: list[str] | None = None, optional: Sequence[str] = ()
 ) -> Iterator[tuple[Path, int, dict[str, Any]]]:
     """Yield (path, row number, row) of parquet files without holding a file.
 
     Args:
+        columns: names that are read; all of them where absent.
         optional: names that are read where they are there.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
-        DataError: a file is no parquet file or lacks a column.
+        DataError: a file is no parquet file, lacks a column, or has one twice.
     """
     import_extra("pyarrow.parquet", "Reading parquet files", "parquet")
     pyarrow = import_extra("pyarrow", "Reading parquet files", "parquet")
@@ -46,11 +36,18 @@ def iterate_rows(
             file = pyarrow.parquet.ParquetFile(path)
         except (OSError, pyarrow.ArrowException) as error:
             raise DataError(f"{path}: not a complete parquet file.") from error
-        names = set(file.schema_arrow.names)
-        missing = [name for name in columns if name not in names]
+        names = file.schema_arrow.names
+        twice = [name for name in names if names.count(name) > 1]
+        if twice:
+            raise DataError(f"{path}: the column {twice[0]!r} is there twice.")
+        missing = [name for name in columns or [] if name not in names]
         if missing:
-            raise DataError(f"{path}: the column {missing[0]!r} is missing.")
-        wanted = [*columns, *(name for name in optional if name in names)]
+            raise DataError(
+                f"{path}: the column {missing[0]!r} is missing.", f"It has {', '.join(names)}."
+            )
+        wanted = names
+        if columns is not None:
+            wanted = [*columns, *(name for name in optional if name in names)]
         batches = file.iter_batches(BATCH_ROWS, columns=wanted)
         for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
             yield path, number, row
@@ -97,66 +94,3 @@ def named_image(content: Any, where: str) -> tuple[str, bytes]:
         raise DataError(f"{where}: the image is larger than {MAX_IMAGE_BYTES} bytes.")
     ending = "png" if value.startswith(b"\x89PNG") else "jpg"
     return f"{hashlib.sha256(value).hexdigest()[:24]}.{ending}", value
-
-
-def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collected:
-    """Read `train-*.parquet`, `test-*.parquet` and, where published, `validation-*.parquet`.
-
-    Without a published validation split, whole images of train that no test question shows are
-    taken.
-
-    Raises:
-        DataError: a split is missing or a file is broken.
-        MissingExtraError: pyarrow is not installed.
-    """
-    files = {split: sorted(source.rglob(f"{split}-*.parquet")) for split in SPLITS}
-    for split in ("train", "test"):
-        if not files[split]:
-            raise DataError(f"{source}: there is no {split}-*.parquet.")
-    images = BytesImages(options.max_pixels)
-    dropped: list[Dropped] = []
-    held: set[str] = set()
-    if not files["validation"]:
-        tested = set(_image_names(files["test"]))
-        train = Counter(_image_names(files["train"]))
-        held = untested_images(train, tested, VALIDATION_SHARE, options.seed)
-    # Generators: an image's bytes are kept only until its first record is written.
-    splits = {
-        split: _records(name, split, files[split] or files["train"], images, held, dropped)
-        for split in SPLITS
-    }
-    every = [path for paths in files.values() for path in paths]
-    return Collected(splits, images, every, dropped, {"layout": "hub parquet"})
-
-
-def _image_names(paths: list[Path]) -> Iterator[str]:
-    for path, number, row in iterate_rows(paths, ["image"]):
-        yield named_image(row["image"], f"{path.name}: row {number}")[0]
-
-
-def _records(
-    name: str,
-    split: str,
-    paths: list[Path],
-    images: BytesImages,
-    held: set[str],
-    dropped: list[Dropped],
-) -> Iterator[Record]:
-    for count, (path, number, row) in enumerate(iterate_rows(paths, _COLUMNS)):
-        where = f"{path.name}: row {number}"
-        image, content = named_image(row["image"], where)
-        if held and split != "test" and (image in held) != (split == "validation"):
-            continue
-        images.add(image, content)
-        closed = str(row["answer"]).strip().lower() in ("yes", "no")
-        record = vqa_record(
-            f"{name}/{split}/{count}",
-            row,
-            where,
-            image=image,
-            answer_type="CLOSED" if closed else "OPEN",
-            meta={"split": split, "row": count},
-            dropped=dropped,
-        )
-        if record:
-            yield record

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, read_json_list
-from exgra_med.data.sources.parquet import collect_parquet
+from exgra_med.data.sources.hub_copies import collect_parquet
 from exgra_med.data.sources.rows import vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError

@@ -1,6 +1,5 @@
 """Published rows -> VQA records: fields read strictly, the published text kept where changed."""
 
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -8,95 +7,11 @@ from typing import Any
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, parse_record
+from exgra_med.data.sources.options import closed_options
 from exgra_med.data.sources.source import Dropped, PrepareOptions
+from exgra_med.data.sources.values import is_null, json_value, plain_text
+from exgra_med.data.talks import place_images, strip_placeholder
 from exgra_med.errors import DataError
-
-YES_NO = ["Yes", "No"]
-
-_CHINESE = [["是", "不是"], ["是的", "不是"], ["有", "没有"], ["存在", "不存在"]]
-_CHINESE += [["包含", "不包含"], ["会", "不会"], ["正常", "不正常"], ["是", "否"]]
-
-_ARTICLES = {"a", "an", "the"}
-_STOPS = {"is", "are", "was", "were", "be", "seen", "in", "on", "of", "located", "appear", "taken"}
-_STOPS |= {"does", "do", "has", "have", "with", "or", "to", "at", "this", "image", "use"}
-_STOPS |= {"not", "no", "non"}
-_ADJECTIVES = {"left", "right", "gray", "grey", "white", "more", "less", "upper", "lower"}
-_LONGEST = 3
-
-
-def closed_options(question: str, answer: str) -> list[str] | None:
-    """The answers a closed question lets choose from, in the question's order; never a guess.
-
-    They are yes and no, or words of the question itself. The words around "or" are only taken
-    where the answer is one of the two, word for word.
-
-    Args:
-        question: the question, without any prompt suffix.
-        answer: the reference answer; decides where an option in the question begins and ends.
-
-    Returns:
-        Two or more options, one of which is the answer but for case; None where the question does
-        not say them.
-    """
-    if _plain(answer) in ("yes", "no"):
-        return list(YES_NO)
-    for pair in _CHINESE:
-        if answer in pair:
-            return list(pair)
-    text = re.sub(r"[?.\"]", " ", question).strip()
-    # `..., A, B, or C ...` with one or two words each; the first may carry words before it.
-    listed = re.search(r"([\w-]+(?: weighted)?), ([\w-]+(?: weighted)?), or ([\w-]+)", text)
-    if listed and _plain(answer) in map(_plain, listed.groups()):
-        return list(listed.groups())
-    parts = re.split(r"\s(?:or|vs)\s", text, flags=re.IGNORECASE)
-    if len(parts) != 2:
-        return None
-    for pair in _pairs(parts[0].split(), parts[1].split()):
-        matches = [_plain(option) == _plain(answer) for option in pair]
-        if matches.count(True) == 1:
-            return list(pair)
-    return None
-
-
-def _plain(text: str) -> str:
-    return " ".join(text.lower().replace(",", " ").split())
-
-
-def _pairs(left: list[str], right: list[str]) -> list[tuple[str, str]]:
-    """Candidate options, the most plainly parallel readings first."""
-    if not left or not right:
-        return []
-    if right[0].lower() in _ARTICLES:
-        # "a physical injury or a medical process": two whole noun phrases.
-        right = right[1:]
-        starts = [i for i, word in enumerate(left) if word.lower() in _ARTICLES]
-        phrase = left[starts[-1] + 1 :] if starts else []
-        lengths = range(len(phrase), 0, -1)
-        return _clean([(" ".join(phrase), " ".join(right[:length])) for length in lengths])
-    pairs = [(left[-1], right[0])]
-    for length in range(2, min(_LONGEST, len(right)) + 1):
-        if left[-1].lower() in _ADJECTIVES:
-            # "left or right kidney": the noun belongs to both.
-            tail = " ".join(right[1:length])
-            pairs.append((f"{left[-1]} {tail}", " ".join(right[:length])))
-        elif len(left) > 1 and left[-2].lower() in _ARTICLES:
-            pairs.append((left[-1], " ".join(right[:length])))
-    for length in range(2, min(_LONGEST, len(left)) + 1):
-        pairs.append((" ".join(left[-length:]), " ".join(right[:length])))
-    return _clean(pairs)
-
-
-def _clean(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Readings whose options are whole phrases: no verb, preposition or possessive at an edge."""
-    return [
-        pair
-        for pair in pairs
-        if all(
-            words and words[0] not in _STOPS | _ARTICLES and words[-1] not in _STOPS
-            for words in (option.lower().split() for option in pair)
-        )
-        and not any("'s" in option for option in pair)
-    ]
 
 
 def check_mapping(mapping: Mapping[str, str], fields: Sequence[str]) -> None:
@@ -113,17 +28,17 @@ def check_mapping(mapping: Mapping[str, str], fields: Sequence[str]) -> None:
 
 
 def text_field(row: Mapping[str, Any], key: str, where: str) -> str:
-    """The text of a field without outer blanks; whole numbers become text.
+    """The text of a field without outer blanks; numbers become text, 3.0 is "3".
 
     Raises:
-        DataError: the field is missing or holds something else.
+        DataError: the field is missing or null, or holds something else.
     """
     if key not in row:
         raise DataError(f"{where}: the field {key!r} is missing.")
     value = row[key]
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise DataError(f"{where}: {key!r} is neither text nor a whole number.")
-    return str(value).strip()
+    if is_null(value) or isinstance(value, (bool, list, tuple, dict)):
+        raise DataError(f"{where}: {key!r} is neither text nor a number.")
+    return plain_text(value, f"{where}: {key!r}")
 
 
 def text_fields(row: Mapping[str, Any], where: str, **keys: str) -> dict[str, Any]:
@@ -150,7 +65,7 @@ def vqa_record(
     row: Mapping[str, Any],
     where: str,
     *,
-    image: str,
+    image: str | list[str] | None,
     answer_type: str | None,
     meta: dict[str, Any],
     options: list[str] | None = None,
@@ -160,30 +75,57 @@ def vqa_record(
 ) -> Record | None:
     """A record of one question and one answer; None, and a listed drop, where one is empty.
 
+    Values are read by the rule of `data/sources/values.py`: null is empty, 3.0 is "3".
+
     Args:
+        image: one name, several, or none.
         meta: fields of the source; `options` and raw texts are added here.
         options: known options of a closed question; by rule where absent.
         dropped: receives the row if it has no question or no answer.
 
     Raises:
-        DataError: a field is missing or of the wrong type.
+        DataError: a field is missing or of the wrong type, or image placeholders in the question
+            do not match the images.
     """
-    question = text_field(row, question_key, where)
-    answer = text_field(row, answer_key, where)
-    if not question or not answer:
-        dropped.append(Dropped(name, "empty answer" if question else "empty question"))
-        return None
+    texts = {}
+    for what, key in (("question", question_key), ("answer", answer_key)):
+        if key not in row:
+            raise DataError(f"{where}: the field {key!r} is missing.")
+        texts[what] = plain_text(row[key], f"{where}: {key!r}")
+        if not strip_placeholder(texts[what]):
+            dropped.append(Dropped(name, f"empty {what}"))
+            return None
+    names = [image] if isinstance(image, str) else image or []
+    turns = [
+        {"role": "user", "text": texts["question"]},
+        {"role": "assistant", "text": texts["answer"]},
+    ]
+    turns = place_images(turns, len(names), where)
+    question, answer = turns[0]["text"], turns[1]["text"]
     if row[question_key] != question:
-        meta["raw_question"] = row[question_key]
+        meta["raw_question"] = _raw(row[question_key])
     if row[answer_key] != answer:
-        meta["raw_answer"] = row[answer_key]
+        meta["raw_answer"] = _raw(row[answer_key])
     if answer_type == "CLOSED":
         options = options or closed_options(question, answer)
         if options:
             meta["options"] = options
-    turns = [{"role": "user", "text": question}, {"role": "assistant", "text": answer}]
-    value = {"id": name, "image": image, "turns": turns, "answer_type": answer_type, "meta": meta}
+    shown = names[0] if len(names) == 1 else names or None
+    value = {"id": name, "image": shown, "turns": turns, "answer_type": answer_type, "meta": meta}
     return parse_record(value, where)
+
+
+def _raw(value: Any) -> Any:
+    try:
+        return json_value(value)
+    except TypeError:
+        return str(value)
+
+
+def is_yes_or_no(answer: Any) -> bool:
+    """Whether a published answer is yes or no and nothing else, a final stop apart."""
+    plain = plain_text(answer, "an answer").casefold().rstrip(".!").rstrip()
+    return plain in ("yes", "no")
 
 
 def check_counts(name: str, found: Counter[Any], expected: Mapping[Any, int]) -> str:
@@ -232,8 +174,12 @@ def image_folder(source: Path, options: PrepareOptions) -> ImageFolder:
 
 def has_empty_message(messages: Iterable[Any]) -> bool:
     """Whether a message of a published conversation is blank."""
-    values = [message.get("value") for message in messages if isinstance(message, dict)]
-    return any(isinstance(value, str) and not value.strip() for value in values)
+    values = [
+        message.get("value", message.get("content", ""))
+        for message in messages
+        if isinstance(message, dict)
+    ]
+    return any(is_null(value) or value == "" or str(value).isspace() for value in values)
 
 
 def without_images(

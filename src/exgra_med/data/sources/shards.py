@@ -4,7 +4,6 @@ Nothing is unpacked to disk and no shard is held in memory. Every shard is read 
 split; which image is held out depends on its own hash alone.
 """
 
-import json
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -12,9 +11,11 @@ from typing import Any
 
 from exgra_med.data.images import MAX_IMAGE_BYTES
 from exgra_med.data.records import Record, decode_json
-from exgra_med.data.sources.parquet import BytesImages, iterate_rows, named_image
-from exgra_med.data.sources.rows import check_mapping, vqa_record
+from exgra_med.data.sources.parquet import iterate_rows
+from exgra_med.data.sources.pictures import RowImages
+from exgra_med.data.sources.rows import check_mapping, image_folder, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
+from exgra_med.data.sources.values import plain_text
 from exgra_med.data.subset import seeded_key
 from exgra_med.errors import DataError
 
@@ -37,7 +38,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     if bool(parquet) == bool(tars):
         found = "both kinds of shards" if parquet else "no *.parquet and no *.tar shards"
         raise DataError(f"{source}: {found}.")
-    images = BytesImages(options.max_pixels)
+    images = RowImages.of(image_folder(source, options))
     dropped: list[Dropped] = []
     splits = {
         split: _records(parquet or tars, split, images, options, dropped)
@@ -50,7 +51,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
 def _records(
     paths: list[Path],
     split: str,
-    images: BytesImages,
+    images: RowImages,
     options: PrepareOptions,
     dropped: list[Dropped],
 ) -> Iterator[Record]:
@@ -65,28 +66,38 @@ def _records(
     )
     for shard, number, row in rows:
         where = f"{shard.name}: row {number}"
-        image, content = named_image(row.get(column["image"]), where)
-        share = int(seeded_key(options.seed, image)[:12], 16) / 16**12
-        if (share < VALIDATION_SHARE) != (split == "validation"):
+        names = images.names(row.get(column["image"]), where)
+        name = f"{NAME}/{split}/{shard.stem}/{number}"
+        held = [_share(options.seed, each) < VALIDATION_SHARE for each in names]
+        if not names or any(held) != all(held):
+            if split == "train":
+                reason = "shares an image with validation" if names else "no image"
+                dropped.append(Dropped(name, reason))
             continue
-        images.add(image, content)
+        if all(held) != (split == "validation"):
+            continue
         meta: dict[str, Any] = {"split": split}
         if row.get(column["id"]) is not None:
-            meta["published_id"] = str(row[column["id"]])
+            meta["published_id"] = plain_text(row[column["id"]], f"{where}: the id")
+        question = plain_text(row.get(column["question"]), f"{where}: the question")
         record = vqa_record(
-            f"{NAME}/{split}/{shard.stem}/{number}",
+            name,
             {
-                "question": row.get(column["question"]) or QUESTION,
-                "answer": row.get(column["answer"]) or "",
+                "question": question or QUESTION,
+                "answer": row.get(column["answer"]),
             },
             where,
-            image=image,
+            image=names,
             answer_type=None,
             meta=meta,
             dropped=dropped,
         )
         if record:
             yield record
+
+
+def _share(seed: int, image: str) -> float:
+    return int(seeded_key(seed, image)[:12], 16) / 16**12
 
 
 def _webdataset(path: Path, column: dict[str, str]) -> Iterator[dict[str, Any]]:
@@ -125,10 +136,10 @@ def _member(content: bytes, ending: str, where: str, column: dict[str, str]) -> 
     except UnicodeDecodeError as error:
         raise DataError(f"{where}: neither a picture nor UTF-8 text.") from error
     if ending == "json":
-        value = decode_json(text, where)
+        value = decode_json(text, where, nan_is_null=True)
         if not isinstance(value, dict):
             raise DataError(f"{where}: not an object.")
-        return {key: v if isinstance(v, str) else json.dumps(v) for key, v in value.items()}
+        return value
     return {column["answer"]: text} if ending == "txt" else {}
 
 

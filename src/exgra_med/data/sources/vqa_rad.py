@@ -10,7 +10,7 @@ from typing import Any
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, read_json, read_json_list
-from exgra_med.data.sources.parquet import collect_parquet
+from exgra_med.data.sources.hub_copies import collect_parquet
 from exgra_med.data.sources.rows import (
     answer_type_field,
     check_counts,

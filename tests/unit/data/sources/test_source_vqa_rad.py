@@ -64,8 +64,8 @@ def test_the_image_disjoint_variant_shares_no_image(
     [
         ({"answer_type": "OPNE"}, "qid 3: unknown answer_type 'OPNE'"),
         ({"phrase_type": "frame"}, r"row 3 \(qid 3\): phrase_type 'frame'"),
-        ({"answer": None}, "qid 3: 'answer' is neither"),
-        ({"answer": ["a"]}, "qid 3: 'answer' is neither"),
+        ({"answer": {"a": 1}}, "qid 3: 'answer' is neither"),
+        ({"answer": ["a", "b"]}, "qid 3: 'answer' is a list of 2"),
         ({"qid": 2}, "qid 2: the qid comes twice"),
     ],
 )

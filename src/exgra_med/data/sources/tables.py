@@ -1,0 +1,205 @@
+"""Rows of a table or a list: CSV and its kin, JSON, JSON Lines, parquet. What is in a cell is left
+as it is; `data/sources/values.py` says what it means.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from exgra_med.data.records import decode_json, iterate_lines, read_text
+from exgra_med.data.sources.parquet import iterate_rows
+from exgra_med.errors import DataError
+
+ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+SEPARATORS = ",;\t|"
+_SNIFFED_ROWS = 200
+_LONGEST_CELL = 512 * 2**20
+"""Characters; a cell may hold a picture as base64, and Python's own limit is 131,072."""
+
+Row = tuple[str, dict[str, Any]]
+"""Where it stands, for errors; and its values by name."""
+
+
+def read_rows(path: Path, known: Iterable[str] = ()) -> Iterator[Row]:
+    """The rows of a file, by its ending; a `.json` file may hold a list or one object a line.
+
+    Args:
+        known: names of columns, which decide between two separators that both fit.
+
+    Raises:
+        DataError: the file cannot be read; names file and row.
+        MissingExtraError: a parquet file, and pyarrow is not installed.
+    """
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return ((f"{file.name}: row {number}", row) for file, number, row in iterate_rows([path]))
+    return _json_rows(path) if ending in (".json", ".jsonl") else _table_rows(path, known)
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    start = next((text.lstrip()[:1] for _, text in iterate_lines(path)), "")
+    if start == "[":
+        rows = decode_json(read_text(path), str(path), nan_is_null=True)
+        places = ((f"{path}: row {number}", row) for number, row in enumerate(rows))
+    else:
+        places = _lines(path)
+    for where, row in places:
+        if not isinstance(row, dict):
+            raise DataError(f"{where}: not an object.")
+        names = [key.strip() for key in row]
+        _refuse_duplicates(names, where)
+        yield where, dict(zip(names, row.values(), strict=True))
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    for where, text in iterate_lines(path):
+        try:
+            yield where, decode_json(text, where, nan_is_null=True)
+        except DataError as error:
+            if text.strip() in ("{", "[") or path.suffix.lower() == ".json":
+                _refuse_one_object(path, error)
+            raise
+
+
+def _refuse_one_object(path: Path, error: DataError) -> None:
+    """One object over many lines, such as pandas' `to_json` writes column by column."""
+    value = decode_json(read_text(path), str(path), nan_is_null=True)
+    if isinstance(value, dict):
+        raise DataError(
+            f"{path}: one object with {', '.join(map(repr, list(value)[:5]))}, not a list of rows.",
+            'Write a list of rows, or one row a line; pandas does with to_json(orient="records").',
+        ) from error
+
+
+def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:
+    text = read_text(path)
+    if "\0" in text:
+        raise DataError(f"{path}: not UTF-8 text but UTF-16.", "Save the file as UTF-8.")
+    said, lines_before = "", 0
+    first, _, rest = text.partition("\n")
+    if first.strip().strip('"').lower().startswith("sep=") and len(first.strip()) <= 7:
+        # Excel's own line: it says the separator and is no row.
+        said, text, lines_before = first.strip().strip('"')[4:5] or "\t", rest, 1
+    mark = said or _separator(text, {name.strip().lower() for name in known})
+    reader = _reader(text, mark)
+    header: list[str] = []
+    try:
+        for cells in reader:
+            where = f"{path}:{reader.line_num + lines_before}"
+            if not cells:
+                continue
+            if not header:
+                header = [name.strip() for name in cells]
+                _refuse_duplicates([name for name in header if name], str(path))
+                continue
+            yield where, _cells(header, cells, where, mark)
+    except csv.Error as error:
+        where = f"{path}:{reader.line_num + lines_before}"
+        raise DataError(f"{where}: not valid CSV ({error}).") from error
+    if not header:
+        raise DataError(f"{path}: the table is empty.")
+
+
+def _reader(text: str, mark: str) -> Any:
+    csv.field_size_limit(_LONGEST_CELL)
+    return csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=mark)
+
+
+def _separator(text: str, known: set[str]) -> str:
+    """The separator under which the first rows have as many cells as the header.
+
+    Where several fit, the one with most known names in the header, then the one with most cells.
+    """
+
+    def fit(mark: str) -> tuple[bool, int, int]:
+        try:
+            rows = [row for row in islice(_reader(text, mark), _SNIFFED_ROWS) if row]
+        except csv.Error:
+            return False, 0, 0
+        header = [name.strip().lower() for name in rows[0]] if rows else []
+        same = len(header) > 1 and all(len(row) == len(header) for row in rows)
+        return same, len(known & set(header)), len(header)
+
+    return max(SEPARATORS, key=fit)
+
+
+def _cells(header: Sequence[str], cells: list[str], where: str, mark: str) -> dict[str, Any]:
+    # Spreadsheets end rows with separators for columns that nobody filled.
+    extra = cells[len(header) :]
+    if len(cells) < len(header) or any(cell.strip() for cell in extra):
+        name = {"\t": "tab"}.get(mark, repr(mark))
+        raise DataError(
+            f"{where}: {len(cells)} cells, and the header has {len(header)} (separator {name}).",
+            "Put a cell that holds the separator or a line end into double quotes.",
+        )
+    row = {}
+    for place, (name, cell) in enumerate(zip(header, cells, strict=False), start=1):
+        if name:
+            row[name] = cell
+        elif cell.strip() and not (place == 1 and cell.strip().isdecimal()):
+            # The first column of pandas' to_csv has no name and numbers the rows.
+            raise DataError(f"{where}: column {place} has no name and holds {cell[:40]!r}.")
+    return row
+
+
+def _refuse_duplicates(names: Sequence[str], where: str) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(
+                f"{where}: the column {name!r} is there twice.", "Rename or remove one of them."
+            )
+
+
+def field_columns(
+    names: Iterable[str],
+    mapping: Mapping[str, str],
+    aliases: Mapping[str, Sequence[str]],
+    where: str,
+) -> dict[str, str]:
+    """Field -> the column that holds it: the mapped one, one of its name, or of a known alias.
+
+    Case, blanks, `-` and `_` in names do not count.
+
+    Raises:
+        DataError: a mapped column is not there, or two columns could be the field.
+    """
+    columns = list(names)
+    found: dict[str, str] = {}
+    taken = set()
+    for field, wanted in mapping.items():
+        same = [name for name in columns if name == wanted.strip()]
+        same = same or [name for name in columns if folded(name) == folded(wanted)]
+        if not same:
+            continue
+        found[field] = same[0]
+        taken.add(same[0])
+    free = [name for name in columns if name not in taken]
+    for field, others in aliases.items():
+        if field in mapping:
+            continue
+        for wanted in (field, *others):
+            same = [name for name in free if folded(name) == folded(wanted)]
+            if len(same) > 1:
+                raise DataError(
+                    f"{where}: both {same[0]!r} and {same[1]!r} may be the column {field!r}.",
+                    f"Say which: --map {field}=COLUMN.",
+                )
+            if same:
+                break
+        aliased = [name for name in free if folded(name) in map(folded, others)]
+        if same and folded(same[0]) != folded(field) and len(aliased) > 1:
+            raise DataError(
+                f"{where}: {' and '.join(map(repr, aliased))} may be the column {field!r}.",
+                f"Say which: --map {field}=COLUMN.",
+            )
+        if same:
+            found[field] = same[0]
+    return found
+
+
+def folded(name: str) -> str:
+    """A column's name as names are compared."""
+    return "".join(name.lower().replace("-", " ").replace("_", " ").split())
