@@ -20,13 +20,20 @@ from exgra_med.data.records import (
     write_records,
 )
 from exgra_med.data.sources import SOURCES
-from exgra_med.data.sources.source import Collected, Dropped, ImageBytes, PrepareOptions
+from exgra_med.data.sources.source import (
+    Collected,
+    Dropped,
+    ImageBytes,
+    PrepareOptions,
+    kind_of_reason,
+)
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
 from exgra_med.terminal import ProgressCallback
 
 MAX_PIXELS = 50_000_000
 """Images above this many pixels are refused; the largest of the paper's datasets has 13 million."""
+_MOST_REASONS = 5
 
 
 def prepare(
@@ -187,9 +194,9 @@ def _write_content(
         counts[split] = write_records(folder / f"{split}.jsonl", kept)
     dropped = collected.dropped + store.broken
     if store.broken and not drop_broken_images:
-        first = "; ".join(f"{item.id}: {item.reason}" for item in store.broken[:3])
         raise DataError(
-            f"{len(store.broken)} records have an image that cannot be used: {first}",
+            f"{len(store.broken)} records have an image that cannot be used:"
+            f"{''.join(_by_reason(store.broken))}",
             "Mend the files, or give --drop-broken-images to leave these records out.",
         )
     if not sum(counts.values()):
@@ -207,6 +214,19 @@ def _write_content(
     }
 
 
+def _by_reason(broken: list[Dropped]) -> Iterator[str]:
+    """A line for each kind of fault: how many records, the first of them, and the way out."""
+    kinds: dict[str, list[Dropped]] = {}
+    for item in broken:
+        kinds.setdefault(kind_of_reason(item.reason), []).append(item)
+    for items in list(kinds.values())[:_MOST_REASONS]:
+        first = items[0]
+        more = f", and {len(items) - 1} more like it" if len(items) > 1 else ""
+        yield f"\n  {first.id}{more}: {first.reason} {first.hint}".rstrip()
+    if len(kinds) > _MOST_REASONS:
+        yield f"\n  ... and {len(kinds) - _MOST_REASONS} other faults"
+
+
 class _ImageStore:
     """Copies each image once, with the first record that shows it."""
 
@@ -214,15 +234,15 @@ class _ImageStore:
         self.folder = folder
         self.images = images
         self.progress = progress
-        self.state: dict[str, str] = {}
+        self.state: dict[str, ExgraMedError | None] = {}
         self.broken: list[Dropped] = []
 
     def keep(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
         """Yield the records whose images were copied; the others are listed in `broken`."""
         for record in records:
-            reasons = [reason for name in record.images if (reason := self._copy(name))]
-            if reasons:
-                self.broken.append(Dropped(record.id, reasons[0]))
+            faults = [fault for name in record.images if (fault := self._copy(name))]
+            if faults:
+                self.broken.append(Dropped(record.id, faults[0].message, faults[0].hint))
                 continue
             tally[record.answer_type or "none"] += 1
             names = [self.images.stored_name(name) for name in record.images]
@@ -231,14 +251,14 @@ class _ImageStore:
                 record = record.model_copy(update={"image": image})
             yield record
 
-    def _copy(self, name: str) -> str:
+    def _copy(self, name: str) -> ExgraMedError | None:
         """Copy an image; returns why not, or nothing."""
         if name not in self.state:
             try:
                 content = self.images.read_bytes(name)
-                self.state[name] = ""
+                self.state[name] = None
             except ExgraMedError as error:
-                self.state[name] = error.message
+                self.state[name] = error
             else:
                 path = self.folder / self.images.stored_name(name)
                 path.parent.mkdir(parents=True, exist_ok=True)

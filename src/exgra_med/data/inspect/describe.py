@@ -6,6 +6,7 @@ from exgra_med.data.chat_template import conversation_segments
 from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.records import BUNDLED, SAMPLES, Prepared, Record, open_prepared
 from exgra_med.data.sources import SOURCES
+from exgra_med.data.sources.source import kind_of_reason
 from exgra_med.errors import DataError
 
 
@@ -37,9 +38,14 @@ def describe_manifest(prepared: Prepared) -> list[str]:
         count = f"{split}: {manifest['counts'][split]} records"
         lines.append(f"{count} ({types})" if types else count)
     lines.append(f"images: {manifest['images']['count']}")
-    lines += [f"dropped {item['id']}: {item['reason']}" for item in manifest["dropped"][:10]]
-    if len(manifest["dropped"]) > 10:
-        lines.append(f"... and {len(manifest['dropped']) - 10} more dropped, see manifest.json")
+    dropped: dict[str, list[str]] = {}
+    for item in manifest["dropped"]:
+        dropped.setdefault(kind_of_reason(item["reason"]), []).append(item["id"])
+    for reason, ids in dropped.items():
+        named = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
+        lines.append(f"dropped {len(ids)}: {reason.rstrip('.')} ({named})")
+    if dropped:
+        lines.append("every dropped row is listed in manifest.json")
     without = len(manifest["notes"].get("closed_without_options", []))
     if without:
         lines.append(f"{without} closed questions do not say their options, see manifest.json")

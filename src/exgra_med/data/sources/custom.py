@@ -31,7 +31,6 @@ from exgra_med.data.talks import (
     Talk,
     place_images,
     read_talk,
-    strip_placeholder,
 )
 from exgra_med.errors import DataError
 
@@ -97,6 +96,7 @@ class _Reader:
         self._check_split(row, where, split)
         columns = field_columns(row, self.mapping, ALIASES, where)
         talk = self._talk(row, where)
+        talk_keys = TALK_KEYS if talk else ()
         # A line of JSON may be a text without an image; a table says so by an empty cell.
         needed = [] if talk else ["question", "answer"]
         for name in [*needed, *(["image"] if is_table and not image_columns(row, columns) else [])]:
@@ -117,7 +117,7 @@ class _Reader:
         options = self._options(row, columns, marked, where)
         if options and len(talk.messages) != 2:
             raise DataError(f"{where}: options, and more than one question.", "Split the row.")
-        used = {*columns.values(), *marked, *image_columns(row, columns), *TALK_KEYS}
+        used = {*columns.values(), *marked, *image_columns(row, columns), *talk_keys}
         meta = self._meta({key: item for key, item in row.items() if key not in used})
         if talk.system:
             meta["system"] = talk.system
@@ -132,7 +132,7 @@ class _Reader:
                 "A question with options is CLOSED; leave one of the two empty.",
             )
         messages = [_as_text(each, options, where) for each in talk.messages]
-        if len(messages) != 2 and not all(strip_placeholder(each.text) for each in messages):
+        if len(messages) != 2 and not all(each.text for each in messages):
             self.dropped.append(Dropped(f"{NAME}/{split}/{published}", "an empty message"))
             return None
         extended = extended_answers(row, values.get("extended"), where)
@@ -255,7 +255,8 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         for split, rows in found.items()
     }
     records = {split: [each for each in rows if each] for split, rows in made.items()}
-    if not any(record.images for each in records.values() for record in each):
+    every_record = [record for each in records.values() for record in each]
+    if every_record and not any(record.images for record in every_record):
         raise DataError(
             f"{source}: no row names an image.",
             f"The column {options.mapping.get('image', 'image')!r} has their names; another: "

@@ -36,12 +36,12 @@ def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collect
             raise DataError(f"{source}: there is no {split}-*.parquet.")
     images = RowImages.of(image_folder(source, options))
     dropped: list[Dropped] = []
-    held: set[str] = set()
+    held: set[str] | None = None
     if not files["validation"]:
         images.keep_bytes = False
         tested = set(_image_names(files["test"], images))
         train = Counter(_image_names(files["train"], images))
-        held = untested_images(train, tested, VALIDATION_SHARE, options.seed)
+        held = set(untested_images(train, tested, VALIDATION_SHARE, options.seed))
     images.keep_bytes = True
     # Generators: an image's bytes are kept only until its first record is written.
     splits = {
@@ -62,13 +62,13 @@ def _records(
     split: str,
     paths: list[Path],
     images: RowImages,
-    held: set[str],
+    held: set[str] | None,
     dropped: list[Dropped],
 ) -> Iterator[Record]:
     for count, (path, number, row) in enumerate(iterate_rows(paths, _COLUMNS)):
         where, name_of_row = f"{path.name}: row {number}", f"{name}/{split}/{count}"
         names = images.names(row["image"], where)
-        if held and split != "test":
+        if held is not None and split != "test":
             inside = [each in held for each in names]
             # A row with several images may share one with validation; it is in neither split then.
             if split == "train" and any(inside) and not all(inside):

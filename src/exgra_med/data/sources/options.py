@@ -24,7 +24,9 @@ _NAME = re.compile(
     r"(option|options|opt|op|choice|choices)?[\s_-]*([A-Za-z]|\d{1,2})", re.IGNORECASE
 )
 """A letter or number by itself, or behind the word option: `B`, `option_b`, `opb`, `Choice B`."""
-_FRONT = re.compile(r"[(\[（]?(?:([A-Za-z])\s?[)\]）.:．：、]\s*|(\d{1,2})[)\]）.:．：、]\s+)")
+_FRONT = re.compile(
+    r"[(\[（]?(?:([A-Za-zＡ-Ｚａ-ｚ])\s?[)\]）.:．：、]\s*|(\d{1,2})[)\]）.:．：、]\s+)"
+)
 """A mark in front of a text: `B. `, `(B) `, `B: `, `2. `; but 1.5 and 1:10 are numbers."""
 _INLINE = re.compile(rf"(?:^|(?<=[\s,，、])){_FRONT.pattern}")
 _NUMPY = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
@@ -166,7 +168,7 @@ def _inline(text: str) -> dict[str, str] | None:
 
 
 def _mark(front: re.Match[str]) -> str:
-    return front[1] or front[2]
+    return unicodedata.normalize("NFKC", front[1] or front[2])
 
 
 def _of_dict(value: dict[str, Any], where: str) -> list[tuple[str, Any]]:

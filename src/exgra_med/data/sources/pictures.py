@@ -3,6 +3,7 @@
 import base64
 import binascii
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -116,8 +117,11 @@ class RowImages(ImageBytes):
             )
         written, mark, choice = name.partition("#")
         choice = mark + choice
-        if self._is_file(name) or written.endswith("/"):
+        if written.endswith("/"):
             return name
+        if self._is_file(name):
+            # One spelling of each file, so that a split by image sees one image.
+            return str(PurePosixPath(name))
         plain = str(PurePosixPath(written.replace("\\", "/")))
         for path in (plain, self._below_root(plain)):
             if self._is_file(path):
@@ -148,11 +152,11 @@ class RowImages(ImageBytes):
             for file in sorted(self.folder.root.rglob("*")):
                 name = file.relative_to(self.folder.root).as_posix()
                 if file.is_file():
-                    self._by_case.setdefault(name.lower(), []).append(name)
+                    self._by_case.setdefault(_key(name), []).append(name)
                     if file.suffix.lower() in _PLAIN_ENDINGS:
-                        stem = name[: -len(file.suffix)].lower().removesuffix(".nii")
+                        stem = _key(name[: -len(file.suffix)]).removesuffix(".nii")
                         self._by_case.setdefault(stem, []).append(name)
-        return self._by_case.get(path.lower(), [])
+        return self._by_case.get(_key(path), [])
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
         """The file of an image, after it was decoded once in full.
@@ -168,6 +172,11 @@ class RowImages(ImageBytes):
 
     def _home(self, name: str) -> ImageBytes:
         return self.stored if name in self.in_rows else self.folder
+
+
+def _key(name: str) -> str:
+    # Archives of some systems take letters and their accents apart.
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _embedded(text: str, where: str) -> bytes | None:

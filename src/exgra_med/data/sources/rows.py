@@ -10,7 +10,7 @@ from exgra_med.data.records import Record, parse_record
 from exgra_med.data.sources.options import closed_options
 from exgra_med.data.sources.source import Dropped, PrepareOptions
 from exgra_med.data.sources.values import is_null, json_value, plain_text
-from exgra_med.data.talks import place_images, strip_placeholder
+from exgra_med.data.talks import place_images
 from exgra_med.errors import DataError
 
 
@@ -92,7 +92,7 @@ def vqa_record(
         if key not in row:
             raise DataError(f"{where}: the field {key!r} is missing.")
         texts[what] = plain_text(row[key], f"{where}: {key!r}")
-        if not strip_placeholder(texts[what]):
+        if not texts[what]:
             dropped.append(Dropped(name, f"empty {what}"))
             return None
     names = [image] if isinstance(image, str) else image or []

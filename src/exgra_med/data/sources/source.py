@@ -1,5 +1,6 @@
 """What a data set is to `data prepare`: a name, and a function from published files to records."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,14 @@ class Dropped:
 
     id: str
     reason: str
+    """What is wrong, the same on every machine: it goes into the manifest."""
+    hint: str = ""
+    """How to mend it; may name a folder of this machine."""
+
+
+def kind_of_reason(reason: str) -> str:
+    """A reason without the name of the image, by which rows are counted together."""
+    return re.sub(r"the image (['\"]).*?\1", "the image", reason)
 
 
 @dataclass

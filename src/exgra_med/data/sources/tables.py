@@ -115,12 +115,14 @@ def _separator(text: str, known: set[str]) -> str:
     """
 
     def fit(mark: str) -> tuple[bool, int, int]:
+        rows: list[list[str]] = []
+        whole = True
         try:
-            rows = [row for row in islice(_reader(text, mark), _SNIFFED_ROWS) if row]
+            rows.extend(row for row in islice(_reader(text, mark), _SNIFFED_ROWS) if row)
         except csv.Error:
-            return False, 0, 0
+            whole = False
         header = [name.strip().lower() for name in rows[0]] if rows else []
-        same = len(header) > 1 and all(len(row) == len(header) for row in rows)
+        same = whole and len(header) > 1 and all(len(row) == len(header) for row in rows)
         return same, len(known & set(header)), len(header)
 
     return max(SEPARATORS, key=fit)
@@ -138,7 +140,8 @@ def _cells(header: Sequence[str], cells: list[str], where: str, mark: str) -> di
     row = {}
     for place, (name, cell) in enumerate(zip(header, cells, strict=False), start=1):
         if name:
-            row[name] = cell
+            # A line end inside a cell is that of the file, and no part of the text.
+            row[name] = cell.replace("\r\n", "\n").replace("\r", "\n")
         elif cell.strip() and not (place == 1 and cell.strip().isdecimal()):
             # The first column of pandas' to_csv has no name and numbers the rows.
             raise DataError(f"{where}: column {place} has no name and holds {cell[:40]!r}.")
