@@ -216,8 +216,14 @@ class PredictionFile:
     """`prediction_not_text` (numbers became strings) and `torn_last_line` (it was dropped)."""
 
 
+_TEXT_KEYS = ("text", "answer", "response", "prediction", "predict", "output", "generated_text")
+"""Where other tools put what the model said; a line that has two of them is refused."""
+
+
 def read_predictions(path: Path) -> PredictionFile:
-    """Read predictions of this project or of the original, in the order of the file.
+    """Read predictions of this project, of the original or of another tool, in their order.
+
+    One JSON object a line, or a JSON list of them.
 
     Raises:
         DataError: the file is absent, or a line (other than a torn last one) is no prediction.
@@ -226,9 +232,15 @@ def read_predictions(path: Path) -> PredictionFile:
         raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    lines = raw.split(b"\n")
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{path}: not UTF-8 text but UTF-16.", "Save the file as UTF-8.")
+    lines = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")
     predictions: list[Prediction] = []
     oddities: Counter[str] = Counter()
+    if raw.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
+        items = enumerate(decode_json(read_text(path), str(path)))
+        predictions = [_parse(value, f"{path}: item {n}", oddities) for n, value in items]
+        return PredictionFile(predictions, oddities)
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -247,11 +259,25 @@ def _parse(value: Any, where: str, oddities: Counter[str]) -> Prediction:
     if not isinstance(value, dict):
         raise DataError(f"{where}: not a JSON object.")
     name = value.get("id", value.get("question_id"))
-    text = value.get("text")
+    if not {"turns", *CONVERSATION_KEYS}.isdisjoint(value):
+        raise DataError(
+            f"{where}: a record, not a prediction.", "Predictions come first, then the reference."
+        )
     if isinstance(name, bool) or not isinstance(name, str | int):
-        raise DataError(f"{where}: neither `id` nor `question_id` is there.")
+        raise DataError(
+            f"{where}: neither `id` nor `question_id` is there.",
+            "Each prediction names its question by the id of the record.",
+        )
+    said = [key for key in _TEXT_KEYS if key in value]
+    if len(said) > 1:
+        raise DataError(
+            f"{where}: both `{said[0]}` and `{said[1]}` of {name!r} are there.",
+            "Keep the one that the model said, as `text`.",
+        )
+    key = said[0] if said else "text"
+    text = value.get(key)
     if isinstance(text, bool) or not isinstance(text, str | int | float):
-        raise DataError(f"{where}: `text` of {name!r} is no text.", 'An empty answer is "".')
+        raise DataError(f"{where}: `{key}` of {name!r} is no text.", 'An empty answer is "".')
     oddities["prediction_not_text"] += not isinstance(text, str)
     optional = ("finish_reason", "prompt", "num_tokens", "option_scores")
     return Prediction(str(name), str(text), **{field: value.get(field) for field in optional})
@@ -411,7 +437,16 @@ def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list
         return None
     published = [str(question.meta.get("published_id", "")) for question in questions]
     unique = len(set(published)) == len(published) and "" not in published
-    return published if unique and set(published) & set(prediction_ids) else None
+    if not unique or not set(published) & set(prediction_ids):
+        return None
+    rows = {str(number) for number in range(len(questions))}
+    if set(prediction_ids) == rows != set(published):
+        raise ScoreError(
+            "The predictions are numbered from 0 as rows are, and the questions were published "
+            f"under other numbers ({published[:3]}), so that they would be mixed up.",
+            "Give each prediction the id of its record.",
+        )
+    return published
 
 
 # How many answers can be used at all. A low score may be a model that knows little, or one whose

@@ -5,8 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.errors import DataError
-from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
+from exgra_med.data.records import Record, Turn
+from exgra_med.errors import DataError, ScoreError
+from exgra_med.evaluation.answers import (
+    Prediction,
+    PredictionWriter,
+    pair,
+    question_of,
+    read_predictions,
+)
 
 
 def test_answers_come_back_as_they_were_written(tmp_path: Path) -> None:
@@ -52,7 +59,13 @@ def test_the_originals_answers_and_numbers_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("[1]", "not a JSON object"),
+        ('"yes"', "not a JSON object"),
+        ('{"id": "1", "text": ["yes"]}', "no text"),
+        ('{"id": "1", "response": null}', "`response` of '1' is no text"),
+        ('{"id": "1", "answer": "yes", "text": "Is it?"}', "both `text` and `answer` of '1'"),
+        ('{"id": "1", "predict": "yes", "output": "no"}', "both `predict` and `output`"),
+        ('{"id": "1", "turns": []}', "a record, not a prediction"),
+        ('{"id": "1", "conversations": []}', "a record, not a prediction"),
         ('{"text": "yes"}', "neither `id`"),
         ('{"id": "1"}', "no text"),
         ('{"id": "1", "text": null}', "no text"),
@@ -66,3 +79,43 @@ def test_a_line_that_is_no_answer_is_named(tmp_path: Path, line: str, message: s
     with pytest.raises(DataError, match=message) as caught:
         read_predictions(path)
     assert f"{path}:1" in caught.value.message
+
+
+@pytest.mark.parametrize("key", ["text", "response", "prediction", "predict", "output", "answer"])
+@pytest.mark.parametrize("is_list", [True, False])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_answers_of_other_tools(tmp_path: Path, key: str, is_list: bool, mark: str) -> None:
+    rows = [{"id": "a", key: "Yes"}, {"question_id": 2, key: ""}]
+    text = json.dumps(rows, indent=1) if is_list else "\n".join(map(json.dumps, rows))
+    (tmp_path / "a.json").write_text(mark + text, encoding="utf-8")
+    found = read_predictions(tmp_path / "a.json")
+    assert [(each.id, each.text) for each in found.predictions] == [("a", "Yes"), ("2", "")]
+    assert not found.oddities["torn_last_line"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (json.dumps([{"id": "1", "text": "x"}]).encode("utf-16"), "UTF-16.*Save the file as UTF-8"),
+        (b'[{"id": "1", "text": "x"}, 5]', "item 1: not a JSON object"),
+        (b'[{"id": "1", "text": "x"}', "not valid JSON"),
+    ],
+)
+def test_a_list_that_is_no_list_of_answers(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_predictions(tmp_path / "a.json")
+
+
+def test_row_numbers_are_not_taken_for_published_ids() -> None:
+    turns = [Turn(role="user", text="Q"), Turn(role="assistant", text="A")]
+    questions = [
+        question_of(Record(id=f"x/{n}", turns=turns, meta={"published_id": str(n + 1)}))
+        for n in range(3)
+    ]
+    answers = [Prediction(str(n), "A") for n in range(3)]
+    with pytest.raises(ScoreError, match=r"numbered from 0 as rows are.*\['1', '2', '3'\]"):
+        pair(answers, questions)
+    published = [Prediction(str(n + 1), f"A{n}") for n in range(3)]
+    assert pair(published, questions).answers == ["A0", "A1", "A2"]
+    assert pair(published[:2], questions).counts["missing"] == 1
