@@ -24,6 +24,7 @@ from transformers.utils import logging
 from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START
 from exgra_med.errors import CheckpointError
 from exgra_med.files import expand_home, new_folder, write_text
+from exgra_med.model.other_folders import as_something_else, lfs_pointer
 from exgra_med.model.published import VISION, published_checkpoint
 from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.recipe.run_folder import last_checkpoint_of
@@ -57,8 +58,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        hint = "Name a checkpoint folder, or a finished run." if path.name == CONFIG else ""
-        raise CheckpointError(f"{path.parent} has no {path.name}.", hint) from error
+        problem = CheckpointError(f"{path.parent} has no {path.name}.")
+        if path.name == CONFIG:
+            problem.hint = "Name a checkpoint folder, or a finished run."
+            problem = as_something_else(path.parent) or problem
+        raise problem from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON.") from error
     if not isinstance(value, dict):
@@ -87,7 +91,8 @@ def local_folder(source: str | Path) -> Path:
     if path.is_dir():
         return last_checkpoint_of(path)
     if path.exists():
-        raise CheckpointError(f"{source} is a file; a checkpoint is a folder.")
+        problem = CheckpointError(f"{source} is a file; a checkpoint is a folder.")
+        raise as_something_else(path) or problem
     published = published_checkpoint(str(source))
     if published is not None:
         raise CheckpointError(
@@ -254,10 +259,7 @@ def load_bundle(
             # Where torchvision is installed, transformers would take its resampler.
             processor.image_processor = pillow_image_processor(folder)
     except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{folder} cannot be loaded: {str(error).splitlines()[0]}",
-            "The folder may be incomplete; copy or download it again.",
-        ) from error
+        raise _not_loaded(folder, error) from error
     model, report = loaded
     problems = key_problems(report)
     problems += [
@@ -267,6 +269,21 @@ def load_bundle(
     ]
     refuse(folder, problems)
     return Bundle(model.to(device).eval(), processor)
+
+
+def _not_loaded(folder: Path, error: Exception) -> CheckpointError:
+    weights = any(folder.glob("model.safetensors*"))
+    if not weights and any(folder.glob("pytorch_model.bin*")):
+        return CheckpointError(
+            f"{folder} has its weights as pytorch_model.bin alone, which may hold code.",
+            "Save the model as safetensors with transformers' save_pretrained.",
+        )
+    shards = folder.glob("model*.safetensors")
+    problem = lfs_pointer(shards) if weights else as_something_else(folder)
+    return problem or CheckpointError(
+        f"{folder} cannot be loaded: {str(error).splitlines()[0]}",
+        "The folder may be incomplete; copy or download it again.",
+    )
 
 
 def load_tokenizer(folder_or_name: str | Path) -> tuple[Any, int]:
@@ -310,7 +327,10 @@ def read_config(folder: Path) -> ExgraConfig:
     """
     config = read_json_object(folder / CONFIG)
     if is_original_layout(config):
-        raise CheckpointError(
+        names = ("model.safetensors*", "pytorch_model.bin*")
+        has_weights = any(next(folder.glob(name), None) for name in names)
+        other = None if has_weights else as_something_else(folder)
+        raise other or CheckpointError(
             f"{folder} is a checkpoint in the original's layout.",
             f"Convert it first: exgra-med checkpoint import {folder} "
             "--vision openai/clip-vit-large-patch14 --out DIR",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import read_json_object
+from exgra_med.model.other_folders import as_something_else, lfs_pointer
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
 """A file or, with `.index.json`, the shards it names; the first that exists is read."""
@@ -20,8 +21,16 @@ def weight_files(folder: Path) -> list[Path]:
     """The files with a folder's weights.
 
     Raises:
-        CheckpointError: there is none, or a shard is missing or lies outside the folder.
+        CheckpointError: there is none, or a shard is missing, lies outside the folder, or is a Git
+            LFS pointer.
     """
+    files = _weight_files(folder)
+    if problem := lfs_pointer(files):
+        raise problem
+    return files
+
+
+def _weight_files(folder: Path) -> list[Path]:
     for name in WEIGHT_NAMES:
         index = folder / f"{name}.index.json"
         if index.is_file():
@@ -35,7 +44,8 @@ def weight_files(folder: Path) -> list[Path]:
             return [folder / shard for shard in shards]
         if (folder / name).is_file():
             return [folder / name]
-    raise CheckpointError(f"{folder} has no weights: neither {' nor '.join(WEIGHT_NAMES)}.")
+    problem = CheckpointError(f"{folder} has no weights: neither {' nor '.join(WEIGHT_NAMES)}.")
+    raise as_something_else(folder) or problem
 
 
 def read_weights(files: list[Path]) -> dict[str, Tensor]:
