@@ -97,7 +97,9 @@ def read_talk(row: Mapping[str, Any], where: str) -> Talk | None:
 
 def _messages(value: Any, where: str, system: list[str]) -> list[Message]:
     if not isinstance(value, list):
-        raise DataError(f"{where} is not a list.")
+        raise DataError(
+            f"{where} is not a list.", "Write conversations as JSON, JSON Lines or parquet."
+        )
     if not value:
         raise DataError(f"{where} has no turns.")
     messages: list[Message] = []

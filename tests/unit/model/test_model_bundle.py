@@ -163,7 +163,7 @@ def test_a_truncated_file_is_refused(folder: Path) -> None:
 def test_pickled_weights_are_never_read(folder: Path) -> None:
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="pytorch_model.bin alone"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model.bin alone"):
         load_bundle(folder)
 
 

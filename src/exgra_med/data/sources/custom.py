@@ -61,12 +61,23 @@ _WHAT = {"user": "question", "assistant": "answer"}
 _FILE_NAME = re.compile(r"\S+\.(?:jpe?g|png|bmp|tiff?|webp|dcm|nii|nii\.gz)", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class _Columns:
+    """What the columns of a row are for."""
+
+    fields: dict[str, str]
+    """Field of `ALIASES` -> column."""
+    images: list[str]
+    """The column of the images, or the columns `image_1`, `image_2`, ... of one each."""
+    options: list[str]
+    """Columns of one option each."""
+
+
 @dataclass
 class _Row:
     """A row as it was read, before it is known how the data set writes its answers."""
 
-    split: str
-    published: str
+    id: str
     where: str
     messages: list[Message]
     images: list[str]
@@ -86,6 +97,9 @@ class _Reader:
     left_out: set[str] = field(default_factory=set)
     """Columns of bytes that are no image; a record cannot hold them."""
     num_system_prompts: int = 0
+    ids: set[str] = field(default_factory=set)
+    known: dict[tuple[str, ...], _Columns] = field(default_factory=dict)
+    """By the names of a row's columns, which are the same in nearly all rows."""
 
     def read(
         self, row: dict[str, Any], where: str, split: str, number: int, is_table: bool
@@ -94,30 +108,35 @@ class _Reader:
         if "turns" in row:
             return parse_record(row, where)
         self._check_split(row, where, split)
-        columns = field_columns(row, self.mapping, ALIASES, where)
+        columns = self.columns(row, where)
         talk = self._talk(row, where)
-        talk_keys = TALK_KEYS if talk else ()
+        used = {*columns.fields.values(), *columns.options, *columns.images}
+        used.update(TALK_KEYS if talk else ())
         # A line of JSON may be a text without an image; a table says so by an empty cell.
         needed = [] if talk else ["question", "answer"]
-        for name in [*needed, *(["image"] if is_table and not image_columns(row, columns) else [])]:
-            if name not in columns:
+        needed += ["image"] if is_table and not columns.images else []
+        for name in needed:
+            if name not in columns.fields:
                 raise DataError(
                     f"{where}: there is no column {self.mapping.get(name, name)!r}.",
                     f"It has {', '.join(row)}; give --map {name}=COLUMN.",
                 )
-        values = {name: row[column] for name, column in columns.items()}
+        values = {name: row[column] for name, column in columns.fields.items()}
         published = plain_text(values.get("id"), f"{where}: the id") or str(number)
+        name = f"{NAME}/{split}/{published}"
+        if name in self.ids:
+            # Public sets name questions by their image; what is published stays in `meta`.
+            name += f"#{number}"
+        self.ids.add(name)
         if talk is None:
             said = (("user", values["question"]), ("assistant", values["answer"]))
             talk = Talk([Message(role, text) for role, text in said], "")
-        images = self.images.names(image_values(row, columns, talk, where), where)
-        if not images and not image_columns(row, columns):
+        images = self.images.names(image_values(row, columns.images, talk, where), where)
+        if not images and not columns.images:
             self._refuse_unread_image(row, where)
-        marked = option_columns([name for name in row if name not in columns.values()])
-        options = self._options(row, columns, marked, where)
+        options = self._options(row, columns, where)
         if options and len(talk.messages) != 2:
             raise DataError(f"{where}: options, and more than one question.", "Split the row.")
-        used = {*columns.values(), *marked, *image_columns(row, columns), *talk_keys}
         meta = self._meta({key: item for key, item in row.items() if key not in used})
         if talk.system:
             meta["system"] = talk.system
@@ -133,11 +152,11 @@ class _Reader:
             )
         messages = [_as_text(each, options, where) for each in talk.messages]
         if len(messages) != 2 and not all(each.text for each in messages):
-            self.dropped.append(Dropped(f"{NAME}/{split}/{published}", "an empty message"))
+            self.dropped.append(Dropped(name, "an empty message"))
             return None
         extended = extended_answers(row, values.get("extended"), where)
         kind = "CLOSED" if options else kind
-        return _Row(split, published, where, messages, images, meta, kind, extended, options)
+        return _Row(name, where, messages, images, meta, kind, extended, options)
 
     def _check_split(self, row: Mapping[str, Any], where: str, split: str) -> None:
         if "split" in self.mapping.values():
@@ -153,18 +172,32 @@ class _Reader:
         """The conversation of a row, unless --map says where question and answer are."""
         return None if {"question", "answer"} & self.mapping.keys() else read_talk(row, where)
 
-    def _options(
-        self, row: Mapping[str, Any], columns: Mapping[str, str], marked: list[str], where: str
-    ) -> Options | None:
-        if "options" not in columns:
-            return options_of_columns(row, marked, where) if marked else None
-        given = read_options(row[columns["options"]], f"{where}: {columns['options']!r}")
-        if given and marked:
+    def columns(self, row: Mapping[str, Any], where: str) -> _Columns:
+        """What the columns of a row are for.
+
+        Raises:
+            DataError: two of them could be the same field.
+        """
+        names = tuple(row)
+        if names not in self.known:
+            fields = field_columns(names, self.mapping, ALIASES, where)
+            numbered = [name for name in names if _NUMBERED.fullmatch(folded(name))]
+            numbered.sort(key=lambda name: (len(folded(name)), folded(name)))
+            images = [fields["image"]] if "image" in fields else numbered
+            free = [name for name in names if name not in fields.values()]
+            self.known[names] = _Columns(fields, images, option_columns(free))
+        return self.known[names]
+
+    def _options(self, row: Mapping[str, Any], columns: _Columns, where: str) -> Options | None:
+        named = columns.fields.get("options", "")
+        given = read_options(row.get(named), f"{where}: {named!r}")
+        apart = options_of_columns(row, columns.options, where)
+        if given and apart:
             raise DataError(
-                f"{where}: both {columns['options']!r} and {marked[0]!r} hold options.",
+                f"{where}: both {named!r} and {columns.options[0]!r} hold options.",
                 "Remove one of them.",
             )
-        return given or options_of_columns(row, marked, where)
+        return given or apart
 
     def _refuse_unread_image(self, row: Mapping[str, Any], where: str) -> None:
         for column, value in row.items():
@@ -185,11 +218,10 @@ class _Reader:
 
     def record(self, row: _Row) -> Record | None:
         """The record of a row; None, and a listed drop, where question or answer is empty."""
-        name = f"{NAME}/{row.split}/{row.published}"
         if len(row.messages) == 2 and row.messages[0].role == "user":
             question, answer = (each.text for each in row.messages)
             record = vqa_record(
-                name,
+                row.id,
                 {"question": question, "answer": answer},
                 row.where,
                 image=row.images,
@@ -201,7 +233,7 @@ class _Reader:
             return record and record.model_copy(update={"extended": row.extended})
         turns = [{"role": each.role, "text": each.text} for each in row.messages]
         value = {
-            "id": name,
+            "id": row.id,
             "image": row.images[0] if len(row.images) == 1 else row.images or None,
             "turns": place_images(turns, len(row.images), row.where),
             "extended": row.extended,
@@ -218,8 +250,8 @@ class _Reader:
             if record is None:
                 continue
             if "turns" not in row:
-                columns = field_columns(row, self.mapping, ALIASES, where)
-                values = image_values(row, columns, self._talk(row, where), where)
+                talk = self._talk(row, where)
+                values = image_values(row, self.columns(row, where).images, talk, where)
                 self.images.names(values, where)
             yield record
 
@@ -249,6 +281,9 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             for where, row in read_rows(path, reader.known_columns):
                 number = len(found[split])
                 found[split].append(reader.read(row, where, split, number, is_table))
+    for name, column in options.mapping.items():
+        if reader.ids and not any(name in each.fields for each in reader.known.values()):
+            raise DataError(f"{source}: no row has the column {column!r} of --map {name}={column}.")
     _choose([row for rows in found.values() for row in rows if isinstance(row, _Row)])
     made = {
         split: [reader.record(row) if isinstance(row, _Row) else row for row in rows]
@@ -274,23 +309,15 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     return Collected(splits, reader.images, every, reader.dropped, notes)
 
 
-def image_columns(row: Mapping[str, Any], columns: Mapping[str, str]) -> list[str]:
-    """The column of the images, or the columns `image_1`, `image_2`, ... of one each."""
-    if "image" in columns:
-        return [columns["image"]]
-    numbered = [name for name in row if _NUMBERED.fullmatch(folded(name))]
-    return sorted(numbered, key=lambda name: (len(folded(name)), folded(name)))
-
-
 def image_values(
-    row: Mapping[str, Any], columns: Mapping[str, str], talk: Talk | None, where: str
+    row: Mapping[str, Any], columns: list[str], talk: Talk | None, where: str
 ) -> list[Any]:
     """What a row says of its images: in its columns, or in the parts of its messages.
 
     Raises:
         DataError: both name images, and they are not the same.
     """
-    given = [row[name] for name in image_columns(row, columns)]
+    given = [row[name] for name in columns]
     given = [value for value in given if not is_null(value) and value != ""]
     parts = [image for message in talk.messages for image in message.images] if talk else []
     named = [part for part in parts if part is not None]

@@ -11,6 +11,7 @@ from typing import Any
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, read_json, read_json_list
+from exgra_med.data.sources.options import plain_option
 from exgra_med.data.sources.rows import completeness, text_field, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
@@ -122,11 +123,6 @@ def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record |
         answer_key="gt_answer",
         dropped=dropped,
     )
-
-
-def plain_option(text: str) -> str:
-    """An option or ground truth as they are compared: lower case, without a final full stop."""
-    return text.strip().lower().removesuffix(".").rstrip()
 
 
 SOURCE = Source(

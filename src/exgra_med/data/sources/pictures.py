@@ -38,6 +38,7 @@ class RowImages(ImageBytes):
     """Whether bytes that come along are kept until they are written, or only named."""
     in_rows: set[str] = field(default_factory=set)
     """Names of the images that came as bytes."""
+    _known: dict[str, str] = field(default_factory=dict, repr=False)
     _by_case: dict[str, list[str]] | None = field(default=None, repr=False)
 
     @classmethod
@@ -97,10 +98,13 @@ class RowImages(ImageBytes):
         if text[0] in "[(" and (items := decoded_list(text)) is not None:
             return self.names(items, where)
         for mark in _SEPARATORS:
-            if mark in text and not self._is_file(text):
+            if mark in text and text not in self._known and not self._is_file(text):
                 parts = [part for part in text.split(mark) if part.strip()]
                 return [name for part in parts for name in self._of_text(part.strip(), where)]
-        return [self._found(text, where)]
+        # Many questions show the same image; the disk is asked once.
+        if text not in self._known:
+            self._known[text] = self._found(text, where)
+        return [self._known[text]]
 
     def _found(self, name: str, where: str) -> str:
         if re.match(r"[A-Za-z][\w+.-]+:/?/?", name) and not re.match(r"[A-Za-z]:", name):

@@ -167,9 +167,10 @@ def find_path(source: Path, names: Sequence[str], hint: str = "", is_folder: boo
 
 
 def image_folder(source: Path, options: PrepareOptions) -> ImageFolder:
-    """The images of a folder: in its `images/` where there is one, else in itself."""
-    inside = source / "images"
-    return ImageFolder(inside if inside.is_dir() else source, options.max_pixels)
+    """The images of a folder: in its `images/` where there is one, in any case, else in itself."""
+    inside = sorted(path for path in source.glob("[Ii][Mm][Aa][Gg][Ee][Ss]") if path.is_dir())
+    # "images" stands behind "IMAGES" and "Images".
+    return ImageFolder(inside[-1] if inside else source, options.max_pixels)
 
 
 def has_empty_message(messages: Iterable[Any]) -> bool:

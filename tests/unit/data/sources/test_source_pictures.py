@@ -95,6 +95,14 @@ def test_a_name_that_may_be_two_files_stays_as_it_is(mine: Path, images: RowImag
     assert images.names("b", "row 1") == ["b"]
 
 
+def test_a_folder_of_images_in_another_case(mine: Path) -> None:
+    (mine / "images").rename(mine / "Images")
+    row = {"image": "images/a.PNG", "question": "Q?", "answer": "x"}
+    (mine / "train.json").write_text(json.dumps([row]), encoding="utf-8")
+    [record] = prepare("custom", mine, mine.parent / "out").records("train")
+    assert record.image == "a.png"
+
+
 def test_accents_written_in_two_ways(mine: Path, images: RowImages) -> None:
     (mine / "images/e\u0301.png").write_bytes(png())
     assert images.names("\u00e9.png", "row 1") == ["e\u0301.png"]
@@ -250,6 +258,29 @@ def test_the_hub_copy_without_untested_images_has_no_validation_split(tmp_path: 
         write_parquet(tmp_path / f"hub/{split}-00000-of-00001.parquet", rows)
     prepared = prepare("vqa-rad", tmp_path / "hub", tmp_path / "out", variant="hub")
     assert prepared.manifest["counts"] == {"train": 3, "validation": 0, "test": 3}
+
+
+def test_parquet_talks_with_their_images(tmp_path: Path) -> None:
+    talk = [{"role": "user", "content": "<image> and <image>?"},
+            {"role": "assistant", "content": "Two."}]  # fmt: skip
+    images = [{"bytes": png(1), "path": None}, {"bytes": png(2), "path": "x.png"}]
+    write_parquet(tmp_path / "mine/train.parquet", [{"messages": talk, "images": images}])
+    [record] = prepare("custom", tmp_path / "mine", tmp_path / "out").records("train")
+    assert record.question == "<image> and <image>?" and len(record.images) == 2
+
+
+def test_a_table_with_its_images_inside(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    large = io.BytesIO()
+    Image.effect_noise((400, 400), 90).save(large, "PNG")
+    text = base64.b64encode(large.getvalue()).decode()
+    table = f"index\timage\tquestion\tA\tB\tanswer\n0\t{text}\tWhich?\tCT\tMRI\tB\n"
+    assert len(table) > 140_000
+    (tmp_path / "mine/test.tsv").write_text(table, encoding="utf-8")
+    prepared = prepare("custom", tmp_path / "mine", tmp_path / "out")
+    [record] = prepared.records("test")
+    assert (record.answer, record.meta["options"]) == ("MRI", ["CT", "MRI"])
+    assert prepared.image_folder(10**6).open(record.images[0]).size == (400, 400)
 
 
 def test_parquet_of_people(tmp_path: Path) -> None:

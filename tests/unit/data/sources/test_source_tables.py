@@ -74,6 +74,20 @@ def test_the_separator_and_the_names_are_found(mine: Path, table: str) -> None:
     assert said(record) == LUNG
 
 
+def test_a_mapping_that_fits_no_row_is_refused(mine: Path) -> None:
+    table = HEAD.replace("answer", "answer,Wahl") + "a.png,Q?,CT,CT|MRI\n"
+    [record] = read(mine, table, mapping={"options": "wahl"})
+    assert record.meta["options"] == ["CT", "MRI"]
+    with pytest.raises(DataError, match=r"no row has the column 'Whal' of --map options=Whal"):
+        read(mine, table, mapping={"options": "Whal"})
+
+
+def test_repeated_ids_get_their_row(mine: Path) -> None:
+    records = read(mine, "id," + HEAD + "7,a.png,Q?,yes\n7,a.png,R?,no\n")
+    assert [record.id for record in records] == ["custom/train/7", "custom/train/7#1"]
+    assert [record.meta["published_id"] for record in records] == ["7", "7"]
+
+
 def test_a_tsv_and_a_file_with_a_capital_name(mine: Path) -> None:
     [record] = read(mine, "image\tquestion\tanswer\na.png\tIs it, a lung?\tyes\n", "train.tsv")
     assert record.question == "Is it, a lung?"
