@@ -194,8 +194,10 @@ def _write_content(
         counts[split] = write_records(folder / f"{split}.jsonl", kept)
     dropped = collected.dropped + store.broken
     if store.broken and not drop_broken_images:
+        count = len(store.broken)
         raise DataError(
-            f"{len(store.broken)} records have an image that cannot be used:"
+            f"{f'{count} records have' if count > 1 else '1 record has'} an image that cannot be "
+            "used:"
             f"{''.join(_by_reason(store.broken))}",
             "Mend the files, or give --drop-broken-images to leave these records out.",
         )

@@ -90,8 +90,8 @@ def read_talk(row: Mapping[str, Any], where: str) -> Talk | None:
         messages = _messages(row[lists[0]], f"{where}: {lists[0]!r}", system)
     else:
         messages = _one_question(row, single[0], where)
-    if not messages or messages[-1].role != "assistant":
-        raise DataError(f"{where}: the last turn must be by the assistant.")
+    if len(messages) < 2:
+        raise DataError(f"{where}: a conversation has at least a question and an answer.")
     return Talk(messages, "\n".join(text.strip() for text in system if text.strip()))
 
 

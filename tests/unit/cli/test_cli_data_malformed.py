@@ -177,9 +177,10 @@ REFUSED = {
     "images-missing": ("slake", lambda f: (f / "imgs").rename(f / "pics"), "'imgs' is missing"),
     "unknown-answer-type": ("vqa-rad", field(RAD, answer_type="MAYBE"), "qid 1: unknown answer_ty"),
     "answer-type-missing": ("vqa-rad", field(RAD, answer_type="REMOVE"), "'answer_type' is miss"),
-    "answer-a-list": ("vqa-rad", field(RAD, answer=["Yes"]), "neither text nor"),
-    "answer-null": ("vqa-rad", field(RAD, answer=None), "neither text nor"),
-    "answer-true": ("vqa-rad", field(RAD, answer=True), "neither text nor"),
+    "answer-a-list": ("vqa-rad", field(RAD, answer=["Yes", "No"]), "is a list of 2 different"),
+    "answer-an-object": ("vqa-rad", field(RAD, answer={"a": 1}), "neither text nor"),
+    "organ-null": ("vqa-rad", field(RAD, image_organ=None), "neither text nor"),
+    "organ-true": ("vqa-rad", field(RAD, image_organ=True), "neither text nor"),
     "question-missing": ("vqa-rad", field(RAD, question="REMOVE"), "'question' is missing"),
     "lone-surrogate": ("vqa-rad", field(RAD, question="\ud800?"), "qid 1"),
     "id-twice": ("vqa-rad", field(RAD, qid=0), "the qid comes twice"),
@@ -215,11 +216,15 @@ REFUSED = {
     "talk-missing": ("llava-med", field("talk.json", conversations="REMOVE"), "neither"),
     "talk-both-keys": ("llava-med", field("talk.json", conversatons=[TALK]), "both"),
     "talk-no-turns": ("llava-med", field("talk.json", conversations=[]), "has no turns"),
-    "talk-no-answer": ("llava-med", field("talk.json", conversations=[TALK]), "at least 2 items"),
+    "talk-no-answer": (
+        "llava-med",
+        field("talk.json", conversations=[TALK]),
+        "at least a question",
+    ),
     "talk-two-questions": ("llava-med", field("talk.json", conversations=[TALK, TALK]), "turn 1"),
     "talk-unknown-role": (
         "llava-med",
-        field("talk.json", conversations=[{"from": "system", "value": "x"}]),
+        field("talk.json", conversations=[{"from": "narrator", "value": "x"}]),
         "unknown role",
     ),
     "talk-not-text": (
@@ -230,9 +235,13 @@ REFUSED = {
     "talk-long-differs": (
         "llava-med",
         field("talk.json", conversations_long=[TALK]),
-        "0 extended answers for 1",
+        "long: a conversation has at least a question",
     ),
-    "csv-cells": ("custom", replace("train.csv", b"question,answer\na,b,c\n"), "as many cells"),
+    "csv-cells": (
+        "custom",
+        replace("train.csv", b"question,answer\na,b,c\n"),
+        "3 cells, and the header has 2",
+    ),
     "csv-quote": ("custom", replace("train.csv", b'question,answer\n"a"b,c\n'), "not valid CSV"),
     "csv-no-column": ("custom", replace("train.csv", b"q,answer\na,b\n"), "no column 'question'"),
     "csv-and-jsonl": ("custom", lambda f: (f / "train.jsonl").write_text(""), "both"),
@@ -261,6 +270,7 @@ REFUSED = {
 }
 
 DROPPED = {
+    "null-answer": ("vqa-rad", field(RAD, answer=None), [], "empty answer"),
     "empty-answer": ("vqa-rad", field(RAD, answer=" "), [], "empty answer"),
     "empty-question": ("vqa-rad", field(RAD, question=""), [], "empty question"),
     "broken-image": ("vqa-rad", cut(ONE, 0.6), ["--drop-broken-images"], "cannot be decoded"),

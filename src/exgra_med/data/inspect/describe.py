@@ -46,6 +46,11 @@ def describe_manifest(prepared: Prepared) -> list[str]:
         lines.append(f"dropped {len(ids)}: {reason.rstrip('.')} ({named})")
     if dropped:
         lines.append("every dropped row is listed in manifest.json")
+    notes = manifest["notes"]
+    if notes.get("system_prompts_in_meta"):
+        lines.append(f"{notes['system_prompts_in_meta']} system prompts are kept, not trained on")
+    if notes.get("columns_left_out"):
+        lines.append(f"columns left out, they hold bytes: {', '.join(notes['columns_left_out'])}")
     without = len(manifest["notes"].get("closed_without_options", []))
     if without:
         lines.append(f"{without} closed questions do not say their options, see manifest.json")

@@ -14,6 +14,7 @@ from exgra_med.data.records import SPLITS, Record, parse_record
 from exgra_med.data.sources.options import (
     Options,
     answers_among,
+    decoded_list,
     option_columns,
     options_of_columns,
     plain_option,
@@ -35,9 +36,9 @@ from exgra_med.data.talks import (
 from exgra_med.errors import DataError
 
 NAME = "custom"
-NOT_READ = (".xlsx", ".xls", ".ods", ".txt", ".yaml", ".arrow", ".feather")
+NOT_READ = (".xlsx", ".xls", ".ods", ".arrow", ".feather")
 """Endings of tables that a person has to save in another format first."""
-OTHER_NAMES = ("train", "val", "dev", "test", "eval")
+OTHER_NAMES = ("train", "val", "dev", "test")
 SPLIT_WORDS = {"val": "validation", "valid": "validation", "validate": "validation"}
 SPLIT_WORDS |= {"dev": "validation", "training": "train", "testing": "test"}
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -181,6 +182,11 @@ class _Reader:
         names = tuple(row)
         if names not in self.known:
             fields = field_columns(names, self.mapping, ALIASES, where)
+            if "image" not in self.mapping and {"image", "images"} <= set(map(folded, names)):
+                raise DataError(
+                    f"{where}: both 'image' and 'images' are there.",
+                    "Remove one of them, or say which: --map image=COLUMN.",
+                )
             numbered = [name for name in names if _NUMBERED.fullmatch(folded(name))]
             numbered.sort(key=lambda name: (len(folded(name)), folded(name)))
             images = [fields["image"]] if "image" in fields else numbered
@@ -348,6 +354,11 @@ def _as_text(message: Message, options: Options | None, where: str) -> Message:
     text = message.text
     if isinstance(text, bool) and options and "true" in map(plain_option, options.texts):
         text = str(text)
+    if isinstance(text, str) and text.lstrip().startswith("["):
+        # A list in a cell of a table; numbers may be the corners of a box, which are an answer.
+        items = decoded_list(text.strip())
+        if isinstance(items, list) and all(isinstance(item, str) for item in items):
+            text = items
     return replace(message, text=plain_text(text, f"{where}: the {_WHAT[message.role]}"))
 
 
@@ -382,7 +393,7 @@ def _split_files(source: Path) -> dict[str, list[Path]]:
     )
     files: dict[str, list[Path]] = {}
     for split in SPLITS:
-        shard = re.compile(rf"{split}(-\d+(-of-\d+)?)?\.parquet", re.IGNORECASE)
+        shard = re.compile(rf"{split}(-\d+(-of-\d+(-[0-9a-f]+)?)?)?\.parquet", re.IGNORECASE)
         names = [f"{split}{ending}" for ending in ENDINGS]
         files[split] = [
             path for path in tables if path.name.lower() in names or shard.fullmatch(path.name)
@@ -399,7 +410,7 @@ def _split_files(source: Path) -> dict[str, list[Path]]:
         raise DataError(
             f"{source}: {listed} would not be read."
             if listed
-            else f"{source}: none of train, validation or test as .jsonl or .csv.",
+            else f"{source}: none of train, validation or test is there.",
             "Splits are train, validation and test, each as .csv, .tsv, .json, .jsonl or .parquet; "
             "save a spreadsheet as CSV (UTF-8).",
         )

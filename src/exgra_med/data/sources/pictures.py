@@ -62,8 +62,11 @@ class RowImages(ImageBytes):
             return [name for item in value for name in self.names(item, where)]
         if isinstance(value, dict):
             content, path = value.get("bytes"), value.get("path") or value.get("url")
-            if content is None and path is None:
-                return []
+            if not {"bytes", "path", "url"} & value.keys():
+                raise DataError(
+                    f"{where}: the image is an object with {', '.join(map(repr, value))}.",
+                    "An image is a file name, bytes, or a list of these in the order of the text.",
+                )
             return self.names(path if content is None else content, where)
         if isinstance(value, bytes):
             name, content = named_image(value, where)

@@ -11,6 +11,7 @@ from typing import Any
 
 from exgra_med.data.records import decode_json, iterate_lines, read_text
 from exgra_med.data.sources.parquet import iterate_rows
+from exgra_med.data.talks import MESSAGE_LISTS
 from exgra_med.errors import DataError
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
@@ -57,21 +58,27 @@ def _json_rows(path: Path) -> Iterator[Row]:
 def _lines(path: Path) -> Iterator[tuple[str, Any]]:
     for where, text in iterate_lines(path):
         try:
-            yield where, decode_json(text, where, nan_is_null=True)
-        except DataError as error:
+            row = decode_json(text, where, nan_is_null=True)
+        except DataError:
             if text.strip() in ("{", "[") or path.suffix.lower() == ".json":
-                _refuse_one_object(path, error)
+                # One object over many lines.
+                _refuse_whole(path, decode_json(read_text(path), str(path), nan_is_null=True))
             raise
+        if isinstance(row, dict) and row.keys().isdisjoint((*MESSAGE_LISTS, "turns")):
+            # A row of columns, as pandas' `to_json` writes them, or of lists of rows.
+            inner = [each for value in row.values() if isinstance(value, list) for each in value]
+            columns = row and all(isinstance(value, dict) for value in row.values())
+            if columns or (len(row) == 1 and inner and all(isinstance(i, dict) for i in inner)):
+                _refuse_whole(path, row)
+        yield where, row
 
 
-def _refuse_one_object(path: Path, error: DataError) -> None:
-    """One object over many lines, such as pandas' `to_json` writes column by column."""
-    value = decode_json(read_text(path), str(path), nan_is_null=True)
+def _refuse_whole(path: Path, value: Any) -> None:
     if isinstance(value, dict):
         raise DataError(
             f"{path}: one object with {', '.join(map(repr, list(value)[:5]))}, not a list of rows.",
             'Write a list of rows, or one row a line; pandas does with to_json(orient="records").',
-        ) from error
+        )
 
 
 def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:

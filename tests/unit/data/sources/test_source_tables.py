@@ -109,6 +109,8 @@ def test_a_tsv_and_a_file_with_a_capital_name(mine: Path) -> None:
         ("image,question,answer\na.png,How many?,3.0\n", "How many?", "3.0"),
         ("image,question,answer\na.png,Status?,-\n", "Status?", "-"),
         ("image,question,answer\na.png,Code?,007\n", "Code?", "007"),
+        ('image,question,answer\na.png,Box?,"[10, 20, 30, 40]"\n', "Box?", "[10, 20, 30, 40]"),
+        ("image,question,answer\na.png,Lung?,['yes']\n", "Lung?", "yes"),
     ],
 )  # fmt: skip
 def test_the_text_of_a_cell_stays(mine: Path, table: str, question: str, answer: str) -> None:
@@ -127,6 +129,8 @@ def test_the_text_of_a_cell_stays(mine: Path, table: str, question: str, answer:
         ("image,question,answer, answer\na.png,Q?,yes,no\n", "column 'answer' is there twice"),
         ("image,question,answer,Answer\na.png,Q?,yes,no\n", "both 'answer' and 'Answer' may be"),
         ("image_path,img,question,answer\na.png,a.png,Q?,yes\n", "'image_path' and 'img' may be"),
+        (HEAD + "a.png,Q?,\"['yes', 'Yes it is']\"\n", "the answer is a list of 2 different texts"),
+        ("image,images,question,answer\na.png,a.png,Q?,yes\n", "both 'image' and 'images'"),
         (HEAD + "a.png,Left, or right?,left\n", r":2: 4 cells, and the header has 3 .*quotes"),
         (HEAD + "a.png,Q?,yes\na.png,Q?\n", r":3: 2 cells, and the header has 3"),
         ("sep=;\n" + HEAD.replace(",", ";") + "a.png;b\n", r":3: 2 cells"),
@@ -198,6 +202,9 @@ def test_a_list_or_one_object_a_line(mine: Path, name: str, content: str) -> Non
     "name, content, message",
     [
         ("train.json", '{"image": {"0": "a.png"},\n "question": {"0": "Q?"}}', r"orient=.records"),
+        ("train.json", '{"image": {"0": "a.png"}, "question": {"0": "Q?"}}', r"orient=.records"),
+        ("train.json", json.dumps({"data": [ROW]}), "one object with 'data', not a list of rows"),
+        ("train.json", json.dumps({"data": [ROW]}, indent=1), "one object with 'data', not a list"),
         ("train.jsonl", "{\n" + json.dumps(ROW)[1:], "one object with 'image'"),
         ("train.json", "[1]", "row 0: not an object"),
         ("train.json", '[{"a": 1}', "not valid JSON"),
