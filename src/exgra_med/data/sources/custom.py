@@ -72,6 +72,8 @@ class _Columns:
     """The column of the images, or the columns `image_1`, `image_2`, ... of one each."""
     options: list[str]
     """Columns of one option each."""
+    split: str
+    """The column that says which split a row is of; empty where there is none."""
 
 
 @dataclass
@@ -107,17 +109,17 @@ class _Reader:
     ) -> _Row | Record | None:
         """Read a row; a record of this project is one already, a row with an empty message none."""
         if "turns" in row:
-            return parse_record(row, where)
-        self._check_split(row, where, split)
+            return self.images.found(parse_record(row, where), where)
         columns = self.columns(row, where)
+        self._check_split(row.get(columns.split), where, split)
         talk = self._talk(row, where)
-        used = {*columns.fields.values(), *columns.options, *columns.images}
-        used.update(TALK_KEYS if talk else ())
+        used = {*columns.fields.values(), *columns.options, *columns.images, columns.split}
+        if talk:
+            used = {*used, *TALK_KEYS} - {columns.fields.get(name) for name in _WHAT.values()}
         # A line of JSON may be a text without an image; a table says so by an empty cell.
-        needed = [] if talk else ["question", "answer"]
-        needed += ["image"] if is_table and not columns.images else []
+        needed = [] if talk else ["question", "answer", *(["image"] if is_table else [])]
         for name in needed:
-            if name not in columns.fields:
+            if name not in columns.fields and not (name == "image" and columns.images):
                 raise DataError(
                     f"{where}: there is no column {self.mapping.get(name, name)!r}.",
                     f"It has {', '.join(row)}; give --map {name}=COLUMN.",
@@ -159,13 +161,11 @@ class _Reader:
         kind = "CLOSED" if options else kind
         return _Row(name, where, messages, images, meta, kind, extended, options)
 
-    def _check_split(self, row: Mapping[str, Any], where: str, split: str) -> None:
-        if "split" in self.mapping.values():
-            return
-        said = plain_text(row.get("split"), f"{where}: the split").lower()
+    def _check_split(self, value: Any, where: str, split: str) -> None:
+        said = plain_text(value, f"{where}: the split").lower()
         if said and SPLIT_WORDS.get(said, said) != split:
             raise DataError(
-                f"{where}: its column 'split' says {row['split']!r}, the file's name {split!r}.",
+                f"{where}: its column 'split' says {value!r}, the file's name {split!r}.",
                 "Put each split into a file of its own, or rename the column.",
             )
 
@@ -191,7 +191,8 @@ class _Reader:
             numbered.sort(key=lambda name: (len(folded(name)), folded(name)))
             images = [fields["image"]] if "image" in fields else numbered
             free = [name for name in names if name not in fields.values()]
-            self.known[names] = _Columns(fields, images, option_columns(free))
+            split = next((name for name in free if folded(name) == "split"), "")
+            self.known[names] = _Columns(fields, images, option_columns(free), split)
         return self.known[names]
 
     def _options(self, row: Mapping[str, Any], columns: _Columns, where: str) -> Options | None:
@@ -236,7 +237,9 @@ class _Reader:
                 options=row.options.texts if row.options else None,
                 dropped=self.dropped,
             )
-            return record and record.model_copy(update={"extended": row.extended})
+            if record is None or row.extended is None:
+                return record
+            return parse_record(record.to_json() | {"extended": row.extended}, row.where)
         turns = [{"role": each.role, "text": each.text} for each in row.messages]
         value = {
             "id": row.id,
@@ -347,7 +350,10 @@ def extended_answers(row: Mapping[str, Any], value: Any, where: str) -> list[str
     if is_null(value) or value == "":
         return None
     values = value if isinstance(value, list) else [value]
-    return [plain_text(each, f"{where}: the extended answer") for each in values]
+    texts = [plain_text(each, f"{where}: the extended answer") for each in values]
+    if any(texts) and not all(texts):
+        raise DataError(f"{where}: some of the extended answers are empty.")
+    return texts if any(texts) else None
 
 
 def _as_text(message: Message, options: Options | None, where: str) -> Message:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, read_json_list
 from exgra_med.data.sources.hub_copies import collect_parquet
-from exgra_med.data.sources.rows import vqa_record
+from exgra_med.data.sources.rows import is_yes_or_no, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 
@@ -110,9 +110,8 @@ def _records(rows: Iterator[Row], split: str, dropped: list[Dropped]) -> Iterato
                 f"{where}: unknown answer_type {kind!r}.", "Known: yes/no, other, number."
             )
         path = f"{SPLITS[split]}/{image}.jpg"
-        answer = str(row["answer"]).strip().lower()
         # `other` answers that happen to be "yes" stay open, as in the original.
-        closed = kind == "yes/no" if kind else answer in ("yes", "no")
+        closed = kind == "yes/no" if kind else is_yes_or_no(row["answer"])
         meta = {"split": split, "published_image": Path(path).stem}
         if row.get("question_id") is not None:
             meta["published_id"] = row["question_id"]

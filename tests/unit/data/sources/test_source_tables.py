@@ -82,6 +82,13 @@ def test_a_mapping_that_fits_no_row_is_refused(mine: Path) -> None:
         read(mine, table, mapping={"options": "Whal"})
 
 
+def test_rows_in_the_form_of_a_record(mine: Path) -> None:
+    turns = [{"role": "user", "text": "Q?"}, {"role": "assistant", "text": "x"}]
+    row = {"id": "z", "image": "images/a.PNG", "turns": turns}
+    [record] = read(mine, json.dumps(row), "train.jsonl")
+    assert (record.id, record.image) == ("z", "a.png")
+
+
 def test_repeated_ids_get_their_row(mine: Path) -> None:
     records = read(mine, "id," + HEAD + "7,a.png,Q?,yes\n7,a.png,R?,no\n")
     assert [record.id for record in records] == ["custom/train/7", "custom/train/7#1"]
@@ -144,6 +151,7 @@ def test_the_text_of_a_cell_stays(mine: Path, table: str, question: str, answer:
         ),
         ("bild,question,answer\na.png,Q?,yes\n", r"no column 'image'.*It has bild.*--map image="),
         ("image,question,answer,\na.png,Q?,yes,stray\n", r"column 4 has no name and holds 'stray'"),
+        ("image,question,answer, Split\na.png,Q?,yes,dev\n", "says 'dev', the file's name 'train'"),
         (
             "image,question,answer,split\na.png,Q?,yes,test\n",
             "says 'test', the file's name 'train'",
@@ -205,6 +213,8 @@ def test_a_list_or_one_object_a_line(mine: Path, name: str, content: str) -> Non
         ("train.json", '{"image": {"0": "a.png"}, "question": {"0": "Q?"}}', r"orient=.records"),
         ("train.json", json.dumps({"data": [ROW]}), "one object with 'data', not a list of rows"),
         ("train.json", json.dumps({"data": [ROW]}, indent=1), "one object with 'data', not a list"),
+        ("train.jsonl", json.dumps(ROW | {"extended": ["a", "b"]}), "2 extended answers for 1"),
+        ("train.jsonl", json.dumps(ROW | {"extended": ["a", ""]}), "extended answers are empty"),
         ("train.jsonl", "{\n" + json.dumps(ROW)[1:], "one object with 'image'"),
         ("train.json", "[1]", "row 0: not an object"),
         ("train.json", '[{"a": 1}', "not valid JSON"),
