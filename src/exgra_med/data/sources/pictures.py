@@ -124,13 +124,16 @@ class RowImages(ImageBytes):
             )
         written, mark, choice = name.partition("#")
         choice = mark + choice
-        if written.endswith("/"):
-            return name
         if self._is_file(name):
             # One spelling of each file, so that a split by image sees one image.
             return str(PurePosixPath(name))
         plain = str(PurePosixPath(written.replace("\\", "/")))
         for path in (plain, self._below_root(plain)):
+            if written[-1:] in ("/", "\\"):
+                # A folder that holds a series; what is in it is the reader's business.
+                if (self.folder.root / path).is_dir():
+                    return f"{path}/{choice}"
+                continue
             if self._is_file(path):
                 return path + choice
             if len(files := self._any_case(path)) == 1:

@@ -78,6 +78,8 @@ def images(mine: Path) -> RowImages:
         ("../a.png", ["../a.png"]),
         ("scan.dcm#frame=3", ["scan.dcm#frame=3"]),
         ("series/#slices=8", ["series/#slices=8"]),
+        ("images/sub/#slices=8", ["sub/#slices=8"]),
+        ("images\\sub\\#slices=8", ["sub/#slices=8"]),
     ],
     ids=repr,
 )
@@ -124,7 +126,7 @@ def test_a_slice_of_a_volume_keeps_its_choice(mine: Path, images: RowImages) -> 
 def test_an_image_in_the_row_itself(images: RowImages, value: Any) -> None:
     [name] = images.names(value, "row 1")
     assert name.endswith(".png") and len(name) == 28
-    assert images.stored_name(name) == name and images.read_bytes(name) == png()
+    assert images.read_bytes(name) == png() and images.stored_name(name) == name
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_several_images_of_a_row(mine: Path, columns: dict[str, Any]) -> None:
 
 def test_the_summary_keeps_the_way_out_and_counts_by_fault(mine: Path) -> None:
     (mine / "images/cut.png").write_bytes(png()[:40])
-    names = ["gone.png", "lost.png", "a.jpg", "cut.png", "../a.png", "a.png"]
+    names = ["gone.png", "lost.png", "far.png", "cut.png", "../a.png", "a.png"]
     rows = [{"image": name, "question": "Q?", "answer": "x"} for name in names]
     (mine / "train.json").write_text(json.dumps(rows), encoding="utf-8")
     with pytest.raises(DataError) as caught:
