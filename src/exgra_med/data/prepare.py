@@ -202,7 +202,12 @@ def _write_content(
             "Mend the files, or give --drop-broken-images to leave these records out.",
         )
     if not sum(counts.values()):
-        raise DataError("No record is left.", "Is this the right folder for --source?")
+        reasons = Counter(kind_of_reason(item.reason).rstrip(".") for item in dropped)
+        listed = "; ".join(f"{count} dropped: {reason}" for reason, count in reasons.most_common())
+        raise DataError(
+            f"No record is left ({listed})." if listed else "No record is left.",
+            "Is this the right folder for --source?",
+        )
     return {
         **origin,
         "format": FORMAT,

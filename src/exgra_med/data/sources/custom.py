@@ -140,7 +140,7 @@ class _Reader:
         options = self._options(row, columns, where)
         if options and len(talk.messages) != 2:
             raise DataError(f"{where}: options, and more than one question.", "Split the row.")
-        meta = self._meta({key: item for key, item in row.items() if key not in used})
+        meta = self._meta({key: item for key, item in row.items() if key not in used}, where)
         if talk.system:
             meta["system"] = talk.system
             self.num_system_prompts += 1
@@ -214,13 +214,15 @@ class _Reader:
                     f"Give --map image={column}.",
                 )
 
-    def _meta(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _meta(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         meta = {}
         for key, value in row.items():
             try:
                 meta[key] = json_value(value)
             except TypeError:
                 self.left_out.add(key)
+            except RecursionError as error:
+                raise DataError(f"{where}: {key!r} is nested too deeply.") from error
         return meta
 
     def record(self, row: _Row) -> Record | None:
@@ -328,12 +330,13 @@ def image_values(
     """
     given = [row[name] for name in columns]
     given = [value for value in given if not is_null(value) and value != ""]
+    if len(given) == 1 and isinstance(given[0], list):
+        given = given[0]
     parts = [image for message in talk.messages for image in message.images] if talk else []
     named = [part for part in parts if part is not None]
     if not named:
         return given
-    flat = given[0] if len(given) == 1 and isinstance(given[0], list) else given
-    if len(named) != len(parts) or (flat and flat != named):
+    if len(named) != len(parts) or (given and given != named):
         raise DataError(
             f"{where}: some images are named in the messages and some beside them.",
             "Name each image once: in the messages, or in 'images'.",

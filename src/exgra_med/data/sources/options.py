@@ -209,8 +209,10 @@ def _checked(pairs: list[tuple[str, Any]], where: str) -> Options | None:
         while not texts[-1]:
             texts.pop()
         marks = list(ascii_uppercase[: len(texts)])
-        if not all(texts) or len(texts) > len(marks):
-            raise DataError(f"{where}: an empty option, or more than {len(marks)}.")
+        if not all(texts):
+            raise DataError(f"{where}: an empty option between others.")
+        if len(texts) > len(marks):
+            raise DataError(f"{where}: more options than letters.")
     kept = [(mark, text) for mark, text in zip(marks, texts, strict=True) if text]
     marks, texts = [mark for mark, _ in kept], [text for _, text in kept]
     fronts = [_FRONT.match(text) for text in texts]

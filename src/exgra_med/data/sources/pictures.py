@@ -59,6 +59,8 @@ class RowImages(ImageBytes):
         if is_null(value):
             return []
         if isinstance(value, (list, tuple)):
+            if any(isinstance(item, (list, tuple)) for item in value):
+                raise DataError(f"{where}: the images are a list of lists.", "Give one list.")
             return [name for item in value for name in self.names(item, where)]
         if isinstance(value, dict):
             content, path = value.get("bytes"), value.get("path") or value.get("url")
@@ -120,7 +122,7 @@ class RowImages(ImageBytes):
             raise DataError(
                 f"{where}: the image {name!r} is an absolute path.",
                 f"Write names relative to the image folder {str(self.folder.root)!r}, such as "
-                f"{last!r}.",
+                f"{last or 'a.png'!r}.",
             )
         written, mark, choice = name.partition("#")
         choice = mark + choice

@@ -4,6 +4,7 @@ as it is; `data/sources/values.py` says what it means.
 
 import csv
 import io
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,9 @@ SEPARATORS = ",;\t|"
 _SNIFFED_ROWS = 200
 _LONGEST_CELL = 512 * 2**20
 """Characters; a cell may hold a picture as base64, and Python's own limit is 131,072."""
+
+_HALF = "\\ud"
+"""How JSON begins to write a character beyond the 65,536 first ones, in two halves."""
 
 Row = tuple[str, dict[str, Any]]
 """Where it stands, for errors; and its values by name."""
@@ -43,11 +47,15 @@ def read_rows(path: Path, known: Iterable[str] = ()) -> Iterator[Row]:
 def _json_rows(path: Path) -> Iterator[Row]:
     start = next((text.lstrip()[:1] for _, text in iterate_lines(path)), "")
     if start == "[":
-        rows = decode_json(read_text(path), str(path), nan_is_null=True)
-        places = ((f"{path}: row {number}", row) for number, row in enumerate(rows))
+        text = read_text(path)
+        rows = decode_json(text, str(path), nan_is_null=True)
+        half = _HALF in text
+        places = ((f"{path}: row {number}", row, half) for number, row in enumerate(rows))
     else:
         places = _lines(path)
-    for where, row in places:
+    for where, row, half in places:
+        if half:
+            _refuse_half_characters(row, where)
         if not isinstance(row, dict):
             raise DataError(f"{where}: not an object.")
         names = [key.strip() for key in row]
@@ -55,7 +63,18 @@ def _json_rows(path: Path) -> Iterator[Row]:
         yield where, dict(zip(names, row.values(), strict=True))
 
 
-def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+def _refuse_half_characters(row: Any, where: str) -> None:
+    try:
+        json.dumps(row, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{where}: half of a character (a lone surrogate such as \\ud83d).",
+            "The text was cut in the middle of a character; write the whole of it.",
+        ) from error
+
+
+def _lines(path: Path) -> Iterator[tuple[str, Any, bool]]:
+    """Where each line stands, its row, and whether it may hold half of a character."""
     for where, text in iterate_lines(path):
         try:
             row = decode_json(text, where, nan_is_null=True)
@@ -70,7 +89,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any]]:
             columns = row and all(isinstance(value, dict) for value in row.values())
             if columns or (len(row) == 1 and inner and all(isinstance(i, dict) for i in inner)):
                 _refuse_whole(path, row)
-        yield where, row
+        yield where, row, _HALF in text
 
 
 def _refuse_whole(path: Path, value: Any) -> None:
@@ -84,7 +103,10 @@ def _refuse_whole(path: Path, value: Any) -> None:
 def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:
     text = read_text(path)
     if "\0" in text:
-        raise DataError(f"{path}: not UTF-8 text but UTF-16.", "Save the file as UTF-8.")
+        raise DataError(
+            f"{path}: holds NUL characters, as UTF-16 and spreadsheets do.",
+            "Save the file as UTF-8, a spreadsheet as CSV.",
+        )
     said, lines_before = "", 0
     first, _, rest = text.partition("\n")
     if first.strip().strip('"').lower().startswith("sep=") and len(first.strip()) <= 7:

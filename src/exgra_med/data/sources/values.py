@@ -48,6 +48,8 @@ def plain_text(value: Any, what: str) -> str:
         except UnicodeDecodeError as error:
             raise DataError(f"{what} is bytes that are no UTF-8 text.") from error
     if isinstance(value, (list, tuple)):
+        if any(isinstance(item, (list, tuple)) for item in value):
+            raise DataError(f"{what} is a list of lists.", "Give one text.")
         texts = {plain_text(item, what) for item in value}
         if len(texts) > 1:
             raise DataError(
@@ -59,7 +61,7 @@ def plain_text(value: Any, what: str) -> str:
 
 
 def json_value(value: Any) -> Any:
-    """A value as a record's `meta` can hold it: NaN is null, dates and decimals are text.
+    """A value as a record's `meta` can hold it: NaN is null; dates, decimals, infinity are text.
 
     Raises:
         TypeError: bytes, or another type that JSON has no word for.
@@ -70,8 +72,8 @@ def json_value(value: Any) -> Any:
         return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_value(item) for item in value]
-    if isinstance(value, (date, Decimal)):
+    if isinstance(value, (date, Decimal)) or value in (math.inf, -math.inf):
         return str(value)
-    if isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
+    if isinstance(value, (str, int, float)):
         return value
     raise TypeError(type(value).__name__)

@@ -129,7 +129,8 @@ def test_the_text_of_a_cell_stays(mine: Path, table: str, question: str, answer:
     "content, message",
     [
         ("image\tquestion\tanswer\n".encode("utf-16"), "not UTF-8 text.*Save the file as UTF-8"),
-        (HEAD.encode("utf-16-le"), "UTF-16.*Save the file as UTF-8"),
+        (HEAD.encode("utf-16-le"), "NUL characters, as UTF-16.*Save the file as UTF-8"),
+        (b"PK\x03\x04\x14\0\0\0", "NUL characters.*spreadsheet as CSV"),
         ("image,question,answer\na.png,是否?,是\n".encode("gbk"), "not UTF-8.*UTF-8"),
         ("image,question,answer\na.png,Größe?,5\n".encode("latin-1"), "not UTF-8.*UTF-8"),
         ("image,question,answer,answer\na.png,Q?,yes,no\n", "column 'answer' is there twice"),
@@ -198,6 +199,7 @@ ROW = {"image": "a.png", "question": "Is it a lung?", "answer": "yes"}
         ("train.jsonl", json.dumps({"Image": "a.png", " question ": ROW["question"],
                                     "ANSWER": "yes"})),
         ("train.jsonl", json.dumps(ROW | {"note": float("nan")})),
+        ("train.jsonl", json.dumps(ROW | {"smile": "\U0001f600"})),
     ],
 )  # fmt: skip
 def test_a_list_or_one_object_a_line(mine: Path, name: str, content: str) -> None:
@@ -216,6 +218,12 @@ def test_a_list_or_one_object_a_line(mine: Path, name: str, content: str) -> Non
         ("train.jsonl", json.dumps(ROW | {"extended": ["a", "b"]}), "2 extended answers for 1"),
         ("train.jsonl", json.dumps(ROW | {"extended": ["a", ""]}), "extended answers are empty"),
         ("train.jsonl", "{\n" + json.dumps(ROW)[1:], "one object with 'image'"),
+        ("train.jsonl", json.dumps(ROW | {"note": "\ud800"}), ":1: half of a character"),
+        ("train.json", json.dumps([ROW, ROW | {"image": "\ud800"}]), "row 1: half of a character"),
+        ("train.jsonl", json.dumps(ROW)[:-1] + ', "n": ' + "[" * 900 + "]" * 900 + "}", "deeply"),
+        ("train.jsonl", json.dumps(ROW | {"answer": [["a"]]}), "the answer is a list of lists"),
+        ("train.jsonl", json.dumps(ROW | {"image": [["a.png"]]}), "images are a list of lists"),
+        ("train.jsonl", json.dumps(ROW | {"answer": None}), r"left \(1 dropped: empty answer\)"),
         ("train.json", "[1]", "row 0: not an object"),
         ("train.json", '[{"a": 1}', "not valid JSON"),
         ("train.jsonl", "[]\n{}", "not valid JSON"),
