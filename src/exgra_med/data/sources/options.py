@@ -8,9 +8,14 @@ import ast
 import json
 import re
 import unicodedata
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from io import StringIO
+from itertools import pairwise
 from string import ascii_uppercase
+from token import STRING
+from tokenize import TokenError, generate_tokens
 from typing import Any
 
 from exgra_med.data.sources.values import plain_text
@@ -29,8 +34,6 @@ _FRONT = re.compile(
 )
 """A mark in front of a text: `B. `, `(B) `, `B: `, `2. `; but 1.5 and 1:10 are numbers."""
 _INLINE = re.compile(rf"(?:^|(?<=[\s,，、])){_FRONT.pattern}")
-_NUMPY = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))+\s*\]""")
-_QUOTED = re.compile(r"""'([^']*)'|"([^"]*)\"""")
 _LISTS_OF_PARTS = (("label", "text"), ("key", "value"), ("letter", "text"), ("id", "text"))
 
 
@@ -108,20 +111,45 @@ def _decoded(text: str, where: str) -> Any:
 
 def decoded_list(text: str) -> Any:
     """The list or dict that a text writes down in JSON or Python; None where it does not."""
-    if _NUMPY.fullmatch(text):
-        # An array printed by numpy has no commas; Python would join its texts into one.
-        return [one or other for one, other in _QUOTED.findall(text)]
-    for read in (json.loads, ast.literal_eval):
-        try:
-            value = read(text)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
-            continue
-        return value if isinstance(value, (list, tuple, dict)) else None
-    return None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        value = _python_value(text)
+    return value if isinstance(value, (list, tuple, dict)) else None
+
+
+def _unique(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a key is given twice, and the first value would be lost")
+    return dict(pairs)
+
+
+def _python_value(text: str) -> Any:
+    """A Python literal, without the two things in which Python loses a text in silence."""
+    try:
+        with warnings.catch_warnings():
+            # Python warns of a backslash in a text.
+            warnings.simplefilter("ignore")
+            return _literal(text)
+    except (ValueError, SyntaxError, TypeError, TokenError, MemoryError, RecursionError):
+        return None
+
+
+def _literal(text: str) -> Any:
+    tokens = [each for each in generate_tokens(StringIO(text).readline) if each.string.strip()]
+    for node in ast.walk(ast.parse(text, mode="eval")):
+        if isinstance(node, ast.Dict):
+            _unique([(ast.literal_eval(key), None) for key in node.keys if key])
+    strings = [each.type == STRING for each in tokens]
+    if any(one and other for one, other in pairwise(strings)):
+        # An array printed by numpy has no commas, and Python would join its texts into one.
+        is_array = text[0] + text[-1] == "[]" and all(strings[1:-1])
+        return [ast.literal_eval(each.string) for each in tokens[1:-1]] if is_array else None
+    return ast.literal_eval(text)
 
 
 def _split(text: str, where: str) -> Any:
-    if not text:
+    if text.lower() in ("", "none", "nan", "null"):
         return None
     for separator in ("|", "\n", ";"):
         parts = [part.strip() for part in text.split(separator)]

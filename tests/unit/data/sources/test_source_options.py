@@ -39,6 +39,7 @@ THREE = ["CT", "MRI", "X-ray"]
         "['CT', 'MRI', 'X-ray']",
         "('CT', 'MRI', 'X-ray')",
         "['CT' 'MRI' 'X-ray']",
+        """['CT' "MRI" 'X-ray']""",
         "['CT'\n 'MRI'\n 'X-ray']",
         '{"A": "CT", "B": "MRI", "C": "X-ray"}',
         "{'A': 'CT', 'B': 'MRI', 'C': 'X-ray', 'D': None}",
@@ -80,6 +81,8 @@ def test_every_shape_gives_the_same_options(value: Any) -> None:
         ([True, False], ["yes", "no"]),
         ({"A": 1, "B": 2.0}, ["1", "2"]),
         ('["it\'s CT", "MRI"]', ["it's CT", "MRI"]),
+        ("""['left' "patient's right"]""", ["left", "patient's right"]),
+        ("""['a, b', 'c \\'d\\' e']""", ["a, b", "c 'd' e"]),
         ("['(a) left', '(b) right']", ["left", "right"]),
     ],
     ids=repr,
@@ -89,7 +92,9 @@ def test_texts_that_look_like_letters_or_numbers_stay(value: Any, texts: list[st
     assert options is not None and options.texts == texts
 
 
-@pytest.mark.parametrize("value", [None, "", "  ", [], {}, "[]", "{}", float("nan"), {"A": None}])
+@pytest.mark.parametrize(
+    "value", [None, "", "  ", "nan", [], {}, "[]", "{}", float("nan"), {"A": None}]
+)
 def test_no_options(value: Any) -> None:
     assert read_options(value, "row 1") is None
 
@@ -102,6 +107,11 @@ def test_no_options(value: Any) -> None:
         ("A. B. fragilis B. E. coli", "cannot be told apart"),
         ("A. CT; with contrast B. MRI", "cannot be told apart"),
         ("['CT', 'MRI'", "cannot be read"),
+        ("['CT', 'MRI' 'X-ray']", "cannot be read"),
+        ("['CT' 'MRI' ... 'X-ray']", "cannot be read"),
+        ('{"A": "CT", "A": "MRI", "B": "US"}', "cannot be read"),
+        ("{'A': 'CT', 'A': 'MRI', 'B': 'US'}", "cannot be read"),
+        ("['CT', MRI]", "cannot be read"),
         ("[__import__('os').getcwd(), 'MRI']", "cannot be read"),
         ({"CT": True, "MRI": False}, "the key 'CT', not a letter"),
         ({"A": "CT", "a": "MRI"}, "given twice"),
