@@ -222,16 +222,16 @@ def _write_content(
 
 
 def _by_reason(broken: list[Dropped]) -> Iterator[str]:
-    """A line for each kind of fault: how many records, the first of them, and the way out."""
+    """For each kind of fault: the first record of it, how many more, and the way out."""
     kinds: dict[str, list[Dropped]] = {}
     for item in broken:
         kinds.setdefault(kind_of_reason(item.reason), []).append(item)
-    for items in list(kinds.values())[:_MOST_REASONS]:
+    for number, items in enumerate(list(kinds.values())[:_MOST_REASONS], start=1):
         first = items[0]
-        more = f", and {len(items) - 1} more like it" if len(items) > 1 else ""
-        yield f"\n  {first.id}{more}: {first.reason} {first.hint}".rstrip()
+        more = f" and {len(items) - 1} more" if len(items) > 1 else ""
+        yield f" ({number}) {first.id}{more}: {first.reason} {first.hint}".rstrip()
     if len(kinds) > _MOST_REASONS:
-        yield f"\n  ... and {len(kinds) - _MOST_REASONS} other faults"
+        yield f" ... and {len(kinds) - _MOST_REASONS} other faults."
 
 
 class _ImageStore:
