@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from exgra_med.data.records import IMAGE_PLACEHOLDER
+from exgra_med.data.sources.values import is_null, plain_text
 from exgra_med.errors import DataError
 
 MESSAGE_LISTS = ("conversations", "conversatons", "conversation", "messages")
@@ -72,7 +73,7 @@ def read_talk(row: Mapping[str, Any], where: str) -> Talk | None:
         DataError: two shapes at once, a message that cannot be understood, a role other than user,
             assistant or a first system message, or content that is no text and no image.
     """
-    lists = [key for key in MESSAGE_LISTS if row.get(key) is not None]
+    lists = [key for key in MESSAGE_LISTS if not is_null(row.get(key))]
     single = [keys for keys in _ONE_QUESTION if keys[0] in row and keys[2] in row]
     found = [*lists, *(keys[0] for keys in single)]
     if not found:
@@ -80,19 +81,19 @@ def read_talk(row: Mapping[str, Any], where: str) -> Talk | None:
     if len(found) > 1:
         raise DataError(f"{where}: both {found[0]!r} and {found[1]!r} are there.")
     for key, what in _NOT_TRAINED_ON.items():
-        if row.get(key) not in (None, "", [], {}, "[]", "{}"):
+        if not is_null(row.get(key)) and row[key] not in ("", [], {}, "[]", "{}"):
             raise DataError(
                 f"{where}: {key!r} is there, and {what} are not understood.",
                 "Give texts and images alone.",
             )
-    system = [row["system"]] if isinstance(row.get("system"), str) else []
+    system = [plain_text(row.get("system"), f"{where}: 'system'")]
     if lists:
         messages = _messages(row[lists[0]], f"{where}: {lists[0]!r}", system)
     else:
         messages = _one_question(row, single[0], where)
     if len(messages) < 2:
         raise DataError(f"{where}: a conversation has at least a question and an answer.")
-    return Talk(messages, "\n".join(text.strip() for text in system if text.strip()))
+    return Talk(messages, "\n".join(text for text in system if text))
 
 
 def _messages(value: Any, where: str, system: list[str]) -> list[Message]:
@@ -133,7 +134,7 @@ def _messages(value: Any, where: str, system: list[str]) -> list[Message]:
         if role == "system":
             if messages or images:
                 raise DataError(f"{here}: a system message stands first and holds text alone.")
-            system.append(str(text or ""))
+            system.append(plain_text(text, here))
         else:
             messages.append(Message(role, text, images))
     return messages
@@ -165,13 +166,15 @@ def _one_question(
 ) -> list[Message]:
     question, added, answer = keys
     messages = []
-    for pair in row.get("history") or []:
+    history = row.get("history")
+    for pair in [] if is_null(history) else history or []:
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise DataError(f"{where}: 'history' is not a list of [question, answer].")
         messages += [Message("user", pair[0]), Message("assistant", pair[1])]
     text = row[question]
-    if added and row.get(added) not in (None, ""):
-        text = f"{text or ''}\n{row[added]}".strip()
+    more = plain_text(row.get(added), f"{where}: {added!r}") if added else ""
+    if more:
+        text = f"{plain_text(text, f'{where}: {question!r}')}\n{more}".strip()
     return [*messages, Message("user", text), Message("assistant", row[answer])]
 
 

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from io import StringIO
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from string import ascii_uppercase
 from token import STRING
 from tokenize import TokenError, generate_tokens
@@ -79,10 +79,11 @@ def option_columns(names: Sequence[str]) -> list[str]:
         if match and (match[1] or match[2].isalpha()):
             families.setdefault((match[1] or "").lower(), {})[match[2].upper()] = name
     for family in families.values():
-        for first, second in ("AB", "01", "12"):
-            if first in family and second in family:
-                kind = [mark for mark in family if mark.isdigit() == first.isdigit()]
-                return [family[mark] for mark in sorted(kind, key=lambda m: (len(m), m))]
+        for marks in (ascii_uppercase, map(str, range(100)), map(str, range(1, 100))):
+            # One after the other: a column X or Z beside A and B is something else.
+            found = [family[mark] for mark in takewhile(family.__contains__, marks)]
+            if len(found) > 1:
+                return found
     return []
 
 

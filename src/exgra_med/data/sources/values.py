@@ -11,7 +11,7 @@
 """
 
 import math
-from datetime import date
+from datetime import date, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -72,7 +72,7 @@ def json_value(value: Any) -> Any:
         return {str(key): json_value(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_value(item) for item in value]
-    if isinstance(value, (date, Decimal)) or value in (math.inf, -math.inf):
+    if isinstance(value, (date, time, timedelta, Decimal)) or value in (math.inf, -math.inf):
         return str(value)
     if isinstance(value, (str, int, float)):
         return value

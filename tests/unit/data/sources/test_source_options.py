@@ -140,6 +140,8 @@ def test_what_is_no_list_of_options_is_refused_by_name(value: Any, message: str)
         (["option_A", "option_B", "gt_answer"], ["option_A", "option_B"]),
         (["option1", "option2", "option10"], ["option1", "option2", "option10"]),
         (["choice_0", "choice_1"], ["choice_0", "choice_1"]),
+        (["A", "B", "C", "x", "y", "z"], ["A", "B", "C"]),
+        (["A", "B", "D"], ["A", "B"]),
         (["A", "question"], []),
         (["B", "C"], []),
         (["1", "2"], []),

@@ -100,6 +100,16 @@ def test_alpaca_joins_instruction_and_input(mine: Path) -> None:
     [record] = read(mine, {"images": "a.png", "instruction": "<image>Describe.",
                            "input": "History: cough", "output": "A lung."})  # fmt: skip
     assert record.question == "Describe.\nHistory: cough"
+    empty = {
+        "images": "a.png",
+        "instruction": "Describe.",
+        "input": float("nan"),
+        "output": "A lung.",
+    }
+    [record] = read(mine, empty)
+    assert record.question == "Describe."
+    [record] = read(mine, empty | {"input": 3.0})
+    assert record.question == "Describe.\n3"
 
 
 @pytest.mark.parametrize(
