@@ -138,7 +138,7 @@ def test_what_is_no_list_of_options_is_refused_by_name(value: Any, message: str)
         (["Choice B", "Choice A", "Figure_path"], ["Choice A", "Choice B"]),
         (["opa", "opb", "opc", "opd", "cop"], ["opa", "opb", "opc", "opd"]),
         (["option_A", "option_B", "gt_answer"], ["option_A", "option_B"]),
-        (["option1", "option2", "option10"], ["option1", "option2", "option10"]),
+        (["option2", "option1", "option3"], ["option1", "option2", "option3"]),
         (["choice_0", "choice_1"], ["choice_0", "choice_1"]),
         (["A", "B", "C", "x", "y", "z"], ["A", "B", "C"]),
         (["A", "B", "D"], ["A", "B"]),
