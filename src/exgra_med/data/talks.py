@@ -109,7 +109,7 @@ def _messages(value: Any, where: str, system: list[str]) -> list[Message]:
         if not isinstance(each, dict):
             raise DataError(f"{here} is not an object.")
         said = [key for key in ("from", "role") if key in each]
-        if not said and set(each) <= ROLES.keys():
+        if not said and each and set(each) <= ROLES.keys() - {"system"}:
             # ms-swift's pairs: {"human": question, "assistant": answer}.
             pair = sorted(each.items(), key=lambda item: ROLES[item[0]] == "assistant")
             messages += [Message(ROLES[key], text) for key, text in pair]
@@ -154,7 +154,9 @@ def _content(value: Any, where: str) -> tuple[Any, tuple[Any, ...]]:
         elif isinstance(part, dict) and kind in ("image", "image_url", "input_image"):
             names = ("image_url", "image", "url", "path", "image_path", "bytes")
             source = next((part[key] for key in names if part.get(key) is not None), None)
-            images.append(source.get("url") if isinstance(source, dict) else source)
+            if isinstance(source, dict) and "url" in source:
+                source = source["url"]
+            images.append(source)
             texts.append(IMAGE_PLACEHOLDER)
         else:
             raise DataError(f"{where}: a part is neither text nor an image ({kind!r}).")
