@@ -127,7 +127,10 @@ def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:
             yield where, _cells(header, cells, where, mark)
     except csv.Error as error:
         where = f"{path}:{reader.line_num + lines_before}"
-        raise DataError(f"{where}: not valid CSV ({error}).") from error
+        raise DataError(
+            f"{where}: not valid CSV ({error}).",
+            'In a cell between double quotes, write "" for a quote of the text.',
+        ) from error
     if not header:
         raise DataError(f"{path}: the table is empty.")
 
