@@ -34,6 +34,7 @@ _FRONT = re.compile(
 )
 """A mark in front of a text: `B. `, `(B) `, `B: `, `2. `; but 1.5 and 1:10 are numbers."""
 _INLINE = re.compile(rf"(?:^|(?<=[\s,，、])){_FRONT.pattern}")
+_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2212"), "-")
 _LISTS_OF_PARTS = (("label", "text"), ("key", "value"), ("letter", "text"), ("id", "text"))
 
 
@@ -300,8 +301,12 @@ def answers_among(rows: Sequence[tuple[str, str, Options]]) -> list[int]:
 
 
 def plain_option(text: str) -> str:
-    """An option or answer as they are compared: case, width, blanks and a final stop apart."""
-    folded = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    """An option or answer as they are compared: case, width, blanks and a final stop apart.
+
+    A minus, a hyphen and a dash are one sign, which is never lost.
+    """
+    text = unicodedata.normalize("NFKC", text).translate(_DASHES)
+    folded = " ".join(text.casefold().split())
     return folded.removesuffix(".").rstrip()
 
 

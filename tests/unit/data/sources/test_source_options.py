@@ -210,5 +210,6 @@ def test_an_answer_that_is_no_option_is_refused(answer: str) -> None:
 
 def test_signs_and_case_are_never_lost() -> None:
     assert chosen((["HER2+", "HER2-"], "HER2-"), (["mM", "MM"], "MM")) == [1, 1]
+    assert chosen((["-5 D", "+5 D"], "\u22125 D"), (["5 \u00b5m", "5 mm"], "5 \u03bcm")) == [0, 0]
     with pytest.raises(DataError, match="none of the options"):
         chosen((["mM", "MM"], "mm"))
