@@ -191,9 +191,9 @@ def place_images(
 ) -> list[dict[str, str]]:
     """Bring the image placeholders of a record into their one form.
 
-    Without a placeholder all images stand before the first question. So they do where all
-    placeholders stand in front of the first question or right behind it, as LLaVA writes them:
-    then they are removed. Anywhere else they stay, and an image stands where its placeholder does.
+    Without a placeholder all images belong to the first question. So they do where all
+    placeholders stand in front of it or right behind it, as LLaVA writes them: then they are
+    removed. Anywhere else they stay, and an image stands where its placeholder does.
 
     Args:
         turns: `role` and `text`, other tools' spellings of the placeholder included.
