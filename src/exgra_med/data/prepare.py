@@ -10,6 +10,7 @@ from typing import Any
 
 from exgra_med import __version__
 from exgra_med.data.download.archives import is_archive, unpack
+from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import (
     FORMAT,
     MANIFEST,
@@ -214,38 +215,55 @@ class _ImageStore:
         self.folder = folder
         self.images = images
         self.progress = progress
-        self.state: dict[str, str] = {}
+        self.stored: dict[str, str] = {}
+        """Name -> name in the prepared folder."""
+        self.refused: dict[str, str] = {}
+        """Name -> why it was not copied."""
         self.broken: list[Dropped] = []
 
     def keep(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
         """Yield the records whose images were copied; the others are listed in `broken`."""
         for record in records:
-            reasons = [reason for name in record.images if (reason := self._copy(name))]
+            try:
+                names = self._names(record)
+            except ExgraMedError as error:
+                self.broken.append(Dropped(record.id, error.message))
+                continue
+            reasons = [reason for name in names if (reason := self._copy(name))]
             if reasons:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
             tally[record.answer_type or "none"] += 1
-            names = [self.images.stored_name(name) for name in record.images]
-            if names != record.images:
-                image = names[0] if isinstance(record.image, str) else names
-                record = record.model_copy(update={"image": image})
+            stored = [self.stored[name] for name in names]
+            if stored != record.images:
+                single = isinstance(record.image, str) and len(stored) == 1
+                record = record.model_copy(update={"image": stored[0] if single else stored})
             yield record
+
+    def _names(self, record: Record) -> list[str]:
+        """The images of a record: a volume or series as the slices that its name asks for."""
+        if not isinstance(self.images, ImageFolder):
+            return record.images
+        return [each for name in record.images for each in self.images.expand(name)]
 
     def _copy(self, name: str) -> str:
         """Copy an image; returns why not, or nothing."""
-        if name not in self.state:
+        if name not in self.stored and name not in self.refused:
             try:
                 content = self.images.read_bytes(name)
-                self.state[name] = ""
+                stored = self.images.stored_name(name)
+                if (self.folder / stored).exists():
+                    raise DataError(f"the image {name!r} and another would both be {stored!r}.")
             except ExgraMedError as error:
-                self.state[name] = error.message
+                self.refused[name] = error.message
             else:
-                path = self.folder / self.images.stored_name(name)
+                self.stored[name] = stored
+                path = self.folder / stored
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             if self.progress:
-                self.progress("images", len(self.state))
-        return self.state[name]
+                self.progress("images", len(self.stored) + len(self.refused))
+        return self.refused.get(name, "")
 
 
 def _image_digest(folder: Path) -> dict[str, Any]:
