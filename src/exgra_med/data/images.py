@@ -370,7 +370,8 @@ def _num_frames(stream: IO[bytes], max_pixels: int, name: str, where: str) -> in
     stream.seek(0)
     if dicom:
         return num_frames(stream, image_label(name, where))
-    with _opened(stream, max_pixels, name, where) as image:
+    # At its first page, as a file of several cannot be opened without choosing one.
+    with _opened(stream, max_pixels, f"{file_name(name)}#frame=0", where) as image:
         return _pages(image)
 
 
@@ -411,17 +412,16 @@ def _turn_to_page(image: Image.Image, name: str, label: str) -> None:
     if pages == 1 and "#" not in name:
         return
     selection = parse_selection(name, label)
-    selection.only(label, "this file", "frame", "frames")
-    if selection.frames is None:
-        if selection.frame is None and pages > 1:
-            raise DataError(
-                f"{label} has {pages} pages or pictures.",
-                f"Select one, counted from 0, for example {name}#frame=0.",
-            )
-        if (selection.frame or 0) >= pages:
-            raise DataError(f"{label}: there is no frame {selection.frame}, there are {pages}.")
-        if pages > 1:
-            image.seek(selection.frame or 0)
+    selection.only(label, "this file", "frame")
+    if selection.frame is None and pages > 1:
+        raise DataError(
+            f"{label} has {pages} pages or pictures.",
+            f"Select one, counted from 0, for example {name}#frame=0.",
+        )
+    if (selection.frame or 0) >= pages:
+        raise DataError(f"{label}: there is no frame {selection.frame}, there are {pages}.")
+    if pages > 1:
+        image.seek(selection.frame or 0)
 
 
 def _orientation(image: Image.Image) -> int:

@@ -219,6 +219,8 @@ class _ImageStore:
         """Name -> name in the prepared folder."""
         self.refused: dict[str, str] = {}
         """Name -> why it was not copied."""
+        self.expanded: dict[str, list[str]] = {}
+        """Name of a volume or series -> names of its images."""
         self.broken: list[Dropped] = []
 
     def keep(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
@@ -244,7 +246,10 @@ class _ImageStore:
         """The images of a record: a volume or series as the slices that its name asks for."""
         if not isinstance(self.images, ImageFolder):
             return record.images
-        return [each for name in record.images for each in self.images.expand(name)]
+        for name in record.images:
+            if name not in self.expanded and "#" in name:
+                self.expanded[name] = self.images.expand(name)
+        return [each for name in record.images for each in self.expanded.get(name, [name])]
 
     def _copy(self, name: str) -> str:
         """Copy an image; returns why not, or nothing."""

@@ -57,7 +57,8 @@ class Selection:
         Raises:
             DataError: another word than these is selected.
         """
-        several = {"frames", "slices"} - set(words)
+        # Where one image is opened, nothing that stands for several can be meant.
+        several = () if {"frames", "slices"} & set(words) else ("frames", "slices")
         for field in fields(self):
             if getattr(self, field.name) is None or field.name in words:
                 continue

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exgra_med.data.images import ImageFolder, stored_name
+from exgra_med.data.images import ImageFolder, rendered_name
 from exgra_med.data.prepare import prepare
 from exgra_med.errors import DataError, MissingExtraError
 
@@ -120,21 +120,9 @@ def test_the_pixel_cap_holds(folder: ImageFolder) -> None:
         folder.open("a.dcm")
 
 
-def test_a_slice_of_a_volume(folder: ImageFolder) -> None:
-    nibabel = pytest.importorskip("nibabel")
-    volume = np.zeros((3, 4, 5), dtype=np.int16)
-    volume[2, 3, 1] = 7
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder.root / "v.nii.gz")
-    image = folder.open("v.nii.gz#axis=2,slice=1")
-    assert image.size == (3, 4) and np.asarray(image)[0, 2, 0] == 255
-    for name in ("v.nii.gz", "v.nii.gz#axis=2,slice=5", "v.nii.gz#axis=3,slice=0"):
-        with pytest.raises(DataError, match="slice"):
-            folder.open(name)
-
-
-def test_names_in_a_prepared_folder() -> None:
-    assert stored_name("a/b.jpg") == "a/b.jpg" and stored_name("odd#1.jpg") == "odd#1.jpg"
-    assert stored_name("a/b.dcm#frame=3") == "a/b.dcm-frame-3.png"
+def test_names_of_rendered_images_in_a_prepared_folder() -> None:
+    assert rendered_name("a/b.dcm#frame=3") == "a/b.dcm-frame-3.png"
+    assert rendered_name("a/b.nii.gz#plane=axial,slice=3") == "a/b.nii.gz-plane-axial-slice-3.png"
 
 
 def test_without_the_extra_the_error_says_what_to_install(
@@ -144,7 +132,8 @@ def test_without_the_extra_the_error_says_what_to_install(
 
     monkeypatch.setitem(sys.modules, "pydicom", None)
     monkeypatch.setitem(sys.modules, "nibabel", None)
+    (folder.root / "a.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (folder.root / "a.nii").write_bytes(b"\0" * 344 + b"n+1\0")
     for name in ("a.dcm", "a.nii"):
-        (folder.root / name).write_bytes(b"x")
         with pytest.raises(MissingExtraError, match=r"exgra-med\[dicom\]"):
             folder.open(name)
