@@ -7,8 +7,7 @@ so that all see the same pixels. A file's kind is known by its content, never by
 import io
 import re
 import warnings
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from exgra_med.data.dicom import is_dicom, num_frames, read_dicom, sort_series
-from exgra_med.data.nifti import HEADER_BYTES, is_nifti, num_slices, read_nifti, unpacked
+from exgra_med.data.nifti import HEADER_BYTES, is_nifti, num_slices, read_nifti
 from exgra_med.data.rendering import eight_bits
 from exgra_med.data.selection import evenly_spaced, parse_selection, split_name
 from exgra_med.errors import DataError, MissingExtraError
@@ -31,6 +30,9 @@ MAX_IMAGE_BYTES = 512 * 2**20
 
 PLAIN_ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 """Endings under which any viewer shows a picture; a prepared folder has no others."""
+
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II", b"MM", b"RIFF")
+"""Of `FORMATS`."""
 
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -214,7 +216,7 @@ class ImageFolder:
             chosen = evenly_spaced(wanted, len(names), label, "slices")
             return [_single(f"{folder_name}/{names[number]}", window=window) for number in chosen]
         with self.locate(name, where).open("rb") as stream:
-            if _is_volume(stream):
+            if _medical_reader(stream) is read_nifti:
                 selection.only(label, "a NIfTI file", "slices", "plane", "volume", "window")
                 plane, volume = selection.plane or "axial", selection.volume
                 chosen = evenly_spaced(
@@ -268,12 +270,8 @@ def decode_image(
         MissingExtraError: DICOM or NIfTI without the extra `dicom`.
     """
     with _stream(file) as stream:
-        head = stream.read(HEADER_BYTES)
-        stream.seek(0)
-        if is_dicom(head):
-            return read_dicom(stream, max_pixels, name, image_label(name, where))
-        if _is_volume(stream):
-            return read_nifti(stream, max_pixels, name, image_label(name, where))
+        if reader := _medical_reader(stream):
+            return reader(stream, max_pixels, name, image_label(name, where))
         with _opened(stream, max_pixels, name, where) as image:
             return to_rgb(image)
 
@@ -308,9 +306,7 @@ def looks_plain(file: Path | IO[bytes], max_pixels: int, name: str, where: str =
     if not name.lower().endswith(PLAIN_ENDINGS) or split_name(name)[1]:
         return False
     with _stream(file) as stream:
-        head = stream.read(HEADER_BYTES)
-        stream.seek(0)
-        if is_dicom(head) or _is_volume(stream):
+        if _medical_reader(stream):
             return False
         with _opened(stream, max_pixels, name, where) as image:
             return (
@@ -351,24 +347,23 @@ def _stream(file: Path | IO[bytes]) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _is_volume(stream: IO[bytes]) -> bool:
-    """Whether a file is NIfTI, packed or not; the stream is at its beginning afterwards."""
-    stream.seek(0)
+def _medical_reader(stream: IO[bytes]) -> Callable[..., Image.Image] | None:
+    """What reads a file that is DICOM or NIfTI, packed or not, by its content; None for others.
+
+    The stream is at its beginning afterwards.
+    """
     head = stream.read(HEADER_BYTES)
-    if head.startswith(b"\x1f\x8b"):
-        try:
-            head = unpacked(stream).read(HEADER_BYTES)
-        except (OSError, EOFError, zlib.error):
-            head = b""  # A broken archive: not known to be NIfTI, and refused by name.
     stream.seek(0)
-    return is_nifti(head)
+    # A file may be TIFF and DICOM at once (PS3.10, 7.1): then DICOM says more.
+    if head.startswith(_BEGINNINGS) and head[128:132] != b"DICM":
+        return None
+    if is_dicom(head):
+        return read_dicom
+    return read_nifti if is_nifti(stream) else None
 
 
 def _num_frames(stream: IO[bytes], max_pixels: int, name: str, where: str) -> int:
-    stream.seek(0)
-    dicom = is_dicom(stream.read(HEADER_BYTES))
-    stream.seek(0)
-    if dicom:
+    if _medical_reader(stream):
         return num_frames(stream, image_label(name, where))
     # At its first page, as a file of several cannot be opened without choosing one.
     with _opened(stream, max_pixels, f"{file_name(name)}#frame=0", where) as image:

@@ -9,6 +9,7 @@ volumes can show a face; the reader neither detects nor removes it.
 import gzip
 import math
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any
@@ -25,22 +26,23 @@ MAX_VOLUME_BYTES = 4 * 2**30
 """Volumes that take more are refused before they are unpacked: slices may be spread over all."""
 
 HEADER_BYTES = 352
-_GZIP = b"\x1f\x8b"
 
 
-def is_nifti(head: bytes) -> bool:
-    """Whether a file that begins so is NIfTI, by its content.
-
-    Args:
-        head: the first 352 bytes, unpacked where it is a gzip file.
-    """
+def is_nifti(stream: IO[bytes]) -> bool:
+    """Whether a file is NIfTI, packed or not, by its content; the stream stays at its beginning."""
+    try:
+        head = _unpacked(stream).read(HEADER_BYTES)
+    except (OSError, EOFError, zlib.error):
+        return False  # A broken archive is not known to be NIfTI, and is refused as what it is.
+    finally:
+        stream.seek(0)
     return head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] in (b"n+2\0", b"ni2\0")
 
 
-def unpacked(stream: IO[bytes]) -> IO[bytes]:
+def _unpacked(stream: IO[bytes]) -> IO[bytes]:
     """A stream from its beginning, through gzip where it is packed."""
     stream.seek(0)
-    packed = stream.read(2) == _GZIP
+    packed = stream.read(2) == b"\x1f\x8b"
     stream.seek(0)
     return gzip.GzipFile(fileobj=stream) if packed else stream  # type: ignore[return-value]
 
@@ -185,7 +187,7 @@ class _Volume:
 def _load(stream: IO[bytes], label: str) -> Any:
     import nibabel
 
-    content = unpacked(stream)
+    content = _unpacked(stream)
     head = content.read(HEADER_BYTES)
     if head[344:348] == b"ni1\0" or head[4:8] == b"ni2\0":
         raise DataError(

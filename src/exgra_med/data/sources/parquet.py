@@ -100,8 +100,10 @@ def named_image(content: Any, where: str) -> tuple[str, bytes]:
         raise DataError(f"{where}: the image is not stored as bytes.")
     if len(value) > MAX_IMAGE_BYTES:
         raise DataError(f"{where}: the image is larger than {MAX_IMAGE_BYTES} bytes.")
-    ending = "png" if value.startswith(b"\x89PNG") else "jpg"
-    return f"{hashlib.sha256(value).hexdigest()[:24]}.{ending}", value
+    kinds = ((b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"BM", ".bmp"), (b"\xff\xd8", ".jpg"))
+    # What is none of these is rendered, and gets its ending then.
+    ending = next((ending for start, ending in kinds if value.startswith(start)), "")
+    return f"{hashlib.sha256(value).hexdigest()[:24]}{ending}", value
 
 
 def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collected:
