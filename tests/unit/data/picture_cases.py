@@ -40,6 +40,7 @@ class Case:
         refused: what the error must say instead.
         tolerance: greatest difference, where the file itself loses something.
         needs: modules that it cannot be made or read without.
+        row: what the page says instead of `what`, once for all cases that say the same.
     """
 
     group: str
@@ -50,6 +51,7 @@ class Case:
     refused: str = ""
     tolerance: int = 0
     needs: tuple[str, ...] = ()
+    row: str = ""
 
 
 # Makers of files.
@@ -393,6 +395,7 @@ CASES = [
             turned(ending, orientation),
             np.kron(UPRIGHT, np.ones((8, 8))),
             tolerance=3 if ending == "jpg" else 0,
+            row="JPEG, PNG, TIFF and WebP with EXIF orientation 1 to 8",
         )
         for ending in ("jpg", "png", "tif", "webp")
         for orientation in range(1, 9)
@@ -597,7 +600,7 @@ CASES = [
     ),
     Case(
         COMMON,
-        "PNG whose name ends in `.jpg`, JPEG that ends in `.dcm`, a picture without an ending",
+        "PNG whose name ends in `.jpg`",
         "by its content",
         picture("a.jpg", lambda: Image.new("L", (2, 1), 7), format="PNG"),
         [[7, 7]],
@@ -1000,6 +1003,7 @@ CASES = [
             dicom(pixels=RAMP, encode=False, SOPClassUID=uid, Modality=modality),
             refused=f"DICOM class '{what}', which holds no pixels",
             needs=PYDICOM,
+            row="Objects without pixels: SR, RTSTRUCT, KO, presentation states, encapsulated PDF",
         )
         for what, uid, modality in (
             ("Basic Text SR Storage", "1.2.840.10008.5.1.4.1.1.88.11", "SR"),
@@ -1021,6 +1025,7 @@ CASES = [
             dicom(pixels=np.zeros((1, 2, 3), np.uint8), PhotometricInterpretation=photometric),
             refused=f"pixels in {photometric}, which is not read",
             needs=PYDICOM,
+            row="Colours in YBR_PARTIAL, HSV, ARGB, CMYK",
         )
         for photometric in ("YBR_PARTIAL_422", "YBR_PARTIAL_420", "HSV", "CMYK")
     ),
@@ -1057,6 +1062,7 @@ CASES = [
             nifti("head.nii.gz#plane=axial,slice=5", codes=codes),
             axial(),
             needs=NIBABEL,
+            row="Stored in any orientation (RAS, LAS, LPS, ASR, ...)",
         )
         for codes in ("RAS", "LAS", "LPS", "RPI", "ASR", "RIA", "PSL", "IPL")
     ),
