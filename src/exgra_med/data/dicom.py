@@ -8,7 +8,9 @@ stay. Files that say, or whose modality makes it likely, that text is burned in 
 
 import logging
 import math
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +39,13 @@ _PACKAGES = dict.fromkeys(
 )
 """Transfer syntaxes that python-gdcm does not decode (High-Throughput JPEG 2000), and what does."""
 _JPEG_DCT = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
+
+_FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
+"""Markers of JPEG and JPEG-LS behind which the size stands."""
+
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+MAX_INFLATED_BYTES = 512 * 2**20
+"""Deflated files that grow beyond this are refused; pydicom would unpack them whole."""
 
 _MACROS = (
     "PixelValueTransformationSequence",
@@ -89,7 +98,7 @@ def read_dicom(stream: IO[bytes], max_pixels: int, name: str, label: str) -> Ima
     selection = parse_selection(name, label)
     selection.only(label, "a DICOM file", "frame", "window")
     with _errors_without_tags(label):
-        dataset = _read(stream)
+        dataset = _read(stream, label)
         frames = _check(dataset, label, max_pixels)
         if frames > 1 and selection.frame is None:
             raise DataError(
@@ -111,7 +120,7 @@ def num_frames(stream: IO[bytes], label: str) -> int:
         DataError: the file is broken.
     """
     with _errors_without_tags(label):
-        return _num_frames(_read(stream, stop_before_pixels=True))
+        return _num_frames(_read(stream, label, stop_before_pixels=True))
 
 
 def sort_series(files: Sequence[Path], label: str) -> list[Path]:
@@ -162,7 +171,7 @@ def _place(path: Path, label: str) -> tuple[str, np.ndarray, np.ndarray]:
                 "Keep only the files of one series in the folder.",
             )
         stream.seek(0)
-        dataset = _read(stream, stop_before_pixels=True)
+        dataset = _read(stream, label, stop_before_pixels=True)
         if _num_frames(dataset) > 1:
             raise DataError(
                 f"{label} has several frames itself.",
@@ -198,10 +207,11 @@ def _errors_without_tags(label: str) -> Iterator[None]:
         logger.disabled = disabled
 
 
-def _read(stream: IO[bytes], stop_before_pixels: bool = False) -> Any:
+def _read(stream: IO[bytes], label: str, stop_before_pixels: bool = False) -> Any:
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+    _refuse_bomb(stream, label)
     # `force` also reads files without a preamble; that this is DICOM is known by now.
     dataset = dcmread(stream, force=True, stop_before_pixels=stop_before_pixels)
     if "TransferSyntaxUID" not in dataset.file_meta:
@@ -210,6 +220,20 @@ def _read(stream: IO[bytes], stop_before_pixels: bool = False) -> Any:
         explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
     return dataset
+
+
+def _refuse_bomb(stream: IO[bytes], label: str) -> None:
+    """Refuse a deflated file that would take more memory than any file may."""
+    head = stream.read(1024)
+    if _DEFLATED in head and head[128:132] == b"DICM":
+        # The group of the transfer syntax says its own length first (PS3.10, 7.1).
+        stream.seek(144 + int.from_bytes(head[140:144], "little"))
+        inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+        while content := inflate.unconsumed_tail or stream.read(2**20):
+            size += len(inflate.decompress(content, 2**20))
+            if size > MAX_INFLATED_BYTES:
+                raise DataError(f"{label} has, unpacked, more than {MAX_INFLATED_BYTES} bytes.")
+    stream.seek(0)
 
 
 def _num_frames(dataset: Any) -> int:
@@ -268,6 +292,7 @@ def _decode(dataset: Any, frame: int, label: str) -> np.ndarray:
         (rows, columns) or (rows, columns, 3), as stored.
     """
     from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.uid import RLELossless
 
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
@@ -284,6 +309,8 @@ def _decode(dataset: Any, frame: int, label: str) -> np.ndarray:
         hint = "Of 12 bits only pylibjpeg-libjpeg decodes it (licence: GPL); or save it losslessly."
     if not available:
         raise DataError(f"{label} is compressed as {syntax.name}: no decoder is installed.", hint)
+    if syntax.is_encapsulated and syntax != RLELossless:
+        _refuse_other_size(dataset, frame, label)
     try:
         # `raw=False`: YBR becomes RGB, once, here and nowhere else.
         return np.asarray(pixel_array(dataset, index=frame, raw=False))
@@ -294,6 +321,29 @@ def _decode(dataset: Any, frame: int, label: str) -> np.ndarray:
             "kind that the installed decoders do not know.",
             hint,
         ) from None
+
+
+def _refuse_other_size(dataset: Any, frame: int, label: str) -> None:
+    """Refuse compressed pixels whose own header says another size than the file.
+
+    Decoders believe that header: a few bytes could make them take all memory there is.
+    """
+    from pydicom.encaps import get_frame
+
+    data = get_frame(dataset.PixelData, frame, number_of_frames=_num_frames(dataset))
+    if data[:2] == b"\xff\xd8":
+        # JPEG and JPEG-LS: segments up to the frame header (ITU-T T.81, B.1.1.3 and B.2.2).
+        at = 2
+        while data[at + 1] not in _FRAME_HEADERS:
+            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        rows, columns = struct.unpack_from(">HH", data, at + 5)
+    else:
+        # JPEG 2000, alone or in a JP2 file: the SIZ segment (ITU-T T.800, A.5.1).
+        at = data.index(b"\xff\x4f\xff\x51")
+        right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
+        rows, columns = bottom - top, right - left
+    if (rows, columns) != (int(dataset.Rows), int(dataset.Columns)):
+        raise DataError(f"{label} holds compressed pixels of another size than it says.")
 
 
 @dataclass(frozen=True)

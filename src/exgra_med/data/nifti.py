@@ -7,11 +7,14 @@ volumes can show a face; the reader neither detects nor removes it.
 """
 
 import gzip
+import io
 import math
+import os
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import IO, Any
 
 import numpy as np
@@ -24,6 +27,9 @@ from exgra_med.plugins import import_extra
 
 MAX_VOLUME_BYTES = 4 * 2**30
 """Volumes that take more are refused before they are unpacked: slices may be spread over all."""
+
+MAX_KEPT_BYTES = 512 * 2**20
+"""The packed volume that was read last is kept unpacked up to this size, for its next slice."""
 
 HEADER_BYTES = 352
 
@@ -65,7 +71,7 @@ def read_nifti(stream: IO[bytes], max_pixels: int, name: str, label: str) -> Ima
     selection.only(label, "a NIfTI file", "plane", "slice", "volume", "window")
     with _errors(label):
         volume = _Volume(_load(stream, label), label, selection)
-        return volume.render(name, selection, max_pixels)
+        return volume.render(selection, max_pixels)
 
 
 def num_slices(stream: IO[bytes], selection: Selection, label: str) -> int:
@@ -93,34 +99,33 @@ class _Volume:
                 f"{label} does not say how it lies in the patient (qform and sform code are 0).",
                 "Set its orientation with a tool that knows it, for example nibabel's `set_sform`.",
             )
-        self.image = self._one_volume(image, selection.volume)
-        if math.prod(self.image.shape) * header.get_data_dtype().itemsize > MAX_VOLUME_BYTES:
+        self.image, self.shape = image, image.shape[:3]
+        self.volume = self._volume_index(selection.volume)
+        if math.prod(self.shape) * header.get_data_dtype().itemsize > MAX_VOLUME_BYTES:
             raise DataError(f"{label} takes more than {MAX_VOLUME_BYTES} bytes.")
-        affine = self.image.affine
-        self.orientation = (
-            io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
-        )
+        affine = image.affine
+        self.orientation = np.full((3, 2), np.nan)
+        if np.isfinite(affine).all():
+            self.orientation = io_orientation(affine)
         if not np.isfinite(self.orientation).all():
             raise DataError(f"{label} does not say how it lies in the patient: its axes coincide.")
 
-    def _one_volume(self, image: Any, number: int | None) -> Any:
-        """The file as one volume of three axes, without reading it."""
-        shape = image.shape
+    def _volume_index(self, number: int | None) -> tuple[int, ...]:
+        """The index of the selected volume along the axes behind the first three."""
+        shape = self.image.shape
         if len(shape) < 3:
             raise DataError(f"{self.label} has {len(shape)} axes, not three.")
-        series = math.prod(shape[3:])
-        if series == 1 and number in (None, 0):
-            index: tuple[int, ...] = (0,) * (len(shape) - 3)
-        elif number is None:
+        volumes = math.prod(shape[3:])
+        if volumes == 1 and number in (None, 0):
+            return (0,) * (len(shape) - 3)
+        if number is None:
             raise DataError(
-                f"{self.label} holds {series} volumes (shape {shape}).",
+                f"{self.label} holds {volumes} volumes (shape {shape}).",
                 "Select one, for example volume=0 behind '#'.",
             )
-        elif series != (shape[3] if len(shape) > 3 else 1) or number >= series:
+        if len(shape) == 3 or volumes != shape[3] or number >= volumes:
             raise DataError(f"{self.label}: there is no volume {number} in shape {shape}.")
-        else:
-            index = (number, *(0,) * (len(shape) - 4))
-        return image.slicer[(slice(None),) * 3 + index]
+        return (number, *(0,) * (len(shape) - 4))
 
     def stored_axis(self, plane: str) -> int:
         """The axis of the file that a plane is counted along."""
@@ -128,9 +133,9 @@ class _Volume:
 
     def num_slices(self, plane: str) -> int:
         """The slices along a plane's axis."""
-        return self.image.shape[self.stored_axis(plane)]
+        return self.shape[self.stored_axis(plane)]
 
-    def render(self, name: str, selection: Selection, max_pixels: int) -> Image.Image:
+    def render(self, selection: Selection, max_pixels: int) -> Image.Image:
         """The picture of the selected slice, or of the only one that there is."""
         plane, number = selection.plane, selection.slice
         flat = [each for each in PLANES if self.num_slices(each) == 1]
@@ -167,9 +172,9 @@ class _Volume:
             number = self.num_slices(plane) - 1 - number
         index = [slice(None)] * 3
         index[stored] = slice(number, number + 1)
-        if math.prod(self.image.shape) // self.image.shape[stored] > max_pixels:
+        if math.prod(self.shape) // self.shape[stored] > max_pixels:
             raise DataError(f"{self.label} has more than {max_pixels} pixels.")
-        thin = nibabel.as_closest_canonical(self.image.slicer[tuple(index)])
+        thin = nibabel.as_closest_canonical(self.image.slicer[(*index, *self.volume)])
         values = np.asanyarray(thin.dataobj).take(0, axis=axis)
         if np.iscomplexobj(values):
             raise DataError(f"{self.label} has complex values, which are no grey scale.")
@@ -196,7 +201,22 @@ def _load(stream: IO[bytes], label: str) -> Any:
         )
     content.seek(0)
     kind = nibabel.Nifti2Image if head[4:8] == b"n+2\0" else nibabel.Nifti1Image
+    header = kind.header_class.from_fileobj(content)
+    size = math.prod(header.get_data_shape()) * header.get_data_dtype().itemsize
+    size += max(0, int(header["vox_offset"]))
+    path = getattr(stream, "name", None)
+    if isinstance(content, gzip.GzipFile) and path is not None and size <= MAX_KEPT_BYTES:
+        kept = _unpacked_file(path, os.fstat(stream.fileno()).st_mtime_ns, size)
+        return kind.from_stream(io.BytesIO(kept))
+    content.seek(0)
     return kind.from_stream(content)  # type: ignore[arg-type]  # any file will do
+
+
+@lru_cache(maxsize=1)
+def _unpacked_file(path: str, modified_ns: int, size: int) -> bytes:
+    """The first `size` bytes of a packed file; what it was last changed at only tells it apart."""
+    with gzip.open(path) as content:
+        return content.read(size)
 
 
 @contextmanager

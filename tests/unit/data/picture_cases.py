@@ -82,7 +82,10 @@ def dicom_bytes(pixels: np.ndarray, syntax: str = "", encode: bool = True, **tag
     dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
     if encode:
         raw = pixels.astype(pixels.dtype.newbyteorder("<")).tobytes()
-        # With a compressed syntax: what no decoder can make a picture of.
+        if syntax:
+            # The header of a JPEG of 12 bits, and behind it what no decoder makes a picture of.
+            size = struct.pack(">HH", dataset.Rows, dataset.Columns)
+            raw = b"\xff\xd8\xff\xc1\0\x0b\x0c" + size + b"\1\1\x11\0" + raw
         dataset.PixelData = pydicom.encaps.encapsulate([raw]) if syntax else raw
     for key, value in tags.items():
         if value is None:

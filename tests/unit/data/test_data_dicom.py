@@ -1,9 +1,13 @@
+import io
 import logging
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from picture_cases import dicom_bytes
 
 from exgra_med.data.images import ImageFolder, rendered_name
 from exgra_med.data.prepare import prepare
@@ -137,3 +141,125 @@ def test_without_the_extra_the_error_says_what_to_install(
     for name in ("a.dcm", "a.nii"):
         with pytest.raises(MissingExtraError, match=r"exgra-med\[dicom\]"):
             folder.open(name)
+
+
+# Compression and size.
+
+
+def compressed(pixels: np.ndarray, syntax: str) -> Any:
+    pydicom = pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(pixels)))
+    dataset.compress(syntax, generate_instance_uid=False)
+    return dataset
+
+
+def test_one_frame_is_decoded_without_the_others(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = compressed(np.stack([RAMP, RAMP * 2, RAMP[::-1]]), "1.2.840.10008.1.2.5")
+    dataset.save_as(folder.root / "cine.dcm")
+    from pydicom.pixels.decoders import base
+
+    decoded = []
+    original = base.DecodeRunner._decode_frame
+
+    def counted(runner: Any, content: Any, *rest: Any) -> Any:
+        decoded.append(1)
+        return original(runner, content, *rest)
+
+    monkeypatch.setattr(base.DecodeRunner, "_decode_frame", counted)
+    assert grey(folder, "cine.dcm#frame=2")[0] == grey(folder, "cine.dcm#frame=0")[2]
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize(
+    "syntax, named, package",
+    [
+        ("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless Image Compression", "python-gdcm"),
+        ("1.2.840.10008.1.2.4.70", r"JPEG Lossless, Non-Hierarchical, First-Order", "python-gdcm"),
+        ("1.2.840.10008.1.2.4.90", "JPEG 2000 Image Compression", "python-gdcm"),
+        (
+            "1.2.840.10008.1.2.4.201",
+            "High-Throughput JPEG 2000",
+            "pylibjpeg pylibjpeg-openjpeg",
+        ),
+    ],
+)
+def test_a_missing_decoder_is_named_with_its_package(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch, syntax: str, named: str, package: str
+) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    decoder = pydicom.pixels.get_decoder(syntax)
+    monkeypatch.setattr(decoder, "_available", {})
+    (folder.root / "a.dcm").write_bytes(dicom_bytes(RAMP, syntax=syntax))
+    with pytest.raises(DataError, match=rf"{named}.*no decoder.*pip install {package}") as caught:
+        folder.open("a.dcm")
+    assert "Invented" not in str(caught.value)
+
+
+def test_compressed_pixels_of_another_size_are_refused_before_they_are_decoded(
+    folder: ImageFolder,
+) -> None:
+    pytest.importorskip("openjpeg", reason="a decoder of the extra [dicom] is not installed")
+    pytest.importorskip("pylibjpeg", reason="a decoder of the extra [dicom] is not installed")
+    dataset = compressed(np.zeros((64, 64), np.int16), "1.2.840.10008.1.2.4.90")
+    content = bytearray(dataset.PixelData)
+    at = content.index(b"\xff\x4f\xff\x51") + 8
+    for place in (at, at + 16):  # the picture and its one tile
+        content[place : place + 8] = struct.pack(">II", 30_000, 30_000)
+    dataset.PixelData = bytes(content)
+    dataset.save_as(folder.root / "bomb.dcm")
+    with pytest.raises(DataError, match="of another size than it says"):
+        folder.open("bomb.dcm")
+
+    # The same of JPEG, whose makers here write 1 x 1.
+    larger = dicom_bytes(np.uint8([[1]]), syntax="1.2.840.10008.1.2.4.50")
+    size = larger.index(b"\xff\xc1\0\x0b\x0c") + 5
+    larger = larger[:size] + struct.pack(">HH", 60_000, 60_000) + larger[size + 4 :]
+    (folder.root / "jpeg.dcm").write_bytes(larger)
+    with pytest.raises(DataError, match="of another size than it says"):
+        folder.open("jpeg.dcm")
+
+
+def test_a_deflated_file_is_not_unpacked_beyond_all_measure(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    whole = dicom_bytes(RAMP)
+    start = 144 + int.from_bytes(whole[140:144], "little")
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(whole[start:]) + packer.flush()
+    head = whole[:start].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    longer = len(head) - start
+    head = head[:140] + (start - 144 + longer).to_bytes(4, "little") + head[144:]
+    at = head.index(b"1.2.840.10008.1.2.1.99") - 2
+    head = head[:at] + (22).to_bytes(2, "little") + head[at + 2 :]
+    (folder.root / "a.dcm").write_bytes(head + packed)
+    assert grey(folder, "a.dcm")[2][3] == 255
+    monkeypatch.setattr("exgra_med.data.dicom.MAX_INFLATED_BYTES", 90)
+    with pytest.raises(DataError, match="has, unpacked, more than 90 bytes"):
+        folder.open("a.dcm")
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of pydicom, while the file is made
+@pytest.mark.parametrize("name", ["a.dcm", "a.dcm#frame=3", "a.dcm#window=lung", "a.dcm#frames=2"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PhotometricInterpretation": SECRET},
+        {"VOILUTFunction": "SECRET", "WindowCenter": 1, "WindowWidth": 9},
+        {"RescaleSlope": 0},
+        {"SOPClassUID": "1.2.3.4.5"},
+        {"Rows": 77},
+    ],
+)
+def test_no_refusal_quotes_a_tag(folder: ImageFolder, tags: dict[str, Any], name: str) -> None:
+    pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    (folder.root / "a.dcm").write_bytes(dicom_bytes(RAMP, PatientID=SECRET, **tags))
+    try:
+        for each in folder.expand(name):
+            folder.open(each)
+    except DataError as error:
+        assert "\n" not in str(error) and error.__cause__ is None
+        for secret in (SECRET, "Invented", "SECRET", "1.2.3.4.5", "77"):
+            assert secret not in str(error)
