@@ -59,6 +59,7 @@ _OTHER_FORMATS = (
     (4, b"jP  ", "a JPEG 2000 picture outside of DICOM"),
     (0, b"\xffO\xffQ", "a JPEG 2000 picture outside of DICOM"),
     (0, b"8BPS", "a Photoshop document"),
+    (0, b"\x5c\x01\0\0", "an Analyze header, which does not tell left from right"),
     (0, b"NRRD", "an NRRD volume"),
     (0, b"ObjectType", "a MetaImage volume"),
     (0, b"\x89HDF", "an HDF5 file"),
@@ -446,6 +447,8 @@ def file_name(name: str) -> str:
 
 def rendered_name(name: str) -> str:
     """The name of a rendered image in a prepared folder: `cine.dcm-frame-3.png`."""
+    if name.lower().endswith(".png") and not split_name(name)[1]:
+        return name
     return re.sub(r"[#=,]", "-", name) + ".png"
 
 

@@ -792,6 +792,36 @@ CASES = [
     ),
     Case(
         DICOM,
+        "Enhanced multi-frame: all of it shared",
+        "as for one frame",
+        dicom(
+            "scan.dcm#frame=0",
+            np.stack([_STORED_HU, _STORED_HU]),
+            SharedFunctionalGroupsSequence=lambda: items(
+                PixelValueTransformationSequence=items(RescaleSlope=1, RescaleIntercept=-1024),
+                FrameVOILUTSequence=items(
+                    WindowCenter=40, WindowWidth=400, VOILUTFunction="LINEAR_EXACT"
+                ),
+            ),
+        ),
+        np.round(np.clip((_HU + 160) / 400, 0, 1) * 255),
+        needs=PYDICOM,
+    ),
+    Case(
+        DICOM,
+        "Enhanced multi-frame: pixels of a frame that are not square",
+        "the longer side filled in bilinearly",
+        dicom(
+            pixels=np.uint8([[10, 10], [90, 90]]),
+            SharedFunctionalGroupsSequence=lambda: items(
+                PixelMeasuresSequence=items(PixelSpacing=[2, 1])
+            ),
+        ),
+        [[10, 10], [30, 30], [70, 70], [90, 90]],
+        needs=PYDICOM,
+    ),
+    Case(
+        DICOM,
         "Bits above Bits Stored (overlays)",
         "left out",
         dicom(pixels=np.uint16([[0x1000, 0x2FFF, 0x0800]]), BitsStored=12, HighBit=11),
@@ -959,10 +989,27 @@ CASES = [
     ),
     Case(
         DICOM,
-        "JPEG Lossless, JPEG baseline, JPEG-LS",
+        "JPEG Lossless",
         "decoded by gdcm",
-        lambda folder: _gdcm_lossless(folder),
+        lambda folder: _by_gdcm(folder, "JPEGLosslessProcess14_1"),
         STRETCHED,
+        needs=("pydicom", "gdcm"),
+    ),
+    Case(
+        DICOM,
+        "JPEG-LS",
+        "decoded by gdcm",
+        lambda folder: _by_gdcm(folder, "JPEGLSLossless"),
+        STRETCHED,
+        needs=("pydicom", "gdcm"),
+    ),
+    Case(
+        DICOM,
+        "JPEG baseline",
+        "decoded by gdcm or Pillow",
+        lambda folder: _by_gdcm(folder, "JPEGBaselineProcess1", np.full((8, 8), 77, np.uint8)),
+        np.full((8, 8), 77),
+        tolerance=2,
         needs=("pydicom", "gdcm"),
     ),
     Case(
@@ -1291,6 +1338,7 @@ CASES = [
             ("A HEIC photograph", "a.heic", b"\0\0\0\x18ftypheic" + b"\0" * 20, "HEIC"),
             ("JPEG 2000 outside of DICOM", "a.jp2", b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
             ("A Git LFS pointer", "a.png", b"version https://git-lfs.github.com", "Git LFS"),
+            ("An Analyze header", "a.hdr", b"\x5c\x01\0\0" + b"\0" * 344, "an Analyze header"),
             ("An NRRD volume", "a.nrrd", b"NRRD0004\n", "NRRD"),
             ("A MetaImage volume", "a.mha", b"ObjectType = Image\n", "MetaImage"),
             ("A NumPy array", "a.npy", b"\x93NUMPY\x01\0", "NumPy"),
@@ -1301,16 +1349,16 @@ CASES = [
 ]
 
 
-def _gdcm_lossless(folder: Path) -> str:
-    """JPEG Lossless, as gdcm writes it."""
+def _by_gdcm(folder: Path, syntax: str, pixels: np.ndarray = RAMP) -> str:
+    """A compressed file, as gdcm writes it."""
     import gdcm
 
-    (folder / "plain.dcm").write_bytes(dicom_bytes(RAMP))
+    (folder / "plain.dcm").write_bytes(dicom_bytes(pixels))
     reader = gdcm.ImageReader()
     reader.SetFileName(str(folder / "plain.dcm"))
     assert reader.Read()
     change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetTransferSyntax(gdcm.TransferSyntax(getattr(gdcm.TransferSyntax, syntax)))
     change.SetInput(reader.GetImage())
     assert change.Change()
     writer = gdcm.ImageWriter()
