@@ -47,6 +47,8 @@ _DEFLATED = b"1.2.840.10008.1.2.1.99"
 MAX_INFLATED_BYTES = 512 * 2**20
 """Deflated files that grow beyond this are refused; pydicom would unpack them whole."""
 
+_NOWHERE = logging.NullHandler()
+
 _MACROS = (
     "PixelValueTransformationSequence",
     "FrameVOILUTSequence",
@@ -188,9 +190,13 @@ def _place(path: Path, label: str) -> tuple[str, np.ndarray, np.ndarray]:
 def _errors_without_tags(label: str) -> Iterator[None]:
     """Run pydicom: its warnings, log lines and errors quote the values of tags."""
     import_extra("pydicom", "Reading DICOM files", "dicom")
-    logger = logging.getLogger("pydicom")
-    disabled, logger.disabled = logger.disabled, True
+    loggers = [logging.getLogger(name) for name in ("pydicom", "pylibjpeg", "openjpeg")]
+    passed_on = [logger.propagate for logger in loggers]
     try:
+        for logger in loggers:
+            # Without any handler Python would print what the modules below these say.
+            logger.addHandler(_NOWHERE)
+            logger.propagate = False
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
@@ -204,7 +210,8 @@ def _errors_without_tags(label: str) -> Iterator[None]:
             "It may be cut short; another program may be able to save it anew.",
         ) from None
     finally:
-        logger.disabled = disabled
+        for logger, before in zip(loggers, passed_on, strict=True):
+            logger.propagate = before
 
 
 def _read(stream: IO[bytes], label: str, stop_before_pixels: bool = False) -> Any:
@@ -393,7 +400,7 @@ class _Frame:
         known = self._known(pixels)
         values = self._modality(pixels)
         if window:
-            shown = hounsfield_window(np.where(known, values, np.nan), window, self.label)
+            shown = hounsfield_window(np.where(known, values, np.nan), window)
         else:
             shown = self._values_of_interest(values, known)
             shape = str(self._value("PresentationLUTShape") or "").strip().upper()

@@ -28,6 +28,9 @@ from exgra_med.plugins import import_extra
 MAX_VOLUME_BYTES = 4 * 2**30
 """Volumes that take more are refused before they are unpacked: slices may be spread over all."""
 
+FAT_HOUNSFIELD = -100
+"""Fat and air lie below so many Hounsfield units: a slice with no such value is in another unit."""
+
 MAX_KEPT_BYTES = 512 * 2**20
 """The packed volume that was read last is kept unpacked up to this size, for its next slice."""
 
@@ -156,7 +159,14 @@ class _Volume:
             if selection.window:
                 raise DataError(f"{self.label} has colours, so it has no window.")
         elif selection.window:
-            shown = hounsfield_window(pixels, selection.window, self.label)
+            # The file does not say its unit, but air and fat do.
+            if not (pixels < FAT_HOUNSFIELD).any():
+                raise DataError(
+                    f"{self.label}: no value is below {FAT_HOUNSFIELD}, so these are not "
+                    "Hounsfield units.",
+                    "Leave `window` out, or choose a slice that shows air.",
+                )
+            shown = hounsfield_window(pixels, selection.window)
         else:
             shown = eight_bits(pixels)
         return picture(shown, self.label, max_pixels, spacing)

@@ -20,9 +20,6 @@ a soft-tissue and a brain window (Google-Health/medgemma,
 `notebooks/high_dimensional_ct_hugging_face.ipynb`, "Define windowing for CT images").
 """
 
-FAT_HOUNSFIELD = -100.0
-"""Fat and air lie below so many Hounsfield units: a slice with no such value is in another unit."""
-
 SQUARE = 1.01
 """Pixels whose sides differ by less than this factor count as square."""
 
@@ -56,7 +53,7 @@ def eight_bits(
         return np.round(np.clip((numbers - low) / span, 0.0, 1.0) * 255).astype(np.uint8)
 
 
-def hounsfield_window(values: np.ndarray, window: str, label: str) -> np.ndarray:
+def hounsfield_window(values: np.ndarray, window: str) -> np.ndarray:
     """Show Hounsfield units through one of `CT_WINDOWS`.
 
     Args:
@@ -65,14 +62,7 @@ def hounsfield_window(values: np.ndarray, window: str, label: str) -> np.ndarray
     Returns:
         uint8, (height, width), or (height, width, 3) where the window is of three.
 
-    Raises:
-        DataError: no value is as low as that of fat or air, so they are in another unit.
     """
-    if not (values < FAT_HOUNSFIELD).any():
-        raise DataError(
-            f"{label}: no value is below {FAT_HOUNSFIELD:.0f}, so these are not Hounsfield units.",
-            "Leave `window` out, or choose a slice that shows air.",
-        )
     channels = [eight_bits(values, low, high) for low, high in CT_WINDOWS[window]]
     return channels[0] if len(channels) == 1 else np.stack(channels, axis=-1)
 
