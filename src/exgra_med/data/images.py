@@ -332,9 +332,12 @@ def stored_image(
         if looks_plain(stream, max_pixels, name, where):
             stream.seek(0)
             return name, stream.read()
+    # Rebuilt from its pixels, so that no metadata of the file goes along. A third of the numbers
+    # says the same of a grey picture, and is read in a third of the time.
+    pixels = np.asarray(image)
+    is_grey = (pixels == pixels[..., :1]).all()
     content = io.BytesIO()
-    # Rebuilt from its pixels, so that no metadata of the file goes along.
-    Image.frombytes("RGB", image.size, image.tobytes()).save(content, "PNG")
+    Image.fromarray(pixels[..., 0] if is_grey else pixels).save(content, "PNG")
     return rendered_name(name), content.getvalue()
 
 

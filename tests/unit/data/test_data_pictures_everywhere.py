@@ -55,7 +55,7 @@ def test_parquet_and_what_is_prepared_from_it(kind: str, tmp_path: Path) -> None
     assert len(records) == 2 and len(names) == 1
     stored = prepared.path / "images" / names.pop()
     assert stored.suffix == ".png"
-    assert (np.asarray(Image.open(stored)) == pixels).all()
+    assert (np.asarray(Image.open(stored).convert("RGB")) == pixels).all()
     # Nothing of a patient went along.
     assert b"Invented" not in stored.read_bytes()
 
