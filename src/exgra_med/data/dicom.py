@@ -203,8 +203,9 @@ def _errors_without_tags(label: str) -> Iterator[None]:
     except ExgraMedError:
         raise
     except Exception as error:
-        missing = getattr(error, "name", None) if isinstance(error, AttributeError) else None
-        reason = f"it has no {missing}" if missing else type(error).__name__
+        missing = str(getattr(error, "name", "")) if isinstance(error, AttributeError) else ""
+        # Elements begin with a capital letter, other attributes do not.
+        reason = f"it has no {missing}" if missing[:1].isupper() else type(error).__name__
         raise DataError(
             f"{label} is a DICOM file that cannot be decoded ({reason}).",
             "It may be cut short; another program may be able to save it anew.",
@@ -342,7 +343,9 @@ def _refuse_other_size(dataset: Any, frame: int, label: str) -> None:
         # JPEG and JPEG-LS: segments up to the frame header (ITU-T T.81, B.1.1.3 and B.2.2).
         at = 2
         while data[at + 1] not in _FRAME_HEADERS:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4])
+            # Any number of 0xFF may fill the space before a marker.
+            filled = data[at + 1] == 0xFF
+            at += 1 if filled else 2 + int.from_bytes(data[at + 2 : at + 4])
         rows, columns = struct.unpack_from(">HH", data, at + 5)
     else:
         # JPEG 2000, alone or in a JP2 file: the SIZ segment (ITU-T T.800, A.5.1).
@@ -496,13 +499,11 @@ class _Frame:
     def _table(self, descriptor: Any, data: Any) -> "_Table":
         """A lookup table, whose entries are bytes, words, or words of two entries each."""
         count = int(descriptor[0]) & 0xFFFF or 0x10000
-        if isinstance(data, bytes):
-            order = "<" if self.dataset.original_encoding[1] else ">"
-        else:
-            data, order = (
-                (np.atleast_1d(data).astype(np.int64) & 0xFFFF).astype("<u2").tobytes(),
-                "<",
-            )
+        order = "<"
+        if not isinstance(data, bytes):
+            data = (np.atleast_1d(data).astype(np.int64) & 0xFFFF).astype("<u2").tobytes()
+        elif not self.dataset.original_encoding[1]:
+            order = ">"
         wide = len(data) >= 2 * count
         entries = np.frombuffer(data, f"{order}u2" if wide else np.uint8)[:count]
         if len(entries) < count or (not wide and int(descriptor[2]) > 8):
@@ -519,7 +520,7 @@ class _Frame:
         """Height and width of a pixel, from the first element that says them."""
         for keyword in _SPACINGS:
             value = self._value(keyword)
-            if value is not None and len(value) == 2:
+            if np.size(value) == 2:
                 height, width = (float(each) for each in value)
                 if 0 < height < math.inf and 0 < width < math.inf:
                     return height, width
