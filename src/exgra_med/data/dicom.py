@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image
 from scipy.special import expit
 
+from exgra_med.data.isolated_gdcm import WORKER
 from exgra_med.data.rendering import eight_bits, hounsfield_window, picture
 from exgra_med.data.selection import Selection, parse_selection
 from exgra_med.errors import DataError, ExgraMedError
@@ -38,6 +39,9 @@ _PACKAGES = dict.fromkeys(
     (f"1.2.840.10008.1.2.4.20{number}" for number in (1, 2, 3)), "pylibjpeg pylibjpeg-openjpeg"
 )
 """Transfer syntaxes that python-gdcm does not decode (High-Throughput JPEG 2000), and what does."""
+_PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")
+"""pydicom's decoders in the order in which they are asked. gdcm is last, as it has to be kept in a
+process of its own."""
 _JPEG_DCT = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
@@ -299,58 +303,65 @@ def _decode(dataset: Any, frame: int, label: str) -> np.ndarray:
     Returns:
         (rows, columns) or (rows, columns, 3), as stored.
     """
+    from pydicom.encaps import get_frame
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import RLELossless
 
     syntax = dataset.file_meta.TransferSyntaxUID
     try:
-        available = get_decoder(syntax).is_available
+        decoder = get_decoder(syntax)
     except NotImplementedError:
         known = syntax.name if syntax.name != syntax else "a private transfer syntax"
         raise DataError(
             f"{label} is compressed as {known}, which is not decoded.",
             "Let another program save it uncompressed; of a video, save the pictures.",
         ) from None
+    # `raw=False`: YBR becomes RGB, once, here and nowhere else.
+    if not syntax.is_encapsulated:
+        return np.asarray(pixel_array(dataset, index=frame, raw=False))
     packages = _PACKAGES.get(str(syntax), "python-gdcm")
     hint = f"pip install {packages}, or 'exgra-med[dicom]', which brings decoders for nearly all."
     if syntax in _JPEG_DCT and int(dataset.BitsStored) > 8:
         hint = "Of 12 bits only pylibjpeg-libjpeg decodes it (licence: GPL); or save it losslessly."
-    if not available:
+    if not decoder.is_available:
         raise DataError(f"{label} is compressed as {syntax.name}: no decoder is installed.", hint)
-    if syntax.is_encapsulated and syntax != RLELossless:
-        _refuse_other_size(dataset, frame, label)
-    try:
-        # `raw=False`: YBR becomes RGB, once, here and nowhere else.
-        return np.asarray(pixel_array(dataset, index=frame, raw=False))
-    except RuntimeError:
-        # Every plug-in that is installed gave up; what they say may quote the file.
-        raise DataError(
-            f"{label} is compressed as {syntax.name} and cannot be decoded: it is broken, or of a "
-            "kind that the installed decoders do not know.",
-            hint,
-        ) from None
+    encoded = get_frame(dataset.PixelData, frame, number_of_frames=_num_frames(dataset))
+    if syntax != RLELossless:
+        _refuse_other_size(encoded, dataset, label)
+    for plugin in sorted(decoder.available_plugins, key=_PLUGINS.index):
+        if plugin == "gdcm":
+            pixels = WORKER.decode(dataset, encoded)
+            if pixels is not None:
+                return pixels
+            continue
+        try:
+            return np.asarray(pixel_array(dataset, index=frame, raw=False, decoding_plugin=plugin))
+        except RuntimeError:
+            continue  # Another one may know this kind; what it says may quote the file.
+    raise DataError(
+        f"{label} is compressed as {syntax.name} and cannot be decoded: it is broken, or of a "
+        "kind that the installed decoders do not know.",
+        hint,
+    )
 
 
-def _refuse_other_size(dataset: Any, frame: int, label: str) -> None:
+def _refuse_other_size(encoded: bytes, dataset: Any, label: str) -> None:
     """Refuse compressed pixels whose own header says another size than the file.
 
     Decoders believe that header: a few bytes could make them take all memory there is.
     """
-    from pydicom.encaps import get_frame
-
-    data = get_frame(dataset.PixelData, frame, number_of_frames=_num_frames(dataset))
-    if data[:2] == b"\xff\xd8":
+    if encoded[:2] == b"\xff\xd8":
         # JPEG and JPEG-LS: segments up to the frame header (ITU-T T.81, B.1.1.3 and B.2.2).
         at = 2
-        while data[at + 1] not in _FRAME_HEADERS:
+        while encoded[at + 1] not in _FRAME_HEADERS:
             # Any number of 0xFF may fill the space before a marker.
-            filled = data[at + 1] == 0xFF
-            at += 1 if filled else 2 + int.from_bytes(data[at + 2 : at + 4])
-        rows, columns = struct.unpack_from(">HH", data, at + 5)
+            filled = encoded[at + 1] == 0xFF
+            at += 1 if filled else 2 + int.from_bytes(encoded[at + 2 : at + 4])
+        rows, columns = struct.unpack_from(">HH", encoded, at + 5)
     else:
         # JPEG 2000, alone or in a JP2 file: the SIZ segment (ITU-T T.800, A.5.1).
-        at = data.index(b"\xff\x4f\xff\x51")
-        right, bottom, left, top = struct.unpack_from(">4I", data, at + 8)
+        at = encoded.index(b"\xff\x4f\xff\x51")
+        right, bottom, left, top = struct.unpack_from(">4I", encoded, at + 8)
         rows, columns = bottom - top, right - left
     if (rows, columns) != (int(dataset.Rows), int(dataset.Columns)):
         raise DataError(f"{label} holds compressed pixels of another size than it says.")

@@ -5,6 +5,7 @@ so that all see the same pixels. A file's kind is known by its content, never by
 """
 
 import io
+import logging
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -74,9 +75,10 @@ _OTHER_FORMATS = (
 )
 """Offset, bytes and name of formats that users mistake for pictures, for errors alone."""
 
-# Pillow's warnings are about files, and would stand between a command's own lines. Not
-# `catch_warnings` around each image: it would make the process forget which warnings it has shown.
+# Pillow's warnings and log lines would stand between a command's own lines. Not `catch_warnings`
+# around each image: it would make the process forget which warnings it has shown.
 warnings.filterwarnings("ignore", module=r"PIL\b")
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 _SCHEME = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]*:")
 
