@@ -39,7 +39,7 @@ class Worker:
         Returns:
             The array, or None where gdcm cannot decode it.
         """
-        request = _single_frame(dataset, frame)
+        request = single_frame(dataset, frame)
         with self._lock:
             process = self._running()
             assert process.stdin is not None and process.stdout is not None
@@ -49,14 +49,20 @@ class Worker:
                 _send(process.stdin, request)
                 answer = _receive(process.stdout)
             except OSError:
-                answer = b""
+                answer = None
             finally:
                 watch.cancel()
+            if answer is None:
+                # It may still be ending; nothing more is asked of it.
+                process.kill()
+                process.wait()
+                self._process = None
         return np.load(io.BytesIO(answer), allow_pickle=False) if answer else None
 
     def _running(self) -> "subprocess.Popen[bytes]":
         # After a fork the pipes would have two users.
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+        mine = self._process is not None and self._owner == os.getpid()
+        if self._process is None or not mine or self._process.poll() is not None:
             self._owner = os.getpid()
             self._process = subprocess.Popen(
                 # `-P`: the folder of this file is no place to look for modules.
@@ -69,7 +75,7 @@ class Worker:
         return self._process
 
 
-def _single_frame(dataset: Any, frame: bytes) -> bytes:
+def single_frame(dataset: Any, frame: bytes) -> bytes:
     """A DICOM file of nothing but one frame and what describes its pixels."""
     from pydicom import Dataset
     from pydicom.dataset import FileMetaDataset
@@ -94,10 +100,14 @@ def _send(stream: IO[bytes], content: bytes) -> None:
     stream.flush()
 
 
-def _receive(stream: IO[bytes]) -> bytes:
-    """The next message; empty at the end of the stream, and where the other side has none."""
+def _receive(stream: IO[bytes]) -> bytes | None:
+    """The next message, empty where the other side could not do it; None where it has ended."""
     head = stream.read(_SIZE.size)
-    return stream.read(_SIZE.unpack(head)[0]) if len(head) == _SIZE.size else b""
+    if len(head) < _SIZE.size:
+        return None
+    (size,) = _SIZE.unpack(head)
+    content = stream.read(size)
+    return content if len(content) == size else None
 
 
 def serve() -> None:

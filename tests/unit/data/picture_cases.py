@@ -991,7 +991,7 @@ CASES = [
         DICOM,
         "JPEG Lossless",
         "decoded by gdcm",
-        lambda folder: _by_gdcm(folder, "JPEGLosslessProcess14_1"),
+        lambda folder: by_gdcm(folder, "JPEGLosslessProcess14_1"),
         STRETCHED,
         needs=("pydicom", "gdcm"),
     ),
@@ -999,7 +999,7 @@ CASES = [
         DICOM,
         "JPEG-LS",
         "decoded by gdcm",
-        lambda folder: _by_gdcm(folder, "JPEGLSLossless"),
+        lambda folder: by_gdcm(folder, "JPEGLSLossless"),
         STRETCHED,
         needs=("pydicom", "gdcm"),
     ),
@@ -1007,7 +1007,7 @@ CASES = [
         DICOM,
         "JPEG baseline",
         "decoded by gdcm or Pillow",
-        lambda folder: _by_gdcm(folder, "JPEGBaselineProcess1", np.full((8, 8), 77, np.uint8)),
+        lambda folder: by_gdcm(folder, "JPEGBaselineProcess1", np.full((8, 8), 77, np.uint8)),
         np.full((8, 8), 77),
         tolerance=2,
         needs=("pydicom", "gdcm"),
@@ -1349,7 +1349,7 @@ CASES = [
 ]
 
 
-def _by_gdcm(folder: Path, syntax: str, pixels: np.ndarray = RAMP) -> str:
+def by_gdcm(folder: Path, syntax: str, pixels: np.ndarray = RAMP) -> str:
     """A compressed file, as gdcm writes it."""
     import gdcm
 

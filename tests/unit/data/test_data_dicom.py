@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture_cases import dicom_bytes
+from picture_cases import by_gdcm, dicom_bytes
 
 from exgra_med.data.images import ImageFolder, rendered_name
 from exgra_med.data.prepare import prepare
@@ -195,6 +195,30 @@ def test_a_missing_decoder_is_named_with_its_package(
     with pytest.raises(DataError, match=rf"{named}.*no decoder.*pip install {package}") as caught:
         folder.open("a.dcm")
     assert "Invented" not in str(caught.value)
+
+
+def test_a_frame_that_ends_gdcm_is_refused_and_the_next_one_is_read(folder: ImageFolder) -> None:
+    """A precision of 17 bits makes gdcm end its process; no `except` stops that."""
+    for package in ("pydicom", "gdcm"):
+        pytest.importorskip(package, reason="a decoder of the extra [dicom] is not installed")
+    by_gdcm(folder.root, "JPEGLosslessProcess14_1")
+    content = (folder.root / "scan.dcm").read_bytes()
+    precision = content.index(b"\xff\xc3\0\x0b") + 4
+    broken = content[:precision] + b"\x11" + content[precision + 1 :]
+    (folder.root / "broken.dcm").write_bytes(broken)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"JPEG Lossless.*cannot be decoded: it is broken"):
+            folder.open("broken.dcm")
+        assert grey(folder, "scan.dcm")[2][3] == 255
+
+
+def test_gdcm_is_sent_nothing_of_the_patient(folder: ImageFolder) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    from exgra_med.data.isolated_gdcm import single_frame
+
+    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(RAMP, PatientID=SECRET)))
+    sent = single_frame(dataset, b"frame ")
+    assert SECRET.encode() not in sent and b"Invented" not in sent and b"frame " in sent
 
 
 def test_compressed_pixels_of_another_size_are_refused_before_they_are_decoded(
