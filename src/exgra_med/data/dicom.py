@@ -19,7 +19,6 @@ from typing import IO, Any, Literal
 
 import numpy as np
 from PIL import Image
-from scipy.special import expit
 
 from exgra_med.data.isolated_gdcm import WORKER
 from exgra_med.data.rendering import eight_bits, hounsfield_window, picture
@@ -461,6 +460,8 @@ class _Frame:
             # Files say 0 where they mean none; a width has no other meaning so narrow.
             if width >= 1 or (width > 0 and function != "LINEAR"):
                 if function == "SIGMOID":
+                    from scipy.special import expit
+
                     return eight_bits(expit(4 * (values - center) / width), 0, 1)
                 if function == "LINEAR":
                     center, width = center - 0.5, width - 1

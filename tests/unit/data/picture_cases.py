@@ -405,6 +405,44 @@ CASES = [
     ),
     Case(
         COMMON,
+        "JPEG whose orientation stands in XMP alone",
+        "turned upright",
+        picture(
+            "a.jpg",
+            lambda: Image.fromarray(np.kron(_TURNED[6], np.ones((8, 8))).astype(np.uint8)),
+            quality=100,
+            xmp=b'<rdf:Description tiff:Orientation="6"/>',
+        ),
+        np.kron(UPRIGHT, np.ones((8, 8))),
+        tolerance=3,
+    ),
+    Case(
+        COMMON,
+        "EXIF that is broken, or whose orientation is none of 1 to 8",
+        "as stored",
+        picture(
+            "a.png",
+            upright,
+            exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0\0\0\0\0",
+        ),
+        UPRIGHT,
+    ),
+    Case(
+        COMMON,
+        "JPEG of a telephone with previews inside (MPO)",
+        "the first picture, which is the photograph",
+        picture(
+            "a.jpg",
+            lambda: Image.new("RGB", (8, 8), (90, 90, 90)),
+            format="MPO",
+            save_all=True,
+            append_images=[Image.new("RGB", (4, 4))],
+        ),
+        np.full((8, 8), 90),
+        tolerance=2,
+    ),
+    Case(
+        COMMON,
         "PNG of grey and alpha",
         "composed on white",
         picture("a.png", with_alpha("LA")),
@@ -492,6 +530,15 @@ CASES = [
         "TIFF of 16 bits, WhiteIsZero",
         "the negative of its values",
         tiff("a.tif", _SIXTEEN, photometric=0),
+        [[255, 191], [127, 0]],
+    ),
+    Case(
+        COMMON,
+        "TIFF of 16 bits, WhiteIsZero, compressed (LZW)",
+        "the negative of its values",
+        picture(
+            "a.tif", lambda: Image.fromarray(_SIXTEEN), compression="tiff_lzw", tiffinfo={262: 0}
+        ),
         [[255, 191], [127, 0]],
     ),
     Case(
@@ -780,6 +827,22 @@ CASES = [
             PhotometricInterpretation="MONOCHROME1",
         ),
         [[255, 127, 0, 0]],
+        needs=PYDICOM,
+    ),
+    Case(
+        DICOM,
+        "Negative rescale slope",
+        "the lowest value of the unit black",
+        dicom(RescaleSlope=-1, RescaleIntercept=0),
+        255 - STRETCHED,
+        needs=PYDICOM,
+    ),
+    Case(
+        DICOM,
+        "Explicit VR Big Endian, with a VOI LUT Sequence",
+        "in the byte order of the file",
+        lambda folder: _big_endian(folder),
+        [[0, 62, 255, 255]],
         needs=PYDICOM,
     ),
     Case(
@@ -1366,6 +1429,26 @@ def by_gdcm(folder: Path, syntax: str, pixels: np.ndarray = RAMP) -> str:
     writer.SetFile(reader.GetFile())
     writer.SetImage(change.GetOutput())
     assert writer.Write()
+    return "scan.dcm"
+
+
+def _big_endian(folder: Path) -> str:
+    import pydicom
+
+    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(np.int16([[10, 11, 12, 99]]))))
+    dataset.VOILUTSequence = table(10, 16, [0, 1000, 4095])
+    # In memory, bytes are in the order of the file.
+    swapped = np.frombuffer(dataset.VOILUTSequence[0].LUTData, "<u2").astype(">u2")
+    dataset.VOILUTSequence[0].LUTData = swapped.tobytes()
+    dataset.PixelData = np.array([[10, 11, 12, 99]], ">i2").tobytes()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRBigEndian
+    pydicom.dcmwrite(
+        folder / "scan.dcm",
+        dataset,
+        implicit_vr=False,
+        little_endian=False,
+        force_encoding=True,
+    )
     return "scan.dcm"
 
 
