@@ -327,7 +327,7 @@ def _decode(dataset: Any, frame: int, label: str) -> np.ndarray:
     encoded = get_frame(dataset.PixelData, frame, number_of_frames=_num_frames(dataset))
     if syntax != RLELossless:
         _refuse_other_size(encoded, dataset, label)
-    for plugin in sorted(decoder.available_plugins, key=_PLUGINS.index):
+    for plugin in (each for each in _PLUGINS if each in decoder.available_plugins):
         if plugin == "gdcm":
             pixels = WORKER.decode(dataset, encoded)
             if pixels is not None:

@@ -819,6 +819,14 @@ CASES = [
     ),
     Case(
         DICOM,
+        "Pixel Padding Value that every pixel has",
+        "passed over: the element is wrong",
+        dicom(pixels=np.uint8([[7, 7]]), PixelPaddingValue=7),
+        [[7, 7]],
+        needs=PYDICOM,
+    ),
+    Case(
+        DICOM,
         "Padding in MONOCHROME1",
         "black too",
         dicom(
@@ -1024,6 +1032,14 @@ CASES = [
         "the longer side filled in bilinearly; less than 1 % counts as square",
         dicom(pixels=np.uint8([[10, 10], [90, 90]]), PixelSpacing=[2, 1]),
         [[10, 10], [30, 30], [70, 70], [90, 90]],
+        needs=PYDICOM,
+    ),
+    Case(
+        DICOM,
+        "Pixels whose sides differ by less than 1 %",
+        "as stored",
+        dicom(pixels=np.uint8([[10, 10], [90, 90]] * 60), PixelSpacing=[1.009, 1]),
+        [[10, 10], [90, 90]] * 60,
         needs=PYDICOM,
     ),
     Case(

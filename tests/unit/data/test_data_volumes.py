@@ -1,6 +1,9 @@
 """Volumes, cines and series as several images, and what a prepared folder holds of pictures."""
 
 import csv
+import gzip
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +88,28 @@ def test_a_time_point_is_kept(folder: ImageFolder) -> None:
     assert folder.expand("f.nii#slices=1,volume=1") == ["f.nii#plane=axial,slice=3,volume=1"]
     with pytest.raises(DataError, match="holds 2 volumes"):
         folder.expand("f.nii#slices=1")
+
+
+def test_a_volume_that_would_fill_the_memory_is_refused_by_its_header(
+    folder: ImageFolder,
+) -> None:
+    needs("nibabel")
+    content = bytearray(nifti_bytes())
+    content[42:48] = struct.pack("<3h", 32_767, 32_767, 32_767)
+    for name, packed in (("big.nii", bytes(content)), ("big.nii.gz", gzip.compress(content))):
+        (folder.root / name).write_bytes(packed)
+        with pytest.raises(DataError, match="takes more than 4294967296 bytes"):
+            folder.open(f"{name}#plane=axial,slice=5")
+
+
+def test_a_packed_volume_that_changes_is_read_anew(folder: ImageFolder) -> None:
+    needs("nibabel")
+    path = folder.root / "head.nii.gz"
+    for number, volume in enumerate((HEAD, HEAD[::-1], HEAD)):
+        path.write_bytes(gzip.compress(nifti_bytes(volume)))
+        os.utime(path, ns=(number, number))
+        shown = np.asarray(folder.open("head.nii.gz#plane=axial,slice=5"))[..., 0]
+        assert (shown == axial(volume)).all()
 
 
 def test_frames_of_a_cine_and_pages_of_a_tiff(folder: ImageFolder) -> None:
