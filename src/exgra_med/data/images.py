@@ -237,14 +237,11 @@ class ImageFolder:
 
 def _near(path: Path) -> str:
     """A file beside a missing one whose name differs by the ending or by upper and lower case."""
-    endings = (*PLAIN_ENDINGS, ".tif", ".dcm", ".nii.gz")
+    endings = (path.suffix, *PLAIN_ENDINGS, ".tif", ".dcm", ".nii.gz")
+    stems = (path.stem, path.name)
     others = [path.name.lower(), path.name.upper()]
-    for ending in (*endings, path.suffix):
-        others += [
-            f"{stem}{e}"
-            for stem in {path.stem, path.name}
-            for e in (ending.lower(), ending.upper())
-        ]
+    others += [stem + ending.lower() for stem in stems for ending in endings]
+    others += [stem + ending.upper() for stem in stems for ending in endings]
     found = next((other for other in others if path.with_name(other).is_file()), None)
     return f", but {found!r} is there" if found else ""
 
