@@ -179,8 +179,14 @@ class ImageFolder:
         Raises:
             DataError: the file is missing, or its header is broken.
         """
-        plain = looks_plain(self.locate(name), self.max_pixels, name)
-        return name if plain else rendered_name(name)
+        rendered = rendered_name(name)
+        if name == rendered:
+            return name
+        with self.locate(name).open("rb") as stream:
+            if not _may_be_plain(stream, name):
+                return rendered
+            with _opened(stream, self.max_pixels, name, "") as opened:
+                return name if _is_plain(opened) else rendered
 
     def expand(self, name: str, where: str = "") -> list[str]:
         """The single images that a name stands for: itself, or those that `#` asks for.
@@ -297,26 +303,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def looks_plain(file: Path | IO[bytes], max_pixels: int, name: str, where: str = "") -> bool:
-    """Whether any viewer shows a file as `decode_image` does, by its header and its name.
-
-    Raises:
-        DataError: the header is broken.
-    """
-    if not name.lower().endswith(PLAIN_ENDINGS) or split_name(name)[1]:
-        return False
-    with _stream(file) as stream:
-        if _medical_reader(stream):
-            return False
-        with _opened(stream, max_pixels, name, where) as image:
-            return (
-                image.format != "TIFF"
-                and image.mode in ("1", "L", "P", "RGB")
-                and not image.has_transparency_data
-                and _orientation(image) not in _TURNS
-            )
-
-
 def stored_image(
     file: Path | IO[bytes], max_pixels: int, name: str, where: str = ""
 ) -> tuple[str, bytes]:
@@ -326,9 +312,12 @@ def stored_image(
         DataError: as for `decode_image`.
     """
     with _stream(file) as stream:
-        image = decode_image(stream, max_pixels, name, where)
-        stream.seek(0)
-        if looks_plain(stream, max_pixels, name, where):
+        if _may_be_plain(stream, name):
+            with _opened(stream, max_pixels, name, where) as opened:
+                image, plain = to_rgb(opened), _is_plain(opened)
+        else:
+            image, plain = decode_image(stream, max_pixels, name, where), False
+        if plain:
             stream.seek(0)
             return name, stream.read()
     # Rebuilt from its pixels, so that no metadata of the file goes along. A third of the numbers
@@ -338,6 +327,22 @@ def stored_image(
     content = io.BytesIO()
     Image.fromarray(pixels[..., 0] if is_grey else pixels).save(content, "PNG")
     return rendered_name(name), content.getvalue()
+
+
+def _may_be_plain(stream: IO[bytes], name: str) -> bool:
+    """Whether name and kind of a file are such that any viewer can show it."""
+    selects = split_name(name)[1]
+    return name.lower().endswith(PLAIN_ENDINGS) and not selects and not _medical_reader(stream)
+
+
+def _is_plain(image: Image.Image) -> bool:
+    """Whether any viewer shows a picture as `to_rgb` does."""
+    return (
+        image.format != "TIFF"
+        and image.mode in ("1", "L", "P", "RGB")
+        and not image.has_transparency_data
+        and _orientation(image) not in _TURNS
+    )
 
 
 @contextmanager
