@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ from exgra_med.data.download.archives import is_archive, unpack
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import (
     FORMAT,
+    IMAGE_PLACEHOLDER,
     MANIFEST,
     Prepared,
     Record,
@@ -227,29 +229,46 @@ class _ImageStore:
         """Yield the records whose images were copied; the others are listed in `broken`."""
         for record in records:
             try:
-                names = self._names(record)
+                record = self._expanded(record)
             except ExgraMedError as error:
                 self.broken.append(Dropped(record.id, error.message))
                 continue
-            reasons = [reason for name in names if (reason := self._copy(name))]
+            reasons = [reason for name in record.images if (reason := self._copy(name))]
             if reasons:
                 self.broken.append(Dropped(record.id, reasons[0]))
                 continue
             tally[record.answer_type or "none"] += 1
-            stored = [self.stored[name] for name in names]
-            if stored != record.images:
-                single = isinstance(record.image, str) and len(stored) == 1
-                record = record.model_copy(update={"image": stored[0] if single else stored})
+            names = [self.stored[name] for name in record.images]
+            if names != record.images:
+                image = names[0] if isinstance(record.image, str) else names
+                record = record.model_copy(update={"image": image})
             yield record
 
-    def _names(self, record: Record) -> list[str]:
-        """The images of a record: a volume or series as the slices that its name asks for."""
-        if not isinstance(self.images, ImageFolder):
-            return record.images
+    def _expanded(self, record: Record) -> Record:
+        """A record whose volumes and series are the images that their names ask for.
+
+        Where a placeholder stands for a volume, as many stand there now as it has images.
+        """
+        if not isinstance(self.images, ImageFolder) or not any(
+            "#" in each for each in record.images
+        ):
+            return record
         for name in record.images:
-            if name not in self.expanded and "#" in name:
+            if name not in self.expanded:
                 self.expanded[name] = self.images.expand(name)
-        return [each for name in record.images for each in self.expanded.get(name, [name])]
+        groups = [self.expanded[name] for name in record.images]
+        names = [name for group in groups for name in group]
+        sizes = iter([len(group) for group in groups])
+
+        def widened(text: str) -> str:
+            return re.sub(IMAGE_PLACEHOLDER, lambda _: IMAGE_PLACEHOLDER * next(sizes), text)
+
+        turns = [
+            turn.model_copy(update={"text": widened(turn.text)}) if turn.role == "user" else turn
+            for turn in record.turns
+        ]
+        image = names[0] if isinstance(record.image, str) and len(names) == 1 else names
+        return record.model_copy(update={"image": image, "turns": turns})
 
     def _copy(self, name: str) -> str:
         """Copy an image; returns why not, or nothing."""

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+import json
 import os
 import struct
 from pathlib import Path
@@ -254,6 +255,31 @@ def test_a_record_gets_as_many_images_as_its_name_asks_for(
         assert (tmp_path / "out" / "images" / name).read_bytes().startswith(b"\x89PNG")
         shown.open(name)
     assert prepared.manifest["images"]["count"] == 4
+
+
+def test_a_placeholder_of_a_volume_becomes_as_many_as_it_has_images(
+    folder: ImageFolder, tmp_path: Path
+) -> None:
+    needs("nibabel")
+    (folder.root / "head.nii").write_bytes(nifti_bytes())
+    Image.new("L", (2, 2), 9).save(folder.root / "a.png")
+    turns = [
+        {"role": "user", "text": "Is <image> older than <image>?"},
+        {"role": "assistant", "text": "Yes."},
+        {"role": "user", "text": "And <image>?"},
+        {"role": "assistant", "text": "No."},
+    ]
+    images = ["a.png", "head.nii#slices=3", "head.nii#slices=1"]
+    line = json.dumps({"id": "1", "image": images, "turns": turns})
+    (folder.root.parent / "train.jsonl").write_text(line + "\n", encoding="utf-8")
+    (record,) = prepare("custom", folder.root.parent, tmp_path / "out").records("train")
+    assert [turn.text for turn in record.turns[::2]] == [
+        "Is <image> older than <image><image><image>?",
+        "And <image>?",
+    ]
+    assert len(record.images) == 5 and record.images[0] == "a.png"
+    assert record.images[-1] == "head.nii-plane-axial-slice-3.png"
+    assert len(record.question_images) == 4
 
 
 def test_a_selection_that_cannot_be_met_is_one_sentence(
