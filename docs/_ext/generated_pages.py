@@ -10,6 +10,7 @@ from typing import Any
 from architecture_picture import architecture_svg, imported_folders
 from benchmark_pages import benchmark_page
 from command_page import command_page
+from picture_page import picture_page
 from recipe_page import recipe_page
 from result_pages import result_page
 
@@ -31,6 +32,7 @@ def generate(folder: Path, results: Path) -> list[Path]:
     """
     pages = {
         "command-line.md": command_page(),
+        "pictures.md": picture_page(),
         "recipe.md": recipe_page(),
         "architecture.svg": architecture_svg(imported_folders(SOURCE)),
         "benchmarks.md": benchmark_page(results),

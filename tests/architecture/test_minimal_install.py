@@ -24,7 +24,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "parquet": ("pyarrow",),
-    "dicom": ("pydicom", "nibabel"),
+    "dicom": ("pydicom", "nibabel", "gdcm", "pylibjpeg", "openjpeg"),
 }
 """What each extra brings, as modules; the rest of these tests runs without any of them."""
 
@@ -92,12 +92,12 @@ def parquet():
     list(iterate_rows([Path("x")], []))
 
 def dicom():
-    from exgra_med.data.medical_formats import read_dicom
-    read_dicom(Path("x.dcm"), 10, "x.dcm")
+    from exgra_med.data.dicom import read_dicom
+    read_dicom(None, 10, "x.dcm", "x.dcm")
 
 def nifti():
-    from exgra_med.data.medical_formats import read_nifti
-    read_nifti(Path("x.nii"), 10, "x.nii#axis=0,slice=0")
+    from exgra_med.data.nifti import read_nifti
+    read_nifti(None, 10, "x.nii#axis=0,slice=0", "x.nii")
 
 def page():
     import exgra_med.web.page

@@ -22,6 +22,7 @@ from architecture_picture import (  # noqa: E402
 )
 from benchmark_pages import TABLES, benchmark_page  # noqa: E402
 from command_page import command_page, commands, shown  # noqa: E402
+from picture_page import CASES, picture_page  # noqa: E402
 from recipe_page import recipe_page, sections  # noqa: E402
 from result_pages import result_page  # noqa: E402
 
@@ -67,6 +68,17 @@ def test_every_benchmark_with_results_has_its_figures() -> None:
 def test_results_are_shown_with_their_intervals(tmp_path: Path) -> None:
     assert "| average | 30.2 | 13.6 to 45.7 |" in result_page(RESULTS)
     assert "No run has committed results" in result_page(tmp_path)
+
+
+def test_every_kind_of_picture_that_is_tested_is_in_the_table() -> None:
+    page = picture_page()
+    for case in CASES:
+        part = page.split(f"### {case.group}\n")[1].split("\n### ")[0]
+        assert f"| {case.row or case.what} | {case.how} |" in part
+        assert case.how.startswith("refused") == bool(case.refused)
+    assert "```{include} ../generated/pictures.md" in (
+        PROJECT / "docs" / "reference" / "images.md"
+    ).read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "parquet": ("pyarrow",),
-    "dicom": ("pydicom", "nibabel"),
+    "dicom": ("pydicom", "nibabel", "gdcm", "pylibjpeg", "openjpeg"),
 }
 """Extra -> modules that come with it."""
 

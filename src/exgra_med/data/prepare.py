@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from exgra_med import __version__
 from exgra_med.data.download.archives import is_archive, unpack
 from exgra_med.data.records import (
     FORMAT,
+    IMAGE_PLACEHOLDER,
     MANIFEST,
     Prepared,
     Record,
@@ -241,38 +243,75 @@ class _ImageStore:
         self.folder = folder
         self.images = images
         self.progress = progress
-        self.state: dict[str, ExgraMedError | None] = {}
+        self.stored: dict[str, str] = {}
+        """Name -> name in the prepared folder."""
+        self.refused: dict[str, ExgraMedError] = {}
+        """Name -> why it was not copied."""
+        self.expanded: dict[str, list[str]] = {}
+        """Name of a volume or series -> names of its images."""
         self.broken: list[Dropped] = []
 
     def keep(self, records: Iterable[Record], tally: Counter[str]) -> Iterator[Record]:
         """Yield the records whose images were copied; the others are listed in `broken`."""
         for record in records:
+            try:
+                record = self._expanded(record)
+            except ExgraMedError as error:
+                self.broken.append(Dropped(record.id, error.message, error.hint))
+                continue
             faults = [fault for name in record.images if (fault := self._copy(name))]
             if faults:
                 self.broken.append(Dropped(record.id, faults[0].message, faults[0].hint))
                 continue
             tally[record.answer_type or "none"] += 1
-            names = [self.images.stored_name(name) for name in record.images]
+            names = [self.stored[name] for name in record.images]
             if names != record.images:
                 image = names[0] if isinstance(record.image, str) else names
                 record = record.model_copy(update={"image": image})
             yield record
 
+    def _expanded(self, record: Record) -> Record:
+        """A record whose volumes and series are the images that their names ask for.
+
+        Where a placeholder stands for a volume, as many stand there now as it has images.
+        """
+        if not any("#" in each for each in record.images):
+            return record
+        for name in record.images:
+            if name not in self.expanded:
+                self.expanded[name] = self.images.expand(name)
+        groups = [self.expanded[name] for name in record.images]
+        names = [name for group in groups for name in group]
+        sizes = iter([len(group) for group in groups])
+
+        def widened(text: str) -> str:
+            return re.sub(IMAGE_PLACEHOLDER, lambda _: IMAGE_PLACEHOLDER * next(sizes), text)
+
+        turns = [
+            turn.model_copy(update={"text": widened(turn.text)}) if turn.role == "user" else turn
+            for turn in record.turns
+        ]
+        image = names[0] if isinstance(record.image, str) and len(names) == 1 else names
+        return record.model_copy(update={"image": image, "turns": turns})
+
     def _copy(self, name: str) -> ExgraMedError | None:
         """Copy an image; returns why not, or nothing."""
-        if name not in self.state:
+        if name not in self.stored and name not in self.refused:
             try:
                 content = self.images.read_bytes(name)
-                self.state[name] = None
+                stored = self.images.stored_name(name)
+                if (self.folder / stored).exists():
+                    raise DataError(f"the image {name!r} and another would both be {stored!r}.")
             except ExgraMedError as error:
-                self.state[name] = error
+                self.refused[name] = error
             else:
-                path = self.folder / self.images.stored_name(name)
+                self.stored[name] = stored
+                path = self.folder / stored
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             if self.progress:
-                self.progress("images", len(self.state))
-        return self.state[name]
+                self.progress("images", len(self.stored) + len(self.refused))
+        return self.refused.get(name)
 
 
 def _image_digest(folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from exgra_med.data.chat_template import answer_of, encode_prompt, has_thoughts
-from exgra_med.data.images import ImageFolder
+from exgra_med.data.images import ImageFolder, to_rgb
 from exgra_med.data.records import Turn
 from exgra_med.files import expand_home
 from exgra_med.llm.request import Sampling
@@ -123,7 +123,7 @@ def open_images(image: ImageLike | Sequence[ImageLike] | None) -> list[Image.Ima
         DataError: a file is missing, broken or too large.
     """
     if isinstance(image, Image.Image):
-        return [image.convert("RGB")]
+        return [to_rgb(image)]
     if isinstance(image, str | Path):
         path = expand_home(image)
         max_pixels = DataSettings.model_fields["max_pixels"].default

@@ -12,18 +12,14 @@ from collections.abc import Callable, Sequence
 
 from PIL import Image
 
+from exgra_med.data.dicom import is_dicom
 from exgra_med.data.images import decode_image
-from exgra_med.data.medical_formats import read_dicom
 from exgra_med.errors import DataError
 from exgra_med.web.limits import MEGABYTE
 
 _BYTES_PER_PIXEL = 3
-_BEGINNINGS = (
-    (b"\x89PNG\r\n\x1a\n", "png"),
-    (b"\xff\xd8\xff", "jpg"),
-    (b"II*\x00", "tif"),
-    (b"MM\x00*", "tif"),
-)
+_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\x00", b"MM\x00*")
+"""Of PNG, JPEG and TIFF in both byte orders."""
 
 
 def read_picture(content: bytes, max_pixels: int) -> Image.Image:
@@ -35,11 +31,8 @@ def read_picture(content: bytes, max_pixels: int) -> Image.Image:
         MissingExtraError: DICOM without pydicom.
     """
     try:
-        if content[128:132] == b"DICM":
-            return _pixels(read_dicom(io.BytesIO(content), max_pixels, "upload.dcm"))
-        for beginning, kind in _BEGINNINGS:
-            if content.startswith(beginning):
-                return _pixels(decode_image(io.BytesIO(content), max_pixels, f"upload.{kind}"))
+        if is_dicom(content[:132]) or content.startswith(_BEGINNINGS):
+            return _pixels(decode_image(io.BytesIO(content), max_pixels, "upload"))
     except DataError as error:
         # The hints of data preparation name recipes and files, which a visitor does not have.
         raise DataError(

@@ -1,11 +1,15 @@
+import io
 import logging
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from picture_cases import by_gdcm, dicom_bytes
 
-from exgra_med.data.images import ImageFolder, stored_name
+from exgra_med.data.images import ImageFolder, rendered_name
 from exgra_med.data.prepare import prepare
 from exgra_med.errors import DataError, MissingExtraError
 
@@ -120,21 +124,9 @@ def test_the_pixel_cap_holds(folder: ImageFolder) -> None:
         folder.open("a.dcm")
 
 
-def test_a_slice_of_a_volume(folder: ImageFolder) -> None:
-    nibabel = pytest.importorskip("nibabel")
-    volume = np.zeros((3, 4, 5), dtype=np.int16)
-    volume[2, 3, 1] = 7
-    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder.root / "v.nii.gz")
-    image = folder.open("v.nii.gz#axis=2,slice=1")
-    assert image.size == (3, 4) and np.asarray(image)[0, 2, 0] == 255
-    for name in ("v.nii.gz", "v.nii.gz#axis=2,slice=5", "v.nii.gz#axis=3,slice=0"):
-        with pytest.raises(DataError, match="slice"):
-            folder.open(name)
-
-
-def test_names_in_a_prepared_folder() -> None:
-    assert stored_name("a/b.jpg") == "a/b.jpg" and stored_name("odd#1.jpg") == "odd#1.jpg"
-    assert stored_name("a/b.dcm#frame=3") == "a/b.dcm-frame-3.png"
+def test_names_of_rendered_images_in_a_prepared_folder() -> None:
+    assert rendered_name("a/b.dcm#frame=3") == "a/b.dcm-frame-3.png"
+    assert rendered_name("a/b.nii.gz#plane=axial,slice=3") == "a/b.nii.gz-plane-axial-slice-3.png"
 
 
 def test_without_the_extra_the_error_says_what_to_install(
@@ -144,7 +136,154 @@ def test_without_the_extra_the_error_says_what_to_install(
 
     monkeypatch.setitem(sys.modules, "pydicom", None)
     monkeypatch.setitem(sys.modules, "nibabel", None)
+    (folder.root / "a.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    (folder.root / "a.nii").write_bytes(b"\0" * 344 + b"n+1\0")
     for name in ("a.dcm", "a.nii"):
-        (folder.root / name).write_bytes(b"x")
         with pytest.raises(MissingExtraError, match=r"exgra-med\[dicom\]"):
             folder.open(name)
+
+
+# Compression and size.
+
+
+def compressed(pixels: np.ndarray, syntax: str) -> Any:
+    pydicom = pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(pixels)))
+    dataset.compress(syntax, generate_instance_uid=False)
+    return dataset
+
+
+def test_one_frame_is_decoded_without_the_others(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = compressed(np.stack([RAMP, RAMP * 2, RAMP[::-1]]), "1.2.840.10008.1.2.5")
+    dataset.save_as(folder.root / "cine.dcm")
+    from pydicom.pixels.decoders import base
+
+    decoded = []
+    original = base.DecodeRunner._decode_frame
+
+    def counted(runner: Any, content: Any, *rest: Any) -> Any:
+        decoded.append(1)
+        return original(runner, content, *rest)
+
+    monkeypatch.setattr(base.DecodeRunner, "_decode_frame", counted)
+    assert grey(folder, "cine.dcm#frame=2")[0] == grey(folder, "cine.dcm#frame=0")[2]
+    assert len(decoded) == 2
+
+
+@pytest.mark.parametrize(
+    "syntax, named, package",
+    [
+        ("1.2.840.10008.1.2.4.80", "JPEG-LS Lossless Image Compression", "python-gdcm"),
+        ("1.2.840.10008.1.2.4.70", r"JPEG Lossless, Non-Hierarchical, First-Order", "python-gdcm"),
+        ("1.2.840.10008.1.2.4.90", "JPEG 2000 Image Compression", "python-gdcm"),
+        (
+            "1.2.840.10008.1.2.4.201",
+            "High-Throughput JPEG 2000",
+            "pylibjpeg pylibjpeg-openjpeg",
+        ),
+    ],
+)
+def test_a_missing_decoder_is_named_with_its_package(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch, syntax: str, named: str, package: str
+) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    decoder = pydicom.pixels.get_decoder(syntax)
+    monkeypatch.setattr(decoder, "_available", {})
+    (folder.root / "a.dcm").write_bytes(dicom_bytes(RAMP, syntax=syntax))
+    with pytest.raises(DataError, match=rf"{named}.*no decoder.*pip install {package}") as caught:
+        folder.open("a.dcm")
+    assert "Invented" not in str(caught.value)
+
+
+def test_a_frame_that_ends_gdcm_is_refused_and_the_next_one_is_read(folder: ImageFolder) -> None:
+    """A precision of 17 bits makes gdcm end its process; no `except` stops that."""
+    for package in ("pydicom", "gdcm"):
+        pytest.importorskip(package, reason="a decoder of the extra [dicom] is not installed")
+    by_gdcm(folder.root, "JPEGLosslessProcess14_1")
+    content = (folder.root / "scan.dcm").read_bytes()
+    precision = content.index(b"\xff\xc3\0\x0b") + 4
+    broken = content[:precision] + b"\x11" + content[precision + 1 :]
+    (folder.root / "broken.dcm").write_bytes(broken)
+    for _ in range(2):
+        with pytest.raises(DataError, match=r"JPEG Lossless.*cannot be decoded: it is broken"):
+            folder.open("broken.dcm")
+        assert grey(folder, "scan.dcm")[2][3] == 255
+
+
+def test_gdcm_is_sent_nothing_of_the_patient(folder: ImageFolder) -> None:
+    pydicom = pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    from exgra_med.data.isolated_gdcm import single_frame
+
+    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(RAMP, PatientID=SECRET)))
+    sent = single_frame(dataset, b"frame ")
+    assert SECRET.encode() not in sent and b"Invented" not in sent and b"frame " in sent
+
+
+def test_compressed_pixels_of_another_size_are_refused_before_they_are_decoded(
+    folder: ImageFolder,
+) -> None:
+    pytest.importorskip("openjpeg", reason="a decoder of the extra [dicom] is not installed")
+    pytest.importorskip("pylibjpeg", reason="a decoder of the extra [dicom] is not installed")
+    dataset = compressed(np.zeros((64, 64), np.int16), "1.2.840.10008.1.2.4.90")
+    content = bytearray(dataset.PixelData)
+    at = content.index(b"\xff\x4f\xff\x51") + 8
+    for place in (at, at + 16):  # the picture and its one tile
+        content[place : place + 8] = struct.pack(">II", 30_000, 30_000)
+    dataset.PixelData = bytes(content)
+    dataset.save_as(folder.root / "bomb.dcm")
+    with pytest.raises(DataError, match="of another size than it says"):
+        folder.open("bomb.dcm")
+
+    # The same of JPEG, whose makers here write 1 x 1.
+    larger = dicom_bytes(np.uint8([[1]]), syntax="1.2.840.10008.1.2.4.50")
+    size = larger.index(b"\xff\xc1\0\x0b\x0c") + 5
+    larger = larger[:size] + struct.pack(">HH", 60_000, 60_000) + larger[size + 4 :]
+    (folder.root / "jpeg.dcm").write_bytes(larger)
+    with pytest.raises(DataError, match="of another size than it says"):
+        folder.open("jpeg.dcm")
+
+
+def test_a_deflated_file_is_not_unpacked_beyond_all_measure(
+    folder: ImageFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    whole = dicom_bytes(RAMP)
+    start = 144 + int.from_bytes(whole[140:144], "little")
+    packer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(whole[start:]) + packer.flush()
+    head = whole[:start].replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    longer = len(head) - start
+    head = head[:140] + (start - 144 + longer).to_bytes(4, "little") + head[144:]
+    at = head.index(b"1.2.840.10008.1.2.1.99") - 2
+    head = head[:at] + (22).to_bytes(2, "little") + head[at + 2 :]
+    (folder.root / "a.dcm").write_bytes(head + packed)
+    assert grey(folder, "a.dcm")[2][3] == 255
+    monkeypatch.setattr("exgra_med.data.dicom.MAX_INFLATED_BYTES", 90)
+    with pytest.raises(DataError, match="has, unpacked, more than 90 bytes"):
+        folder.open("a.dcm")
+
+
+@pytest.mark.filterwarnings("ignore:.*:UserWarning")  # of pydicom, while the file is made
+@pytest.mark.parametrize("name", ["a.dcm", "a.dcm#frame=3", "a.dcm#window=lung", "a.dcm#frames=2"])
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PhotometricInterpretation": SECRET},
+        {"VOILUTFunction": "SECRET", "WindowCenter": 1, "WindowWidth": 9},
+        {"RescaleSlope": 0},
+        {"SOPClassUID": "1.2.3.4.5"},
+        {"Rows": 77},
+    ],
+)
+def test_no_refusal_quotes_a_tag(folder: ImageFolder, tags: dict[str, Any], name: str) -> None:
+    pytest.importorskip("pydicom", reason="the extra [dicom] is not installed")
+    (folder.root / "a.dcm").write_bytes(dicom_bytes(RAMP, PatientID=SECRET, **tags))
+    try:
+        for each in folder.expand(name):
+            folder.open(each)
+    except DataError as error:
+        assert "\n" not in str(error) and error.__cause__ is None
+        for secret in (SECRET, "Invented", "SECRET", "1.2.3.4.5", "77"):
+            assert secret not in str(error)

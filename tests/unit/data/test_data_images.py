@@ -82,9 +82,9 @@ def test_a_fifo_is_refused_without_waiting_on_it(folder: ImageFolder) -> None:
     "content, message",
     [
         (gigapixel_png(), "pixels"),
-        (b"", "unknown or broken"),
-        (b"GIF89a" + b"\0" * 50, "unknown or broken"),
-        (b"%PDF-1.4 not an image", "unknown or broken"),
+        (b"", "the file is empty"),
+        (b"GIF89a" + b"\0" * 50, "it is a GIF"),
+        (b"%PDF-1.4 not an image", "it is a PDF"),
     ],
     ids=["bomb", "empty", "gif", "pdf"],
 )

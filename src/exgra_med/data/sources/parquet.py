@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.images import MAX_IMAGE_BYTES, decode_image
+from exgra_med.data.images import MAX_IMAGE_BYTES, stored_image
 from exgra_med.data.sources.source import ImageBytes
 from exgra_med.errors import DataError
 from exgra_med.plugins import import_extra
@@ -59,7 +59,7 @@ class BytesImages(ImageBytes):
 
     max_pixels: int
     content: dict[str, bytes] = field(default_factory=dict)
-    delivered: set[str] = field(default_factory=set)
+    delivered: dict[str, str] = field(default_factory=dict)
 
     def add(self, name: str, content: bytes) -> None:
         """Keep an image until it is written."""
@@ -67,15 +67,20 @@ class BytesImages(ImageBytes):
             self.content[name] = content
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
-        """The bytes of an image, after it was decoded once; they are not kept any longer.
+        """The image for the prepared folder, as `stored_image`; it is not kept any longer.
 
         Raises:
             DataError: the image is broken.
         """
         content = self.content.pop(name)
-        self.delivered.add(name)
-        decode_image(io.BytesIO(content), self.max_pixels, name, where)
-        return content
+        self.delivered[name] = name
+        stream = io.BytesIO(content)
+        self.delivered[name], stored = stored_image(stream, self.max_pixels, name, where)
+        return stored
+
+    def stored_name(self, name: str) -> str:
+        """Its name, or with `.png` where it was rendered; known once it was read."""
+        return self.delivered[name]
 
 
 def named_image(content: Any, where: str) -> tuple[str, bytes]:
@@ -92,5 +97,7 @@ def named_image(content: Any, where: str) -> tuple[str, bytes]:
         raise DataError(f"{where}: the image is not stored as bytes.")
     if len(value) > MAX_IMAGE_BYTES:
         raise DataError(f"{where}: the image is larger than {MAX_IMAGE_BYTES} bytes.")
-    ending = "png" if value.startswith(b"\x89PNG") else "jpg"
-    return f"{hashlib.sha256(value).hexdigest()[:24]}.{ending}", value
+    kinds = ((b"\x89PNG", ".png"), (b"RIFF", ".webp"), (b"BM", ".bmp"), (b"\xff\xd8", ".jpg"))
+    # What is none of these is rendered, and gets its ending then.
+    ending = next((ending for start, ending in kinds if value.startswith(start)), "")
+    return f"{hashlib.sha256(value).hexdigest()[:24]}{ending}", value

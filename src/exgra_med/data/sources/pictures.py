@@ -182,6 +182,14 @@ class RowImages(ImageBytes):
         """The image's name in a prepared folder."""
         return self._home(name).stored_name(name)
 
+    def expand(self, name: str, where: str = "") -> list[str]:
+        """The images that a name stands for: itself, or those of a volume or series.
+
+        Raises:
+            DataError: it asks for slices or frames that are not there.
+        """
+        return self._home(name).expand(name, where)
+
     def _home(self, name: str) -> ImageBytes:
         return self.stored if name in self.in_rows else self.folder
 

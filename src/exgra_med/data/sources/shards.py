@@ -23,7 +23,7 @@ NAME = "shards"
 QUESTION = "Describe this image."
 VALIDATION_SHARE = 0.01
 FIELDS = ("image", "question", "answer", "id")
-_IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp")
+_IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "dcm", "dicom")
 
 
 def collect(source: Path, options: PrepareOptions) -> Collected:

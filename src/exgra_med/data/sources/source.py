@@ -13,7 +13,7 @@ class ImageBytes(Protocol):
     """Where a source keeps its images."""
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
-        """The file of an image, unchanged, after it was decoded once in full.
+        """The image for the prepared folder: its file unchanged, or PNG; decoded once in full.
 
         Raises:
             DataError: the image is missing or broken.
@@ -21,8 +21,19 @@ class ImageBytes(Protocol):
         ...
 
     def stored_name(self, name: str) -> str:
-        """The image's name in the prepared folder; differs where the format does."""
+        """The image's name in the prepared folder, asked for once it was read.
+
+        It differs where the format does: what is rendered ends in `.png`.
+        """
         return name
+
+    def expand(self, name: str, where: str = "") -> list[str]:
+        """The images that a name stands for: itself, or those of a volume or series.
+
+        Raises:
+            DataError: it asks for slices or frames that are not there.
+        """
+        return [name]
 
 
 @dataclass(frozen=True)
