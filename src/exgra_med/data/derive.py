@@ -20,7 +20,7 @@ from exgra_med.terminal import ProgressCallback
 
 
 @dataclass(frozen=True)
-class ResizedImages:
+class ResizedImages(ImageBytes):
     """The images of a folder, resized once, so that no epoch decodes the full ones.
 
     The short side becomes `shortest_pixels` by PIL's bicubic filter and the result is stored as

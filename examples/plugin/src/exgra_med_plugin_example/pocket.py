@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw
 
 from exgra_med.data.records import Record
 from exgra_med.data.sources.rows import vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
+from exgra_med.data.sources.source import Collected, Dropped, ImageBytes, PrepareOptions, Source
 from exgra_med.errors import DataError
 
 NAME = "pocket"
@@ -15,7 +15,7 @@ SIDES = {"train": "left", "validation": "right", "test": "left"}
 """Split -> the side of the bright disc in its one image."""
 
 
-class DrawnImages:
+class DrawnImages(ImageBytes):
     """Images that are drawn when they are asked for. For files there is `ImageFolder`."""
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
@@ -26,10 +26,6 @@ class DrawnImages:
         stream = io.BytesIO()
         image.save(stream, "PNG")
         return stream.getvalue()
-
-    def stored_name(self, name: str) -> str:
-        """The file's name in the prepared folder: unchanged."""
-        return name
 
 
 def collect(source: Path, options: PrepareOptions) -> Collected:

@@ -8,7 +8,7 @@ from typing import Any
 
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import Prepared, Record, Turn
-from exgra_med.data.sources.source import Collected, PrepareOptions, Source
+from exgra_med.data.sources.source import Collected, ImageBytes, PrepareOptions, Source
 from exgra_med.errors import DataError
 from exgra_med.lab.phantom.draw import draw_scene, png_bytes
 from exgra_med.lab.phantom.questions import FAMILIES, Asked, Questioner
@@ -99,7 +99,7 @@ def make_phantom(
 
 
 @dataclass(frozen=True)
-class PhantomImages:
+class PhantomImages(ImageBytes):
     """Pictures that are drawn when they are read."""
 
     settings: PhantomSettings
@@ -109,10 +109,6 @@ class PhantomImages:
         split, _, number = name.removesuffix(".png").partition("/")
         scene = sample_scene(self.settings.seed, split, int(number))
         return png_bytes(draw_scene(scene, self.settings.image_pixels))
-
-    def stored_name(self, name: str) -> str:
-        """Its own name."""
-        return name
 
 
 def split_records(settings: PhantomSettings, split: str) -> Iterator[Record]:
