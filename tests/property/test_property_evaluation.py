@@ -33,6 +33,23 @@ def test_full_width_characters_are_their_plain_ones(text: str) -> None:
     assert words("".join(chr(ord(each) + 0xFEE0) for each in text)) == words(text)
 
 
+_WORDS = "a left x ray xray rays noncontrast pos neg plus minus more less than grade".split()
+_PARTS = st.sampled_from(
+    [*_WORDS, "X-ray", "T2 star", "II", "é", "ß", "左", "it's", ".", ", ", ";", "! ", "\n"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(_PARTS, st.text("abno '.,é", max_size=4)), max_size=8))
+def test_texts_of_letters_alone_need_no_other_pattern(parts: list[str]) -> None:
+    text = " ".join(parts).casefold()
+    slow = text
+    for pattern, by in metrics._REWRITES:
+        slow = pattern.sub(by, slow)
+    if metrics._LETTERS_ONLY.fullmatch(text):
+        assert metrics._rewritten(text) == slow
+
+
 @given(TEXT, TEXT)
 def test_overlaps_lie_between_zero_and_one(prediction: str, reference: str) -> None:
     for overlap in (
