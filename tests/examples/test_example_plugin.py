@@ -75,6 +75,7 @@ def test_its_engine_answers_and_its_measure_is_shown_everywhere(
     assert refused.returncode == 2 and "no engine 'parrot'" in " ".join(refused.stderr.split())
 
 
+@pytest.mark.slow
 def test_its_solver_trains(installed: Path, tmp_path: Path) -> None:
     changes = [
         "connector=null",

@@ -73,7 +73,14 @@ def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(
     )
 
 
-@pytest.mark.parametrize(("stage", "step"), [("connector", 1), ("aligned", 3), ("vqa", 3)])
+@pytest.mark.parametrize(
+    ("stage", "step"),
+    [
+        pytest.param("connector", 1, marks=pytest.mark.slow),
+        ("aligned", 3),
+        pytest.param("vqa", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_resumes_to_the_same_weights_and_log(
     undisturbed: Run, tmp_path: Path, stage: str, step: int
 ) -> None:

@@ -31,12 +31,14 @@ def train(folder: Path, *assignments: str) -> tuple[Run, list[dict]]:
     "control",
     [
         "stages.aligned.alignment.num_layers=0",
-        "stages.aligned.alignment.objective=pairwise",
+        pytest.param("stages.aligned.alignment.objective=pairwise", marks=pytest.mark.slow),
         "stages.aligned.alignment.objective=infonce",
-        "stages.aligned.alignment.objective=siglip",
-        "stages.aligned.alignment.objective=optimal-transport",
+        pytest.param("stages.aligned.alignment.objective=siglip", marks=pytest.mark.slow),
+        pytest.param(
+            "stages.aligned.alignment.objective=optimal-transport", marks=pytest.mark.slow
+        ),
         "stages.aligned.alignment.views=image-answer",
-        "stages.aligned.answers=both",
+        pytest.param("stages.aligned.answers=both", marks=pytest.mark.slow),
         "stages.aligned.answers=extended",
         "stages.connector.alignment.weight=1.0",
     ],

@@ -20,6 +20,7 @@ print(hashlib.sha256(train_tokenizer(texts, 700).backend_tokenizer.to_str().enco
 """
 
 
+@pytest.mark.slow
 def test_the_tokenizer_is_the_same_in_any_process() -> None:
     words = [f"w{i % 97} lesion{i % 13}, {i} mm in lobe {i % 7}" for i in range(3000)]
     here = train_tokenizer(words, 700).backend_tokenizer.to_str().encode()

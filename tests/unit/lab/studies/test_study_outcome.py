@@ -312,6 +312,7 @@ def test_the_page_is_whole_by_itself(folder: Path, results: dict[str, Any]) -> N
     assert "lookup without images" in (folder / "figure.svg").read_text()
 
 
+@pytest.mark.slow
 def test_the_verbs(folder: Path) -> None:
     def invoke(*words: str) -> str:
         shown = CliRunner().invoke(app, ["study", *words])
