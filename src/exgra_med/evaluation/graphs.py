@@ -211,7 +211,8 @@ def _moment(
 ) -> Moment:
     bundle = load_bundle(folder, device=device)
     layout = Layout(packed=settings.pooling == "tokens")
-    dataset = StageDataset(records, images, bundle, run.recipe.text, True, layout)
+    with_extended = settings.views == "all"
+    dataset = StageDataset(records, images, bundle, run.recipe.text, True, layout, with_extended)
     # Before training, the graph layers are those that the stage's seed draws.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)

@@ -103,7 +103,9 @@ def test_what_a_data_set_says_is_text(graph: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("views", ["all", "image-answer"])
-def test_accuracy_is_what_training_measures(tmp_path: Path, views: str) -> None:
+def test_accuracy_is_what_training_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: str
+) -> None:
     run = aligned_run(tmp_path / "run", f"stages.aligned.alignment.views={views}")
     graphs = measure_graphs(run, num_nodes=6)
     assert len(graphs.after.pairs) == (3 if views == "all" else 2)
@@ -119,6 +121,12 @@ def test_accuracy_is_what_training_measures(tmp_path: Path, views: str) -> None:
     assert graphs.after.accuracy == pytest.approx(float(losses["matching_accuracy"]))
     for pair in graphs.before.pairs + graphs.after.pairs:
         assert len(pair.first_edges) == 6 * 5 and len(pair.matches) == 6
+    if views != "all":
+        # Two views need no extended answers.
+        bare = [each.model_copy(update={"extended": None}) for each in graphs.records]
+        monkeypatch.setattr("exgra_med.evaluation.graphs.join_by_image", lambda *_: list(bare))
+        without = measure_graphs(run, num_nodes=6)
+        assert without.after.accuracy == graphs.after.accuracy
 
 
 def test_draws_differ_and_repeat(run: Run) -> None:

@@ -19,7 +19,7 @@ from exgra_med.evaluation.report.page import (
     training_figures,
     write_report,
 )
-from exgra_med.evaluation.results import put_result, read_results
+from exgra_med.evaluation.results import Score, put_result, read_results
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,24 @@ def test_a_run_from_a_checkpoint_is_no_toy_and_gaps_are_said(
     content = gather(run)
     assert content.parts[0].examples is None
     assert "no stored answers" in render_html(content)
+
+
+def test_closed_questions_alone_are_told_by_their_accuracy(demo_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "closed"
+    run.mkdir()
+    shutil.copy(demo_run / "recipe.yaml", run)
+    (entry,) = read_results(demo_run).find("vqa")
+    scores = {
+        scorer: each | {name: Score(value=None) for name in ("average", "open_recall")}
+        for scorer, each in entry.scores.items()
+    }
+    put_result(run, entry.model_copy(update={"scores": scores}))
+    content = gather(run)
+    assert content.verdict.startswith("The strict closed accuracy is ")
+    assert [tile.label for tile in content.tiles] == [
+        "strict closed accuracy",
+        "legacy closed accuracy",
+    ]
 
 
 def test_the_notice_cannot_be_taken_away_by_a_recipe(demo_run: Path, tmp_path: Path) -> None:

@@ -338,20 +338,33 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     )
 
 
+HEADLINES = {
+    "average": "average",
+    "closed_accuracy": "closed accuracy",
+    "open_recall": "open recall",
+}
+"""Measures that can stand for a whole entry: the average, or what there is of its parts."""
+
+
+def headline(entry: Entry, scorer: str) -> str | None:
+    """The first measure of `HEADLINES` that has a value; None where nothing was scored."""
+    return next((each for each in HEADLINES if entry.score(scorer, each).value is not None), None)
+
+
 def verdict(entries: Sequence[Entry]) -> str:
     """The first sentence: the score, and whether it can be told apart from answering blindly."""
-    if not entries or entries[0].score("strict", "average").value is None:
+    name = headline(entries[0], "strict") if entries else None
+    if name is None:
         return "This run has not been scored on questions yet."
     entry = entries[0]
-    average = cell(entry.score("strict", "average"))
     where = f" on {entry.label}" if len(entries) > 1 else ""
-    sentence = f"The strict average{where} is {average.text} %."
+    sentence = f"The strict {HEADLINES[name]}{where} is {cell(entry.score('strict', name)).text} %."
     blind = (entry.details.get("baselines") or {}).get("text_nearest") or {}
-    score = ((blind.get("scores") or {}).get("strict") or {}).get("average") or {}
+    score = ((blind.get("scores") or {}).get("strict") or {}).get(name) or {}
     if score.get("value") is None:
         return sentence
     lookup = f"{score['value']:.1f} % of a lookup that never sees an image"
-    bounds = ((blind.get("difference") or {}).get("average") or {}).get("interval")
+    bounds = ((blind.get("difference") or {}).get(name) or {}).get("interval")
     if bounds is None:
         return f"{sentence} It stands beside the {lookup}."
     if bounds[0] <= 0 <= bounds[1]:
@@ -453,10 +466,11 @@ def _score_tiles(entries: Sequence[Entry]) -> list[Tile]:
     tiles = []
     for entry in entries:
         for scorer in ("strict", "legacy"):
-            score = cell(entry.score(scorer, "average"))
-            if score.value is not None:
+            if name := headline(entry, scorer):
+                score = cell(entry.score(scorer, name))
                 detail = f"95 % interval {score.bounds}" if score.bounds else "no interval"
-                tiles.append(Tile(f"{scorer} score", f"{score.text} %", detail))
+                label = "score" if name == "average" else HEADLINES[name]
+                tiles.append(Tile(f"{scorer} {label}", f"{score.text} %", detail))
     return tiles
 
 
