@@ -120,6 +120,7 @@ def cluster_codes(clusters: Sequence[str]) -> NDArray[np.int64]:
         clusters: names of the images of each item, one a line. Items that share an image, directly
             or through others, are one cluster: their values are not independent.
 
+    >>> from exgra_med.evaluation.statistics import cluster_codes
     >>> cluster_codes(["before.png\\nafter.png", "other.png", "after.png"]).tolist()
     [0, 1, 0]
     """

@@ -90,7 +90,7 @@ def test_a_published_checkpoint_is_imported_by_its_short_name(
 @pytest.mark.slow
 def test_a_download_that_gave_up_keeps_its_whole_files(hub: Hub) -> None:
     hub.break_off["model.safetensors"] = 100
-    with pytest.raises(CheckpointError, match="what was loaded is kept"):
+    with pytest.raises(CheckpointError, match="what was downloaded is kept"):
         download_checkpoint("owner/model")
     hub.break_off.clear()
     hub.sent.clear()
