@@ -154,6 +154,9 @@ def burned_in() -> bytes:
     dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.PatientName, dataset.BurnedInAnnotation, dataset.Modality = "Secret^Anna", "YES", "CT"
     dataset.Rows = dataset.Columns = 4
+    dataset.BitsAllocated = dataset.BitsStored = 8
+    dataset.HighBit, dataset.PixelRepresentation, dataset.SamplesPerPixel = 7, 0, 1
+    dataset.PhotometricInterpretation, dataset.PixelData = "MONOCHROME2", bytes(16)
     stream = io.BytesIO()
     dataset.save_as(stream, enforce_file_format=True)
     return stream.getvalue()
