@@ -124,8 +124,8 @@ class Verb:
     @property
     def file(self) -> Path:
         """Of the answers."""
-        name = "chat" if self.name == "chat" else "made-up"
-        return answers_path(self.run, self.name, name, "test")
+        task = "multiple-choice/generation" if self.name == "multiple-choice" else self.name
+        return answers_path(self.run, task, "chat" if task == "chat" else "made-up", "test")
 
 
 @pytest.fixture
@@ -348,14 +348,14 @@ def test_thoughts_inside_an_answer_are_no_part_of_it(verb: Verb) -> None:
         verb.check(verb.call(server.url))
 
 
-@pytest.mark.parametrize("verb", ["vqa", "captions"], indirect=True)
+@pytest.mark.parametrize("verb", VERBS, indirect=True)
 def test_thoughts_that_never_end_are_no_answer(verb: Verb) -> None:
     with ChatServer(lambda body: f"<think>maybe {verb.right(body)}", "length") as server:
         done = verb.call(server.url, "--max-new-tokens", "9")
     assert done.exit_code != 0
 
 
-@pytest.mark.parametrize("verb", ["vqa", "chat"], indirect=True)
+@pytest.mark.parametrize("verb", ["vqa", "multiple-choice", "chat"], indirect=True)
 def test_an_answer_that_was_cut_says_so(verb: Verb) -> None:
     """Half of the answers lose their end, or thoughts took every token."""
 
