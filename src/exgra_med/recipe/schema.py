@@ -282,6 +282,11 @@ class StageSettings(Section):
 
     @model_validator(mode="after")
     def _goes_together(self) -> StageSettings:
+        if not self.trainable and (self.aligned is None or not self.aligned.num_layers):
+            raise ValueError(
+                "`trainable` is empty, so that nothing would be trained; name parts of the model, "
+                "such as `connector`"
+            )
         if self.lora is not None and "language" not in self.trainable:
             raise ValueError("`lora` needs `language` in `trainable`")
         if self.aligned is not None and self.aligned.scope == "local" and self.batch_size == 1:

@@ -62,6 +62,7 @@ def test_assignments_win_over_extends_and_the_origin_is_known(
         ("stages.first.batch_size=true", "stages.first.batch_size"),
         ("model.start=x", "exactly one of `start`, `architecture` and `parts`"),
         ("stages.first.lora={}", "`lora` needs `language`"),
+        ("stages.first.trainable=[]", "nothing would be trained"),
         ("seed", "not of the form a.b=value"),
         ("seed=[1", "not valid YAML"),
         ("stages.first.lr_scheduler=cosin", "'linear', 'cosine', 'constant'"),
