@@ -155,7 +155,7 @@ def train_vision(
     settings = part.training
     # Optimizer and learning rate are those of a stage with the same figures.
     stage = StageSettings(
-        trainable=[],
+        trainable=["vision"],
         **settings.model_dump(include={"learning_rate", "warmup_ratio", "weight_decay"}),
     )
     optimizer = build_optimizer(model.parameters(), stage)
