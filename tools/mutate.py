@@ -1,7 +1,7 @@
 """Mutation testing: change the code a little, and see whether a test notices.
 
     PYTHONPATH=src python tools/mutate.py --list 40 --seed 0 \\
-        --files src/exgra_med/evaluation/metrics/*.py \\
+        --files src/exgra_med/evaluation/metrics.py src/exgra_med/evaluation/reading.py \\
         --tests tests/unit/evaluation/test_metrics_strict.py tests/golden/test_golden_evaluation.py
 
 Each mutant changes one place: a comparison, an operator, a number, a truth value, a condition or

@@ -5,9 +5,10 @@ import math
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from exgra_med.evaluation import metrics
+from exgra_med.evaluation import metrics, reading
 from exgra_med.evaluation.answers import Prediction, Question, pair
-from exgra_med.evaluation.metrics import published_words, sentence_bleu, words
+from exgra_med.evaluation.metrics import published_words, sentence_bleu
+from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.statistics import holm, mcnemar, wilson
 from exgra_med.evaluation.tasks.multiple_choice import choose_by_similarity, choose_strictly
 
@@ -44,10 +45,10 @@ _PARTS = st.sampled_from(
 def test_texts_of_letters_alone_need_no_other_pattern(parts: list[str]) -> None:
     text = " ".join(parts).casefold()
     slow = text
-    for pattern, by in metrics._REWRITES:
+    for pattern, by in reading._REWRITES:
         slow = pattern.sub(by, slow)
-    if metrics._LETTERS_ONLY.fullmatch(text):
-        assert metrics._rewritten(text) == slow
+    if reading._LETTERS_ONLY.fullmatch(text):
+        assert reading._rewritten(text) == slow
 
 
 @given(TEXT, TEXT)

@@ -27,7 +27,7 @@ from exgra_med.data.records import (
 )
 from exgra_med.data.talks import strip_placeholder
 from exgra_med.errors import AnswerError, DataError, ScoreError
-from exgra_med.evaluation.metrics import answer_text
+from exgra_med.evaluation.reading import answer_text
 from exgra_med.files import disk_errors
 
 # The reference side of a score: questions with their answers, and what was odd about the file.

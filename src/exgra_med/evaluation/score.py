@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from exgra_med.data.chat_template import answer_of, has_thoughts
 from exgra_med.data.records import Record
 from exgra_med.errors import ScoreError
-from exgra_med.evaluation import metrics
+from exgra_med.evaluation import metrics, reading
 from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
@@ -72,7 +72,7 @@ class Candidates:
         return cls(
             metrics.Candidates(texts),
             metrics.PublishedCandidates(texts),
-            metrics.Candidates(texts, metrics.OLDER_NORMALISER),
+            metrics.Candidates(texts, reading.OLDER_NORMALISER),
         )
 
 
@@ -142,7 +142,7 @@ class Measure:
 def _overlap(name: str, label: str, field: str, shown: frozenset[Place]) -> Measure:
     """Strict and legacy word overlap: one of the four numbers that are computed together."""
 
-    def strict(case: Case, version: str = metrics.NORMALISER_VERSION) -> float:
+    def strict(case: Case, version: str = reading.NORMALISER_VERSION) -> float:
         return getattr(metrics.open_overlap(case.answer, case.question.answer, version), field)
 
     return Measure(
@@ -150,7 +150,7 @@ def _overlap(name: str, label: str, field: str, shown: frozenset[Place]) -> Meas
         label,
         "open",
         strict=strict,
-        strict_1=lambda case: strict(case, metrics.OLDER_NORMALISER),
+        strict_1=lambda case: strict(case, reading.OLDER_NORMALISER),
         legacy=lambda case: getattr(
             metrics.published_overlap(case.answer, case.question.answer), field
         ),
@@ -159,7 +159,7 @@ def _overlap(name: str, label: str, field: str, shown: frozenset[Place]) -> Meas
 
 
 def _bleu(name: str, label: str, shown: frozenset[Place]) -> Measure:
-    def strict(case: Case, version: str = metrics.NORMALISER_VERSION) -> float:
+    def strict(case: Case, version: str = reading.NORMALISER_VERSION) -> float:
         return metrics.bleu(case.answer, case.question.answer, version)[name]
 
     return Measure(
@@ -167,14 +167,14 @@ def _bleu(name: str, label: str, shown: frozenset[Place]) -> Measure:
         label,
         "open",
         strict=strict,
-        strict_1=lambda case: strict(case, metrics.OLDER_NORMALISER),
+        strict_1=lambda case: strict(case, reading.OLDER_NORMALISER),
         legacy=lambda case: metrics.published_bleu(case.answer, case.question.answer)[name],
         shown=shown,
     )
 
 
 def read_closed(
-    answer: str, question: Question, version: str = metrics.NORMALISER_VERSION
+    answer: str, question: Question, version: str = reading.NORMALISER_VERSION
 ) -> metrics.ClosedScore:
     """The strict reading of the answer to a closed question."""
     about = (question.answer, question.text, question.options)
@@ -203,7 +203,7 @@ MEASURES: tuple[Measure, ...] = (
         "closed accuracy",
         "closed",
         strict=lambda case: read_closed(case.answer, case.question).hit,
-        strict_1=lambda case: read_closed(case.answer, case.question, metrics.OLDER_NORMALISER).hit,
+        strict_1=lambda case: read_closed(case.answer, case.question, reading.OLDER_NORMALISER).hit,
         legacy=lambda case: metrics.published_closed_hit(case.answer, case.question.answer),
         legacy_pathvqa=lambda case: metrics.published_closed_hit_pathvqa(
             case.answer, case.question.answer
@@ -551,9 +551,9 @@ def breakdown(
     asked = pairing.questions
     groupings = {name: [group_of(each, name) or "unknown" for each in asked] for name in _FIELDS}
     if train_answers is not None:
-        seen = {metrics.words(answer) for answer in train_answers}
+        seen = {reading.words(answer) for answer in train_answers}
         groupings["answer_in_training"] = [
-            "seen" if metrics.words(each.answer) in seen else "unseen" for each in asked
+            "seen" if reading.words(each.answer) in seen else "unseen" for each in asked
         ]
     columns = [place for place, each in enumerate(chosen) if "groups" in each.shown]
     kept = [chosen[place] for place in columns]
@@ -601,8 +601,8 @@ def _group(
 def versions_of(scorer: ScorerName) -> dict[str, str]:
     """`scorer_version` and `normaliser_version`, by which equal names are told apart in results."""
     versions = {
-        "strict": (metrics.SCORER_VERSION, metrics.NORMALISER_VERSION),
-        "strict-1": (metrics.OLDER_SCORER, metrics.OLDER_NORMALISER),
+        "strict": (metrics.SCORER_VERSION, reading.NORMALISER_VERSION),
+        "strict-1": (metrics.OLDER_SCORER, reading.OLDER_NORMALISER),
     }
     names = ("scorer_version", "normaliser_version")
     return dict(zip(names, versions.get(scorer, ("published", "published")), strict=True))
@@ -621,7 +621,7 @@ def counts_of(pairing: Pairing) -> dict[str, int]:
     return answer_counts(pairing.predictions, is_read)
 
 
-def closed_answers(pairing: Pairing, version: str = metrics.NORMALISER_VERSION) -> dict[str, Any]:
+def closed_answers(pairing: Pairing, version: str = reading.NORMALISER_VERSION) -> dict[str, Any]:
     """How closed questions are answered, by the strict reading.
 
     A rare answer counts as much as a frequent one here, and "yes" is told from "no".
@@ -641,11 +641,11 @@ def closed_answers(pairing: Pairing, version: str = metrics.NORMALISER_VERSION) 
         read_closed(answer, question, version) for question, answer in closed if answer is not None
     ]
     total, missing = len(closed), len(closed) - len(readings)
-    verdicts = Counter(reading.verdict for reading in readings)
-    expected = Counter(reading.expected for reading in readings)
-    chosen = Counter(reading.chosen for reading in readings if reading.chosen is not None)
-    hits = Counter(reading.expected for reading in readings if reading.hit)
-    yes, no = metrics.YES, metrics.NO
+    verdicts = Counter(each.verdict for each in readings)
+    expected = Counter(each.expected for each in readings)
+    chosen = Counter(each.chosen for each in readings if each.chosen is not None)
+    hits = Counter(each.expected for each in readings if each.hit)
+    yes, no = reading.YES, reading.NO
     read_yes_no = [r.chosen for r in readings if r.expected in (yes, no) and r.chosen is not None]
     recalls = [hits[label] / expected[label] for label in expected]
     f1 = [2 * hits[label] / (expected[label] + chosen[label]) for label in expected]

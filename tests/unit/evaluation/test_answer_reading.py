@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from exgra_med.evaluation.metrics import Verdict, answer_text, closed, open_overlap
+from exgra_med.evaluation.metrics import Verdict, closed, open_overlap
+from exgra_med.evaluation.reading import answer_text
 from exgra_med.evaluation.tasks.multiple_choice import choose_by_version_1, choose_strictly
 
 MODALITIES = ["CT", "MRI", "X-ray", "Ultrasound"]

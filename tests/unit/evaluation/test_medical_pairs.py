@@ -6,7 +6,8 @@ the wrong one scores 0 and the right one 1, in whatever equal way it is written.
 
 import pytest
 
-from exgra_med.evaluation.metrics import closed, open_overlap, words
+from exgra_med.evaluation.metrics import closed, open_overlap
+from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.tasks.multiple_choice import choose_strictly
 
 # Right answer in its equal spellings, then wrong answers; `|` parts spellings.

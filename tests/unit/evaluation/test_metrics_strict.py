@@ -2,7 +2,8 @@
 
 import pytest
 
-from exgra_med.evaluation.metrics import Verdict, chosen_options, closed, open_overlap, yes_or_no
+from exgra_med.evaluation.metrics import Verdict, closed, open_overlap, yes_or_no
+from exgra_med.evaluation.reading import chosen_options
 
 RIGHT, WRONG = Verdict.RIGHT, Verdict.WRONG
 SEVERAL, ABSTAINED, UNPARSED = Verdict.SEVERAL, Verdict.ABSTAINED, Verdict.UNPARSED

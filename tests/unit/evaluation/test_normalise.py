@@ -2,7 +2,7 @@
 
 import pytest
 
-from exgra_med.evaluation.metrics import answer_text, items, positions, words
+from exgra_med.evaluation.reading import answer_text, items, positions, words
 
 
 @pytest.mark.parametrize(

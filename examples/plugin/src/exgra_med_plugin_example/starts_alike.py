@@ -1,6 +1,6 @@
 """The measure `starts_alike`: whether answer and reference begin with the same word."""
 
-from exgra_med.evaluation.metrics import words
+from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.score import Case, Measure
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from exgra_med.data.chat_template import answer_of, has_thoughts, multiple_choice_question
 from exgra_med.data.records import Record, Turn
 from exgra_med.errors import DataError, RunError, ScoreError
-from exgra_med.evaluation import metrics
+from exgra_med.evaluation import reading
 from exgra_med.evaluation.answers import (
     Prediction,
     answer_counts,
@@ -21,7 +21,7 @@ from exgra_med.evaluation.answers import (
     read_predictions,
 )
 from exgra_med.evaluation.engines import ScoresOptions
-from exgra_med.evaluation.metrics import words
+from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import Measure, versions_of
 from exgra_med.evaluation.session import Session
@@ -112,15 +112,15 @@ def choose_strictly(answer: str, options: Sequence[str]) -> int | None:
     """The option an answer names, by its words or by its letter; None for none or several.
 
     Options with equal words are one option, its first place counts. How letters and texts are told
-    apart: see `metrics.read_options`.
+    apart: see `reading.read_options`.
 
     >>> choose_strictly("**B**", ["CT", "MRI"]), choose_strictly("E. coli", ["HIV", "E. coli"])
     (1, 1)
     """
-    places = _places(options, metrics.NORMALISER_VERSION)
-    named: metrics.Options = {str(place): (phrase,) for phrase, place in places.items() if phrase}
+    places = _places(options, reading.NORMALISER_VERSION)
+    named: reading.Options = {str(place): (phrase,) for phrase, place in places.items() if phrase}
     order = [str(places[words(option)]) for option in options]
-    chosen = metrics.read_options(answer, named, order)
+    chosen = reading.read_options(answer, named, order)
     return int(chosen.pop()) if len(chosen) == 1 else None
 
 
@@ -131,16 +131,16 @@ _LETTER_1 = re.compile(
 
 def choose_by_version_1(answer: str, options: Sequence[str]) -> int | None:
     """What `choose_strictly` chose before normaliser 2, so that older scores can be explained."""
-    version = metrics.OLDER_NORMALISER
+    version = reading.OLDER_NORMALISER
     places = _places(options, version)
     said = words(answer, version)
-    named = metrics.chosen_options(
+    named = reading.chosen_options(
         said, {str(place): (phrase,) for phrase, place in places.items() if phrase}
     )
     if said in places:
         named = {str(places[said])}
     by_words = {int(place) for place in named}
-    letter = _LETTER_1.match(metrics.answer_turn(answer))
+    letter = _LETTER_1.match(reading.answer_turn(answer))
     by_letter = ord(letter.group(1).upper()) - ord("A") if letter else None
     if by_letter is not None and by_letter < len(options):
         first = places[words(options[by_letter], version)]

@@ -22,7 +22,8 @@ from exgra_med.evaluation.answers import (
     read_predictions,
 )
 from exgra_med.evaluation.engines import stored_template
-from exgra_med.evaluation.metrics import answer_text, percent, words
+from exgra_med.evaluation.metrics import percent
+from exgra_med.evaluation.reading import answer_text, words
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import (
     Measure,

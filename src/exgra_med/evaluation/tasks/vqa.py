@@ -20,8 +20,9 @@ from exgra_med.evaluation.answers import (
     question_of,
     read_predictions,
 )
-from exgra_med.evaluation.metrics import WordIndex, words
+from exgra_med.evaluation.metrics import WordIndex
 from exgra_med.evaluation.published import PUBLISHED, SOURCE
+from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import (
     ScorerName,
