@@ -214,16 +214,17 @@ class ImageFolder:
         window = selection.window
         if (folder := self._inside(name, where)).is_dir():
             selection.only(label, "a folder with a DICOM series", "slices", "window")
-            folder_name = file.rstrip("/")
+            # Nothing in front of `#` is the image folder itself.
+            inside = f"{file.rstrip('/')}/" if file else ""
             # Listings and thumbnails that systems leave beside pictures are none of the series.
             files = [
-                self.locate(f"{folder_name}/{path.name}", where)
+                self.locate(f"{inside}{path.name}", where)
                 for path in sorted(folder.iterdir())
                 if not path.name.startswith(".") and path.name not in ("DICOMDIR", "Thumbs.db")
             ]
             names = [path.name for path in sort_series(files, label)]
             chosen = evenly_spaced(wanted, len(names), label, "slices")
-            return [_single(f"{folder_name}/{names[number]}", window=window) for number in chosen]
+            return [_single(f"{inside}{names[number]}", window=window) for number in chosen]
         with self.locate(name, where).open("rb") as stream:
             if _medical_reader(stream) is read_nifti:
                 selection.only(label, "a NIfTI file", "slices", "plane", "volume", "window")

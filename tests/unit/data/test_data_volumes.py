@@ -154,6 +154,8 @@ def test_a_series_is_sorted_by_position_and_not_by_name(folder: ImageFolder) -> 
     for name in ("ct/#slices=3", "ct#slices=3"):
         assert folder.expand(name) == ["ct/IM4.dcm", "ct/IM2.dcm", "ct/IM0.dcm"]
     assert folder.expand("ct/#slices=1,window=brain") == ["ct/IM2.dcm#window=brain"]
+    itself = ImageFolder(series, folder.max_pixels)
+    assert itself.expand("#slices=2") == ["IM4.dcm", "IM1.dcm"]
     with pytest.raises(DataError, match="there are 6 slices, not 7"):
         folder.expand("ct/#slices=7")
     with pytest.raises(DataError, match="'plane' selects nothing in a folder"):
