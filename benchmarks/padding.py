@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from exgra_med.training.batch import Layout, TokenSequence, pack
+from exgra_med.model.batch import Layout, TokenSequence, pack
 from exgra_med.training.order import plan_epoch
 
 MEDIANS = {"question": (30, 0.4), "answer": (120, 0.6), "extended": (240, 0.6)}

@@ -10,6 +10,7 @@ from test_golden_export import run_as_a_stranger
 
 from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.records import Turn, open_prepared
+from exgra_med.model.batch import Layout, StageDataset
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
 from exgra_med.model.generate import generate
@@ -17,7 +18,6 @@ from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import TextSettings
 from exgra_med.terminal import Silent
-from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.stages import train_run
 
 QUESTION = "Which side is affected?"

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from exgra_med.data.chat_template import IMAGE_BLOCK, IMAGE_PATCH, prompt_text
 from exgra_med.data.records import Turn
-from exgra_med.model.bundle import Bundle, load_bundle, pixel_values, save_bundle
+from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.convert.original import import_original
 from exgra_med.model.generate import generate
+from exgra_med.model.native import pixel_values
 
 LOGITS_TOLERANCE = 2e-5
 TEMPLATES = {

@@ -13,11 +13,11 @@ from graph_weights import rename_original
 from safetensors.torch import load_file
 
 from exgra_med.alignment import loss as alignment_loss
+from exgra_med.model.batch import IGNORED, Batch, Rows
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.convert.original import import_original, rename
 from exgra_med.recipe.schema import StageAlignment
 from exgra_med.training import objective as training_objective
-from exgra_med.training.batch import IGNORED, Batch, Rows
 from exgra_med.training.objective import Objective
 from exgra_med.training.trainable import set_trainable
 
@@ -131,7 +131,7 @@ def test_a_stage_2_step_equals_the_original(
     load_weights(bundle, weights)
     set_trainable(bundle, ["connector", "language"])
     settings = StageAlignment(pooling="padded", solver="exhaustive")
-    objective = Objective(bundle.model, settings)
+    objective = Objective(bundle, settings)
     assert objective.alignment is not None
     graph = {key: value for key, value in weights.items() if "message_pass" in key}
     objective.alignment.load_state_dict(rename_original(graph))
@@ -188,7 +188,7 @@ def test_a_stage_1_step_equals_the_original(
     }
     load_weights(bundle, weights)
     set_trainable(bundle, ["connector", "image_tokens"])
-    objective = Objective(bundle.model, None)
+    objective = Objective(bundle, None)
     objective.train()
     batch = batch_of(case, case["batch.images"][order])
     batch["calls"] = batch["calls"][:1]
@@ -197,7 +197,7 @@ def test_a_stage_1_step_equals_the_original(
     assert float(loss.detach()) == pytest.approx(float(case["loss"]), abs=5e-6)
     loss.backward()
     expect_gradients(objective, case, skip="embed_tokens")
-    rows = [bundle.image_start_id, bundle.image_end_id]
+    rows = [*bundle.marker_ids]
     found = bundle.model.get_input_embeddings().weight.grad
     wanted = case["paramgrad.model.embed_tokens.weight"]
     torch.testing.assert_close(found[rows], wanted[rows], atol=1e-6, rtol=1e-4)

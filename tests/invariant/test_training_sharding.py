@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.records import Prepared, Record, Turn
 from exgra_med.errors import CheckpointError
+from exgra_med.model.batch import Batch
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import generate
 from exgra_med.recipe.load import load_recipe
@@ -26,7 +27,6 @@ from exgra_med.recipe.run_folder import open_run
 from exgra_med.recipe.schema import StageAlignment
 from exgra_med.terminal import Silent
 from exgra_med.training import objective as objective_module
-from exgra_med.training.batch import Batch
 from exgra_med.training.distributed import local_shard, shard
 from exgra_med.training.log import read_log
 from exgra_med.training.memory import count_parameters
@@ -100,7 +100,7 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 def train_sharded(rank: int, folder: Path) -> None:
     train(folder / "sharded", CASES["global graphs"], "sharding: full")
     bundle = load_bundle(final(folder / "sharded"))
-    objective = Objective(bundle.model, StageAlignment())
+    objective = Objective(bundle, StageAlignment())
     shard(objective, torch.device("cpu"), "float32", rows=[])
     kept = sum(local_shard(each).nbytes for each in objective.parameters())
     (folder / f"{rank}.txt").write_text(str(kept))

@@ -47,8 +47,8 @@ def chat(
     import torch
 
     from exgra_med.data.chat_template import chat_template
-    from exgra_med.model.assistant import Conversation, load, open_images
-    from exgra_med.model.bundle import local_folder
+    from exgra_med.model.assistant import Conversation, open_images
+    from exgra_med.model.bundle import load_bundle, local_folder
     from exgra_med.model.published import NOTICE
     from exgra_med.recipe.run_folder import own_template
 
@@ -59,7 +59,7 @@ def chat(
     # Half precision is slow or missing on CPUs, and what an accelerator is for.
     dtype = torch.float32 if device == "cpu" else "auto"
     conversation = Conversation(
-        load(folder, dtype, device), open_images(pictures), template or own_template(folder)
+        load_bundle(folder, dtype, device), open_images(pictures), template or own_template(folder)
     )
     typer.secho(NOTICE, dim=True, err=True)
     if question is not None:

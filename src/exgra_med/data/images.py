@@ -153,14 +153,14 @@ class ImageFolder:
         """
         return decode_image(self.locate(name, where), self.max_pixels, name, where)
 
-    def check_size(self, name: str, where: str = "") -> None:
-        """Refuse an image of a prepared folder by its header, as `open` would.
+    def size(self, name: str, where: str = "") -> tuple[int, int]:
+        """Width and height of an image by its header; what is too large is refused as by `open`.
 
         Raises:
             DataError: as for `open`, but a file that breaks behind its header passes.
         """
-        with _opened(self.locate(name, where), self.max_pixels, name, where):
-            pass
+        with _opened(self.locate(name, where), self.max_pixels, name, where) as opened:
+            return opened.size
 
     def read_bytes(self, name: str, where: str = "") -> bytes:
         """The file of an image for a prepared folder, after it was decoded once in full.

@@ -178,12 +178,15 @@ class CheckpointEngine:
         Raises:
             DataError: the images of a record alone are longer than what the model can read.
         """
-        from exgra_med.model.bundle import local_folder, read_config
+        from exgra_med.model.bundle import is_native, local_folder, read_config
 
         most = max(records, key=lambda record: len(record.question_images), default=None)
         if most is None or len(most.question_images) < 2:
             return
-        config = read_config(local_folder(self.options.model))
+        folder = local_folder(self.options.model)
+        if not is_native(folder):
+            return  # How many tokens an image has is known when the processor sees it.
+        config = read_config(folder)
         needed = len(most.question_images) * config.image_seq_length
         longest = config.text_config.max_position_embeddings
         if needed >= longest:
@@ -224,33 +227,28 @@ def greedy_answers(
     Raises:
         DataError: an image cannot be read, or a question is too long for the model.
     """
-    from exgra_med.data.chat_template import encode_prompt
     from exgra_med.model.generate import generate
 
     prompts = [
-        encode_prompt(
-            bundle.tokenizer,
-            record.turns[:1],
-            template,
-            bundle.num_image_tokens,
-            len(record.question_images),
-            record.meta.get("options"),
+        bundle.prompt(
+            record.turns[:1], len(record.question_images), record.meta.get("options"), template
         )
         for record in records
     ]
-    for record, prompt in zip(records, prompts, strict=True):
-        if len(prompt) >= bundle.context_length:
-            raise DataError(
-                f"Record {record.id!r}: question and images have {len(prompt)} tokens, and the "
-                f"model reads {bundle.context_length} in all.",
-                "Leave the record out, or shorten it.",
-            )
     opened: dict[str, Image.Image] = {}
     for record in records:
         for name in record.question_images:
             if name not in opened:
                 opened[name] = images.open(name, record.id)
     pictures = [[opened[name] for name in record.question_images] for record in records]
+    for record, prompt, own in zip(records, prompts, pictures, strict=True):
+        length = bundle.num_tokens(prompt, own)
+        if length >= bundle.context_length:
+            raise DataError(
+                f"Record {record.id!r}: question and images have {length} tokens, and the "
+                f"model reads {bundle.context_length} in all.",
+                "Leave the record out, or shorten it.",
+            )
     return [
         Answer(each.text, each.num_tokens, each.finish_reason)
         for each in generate(bundle, prompts, pictures, max_new_tokens)

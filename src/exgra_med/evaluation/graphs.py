@@ -21,10 +21,10 @@ from exgra_med.data.conversation import join_by_image
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import RunError
+from exgra_med.model.batch import Layout, StageDataset, to_device
 from exgra_med.model.bundle import load_bundle
 from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import StageAlignment
-from exgra_med.training.batch import Layout, StageDataset, to_device
 from exgra_med.training.checkpoint import load_alignment
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.stages import starting_checkpoint
@@ -216,7 +216,7 @@ def _moment(
     # Before training, the graph layers are those that the stage's seed draws.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.recipe.seed)
-        objective = Objective(bundle.model, settings).to(device).eval()
+        objective = Objective(bundle, settings).to(device).eval()
     weights = folder / "alignment.safetensors"
     assert objective.alignment is not None
     if message_passing and weights.is_file():
@@ -224,9 +224,9 @@ def _moment(
     batch = to_device(
         dataset.collate([dataset[number] for number in range(len(records))]), torch.device(device)
     )
-    features_NPD, states = objective.encode(batch)
-    assert features_NPD is not None, "only records with an image are chosen"
-    views = pool_views(batch, features_NPD, states)[: objective.alignment.num_views]
+    images_KD, states = bundle.encode(batch)
+    assert images_KD is not None, "only records with an image are chosen"
+    views = pool_views(batch, images_KD, states)[: objective.alignment.num_views]
     shown = _match(objective, settings, views, message_passing)
     bare = _match(objective, settings, views, False) if message_passing else shown
     return Moment(title, shown[::2], _share_right(shown), _share_right(bare))

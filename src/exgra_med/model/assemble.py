@@ -15,7 +15,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import (
     CONFIG,
-    Bundle,
     local_folder,
     quiet,
     read_json_object,
@@ -27,8 +26,8 @@ from exgra_med.model.convert.original import IGNORED_SUFFIX, PREFIXES, model_wit
 from exgra_med.model.convert.tokenizer import read_base_tokenizer
 from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
+from exgra_med.model.native import ExgraConfig, NativeBundle, connector_layers
 from exgra_med.model.processor import make_processor
-from exgra_med.model.vlm import ExgraConfig, connector_layers
 from exgra_med.recipe.schema import Parts
 
 LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
@@ -37,7 +36,7 @@ NUM_ADDED = 4
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
-def assemble_parts(parts: Parts, seed: int) -> Bundle:
+def assemble_parts(parts: Parts, seed: int) -> NativeBundle:
     """Join the parts; equal arguments give equal bits.
 
     Language model and tower keep the types they are stored in; saving and loading the bundle gives
@@ -63,7 +62,7 @@ def assemble_parts(parts: Parts, seed: int) -> Bundle:
     model.model.vision_tower.to(next(iter(tower.weights.values())).dtype)
     model.model.vision_tower.load_state_dict(tower.weights)
     model.generation_config = GenerationConfig.from_model_config(config)
-    return Bundle(model, processor)
+    return NativeBundle(model, processor)
 
 
 def native_config(text: Any, tower: VisionSource | Any, connector: str) -> ExgraConfig:
@@ -152,7 +151,7 @@ def new_projector(config: ExgraConfig, seed: int) -> dict[str, Tensor]:
     }
 
 
-def save_language_model(bundle: Bundle, folder: Path) -> None:
+def save_language_model(bundle: NativeBundle, folder: Path) -> None:
     """Write language model and tokenizer as a plain LLaMA folder, for `model.parts`.
 
     The rows of the four added tokens stay in the matrices, and the tokens in the tokenizer;

@@ -8,12 +8,12 @@ print(assistant.ask("Is there a fracture?", "image.png"))
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 
-from exgra_med.data.chat_template import answer_of, encode_prompt, has_thoughts
+from exgra_med.data.chat_template import answer_of, has_thoughts
 from exgra_med.data.images import ImageFolder, to_rgb
 from exgra_med.data.records import Turn
 from exgra_med.files import expand_home
@@ -27,8 +27,11 @@ MAX_NEW_TOKENS = 256
 ImageLike = Image.Image | str | Path
 
 
-class Assistant(Bundle):
+@dataclass(frozen=True)
+class Assistant:
     """A model with its processor that answers questions in one call."""
+
+    bundle: Bundle
 
     def ask(
         self,
@@ -46,7 +49,7 @@ class Assistant(Bundle):
             template: name of the chat template; `original-simple` is the one of the published
                 checkpoints.
         """
-        said = Conversation(self, open_images(image), template).ask(question, options).text
+        said = Conversation(self.bundle, open_images(image), template).ask(question, options).text
         return spoken(said)
 
 
@@ -83,18 +86,11 @@ class Conversation:
                 yield piece
         self._remember(said)
 
-    def _prompt(self, question: str, options: Sequence[str] | None) -> list[int]:
+    def _prompt(self, question: str, options: Sequence[str] | None) -> Any:
         if self.turns and self.turns[-1].role == "user":
             self.turns.pop()  # an interrupted question has no answer
         self.turns.append(Turn(role="user", text=question))
-        return encode_prompt(
-            self.bundle.tokenizer,
-            self.turns,
-            self.template,
-            self.bundle.num_image_tokens,
-            len(self.images),
-            options,
-        )
+        return self.bundle.prompt(self.turns, len(self.images), options, self.template)
 
     def _remember(self, answer: str) -> None:
         # A turn cannot be empty; an empty answer must not end the conversation.
@@ -111,9 +107,8 @@ def load(
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     device: str = "cpu",
 ) -> Assistant:
-    """Load a checkpoint of this project by folder or hub name; see `load_bundle`."""
-    bundle = load_bundle(folder_or_name, dtype, device)
-    return Assistant(bundle.model, bundle.processor)
+    """Load a model by folder or hub name; see `load_bundle`."""
+    return Assistant(load_bundle(folder_or_name, dtype, device))
 
 
 def open_images(image: ImageLike | Sequence[ImageLike] | None) -> list[Image.Image]:

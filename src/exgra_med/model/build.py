@@ -5,13 +5,12 @@ from collections.abc import Iterable
 import torch
 from transformers import CLIPVisionConfig, GenerationConfig, LlamaConfig
 
-from exgra_med.model.bundle import Bundle
+from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration, NativeBundle
 from exgra_med.model.processor import clip_image_processor, make_processor, train_tokenizer
-from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.recipe.schema import Architecture, VisionArchitecture
 
 
-def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> Bundle:
+def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> NativeBundle:
     """Build tokenizer (trained on `texts`), processor and model; equal arguments give equal bits,
     and torch's global generator is left as it was.
     """
@@ -29,7 +28,7 @@ def build_model(architecture: Architecture, texts: Iterable[str], seed: int) -> 
         torch.manual_seed(seed)
         model = ExgraForConditionalGeneration(config)
     model.generation_config = GenerationConfig.from_model_config(config)
-    return Bundle(model.eval(), processor)
+    return NativeBundle(model.eval(), processor)
 
 
 def architecture_config(architecture: Architecture, vocabulary_size: int) -> ExgraConfig:

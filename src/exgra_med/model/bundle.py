@@ -1,33 +1,36 @@
 """A model with its processor, and how both are saved and loaded."""
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 import transformers
 from PIL import Image
-from safetensors import SafetensorError
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 from transformers import (
+    AutoModelForImageTextToText,
     AutoProcessor,
-    CLIPImageProcessorPil,
-    GenerationConfig,
-    LlavaProcessor,
-    PreTrainedTokenizerFast,
 )
 from transformers.utils import logging
 
-from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START
-from exgra_med.errors import CheckpointError
+from exgra_med.data.chat_template import IMAGE_PATCH
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.records import Record, Turn
+from exgra_med.errors import CheckpointError, MissingExtraError
 from exgra_med.files import expand_home, new_folder, write_text
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
 from exgra_med.model.published import VISION, published_checkpoint
-from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
+from exgra_med.plugins import Registry
 from exgra_med.recipe.run_folder import last_checkpoint_of
+from exgra_med.recipe.schema import TextSettings
+
+if TYPE_CHECKING:
+    from exgra_med.model.native import ExgraConfig
 
 CONFIG = "config.json"
 """A checkpoint folder is recognised by this file before anything is loaded."""
@@ -107,83 +110,182 @@ def local_folder(source: str | Path) -> Path:
     return download_checkpoint(str(source))
 
 
-NATIVE_KEYS = ("connector", "connector_split", "connector_first_layer")
-STOCK = {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}
+class Bundle(ABC):
+    """A model with its processor, and everything that the rest of this project asks of the two.
 
+    Training, evaluation, chat and page know a model by these methods alone. There are two
+    implementations: `model.native.NativeBundle` for this project's own LLaVA, and
+    `model.any_model.AnyBundle` for every other image-text-to-text model of transformers.
 
-@dataclass
-class Bundle:
-    """A model and the processor that prepares its inputs."""
+    Shapes: R rows of L tokens, K image vectors, D width of the language model, V vocabulary.
+    """
 
-    model: ExgraForConditionalGeneration
-    processor: LlavaProcessor
+    model: Any
+    processor: Any
 
     @property
-    def tokenizer(self) -> PreTrainedTokenizerFast:
+    def tokenizer(self) -> Any:
         """Text to ids."""
-        return self.processor.tokenizer  # type: ignore
+        return self.processor.tokenizer
 
     @property
-    def image_processor(self) -> CLIPImageProcessorPil:
-        """Images to pixel values."""
-        return self.processor.image_processor  # type: ignore
+    def pad_token_id(self) -> int:
+        """Id of the padding token."""
+        return self.tokenizer.pad_token_id
 
     @property
-    def num_image_tokens(self) -> int:
-        """Visual tokens of one image."""
-        return self.model.config.image_seq_length
+    def width(self) -> int:
+        """Width D of the language model."""
+        return self.model.config.get_text_config().hidden_size
 
     @property
     def context_length(self) -> int:
         """Most tokens that the language model can read, images and answer included."""
-        return self.model.config.text_config.max_position_embeddings  # type: ignore
+        return self.model.config.get_text_config().max_position_embeddings
+
+    # Asking -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def prompt(
+        self,
+        turns: Sequence[Turn],
+        num_images: int = 0,
+        options: Sequence[str] | None = None,
+        template: str = "exgra",
+    ) -> Any:
+        """What the model is given so that it answers the last of the turns.
+
+        Args:
+            turns: alternating, the first and the last by the user.
+            num_images: images of these turns.
+            options: the answers the first question allows, where it is closed.
+            template: chat template of a native model; any other model has its own.
+
+        Raises:
+            DataError: the last turn is not the user's, the placeholders do not fit the images, or
+                the model has no such template.
+        """
+
+    @abstractmethod
+    def num_tokens(self, prompt: Any, images: Sequence[Image.Image]) -> int:
+        """Tokens of a prompt with its images."""
+
+    @abstractmethod
+    def generation_inputs(
+        self, prompts: Sequence[Any], images: Sequence[Sequence[Image.Image]]
+    ) -> tuple[dict[str, Any], int]:
+        """What `model.generate` takes for a batch of prompts, padded on the left, and how many
+        tokens of its output are the prompts themselves.
+
+        Raises:
+            DataError: a prompt does not fit its images, or is too long for the model.
+        """
 
     @property
-    def pad_token_id(self) -> int:
-        """Id of `[PAD]`."""
-        return self.tokenizer.pad_token_id  # type: ignore
+    @abstractmethod
+    def stop_ids(self) -> list[int]:
+        """Ids of the tokens that end an answer."""
+
+    def has_ended(self, ids: list[int]) -> bool:
+        """Whether an answer ends with its newest token."""
+        return ids[-1] in self.stop_ids
+
+    @abstractmethod
+    def answer_text(self, ids: list[int]) -> str:
+        """The text of an answer, stripped."""
+
+    @abstractmethod
+    def safe_text(self, ids: list[int]) -> str | None:
+        """What of an unfinished answer will not change any more; none where that is not known."""
+
+    # Training -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def conversation(
+        self,
+        record: Record,
+        images: Sequence[Image.Image],
+        text: TextSettings,
+        train_on_prompts: bool = False,
+    ) -> Any:
+        """What is learnt of a record: its answers and their ends, or with `train_on_prompts` all
+        of its text.
+
+        Raises:
+            DataError: its images do not fit into `text.max_length` tokens.
+            TrainingError: nothing of it would be learnt.
+        """
+
+    @abstractmethod
+    def learnt(self, conversation: Any, record: Record, text: TextSettings) -> tuple[str, str]:
+        """What of a conversation is learnt, decoded from its labels; and the answers with their
+        ends, as they were written. The first is the second, or its beginning."""
+
+    @abstractmethod
+    def check_images_fit(self, record: Record, images: ImageFolder, text: TextSettings) -> None:
+        """Refuse a record whose images would be cut at `text.max_length` tokens.
+
+        Raises:
+            DataError: they would be.
+        """
+
+    @abstractmethod
+    def image_tokens(self, record: Record, images: ImageFolder) -> int:
+        """Tokens of the images of a record."""
+
+    @abstractmethod
+    def text_ids(self, text: str, max_length: int) -> list[int]:
+        """A text alone, cut after `max_length` tokens: what graphs of texts are made from."""
+
+    @abstractmethod
+    def collate(self, examples: Sequence[Any], layout: Any) -> dict[str, Any]:
+        """A micro-batch; see `model.batch.Batch`."""
+
+    @abstractmethod
+    def encode(
+        self, batch: dict[str, Any], every_call_learns: bool = False
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """Run a batch through the model.
+
+        Args:
+            batch: from `collate`.
+            every_call_learns: give every call of the language model a backward pass, as sharded
+                weights need.
+
+        Returns:
+            Image vectors [K, D] float32 or none, whose nodes are `batch["node_of_image"]`; and the
+            last hidden states [R, L, D] of every call.
+        """
+
+    @abstractmethod
+    def empty_call(self, batch: dict[str, Any]) -> Tensor:
+        """Last hidden states of a call that has nothing to learn, for processes that have fewer
+        calls than others."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., D] last hidden states -> [..., V] logits."""
+        return self.model.get_output_embeddings()(hidden)
+
+    @abstractmethod
+    def part(self, name: str) -> list[nn.Parameter]:
+        """The parameters of `vision` (the tower), `connector` or `language`; each is in one."""
 
     @property
-    def image_token_id(self) -> int:
-        """Id of `<im_patch>`, the placeholder of one visual token."""
-        return self._id(IMAGE_PATCH)
+    @abstractmethod
+    def marker_ids(self) -> list[int]:
+        """Ids of the markers around an image, which `image_tokens` trains; none where a model has
+        no such markers of ours."""
 
     @property
-    def image_start_id(self) -> int:
-        """Id of `<im_start>`."""
-        return self._id(IMAGE_START)
+    @abstractmethod
+    def tower(self) -> nn.Module:
+        """The vision tower."""
 
-    @property
-    def image_end_id(self) -> int:
-        """Id of `<im_end>`."""
-        return self._id(IMAGE_END)
+    # Beside -------------------------------------------------------------------------------------
 
-    def _id(self, token: str) -> int:
-        return self.tokenizer.convert_tokens_to_ids(token)  # type: ignore
-
-
-def pixel_values(
-    bundle: Bundle, images: Sequence[Image.Image], aspect: Literal["square", "pad"] = "square"
-) -> Tensor:
-    """Preprocess images as the original does: RGB, resize, centre crop, normalise.
-
-    There is at least one image, of any mode and size. The aspect `square` crops the longer side, as
-    in the training of all published checkpoints; `pad` first pads the image to a square with the
-    mean colour. Returns [N, 3, H, W] float32.
-    """
-    rgb = [image.convert("RGB") for image in images]
-    if aspect == "pad":
-        rgb = [pad_to_square(image, bundle.image_processor.image_mean) for image in rgb]
-    return bundle.image_processor(rgb, return_tensors="pt")["pixel_values"]
-
-
-def pad_to_square(image: Image.Image, mean: Sequence[float]) -> Image.Image:
-    """The image, padded to a square with the colour `mean` (one fraction of 255 a channel)."""
-    side = max(image.size)
-    colour = tuple(int(channel * 255) for channel in mean)
-    square = Image.new("RGB", (side, side), colour)
-    square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-    return square
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Write model and processor into an empty folder."""
 
 
 def save_bundle(
@@ -191,31 +293,19 @@ def save_bundle(
 ) -> None:
     """Save model and processor as one folder, whole or not at all; a checkpoint is replaced.
 
-    With `connector: none` the folder is a stock LLaVA checkpoint. `write_beside` writes further
-    files of the caller into it before it replaces the old one.
+    `write_beside` writes further files of the caller into it before it replaces the old one.
 
     Raises:
         CheckpointError: the folder holds something else.
         DiskFullError: nothing more fits; what was there before is still there.
     """
     with replace_folder(Path(folder)) as fresh:
-        write_bundle(bundle, fresh)
+        bundle.write(fresh)
         if write_beside is not None:
             write_beside(fresh)
 
 
-def write_bundle(bundle: Bundle, fresh: Path) -> None:
-    """Write model and processor into an empty folder."""
-    with quiet():
-        bundle.model.save_pretrained(fresh)
-        save_processor(bundle.processor, fresh)
-    config = read_json_object(fresh / CONFIG)
-    if config["connector"] == "none":
-        config = {key: config[key] for key in config if key not in NATIVE_KEYS} | STOCK
-        write_json(fresh / CONFIG, config)
-
-
-def save_processor(processor: LlavaProcessor | PreTrainedTokenizerFast, folder: Path) -> None:
+def save_processor(processor: Any, folder: Path) -> None:
     """Save a processor or tokenizer so that reloading gives the same ids everywhere.
 
     transformers rebuilds some tokenizer classes on loading; the plain class is read as it is.
@@ -230,7 +320,8 @@ def load_bundle(
     dtype: torch.dtype | Literal["auto"] = torch.float32,
     device: str = "cpu",
 ) -> Bundle:
-    """Load a checkpoint of this project, or a stock LLaVA export of it.
+    """Load a checkpoint: of this project, a stock export of it, or any other image-text-to-text
+    model of transformers.
 
     Args:
         folder_or_name: a local folder (of a run: its last checkpoint) or a hub name.
@@ -238,29 +329,68 @@ def load_bundle(
         device: where they go.
 
     Raises:
-        CheckpointError: the folder is missing, in the original's layout or damaged, or its weights
-            have missing, unexpected, misshapen or non-finite tensors, each of which is named.
+        CheckpointError: the folder is missing, in the original's layout or damaged, its weights
+            have missing, unexpected, misshapen or non-finite tensors, each of which is named, or
+            the model is of a kind that cannot be used here.
+        MissingExtraError: its processor needs a package that is not installed.
     """
     folder = local_folder(folder_or_name)
-    config = read_config(folder)
+    if is_native(folder):
+        from exgra_med.model.native import load_native
+
+        return load_native(folder, dtype, device)
+    from exgra_med.model.any_model import AnyBundle
+    from exgra_med.model.probe import measured
+
+    files = [folder / name for name in ("model.safetensors", "model.safetensors.index.json")]
+    if not any(each.is_file() for each in files):
+        raise _not_loaded(folder, OSError("it has no model.safetensors"))
+    # First the processor: one that cannot be had here is found in a second.
+    processor = load_processor(folder)
+    model = from_pretrained(AutoModelForImageTextToText, folder, None, dtype)
+    bundle = AnyBundle(model.to(device).eval(), processor)
+    bundle.facts = measured(bundle, folder)
+    return bundle
+
+
+def is_native(folder: Path) -> bool:
+    """Whether a checkpoint is of this project's own model, as itself or as a stock export.
+
+    Raises:
+        CheckpointError: the folder has the original's layout, or no configuration.
+    """
+    config = read_json_object(folder / CONFIG)
+    _refuse_original(folder, config)
+    kind = config.get("model_type")
+    if kind != "llava":
+        return kind == "exgra_llava"
+    # A stock LLaVA of this project reads its images at `<im_patch>`; no other knows that token.
+    said = folder / "processor_config.json"
+    token = read_json_object(said).get("image_token") if said.is_file() else None
+    return token in (IMAGE_PATCH, {"content": IMAGE_PATCH})
+
+
+def from_pretrained(kind: Any, folder: Path, config: Any, dtype: Any) -> Any:
+    """A model of transformers, of which every tensor was in the folder.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or tensors are missing, unexpected or misshapen.
+    """
+    options = {} if config is None else {"config": config}
     try:
         with quiet():
-            loaded: Any = ExgraForConditionalGeneration.from_pretrained(
+            model, report = kind.from_pretrained(
                 folder,
-                config=config,
                 dtype=dtype,
                 use_safetensors=True,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # collected and refused below, all at once
+                **options,
             )
-            processor: Any = AutoProcessor.from_pretrained(folder)
-            # How answers are generated is said by whoever asks, not by the folder.
-            loaded[0].generation_config = GenerationConfig.from_model_config(config)
-            # Where torchvision is installed, transformers would take its resampler.
-            processor.image_processor = pillow_image_processor(folder)
+    except ImportError as error:
+        raise MissingExtraError("This kind of model", "vlm") from error
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_loaded(folder, error) from error
-    model, report = loaded
     problems = key_problems(report)
     problems += [
         f"not finite: {name}"
@@ -268,7 +398,64 @@ def load_bundle(
         if not bool(torch.isfinite(weight).all())
     ]
     refuse(folder, problems)
-    return Bundle(model.to(device).eval(), processor)
+    return model
+
+
+def tensor_names(folder: Path) -> list[str]:
+    """Names of the tensors of a folder; none where its files cannot be read, which loading says."""
+    try:
+        index = folder / "model.safetensors.index.json"
+        if index.is_file():
+            return list(read_json_object(index).get("weight_map", {}))
+        with safe_open(folder / "model.safetensors", "pt") as stream:
+            return list(stream.keys())
+    except (OSError, SafetensorError):
+        return []
+
+
+def find_model_plugins() -> None:
+    """Import what installed packages register with the Auto classes of transformers.
+
+    A package names a module in the entry point group `exgra_med.models`.
+    """
+    for name in MODELS.names():
+        MODELS.find(name)
+
+
+MODELS = Registry("model", "exgra_med.models", {}, CheckpointError)
+
+
+def load_processor(folder: Path) -> Any:
+    """The processor of a checkpoint; a native one resizes with Pillow, whatever is installed.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+        MissingExtraError: it needs a package that is not installed.
+    """
+    native = is_native(folder)
+    if native:
+        pass  # registers its processor
+    else:
+        find_model_plugins()
+    try:
+        with quiet():
+            processor: Any = AutoProcessor.from_pretrained(folder)
+    except ImportError as error:
+        raise MissingExtraError("The processor of this model", "vlm") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} has no processor that can be loaded: {str(error).splitlines()[0]}",
+            "The folder may be incomplete; copy or download it again.",
+        ) from error
+    if native:
+        # Where torchvision is installed, transformers would take its resampler.
+        processor.image_processor = pillow_image_processor(folder)
+    elif not hasattr(processor, "tokenizer") or not hasattr(processor, "image_processor"):
+        raise CheckpointError(
+            f"{folder} has no processor for texts with images (a {type(processor).__name__}).",
+            "Copy processor_config.json and its like from the model it comes from.",
+        )
+    return processor
 
 
 def _not_loaded(folder: Path, error: Exception) -> CheckpointError:
@@ -293,16 +480,7 @@ def load_tokenizer(folder_or_name: str | Path) -> tuple[Any, int]:
         CheckpointError: the folder is missing, in the original's layout or damaged.
     """
     folder = local_folder(folder_or_name)
-    config = read_config(folder)
-    try:
-        with quiet():
-            processor: Any = AutoProcessor.from_pretrained(folder)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{folder} has no processor that can be loaded: {str(error).splitlines()[0]}",
-            "The folder may be incomplete; copy or download it again.",
-        ) from error
-    return processor.tokenizer, config.image_seq_length
+    return load_processor(folder).tokenizer, read_config(folder).image_seq_length
 
 
 def pillow_image_processor(folder: Path) -> Any:
@@ -319,25 +497,33 @@ def pillow_image_processor(folder: Path) -> Any:
     return getattr(transformers, f"{kind}Pil")(**settings)
 
 
-def read_config(folder: Path) -> ExgraConfig:
-    """The native configuration of a checkpoint folder; stock LLaVA is `connector: none`.
+def _refuse_original(folder: Path, config: dict[str, Any]) -> None:
+    if not is_original_layout(config):
+        return
+    names = ("model.safetensors*", "pytorch_model.bin*")
+    has_weights = any(next(folder.glob(name), None) for name in names)
+    other = None if has_weights else as_something_else(folder)
+    raise other or CheckpointError(
+        f"{folder} is a checkpoint in the original's layout.",
+        f"Convert it first: exgra-med checkpoint import {folder} "
+        "--vision openai/clip-vit-large-patch14 --out DIR",
+    )
+
+
+def read_config(folder: Path) -> "ExgraConfig":
+    """The configuration of a native checkpoint; a stock export is `connector: none`.
 
     Raises:
         CheckpointError: the folder has the original's layout, or another model in it.
     """
+    from exgra_med.model.native import ExgraConfig
+
     config = read_json_object(folder / CONFIG)
-    if is_original_layout(config):
-        names = ("model.safetensors*", "pytorch_model.bin*")
-        has_weights = any(next(folder.glob(name), None) for name in names)
-        other = None if has_weights else as_something_else(folder)
-        raise other or CheckpointError(
-            f"{folder} is a checkpoint in the original's layout.",
-            f"Convert it first: exgra-med checkpoint import {folder} "
-            "--vision openai/clip-vit-large-patch14 --out DIR",
-        )
+    _refuse_original(folder, config)
     if config.get("model_type") not in (ExgraConfig.model_type, "llava"):
         raise CheckpointError(
-            f"{folder} holds a model of type {config.get('model_type')!r}, not LLaVA."
+            f"{folder} holds a model of type {config.get('model_type')!r}, and this is only for "
+            "this project's own model."
         )
     return ExgraConfig.from_dict(config | {"model_type": ExgraConfig.model_type})
 

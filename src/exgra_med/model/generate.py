@@ -1,10 +1,10 @@
-"""Answers of a model: a batch of them or one in pieces, greedy or sampled, ending exactly at `###`.
+"""Answers of a model: a batch of them or one in pieces, greedy or sampled, each to its end.
 
-`transformers.generate` writes the tokens. Added to it are three things:
+`transformers.generate` writes the tokens. Added to it are two things:
 
-* an image that several prompts share goes through the vision tower once;
-* `EndMarker` ends an answer. `stop_strings` would do the same, but prepares itself anew for every
-  call: 0.18 s with 32,000 tokens, 0.8 s with 128,000, before the first word of an answer;
+* `EndMarker` ends an answer of the native model at `###`. `stop_strings` would do the same, but
+  prepares itself anew for every call: 0.18 s with 32,000 tokens, 0.8 s with 128,000, before the
+  first word of an answer;
 * `Draw` samples with a random generator of its own, because `generate` would draw from the global
   one of torch, which threads share.
 
@@ -18,7 +18,7 @@ import queue
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -34,10 +34,8 @@ from transformers import (
 )
 from transformers.generation.streamers import BaseStreamer
 
-from exgra_med.data.chat_template import STOP
-from exgra_med.errors import DataError
 from exgra_med.llm.request import Sampling
-from exgra_med.model.bundle import Bundle, pixel_values
+from exgra_med.model.bundle import Bundle
 
 FinishReason = Literal["stop", "length"]
 
@@ -65,14 +63,14 @@ class AnswerChunk:
 
 def generate(
     bundle: Bundle,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[Any],
     images: Sequence[Sequence[Image.Image]],
     max_new_tokens: int,
 ) -> list[Generated]:
     """Answer prompts greedily, all at once; a batch gives the answers its prompts get one by one.
 
-    Prompts are token ids from `encode_prompt`, each with its images in reading order; none for a
-    text-only prompt.
+    Prompts are from `Bundle.prompt`, each with its images in reading order; none for a text-only
+    prompt.
 
     Raises:
         DataError: a prompt has more or fewer image placeholders than its images need, or is too
@@ -80,7 +78,6 @@ def generate(
     """
     if not prompts:
         return []
-    check_prompts(bundle, prompts, images)
     sampling = Sampling(max_tokens=max_new_tokens)
     return [
         _answer(bundle, row, max_new_tokens)
@@ -89,7 +86,7 @@ def generate(
 
 
 def stream(
-    bundle: Bundle, prompt: list[int], images: Sequence[Image.Image], sampling: Sampling
+    bundle: Bundle, prompt: Any, images: Sequence[Image.Image], sampling: Sampling
 ) -> Iterator[AnswerChunk]:
     """The answer to one prompt, as for `generate`, in pieces; joined, they are `Generated.text`.
 
@@ -99,7 +96,6 @@ def stream(
     Raises:
         DataError: as for `generate`.
     """
-    check_prompts(bundle, [prompt], [images])
     streamer, closed = _TokenQueue(), threading.Event()
 
     def write() -> None:
@@ -122,9 +118,13 @@ class _TokenQueue(BaseStreamer):
 
     def __init__(self) -> None:
         self.items: queue.SimpleQueue[int | BaseException] = queue.SimpleQueue()
+        self._begun = False
 
     def put(self, value: Tensor) -> None:
-        # The first value is the prompt's ids: none, as the prompt is given as embeddings.
+        # The first value is the prompt's ids.
+        begun, self._begun = self._begun, True
+        if not begun:
+            return
         for token in value.flatten().tolist():
             self.items.put(token)
 
@@ -142,12 +142,9 @@ def _chunks(bundle: Bundle, streamer: _TokenQueue, max_new_tokens: int) -> Itera
             raise item
         ids.append(item)
         reason = finish_reason(bundle, ids, max_new_tokens)
-        # A run of byte tokens is decoded as a whole, so it waits until it is complete.
-        if not reason and str(bundle.tokenizer.convert_ids_to_tokens(item)).startswith("<0x"):
+        safe = bundle.answer_text(ids) if reason else bundle.safe_text(ids)
+        if safe is None:
             continue
-        text = _text(bundle, ids)
-        # The last blanks are stripped if nothing follows; `#` may be the beginning of `###`.
-        safe = text if reason else text.rstrip("#\N{REPLACEMENT CHARACTER}").rstrip()
         if len(safe) > len(shown) or reason:
             yield AnswerChunk(safe[len(shown) :], len(ids), reason)
             shown = safe
@@ -156,7 +153,7 @@ def _chunks(bundle: Bundle, streamer: _TokenQueue, max_new_tokens: int) -> Itera
 @torch.inference_mode()
 def _new_tokens(
     bundle: Bundle,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[Any],
     images: Sequence[Sequence[Image.Image]],
     sampling: Sampling,
     streamer: BaseStreamer | None = None,
@@ -164,51 +161,39 @@ def _new_tokens(
 ) -> list[list[int]]:
     """Token ids of the answers; rows that ended earlier than others are padded."""
     model, device, pad = bundle.model, bundle.model.device, bundle.pad_token_id
-    longest = max(map(len, prompts))
-    ids_BT = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts], device=device)
-    masks = [[0] * (longest - len(p)) + [1] * len(p) for p in prompts]
+    inputs, prompt_length = bundle.generation_inputs(prompts, images)
     draw = [Draw(sampling, device)] if sampling.temperature else []
     output: Tensor = model.generate(  # type: ignore
-        inputs_embeds=model.insert_images(ids_BT, _image_features(bundle, images)),
-        attention_mask=torch.tensor(masks, device=device),
+        **inputs,
         generation_config=GenerationConfig(
             max_new_tokens=sampling.max_tokens,
             do_sample=False,
             pad_token_id=pad,
-            eos_token_id=bundle.tokenizer.eos_token_id,
+            eos_token_id=bundle.stop_ids,
         ),
         logits_processor=LogitsProcessorList(draw),
-        stopping_criteria=StoppingCriteriaList([EndMarker(bundle, closed)]),
+        stopping_criteria=StoppingCriteriaList([EndMarker(bundle, prompt_length, closed)]),
         streamer=streamer,
     )
-    return output.tolist()
-
-
-def _image_features(bundle: Bundle, images: Sequence[Sequence[Image.Image]]) -> Tensor | None:
-    """Visual tokens [N, P, D] of all images in reading order; an image given twice is read once."""
-    flat = [image for row in images for image in row]
-    if not flat:
-        return None
-    distinct = {id(image): image for image in flat}
-    model, known = bundle.model, list(distinct)
-    pixels = pixel_values(bundle, list(distinct.values())).to(model.device, model.dtype)
-    places = torch.tensor([known.index(id(image)) for image in flat], device=model.device)
-    return model.image_features(pixels)[places]
+    return output[:, prompt_length:].tolist()
 
 
 class EndMarker(StoppingCriteria):
-    """Ends a row with the token that completes `###`, however the marker is cut into tokens.
+    """Ends a row where the model has ended its answer, behind a prompt of some tokens.
 
     Once `closed` is set, every row ends.
     """
 
-    def __init__(self, bundle: Bundle, closed: threading.Event | None = None) -> None:
-        self.bundle, self.closed = bundle, closed
+    def __init__(
+        self, bundle: Bundle, prompt_length: int = 0, closed: threading.Event | None = None
+    ) -> None:
+        self.bundle, self.prompt_length, self.closed = bundle, prompt_length, closed
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **_: object) -> Tensor:  # type: ignore
-        """Whether each row [B, T] of new tokens has ended, [B]."""
+        """Whether each row [B, T] has ended, [B]."""
         closed = self.closed is not None and self.closed.is_set()
-        ended = [closed or completes_marker(self.bundle, row) for row in input_ids.tolist()]
+        new = input_ids[:, self.prompt_length :].tolist()
+        ended = [closed or self.bundle.has_ended(row) for row in new]
         return torch.tensor(ended, device=input_ids.device)
 
 
@@ -238,45 +223,12 @@ def _answer(bundle: Bundle, row: list[int], max_new_tokens: int) -> Generated:
         ids = row[:length]
         reason = finish_reason(bundle, ids, max_new_tokens)
         if reason:
-            return Generated(_text(bundle, ids), length, reason, ids)
+            return Generated(bundle.answer_text(ids), length, reason, ids)
     raise AssertionError("a row ended without a reason")
 
 
 def finish_reason(bundle: Bundle, ids: list[int], max_new_tokens: int) -> FinishReason | None:
     """Why an answer ends with its newest token, if it does."""
-    if ids[-1] == bundle.tokenizer.eos_token_id or completes_marker(bundle, ids):
+    if bundle.has_ended(ids):
         return "stop"
     return "length" if len(ids) == max_new_tokens else None
-
-
-def completes_marker(bundle: Bundle, ids: list[int]) -> bool:
-    """Whether new tokens hold `###` and the newest has a part in it."""
-    newest = str(bundle.tokenizer.convert_ids_to_tokens(ids[-1]))
-    has_hash = "#" in newest or newest == "<0x23>"
-    return has_hash and STOP in bundle.tokenizer.decode(ids, skip_special_tokens=True)
-
-
-def _text(bundle: Bundle, ids: list[int]) -> str:
-    """The text of new tokens before the end marker, stripped."""
-    text = bundle.tokenizer.decode(ids, skip_special_tokens=True)
-    return text.split(STOP)[0].strip()  # type: ignore
-
-
-def check_prompts(
-    bundle: Bundle, prompts: Sequence[list[int]], images: Sequence[Sequence[Image.Image]]
-) -> None:
-    """Refuse a prompt whose placeholders do not fit its images, or that the model cannot read."""
-    for row, (prompt, own) in enumerate(zip(prompts, images, strict=True)):
-        found, expected = prompt.count(bundle.image_token_id), len(own) * bundle.num_image_tokens
-        if found != expected:
-            raise DataError(
-                f"Prompt {row} has {found} image placeholders, but its {len(own)} images have "
-                f"{expected} visual tokens."
-            )
-        if len(prompt) >= bundle.context_length:
-            raise DataError(
-                f"A question with its {len(own)} images has {len(prompt)} tokens, and the model "
-                f"reads {bundle.context_length} in all.",
-                f"Give fewer images, which have {bundle.num_image_tokens} tokens each, or a "
-                "shorter question.",
-            )

@@ -1,7 +1,8 @@
 """LoRA adapters in the language model, through peft: attached, merged and removed.
 
-The model stays the same object of the same class, so nothing else in training changes. What
-`detach_adapter` returns writes what loads in plain peft, with the projector. The model then has the
+The layers are found by what they are, not by their names: every linear layer inside the language
+model. The model stays the same object of the same class, so nothing else in training changes. What
+`detach_adapter` returns writes what loads in plain peft, with the connector. The model then has the
 products of the adapters added to its weights, and no peft layer is left in it.
 """
 
@@ -21,7 +22,6 @@ from exgra_med.recipe.schema import LoraSettings
 
 ADAPTER_NAME = "default"
 """peft's own name of a single adapter."""
-PROJECTOR = "multi_modal_projector"
 
 
 def check_adapters_possible(settings: LoraSettings) -> None:
@@ -60,14 +60,10 @@ def attach_adapter(bundle: Bundle, settings: LoraSettings) -> None:
 
     model: Any = bundle.model
     trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    names = adapted_layers(model, settings)
     if settings.quantize == "nf4":
-        _quantize(model, settings.target_modules)
-    try:
-        inject_adapter_in_model(_config(settings), model, ADAPTER_NAME)
-    except ValueError as error:
-        raise RecipeError(
-            f"`lora.target_modules` matches no layer: {settings.target_modules!r}."
-        ) from error
+        _quantize(model, names)
+    inject_adapter_in_model(_config(settings, names), model, ADAPTER_NAME)
     # On 4-bit layers peft makes the factors in the type that these compute with.
     for name, weight in model.named_parameters():
         if ".lora_" in name:
@@ -86,32 +82,72 @@ def detach_adapter(bundle: Bundle, settings: LoraSettings) -> Callable[[Path], N
     from peft.tuners.lora import LoraLayer
 
     model: Any = bundle.model
+    connector = connector_modules(bundle)
     tensors = {
         f"base_model.model.{name.replace(f'.{ADAPTER_NAME}', '')}": tensor.cpu().contiguous()
         for name, tensor in model.state_dict().items()
-        if ".lora_" in name or PROJECTOR in name
+        if ".lora_" in name or name.startswith(tuple(f"{each}." for each in connector))
     }
+    names = []
     for name, layer in list(model.named_modules()):
         if isinstance(layer, LoraLayer):
+            names.append(name)
             model.set_submodule(name, _merged(layer))
 
     def save(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        config = _config(settings, modules_to_save=[PROJECTOR], inference_mode=True)
+        config = _config(settings, names, modules_to_save=connector, inference_mode=True)
         config.save_pretrained(folder)
         save_file(tensors, folder / "adapter_model.safetensors")
 
     return save
 
 
-def _config(settings: LoraSettings, **more: Any) -> Any:
+def adapted_layers(model: nn.Module, settings: LoraSettings) -> list[str]:
+    """Names of the layers that get an adapter: every linear layer inside the language model, of
+    which `target_modules` may choose some.
+
+    Raises:
+        RecipeError: it chooses none.
+    """
+    decoder: Any = model.get_decoder()  # type: ignore
+    inside = {id(each) for each in decoder.modules() if isinstance(each, nn.Linear)}
+    found = [name for name, each in model.named_modules() if id(each) in inside]
+    if settings.target_modules is not None:
+        found = [name for name in found if re.fullmatch(settings.target_modules, name)]
+    if not found:
+        raise RecipeError(
+            f"`lora.target_modules` fits no linear layer of the language model: "
+            f"{settings.target_modules!r}.",
+            "Leave it out to adapt every linear layer.",
+        )
+    return found
+
+
+def connector_modules(bundle: Bundle) -> list[str]:
+    """Names of the outermost modules that hold nothing but weights of the connector."""
+    own = {id(weight) for weight in bundle.part("connector")}
+    found: list[str] = []
+    for name, module in bundle.model.named_modules():
+        weights = {id(weight) for weight in module.parameters()}
+        if (
+            name
+            and weights
+            and weights <= own
+            and not name.startswith(tuple(f"{e}." for e in found))
+        ):
+            found.append(name)
+    return found
+
+
+def _config(settings: LoraSettings, names: list[str], **more: Any) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,  # type: ignore
         lora_dropout=settings.dropout,
-        target_modules=settings.target_modules,
+        target_modules=names,
         **more,
     )
 
@@ -133,14 +169,15 @@ def _merged(layer: Any) -> nn.Linear:
     return plain
 
 
-def _quantize(model: nn.Module, target_modules: str) -> None:
+def _quantize(model: nn.Module, names: list[str]) -> None:
     """Replace the linear layers of these names by 4-bit ones, quantized when moved to the GPU."""
     from bitsandbytes.nn import Linear4bit, Params4bit  # type: ignore
 
+    chosen = set(names)
     for prefix, parent in model.named_modules():
         for name, child in parent.named_children():
             path = f"{prefix}.{name}"
-            if not isinstance(child, nn.Linear) or not re.fullmatch(target_modules, path):
+            if path.removeprefix(".") not in chosen:
                 continue
             small = Linear4bit(
                 child.in_features,

@@ -13,7 +13,7 @@ from exgra_med.model.assemble import NUM_ADDED, language_config, native_config
 from exgra_med.model.build import architecture_config
 from exgra_med.model.bundle import CONFIG, read_config, read_json_object
 from exgra_med.model.hub import download_config
-from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
+from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import is_run_folder, open_run
 from exgra_med.recipe.schema import ModelSettings, Parts

@@ -22,14 +22,12 @@ from exgra_med.data.records import Turn, file_sha256
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import (
     CONFIG,
-    Bundle,
     is_original_layout,
-    load_bundle,
-    pixel_values,
     read_json_object,
     write_json,
 )
 from exgra_med.model.convert.weights import read_weights, weight_files
+from exgra_med.model.native import NativeBundle, load_native, pixel_values
 
 TENSORS, RECORD = "verification.safetensors", "verification.json"
 HASHED = ("*.safetensors", "tokenizer.json")
@@ -48,7 +46,7 @@ class Finding:
     detail: str
 
 
-def example_logits(bundle: Bundle) -> dict[str, Tensor]:
+def example_logits(bundle: NativeBundle) -> dict[str, Tensor]:
     """Two fixed inputs and the logits of their last positions."""
     size = bundle.model.config.vision_config.image_size
     ramp = np.linspace(0, 255, size * size * 3).reshape(size, size, 3).astype("uint8")
@@ -62,7 +60,7 @@ def example_logits(bundle: Bundle) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def compute(bundle: Bundle, stored: dict[str, Tensor]) -> dict[str, Tensor]:
+def compute(bundle: NativeBundle, stored: dict[str, Tensor]) -> dict[str, Tensor]:
     """The logits of stored inputs, float32."""
     logits = {}
     for name in ("image", "text"):
@@ -78,7 +76,7 @@ def compute(bundle: Bundle, stored: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_verification(
-    bundle: Bundle, folder: Path, stored: dict[str, Tensor] | None = None
+    bundle: NativeBundle, folder: Path, stored: dict[str, Tensor] | None = None
 ) -> None:
     """Record inputs, logits and hashes of a folder whose other files are complete.
 
@@ -108,7 +106,7 @@ def verify_checkpoint(folder: Path, device: str = "cpu") -> list[Finding]:
         for name, digest in record["sha256"].items()
     ]
     dtype = getattr(torch, record["dtype"])
-    bundle = load_bundle(folder, dtype, device)
+    bundle = load_native(folder, dtype, device)
     stored = read_weights([folder / TENSORS])
     tolerance = TOLERANCES[record["dtype"]]
     for name, logits in compute(bundle, stored).items():

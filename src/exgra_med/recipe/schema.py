@@ -181,16 +181,17 @@ class LoraSettings(Section):
     """The adapter's product is scaled by alpha / rank."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
     """Dropout of what enters an adapter, in training."""
-    target_modules: str = r".*language_model.*\.(q|k|v|o|gate|up|down)_proj"
-    """Regular expression over the whole names of the linear layers that get an adapter."""
+    target_modules: str | None = None
+    """Regular expression over the whole names of the linear layers of the language model that get
+    an adapter; all of them where absent."""
     quantize: Literal["none", "nf4"] = "none"
     """Keep these layers in 4 bits meanwhile (QLoRA; needs a GPU and bitsandbytes)."""
 
     @field_validator("target_modules")
     @classmethod
-    def _is_regular(cls, expression: str) -> str:
+    def _is_regular(cls, expression: str | None) -> str | None:
         try:
-            re.compile(expression)
+            re.compile(expression or "")
         except re.error as error:
             raise ValueError(f"this is no regular expression: {error}") from error
         return expression

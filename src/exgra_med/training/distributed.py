@@ -93,7 +93,9 @@ def shard(objective: Objective, device: torch.device, precision: str, rows: Sequ
     of the input embeddings that are trained; empty where all or none are.
     """
     model: Any = objective.model
-    tower = model.model.vision_tower.to(device)
+    tower = objective.bundle.tower.to(device)
+    # What learns inside a tower, such as the merger of Qwen-VL, is sharded with the rest.
+    whole = {weight for weight in tower.parameters() if not weight.requires_grad}
     options: dict[str, Any] = {"mesh": init_device_mesh(device.type, (dist.get_world_size(),))}
     # Inputs are not cast: what runs between layers stays in float32, as under autocast.
     policy = MixedPrecisionPolicy(
@@ -103,7 +105,7 @@ def shard(objective: Objective, device: torch.device, precision: str, rows: Sequ
     )
     for layer in model.get_decoder().layers:
         fully_shard(layer, mp_policy=policy, **options)
-    fully_shard(objective, ignored_params=set(tower.parameters()), **options)
+    fully_shard(objective, ignored_params=whole, **options)
     objective.sharded = True
     register_fsdp_forward_method(objective, "run")
     if rows:

@@ -18,10 +18,10 @@ from itertools import chain
 from exgra_med.data.chat_template import IMAGE_BLOCK, alignment_text, conversation_segments
 from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import DataError, RecipeError
+from exgra_med.model.batch import chosen_records, conversations_of
+from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.model.sizes import meta_model, model_config, num_parameters
-from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 from exgra_med.recipe.schema import Recipe, StageSettings
-from exgra_med.training.batch import chosen_records, conversations_of
 from exgra_med.training.memory import (
     Memory,
     Parameters,

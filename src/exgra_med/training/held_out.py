@@ -21,8 +21,8 @@ from torch import Tensor
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import cosine_histograms, view_diagnostics
+from exgra_med.model.batch import Batch, StageDataset, to_device
 from exgra_med.model.bundle import Bundle
-from exgra_med.training.batch import Batch, StageDataset, to_device
 from exgra_med.training.checkpoint import (
     PARAMETERS,
     load_parameters,

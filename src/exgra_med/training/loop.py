@@ -24,11 +24,11 @@ from torch.distributed.tensor import DTensor
 from torch.utils.data import DataLoader
 
 from exgra_med.errors import ExgraMedError, TrainingError
+from exgra_med.model.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import StageSettings
 from exgra_med.terminal import Reporter
-from exgra_med.training.batch import Batch, StageDataset, num_supervised, num_tokens, to_device
 from exgra_med.training.checkpoint import (
     StageProgress,
     check_resumable,
@@ -244,9 +244,7 @@ class StageTraining:
         accelerator, module = self.accelerator, self.module
         started = time.perf_counter()
         batches = [next(loader) for _ in range(self.num_accumulated)]
-        images = [
-            0 if each["pixel_values"] is None else len(each["pixel_values"]) for each in batches
-        ]
+        images = (each["num_images"] for each in batches)
         own = [map(num_supervised, batches), images, (each["num_nodes"] for each in batches)]
         own = torch.tensor([*map(sum, own)], device=accelerator.device)
         supervised, images, nodes = accelerator.reduce(own)

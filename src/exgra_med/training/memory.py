@@ -38,15 +38,13 @@ docs/how-to/train-at-full-size.md explains it; tests/unit/training/test_training
 it to what a step really saves.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from torch import nn
-
-from exgra_med.errors import RecipeError
+from exgra_med.model.lora import adapted_layers
+from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration, connector_layers
 from exgra_med.model.sizes import num_parameters
-from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration, connector_layers
 from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.objective import TOKENS_PER_CHUNK
 from exgra_med.training.optimizer import BYTES, is_eight_bit
@@ -105,7 +103,8 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     graph, adapters, quantized = sum(own), 0, 0
     in_layers = layers if "language" in stage.trainable else 0
     if stage.lora is not None:
-        adapted = list(_adapted(model, stage.lora.target_modules))
+        layers_by_name = dict(model.named_modules())
+        adapted: Any = [layers_by_name[n] for n in adapted_layers(model, stage.lora)]
         widths = [width for each in adapted for width in (each.in_features, each.out_features)]
         own += [stage.lora.rank * width for width in widths]
         in_layers = adapters = sum(own) - graph
@@ -248,14 +247,3 @@ def layer_bytes(config: ExgraConfig, stage: StageSettings, number: int) -> float
     dropped = stage.lora is not None and stage.lora.dropout > 0
     adapters = (number + 1) * (6 * width + inner) * dropped
     return number * (5 * width + 2 * keys + 4 * inner + mask) + 2 * stream + adapters
-
-
-def _adapted(model: nn.Module, target_modules: str) -> list[nn.Linear]:
-    found = [
-        module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and re.fullmatch(target_modules, name)
-    ]
-    if not found:
-        raise RecipeError(f"`lora.target_modules` fits no layer: {target_modules!r}.")
-    return found

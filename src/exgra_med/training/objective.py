@@ -1,7 +1,7 @@
 """One root module, one forward: image features once, then both losses. The only place that sees
 model and alignment.
 
-Shapes: R rows of L tokens, N images, P image tokens, M nodes, D width of the language model.
+Shapes: R rows of L tokens, K image vectors, M nodes, D width of the language model.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,9 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import NAMES
 from exgra_med.errors import MatchingError, TrainingError
-from exgra_med.model.vlm import ExgraForConditionalGeneration
+from exgra_med.model.batch import IGNORED, Batch, Rows
+from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageAlignment
-from exgra_med.training.batch import IGNORED, NOT_POOLED, Batch, Rows
 
 TOKENS_PER_CHUNK = 1024
 DIVERGED = "Lower the learning rate, or look at the last lines of log.jsonl."
@@ -34,20 +34,18 @@ class Objective(nn.Module):
     together, so each needs as many calls of the language model as the others, and a gradient, if
     only zero, for every trainable parameter."""
 
-    def __init__(
-        self, model: ExgraForConditionalGeneration, settings: StageAlignment | None
-    ) -> None:
+    def __init__(self, bundle: Bundle, settings: StageAlignment | None) -> None:
         super().__init__()
-        self.model = model
+        self.bundle, self.model = bundle, bundle.model
         self.alignment: MultiGraphAlignment | None = None
         self.gathers = False
         if settings is not None:
-            self.alignment = MultiGraphAlignment(model.config.text_config.hidden_size, settings)
+            self.alignment = MultiGraphAlignment(bundle.width, settings)
             self.alignment.requires_grad_(settings.weight > 0)
             self.gathers = settings.weight > 0 and settings.scope == "global"
 
     def forward(self, batch: Batch, noise_seed: list[int]) -> dict[str, Tensor]:
-        """Compute the losses of one batch, see `training.batch.collate`.
+        """Compute the losses of one batch, see `Bundle.collate`.
 
         The seed is that of noise, dropout and search in the alignment of this batch.
 
@@ -58,13 +56,13 @@ class Objective(nn.Module):
             `image_view`, `answer_view` and, where the batch has them, `extended_view`.
         """
         missing = num_missing_calls(batch) if self.sharded else 0
-        features_NPD, states = self.encode(batch)
-        zeros = [self._decode(dummy_call(batch["calls"]), None).sum() for _ in range(missing)]
+        images_KD, states = self.bundle.encode(batch, every_call_learns=self.sharded)
+        zeros = [self.bundle.empty_call(batch).sum() for _ in range(missing)]
         losses = self._language_loss(states, batch["calls"])
         # Where only the connector is trained, a batch without images has no trainable parameter.
         detached = torch.is_grad_enabled() and not losses["language_loss_sum"].requires_grad
         if self.sharded or detached:
-            unused = self.unused(batch["pixel_values"] is not None, batch["num_nodes"] > 0)
+            unused = self.unused(batch["num_images"] > 0, batch["num_nodes"] > 0)
             zeros += [each.sum() for each in unused]
             losses["language_loss_sum"] = losses["language_loss_sum"] + 0.0 * sum(zeros)
         # Where graphs are global, processes without a node of their own have to take part.
@@ -72,7 +70,7 @@ class Objective(nn.Module):
             return losses
         if self.alignment is None and self.training:
             return losses
-        views = pool_views(batch, features_NPD, states)
+        views = pool_views(batch, images_KD, states)
         if not self.training:
             losses |= {f"{name}_view": view for name, view in zip(NAMES, views, strict=False)}
         if self.alignment is None or len(views) < self.alignment.num_views:
@@ -85,9 +83,9 @@ class Objective(nn.Module):
 
     def unused(self, images: bool, nodes: bool) -> list[nn.Parameter]:
         """Trainable parameters without a gradient from a batch without images, or without nodes."""
-        parts = [] if images else [self.model.model.multi_modal_projector]
-        parts += [] if nodes or self.alignment is None else [self.alignment]
-        return [each for part in parts for each in part.parameters() if each.requires_grad]
+        found = [] if images else self.bundle.part("connector")
+        found += [] if nodes or self.alignment is None else list(self.alignment.parameters())
+        return [each for each in found if each.requires_grad]
 
     def drop_unused_gradients(self, images: int, nodes: int) -> None:
         """Remove the zero gradients of parameters that no batch of a step has used, since AdamW
@@ -96,37 +94,6 @@ class Objective(nn.Module):
         """
         for each in self.unused(images > 0, nodes > 0):
             each.grad = None
-
-    def encode(self, batch: Batch) -> tuple[Tensor | None, list[Tensor]]:
-        """Projected image features [N, P, D], computed once, and the last hidden states [R, L, D]
-        of every call, which takes the images of its own placeholders."""
-        if batch["pixel_values"] is None:
-            return None, [self._decode(rows, None) for rows in batch["calls"]]
-        features_NPD = self.model.image_features(batch["pixel_values"])
-        token, per_image = self.model.config.image_token_id, features_NPD.shape[1]
-        places = torch.stack([(rows["input_ids"] == token).sum() for rows in batch["calls"]])
-        images = features_NPD.split([each // per_image for each in places.tolist()])
-        states = [
-            self._decode(rows, own if len(own) else None)
-            for rows, own in zip(batch["calls"], images, strict=True)
-        ]
-        return features_NPD, states
-
-    def _decode(self, rows: Rows, features_NPD: Tensor | None) -> Tensor:
-        """Last hidden states [R, L, D] of one call. Without the cache, or else the language model
-        overlooks that a row is packed and lets sequences read each other."""
-        embeddings_RLD = self.model.get_input_embeddings()(rows["input_ids"])
-        if features_NPD is not None:
-            embeddings_RLD = self.model.insert_images(rows["input_ids"], features_NPD)
-        if self.sharded and torch.is_grad_enabled():
-            # Layers are gathered for the backward pass too, so every call needs one.
-            embeddings_RLD.requires_grad_()
-        return self.model.get_decoder()(
-            inputs_embeds=embeddings_RLD,
-            position_ids=rows["position_ids"],
-            attention_mask=rows["attention_mask"],
-            use_cache=False,
-        ).last_hidden_state
 
     def _language_loss(self, states: Sequence[Tensor], calls: Sequence[Rows]) -> dict[str, Tensor]:
         """Cross-entropy on supervised positions only, in chunks: logits of all positions would be
@@ -145,7 +112,7 @@ class Objective(nn.Module):
         }
 
     def _chunk_loss(self, states: Tensor, targets: Tensor) -> Tensor:
-        logits = self.model.get_output_embeddings()(states).float()
+        logits = self.bundle.logits(states).float()
         return F.cross_entropy(logits, targets, reduction="sum")
 
     def _align(
@@ -180,29 +147,16 @@ def num_missing_calls(batch: Batch) -> int:
     return int(most) - own
 
 
-def dummy_call(calls: Sequence[Rows]) -> Rows:
-    """A call of one token, which has no loss."""
-    token = calls[0]["input_ids"][:1, :1]
-    mask = calls[0]["attention_mask"]
-    return {
-        "input_ids": token,
-        "position_ids": torch.zeros_like(token),
-        "targets": torch.full_like(token, IGNORED),
-        "segment": torch.full_like(token, NOT_POOLED),
-        "attention_mask": None if mask is None else torch.ones_like(token),
-    }
-
-
 def seed_number(parts: list[int]) -> int:
     """One seed from several numbers; near inputs give unrelated seeds."""
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 2)
 
 
-def pool_views(batch: Batch, features_NPD: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
+def pool_views(batch: Batch, images_KD: Tensor | None, states: Sequence[Tensor]) -> list[Tensor]:
     """Image, answer and, where the batch has it, extended answer of every node, [M, D] float32.
 
-    Images are the mean over their visual tokens, and over the images of a record; texts the mean
-    over the vectors of their segment in `states`.
+    Images are the mean over the vectors of a record; texts the mean over the vectors of their
+    segment in `states`.
     """
     num_nodes = batch["num_nodes"]
     flat = torch.cat([each.flatten(0, 1) for each in states])
@@ -210,8 +164,8 @@ def pool_views(batch: Batch, features_NPD: Tensor | None, states: Sequence[Tenso
     # the gather in `alignment.scope` has to run on all processes.
     image = torch.zeros(0, flat.shape[1], device=flat.device)
     image.requires_grad_(torch.is_grad_enabled())
-    if features_NPD is not None:
-        image = mean_by_group(features_NPD.float().mean(1), batch["node_of_image"], num_nodes)
+    if images_KD is not None:
+        image = mean_by_group(images_KD, batch["node_of_image"], num_nodes)
     segment = torch.cat([rows["segment"].flatten() for rows in batch["calls"]])
     kinds = 1 + batch["has_extended"]
     texts = mean_by_group(flat, segment, kinds * num_nodes)

@@ -27,12 +27,12 @@ from exgra_med.errors import (
     RunError,
 )
 from exgra_med.files import expand_home
+from exgra_med.model.batch import chosen_records
 from exgra_med.model.bundle import CONFIG, read_config, read_json_object
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.model.processor import check_vocabulary
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
 from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings
-from exgra_med.training.batch import chosen_records
 from exgra_med.training.distributed import process_state
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.log import check_trackers_installed
@@ -192,7 +192,7 @@ def check_data(recipe: Recipe, name: str) -> None:
         records = chosen_records(records, settings)
     images = prepared.image_folder(settings.max_pixels)
     # Preparation has refused what is larger, so most folders need no look at every header.
-    check = images.check_size if settings.max_pixels < MAX_PIXELS else images.locate
+    check = images.size if settings.max_pixels < MAX_PIXELS else images.locate
     for record in chain(records, *map(prepared.iterate, held_out)):
         for image in record.images:
             check(image, record.id)

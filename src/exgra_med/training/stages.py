@@ -12,12 +12,12 @@ from exgra_med.data.conversation import join_by_image
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Prepared, open_prepared
 from exgra_med.errors import RecipeError
 from exgra_med.model.assemble import assemble_parts
+from exgra_med.model.batch import Layout, StageDataset, chosen_records
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
 from exgra_med.recipe.schema import DataSettings, Recipe, StageSettings
 from exgra_med.terminal import Reporter, Silent
-from exgra_med.training.batch import Layout, StageDataset, chosen_records
 from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer
 from exgra_med.training.loop import StageTraining
@@ -111,6 +111,7 @@ def _train_stage(
         stage.answers,
         stage.train_on_prompts,
     )
+    dataset.check_learnt()
     held_out = HeldOut(
         _held_out_dataset(prepared, settings, dataset, stage),
         stage.batch_size,

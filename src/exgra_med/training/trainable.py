@@ -43,7 +43,7 @@ def build_objective(
         recompute_activations(bundle)
     if stage.compile:
         compile_layers(bundle)
-    objective = Objective(bundle.model, stage.alignment)
+    objective = Objective(bundle, stage.alignment)
     if objective.alignment is not None and graph_weights is not None:
         load_alignment(objective.alignment, graph_weights)
     if sharded:
@@ -62,12 +62,11 @@ def set_trainable(bundle: Bundle, parts: Sequence[str], lora: LoraSettings | Non
     """
     model: Any = bundle.model
     model.requires_grad_(False)
-    model.model.vision_tower.requires_grad_("vision" in parts)
-    model.model.multi_modal_projector.requires_grad_("connector" in parts)
-    if "language" in parts and lora is None:
-        model.get_decoder().requires_grad_(True)
-        model.get_output_embeddings().requires_grad_(True)
-    elif rows := trainable_rows(bundle, parts):
+    for name in parts:
+        if name != "image_tokens" and (name != "language" or lora is None):
+            for weight in bundle.part(name):
+                weight.requires_grad_(True)
+    if ("language" not in parts or lora is not None) and (rows := trainable_rows(bundle, parts)):
         train_rows(model.get_input_embeddings().weight.requires_grad_(True), rows)
     if lora is not None:
         attach_adapter(bundle, lora)
@@ -77,7 +76,7 @@ def trainable_rows(bundle: Bundle, parts: Sequence[str]) -> list[int]:
     """The only rows of the input embeddings that are trained; empty where all or none are."""
     if "language" in parts or "image_tokens" not in parts:
         return []
-    return [bundle.image_start_id, bundle.image_end_id]
+    return bundle.marker_ids
 
 
 def train_rows(weight: Tensor, rows: Sequence[int]) -> None:

@@ -70,17 +70,14 @@ class LocalChatModel:
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
     ) -> Iterator[TextChunk]:
         """See `ChatModel`."""
-        from exgra_med.data.chat_template import encode_prompt
         from exgra_med.model.generate import stream
 
         bundle = self.bundle
-        prompt = encode_prompt(
-            bundle.tokenizer, list(turns), self.template, bundle.num_image_tokens, len(images)
-        )
-        longest = bundle.context_length
-        if len(prompt) + sampling.max_tokens > longest:
+        prompt = bundle.prompt(list(turns), len(images), template=self.template)
+        longest, length = bundle.context_length, bundle.num_tokens(prompt, images)
+        if length + sampling.max_tokens > longest:
             raise DataError(
-                f"The conversation has {len(prompt)} tokens; with an answer of "
+                f"The conversation has {length} tokens; with an answer of "
                 f"{sampling.max_tokens} it is longer than the {longest} that {self.name} can read.",
                 "Clear the conversation, or ask for a shorter answer.",
             )

@@ -15,10 +15,10 @@ from exgra_med.data.records import Record
 from exgra_med.errors import RunError
 from exgra_med.evaluation.graphs import Graphs, Matched, Moment, aligned_stages, measure_graphs
 from exgra_med.evaluation.report.graphs import graphs_fragment, matrix_svg, pair_svg
+from exgra_med.model.batch import Layout, StageDataset
 from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import Run, start_run
-from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.checkpoint import load_alignment, save_alignment
 from exgra_med.training.objective import Objective
 from exgra_med.training.stages import starting_checkpoint
@@ -59,7 +59,7 @@ def aligned_run(folder: Path, *settings: str) -> Run:
     torch.manual_seed(1)
     for parameter in bundle.model.model.multi_modal_projector.parameters():
         parameter.data += 0.05 * torch.randn_like(parameter)
-    objective = Objective(bundle.model, run.recipe.stages["aligned"].alignment)
+    objective = Objective(bundle, run.recipe.stages["aligned"].alignment)
     save_bundle(
         bundle,
         run.final("aligned"),
@@ -114,7 +114,7 @@ def test_accuracy_is_what_training_measures(
     bundle = load_bundle(run.final("aligned"))
     dataset = StageDataset(graphs.records, graphs.images, bundle, run.recipe.text, True, Layout())
     torch.manual_seed(run.recipe.seed)
-    objective = Objective(bundle.model, run.recipe.stages["aligned"].alignment).eval()
+    objective = Objective(bundle, run.recipe.stages["aligned"].alignment).eval()
     load_alignment(objective.alignment, run.final("aligned") / "alignment.safetensors")
     with torch.no_grad():
         losses = objective(dataset.collate([dataset[n] for n in range(6)]), [0])

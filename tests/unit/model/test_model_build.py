@@ -9,8 +9,8 @@ import torch
 
 from exgra_med.errors import CheckpointError, DataError, RecipeError
 from exgra_med.model.bundle import Bundle
+from exgra_med.model.native import ExgraConfig, connector_layers
 from exgra_med.model.processor import train_tokenizer
-from exgra_med.model.vlm import ExgraConfig, connector_layers
 
 CODE = """
 import hashlib, sys
@@ -47,7 +47,7 @@ def test_tokens_come_in_the_order_of_the_original(bundle: Bundle) -> None:
         "</s>",
         "<0x00>",
     ]
-    assert (bundle.image_token_id, bundle.image_start_id, bundle.image_end_id) == (
+    assert (bundle.image_token_id, *bundle.marker_ids) == (
         size - 3,
         size - 2,
         size - 1,

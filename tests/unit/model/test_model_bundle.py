@@ -16,7 +16,8 @@ from transformers import (
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import DiskFullError
-from exgra_med.model.bundle import Bundle, load_bundle, pixel_values, save_bundle
+from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
+from exgra_med.model.native import pixel_values
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from exgra_med.data.records import Record, Turn
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint
 from exgra_med.model.generate import generate
+from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration, NativeBundle
 from exgra_med.model.processor import make_processor
-from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 
 SIZES = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 6}
 SIZES |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
@@ -60,7 +60,7 @@ def test_every_pair_saves_answers_and_exports(
         connector="dci",
         connector_split=3,
     )
-    made = Bundle(ExgraForConditionalGeneration(config).eval(), processor)
+    made = NativeBundle(ExgraForConditionalGeneration(config).eval(), processor)
     save_bundle(made, tmp_path / "native")
     native = load_bundle(tmp_path / "native")
     export_checkpoint(str(tmp_path / "native"), tmp_path / "export")

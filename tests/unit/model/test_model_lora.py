@@ -70,7 +70,7 @@ def test_merged_weights_and_plain_peft_answer_as_the_adapter_did(
 @needs_peft
 def test_a_name_that_fits_no_layer_is_refused(make_bundle: Callable[..., Bundle]) -> None:
     settings = SETTINGS.model_copy(update={"target_modules": ".*nowhere"})
-    with pytest.raises(RecipeError, match="matches no layer"):
+    with pytest.raises(RecipeError, match="fits no linear layer"):
         attach_adapter(make_bundle("none"), settings)
 
 

@@ -11,8 +11,9 @@ from exgra_med.data.records import Turn
 from exgra_med.errors import DataError
 from exgra_med.evaluation.engines import message_parts
 from exgra_med.model.assistant import Conversation
-from exgra_med.model.bundle import Bundle, pixel_values
+from exgra_med.model.bundle import Bundle
 from exgra_med.model.generate import generate
+from exgra_med.model.native import pixel_values
 from several_images import TALKS, talk
 
 NUM_TOKENS = 4

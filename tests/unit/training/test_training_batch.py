@@ -5,9 +5,7 @@ import torch
 
 from exgra_med.data.records import Prepared, Record
 from exgra_med.errors import DataError, TrainingError
-from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import TextSettings
-from exgra_med.training.batch import (
+from exgra_med.model.batch import (
     IGNORED,
     Batch,
     Layout,
@@ -15,6 +13,8 @@ from exgra_med.training.batch import (
     num_supervised,
     num_tokens,
 )
+from exgra_med.model.bundle import Bundle
+from exgra_med.recipe.schema import TextSettings
 
 PADDED = Layout(packed=False)
 PACKED = Layout(tokens_per_row=256)
@@ -43,14 +43,14 @@ def test_padded_calls_are_those_of_the_original(toy: Bundle, sample: Prepared) -
     for row in range(3):
         example = data[row]
         for rows, ids in [
-            (conversations, example.input_ids),
+            (conversations, example.conversations[0].input_ids),
             (answers, example.answer_ids),
             (extended, example.extended_ids),
         ]:
             assert rows["input_ids"][row, : len(ids)].tolist() == ids
             assert (rows["input_ids"][row, len(ids) :] == toy.pad_token_id).all()
             assert int(rows["attention_mask"][row].sum()) == len(ids)
-        labels = [*example.labels[1:], IGNORED]
+        labels = [*example.conversations[0].labels[1:], IGNORED]
         assert conversations["targets"][row, : len(labels)].tolist() == labels
     assert (answers["segment"] == torch.arange(3).unsqueeze(1)).all()
     assert (extended["segment"] == torch.arange(3, 6).unsqueeze(1)).all()
@@ -72,8 +72,8 @@ def test_text_only_and_several_images_keep_every_image_with_its_record(
     batch = whole(data)
     assert batch["num_nodes"] == 2
     pixels = {
-        0: {bytes(data[0].pixels[0].numpy())},
-        1: {bytes(each.numpy()) for each in data[2].pixels},
+        0: {bytes(data[0].conversations[0].pixels[0].numpy())},
+        1: {bytes(each.numpy()) for each in data[2].conversations[0].pixels},
     }
     for node, image in zip(batch["node_of_image"].tolist(), batch["pixel_values"], strict=True):
         assert bytes(image.numpy()) in pixels[node]
@@ -107,7 +107,7 @@ def test_alignment_needs_extended_answers(toy: Bundle, sample: Prepared) -> None
 
 def test_a_record_with_nothing_supervised_is_refused_by_name(toy: Bundle, sample: Prepared) -> None:
     record = sample.records("train")[0]
-    labels = dataset(toy, sample, [record])[0].labels
+    labels = dataset(toy, sample, [record])[0].conversations[0].labels
     first_label = next(place for place, label in enumerate(labels) if label != IGNORED)
     short = dataset(toy, sample, [record], max_length=first_label)
     with pytest.raises(TrainingError, match=record.id):

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exgra_med.data.records import Prepared
+from exgra_med.model.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.model.bundle import Bundle
+from exgra_med.model.native import ExgraConfig
 from exgra_med.model.sizes import model_config
-from exgra_med.model.vlm import ExgraConfig
 from exgra_med.recipe.schema import (
     Architecture,
     ModelSettings,
@@ -20,7 +21,6 @@ from exgra_med.recipe.schema import (
     StageSettings,
     TextSettings,
 )
-from exgra_med.training.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.training.memory import activation_bytes
 from exgra_med.training.objective import Objective
 from exgra_med.training.order import STEPS_SORTED, micro_batches, num_steps, plan_epoch
@@ -47,7 +47,7 @@ def test_several_calls_equal_one_in_losses_and_gradients(
 ) -> None:
     toy.model.double()
     set_trainable(toy, ["connector", "language"])
-    objective = Objective(toy.model, StageAlignment()).train()
+    objective = Objective(toy, StageAlignment()).train()
     found = []
     for budget in (None, max_tokens):
         layout = Layout(packed, tokens_per_row=128, max_tokens_per_call=budget)

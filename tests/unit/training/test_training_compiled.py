@@ -10,10 +10,10 @@ from test_training_objective import make_batch
 
 from exgra_med.data.records import Prepared
 from exgra_med.errors import RecipeError
+from exgra_med.model.batch import Layout
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import Architecture, StageAlignment
-from exgra_med.training.batch import Layout
 from exgra_med.training.objective import Objective
 from exgra_med.training.trainable import (
     check_compiling_possible,
@@ -43,7 +43,7 @@ def layers(sample: Prepared) -> Bundle:
 def losses_and_gradients(
     toy: Bundle, sample: Prepared, layout: Layout, num_records: int
 ) -> dict[str, torch.Tensor]:
-    objective = Objective(toy.model, StageAlignment()).train()
+    objective = Objective(toy, StageAlignment()).train()
     torch.manual_seed(0)
     for weight in objective.alignment.parameters():
         torch.nn.init.normal_(weight, std=0.1)

@@ -8,9 +8,9 @@ import torch
 from exgra_med.data.conversation import with_extended_answers
 from exgra_med.data.records import Prepared, Record
 from exgra_med.errors import DataError
+from exgra_med.model.batch import IGNORED, Batch, Layout, StageDataset, num_supervised
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageAlignment, StageSettings, TextSettings
-from exgra_med.training.batch import IGNORED, Batch, Layout, StageDataset, num_supervised
 from exgra_med.training.held_out import HeldOut
 from exgra_med.training.objective import Objective
 from exgra_med.training.trainable import set_trainable
@@ -38,7 +38,7 @@ def whole(data: StageDataset) -> Batch:
 
 def language_loss(toy: Bundle, batch: Batch) -> float:
     with torch.no_grad():
-        return float(Objective(toy.model, None)(batch, [0])["language_loss_sum"])
+        return float(Objective(toy, None)(batch, [0])["language_loss_sum"])
 
 
 def replaced(sample: Prepared) -> list[Record]:
@@ -46,11 +46,9 @@ def replaced(sample: Prepared) -> list[Record]:
 
 
 def test_extended_answers_are_learnt_in_place_of_the_answers(toy: Bundle, sample: Prepared) -> None:
-    found = dataset(toy, sample, answers="extended")[0]
-    wanted = dataset(toy, sample, records=replaced(sample))[0]
-    assert found.input_ids == wanted.input_ids
-    assert found.labels == wanted.labels
-    assert found.second is None
+    (found,) = dataset(toy, sample, answers="extended")[0].conversations
+    (wanted,) = dataset(toy, sample, records=replaced(sample))[0].conversations
+    assert (found.input_ids, found.labels) == (wanted.input_ids, wanted.labels)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -73,7 +71,7 @@ def test_learning_both_is_the_sum_of_learning_each(
     losses = [language_loss(toy, batch) for batch in batches]
     assert losses[0] == pytest.approx(losses[1] + losses[2], rel=1e-6)
     if aligned:
-        objectives = Objective(toy.model, StageAlignment()).eval()
+        objectives = Objective(toy, StageAlignment()).eval()
         views = [objectives(batch, [0]) for batch in (both, one)]
         for name in ("image_view", "answer_view", "extended_view"):
             torch.testing.assert_close(views[0][name], views[1][name], rtol=1e-5, atol=1e-6)
@@ -92,9 +90,11 @@ def test_extended_answers_must_be_there_to_be_learnt(toy: Bundle, sample: Prepar
 
 
 def test_prompts_are_learnt_too_but_no_image_token(toy: Bundle, sample: Prepared) -> None:
-    plain, taught = (dataset(toy, sample, train_on_prompts=each)[0] for each in (False, True))
+    plain, taught = (
+        dataset(toy, sample, train_on_prompts=each)[0].conversations[0] for each in (False, True)
+    )
     assert plain.input_ids == taught.input_ids
-    image = {toy.image_token_id, toy.image_start_id, toy.image_end_id}
+    image = {toy.image_token_id, *toy.marker_ids}
     for token, label in zip(taught.input_ids, taught.labels, strict=True):
         assert label == (IGNORED if token in image else token)
     assert sum(label != IGNORED for label in plain.labels) < len(taught.labels) - len(image)
@@ -111,7 +111,7 @@ def test_without_extended_answers_no_text_of_theirs_is_computed(
     assert not batch["has_extended"]
     settings = StageAlignment(objective=objective, views="image-answer")
     set_trainable(toy, ["connector", "language"])
-    losses = Objective(toy.model, settings).train()(batch, [0])
+    losses = Objective(toy, settings).train()(batch, [0])
     assert torch.isfinite(losses["alignment_loss"])
     losses["alignment_loss"].backward()
     assert toy.model.model.multi_modal_projector.linear_1.weight.grad is not None
@@ -125,10 +125,10 @@ def test_the_views_are_measured_with_the_same_ruler_with_and_without_alignment(
     data = dataset(toy, sample, aligned=True, records=records)
     alignment = None if settings is None else StageAlignment.model_validate(settings)
     figures = HeldOut(data, 4, 3, measure_views=True).measure(
-        Objective(toy.model, alignment), torch.device("cpu")
+        Objective(toy, alignment), torch.device("cpu")
     )
     reference = HeldOut(data, 4, 3, measure_views=True).measure(
-        Objective(toy.model, StageAlignment()), torch.device("cpu")
+        Objective(toy, StageAlignment()), torch.device("cpu")
     )
     assert figures["views"] == reference["views"]
     assert figures["image_answer_accuracy"] == reference["image_answer_accuracy"]
@@ -143,7 +143,7 @@ def test_the_views_are_measured_with_the_same_ruler_with_and_without_alignment(
 
 def test_nothing_more_is_measured_unless_it_is_asked_for(toy: Bundle, sample: Prepared) -> None:
     data = dataset(toy, sample, records=sample.records("train")[:20])
-    figures = HeldOut(data, 4, 2).measure(Objective(toy.model, None), torch.device("cpu"))
+    figures = HeldOut(data, 4, 2).measure(Objective(toy, None), torch.device("cpu"))
     assert set(figures) == {"language_loss", "num_records"}
 
 
@@ -151,7 +151,7 @@ def test_stage_one_alignment_moves_the_connector_and_nothing_of_the_language_mod
     toy: Bundle, sample: Prepared
 ) -> None:
     set_trainable(toy, ["connector"])
-    own = Objective(toy.model, StageAlignment()).train()
+    own = Objective(toy, StageAlignment()).train()
     own(whole(dataset(toy, sample, aligned=True)), [0])["alignment_loss"].backward()
     reached = {name for name, each in own.named_parameters() if each.grad is not None}
     assert any("multi_modal_projector" in name for name in reached)

@@ -6,15 +6,16 @@ Each must leave loss and gradients finite, and no record may see what its neighb
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
 
 from exgra_med.data.records import Prepared, Record, Turn
 from exgra_med.errors import DataError
+from exgra_med.model.batch import IGNORED, Layout, StageDataset, TrainingExample, num_supervised
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageAlignment, TextSettings
-from exgra_med.training.batch import IGNORED, Layout, StageDataset, TrainingExample, num_supervised
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.trainable import set_trainable
 
@@ -45,7 +46,7 @@ def dataset(
 def backward(toy: Bundle, data: StageDataset) -> tuple[float, float, dict[str, torch.Tensor]]:
     """Both losses of all records as one batch, and every gradient."""
     set_trainable(toy, ["connector", "language"])
-    objective = Objective(toy.model, QUIET).train()
+    objective = Objective(toy, QUIET).train()
     objective.zero_grad()
     losses = objective(data.collate([data[number] for number in range(len(data))]), [0])
     language = losses["language_loss_sum"] / losses["num_supervised"]
@@ -85,10 +86,10 @@ def test_equal_records_have_edges_of_length_zero_and_bounded_gradients(
         records["plain"].model_copy(update={"id": f"copy{number}"}) for number in range(num_copies)
     ]
     data = dataset(toy, sample, [*copies, records["last"]], layout)
-    objective = Objective(toy.model, QUIET)
+    objective = Objective(toy, QUIET)
     batch = data.collate([data[number] for number in range(len(data))])
     with torch.no_grad():
-        views = pool_views(batch, *objective.encode(batch))
+        views = pool_views(batch, *objective.bundle.encode(batch))
     for view in views:
         assert (view[0] - view[1]).norm() < 1e-5 * (view[0] - view[-1]).norm()
     assert_sound(backward(toy, data))
@@ -107,12 +108,17 @@ def test_records_without_an_image_and_with_several_together(
     assert not any("multi_modal_projector" in name for name in gradients)
 
 
+def told(example: TrainingExample, **changes: Any) -> TrainingExample:
+    """The example with another conversation."""
+    return replace(example, conversations=[replace(example.conversations[0], **changes)])
+
+
 def own_loss(
     objective: Objective, data: StageDataset, examples: list[TrainingExample], own: int
 ) -> float:
     """Loss of one record in a batch: nothing else is supervised."""
     others = [
-        each if n == own else replace(each, labels=[IGNORED] * len(each.labels))
+        each if n == own else told(each, labels=[IGNORED] * len(each.conversations[0].labels))
         for n, each in enumerate(examples)
     ]
     with torch.no_grad():
@@ -127,10 +133,12 @@ def test_a_records_loss_and_node_do_not_depend_on_its_neighbours(
     toy.model.double()
     data = dataset(toy, sample, list(records.values()), layout)
     examples = [
-        each if each.pixels is None else replace(each, pixels=each.pixels.double())
+        told(each, pixels=pixels.double())
+        if (pixels := each.conversations[0].pixels) is not None
+        else each
         for each in (data[number] for number in range(len(data)))
     ]
-    objective = Objective(toy.model, None).eval()
+    objective = Objective(toy, None).eval()
     alone = [own_loss(objective, data, [each], 0) for each in examples]
     assert len({round(loss, 3) for loss in alone}) == len(examples)
     for order in list(permutations(range(len(examples))))[::5]:
@@ -138,7 +146,7 @@ def test_a_records_loss_and_node_do_not_depend_on_its_neighbours(
         found = [own_loss(objective, data, together, order.index(n)) for n in range(len(order))]
         assert found == pytest.approx(alone, rel=1e-6)
     # The measure notices a shift: the next record's image instead of its own.
-    shifted = [replace(examples[0], pixels=examples[3].pixels), *examples[1:]]
+    shifted = [told(examples[0], pixels=examples[3].conversations[0].pixels), *examples[1:]]
     assert own_loss(objective, data, shifted, 0) != pytest.approx(alone[0], rel=1e-6)
 
 
@@ -150,20 +158,20 @@ def test_a_cut_conversation_keeps_its_image_and_loses_supervision_at_the_end(
         update={"turns": [records["plain"].turns[0], _longer(records["plain"].turns[1])]}
     )
     whole = dataset(toy, sample, [record, records["last"]], layout)
-    full = whole[0]
+    full, other = whole[0].conversations[0], whole[1].conversations[0]
     first = next(place for place, label in enumerate(full.labels) if label != IGNORED)
-    length = max(first + 8, len(whole[1].input_ids))
+    length = max(first + 8, len(other.input_ids))
     assert length < len(full.input_ids)
     data = dataset(toy, sample, [record, records["last"]], layout, max_length=length)
-    cut = data[0]
+    cut = data[0].conversations[0]
     assert (cut.input_ids, cut.labels) == (full.input_ids[:length], full.labels[:length])
     assert cut.input_ids.count(toy.image_token_id) == toy.num_image_tokens
-    batch = data.collate([cut, data[1]])
-    supervised = sum(label != IGNORED for each in (cut, data[1]) for label in each.labels)
+    batch = data.collate([data[0], data[1]])
+    supervised = sum(label != IGNORED for each in (cut, other) for label in each.labels)
     assert num_supervised(batch) == supervised
     assert_sound(backward(toy, data))
 
-    image_end = full.input_ids.index(toy.image_end_id)
+    image_end = full.input_ids.index(toy.marker_ids[1])
     with pytest.raises(DataError, match=record.id):
         dataset(toy, sample, [record], layout, max_length=image_end - 1)[0]
 
@@ -176,7 +184,7 @@ def test_a_batch_without_images_leaves_a_lone_connector_where_it_is(
     toy: Bundle, sample: Prepared, records: dict[str, Record]
 ) -> None:
     set_trainable(toy, ["connector"])
-    objective = Objective(toy.model, None).train()
+    objective = Objective(toy, None).train()
     data = dataset(toy, sample, [records["text only"]], LAYOUTS[1])
     losses = objective(data.collate([data[0]]), [0])
     losses["language_loss_sum"].backward()

@@ -9,6 +9,7 @@ import torch
 
 from exgra_med.data.records import Prepared
 from exgra_med.errors import DataError, RecipeError, RunError
+from exgra_med.model.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.sizes import meta_model, model_config
@@ -20,7 +21,6 @@ from exgra_med.recipe.schema import (
     StageSettings,
     TextSettings,
 )
-from exgra_med.training.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.memory import (
     Parameters,
@@ -125,7 +125,7 @@ def test_the_formula_of_memory_fits_a_measured_step(
     set_trainable(small, stage.trainable, stage.lora)
     if stage.weights == "bfloat16":
         cast_to_bfloat16(small)
-    objective = Objective(small.model, stage.alignment).train()
+    objective = Objective(small, stage.alignment).train()
     batch = make_batch(small, sample, aligned=stage.alignment is not None)
     tokens, images = num_tokens(batch), len(batch["pixel_values"])
     expected = stage_memory(config, stage, parameters, tokens, images)

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.data.records import Prepared
+from exgra_med.model.batch import IGNORED, Batch, Layout, StageDataset
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageAlignment, TextSettings
 from exgra_med.training import objective as module
-from exgra_med.training.batch import IGNORED, Batch, Layout, StageDataset
 from exgra_med.training.objective import (
     Objective,
     mean_by_group,
@@ -39,7 +39,7 @@ def test_the_chunked_loss_equals_that_of_all_logits_in_value_and_gradient(
     monkeypatch.setattr(module, "TOKENS_PER_CHUNK", tokens_per_chunk)
     set_trainable(toy, ["connector", "language"])
     learning = [each for each in toy.model.parameters() if each.requires_grad]
-    losses = Objective(toy.model, None)(batch, [0])
+    losses = Objective(toy, None)(batch, [0])
     mean = losses["language_loss_sum"] / losses["num_supervised"]
     ours = torch.autograd.grad(mean, learning, allow_unused=True)
     rows = batch["calls"][0]
@@ -75,8 +75,8 @@ def test_packed_equals_separate_in_values_and_gradients(
         if layout is PADDED:
             for rows in batch["calls"]:
                 rows["segment"][rows["attention_mask"] == 0] = -1
-        own = Objective(toy.model, None)
-        features, states = own.encode(batch)
+        own = Objective(toy, None)
+        features, states = own.bundle.encode(batch)
         views = pool_views(batch, features, states)
         total = own._language_loss(states, batch["calls"])["language_loss_sum"]
         total = total + sum((view * torch.arange(16.0)).sum() for view in views)
@@ -97,9 +97,9 @@ def test_packed_equals_separate_in_values_and_gradients(
 
 
 def test_the_originals_pooling_counts_padding(toy: Bundle, batch: Batch) -> None:
-    own = Objective(toy.model, None)
+    own = Objective(toy, None)
     with torch.no_grad():
-        features, states = own.encode(batch)
+        features, states = own.bundle.encode(batch)
         _, answer, _ = pool_views(batch, features, states)
     torch.testing.assert_close(answer, states[1].mean(1))
     mask = batch["calls"][1]["attention_mask"].unsqueeze(-1)
@@ -111,7 +111,7 @@ def test_alignment_reaches_connector_language_model_and_its_own_layers(
     toy: Bundle, batch: Batch
 ) -> None:
     set_trainable(toy, ["connector", "language"])
-    own = Objective(toy.model, StageAlignment())
+    own = Objective(toy, StageAlignment())
     own.train()
     own(batch, [0])["alignment_loss"].backward()
     reached = {name for name, each in own.named_parameters() if each.grad is not None}
@@ -123,7 +123,7 @@ def test_alignment_reaches_connector_language_model_and_its_own_layers(
 
 def test_a_batch_of_one_has_no_alignment_loss_and_no_fault(toy: Bundle, sample: Prepared) -> None:
     set_trainable(toy, ["connector", "language"])
-    own = Objective(toy.model, StageAlignment())
+    own = Objective(toy, StageAlignment())
     losses = own(make_batch(toy, sample, PADDED, num_records=1), [0])
     assert float(losses["alignment_loss"].detach()) == 0.0
     (losses["language_loss_sum"] + losses["alignment_loss"]).backward()
@@ -135,14 +135,14 @@ def test_stage_one_moves_the_connector_and_two_embedding_rows(toy: Bundle, batch
     before = {name: value.clone() for name, value in toy.model.state_dict().items()}
     learning = [each for each in toy.model.parameters() if each.requires_grad]
     optimizer = torch.optim.AdamW(learning, lr=0.1, weight_decay=0.0)
-    Objective(toy.model, None)(batch, [0])["language_loss_sum"].backward()
+    Objective(toy, None)(batch, [0])["language_loss_sum"].backward()
     optimizer.step()
     after = toy.model.state_dict()
     moved = {name for name in before if not torch.equal(before[name], after[name])}
     embedding = "model.language_model.embed_tokens.weight"
     assert all("multi_modal_projector" in name or name == embedding for name in moved)
     rows = (before[embedding] != after[embedding]).any(1).nonzero().flatten().tolist()
-    assert rows == sorted([toy.image_start_id, toy.image_end_id])
+    assert rows == sorted(toy.marker_ids)
 
 
 def test_the_mean_by_group_and_the_seed() -> None:
@@ -157,7 +157,7 @@ def test_recomputed_activations_give_the_same_losses_and_gradients(
     toy: Bundle, sample: Prepared
 ) -> None:
     set_trainable(toy, ["connector", "language"])
-    objective = Objective(toy.model, None).train()
+    objective = Objective(toy, None).train()
     learning = [each for each in objective.parameters() if each.requires_grad]
     batch = make_batch(toy, sample, Layout(tokens_per_row=1024))
 

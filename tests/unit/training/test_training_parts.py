@@ -5,9 +5,9 @@ import torch
 from pydantic import ValidationError
 
 from exgra_med.data.records import Prepared
+from exgra_med.model.batch import Layout, StageDataset
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageSettings, TextSettings
-from exgra_med.training.batch import Layout, StageDataset
 from exgra_med.training.memory import count_parameters
 from exgra_med.training.objective import Objective
 from exgra_med.training.trainable import set_trainable
@@ -18,7 +18,7 @@ def test_the_tower_gets_gradients_only_where_it_is_named(
     toy: Bundle, sample: Prepared, learns: bool
 ) -> None:
     set_trainable(toy, ["vision", "connector"] if learns else ["connector"])
-    own = Objective(toy.model, None).train()
+    own = Objective(toy, None).train()
     data = StageDataset(
         sample.records("train")[:4],
         sample.image_folder(10**8),

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exgra_med.training.batch import IGNORED, NOT_POOLED, TokenSequence, pack, pad
+from exgra_med.model.batch import IGNORED, NOT_POOLED, TokenSequence, pack, pad
 
 PADDING = 0
 

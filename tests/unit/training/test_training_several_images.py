@@ -8,12 +8,12 @@ import torch
 
 from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import DataError
+from exgra_med.model.batch import Batch, Layout, StageDataset
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import TextSettings
 from exgra_med.terminal import Silent
-from exgra_med.training.batch import Batch, Layout, StageDataset
 from exgra_med.training.estimate import measure_workload
 from exgra_med.training.log import read_log
 from exgra_med.training.objective import Objective, pool_views
@@ -47,11 +47,11 @@ def test_every_image_stands_in_its_record_and_a_node_is_the_mean_of_its_own(
     with_images = [name for name in NAMES if talk(name).images]
     assert batch["num_nodes"] == len(with_images) == 7
     assert len(batch["pixel_values"]) == sum(len(talk(name).images) for name in NAMES) == 15
-    features, states = Objective(toy.model, None).encode(batch)
+    features, states = Objective(toy, None).bundle.encode(batch)
     assert features is not None
     view = pool_views(batch, features, states)[0]
     for node, name in enumerate(with_images):
-        pixels = data[NAMES.index(name)].pixels
+        pixels = data[NAMES.index(name)].conversations[0].pixels
         own = toy.model.image_features(pixels)
         assert len(own) == len(talk(name).images)
         torch.testing.assert_close(view[node], own.float().mean(1).mean(0), atol=1e-6, rtol=1e-5)
@@ -70,7 +70,7 @@ def test_a_record_reads_its_images_in_order_in_a_batch_as_alone(toy: Bundle, fol
             batch["pixel_values"] = batch["pixel_values"].double()
         return batch
 
-    own = Objective(toy.model, None)
+    own = Objective(toy, None)
     everything = range(len(data))
     with torch.no_grad():
         alone = [own(batch_of(number), [0])["language_loss_sum"] for number in everything]
@@ -78,9 +78,9 @@ def test_a_record_reads_its_images_in_order_in_a_batch_as_alone(toy: Bundle, fol
         torch.testing.assert_close(together, torch.stack(alone).sum())
         for name in ("two", "four", "in a sentence", "over turns"):
             batch = batch_of(NAMES.index(name))
-            right = own.encode(batch)[1][0]
+            right = own.bundle.encode(batch)[1][0]
             batch["pixel_values"] = batch["pixel_values"].flip(0)
-            assert not torch.allclose(own.encode(batch)[1][0], right, atol=1e-9, rtol=0)
+            assert not torch.allclose(own.bundle.encode(batch)[1][0], right, atol=1e-9, rtol=0)
 
 
 def test_records_that_show_the_same_images_are_of_one_group() -> None:
@@ -120,10 +120,14 @@ def test_images_behind_a_long_question_are_refused_before_the_first_step(
 
 
 def test_a_short_answer_may_still_be_cut_behind_the_images(toy: Bundle, folder: Path) -> None:
-    whole = dataset(toy, folder, [many(4)])[0].input_ids
+    whole = dataset(toy, folder, [many(4)])[0].conversations[0].input_ids
     last = max(place for place, token in enumerate(whole) if token == toy.image_token_id)
     length = len(whole) - 3
-    assert len(dataset(toy, folder, [many(4)], max_length=length)[0].input_ids) == length > last
+    assert (
+        len(dataset(toy, folder, [many(4)], max_length=length)[0].conversations[0].input_ids)
+        == length
+        > last
+    )
     with pytest.raises(DataError, match=f"more than {last} tokens"):
         dataset(toy, folder, [many(4)], max_length=last)
 

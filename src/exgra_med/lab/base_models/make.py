@@ -14,7 +14,7 @@ from exgra_med.files import write_yaml
 from exgra_med.lab.base_models.settings import PartsSettings
 from exgra_med.lab.base_models.vision import train_vision
 from exgra_med.model.assemble import save_language_model
-from exgra_med.model.bundle import load_bundle
+from exgra_med.model.native import load_native
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Architecture, DataSettings, ModelSettings, Recipe
 from exgra_med.terminal import Reporter
@@ -40,7 +40,7 @@ def make_parts(
         train_vision(part, records, images, work, vision, settings.seed, reporter)
     if not language.is_dir():
         run = start_run(out / "work" / "language", language_recipe(settings, data_folder), True)
-        save_language_model(load_bundle(train_run(run, reporter)), language)
+        save_language_model(load_native(train_run(run, reporter)), language)
 
 
 def language_recipe(settings: PartsSettings, data_folder: str | Path) -> Recipe:

@@ -33,19 +33,18 @@ from exgra_med.alignment.graph import knn_edges
 from exgra_med.alignment.loss import barycenter
 from exgra_med.alignment.solvers.protocol import assignment_matrix
 from exgra_med.errors import RecipeError, TrainingError
-from exgra_med.model.build import build_model
-from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import Architecture, StageAlignment, StageSettings
-from exgra_med.training.batch import (
+from exgra_med.model.batch import (
     IGNORED,
     Batch,
     Layout,
     TrainingExample,
-    collate,
     num_supervised,
     num_tokens,
     to_device,
 )
+from exgra_med.model.build import build_model
+from exgra_med.model.native import NativeBundle, NativeConversation
+from exgra_med.recipe.schema import Architecture, StageAlignment, StageSettings
 from exgra_med.training.estimate import peak_of, step_operations
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.trainable import recompute_activations, set_trainable
@@ -63,12 +62,12 @@ PERTURBATION = 80
 def reference_loss(objective: Objective, batch: Batch) -> Tensor:
     """The original's way of one step, on a batch of three padded calls."""
     model = objective.model
-    features, (hidden, *texts) = objective.encode(batch)
+    features, (hidden, *texts) = objective.bundle.encode(batch)
     assert features is not None, "every record of the benchmark has an image"
     logits = model.get_output_embeddings()(hidden).float()
     targets = batch["calls"][0]["targets"]
     language = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-    views = [features.float().mean(1), *(each.float().mean(1) for each in texts)]
+    views = [features, *(each.float().mean(1) for each in texts)]
     middle = barycenter(*views)
     total = language.new_zeros(())
     for view in views:
@@ -214,13 +213,13 @@ def run_way(way: str, settings: Settings) -> dict[str, float]:
     """Times and peak memory of one way, in this process."""
     dtype, device = getattr(torch, settings.dtype), settings.device
     bundle = make_bundle(settings)
-    objective = Objective(bundle.model, None if way == "language" else StageAlignment())
+    objective = Objective(bundle, None if way == "language" else StageAlignment())
     objective.to(device).train()
     examples = make_examples(bundle, settings.batch_size)
     if way == "language":
         examples = [replace(each, answer_ids=[], extended_ids=[]) for each in examples]
     layout = Layout(packed=way != "reference", tokens_per_row=TOKENS_PER_ROW)
-    batch = to_device(collate(examples, bundle.pad_token_id, layout), torch.device(device))
+    batch = to_device(bundle.collate(examples, layout), torch.device(device))
     batch["pixel_values"] = batch["pixel_values"].to(dtype)
     seconds, aligned = [], []
     for number in range(settings.rounds + 1):
@@ -251,7 +250,7 @@ def run_way(way: str, settings: Settings) -> dict[str, float]:
 def alignment_seconds(objective: Objective, batch: Batch, seed: int, device: str) -> float:
     """Pooling, graphs, message passing, costs, matching and all of its backward, alone."""
     with torch.no_grad():
-        features, states = objective.encode(batch)
+        features, states = objective.bundle.encode(batch)
     assert features is not None and objective.alignment is not None
     features.requires_grad_(True)
     states = [each.requires_grad_(True) for each in states]
@@ -263,7 +262,7 @@ def alignment_seconds(objective: Objective, batch: Batch, seed: int, device: str
     return time.perf_counter() - started
 
 
-def make_bundle(settings: Settings) -> Bundle:
+def make_bundle(settings: Settings) -> NativeBundle:
     """A random model whose embeddings have the rows of LLaMA, whatever the tokenizer knows."""
     values = SHAPES[settings.shape] | {"tokenizer": {"vocabulary_size": 400}}
     bundle = build_model(Architecture.model_validate(values), ["a b c"] * 4, seed=0)
@@ -276,7 +275,7 @@ def make_bundle(settings: Settings) -> Bundle:
     return bundle
 
 
-def make_examples(bundle: Bundle, count: int) -> list[TrainingExample]:
+def make_examples(bundle: NativeBundle, count: int) -> list[TrainingExample]:
     """Records of random ids with an assumed distribution of lengths."""
     random = np.random.default_rng(0)
     size = bundle.model.config.vision_config.image_size
@@ -294,17 +293,26 @@ def make_examples(bundle: Bundle, count: int) -> list[TrainingExample]:
         pixels = torch.from_numpy(random.normal(size=(1, 3, size, size)).astype(np.float32))
         labels = [-100] * len(head) + answer
         examples.append(
-            TrainingExample(str(number), head + answer, labels, pixels, answer, ids("extended"))
+            TrainingExample(
+                str(number),
+                [NativeConversation(head + answer, labels, pixels)],
+                True,
+                answer,
+                ids("extended"),
+            )
         )
     return examples
 
 
-def _operations(bundle: Bundle, examples: list[TrainingExample], batch: Batch) -> float:
+def _operations(bundle: NativeBundle, examples: list[TrainingExample], batch: Batch) -> float:
     """What a step needs: no padding, nothing twice (see `training.estimate`)."""
     stage = StageSettings(
         trainable=["connector", "language"], learning_rate=1.0, tokens_per_row=TOKENS_PER_ROW
     )
-    tokens = sum(len(e.input_ids) + len(e.answer_ids) + len(e.extended_ids) for e in examples)
+    tokens = sum(
+        len(e.conversations[0].input_ids) + len(e.answer_ids) + len(e.extended_ids)
+        for e in examples
+    )
     model = bundle.model
     return step_operations(
         model.config, model, stage, tokens, num_supervised(batch), len(batch["pixel_values"])

@@ -8,17 +8,16 @@ from safetensors.torch import save_file
 
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import (
-    load_bundle,
     local_folder,
     read_json_object,
     replace_folder,
-    write_bundle,
     write_json,
 )
 from exgra_med.model.convert.original import PROJECTORS, Imported, import_original
 from exgra_med.model.convert.stock import write_stock
 from exgra_med.model.convert.weights import read_weights
 from exgra_med.model.hub import download_checkpoint
+from exgra_med.model.native import load_native
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.verification import TENSORS, file_hashes, write_verification
 
@@ -73,7 +72,7 @@ def import_checkpoint(
         "licences": list(LICENCES),
     }
     with replace_folder(out) as fresh:
-        write_bundle(imported.bundle, fresh)
+        imported.bundle.write(fresh)
         if imported.alignment:
             save_file(
                 {name: tensor.contiguous() for name, tensor in imported.alignment.items()},
@@ -95,7 +94,7 @@ def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
     if form not in EXPORT_FORMATS:
         raise CheckpointError(f"There is no format {form!r}.", f"Use {', '.join(EXPORT_FORMATS)}.")
     folder = local_folder(source)
-    bundle = load_bundle(folder, dtype="auto")
+    bundle = load_native(folder, dtype="auto")
     stored = read_weights([folder / TENSORS]) if (folder / TENSORS).is_file() else None
     with replace_folder(out) as fresh:
         write_stock(bundle, fresh)
@@ -113,7 +112,7 @@ def _import_projector(path: Path, onto: Path | None) -> Imported:
             f"{path.name} holds a projector and embeddings, not a model.",
             "Name the checkpoint they belong into with --onto DIR.",
         )
-    bundle = load_bundle(onto, dtype="auto")
+    bundle = load_native(onto, dtype="auto")
     table = PROJECTORS["mlp2x_gelu"] | {"model.embed_tokens.": "model.language_model.embed_tokens."}
     weights = read_weights([path])
     state = bundle.model.state_dict()

@@ -16,7 +16,6 @@ from transformers import LlamaConfig
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import (
     CONFIG,
-    Bundle,
     is_original_layout,
     quiet,
     read_json_object,
@@ -25,8 +24,8 @@ from exgra_med.model.bundle import (
 from exgra_med.model.convert.tokenizer import read_tokenizer
 from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
+from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration, NativeBundle
 from exgra_med.model.processor import make_processor
-from exgra_med.model.vlm import ExgraConfig, ExgraForConditionalGeneration
 
 EMBEDDING = "model.embed_tokens.weight"
 PREFIXES = {
@@ -62,7 +61,7 @@ class Inference:
 class Imported:
     """A converted checkpoint: the model, the graph layers of stage 2, and what was inferred."""
 
-    bundle: Bundle
+    bundle: NativeBundle
     alignment: dict[str, Tensor]
     inferred: list[Inference] = field(default_factory=list)
 
@@ -121,7 +120,7 @@ def import_original(
     own |= {f"model.vision_tower.{name}": tensor for name, tensor in tower.weights.items()}
     model = model_with_weights(native, own, source)
     processor = make_processor(tokenizer, tower.image_processor, tower.config.patch_size)
-    return Imported(Bundle(model, processor), alignment, inferred)
+    return Imported(NativeBundle(model, processor), alignment, inferred)
 
 
 def projector_kind(weights: Iterable[str], inferred: list[Inference]) -> str:

@@ -8,8 +8,8 @@ from transformers import GenerationConfig, LlavaConfig, LlavaForConditionalGener
 
 from exgra_med.data.chat_template import IMAGE_END, STOP
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import NATIVE_KEYS, Bundle, quiet, save_processor
-from exgra_med.model.vlm import connector_layers
+from exgra_med.model.bundle import quiet, save_processor
+from exgra_med.model.native import NATIVE_KEYS, NativeBundle, connector_layers
 
 FIRST = "model.multi_modal_projector.linear_1.weight"
 SECOND = "model.multi_modal_projector.linear_2.weight"
@@ -62,7 +62,7 @@ def split_linear(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def stop_ids(bundle: Bundle) -> list[int]:
+def stop_ids(bundle: NativeBundle) -> list[int]:
     """Ids that end a turn for a server that knows only single tokens: the end of sequence, and the
     first piece of `###` after a newline, a blank, a word and an image.
 
@@ -76,7 +76,7 @@ def stop_ids(bundle: Bundle) -> list[int]:
     return sorted(ids)
 
 
-def write_stock(bundle: Bundle, fresh: Path) -> None:
+def write_stock(bundle: NativeBundle, fresh: Path) -> None:
     """Write the same function as a stock LLaVA model into an empty folder, which plain
     transformers, and any server built on it, loads.
 

@@ -1,5 +1,11 @@
 """Records to tensors: one example per record, one batch per micro-batch.
 
+A `Batch` holds `ids` (names of the records); `calls`, a list of `Rows`, the first ones of which
+hold the conversations; what else the model takes; `num_images`; `num_nodes` M, the records with an
+image and texts to align, 0 where the stage does not align; `has_extended`, whether every node has
+extended answers; and `node_of_image` [K], the node of every image vector, or -1. Segments 0..M-1
+are answers, M..2M-1 extended answers.
+
 The sequences of a batch are packed into rows, several in each, or padded to rows of their own. In
 packed rows positions count from 0 in every sequence: without a mask and without a cache, that is
 how the language model tells sequences apart.
@@ -16,22 +22,18 @@ from accelerate.utils import send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from exgra_med.data.chat_template import (
-    Encoded,
-    alignment_text,
-    encode_conversation,
-    encode_text,
-    prompt_text,
-)
+from exgra_med.data.chat_template import alignment_text
 from exgra_med.data.conversation import choose_conversations, with_extended_answers
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import IMAGE_PLACEHOLDER, Record
-from exgra_med.errors import DataError, TrainingError
-from exgra_med.model.bundle import Bundle, pixel_values
+from exgra_med.data.records import Record
+from exgra_med.errors import CheckpointError, DataError
+from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import DataSettings, TextSettings
 
 IGNORED = -100
 """Target of a position that the loss leaves out."""
+NUM_DECODED = 4
+"""Records whose labels are decoded at the start of a stage."""
 NOT_POOLED = -1
 """Segment of a position that no text vector is the mean of."""
 Batch = dict[str, Any]
@@ -131,6 +133,19 @@ def split_rows(rows: Rows, max_tokens: int | None) -> list[Rows]:
     return parts
 
 
+def dummy_call(calls: Sequence[Rows]) -> Rows:
+    """A call of one token, which has no loss."""
+    token = calls[0]["input_ids"][:1, :1]
+    mask = calls[0]["attention_mask"]
+    return {
+        "input_ids": token,
+        "position_ids": torch.zeros_like(token),
+        "targets": torch.full_like(token, IGNORED),
+        "segment": torch.full_like(token, NOT_POOLED),
+        "attention_mask": None if mask is None else torch.ones_like(token),
+    }
+
+
 def _padding(row: Sequence[TokenSequence], length: int, padding_id: int) -> TokenSequence:
     return TokenSequence([padding_id] * (length - sum(len(sequence.ids) for sequence in row)))
 
@@ -161,23 +176,49 @@ class Layout:
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """One record as token ids and pixels."""
+    """One record, read for a stage."""
 
     id: str
-    input_ids: list[int]
-    labels: list[int]
-    pixels: Tensor | None
-    """[images of the record, 3, H, W], or none for a text-only record."""
+    conversations: list[Any]
+    """From `Bundle.conversation`: one, or two where both kinds of answers are trained on."""
+    has_image: bool
     answer_ids: list[int]
     """Text of the answers alone, where the stage aligns."""
     extended_ids: list[int]
-    second: TokenSequence | None = None
-    """The same conversation with its extended answers, where both are trained on."""
 
     @property
     def is_node(self) -> bool:
         """Whether the record takes part in the graphs: it has an image and texts to align."""
-        return self.pixels is not None and bool(self.answer_ids)
+        return self.has_image and bool(self.answer_ids)
+
+
+@dataclass(frozen=True)
+class Views:
+    """The graphs of a micro-batch before the model has run: who is a node, and its texts."""
+
+    nodes: list[int]
+    """Numbers of the examples that are nodes, in their order."""
+    texts: list[TokenSequence]
+    """Answers, then extended answers; segments 0..M-1 and M..2M-1 for M nodes."""
+    has_extended: bool
+    """Whether every node has extended answers."""
+
+    def node_of(self, example: int) -> int:
+        """The node that an example is, or -1."""
+        return self.nodes.index(example) if example in self.nodes else -1
+
+
+def views_of(examples: Sequence[TrainingExample]) -> Views:
+    """The nodes of a micro-batch and their texts."""
+    nodes = [number for number, each in enumerate(examples) if each.is_node]
+    has_extended = all(examples[n].extended_ids for n in nodes)
+    texts = [TokenSequence(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
+    texts += [
+        TokenSequence(examples[n].extended_ids, segment=len(nodes) + node)
+        for node, n in enumerate(nodes)
+        if has_extended
+    ]
+    return Views(nodes, texts, has_extended)
 
 
 def chosen_records(records: Sequence[Record], settings: DataSettings) -> list[Record]:
@@ -230,125 +271,72 @@ class StageDataset(Dataset[TrainingExample]):
                     "original.",
                 )
             for each in conversations_of(record, self.answers):
-                if self._may_lose_an_image(each):
-                    self._encoded(each)
+                self.bundle.check_images_fit(each, self.images, self.text)
 
     def __len__(self) -> int:
         return len(self.records)
 
     def collate(self, examples: Sequence[TrainingExample]) -> Batch:
-        """`collate` examples of this data set."""
-        return collate(examples, self.bundle.pad_token_id, self.layout)
+        """A micro-batch of examples of this data set."""
+        return self.bundle.collate(examples, self.layout)
 
     def lengths(self) -> list[int]:
         """About how long each record is: characters of its texts, four for a visual token."""
         return [
             sum(len(turn.text) for turn in record.turns)
             + (sum(map(len, [*record.answers, *(record.extended or [])])) * self.with_alignment)
-            + 4 * self.bundle.num_image_tokens * len(record.images)
+            + 4 * self.bundle.image_tokens(record, self.images)
             for record in self.records
         ]
 
     def __getitem__(self, index: int) -> TrainingExample:
         record = self.records[index]
         images = [self.images.open(name, record.id) for name in record.images]
-        first, *second = map(self._conversation, conversations_of(record, self.answers))
+        conversations = [
+            self.bundle.conversation(each, images, self.text, self.train_on_prompts)
+            for each in conversations_of(record, self.answers)
+        ]
         extended = (record.extended or []) if self.with_extended else []
         return TrainingExample(
             id=record.id,
-            input_ids=first.ids,
-            labels=first.labels or [],
-            pixels=pixel_values(self.bundle, images) if images else None,
+            conversations=conversations,
+            has_image=bool(images),
             answer_ids=self._text(record.answers) if self.with_alignment else [],
             extended_ids=self._text(extended) if self.with_alignment and extended else [],
-            second=second[0] if second else None,
         )
 
-    def _may_lose_an_image(self, record: Record) -> bool:
-        """Whether the text before an image is so long that only its tokens can tell.
+    def check_learnt(self) -> None:
+        """Decode the labels of the first records, with an image and without: they have to be the
+        answers and their ends.
 
-        A text has at most as many tokens as bytes, so hardly any has to be tokenised twice.
+        Raises:
+            CheckpointError: they are not, as with a processor that rewrites texts.
         """
-        if not record.images:
-            return False
-        asked = [n for n, turn in enumerate(record.turns) if IMAGE_PLACEHOLDER in turn.text]
-        turns, options = record.turns[: max(asked, default=0) + 1], record.meta.get("options")
-        text = prompt_text(turns, self.text.template, len(record.images), options)
-        visual = len(record.images) * self.bundle.num_image_tokens
-        return len(text.encode()) + visual > self.text.max_length
-
-    def _encoded(self, record: Record) -> Encoded:
-        return encode_conversation(
-            self.bundle.tokenizer,
-            record,
-            self.text.template,
-            self.bundle.num_image_tokens,
-            self.text.max_length,
-        )
-
-    def _conversation(self, record: Record) -> TokenSequence:
-        encoded = self._encoded(record)
-        if all(label == IGNORED for label in encoded.labels):
-            raise TrainingError(
-                f"Record {record.id!r} has nothing supervised in {self.text.max_length} tokens.",
-                "Raise text.max_length, or leave the record out.",
-            )
-        labels = encoded.labels
         if self.train_on_prompts:
-            bundle = self.bundle
-            image = (bundle.image_token_id, bundle.image_start_id, bundle.image_end_id)
-            labels = [IGNORED if token in image else token for token in encoded.input_ids]
-        return TokenSequence(encoded.input_ids, labels)
+            return
+        with_image = [number for number, each in enumerate(self.records) if each.images]
+        without = [number for number, each in enumerate(self.records) if not each.images]
+        for number in with_image[:NUM_DECODED] + without[:NUM_DECODED]:
+            record, example = self.records[number], self[number]
+            for each, told in zip(
+                conversations_of(record, self.answers), example.conversations, strict=True
+            ):
+                decoded, written = self.bundle.learnt(told, each, self.text)
+                if not _letters(written).startswith(_letters(decoded)):
+                    raise CheckpointError(
+                        f"Of record {record.id!r} would be learnt {decoded[:80]!r}, and its "
+                        f"answers with their ends are {written[:80]!r}: the tokenizer or processor "
+                        "does not write texts as they are.",
+                        "Start from another model; please report this one.",
+                    )
 
     def _text(self, answers: Sequence[str]) -> list[int]:
-        return encode_text(self.bundle.tokenizer, alignment_text(answers), self.text.max_length)
+        return self.bundle.text_ids(alignment_text(answers), self.text.max_length)
 
 
-def collate(examples: Sequence[TrainingExample], padding_id: int, layout: Layout) -> Batch:
-    """Put the examples of a micro-batch together.
-
-    Returns:
-        `ids` (names of the records); `calls`, a list of `Rows`, the first ones of which hold the
-        conversations; `pixel_values` [N, 3, H, W] or none, in the reading order of the
-        placeholders; `num_nodes` M, the records with an image and texts to align, 0 where the
-        stage does not align; `has_extended`, whether every node has extended answers;
-        `node_of_image` [N]. Segments 0..M-1 are answers, M..2M-1 extended answers.
-    """
-    nodes = [number for number, each in enumerate(examples) if each.is_node]
-    conversations = [TokenSequence(each.input_ids, each.labels) for each in examples]
-    seconds = {n: each.second for n, each in enumerate(examples) if each.second is not None}
-    owner = [*range(len(examples)), *seconds]
-    conversations += seconds.values()
-    answers = [TokenSequence(examples[n].answer_ids, segment=node) for node, n in enumerate(nodes)]
-    has_extended = all(examples[n].extended_ids for n in nodes)
-    extended = [
-        TokenSequence(examples[n].extended_ids, segment=len(nodes) + node)
-        for node, n in enumerate(nodes)
-        if has_extended
-    ]
-    if layout.packed:
-        rows, order = pack(conversations + answers + extended, layout.tokens_per_row, padding_id)
-        calls = [rows]
-    else:
-        groups = [group for group in (conversations, answers, extended) if group]
-        calls = [pad(group, padding_id, pool_padding=True) for group in groups]
-        order = range(len(conversations))
-    images = [
-        (owner[number], image)
-        for number in order
-        if number < len(conversations)
-        if (pixels := examples[owner[number]].pixels) is not None
-        for image in pixels
-    ]
-    node_of = {number: node for node, number in enumerate(nodes)}
-    return {
-        "ids": [example.id for example in examples],
-        "calls": [part for call in calls for part in split_rows(call, layout.max_tokens_per_call)],
-        "pixel_values": torch.stack([each for _, each in images]) if images else None,
-        "num_nodes": len(nodes),
-        "has_extended": has_extended,
-        "node_of_image": torch.tensor([node_of.get(n, -1) for n, _ in images], dtype=torch.long),
-    }
+def _letters(text: str) -> str:
+    """A text without its blanks, which some tokenizers do not keep."""
+    return "".join(text.split())
 
 
 def num_supervised(batch: Batch) -> int:

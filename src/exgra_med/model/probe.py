@@ -1,0 +1,258 @@
+"""What is measured on a model when it is loaded, instead of known from a table of names.
+
+Two small pictures and three short texts go through the model seven times. Each figure decides a
+way (packed or padded rows, which head) or refuses the model in one sentence. Figures are kept in
+the user's cache, under a hash of the folder's configuration, processor and tensor shapes.
+
+All differences are relative: largest difference over largest value.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from PIL import Image
+from torch import Tensor
+
+from exgra_med.data.records import Turn
+from exgra_med.errors import CheckpointError
+from exgra_med.files import write_text
+from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts
+from exgra_med.model.batch import Layout, TrainingExample
+from exgra_med.model.chat_text import Told
+
+VERSION = 1
+"""Of the figures; another one measures anew."""
+_TALKS = (
+    ("Which organ is shown?", "The left lung.", 1),
+    ("Are both of one kind?", "No, they differ in size.", 2),
+    ("What is a fracture?", "A broken bone.", 0),
+)
+_SIZES = ((60, 60), (60, 130), (130, 60))
+_APART = Layout(packed=False)
+_NOTHING = Facts(0.0, 0.0, 0.0, None, None, 0.0)
+
+
+def measured(bundle: AnyBundle, folder: Path | None = None) -> Facts:
+    """The facts of a model, from the cache where the folder was measured before.
+
+    Raises:
+        CheckpointError: the model cannot be trained or asked here, with the reason.
+    """
+    place = None if folder is None else _cache_file(folder, bundle.model.dtype)
+    facts = None if place is None else _read(place)
+    if facts is None:
+        facts = probe(bundle)
+        if place is not None:
+            _keep(place, facts)
+    _refuse(bundle, facts)
+    return facts
+
+
+@torch.no_grad()
+def probe(bundle: AnyBundle) -> Facts:
+    """Measure a model, which is in evaluation mode.
+
+    Raises:
+        CheckpointError: images do not enter the language model among its text, or the processor
+            does not take what its own chat template writes.
+    """
+    bundle.facts = _NOTHING
+    told = _told(bundle)
+    try:
+        batch = _batch(bundle, told)
+    except (ValueError, IndexError, TypeError, KeyError, RuntimeError) as error:
+        # Whatever a processor raises, its user can only be told what it is.
+        raise CheckpointError(
+            f"The {type(bundle.processor).__name__} does not take texts and images as its own "
+            f"chat template writes them: {str(error).splitlines()[0]}",
+            "See that the folder's processor, tokenizer and chat template are complete.",
+        ) from error
+    _check_placeholders(bundle, batch, told)
+    vectors, states = bundle.encode(batch)
+    assert vectors is not None
+    inputs = batch["calls"][0]["inputs"]
+    return Facts(
+        leak=_leak(bundle, inputs, states[0]),
+        batch_difference=_batch_difference(bundle, told, vectors, batch["node_of_image"]),
+        head_difference=_head_difference(bundle, inputs, states[0]),
+        **_packing(bundle, told),
+    )
+
+
+def _told(bundle: AnyBundle) -> list[Told]:
+    generator = torch.Generator().manual_seed(0)
+    pictures = []
+    for width, height in _SIZES:
+        noise = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8, generator=generator)
+        pictures.append(Image.fromarray(noise.numpy()))
+    told = []
+    for question, answer, count in _TALKS:
+        turns = [Turn(role="user", text=question), Turn(role="assistant", text=answer)]
+        own, pictures = pictures[:count], pictures[count:]
+        told += bundle.chat.tell(turns, own)
+    return told
+
+
+def _batch(bundle: AnyBundle, told: Sequence[Told], layout: Layout = _APART) -> dict[str, Any]:
+    examples = [TrainingExample(str(n), [[t]], bool(t.images), [5], []) for n, t in enumerate(told)]
+    batch = bundle.collate(examples, layout)
+    # The texts of the graphs are no part of what is measured.
+    texts = sum(not bool((call["targets"] >= 0).any()) for call in batch["calls"])
+    return batch | {"calls": batch["calls"][: len(batch["calls"]) - texts]}
+
+
+def _check_placeholders(bundle: AnyBundle, batch: dict[str, Any], told: Sequence[Told]) -> None:
+    ids = batch["calls"][0]["input_ids"]
+    found = (ids == bundle.image_token_id).any(1).tolist()
+    if found != [bool(each.images) for each in told]:
+        raise CheckpointError(
+            f"The processor of a {bundle.model.config.model_type} writes no image tokens into the "
+            "text, so nothing says where an image is; such models are not supported.",
+            "Start from a model that puts image tokens among the text.",
+        )
+
+
+def _leak(bundle: AnyBundle, inputs: dict[str, Any], states: Tensor) -> float:
+    """How much another last token changes the states before it."""
+    ids, mask = inputs["input_ids"].clone(), inputs["attention_mask"]
+    last = mask.sum(1) - 1
+    rows = torch.arange(len(ids))
+    # Any other token of text: the first of the row's own that differs and is no placeholder.
+    for row, place in enumerate(last.tolist()):
+        others = [
+            t for t in ids[row].tolist() if t not in (int(ids[row, place]), bundle.image_token_id)
+        ]
+        ids[row, place] = others[-1]
+    changed, _ = bundle.states(inputs | {"input_ids": ids})
+    before = torch.arange(ids.shape[1]) < last.unsqueeze(1)
+    assert not bool(before[rows, last].any())
+    return _difference(changed[before], states[before])
+
+
+def _batch_difference(
+    bundle: AnyBundle, told: Sequence[Told], vectors: Tensor, nodes: Tensor
+) -> float:
+    worst = 0.0
+    with_image = [each for each in told if each.images]
+    for number, each in enumerate(with_image):
+        alone, _ = bundle.encode(_batch(bundle, [each]))
+        assert alone is not None
+        own = vectors[nodes == number]
+        worst = max(worst, _difference(alone.mean(0), own.mean(0)))
+    return worst
+
+
+def _head_difference(bundle: AnyBundle, inputs: dict[str, Any], states: Tensor) -> float:
+    kept = inputs["attention_mask"].bool()
+    known = {name: bundle._as_weights(value) for name, value in inputs.items()}
+    theirs = bundle.model(**known).logits[kept]
+    return _difference(bundle.model.get_output_embeddings()(states)[kept], theirs)
+
+
+def _packing(bundle: AnyBundle, told: Sequence[Told]) -> dict[str, Any]:
+    """The ways in which rows may hold several sequences, and the difference of what was tried."""
+    found: dict[str, Any] = {"text_packing": None, "image_packing": None}
+    differences = []
+    for name in found:
+        own = [each for each in told if bool(each.images) == (name == "image_packing")]
+        own = own if len(own) > 1 else [own[0], *bundle.chat.tell(_ANOTHER, [])]
+        apart = _supervised(bundle, _batch(bundle, own))
+        for way in POSITIONS:
+            if way == "rope" and not hasattr(bundle.model.base_model, "get_rope_index"):
+                continue
+            bundle.facts = Facts(0.0, 0.0, 0.0, way, way, 0.0)
+            try:
+                joined = _supervised(bundle, _batch(bundle, own, Layout(tokens_per_row=4096)))
+            except (ValueError, IndexError, TypeError, RuntimeError):
+                # A model may refuse such rows outright, which is an answer too.
+                continue
+            finally:
+                bundle.facts = _NOTHING
+            differences.append(_difference(joined, apart))
+            if differences[-1] <= bundle.tolerance / 10 and bundle.model.dtype == torch.float32:
+                found[name] = way
+                break
+    return found | {"packing_difference": min(differences, default=float("inf"))}
+
+
+_ANOTHER = [
+    Turn(role="user", text="Is the heart enlarged in this picture?"),
+    Turn(role="assistant", text="Yes, clearly, on both sides."),
+]
+
+
+def _supervised(bundle: AnyBundle, batch: dict[str, Any]) -> Tensor:
+    """Hidden states of the supervised positions, in the order of the samples."""
+    _, states = bundle.encode(batch)
+    return torch.cat(
+        [h[call["targets"] >= 0] for h, call in zip(states, batch["calls"], strict=True)]
+    )
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Largest difference over largest value; infinite where one of them is not finite."""
+    if one.shape != other.shape or not bool(
+        torch.isfinite(one).all() & torch.isfinite(other).all()
+    ):
+        return float("inf")
+    scale = max(float(other.abs().max()), 1e-30)
+    return float((one.float() - other.float()).abs().max()) / scale
+
+
+def _refuse(bundle: AnyBundle, facts: Facts) -> None:
+    kind, limit = bundle.model.config.model_type, bundle.tolerance
+    if not facts.leak <= limit:
+        raise CheckpointError(
+            f"A {kind} lets its question see its answer (what comes later changes what stands "
+            f"before by {facts.leak:.0e}), so answers would leak into training; such models are "
+            "not supported.",
+            "Start from a model with causal attention.",
+        )
+    if not facts.batch_difference <= limit:
+        raise CheckpointError(
+            f"A {kind} gives an image another vector in a batch than alone (by "
+            f"{facts.batch_difference:.0e}), so results would depend on the batch.",
+            "Start from another model; please report this one.",
+        )
+
+
+def _cache_file(folder: Path, dtype: torch.dtype) -> Path:
+    """Where the facts of a folder are kept."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    digest = hashlib.sha256()
+    about = [VERSION, torch.__version__, transformers.__version__, str(dtype)]
+    digest.update(json.dumps(about).encode())
+    for path in sorted(folder.iterdir()):
+        if path.suffix in (".json", ".jinja", ".model", ".txt"):
+            digest.update(path.name.encode() + path.read_bytes())
+        elif path.suffix == ".safetensors":
+            digest.update(path.name.encode() + _header(path))
+    return Path(root) / "exgra-med" / "probes" / f"{digest.hexdigest()[:32]}.json"
+
+
+def _header(path: Path) -> bytes:
+    """Names, types and shapes of the tensors of a safetensors file."""
+    with path.open("rb") as stream:
+        return stream.read(int.from_bytes(stream.read(8), "little"))
+
+
+def _read(place: Path) -> Facts | None:
+    try:
+        return Facts(**json.loads(place.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # not there, or of another version: measured anew
+
+
+def _keep(place: Path, facts: Facts) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, json.dumps(asdict(facts), indent=2) + "\n")
+    except OSError:
+        return  # a home that cannot be written to: it is measured every time
