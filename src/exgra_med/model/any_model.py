@@ -49,6 +49,8 @@ from exgra_med.recipe.schema import TextSettings
 Inputs = dict[str, Any]
 # A merger or projector may stand inside the tower (Qwen-VL, GLM-V): the one rule that knows names.
 BETWEEN = ("merger", "projector", "connector")
+# Line breaks around an image may join those of the text, so that a sum is a few tokens off.
+FEW_TOKENS = 8
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,14 @@ class AnyBundle(Bundle):
         return self.chat.prompt(turns, num_images, options)
 
     def num_tokens(self, prompt: str, images: Sequence[Image.Image]) -> int:
-        """See `Bundle`."""
-        own = len(self.tokenizer(prompt, add_special_tokens=self._adds_begin(prompt)).input_ids)
-        return own + sum(self._tokens_of_size(image.size) - 1 for image in images)
+        """See `Bundle`; counted by the processor only where it might be near the longest."""
+        about = self._text_tokens(prompt) + self._growth([image.size for image in images])
+        if about + FEW_TOKENS * len(images) < self.context_length // 2:
+            return about
+        return self.process([prompt], [images], "left")["input_ids"].shape[1]
+
+    def _text_tokens(self, text: str) -> int:
+        return len(self.tokenizer(text, add_special_tokens=self._adds_begin(text)).input_ids)
 
     def generation_inputs(
         self, prompts: Sequence[str], images: Sequence[Sequence[Image.Image]]
@@ -161,7 +168,8 @@ class AnyBundle(Bundle):
     def process(
         self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], side: str
     ) -> Mapping[str, Any]:
-        """The processor's own batch of texts with their images, padded on a side, with offsets.
+        """The processor's own batch of texts with their images, padded on a side; on the right
+        with offsets. Some processors give offsets only where the first text has an image.
 
         Raises:
             DataError: a text has more or fewer image placeholders than images.
@@ -173,10 +181,10 @@ class AnyBundle(Bundle):
             "padding_side": side,
             "return_tensors": "pt",
             "return_mm_token_type_ids": True,
-            "return_offsets_mapping": True,
-            "return_text_replacement_offsets": True,
             "add_special_tokens": self._adds_begin(texts[0]),
         }
+        if side == "right":  # What is learnt is on the right, what is asked on the left.
+            wanted |= {"return_offsets_mapping": True, "return_text_replacement_offsets": True}
         if not any(pictures):
             return self.processor(**wanted)
         try:
@@ -215,23 +223,21 @@ class AnyBundle(Bundle):
 
     def image_tokens(self, record: Record, images: ImageFolder) -> int:
         """See `Bundle`."""
-        return sum(self._tokens_of_size(images.size(n, record.id)) for n in record.images)
+        sizes = [images.size(name, record.id) for name in record.images]
+        return len(sizes) + self._growth(sizes)
 
-    def _tokens_of_size(self, size: tuple[int, int]) -> int:
-        """Tokens of an image of a width and height, markers around it included."""
-        if size not in self._known_sizes:
-            turns = [Turn(role="user", text="?")]
-            texts = [self.chat.prompt(turns, number) for number in (1, 0)]
-            blank = Image.new("RGB", size)
-            lengths = [
-                self.process([text], [[blank] * number], "right")["input_ids"].shape[1]
-                for text, number in zip(texts, (1, 0), strict=True)
-            ]
-            self._known_sizes[size] = lengths[0] - lengths[1]
-        return self._known_sizes[size]
+    def _growth(self, sizes: Sequence[tuple[int, int]]) -> int:
+        """How many more tokens the placeholders of images of these sizes, together, become."""
+        known = tuple(sizes)
+        if known and known not in self._known_sizes:
+            asked = self.chat.prompt([Turn(role="user", text="?")], len(known))
+            blank = [Image.new("RGB", size) for size in known]
+            whole = self.process([asked], [blank], "right")["input_ids"]
+            self._known_sizes[known] = whole.shape[1] - self._text_tokens(asked)
+        return self._known_sizes.get(known, 0)
 
     @cached_property
-    def _known_sizes(self) -> dict[tuple[int, int], int]:
+    def _known_sizes(self) -> dict[tuple[tuple[int, int], ...], int]:
         return {}
 
     # Training -----------------------------------------------------------------------------------
@@ -260,7 +266,7 @@ class AnyBundle(Bundle):
         visual = self.image_tokens(record, images)
         if len(asked.encode()) + visual <= text.max_length:
             return
-        needed = visual + len(self.tokenizer(asked).input_ids)
+        needed = visual - len(record.images) + self._text_tokens(asked)
         if needed > text.max_length:
             raise DataError(
                 f"Record {record.id!r}: question and images need {needed} tokens, and "
@@ -292,6 +298,7 @@ class AnyBundle(Bundle):
             for conversation in example.conversations
             for each in conversation
         ]
+        told.sort(key=lambda pair: not pair[1].images)  # images first, see `process`
         calls = list(self._calls([each for _, each in told], [node for node, _ in told], layout))
         nodes = [call.pop("image_nodes") for call in calls]
         return {

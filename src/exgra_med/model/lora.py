@@ -125,17 +125,18 @@ def adapted_layers(model: nn.Module, settings: LoraSettings) -> list[str]:
 
 
 def connector_modules(bundle: Bundle) -> list[str]:
-    """Names of the outermost modules that hold nothing but weights of the connector."""
+    """Names of the outermost modules that hold nothing but weights of the connector.
+
+    peft replaces a module as a whole, so a list of modules is named by its members, and a weight
+    that stands beside modules (`image_newline` of LLaVA-NeXT) cannot be named at all.
+    """
     own = {id(weight) for weight in bundle.part("connector")}
     found: list[str] = []
     for name, module in bundle.model.named_modules():
         weights = {id(weight) for weight in module.parameters()}
-        if (
-            name
-            and weights
-            and weights <= own
-            and not name.startswith(tuple(f"{e}." for e in found))
-        ):
+        inside = name.startswith(tuple(f"{each}." for each in found))
+        is_list = isinstance(module, nn.ModuleList | nn.ModuleDict)
+        if name and weights and weights <= own and not (inside or is_list):
             found.append(name)
     return found
 

@@ -10,7 +10,8 @@ All differences are relative: largest difference over largest value.
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,17 +66,13 @@ def probe(bundle: AnyBundle) -> Facts:
     """
     bundle.facts = _NOTHING
     told = _told(bundle)
-    try:
+    kind = type(bundle.processor).__name__
+    with _told_in_a_sentence(f"The {kind} does not take what its own chat template writes"):
         batch = _batch(bundle, told)
-    except (ValueError, IndexError, TypeError, KeyError, RuntimeError) as error:
-        # Whatever a processor raises, its user can only be told what it is.
-        raise CheckpointError(
-            f"The {type(bundle.processor).__name__} does not take texts and images as its own "
-            f"chat template writes them: {str(error).splitlines()[0]}",
-            "See that the folder's processor, tokenizer and chat template are complete.",
-        ) from error
     _check_placeholders(bundle, batch, told)
-    vectors, states = bundle.encode(batch)
+    kind = bundle.model.config.model_type
+    with _told_in_a_sentence(f"A {kind} does not take images among its text, and is not supported"):
+        vectors, states = bundle.encode(batch)
     assert vectors is not None
     inputs = batch["calls"][0]["inputs"]
     return Facts(
@@ -84,6 +81,18 @@ def probe(bundle: AnyBundle) -> Facts:
         head_difference=_head_difference(bundle, inputs, states[0]),
         **_packing(bundle, told),
     )
+
+
+@contextmanager
+def _told_in_a_sentence(what: str) -> Iterator[None]:
+    """Whatever a processor or model raises, its user can only be told what it is."""
+    try:
+        yield
+    except (ValueError, IndexError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{what}: {str(error).splitlines()[0]}",
+            "See that model, processor, tokenizer and chat template of the folder are complete.",
+        ) from error
 
 
 def _told(bundle: AnyBundle) -> list[Told]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from exgra_med.errors import RecipeError
 from exgra_med.model.bundle import Bundle
-from exgra_med.model.lora import attach_adapter
+from exgra_med.model.lora import attach_adapter, connector_modules
 from exgra_med.recipe.schema import LoraSettings, StageSettings
 from exgra_med.training.checkpoint import load_alignment
 from exgra_med.training.distributed import autocast, on_cpu, shard
@@ -66,6 +66,12 @@ def set_trainable(bundle: Bundle, parts: Sequence[str], lora: LoraSettings | Non
         if name != "image_tokens" and (name != "language" or lora is None):
             for weight in bundle.part(name):
                 weight.requires_grad_(True)
+    if lora is not None:
+        # What peft cannot name stays as it is, so that the adapter holds all that was trained.
+        modules = [model.get_submodule(each) for each in connector_modules(bundle)]
+        named = {id(weight) for module in modules for weight in module.parameters()}
+        for weight in bundle.part("connector"):
+            weight.requires_grad_(weight.requires_grad and id(weight) in named)
     if ("language" not in parts or lora is not None) and (rows := trainable_rows(bundle, parts)):
         train_rows(model.get_input_embeddings().weight.requires_grad_(True), rows)
     if lora is not None:
