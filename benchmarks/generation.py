@@ -30,8 +30,8 @@ from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.records import Turn
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
-from exgra_med.model.native import pixel_values
 from exgra_med.model.generate import generate
+from exgra_med.model.native import pixel_values
 from exgra_med.recipe.schema import (
     Architecture,
     LanguageArchitecture,

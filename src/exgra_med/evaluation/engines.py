@@ -161,13 +161,17 @@ class CheckpointEngine:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """See `Engine`: hashes and type of the weights, template and decoding."""
+        """See `Engine`: hashes and type of the weights, template and decoding. Only this project's
+        own model has a template that can be chosen."""
+        from exgra_med.model.bundle import is_native, local_folder
+
+        native = is_native(local_folder(self.options.model))
         files = sorted(Path(self.options.model).glob("model*.safetensors"))
         return {
             "name": CHECKPOINT,
             "checkpoint": {path.name: file_sha256(path) for path in files},
             "dtype": self._place.dtype,
-            "template": self.options.template,
+            "template": self.options.template if native else None,
             "decoding": "greedy",
             "max_new_tokens": self.options.max_new_tokens,
         }
