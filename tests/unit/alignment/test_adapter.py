@@ -135,6 +135,7 @@ def test_a_step_of_training_reaches_every_part(family: str) -> None:
         inside = "tower" if id(weight) in tower and "merger" not in name else "connector"
         part = "decoder" if id(weight) in decoder else inside
         if weight.grad is not None:
+            assert torch.isfinite(weight.grad).all(), name
             largest[part] = max(largest[part], float(weight.grad.abs().max()))
     assert all(largest.values()), largest
     lm_loss.backward()
@@ -330,6 +331,30 @@ def test_vectors_without_ids_are_refused(llava) -> None:
         model(inputs_embeds=vectors)
     with pytest.raises(MatchingError, match="no pass of the model"):
         adapter(ids(5, 3), ids(5, 3))
+
+
+class Expanding(nn.Module):
+    """Makes several vectors of one placeholder itself, as models did before their processors."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def get_decoder(self) -> Any:
+        return self.model.get_decoder()
+
+    def forward(self, input_ids: torch.Tensor) -> Any:
+        vectors = self.model.get_input_embeddings()(input_ids)
+        return self.get_decoder()(inputs_embeds=vectors.repeat(1, 2, 1))
+
+
+def test_more_vectors_than_ids_are_refused(llava) -> None:
+    model = Expanding(llava[0])
+    with (
+        AlignmentAdapter(model).watch(model),
+        pytest.raises(MatchingError, match="Expanding did not give its language model one vector"),
+    ):
+        model(llava[1]["input_ids"])
 
 
 def test_models_without_image_vectors_among_the_text_are_refused() -> None:
