@@ -3,7 +3,8 @@
 python examples/align_any_model.py            # a tiny random LLaVA, nothing is downloaded
 
 With a model of your own: `model = AutoModelForImageTextToText.from_pretrained(...)`, and batches
-from its processor. Only the four marked lines are about alignment.
+from its processor, as `docs/how-to/align-any-model.md` has them. Only the four marked lines are
+about alignment.
 """
 
 import torch
@@ -29,14 +30,15 @@ def tiny_batch(samples: int = 6) -> dict:
     place = torch.full((samples, 4), IMAGE)
     extended = torch.cat([answer, torch.randint(3, 90, (samples, 4))], 1)
     return {
-        "vision": {"pixel_values": torch.randn(samples, 3, 28, 28)},
-        "images_per_sample": [1] * samples,
         "conversation": {
             "input_ids": torch.cat([place, answer], 1),
             "labels": torch.cat([torch.full_like(place, -100), answer], 1),
+            "pixel_values": torch.randn(samples, 3, 28, 28),
         },
-        "answer": {"input_ids": answer, "attention_mask": torch.ones_like(answer)},
-        "extended": {"input_ids": extended, "attention_mask": torch.ones_like(extended)},
+        "texts": {
+            "answer": {"input_ids": answer, "attention_mask": torch.ones_like(answer)},
+            "extended": {"input_ids": extended, "attention_mask": torch.ones_like(extended)},
+        },
     }
 
 
@@ -44,16 +46,13 @@ def main(steps: int = 20) -> list[tuple[float, float]]:
     """Train on one batch; returns language-model and alignment loss of every step."""
     torch.manual_seed(0)
     model, batch, losses = tiny_model(), tiny_batch(), []
-    adapter = AlignmentAdapter(model)  # 1
+    adapter = AlignmentAdapter(model, neighbours=3, objective="barycenter", solver="anneal")  # 1
     parameters = [*model.parameters(), *adapter.parameters()]  # 2
     optimizer = torch.optim.AdamW(parameters, lr=3e-3)
     for step in range(steps):
-        with adapter.reuse_image_features(model):  # 3
-            lm_loss = model(**batch["conversation"], **batch["vision"]).loss
-        texts = batch["answer"], batch["extended"]
-        aligned = adapter(  # 4
-            model, batch["vision"], batch["images_per_sample"], *texts, generator=step
-        )
+        with adapter.watch(model):  # 3
+            lm_loss = model(**batch["conversation"]).loss
+        aligned = adapter(**batch["texts"], generator=step)  # 4
         optimizer.zero_grad()
         (lm_loss + aligned.loss).backward()
         optimizer.step()

@@ -1,14 +1,15 @@
 """Multi-graph alignment in `transformers.Trainer`, or in TRL's supervised fine-tuning trainer.
 
     from transformers import Trainer                       # or: from trl import SFTTrainer
-    trainer = aligned_trainer(Trainer)(model, args, train_dataset=rows, data_collator=collate)
+    Aligned = aligned_trainer(Trainer, neighbours=3)
+    trainer = Aligned(model, args, train_dataset=rows, data_collator=collate)
     trainer.train()
     trainer.save_without_alignment("aligned")
 
 Copy this file beside your script. Our tests run it with `Trainer`; with TRL 1.16 it was run by
-hand. The collator puts `answer`, `extended` (each with `input_ids` and `attention_mask`) and
-`images_per_sample` beside what the processor makes; `docs/how-to/align-any-model.md` has one, and
-the settings that let these columns through.
+hand. The collator puts `answer` and `extended` (each with `input_ids` and `attention_mask`) beside
+what the processor makes; `docs/how-to/align-any-model.md` has one, and the settings that let these
+columns through.
 """
 
 from typing import Any
@@ -17,8 +18,7 @@ import torch
 
 from exgra_med.alignment.adapter import AlignmentAdapter
 
-ALIGNMENT_KEYS = ("answer", "extended", "images_per_sample", "rows_per_image")
-VISION_KEYS = ("pixel_values", "pixel_attention_mask", "image_grid_thw", "image_sizes")
+TEXTS = ("answer", "extended")
 
 
 def aligned_trainer(base: type, weight: float = 1.0, **settings: Any) -> type:
@@ -46,22 +46,23 @@ def aligned_trainer(base: type, weight: float = 1.0, **settings: Any) -> type:
             return_outputs: bool = False,
             num_items_in_batch: Any = None,
         ) -> Any:
-            extra = {key: inputs[key] for key in ALIGNMENT_KEYS if key in inputs}
-            plain = {key: value for key, value in inputs.items() if key not in extra}
+            texts = {name: inputs[name] for name in TEXTS if name in inputs}
+            plain = {name: value for name, value in inputs.items() if name not in texts}
             options = {"return_outputs": return_outputs, "num_items_in_batch": num_items_in_batch}
-            if not model.training or not sum(extra["images_per_sample"]):
+            if not model.training:
                 return super().compute_loss(model, plain, **options)
-            inner = self.accelerator.unwrap_model(model)
-            vision = {key: inputs[key] for key in VISION_KEYS if key in inputs}
-            with inner.alignment_adapter.reuse_image_features(inner):
+            adapter = self.accelerator.unwrap_model(model).alignment_adapter
+            with adapter.watch(model):
                 result = super().compute_loss(model, plain, **options)
-            aligned = inner.alignment_adapter(inner, vision, **extra).loss
-            self.alignment_losses.append(aligned.detach())
+            with self.accelerator.autocast():  # as the model's own pass has it
+                output = adapter(**texts)
+            if output.num_nodes:  # no image, no graph
+                self.alignment_losses.append(output.loss.detach())
             # The trainer divides by the accumulation steps, unless the model divided by the tokens
             # of all micro batches; this term belongs to one micro batch either way.
             divided = num_items_in_batch is not None and self.model_accepts_loss_kwargs
             steps = self.current_gradient_accumulation_steps if divided else 1
-            term = weight * aligned / steps
+            term = weight * output.loss / steps
             return (result[0] + term, *result[1:]) if return_outputs else result + term
 
         def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -29,7 +29,7 @@ PUBLIC = {
         "MultiGraphAlignment",
         "solve_matching",
     ),
-    "exgra_med.alignment.adapter": ("AlignmentAdapter", "image_nodes"),
+    "exgra_med.alignment.adapter": ("AlignmentAdapter",),
     "exgra_med.alignment.diagnostics": ("view_diagnostics",),
     "exgra_med.data.records": ("Prepared", "Record", "Turn", "open_prepared"),
     "exgra_med.recipe.load": ("LoadedRecipe", "load_recipe"),

@@ -40,6 +40,9 @@ RENAMED = {
 }
 """Keys of earlier versions and what they are called now, for the hint alone."""
 
+SYNONYMS = {"k": "neighbours", "knn": "neighbours", "lambda": "perturbation", "alpha": "weight"}
+"""The letters of papers, which are spelt like nothing here; for the hint alone."""
+
 
 def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
     """The first fault that pydantic found, as a message and a hint."""
@@ -54,7 +57,9 @@ def explain(error: ValidationError, model: type[BaseModel]) -> tuple[str, str]:
     known = _fields_at(model, path[:-1])
     if RENAMED.get(path[-1]) in known:
         return f"{where}: unknown key", f"`{path[-1]}` is now `{RENAMED[path[-1]]}`."
-    near = difflib.get_close_matches(path[-1], known, n=1, cutoff=0.5)
+    near = [SYNONYMS.get(path[-1], "")]
+    if near[0] not in known:
+        near = difflib.get_close_matches(path[-1], known, n=1)
     hint = f"Did you mean `{near[0]}`?" if near else f"Known here: {', '.join(known)}."
     return f"{where}: unknown key", hint
 

@@ -24,8 +24,7 @@ plain, example = load("align_any_model"), load("align_trl")
 def collate(rows: list[dict]) -> dict:
     """The batches of the plain loop; the rows only say how many samples."""
     batch = plain.tiny_batch(len(rows))
-    texts = {key: batch[key] for key in ("answer", "extended", "images_per_sample")}
-    return batch["conversation"] | batch["vision"] | texts
+    return batch["conversation"] | batch["texts"]
 
 
 def trainer_in(folder: Path, model=None, base=Trainer, **changes):
@@ -79,13 +78,13 @@ def test_the_term_is_divided_once(tmp_path: Path, tokens: int | None, steps: int
     assert torch.allclose(total, expected)
 
 
-def test_a_batch_of_texts_alone_has_no_term(tmp_path: Path) -> None:
+def test_a_batch_of_texts_alone_adds_nothing(tmp_path: Path) -> None:
     trainer = trainer_in(tmp_path)
-    batch = collate([{}] * 4) | {"images_per_sample": [0] * 4}
+    batch = collate([{}] * 4)
     del batch["pixel_values"]
     batch["input_ids"] = batch["input_ids"].clamp(max=90)
-    assert torch.isfinite(trainer.compute_loss(trainer.model.train(), batch))
-    assert not trainer.alignment_losses
+    loss, outputs = trainer.compute_loss(trainer.model.train(), batch, True)
+    assert torch.equal(loss, outputs.loss) and not trainer.alignment_losses
 
 
 def test_a_run_resumes_with_its_graph_layers(tmp_path: Path) -> None:

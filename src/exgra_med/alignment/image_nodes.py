@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from exgra_med.errors import MatchingError
@@ -26,20 +27,36 @@ def image_token_id(config: Any) -> int:
         if (found := getattr(config, name, None)) is not None:
             return int(found)
     raise MatchingError(
-        f"The configuration of {type(config).__name__} names no image token, so images do not "
-        "stand among its text: a model that reads them through cross-attention gives no vectors "
-        "of them."
+        f"{type(config).__name__} names no image token ({' or '.join(_NAMES)}), so it is not known "
+        "where images stand among the text; those that a model reads through cross-attention never "
+        "do."
     )
 
 
 @contextmanager
 def decoder_inputs(model: Any) -> Iterator[list[Tensor]]:
-    """Collect the vectors [B, T, D] that enter the language model, one entry for each pass."""
+    """Collect the vectors [B, T, D] that enter the language model, one entry for each pass.
+
+    A pass that is given token ids instead has no entry: of a text alone, or of a model that reads
+    images through cross-attention.
+    """
     seen: list[Tensor] = []
-    handle = model.get_decoder().register_forward_pre_hook(
-        lambda _, args, kwargs: seen.append(kwargs["inputs_embeds"]), with_kwargs=True
-    )
+
+    def before(_: Any, __: Any, kwargs: dict[str, Any]) -> None:
+        if (vectors := kwargs.get("inputs_embeds")) is not None:
+            seen.append(vectors)
+
+    handle = model.get_decoder().register_forward_pre_hook(before, with_kwargs=True)
     try:
         yield seen
     finally:
         handle.remove()
+
+
+def mean_over(vectors: Tensor, places: Tensor) -> Tensor:
+    """Mean [B, D] of the vectors [B, T, D] at the places [B, T] of each row, in float32.
+
+    Every row needs a place. What stands elsewhere, infinity and NaN included, has no effect.
+    """
+    own = places[..., None] != 0
+    return torch.where(own, vectors.float(), 0.0).sum(1) / own.sum(1)

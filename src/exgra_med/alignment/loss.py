@@ -196,7 +196,8 @@ class MultiGraphAlignment(nn.Module):
         >>> views = [torch.randn(8, 32, requires_grad=True) for _ in range(3)]
         >>> align(*views, generator=0).loss.backward()
 
-    A batch of one sample has nobody to be confused with: its loss is 0 and its accuracy 1.
+    A batch of one sample, or of none, has nobody to be confused with: its loss is 0 and its
+    accuracy 1.
 
     Everything random in a step (noise, dropout, search) comes from `generator`: a numpy generator
     whose state belongs in the checkpoint (`generator.bit_generator.state`), a torch generator, a
@@ -369,7 +370,7 @@ class MultiGraphAlignment(nn.Module):
         return solve_matching(unary, quadratic, edges, self._solver, seed, **how)
 
     def _views(self, *views: torch.Tensor | None) -> list[torch.Tensor]:
-        check_views(views[: self.num_views], self.dim, self.scope)
+        check_views(views[: self.num_views], self.dim)
         return [view.float() for view in views[: self.num_views] if view is not None]
 
     def _add_noise(
@@ -386,7 +387,7 @@ class MultiGraphAlignment(nn.Module):
 
     def _without_matching(self, views: list[torch.Tensor]) -> AlignmentOutput:
         """The loss of a control. One sample has nobody to be confused with: loss 0, all parameters
-        in the graph. Nor has none, which a rank of a global scope may have."""
+        in the graph. Nor has none, as in a batch without images."""
         num_nodes, accuracy = len(views[0]), 1.0
         if self.pairs or num_nodes == 0:
             # In the graph: processes that train together wait for a gradient of every weight.
@@ -406,8 +407,8 @@ class MultiGraphAlignment(nn.Module):
         )
 
 
-def check_views(views: Sequence[Any], dim: int, scope: str) -> None:
-    """Refuse views that are not [B, dim] each; B may be 0 in a global scope.
+def check_views(views: Sequence[Any], dim: int) -> None:
+    """Refuse views that are not [B, dim] each; B may be 0.
 
     Raises:
         MatchingError: one is missing, no tensor, or of another shape.
@@ -424,8 +425,6 @@ def check_views(views: Sequence[Any], dim: int, scope: str) -> None:
         raise MatchingError(
             f"The views have {views[0].shape[1]} features each; this module was made for {dim}."
         )
-    if views[0].shape[0] == 0 and scope == "local":
-        raise MatchingError("The views hold no sample.")
 
 
 def check_finite(views: Sequence[torch.Tensor]) -> None:

@@ -120,10 +120,13 @@ def test_controls_fall_when_views_agree(objective: str) -> None:
 
 
 @pytest.mark.parametrize("objective", ["barycenter", "pairwise", "infonce", "optimal-transport"])
-def test_one_sample_has_nobody_to_be_confused_with(objective: str) -> None:
+@pytest.mark.parametrize("samples", [0, 1])
+def test_one_sample_has_nobody_to_be_confused_with(objective: str, samples: int) -> None:
     align = MultiGraphAlignment(32, objective=objective)
-    assert align(*views(1), generator=0).loss.item() == pytest.approx(0, abs=1e-6)
-    assert align.matching_accuracy(*views(1)) == 1.0
+    output = align(*views(samples), generator=0)
+    assert output.loss.item() == pytest.approx(0, abs=1e-6)
+    assert output.num_nodes == samples
+    assert align.matching_accuracy(*views(samples)) == 1.0
 
 
 def test_without_noise_and_dropout_training_is_what_evaluation_measures() -> None:
@@ -198,7 +201,6 @@ def test_what_is_not_finite_is_named(objective: str, view: int, name: str, value
         (lambda v: (v[0][:, :8], v[1][:, :8], v[2][:, :8]), "have 8 features each; .* made for 32"),
         (lambda v: (v[0], v[1][:5], v[2]), r"image \[6, 32\], answer \[5, 32\], extended"),
         (lambda v: (v[0], v[1], v[2].detach().numpy()), "'extended' is ndarray, not a tensor"),
-        (lambda v: (v[0][:0], v[1][:0], v[2][:0]), "hold no sample"),
     ],
 )
 def test_views_that_do_not_fit_are_named(given, words: str) -> None:
