@@ -55,17 +55,17 @@ def test_one_question(folder: Path, assistant: Assistant) -> None:
 
 
 def test_a_dialogue_remembers(folder: Path, assistant: Assistant) -> None:
-    conversation = Conversation(assistant, [Image.open(PICTURE)])
+    conversation = Conversation(assistant.bundle, [Image.open(PICTURE)])
     first, second = conversation.ask("What is shown?"), conversation.ask("Where?")
     told = chat(folder, PICTURE, "--json", typed="What is shown?\nWhere?\n")
     answers = [json.loads(line) for line in told.splitlines()]
     assert [answer["text"] for answer in answers] == [first.text, second.text]
     assert answers[0]["finish_reason"] in ("stop", "length") and answers[0]["num_tokens"] > 0
-    assert second.text != Conversation(assistant, conversation.images).ask("Where?").text
+    assert second.text != Conversation(assistant.bundle, conversation.images).ask("Where?").text
 
 
 def test_streaming_remembers_like_asking(assistant: Assistant) -> None:
-    one, two = Conversation(assistant), Conversation(assistant)
+    one, two = Conversation(assistant.bundle), Conversation(assistant.bundle)
     assert "".join(one.stream("What is shown?")) == two.ask("What is shown?").text
     assert one.turns == two.turns
 
@@ -116,7 +116,7 @@ def test_several_pictures_are_given_in_order(
     assert told["question"] == question
     assert told["text"] == assistant.ask(question, pictures)
     dialogue = chat(folder, *given, "--json", typed="Which?\nWhy?\n").splitlines()
-    conversation = Conversation(assistant, [Image.open(picture) for picture in pictures])
+    conversation = Conversation(assistant.bundle, [Image.open(picture) for picture in pictures])
     expected = [conversation.ask("Which?").text, conversation.ask("Why?").text]
     assert [json.loads(line)["text"] for line in dialogue] == expected
     one = json.loads(chat(folder, "--image", PICTURE, "What is shown?", "--json"))
@@ -150,7 +150,7 @@ def test_thoughts_are_not_printed(
 ) -> None:
     chunks = [AnswerChunk(piece, 1, None) for piece in pieces]
     monkeypatch.setattr("exgra_med.model.assistant.stream", lambda *_: iter(chunks))
-    conversation = Conversation(assistant)
+    conversation = Conversation(assistant.bundle)
     assert list(conversation.stream("Which side?")) == shown
     said = "Right." if shown else "-"
     assert [turn.text for turn in conversation.turns] == ["Which side?", said]
