@@ -150,7 +150,7 @@ class LivePage:
         except urllib.error.HTTPError as error:
             return error.code, dict(error.headers.items()), error.read()
 
-    def ask_over_http(self, question: str, session: str) -> tuple[int, str]:
+    def ask_over_http(self, question: str, session: str, model: str = "words") -> tuple[int, str]:
         """What the page does on "Ask", without the page: join the queue, read its events.
 
         Returns:
@@ -162,7 +162,7 @@ class LivePage:
             for each in config["dependencies"]
             if (len(each["inputs"]), len(each["outputs"])) == (7, 5)
         ]
-        data = [None, question, ["words"], 16, 0, 1, 0]
+        data = [None, question, [model], 16, 0, 1, 0]
         body = json.dumps(
             {"data": data, "fn_index": number, "session_hash": session, "trigger_id": None}
         ).encode()
