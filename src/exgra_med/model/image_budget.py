@@ -88,18 +88,20 @@ def set_image_budget(processor: Any, config: Any, images: ImageSettings) -> None
     Raises:
         RecipeError: the processor has no such setting, or the budget is larger than its own.
     """
-    before = image_cost(processor, config, LARGE)
-    for name, setting in SETTINGS.items():
-        most = getattr(images, name)
-        if most is not None and not setting(processor, config, most):
-            raise _no_setting(name, processor, config, before)
-    after = image_cost(processor, config, LARGE)
+    tried = copy.deepcopy(processor), copy.deepcopy(config)
+    asked = {name: most for name in SETTINGS if (most := getattr(images, name)) is not None}
+    for name, most in asked.items():
+        if not SETTINGS[name](*tried, most):
+            raise _no_setting(name, *tried)
+    before, after = image_cost(processor, config, LARGE), image_cost(*tried, LARGE)
     if after.length > before.length:
         raise RecipeError(
             f"`model.images` would give a large image {after.length:.0f} tokens, and the model's "
             f"own setting is {before.length:.0f}: a budget makes images smaller.",
             "Lower it, or leave `model.images` out.",
         )
+    for name, most in asked.items():
+        SETTINGS[name](processor, config, most)
 
 
 def _set_pixels(processor: Any, config: Any, most: int) -> bool:
@@ -172,18 +174,14 @@ def _given(size: Any) -> dict[str, int]:
     return {name: value for name, value in dict(size).items() if value is not None}
 
 
-def _no_setting(name: str, processor: Any, config: Any, cost: ImageCost) -> RecipeError:
+def _no_setting(name: str, processor: Any, config: Any) -> RecipeError:
     own = processor.image_processor
     size = _given(getattr(own, "crop_size", None) or own.size)
-    fixed = size.keys() >= {"height", "width"}
-    what = (
-        f"resizes every image to {size['width']} x {size['height']}"
-        if fixed
-        else f"has no such setting; a large image has {cost.tokens:.0f} tokens"
-    )
-    copies = copy.deepcopy(processor), copy.deepcopy(config)
-    others = [each for each, setting in SETTINGS.items() if each != name and setting(*copies, 16)]
+    others = [each for each in SETTINGS if each != name and SETTINGS[each](processor, config, 16)]
+    what = "has another setting for its images" if others else "has no such setting"
+    if size.keys() >= {"height", "width"} and not others:
+        what = f"resizes every image to {size['width']} x {size['height']}"
     return RecipeError(
         f"`model.images.{name}` does not go with this model, whose processor {what}.",
-        f"Its images have another setting, `{others[0]}`." if others else "Leave it out.",
+        f"Use `model.images.{others[0]}`." if others else "Leave it out.",
     )

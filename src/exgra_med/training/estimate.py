@@ -26,6 +26,7 @@ from exgra_med.model.batch import chosen_records, conversations_of
 from exgra_med.model.bundle import load_processor
 from exgra_med.model.image_budget import ImageCost, fixed_cost, image_cost, set_image_budget
 from exgra_med.model.native import ExgraConfig
+from exgra_med.model.probe import known_facts
 from exgra_med.model.sizes import meta_model, model_config, num_parameters, origin, part_of
 from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings
 from exgra_med.training.memory import (
@@ -135,13 +136,15 @@ ASSUMED_IMAGE = 258
 
 
 @dataclass
-class ImageCosts:
-    """What the images of a run cost, by the model's own processor where that is here."""
+class PlannedModel:
+    """What a plan knows of a model beside its sizes: what its images cost, and whether it packs."""
 
     config: Any
     processor: Any = None
-    """None for this project's own model, whose images all cost the same, and where it is not
-    here."""
+    """What images are measured with; none for this project's own model, whose images all cost the
+    same, and where it is not here."""
+    packs: bool = True
+    """Whether rows hold several conversations. Of another model it was measured, or it does not."""
     notes: list[str] = field(default_factory=list)
     """What is assumed, one sentence each."""
     _known: dict[tuple[int, int], ImageCost] = field(default_factory=dict)
@@ -168,30 +171,33 @@ class ImageCosts:
         )
 
 
-def image_costs(settings: ModelSettings, config: Any) -> ImageCosts:
-    """How to find out what the images of a recipe's model cost.
+def planned_model(settings: ModelSettings, config: Any) -> PlannedModel:
+    """What is known of a recipe's model without its weights.
 
     Raises:
         CheckpointError: the model's processor is damaged, or has no chat template.
         RecipeError: it has no such image budget as the recipe asks for.
     """
     if isinstance(config, ExgraConfig):
-        return ImageCosts(config)
-    place, tokens = origin(settings), fixed_cost(config).tokens
+        return PlannedModel(config)
+    place = origin(settings)
     if not isinstance(place, Path):
         # A joined model's images are of one size, which its configuration tells.
-        return ImageCosts(config)
+        return PlannedModel(config, packs=False)
+    facts = known_facts(place).get("float32")
+    packs = facts is not None and facts.image_packing is not None
     try:
         processor = load_processor(place)
     except MissingExtraError as error:
+        tokens = fixed_cost(config).tokens
         note = f"An image is assumed to have {tokens:.0f} tokens, as it cannot be measured: {error}"
-        return ImageCosts(config, notes=[note])
+        return PlannedModel(config, None, packs, [note])
     if settings.images is not None:
         set_image_budget(processor, config, settings.images)
-    return ImageCosts(config, processor)
+    return PlannedModel(config, processor, packs)
 
 
-def measure_workload(recipe: Recipe, name: str, costs: ImageCosts) -> Workload:
+def measure_workload(recipe: Recipe, name: str, planned: PlannedModel) -> Workload:
     """Measure the data of a stage.
 
     Raises:
@@ -208,8 +214,8 @@ def measure_workload(recipe: Recipe, name: str, costs: ImageCosts) -> Workload:
         if known is None:
             raise
         count, conversation, alignment = known
-        records, image = max(1, round(count * settings.fraction)), costs.of_size(PICTURE)
-        if not isinstance(costs.config, ExgraConfig):
+        records, image = max(1, round(count * settings.fraction)), planned.of_size(PICTURE)
+        if not isinstance(planned.config, ExgraConfig):
             conversation += image.length - ASSUMED_IMAGE
         return Workload(records, conversation, alignment * aligned, 1.0, image, 0.0, counted=False)
     records = chosen_records(list(prepared.iterate(settings.split)), settings)
@@ -218,7 +224,7 @@ def measure_workload(recipe: Recipe, name: str, costs: ImageCosts) -> Workload:
     images = prepared.image_folder(settings.max_pixels)
     held_out = [] if settings.held_out_split is None else prepared.iterate(settings.held_out_split)
     most = max(chain(records, held_out), key=lambda record: len(record.images))
-    needed = costs.mean([most], images).length * len(most.images)
+    needed = planned.mean([most], images).length * len(most.images)
     if needed > recipe.text.max_length:
         raise DataError(
             f"The {len(most.images)} images of record {most.id!r} of {settings.folder} alone need "
@@ -226,7 +232,7 @@ def measure_workload(recipe: Recipe, name: str, costs: ImageCosts) -> Workload:
             "Raise `text.max_length`, or leave the record out.",
         )
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]
-    longest, image = recipe.text.max_length, costs.mean(sampled, images)
+    longest, image = recipe.text.max_length, planned.mean(sampled, images)
     conversations = [each for record in sampled for each in conversations_of(record, stage.answers)]
     lengths = [
         _conversation_tokens(each, recipe.text.template, image.length) for each in conversations
@@ -278,7 +284,7 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run costs."""
+    """What a run planned."""
 
     gpu: str
     num_gpus: int
@@ -306,30 +312,31 @@ def estimate_run(recipe: Recipe, gpu: str, num_gpus: int = 1) -> Estimate:
         ExgraMedError: the model's sizes or the data are not known.
     """
     config = model_config(recipe.model)
-    model, costs = meta_model(config), image_costs(recipe.model, config)
-    stages = [_estimate_stage(recipe, name, model, costs, gpu, num_gpus) for name in recipe.stages]
+    model, planned = meta_model(config), planned_model(recipe.model, config)
+    stages = [
+        _estimate_stage(recipe, name, model, planned, gpu, num_gpus) for name in recipe.stages
+    ]
     built = recipe.model.start is None
     disk = 4.0 * num_parameters(model) * built
-    return Estimate(gpu, num_gpus, stages, disk, costs.notes + _notes(costs, stages))
+    return Estimate(gpu, num_gpus, stages, disk, _notes(planned, stages))
 
 
-def _notes(costs: ImageCosts, stages: Sequence["StageEstimate"]) -> list[str]:
-    """What is assumed of a model that is not this project's own."""
-    if isinstance(costs.config, ExgraConfig):
-        return []
-    lines = [f"Rows are padded, which adds {PADDED - 1:.0%}; where a model may pack, it is less."]
-    if costs.processor is None:
-        return lines
-    lines += [
-        f"An image of {each.name} has {each.workload.image.tokens:.0f} tokens and "
-        f"{each.workload.image.patches:.0f} patches"
-        + (
-            ", the mean by the model's own processor."
-            if each.workload.counted
-            else f", if it is {PICTURE[0]} x {PICTURE[1]}."
+def _notes(planned: PlannedModel, stages: Sequence["StageEstimate"]) -> list[str]:
+    """What is assumed of rows and images."""
+    lines = [f"Padding adds {FILLER - 1:.0%} to packed rows."]
+    if not planned.packs:
+        lines = [
+            f"Padding adds {PADDED - 1:.0%}, with one conversation a row; whether this model may "
+            "pack rows is measured when it is loaded."
+        ]
+    lines += planned.notes
+    for each in stages if planned.processor is not None else []:
+        work = each.workload
+        how = "the mean by" if work.counted else f"if it is {PICTURE[0]} x {PICTURE[1]}, by"
+        lines.append(
+            f"An image of {each.name} has {work.image.tokens:.0f} tokens and "
+            f"{work.image.patches:.0f} patches, {how} the model's own processor."
         )
-        for each in stages
-    ]
     return lines
 
 
@@ -375,14 +382,14 @@ def step_operations(
 
 
 def _estimate_stage(
-    recipe: Recipe, name: str, model: Any, costs: ImageCosts, gpu: str, num_gpus: int
+    recipe: Recipe, name: str, model: Any, planned: PlannedModel, gpu: str, num_gpus: int
 ) -> StageEstimate:
     stage, hardware = recipe.stages[name], find_gpu(gpu)
-    work = measure_workload(recipe, name, costs)
-    packed = isinstance(model.config, ExgraConfig)
-    shape = shape_of(model.config, work.image, None if packed else work.conversation * PADDED)
+    work = measure_workload(recipe, name, planned)
+    row_length = None if planned.packs else work.conversation * PADDED
+    shape = shape_of(model.config, work.image, row_length)
     parameters = count_parameters(model, stage)
-    per_record = (work.conversation + work.alignment) * (FILLER if packed else PADDED)
+    per_record = (work.conversation + work.alignment) * (FILLER if planned.packs else PADDED)
     micro_batches = stage.gradient_accumulation_steps * num_gpus
     steps = num_steps(
         work.num_records, stage.batch_size, micro_batches, stage.epochs, stage.max_steps
@@ -424,11 +431,11 @@ def assumptions(estimate: Estimate) -> list[str]:
     lines = [
         f"{estimate.gpu} reaches {hardware.utilisation:.0%} of "
         f"{hardware.operations_per_second / 1e12:.0f} TFLOP/s (bfloat16, dense).",
-        f"A token has {CHARACTERS_PER_TOKEN} characters; padding adds {FILLER - 1:.0%}.",
+        f"A token has {CHARACTERS_PER_TOKEN} characters.",
+        *estimate.notes,
         f"{RESERVED / 1e9} GB of memory go to driver, libraries and gaps (`reserved`).",
         "Reading data, held-out measurements and communication take no time.",
     ]
-    lines += estimate.notes
     if guessed:
         lines.append(f"There is no data of {', '.join(guessed)} yet: counts and lengths assumed.")
     return lines

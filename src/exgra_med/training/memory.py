@@ -31,8 +31,8 @@ b bytes a number (2 under bfloat16):
     frozen       b (2 h + 2 k + 3 m + L) + 8 h    (gradients pass through to the connector)
     recomputed   4 h, plus one layer of the above for the moment, of the tokens of one call
 
-A layer of a trained vision tower keeps b (7 h + 2 m) + 16 h for each patch, with its own h and m; of
-a frozen one, and of every tower, 4 h are kept.
+A layer of a trained vision tower keeps b (7 h + 2 m) + 16 h for each patch, with h and m its own;
+what leaves a layer is kept of every tower, 4 h.
 
 With `weights: bfloat16` what runs between the layers is bfloat16 too: 8 h instead of 16 h, and 2 h
 recomputed.

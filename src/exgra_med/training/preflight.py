@@ -33,7 +33,7 @@ from exgra_med.model.chat_text import ChatText
 from exgra_med.model.image_budget import set_image_budget
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.model.processor import check_vocabulary
-from exgra_med.model.sizes import folder_config, is_native_origin, origin
+from exgra_med.model.sizes import folder_config, is_native_origin, model_config, origin
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
 from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings, TextSettings
 from exgra_med.training.distributed import process_state
@@ -195,25 +195,34 @@ def check_start(recipe: Recipe) -> None:
 
 
 def _check_processor(recipe: Recipe) -> None:
-    """The processor of a start that is here can be had, asks, and takes the image budget."""
+    """The processor of another model that is here can be had, asks, and takes the image budget."""
     place = origin(recipe.model)
-    if not isinstance(place, Path):
+    if not isinstance(place, Path) or is_native(place):
         return
-    processor, config = load_processor(place), folder_config(place)
-    if not is_native(place):
-        ChatText(processor)
+    processor = load_processor(place)
+    ChatText(processor)
     if recipe.model.images is not None:
-        set_image_budget(processor, config, recipe.model.images)
+        set_image_budget(processor, folder_config(place), recipe.model.images)
 
 
 def check_model_settings(recipe: Recipe) -> None:
-    """Refuse settings that are for this project's own model where the recipe has another.
+    """Refuse settings that are for this project's own model where the recipe has another, and the
+    other way round.
 
     Raises:
-        RecipeError: a chat template, or a stage that trains nothing of the model.
+        RecipeError: a chat template, an image budget, or a stage that trains nothing of the model.
         CheckpointError, RunError: what the model starts from is not there.
     """
-    if is_native_origin(origin(recipe.model)):
+    place = origin(recipe.model)
+    native = is_native_origin(place)
+    if recipe.model.images is not None and (native or not isinstance(place, Path)):
+        side = model_config(recipe.model).vision_config.image_size
+        raise RecipeError(
+            f"`model.images` does not go with this model, whose processor resizes every image to "
+            f"{side} x {side}.",
+            "Leave it out.",
+        )
+    if native:
         return
     if recipe.text.template != TextSettings().template:
         raise RecipeError(
