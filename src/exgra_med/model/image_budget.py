@@ -112,8 +112,10 @@ def _set_pixels(processor: Any, config: Any, most: int) -> bool:
         # Under these names, but numbers of pixels.
         own.size = {"shortest_edge": min(size["shortest_edge"], most), "longest_edge": most}
         return True
-    if size.keys() == {"longest_edge"} and not hasattr(own, "max_image_size"):
-        own.size = {"longest_edge": math.isqrt(most)}
+    if size.keys() == {"longest_edge"} and hasattr(processor, "patch_size"):
+        # Edges are rounded up to whole patches, so the longest one is given in whole patches.
+        patch = processor.patch_size * getattr(processor, "spatial_merge_size", 1)
+        own.size = {"longest_edge": max(patch, math.isqrt(most) // patch * patch)}
         return True
     return False
 
