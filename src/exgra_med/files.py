@@ -331,6 +331,15 @@ def _exchange(first: Path, second: Path) -> bool:
     return rename(at_working_folder, paths[0], at_working_folder, paths[1], swap) == 0
 
 
+PROBES = "probes"
+"""Folder of `cache_folder` in which figures measured on models are kept, one file a model."""
+
+
+def cache_folder() -> Path:
+    """The folder of this project in the user's cache; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exgra-med"
+
+
 def expand_home(path: str | Path) -> Path:
     """The path with `~` replaced; as it is where there is no user of that name."""
     try:

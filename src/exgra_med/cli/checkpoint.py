@@ -98,15 +98,28 @@ def export(
 
 
 @app.command("inspect", epilog="Example: `exgra-med checkpoint inspect exported --json`")
-def inspect(model: ModelArgument, as_json: Json = False) -> None:
-    """Say what a checkpoint is, without loading it."""
-    from exgra_med.model.bundle import local_folder
-    from exgra_med.model.verification import describe_checkpoint as describe
+def inspect(
+    model: ModelArgument,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Load a model of another family first, and measure it."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Say what a checkpoint is, without loading it: kind, sizes, parts, prompts, and what was
+    measured of a model that is not this project's own."""
+    from exgra_med.model.bundle import load_bundle, local_folder
+    from exgra_med.model.inspection import describe_checkpoint, measured_in_words
 
-    found = describe(local_folder(model))
+    folder = local_folder(model)
+    if probe:
+        load_bundle(folder)
+    found = describe_checkpoint(folder)
     plain = dict(found)
     if found["imported"]:
         plain["imported"] = f"from {found['imported']['source']}, see import.json"
+    if "measured" in found:
+        plain["measured"] = measured_in_words(found["measured"])
     show(found, as_json, (f"{name + ':':<15} {_plain(each)}" for name, each in plain.items()))
 
 
@@ -119,14 +132,13 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare hashes and logits with those recorded. The exit code is 1 where one differs."""
-    from exgra_med.model.bundle import local_folder
-    from exgra_med.model.native import load_native
+    from exgra_med.model.bundle import load_bundle, local_folder
     from exgra_med.model.verification import verify_checkpoint as check
     from exgra_med.model.verification import write_verification
 
     path = local_folder(model)
     if record:
-        write_verification(load_native(path, dtype="auto"), path)
+        write_verification(load_bundle(path, dtype="auto"), path)
     findings = check(path)
     lines = (f"{'ok' if e.passed else 'WRONG':<5} {e.name}: {e.detail}" for e in findings)
     show([asdict(each) for each in findings], as_json, lines)

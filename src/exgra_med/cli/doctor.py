@@ -14,6 +14,7 @@ EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "llm": ("openai",),
     "vllm": ("vllm",),
+    "vlm": ("torchvision", "num2words"),
     "lora": ("peft",),
     "optim": ("torchao",),
     "web": ("gradio", "matplotlib", "jinja2"),
@@ -52,6 +53,7 @@ def examine() -> dict[str, Any]:
     import torch
 
     from exgra_med.alignment import solve_matching
+    from exgra_med.files import PROBES, cache_folder
     from exgra_med.recipe.run_folder import describe_software
 
     # One small matching problem whose answer is known.
@@ -69,6 +71,7 @@ def examine() -> dict[str, Any]:
             name: all(util.find_spec(module) is not None for module in modules)
             for name, modules in EXTRAS.items()
         },
+        "measured_models": len(list((cache_folder() / PROBES).glob("*.json"))),
         "matching_solver": "works" if solves else "wrong",
         "problems": [] if solves else [wrong],
     }

@@ -32,7 +32,7 @@ def serve(
     typer.echo(NOTICE, err=True)
     if host not in ("127.0.0.1", "localhost", "::1"):
         typer.secho(f"Anyone who reaches {host}:{port} can use this server.", fg="yellow", err=True)
-    folder = prepare_export(model)
+    folder = prepare_export(model, chosen)
     typer.echo(f"http://{host}:{port}/v1", err=True)
     # On a line of its own, whole: a request must repeat it to the letter.
     typer.echo(f"model: {folder}", err=True)

@@ -58,7 +58,7 @@ def train(
         return
     from exgra_med.evaluation.held_out import held_out_scorer
     from exgra_med.training.distributed import process_state, refuse_other_engines
-    from exgra_med.training.preflight import check_before_training
+    from exgra_med.training.preflight import check_before_training, start_notes
     from exgra_med.training.stages import begin_run, train_run
 
     refuse_other_engines()
@@ -67,6 +67,9 @@ def train(
     if process_state().is_main_process:
         check_before_training(loaded.recipe, folder)
     told = reporter(as_json)
+    if process_state().is_main_process:
+        for note in start_notes(loaded.recipe):
+            told.console.print(f"Note: {note}")
     if resume and process_state().is_main_process and not (folder / "recipe.yaml").exists():
         told.console.print(f"There is nothing to go on with in {folder}: a new run begins.")
     run = begin_run(folder, loaded.recipe, resume)
@@ -86,11 +89,12 @@ def _plan(
     records a step are those to keep.
     """
     from exgra_med.training.estimate import assumptions, estimate_run
-    from exgra_med.training.preflight import check_plan, missing_here
+    from exgra_med.training.preflight import check_plan, missing_here, start_notes
 
     check_plan(recipe, num_gpus)
     estimate = estimate_run(recipe, gpu, num_gpus)
     warnings = _step_warnings(recipe, own, num_gpus) + _memory_advice(recipe, estimate)
+    warnings += start_notes(recipe)
     warnings += [f"This machine cannot run it: {error}" for error in missing_here(recipe, out)]
 
     def lines() -> Iterator[str]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 from exgra_med.evaluation.report.page import gather, template_environment
@@ -15,8 +17,8 @@ from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.verification import file_hashes
 
 NOT_STATED = "not stated"
-RESEARCH_ONLY = ("research only", "CC BY-NC", "no competing use")
-"""Words of a licence that forbid commercial use of what is made from it."""
+RESEARCH_ONLY = ("research only", "-research", "cc by-nc", "cc-by-nc", "no competing use")
+"""Words of a licence, in small letters, that forbid commercial use of what is made from it."""
 
 BASE_MODELS = {
     "huggyllama/llama-7b": "LLaMA licence, research only",
@@ -71,7 +73,7 @@ def lineage(run: Path) -> list[Ancestor]:
 
 def forbids_commerce(ancestors: list[Ancestor]) -> bool:
     """Whether something in the chain allows research alone."""
-    return any(word in each.licence for each in ancestors for word in RESEARCH_ONLY)
+    return any(word in each.licence.lower() for each in ancestors for word in RESEARCH_ONLY)
 
 
 def _origin(model: dict[str, Any]) -> list[Ancestor]:
@@ -91,7 +93,52 @@ def _origin(model: dict[str, Any]) -> list[Ancestor]:
         return [Ancestor("imported checkpoint", name, "; ".join(facts.get("licences", LICENCES)))]
     if published_checkpoint(start):
         return [Ancestor("published checkpoint", start, "; ".join(LICENCES))]
-    return [Ancestor("checkpoint", _shown(start), BASE_MODELS.get(start, NOT_STATED))]
+    return _checkpoint(start)
+
+
+def _checkpoint(start: str) -> list[Ancestor]:
+    """A model of any family, and what its own card says that it was made from."""
+    folder = _folder_of(start)
+    said = _front_matter(folder / "README.md") if folder is not None else {}
+    config = _json(folder / "config.json") if folder is not None else {}
+    kind = ", ".join(config.get("architectures") or [])
+    licence = said.get("license_name") or said.get("license") or NOT_STATED
+    name = f"{_shown(start)} ({kind})" if kind else _shown(start)
+    found = [Ancestor("checkpoint", name, BASE_MODELS.get(start, str(licence)))]
+    bases = said.get("base_model") or []
+    for base in bases if isinstance(bases, list) else [bases]:
+        found.append(Ancestor("base model", str(base), BASE_MODELS.get(str(base), NOT_STATED)))
+    return found
+
+
+def _folder_of(start: str) -> Path | None:
+    """The folder of a checkpoint, of a hub name that in the cache; none where it is not here."""
+    if Path(start).is_dir():
+        return Path(start)
+    if start.count("/") != 1:
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(start, "config.json")
+    return Path(cached).parent if isinstance(cached, str) else None
+
+
+def _front_matter(card: Path) -> dict[str, Any]:
+    """What the head of a model card says; nothing where there is none."""
+    try:
+        text = card.read_text(encoding="utf-8")
+        values = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
+    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _data(run: Path, recipe: dict[str, Any]) -> list[Ancestor]:
@@ -156,11 +203,19 @@ def model_card(run: Path) -> str:
         "not_stated": sorted({each.name for each in ancestors if "not stated" in each.licence}),
         "stages": [_stage(name, stage) for name, stage in (recipe.get("stages") or {}).items()],
         "hashes": _hashes(run, recipe),
+        "base_models": _base_models(ancestors),
         "notice": NOTICE,
         "seed": recipe.get("seed", 0),
     }
     card = template_environment(escape=False).get_template("model-card.md.j2")
     return card.render(values)
+
+
+def _base_models(ancestors: list[Ancestor]) -> list[str]:
+    """Hub names among the models that a run was made from, for the head of its card."""
+    models = ("checkpoint", "base model", "language model", "vision tower")
+    names = [each.name.split(" ")[0] for each in ancestors if each.kind in models]
+    return [name for name in dict.fromkeys(names) if name.count("/") == 1]
 
 
 def _stage(name: str, stage: dict[str, Any]) -> tuple[str, str, str]:

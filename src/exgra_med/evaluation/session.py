@@ -121,10 +121,10 @@ def _open_answers(source: str, engine: str, data: str | None, split: str | None,
     processes = launched_processes()
     template = TextSettings().template
     if engine == CHECKPOINT:
-        from exgra_med.model.bundle import local_folder, read_config
+        from exgra_med.model.bundle import is_native, local_folder
 
         checkpoint = local_folder(source)
-        read_config(checkpoint)
+        is_native(checkpoint)  # says what the folder is, where that is no checkpoint
         template = own_template(checkpoint)
         source = str(checkpoint)
     if processes.is_first:

@@ -4,7 +4,6 @@ SQLite in write-ahead mode, one transaction an answer, so a killed process loses
 arrived. Keys are hashes; questions and API keys are not stored.
 """
 
-import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import ServiceError
+from exgra_med.files import cache_folder
 from exgra_med.llm.request import Reply
 
 _TABLES = """
@@ -32,8 +32,7 @@ FROM answers GROUP BY model ORDER BY model
 
 def default_cache_path() -> Path:
     """Where answers are kept when no file is named: in the user's cache folder."""
-    folder = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(folder) / "exgra-med" / "answers.sqlite"
+    return cache_folder() / "answers.sqlite"
 
 
 class AnswerCache:

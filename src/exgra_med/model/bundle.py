@@ -83,8 +83,9 @@ def is_original_layout(config: dict[str, Any]) -> bool:
     return "text_config" not in config and str(config.get("model_type", "")).startswith("llava")
 
 
-def local_folder(source: str | Path) -> Path:
-    """The folder of a checkpoint; of a run it is its last one, and a hub name is downloaded.
+def local_folder(source: str | Path, weights: bool = True) -> Path:
+    """The folder of a checkpoint; of a run it is its last one, and a hub name is downloaded, with
+    its weights or without.
 
     Raises:
         CheckpointError: there is no such folder, or the hub does not have it.
@@ -105,9 +106,9 @@ def local_folder(source: str | Path) -> Path:
         )
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise CheckpointError(f"There is no folder {source}.")
-    from exgra_med.model.hub import download_checkpoint
+    from exgra_med.model.hub import download_checkpoint, download_settings
 
-    return download_checkpoint(str(source))
+    return download_checkpoint(str(source)) if weights else download_settings(str(source))
 
 
 class Bundle(ABC):

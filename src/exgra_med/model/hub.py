@@ -11,7 +11,8 @@ from exgra_med.errors import CheckpointError
 from exgra_med.files import write_text
 from exgra_med.model.bundle import CONFIG, read_json_object
 
-CHECKPOINT_FILES = ["*.json", "*.jinja", "*.safetensors", "*.model", "*.txt", "README.md"]
+WEIGHTS = "*.safetensors"
+CHECKPOINT_FILES = ["*.json", "*.jinja", WEIGHTS, "*.model", "*.txt", "README.md"]
 """The files of a checkpoint; code is never downloaded."""
 PICKLED_WEIGHTS = ["pytorch_model*.bin", "open_clip_pytorch_model.bin"]
 """Weights of older repositories, downloaded where there is no safetensors file."""
@@ -27,36 +28,43 @@ def download_checkpoint(name: str, revision: str | None = None) -> Path:
         CheckpointError: the hub cannot be reached, has no such checkpoint, or sent other bytes
             than it announced; these files are deleted.
     """
+    folder = _download(name, CHECKPOINT_FILES, revision)
+    if not any(folder.glob("*.safetensors")):
+        folder = _download(name, PICKLED_WEIGHTS, revision)
+    check_hashes(folder)
+    return folder
+
+
+def download_settings(name: str) -> Path:
+    """Download everything of a checkpoint `owner/name` but its weights, or find it in the cache.
+
+    Raises:
+        CheckpointError: as for `download_checkpoint`.
+    """
+    folder = _download(name, [each for each in CHECKPOINT_FILES if each != WEIGHTS], None)
+    check_hashes(folder)
+    return folder
+
+
+def _download(name: str, patterns: list[str], revision: str | None, tries: int = 3) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
 
-    def fetch(patterns: list[str], tries: int = 3) -> Path:
-        endpoint = os.environ.get("HF_ENDPOINT")
-        try:
-            return Path(
-                snapshot_download(
-                    name, revision=revision, allow_patterns=patterns, endpoint=endpoint
-                )
-            )
-        except transport_error():
-            # The connection broke: older clients do not retry by themselves.
-            if tries == 1:
-                raise
-            return fetch(patterns, tries - 1)
-
+    endpoint = os.environ.get("HF_ENDPOINT")
     try:
-        folder = fetch(CHECKPOINT_FILES)
-        if not any(folder.glob("*.safetensors")):
-            folder = fetch(PICKLED_WEIGHTS)
+        return Path(
+            snapshot_download(name, revision=revision, allow_patterns=patterns, endpoint=endpoint)
+        )
     except (OSError, HFValidationError, transport_error()) as error:
+        if isinstance(error, transport_error()) and tries > 1:
+            # The connection broke: older clients do not retry by themselves.
+            return _download(name, patterns, revision, tries - 1)
         where = f"{name} at {revision}" if revision else name
         raise CheckpointError(
             f"There is no folder {name}, and the hub does not give {where} "
             f"({type(error).__name__}).",
             "Check the name and the network and start again; what was downloaded is kept.",
         ) from error
-    check_hashes(folder)
-    return folder
 
 
 def transport_error() -> type[Exception]:

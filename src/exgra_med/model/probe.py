@@ -9,7 +9,6 @@ All differences are relative: largest difference over largest value.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -23,7 +22,7 @@ from torch import Tensor
 
 from exgra_med.data.records import Turn
 from exgra_med.errors import CheckpointError
-from exgra_med.files import write_text
+from exgra_med.files import PROBES, cache_folder, write_text
 from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts
 from exgra_med.model.batch import Layout, TrainingExample
 from exgra_med.model.chat_text import Told
@@ -54,6 +53,13 @@ def measured(bundle: AnyBundle, folder: Path | None = None) -> Facts:
             _keep(place, facts)
     _refuse(bundle, facts)
     return facts
+
+
+def known_facts(folder: Path) -> dict[str, Facts]:
+    """What was measured on a folder before, by the name of the type of its weights."""
+    types = (torch.float32, torch.bfloat16, torch.float16)
+    found = {str(each).removeprefix("torch."): _read(_cache_file(folder, each)) for each in types}
+    return {name: facts for name, facts in found.items() if facts is not None}
 
 
 @torch.no_grad()
@@ -216,25 +222,32 @@ def _difference(one: Tensor, other: Tensor) -> float:
 
 
 def _refuse(bundle: AnyBundle, facts: Facts) -> None:
-    kind, limit = bundle.model.config.model_type, bundle.tolerance
+    problem = refusal(bundle.model.config.model_type, facts, bundle.tolerance)
+    if problem is not None:
+        raise problem
+
+
+def refusal(kind: str, facts: Facts, limit: float) -> CheckpointError | None:
+    """Why a model of a kind with such facts cannot be used here; `limit` is what rounding may
+    make."""
     if not facts.leak <= limit:
-        raise CheckpointError(
+        return CheckpointError(
             f"A {kind} lets its question see its answer (what comes later changes what stands "
             f"before by {facts.leak:.0e}), so answers would leak into training; such models are "
             "not supported.",
             "Start from a model with causal attention.",
         )
     if not facts.batch_difference <= limit:
-        raise CheckpointError(
+        return CheckpointError(
             f"A {kind} gives an image another vector in a batch than alone (by "
             f"{facts.batch_difference:.0e}), so results would depend on the batch.",
             "Start from another model; please report this one.",
         )
+    return None
 
 
 def _cache_file(folder: Path, dtype: torch.dtype) -> Path:
     """Where the facts of a folder are kept."""
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     digest = hashlib.sha256()
     about = [VERSION, torch.__version__, transformers.__version__, str(dtype)]
     digest.update(json.dumps(about).encode())
@@ -243,7 +256,7 @@ def _cache_file(folder: Path, dtype: torch.dtype) -> Path:
             digest.update(path.name.encode() + path.read_bytes())
         elif path.suffix == ".safetensors":
             digest.update(path.name.encode() + _header(path))
-    return Path(root) / "exgra-med" / "probes" / f"{digest.hexdigest()[:32]}.json"
+    return cache_folder() / PROBES / f"{digest.hexdigest()[:32]}.json"
 
 
 def _header(path: Path) -> bytes:

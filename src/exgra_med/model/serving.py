@@ -1,4 +1,5 @@
-"""Start `vllm serve` where vLLM is installed, else `transformers serve`, on a stock export.
+"""Start `vllm serve` where vLLM is installed, else `transformers serve`, on a folder of plain
+transformers: a stock export of this project's own model, any other model as it is.
 
 Neither may fetch pictures by URL (remote addresses are blocked) or log questions, and both listen
 to this machine alone by default. What their options cannot block is in docs/how-to/serve.md.
@@ -14,8 +15,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from exgra_med.errors import CheckpointError, MissingExtraError
-from exgra_med.model.bundle import local_folder, read_config, read_json_object
+from exgra_med.model.bundle import CONFIG, is_native, load_processor, local_folder, read_json_object
 from exgra_med.model.convert.checkpoint import EXPORTED, export_checkpoint
+from exgra_med.model.sizes import folder_config
 from exgra_med.model.verification import file_hashes
 
 SERVERS = ("vllm", "transformers")
@@ -44,17 +46,23 @@ def choose_server(wanted: str | None = None) -> str:
     return "transformers"
 
 
-def prepare_export(source: str) -> Path:
-    """A stock export of a checkpoint: the folder itself, or one beside it, made where needed.
+def prepare_export(source: str, server: str = "vllm") -> Path:
+    """What a server can load of a checkpoint: the folder itself, or a stock export beside it, made
+    where needed. A model of another family is served as it is.
 
     Returns:
         Its absolute path, which is also what a request names as `model`.
 
     Raises:
         CheckpointError: the source is not usable.
+        MissingExtraError: transformers, the server, lacks what the model's processor needs.
     """
     folder = local_folder(source)
-    read_config(folder)
+    if not is_native(folder):
+        folder_config(folder)
+        if server == "transformers":
+            load_processor(folder)
+        return folder.resolve()
     if (folder / EXPORTED).is_file():
         return folder.resolve()
     export = folder.resolve().with_name(f"{folder.name}-hf-llava")
@@ -71,7 +79,7 @@ def server_command(server: str, folder: Path, host: str, port: int, device: str)
         program = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
         dtype = ["--dtype", "float32"] if device == "cpu" else []
         return [*program, *address, "--device", device, *dtype]
-    folded = isinstance(read_json_object(folder / "config.json")["vision_feature_layer"], list)
+    folded = isinstance(read_json_object(folder / CONFIG).get("vision_feature_layer"), list)
     own = ["--served-model-name", str(folder), "--disable-uvicorn-access-log"]
     # vLLM's own LLaVA reads a single vision layer; transformers' reads a list.
     own += ["--model-impl", "transformers"] if folded else []

@@ -1,4 +1,4 @@
-"""The configuration and size of a recipe's model, without loading weights."""
+"""The configuration, parts and size of a recipe's model, without loading weights."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,14 +6,29 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    PreTrainedConfig,
+)
 
-from exgra_med.errors import RunError
+from exgra_med.errors import CheckpointError, RunError
+from exgra_med.files import expand_home
 from exgra_med.model.assemble import NUM_ADDED, language_config, native_config
 from exgra_med.model.build import architecture_config
-from exgra_med.model.bundle import CONFIG, read_config, read_json_object
+from exgra_med.model.bundle import (
+    CONFIG,
+    find_model_plugins,
+    is_native,
+    local_folder,
+    quiet,
+    read_config,
+    read_json_object,
+)
 from exgra_med.model.hub import download_config
-from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration
+from exgra_med.model.native import ExgraConfig
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import is_run_folder, open_run
 from exgra_med.recipe.schema import ModelSettings, Parts
@@ -50,42 +65,126 @@ TOWERS: dict[str, dict[str, Any]] = {
 }
 
 
-def model_config(settings: ModelSettings) -> ExgraConfig:
-    """The configuration of the model that a recipe starts from.
+def model_config(settings: ModelSettings) -> Any:
+    """The configuration of the model that a recipe starts from: of this project's own class, or of
+    one of transformers.
 
-    A run that does not exist yet is planned from the shipped recipe that makes it.
+    Raises:
+        CheckpointError, RunError: the start of the recipe does not exist, or is no model that reads
+            images and text.
+    """
+    place = origin(settings)
+    if isinstance(place, Path):
+        return folder_config(place)
+    if place.architecture is not None:
+        pieces = place.architecture.tokenizer.vocabulary_size
+        return architecture_config(place.architecture, pieces + NUM_ADDED)
+    assert place.parts is not None, "a recipe has exactly one origin"
+    return _joined(place.parts)
+
+
+def origin(settings: ModelSettings) -> Path | ModelSettings:
+    """What the model of a recipe is made from: a folder, or the sizes or parts it is built from.
+
+    Of a hub name everything but the weights is downloaded. A run that does not exist yet, or has
+    not finished, is planned from its recipe, which may be a shipped one.
 
     Raises:
         CheckpointError, RunError: the start of the recipe does not exist.
     """
-    if settings.architecture is not None:
-        pieces = settings.architecture.tokenizer.vocabulary_size
-        return architecture_config(settings.architecture, pieces + NUM_ADDED)
-    if settings.parts is not None:
-        return _joined(settings.parts)
-    start = str(settings.start)
-    if is_run_folder(start):
-        run = open_run(Path(start))
+    if settings.start is None:
+        return settings
+    start = settings.start
+    folder = expand_home(start)
+    if is_run_folder(folder):
+        run = open_run(folder)
         if not run.recipe.stages or run.final(list(run.recipe.stages)[-1]).is_dir():
-            return read_config(run.last_checkpoint)
-        return model_config(run.recipe.model)
-    if Path(start).is_dir():
-        return read_config(Path(start))
+            return run.last_checkpoint
+        return origin(run.recipe.model)
+    if folder.is_dir():
+        return folder
     maker = start.removeprefix("runs/")
     if maker in shipped_recipes():
-        return model_config(load_recipe(maker).recipe.model)
+        return origin(load_recipe(maker).recipe.model)
     if start.startswith(("runs/", ".", "/", "~")):
         raise RunError(
             f"There is no run or checkpoint {start}, and no shipped recipe that makes it.",
             "Train the run it starts from first, or correct `model.start`.",
         )
-    return ExgraConfig.from_dict(download_config(start) | {"model_type": ExgraConfig.model_type})
+    return local_folder(start, weights=False)
 
 
-def meta_model(config: ExgraConfig) -> ExgraForConditionalGeneration:
+def folder_config(folder: Path) -> Any:
+    """The configuration of a checkpoint folder of any kind; weights need not be in it.
+
+    Raises:
+        CheckpointError: there is none, it is in the original's layout, or no model that reads
+            images and text.
+    """
+    if is_native(folder):
+        return read_config(folder)
+    find_model_plugins()
+    kind = read_json_object(folder / CONFIG).get("model_type")
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(folder)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder} holds a model of type {kind!r}, which transformers cannot read here: "
+            f"{str(error).splitlines()[0]}",
+            "Install a newer transformers, or the package that brings this model.",
+        ) from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise CheckpointError(
+            f"{folder} holds a model of type {kind!r}, which is none that reads images and text.",
+            "Name a vision-language model; a language model goes into `model.parts`.",
+        )
+    return config
+
+
+def is_native_origin(place: Path | ModelSettings) -> bool:
+    """Whether an `origin` is, or becomes, this project's own model.
+
+    Raises:
+        CheckpointError: the folder has no configuration, or is in the original's layout.
+    """
+    if isinstance(place, Path):
+        return is_native(place)
+    return place.parts is None or place.parts.connector in NATIVE_CONNECTORS
+
+
+NATIVE_CONNECTORS = ("none", "dci", "sci")
+
+
+def meta_model(config: PreTrainedConfig) -> Any:
     """The model on the meta device: its tensors have shapes, but no values."""
     with torch.device("meta"):
-        return ExgraForConditionalGeneration(config)
+        return AutoModelForImageTextToText.from_config(config)
+
+
+# A merger or projector may stand inside the tower (Qwen-VL, GLM-V): the one rule that knows names.
+BETWEEN = ("merger", "projector", "connector")
+
+
+def part_of(model: Any, name: str) -> list[nn.Parameter]:
+    """The parameters of `vision`, `connector` or `language` of any model; each is in one of them.
+
+    The connector is what is in neither tower nor language model, and what in the tower is called a
+    merger, projector or connector. A head that is tied to the embeddings counts once.
+    """
+    tower = list(model.get_encoder(modality="image").named_parameters())
+    language = list(model.get_decoder().parameters())
+    language += list(model.get_output_embeddings().parameters())
+    known = {id(each) for each in language} | {id(each) for _, each in tower}
+    own = [each for n, each in tower if any(word in n for word in BETWEEN)]
+    own += [each for each in model.parameters() if id(each) not in known]
+    joined = {id(each) for each in own}
+    parts = {
+        "vision": [each for _, each in tower if id(each) not in joined],
+        "connector": own,
+        "language": language,
+    }
+    return list({id(each): each for each in parts[name]}.values())
 
 
 def num_parameters(module: nn.Module) -> int:

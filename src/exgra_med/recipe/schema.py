@@ -114,17 +114,38 @@ class Parts(Section):
     """Which vision layers reach the projector, whose weights are random under the run's seed."""
 
 
+class ImageSettings(Section):
+    """How much of an image a model sees, and so how many tokens it has: less is faster."""
+
+    max_pixels: Count | None = None
+    """Larger images are made smaller until they have so many pixels, as the model's processor
+    counts them (GLM-V counts a picture twice). For Qwen-VL, GLM-V, Pixtral and Mistral 3."""
+    tiles: Count | None = None
+    """Images are cut into at most so many tiles; a small picture of the whole may be added. For
+    InternVL, LLaVA-NeXT, LLaVA-OneVision, Idefics 3, SmolVLM and LFM2-VL."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> ImageSettings:
+        if self.max_pixels is None and self.tiles is None:
+            raise ValueError("give `max_pixels` or `tiles`, or leave `images` out")
+        return self
+
+
 class ModelSettings(Section):
     """Where the model of the first stage comes from: a checkpoint, sizes, or trained parts."""
 
     start: str | None = None
-    """A run folder (its last checkpoint), a checkpoint folder of this project, or a hub name."""
+    """A run folder (its last checkpoint), the folder or hub name of any vision-language model of
+    transformers, or a checkpoint folder of this project."""
     architecture: Architecture | None = None
     """Sizes of a model to build with random weights."""
     parts: Parts | None = None
     """Trained parts to join."""
     expect_connector: Literal["none", "dci", "sci"] | None = None
     """Connector that `start` must have; a model with another is refused. Any where absent."""
+    images: ImageSettings | None = None
+    """Image budget of a model whose processor has one, kept in its checkpoints; the model's own
+    where absent. This project's own model has none: it resizes every image to one size."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> ModelSettings:

@@ -6,27 +6,36 @@ Operations of one step, with N weights in the language model's layers, T tokens 
     backward              the same again for activations, and again for trainable weights
     recomputed            the same again
     head                  2 h V for each supervised token, four times (it is recomputed)
-    vision tower          2 per weight and patch, forward only
+    vision tower          2 per weight and patch, three times that where it is trained
 
 Hours are these operations over what the GPU is assumed to reach. Not counted: reading data,
 held-out measurements, answers generated for the best checkpoint, waiting for other GPUs.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
+from typing import Any
 
 from exgra_med.data.chat_template import IMAGE_BLOCK, alignment_text, conversation_segments
+from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, open_prepared
-from exgra_med.errors import DataError, RecipeError
+from exgra_med.errors import DataError, MissingExtraError, RecipeError
 from exgra_med.model.batch import chosen_records, conversations_of
-from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration
-from exgra_med.model.sizes import meta_model, model_config, num_parameters
-from exgra_med.recipe.schema import Recipe, StageSettings
+from exgra_med.model.bundle import load_processor
+from exgra_med.model.image_budget import ImageCost, fixed_cost, image_cost, set_image_budget
+from exgra_med.model.native import ExgraConfig
+from exgra_med.model.probe import known_facts
+from exgra_med.model.sizes import meta_model, model_config, num_parameters, origin, part_of
+from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings
 from exgra_med.training.memory import (
     Memory,
     Parameters,
+    Shape,
     count_parameters,
     moment_bytes,
+    shape_of,
     stage_memory,
     weight_bytes,
 )
@@ -81,8 +90,14 @@ CHARACTERS_PER_TOKEN = 3.5
 """Assumed: medical English under LLaMA's tokenizer."""
 NUM_SAMPLED = 500
 """Records whose length is measured; they are spread over the whole split."""
+NUM_PICTURES = 50
+"""Of these records the sizes of the images are read, where a model has more tokens for larger."""
 FILLER = 1.05
 """Assumed: padding adds a twentieth to packed rows."""
+PADDED = 1.3
+"""Assumed: what padding makes of rows with one conversation each."""
+PICTURE = (512, 512)
+"""Assumed: width and height of an image of data that is not there."""
 SUPERVISED = 0.5
 """Assumed: the share of a conversation's text that the loss counts."""
 RESERVED = 1.5e9
@@ -100,6 +115,8 @@ class Workload:
     """Mean tokens of the texts that its graphs add."""
     images: float
     """Mean images of a record."""
+    image: ImageCost
+    """Of a mean image."""
     share_cut: float
     """Share of the records whose conversation is longer than `text.max_length`."""
     counted: bool
@@ -114,11 +131,74 @@ ASSUMED = {
     "slake": (4_919, 330, 60),
     "pathvqa": (19_755, 330, 60),
 }
-"""Published or prepared counts; lengths are guesses."""
+"""Published or prepared counts; lengths are guesses, with the image of `ASSUMED_IMAGE` tokens."""
+ASSUMED_IMAGE = 258
 
 
-def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Workload:
-    """Measure the data of a stage, with so many visual tokens for one image.
+@dataclass
+class PlannedModel:
+    """What a plan knows of a model beside its sizes: what its images cost, and whether it packs."""
+
+    config: Any
+    processor: Any = None
+    """What images are measured with; none for this project's own model, whose images all cost the
+    same, and where it is not here."""
+    packs: bool = True
+    """Whether rows hold several conversations. Of another model it was measured, or it does not."""
+    notes: list[str] = field(default_factory=list)
+    """What is assumed, one sentence each."""
+    _known: dict[tuple[int, int], ImageCost] = field(default_factory=dict)
+
+    def of_size(self, size: tuple[int, int]) -> ImageCost:
+        """Of an image of a width and height."""
+        if self.processor is None:
+            return fixed_cost(self.config)
+        if size not in self._known:
+            self._known[size] = image_cost(self.processor, self.config, size)
+        return self._known[size]
+
+    def mean(self, records: Sequence[Record], images: ImageFolder) -> ImageCost:
+        """Of the images of some records."""
+        if self.processor is None:
+            return fixed_cost(self.config)
+        some = records[:: max(1, len(records) // NUM_PICTURES)]
+        found = [self.of_size(images.size(n, each.id)) for each in some for n in each.images]
+        found = found or [self.of_size(PICTURE)]
+        return ImageCost(
+            sum(each.tokens for each in found) / len(found),
+            sum(each.length for each in found) / len(found),
+            sum(each.patches for each in found) / len(found),
+        )
+
+
+def planned_model(settings: ModelSettings, config: Any) -> PlannedModel:
+    """What is known of a recipe's model without its weights.
+
+    Raises:
+        CheckpointError: the model's processor is damaged, or has no chat template.
+        RecipeError: it has no such image budget as the recipe asks for.
+    """
+    if isinstance(config, ExgraConfig):
+        return PlannedModel(config)
+    place = origin(settings)
+    if not isinstance(place, Path):
+        # A joined model's images are of one size, which its configuration tells.
+        return PlannedModel(config, packs=False)
+    facts = known_facts(place).get("float32")
+    packs = facts is not None and facts.image_packing is not None
+    try:
+        processor = load_processor(place)
+    except MissingExtraError as error:
+        tokens = fixed_cost(config).tokens
+        note = f"An image is assumed to have {tokens:.0f} tokens, as it cannot be measured: {error}"
+        return PlannedModel(config, None, packs, [note])
+    if settings.images is not None:
+        set_image_budget(processor, config, settings.images)
+    return PlannedModel(config, processor, packs)
+
+
+def measure_workload(recipe: Recipe, name: str, planned: PlannedModel) -> Workload:
+    """Measure the data of a stage.
 
     Raises:
         DataError: the data is not there, and nothing is known about a folder of that name; or the
@@ -134,25 +214,28 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         if known is None:
             raise
         count, conversation, alignment = known
-        records = max(1, round(count * settings.fraction))
-        return Workload(records, conversation, alignment * aligned, 1.0, 0.0, counted=False)
+        records, image = max(1, round(count * settings.fraction)), planned.of_size(PICTURE)
+        if not isinstance(planned.config, ExgraConfig):
+            conversation += image.length - ASSUMED_IMAGE
+        return Workload(records, conversation, alignment * aligned, 1.0, image, 0.0, counted=False)
     records = chosen_records(list(prepared.iterate(settings.split)), settings)
     if not records:
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
+    images = prepared.image_folder(settings.max_pixels)
     held_out = [] if settings.held_out_split is None else prepared.iterate(settings.held_out_split)
     most = max(chain(records, held_out), key=lambda record: len(record.images))
-    needed = len(most.images) * (num_image_tokens + 2)
+    needed = planned.mean([most], images).length * len(most.images)
     if needed > recipe.text.max_length:
         raise DataError(
             f"The {len(most.images)} images of record {most.id!r} of {settings.folder} alone need "
-            f"{needed} tokens, and `text.max_length` is {recipe.text.max_length}.",
+            f"{needed:.0f} tokens, and `text.max_length` is {recipe.text.max_length}.",
             "Raise `text.max_length`, or leave the record out.",
         )
     sampled = records[:: max(1, len(records) // NUM_SAMPLED)]
-    longest = recipe.text.max_length
+    longest, image = recipe.text.max_length, planned.mean(sampled, images)
     conversations = [each for record in sampled for each in conversations_of(record, stage.answers)]
     lengths = [
-        _conversation_tokens(each, recipe.text.template, num_image_tokens) for each in conversations
+        _conversation_tokens(each, recipe.text.template, image.length) for each in conversations
     ]
     texts = [
         min(2 * longest, _alignment_tokens(each, with_extended)) if aligned else 0.0
@@ -163,15 +246,16 @@ def measure_workload(recipe: Recipe, name: str, num_image_tokens: int) -> Worklo
         sum(min(longest, length) for length in lengths) / len(sampled),
         sum(texts) / len(sampled),
         sum(len(each.images) for each in conversations) / len(sampled),
+        image,
         sum(length > longest for length in lengths) / len(conversations),
         counted=True,
     )
 
 
-def _conversation_tokens(record: Record, template: str, num_image_tokens: int) -> float:
+def _conversation_tokens(record: Record, template: str, image_length: float) -> float:
     text = "".join(segment.text for segment in conversation_segments(record, template))
     characters = len(text.replace(IMAGE_BLOCK, ""))
-    return 1 + characters / CHARACTERS_PER_TOKEN + len(record.images) * (num_image_tokens + 2)
+    return 1 + characters / CHARACTERS_PER_TOKEN + len(record.images) * image_length
 
 
 def _alignment_tokens(record: Record, with_extended: bool) -> float:
@@ -200,13 +284,15 @@ class StageEstimate:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run costs."""
+    """What a run planned."""
 
     gpu: str
     num_gpus: int
     stages: list[StageEstimate]
     start_disk: float
     """Bytes of the checkpoint that is built before the first stage."""
+    notes: list[str]
+    """What is assumed of this model and this data alone, one sentence each."""
 
     @property
     def hours(self) -> float:
@@ -225,10 +311,33 @@ def estimate_run(recipe: Recipe, gpu: str, num_gpus: int = 1) -> Estimate:
     Raises:
         ExgraMedError: the model's sizes or the data are not known.
     """
-    model = meta_model(model_config(recipe.model))
-    stages = [_estimate_stage(recipe, name, model, gpu, num_gpus) for name in recipe.stages]
+    config = model_config(recipe.model)
+    model, planned = meta_model(config), planned_model(recipe.model, config)
+    stages = [
+        _estimate_stage(recipe, name, model, planned, gpu, num_gpus) for name in recipe.stages
+    ]
     built = recipe.model.start is None
-    return Estimate(gpu, num_gpus, stages, 4.0 * num_parameters(model) * built)
+    disk = 4.0 * num_parameters(model) * built
+    return Estimate(gpu, num_gpus, stages, disk, _notes(planned, stages))
+
+
+def _notes(planned: PlannedModel, stages: Sequence["StageEstimate"]) -> list[str]:
+    """What is assumed of rows and images."""
+    lines = [f"Padding adds {FILLER - 1:.0%} to packed rows."]
+    if not planned.packs:
+        lines = [
+            f"Padding adds {PADDED - 1:.0%}, with one conversation a row; whether this model may "
+            "pack rows is measured when it is loaded."
+        ]
+    lines += planned.notes
+    for each in stages if planned.processor is not None else []:
+        work = each.workload
+        how = "the mean by" if work.counted else f"if it is {PICTURE[0]} x {PICTURE[1]}, by"
+        lines.append(
+            f"An image of {each.name} has {work.image.tokens:.0f} tokens and "
+            f"{work.image.patches:.0f} patches, {how} the model's own processor."
+        )
+    return lines
 
 
 def stage_disk(stage: StageSettings, parameters: Parameters) -> float:
@@ -247,49 +356,53 @@ def stage_disk(stage: StageSettings, parameters: Parameters) -> float:
 
 
 def step_operations(
-    config: ExgraConfig,
-    model: ExgraForConditionalGeneration,
+    model: Any,
+    shape: Shape,
     stage: StageSettings,
     tokens: float,
     supervised: float,
     images: float,
 ) -> float:
     """Floating-point operations of `tokens` of text and `images`, forward and backward."""
-    text = config.text_config
-    layers = num_parameters(model.get_decoder().layers)  # type: ignore
-    attention = 4 * text.hidden_size * stage.tokens_per_row * text.num_hidden_layers
+    layers = num_parameters(model.get_decoder().layers)
+    row = shape.row_length or stage.tokens_per_row
+    attention = 4 * shape.width * row * shape.num_layers
     trains_all = "language" in stage.trainable and stage.lora is None
     times = 3 if trains_all else 2
     forward = tokens * (2 * layers + attention)
-    tower = num_parameters(model.model.vision_tower)
-    projector = num_parameters(model.model.multi_modal_projector)
+    tower, connector = (
+        sum(each.numel() for each in part_of(model, name)) for name in ("vision", "connector")
+    )
+    tower *= 3 if "vision" in stage.trainable else 1
     return (
         forward * (times + stage.activation_checkpointing)
-        + supervised * 2 * text.hidden_size * text.vocab_size * (times + 1)
-        + images * (config.image_seq_length + 1) * (2 * tower + 3 * 2 * projector)
+        + supervised * 2 * shape.width * shape.vocabulary * (times + 1)
+        + images * (shape.image.patches * 2 * tower + shape.image.tokens * 3 * 2 * connector)
     )
 
 
 def _estimate_stage(
-    recipe: Recipe, name: str, model: ExgraForConditionalGeneration, gpu: str, num_gpus: int
+    recipe: Recipe, name: str, model: Any, planned: PlannedModel, gpu: str, num_gpus: int
 ) -> StageEstimate:
-    stage, hardware, config = recipe.stages[name], find_gpu(gpu), model.config
-    work = measure_workload(recipe, name, config.image_seq_length)
+    stage, hardware = recipe.stages[name], find_gpu(gpu)
+    work = measure_workload(recipe, name, planned)
+    row_length = None if planned.packs else work.conversation * PADDED
+    shape = shape_of(model.config, work.image, row_length)
     parameters = count_parameters(model, stage)
-    per_record = (work.conversation + work.alignment) * FILLER
+    per_record = (work.conversation + work.alignment) * (FILLER if planned.packs else PADDED)
     micro_batches = stage.gradient_accumulation_steps * num_gpus
     steps = num_steps(
         work.num_records, stage.batch_size, micro_batches, stage.epochs, stage.max_steps
     )
     records = min(stage.batch_size * micro_batches, work.num_records)
-    supervised = max(0.0, work.conversation - work.images * config.image_seq_length) * SUPERVISED
+    supervised = max(0.0, work.conversation - work.images * work.image.tokens) * SUPERVISED
     operations = step_operations(
-        config, model, stage, records * per_record, records * supervised, records * work.images
+        model, shape, stage, records * per_record, records * supervised, records * work.images
     )
     tokens, images = stage.batch_size * per_record, stage.batch_size * work.images
 
     def memory_of(stage: StageSettings) -> Memory:
-        needed = stage_memory(config, stage, parameters, tokens, images, num_gpus)
+        needed = stage_memory(shape, stage, parameters, tokens, images, num_gpus)
         return replace(needed, reserved=RESERVED)
 
     memory, sharded = memory_of(stage), None
@@ -318,7 +431,8 @@ def assumptions(estimate: Estimate) -> list[str]:
     lines = [
         f"{estimate.gpu} reaches {hardware.utilisation:.0%} of "
         f"{hardware.operations_per_second / 1e12:.0f} TFLOP/s (bfloat16, dense).",
-        f"A token has {CHARACTERS_PER_TOKEN} characters; padding adds {FILLER - 1:.0%}.",
+        f"A token has {CHARACTERS_PER_TOKEN} characters.",
+        *estimate.notes,
         f"{RESERVED / 1e9} GB of memory go to driver, libraries and gaps (`reserved`).",
         "Reading data, held-out measurements and communication take no time.",
     ]

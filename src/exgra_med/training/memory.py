@@ -31,6 +31,9 @@ b bytes a number (2 under bfloat16):
     frozen       b (2 h + 2 k + 3 m + L) + 8 h    (gradients pass through to the connector)
     recomputed   4 h, plus one layer of the above for the moment, of the tokens of one call
 
+A layer of a trained vision tower keeps b (7 h + 2 m) + 16 h for each patch, with h and m its own;
+what leaves a layer is kept of every tower, 4 h.
+
 With `weights: bfloat16` what runs between the layers is bfloat16 too: 8 h instead of 16 h, and 2 h
 recomputed.
 
@@ -42,14 +45,71 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from exgra_med.model.image_budget import ImageCost, fixed_cost
 from exgra_med.model.lora import adapted_layers
-from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration, connector_layers
-from exgra_med.model.sizes import num_parameters
+from exgra_med.model.native import ExgraConfig, connector_layers
+from exgra_med.model.sizes import num_parameters, part_of
 from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.objective import TOKENS_PER_CHUNK
 from exgra_med.training.optimizer import BYTES, is_eight_bit
 
 BYTES_NF4 = 0.55
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a model and of its images that the formula reads."""
+
+    width: int
+    """h, of the language model."""
+    inner: int
+    """m."""
+    keys: int
+    """k."""
+    num_layers: int
+    vocabulary: int
+    vision_width: int
+    vision_inner: int
+    vision_layers: int
+    channels: float
+    """What the projector reads for each token of an image."""
+    image: ImageCost
+    row_length: float | None
+    """L of rows with one sequence each; packed rows have the stage's `tokens_per_row`."""
+
+
+def shape_of(config: Any, image: ImageCost | None = None, row_length: float | None = None) -> Shape:
+    """The shape of a model of any kind by its configuration.
+
+    Args:
+        config: of the model.
+        image: a mean image; by the configuration alone where absent.
+        row_length: see `Shape`.
+    """
+    text, vision = config.get_text_config(), config.vision_config
+    image = image or fixed_cost(config)
+    heads = text.num_attention_heads
+    head = getattr(text, "head_dim", None) or text.hidden_size // heads
+    # Two towers of Qwen-VL have their own width under a name of their own.
+    vision_width = getattr(vision, "embed_dim", None) or vision.hidden_size
+    if isinstance(config, ExgraConfig):
+        channels = float(len(connector_layers(config)) * vision_width)
+    else:
+        channels = vision_width * image.patches / max(1.0, image.tokens)
+    return Shape(
+        width=text.hidden_size,
+        inner=text.intermediate_size,
+        keys=head * (getattr(text, "num_key_value_heads", None) or heads),
+        num_layers=text.num_hidden_layers,
+        vocabulary=text.vocab_size,
+        vision_width=vision_width,
+        vision_inner=getattr(vision, "intermediate_size", None)
+        or int(vision_width * vision.mlp_ratio),
+        vision_layers=getattr(vision, "num_hidden_layers", None) or vision.depth,
+        channels=channels,
+        image=image,
+        row_length=row_length,
+    )
 
 
 @dataclass(frozen=True)
@@ -94,12 +154,12 @@ class Parameters:
     """Weights among `float32` in tensors too small for that."""
 
 
-def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings) -> Parameters:
+def count_parameters(model: Any, stage: StageSettings) -> Parameters:
     """Count the parameters of a stage on a model whose tensors have no memory (meta device)."""
     whole = num_parameters(model)
-    tower = num_parameters(model.model.vision_tower)
-    layers = num_parameters(model.get_decoder().layers)  # type: ignore
-    own = graph_sizes(model.config, stage)
+    tower = sum(each.numel() for each in part_of(model, "vision"))
+    layers = num_parameters(model.get_decoder().layers)
+    own = graph_sizes(model.config.get_text_config().hidden_size, stage)
     graph, adapters, quantized = sum(own), 0, 0
     in_layers = layers if "language" in stage.trainable else 0
     if stage.lora is not None:
@@ -125,29 +185,25 @@ def count_parameters(model: ExgraForConditionalGeneration, stage: StageSettings)
     )
 
 
-def _trainable_sizes(model: ExgraForConditionalGeneration, stage: StageSettings) -> Iterator[int]:
+def _trainable_sizes(model: Any, stage: StageSettings) -> Iterator[int]:
     """Numbers of weights of every other trainable tensor."""
-    modules = {"vision": model.model.vision_tower, "connector": model.model.multi_modal_projector}
-    for name, module in modules.items():
-        if name in stage.trainable:
-            yield from (each.numel() for each in module.parameters())
-    if "language" in stage.trainable and stage.lora is None:
-        others = {id(weight) for module in modules.values() for weight in module.parameters()}
-        yield from (each.numel() for each in model.parameters() if id(each) not in others)
-    if "language" not in stage.trainable and "image_tokens" in stage.trainable:
+    for name in ("vision", "connector", "language"):
+        if name in stage.trainable and (name != "language" or stage.lora is None):
+            yield from (each.numel() for each in part_of(model, name))
+    markers = "image_tokens" in stage.trainable and isinstance(model.config, ExgraConfig)
+    if markers and "language" not in stage.trainable:
         # Two rows move, but gradient and moments are those of the whole matrix.
-        yield model.config.text_config.vocab_size * model.config.text_config.hidden_size
+        yield model.get_input_embeddings().weight.numel()
 
 
-def graph_sizes(config: ExgraConfig, stage: StageSettings) -> list[int]:
+def graph_sizes(width: int, stage: StageSettings) -> list[int]:
     """Numbers of weights of every tensor of message passing, which is beside the model."""
-    width = config.text_config.hidden_size
     num_layers = stage.alignment.num_layers if stage.alignment is not None else 0
     return [width * width, width, width * width] * num_layers
 
 
 def stage_memory(
-    config: ExgraConfig,
+    shape: Shape,
     stage: StageSettings,
     parameters: Parameters,
     tokens: float,
@@ -155,17 +211,16 @@ def stage_memory(
     num_gpus: int = 1,
 ) -> Memory:
     """The formula at the head of this file, for one forward pass of `tokens` and `images`."""
-    activations = activation_bytes(config, stage, tokens, images)
+    activations = activation_bytes(shape, stage, tokens, images)
     half = stage.precision == "bfloat16"
     if stage.sharding == "full" and num_gpus > 1:
         number = 2 if half else 4
-        num_layers = config.text_config.num_hidden_layers
-        layer = parameters.layers / num_layers
-        layer_trainable = parameters.trainable_in_layers / num_layers
+        layer = parameters.layers / shape.num_layers
+        layer_trainable = parameters.trainable_in_layers / shape.num_layers
         rest = parameters.total - parameters.tower - parameters.layers
         rest_trainable = parameters.trainable - parameters.trainable_in_layers
         # Adapters are in the layers, and only what is outside of these is cast by autocast.
-        rest_castable = rest - sum(graph_sizes(config, stage))
+        rest_castable = rest - sum(graph_sizes(shape.width, stage))
         kept = 4 * (parameters.total - parameters.tower) / num_gpus + 4 * parameters.tower
         return Memory(
             weights=kept + 4 * rest + 3 * number * layer,
@@ -208,42 +263,42 @@ def moment_bytes(stage: StageSettings, parameters: Parameters) -> float:
     )
 
 
-def activation_bytes(
-    config: ExgraConfig, stage: StageSettings, tokens: float, images: float
-) -> float:
+def activation_bytes(shape: Shape, stage: StageSettings, tokens: float, images: float) -> float:
     """What one forward pass keeps for its backward pass."""
-    text, vision = config.text_config, config.vision_config
     number = 2 if stage.precision == "bfloat16" else 4
-    layer = layer_bytes(config, stage, number)
-    layers = text.num_hidden_layers * layer
+    layer = layer_bytes(shape, stage, number)
+    layers = shape.num_layers * layer
     if stage.activation_checkpointing:
         together = min(tokens, stage.max_tokens_per_call or tokens)
-        layers = text.num_hidden_layers * weight_bytes(stage) * text.hidden_size
+        layers = shape.num_layers * weight_bytes(stage) * shape.width
         layers += layer * together / max(1.0, tokens)
     # Input embeddings, what is inserted into them, the last norm, and the pooled copy.
-    outside = 5 * weight_bytes(stage) * text.hidden_size
-    states = (vision.num_hidden_layers + 1) * vision.hidden_size * 4
-    channels = len(connector_layers(config)) * vision.hidden_size
-    projector = number * (channels + 3 * text.hidden_size)
-    patches = config.image_seq_length
-    logits = min(tokens, TOKENS_PER_CHUNK) * text.vocab_size * (number + 8)
+    outside = 5 * weight_bytes(stage) * shape.width
+    states = (shape.vision_layers + 1) * shape.vision_width * 4
+    if "vision" in stage.trainable:
+        states += shape.vision_layers * tower_layer_bytes(shape, stage, number)
+    projector = number * (shape.channels + 3 * shape.width)
+    logits = min(tokens, TOKENS_PER_CHUNK) * shape.vocabulary * (number + 8)
     return (
         tokens * (layers + outside)
-        + images * ((patches + 1) * states + patches * projector)
+        + images * (shape.image.patches * states + shape.image.tokens * projector)
         + logits
     )
 
 
-def layer_bytes(config: ExgraConfig, stage: StageSettings, number: int) -> float:
+def layer_bytes(shape: Shape, stage: StageSettings, number: int) -> float:
     """Bytes that one layer of the language model keeps for each token."""
-    text = config.text_config
-    width, inner = text.hidden_size, text.intermediate_size
-    head = getattr(text, "head_dim", None) or width // text.num_attention_heads
-    keys = head * text.num_key_value_heads
-    mask = stage.tokens_per_row
+    width, keys, inner = shape.width, shape.keys, shape.inner
+    mask = shape.row_length or stage.tokens_per_row
     stream = 2 * weight_bytes(stage) * width
     if "language" not in stage.trainable:
         return number * (2 * width + 2 * keys + 3 * inner + mask) + stream
     dropped = stage.lora is not None and stage.lora.dropout > 0
     adapters = (number + 1) * (6 * width + inner) * dropped
     return number * (5 * width + 2 * keys + 4 * inner + mask) + 2 * stream + adapters
+
+
+def tower_layer_bytes(shape: Shape, stage: StageSettings, number: int) -> float:
+    """Bytes that one layer of a trained vision tower keeps for each patch; it has no gate."""
+    width, inner = shape.vision_width, shape.vision_inner
+    return number * (7 * width + 2 * inner) + 4 * weight_bytes(stage) * width

@@ -28,11 +28,14 @@ from exgra_med.errors import (
 )
 from exgra_med.files import expand_home
 from exgra_med.model.batch import chosen_records
-from exgra_med.model.bundle import CONFIG, read_config, read_json_object
+from exgra_med.model.bundle import CONFIG, is_native, load_processor, local_folder, read_json_object
+from exgra_med.model.chat_text import ChatText
+from exgra_med.model.image_budget import set_image_budget
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.model.processor import check_vocabulary
+from exgra_med.model.sizes import folder_config, is_native_origin, model_config, origin
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
-from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings
+from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings, TextSettings
 from exgra_med.training.distributed import process_state
 from exgra_med.training.estimate import estimate_run
 from exgra_med.training.log import check_trackers_installed
@@ -49,13 +52,15 @@ def check_plan(recipe: Recipe, num_processes: int, data_is_here: bool = False) -
         data_is_here: whether every folder has to be; a plan assumes what is not.
 
     Raises:
-        RecipeError: settings of a stage do not go together, the solver takes smaller graphs, or the
-            vocabulary has no room for the characters of the texts.
+        RecipeError: settings of a stage do not go together or with the model, the solver takes
+            smaller graphs, or the vocabulary has no room for the characters of the texts.
+        CheckpointError, RunError: what the model starts from is not there.
         MatchingError: a solver cannot be loaded.
         DataError: a split, image or extended answer is not there.
     """
     chat_template(recipe.text.template)
     _check_graph_weights(recipe)
+    check_model_settings(recipe)
     all_here = True
     for name, stage in recipe.stages.items():
         _check_alignment(name, stage, num_processes)
@@ -118,6 +123,7 @@ def missing_here(recipe: Recipe, out: Path) -> list[ExgraMedError]:
     checks: list[Callable[[], None]] = [
         partial(check_trackers_installed, recipe.trackers),
         partial(check_disk, recipe, out),
+        partial(_check_processor, recipe),
     ]
     for stage in recipe.stages.values():
         if stage.lora is not None:
@@ -158,21 +164,91 @@ def check_before_training(recipe: Recipe, out: Path) -> None:
 
 
 def check_start(recipe: Recipe) -> None:
-    """The folders that the model comes from exist and hold a model; hub names pass."""
+    """Look at what the model comes from: it exists, can be used here, and goes with the recipe.
+
+    Of a hub name everything but the weights is downloaded.
+
+    Raises:
+        CheckpointError: there is no such folder or hub name, or none of this kind of model.
+        RunError: it is a run that has not finished.
+        RecipeError: the model does not go with the connector or the image budget of the recipe.
+        MissingExtraError: its processor needs a package that is not installed.
+    """
     model = recipe.model
     if model.parts is not None:
         for part in (model.parts.language, model.parts.vision):
             if _is_folder(part):
                 read_json_object(Path(part) / CONFIG)
-    if model.start is None or not _is_folder(model.start):
+    if model.start is None:
         return
-    config = read_config(last_checkpoint_of(model.start))
-    if model.expect_connector not in (None, config.connector):
+    folder = last_checkpoint_of(model.start) if _is_folder(model.start) else None
+    folder = folder or local_folder(model.start, weights=False)
+    config = folder_config(folder)
+    connector = getattr(config, "connector", None)
+    if model.expect_connector not in (None, connector):
+        what = f"the connector {connector!r}" if connector else "a connector of its own"
         raise CheckpointError(
-            f"{model.start} has the connector {config.connector!r}, and this recipe is for "
-            f"{model.expect_connector!r}.",
+            f"{model.start} has {what}, and this recipe is for {model.expect_connector!r}.",
             "Start from another model, or use the recipe without that ending in its name.",
         )
+    _check_processor(recipe)
+
+
+def _check_processor(recipe: Recipe) -> None:
+    """The processor of another model that is here can be had, asks, and takes the image budget."""
+    place = origin(recipe.model)
+    if not isinstance(place, Path) or is_native(place):
+        return
+    processor = load_processor(place)
+    ChatText(processor)
+    if recipe.model.images is not None:
+        set_image_budget(processor, folder_config(place), recipe.model.images)
+
+
+def check_model_settings(recipe: Recipe) -> None:
+    """Refuse settings that are for this project's own model where the recipe has another, and the
+    other way round.
+
+    Raises:
+        RecipeError: a chat template, an image budget, or a stage that trains nothing of the model.
+        CheckpointError, RunError: what the model starts from is not there.
+    """
+    place = origin(recipe.model)
+    native = is_native_origin(place)
+    if recipe.model.images is not None and (native or not isinstance(place, Path)):
+        side = model_config(recipe.model).vision_config.image_size
+        raise RecipeError(
+            f"`model.images` does not go with this model, whose processor resizes every image to "
+            f"{side} x {side}.",
+            "Leave it out.",
+        )
+    if native:
+        return
+    if recipe.text.template != TextSettings().template:
+        raise RecipeError(
+            f"`text.template: {recipe.text.template}` is for this project's own model, and "
+            f"{recipe.model.start or 'a joined model'} is asked by its own chat template.",
+            "Leave `text.template` out.",
+        )
+    for name, stage in recipe.stages.items():
+        if stage.trainable == ["image_tokens"]:
+            raise RecipeError(
+                f"stages.{name}.trainable names `image_tokens` alone, which only this project's "
+                "own model has, so nothing would be trained.",
+                "Name other parts of the model, such as `connector`.",
+            )
+
+
+def start_notes(recipe: Recipe) -> list[str]:
+    """What of a recipe has no effect on its model, one sentence each."""
+    if is_native_origin(origin(recipe.model)):
+        return []
+    return [
+        f"Stage {name} names `image_tokens`, the markers of this project's own model; this model "
+        "has markers of its own, and they are left as they are."
+        for name, stage in recipe.stages.items()
+        if "image_tokens" in stage.trainable and "language" not in stage.trainable
+    ]
 
 
 def check_data(recipe: Recipe, name: str) -> None:

@@ -15,6 +15,7 @@ from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.batch import Layout, StageDataset, chosen_records
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import load_bundle, save_bundle
+from exgra_med.model.image_budget import set_image_budget
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
 from exgra_med.recipe.schema import DataSettings, Recipe, StageSettings
 from exgra_med.terminal import Reporter, Silent
@@ -90,6 +91,8 @@ def _train_stage(
 ) -> None:
     recipe, stage = run.recipe, run.recipe.stages[name]
     bundle = load_bundle(start)
+    if recipe.model.images is not None:
+        set_image_budget(bundle.processor, bundle.model.config, recipe.model.images)
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
     layout = Layout(

@@ -10,7 +10,7 @@ from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.convert.checkpoint import import_checkpoint
-from exgra_med.model.verification import describe_checkpoint
+from exgra_med.model.inspection import describe_checkpoint
 
 LLAVA = {"model_type": "llava_llama", "architectures": ["LlavaLlamaForCausalLM"]}
 PEFT = {"base_model_name_or_path": "liuhaotian/llava-v1.5-7b", "peft_type": "LORA", "r": 8}

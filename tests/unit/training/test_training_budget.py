@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from exgra_med.data.records import Prepared
 from exgra_med.model.batch import Batch, Layout, StageDataset, num_tokens
 from exgra_med.model.bundle import Bundle
-from exgra_med.model.native import ExgraConfig
 from exgra_med.model.sizes import model_config
 from exgra_med.recipe.schema import (
     Architecture,
@@ -21,7 +20,7 @@ from exgra_med.recipe.schema import (
     StageSettings,
     TextSettings,
 )
-from exgra_med.training.memory import activation_bytes
+from exgra_med.training.memory import Shape, activation_bytes, shape_of
 from exgra_med.training.objective import Objective
 from exgra_med.training.order import STEPS_SORTED, micro_batches, num_steps, plan_epoch
 from exgra_med.training.trainable import set_trainable
@@ -71,15 +70,15 @@ def test_several_calls_equal_one_in_losses_and_gradients(
         torch.testing.assert_close(first[name], second[name], rtol=0, atol=1e-9 * scale)
 
 
-def config() -> ExgraConfig:
-    return model_config(ModelSettings(architecture=Architecture()))
+def shape() -> Shape:
+    return shape_of(model_config(ModelSettings(architecture=Architecture())))
 
 
 def test_a_budget_bounds_what_is_recomputed_at_once() -> None:
     values = {"trainable": ["language"], "learning_rate": 1e-3, "activation_checkpointing": True}
     whole, split = (
         activation_bytes(
-            config(), StageSettings.model_validate(values | {"max_tokens_per_call": each}), 2e4, 16
+            shape(), StageSettings.model_validate(values | {"max_tokens_per_call": each}), 2e4, 16
         )
         for each in (None, 4096)
     )

@@ -26,6 +26,7 @@ from exgra_med.training.memory import (
     Parameters,
     activation_bytes,
     count_parameters,
+    shape_of,
     stage_memory,
 )
 from exgra_med.training.objective import Objective
@@ -121,14 +122,14 @@ def test_the_formula_of_memory_fits_a_measured_step(
     if stage.optimizer == "adamw8bit":
         pytest.importorskip("torchao", reason="needs the extra [optim]")
     parameters = count_parameters(small.model, stage)
-    config = small.model.config
+    shape = shape_of(small.model.config)
     set_trainable(small, stage.trainable, stage.lora)
     if stage.weights == "bfloat16":
         cast_to_bfloat16(small)
     objective = Objective(small, stage.alignment).train()
     batch = make_batch(small, sample, aligned=stage.alignment is not None)
     tokens, images = num_tokens(batch), len(batch["pixel_values"])
-    expected = stage_memory(config, stage, parameters, tokens, images)
+    expected = stage_memory(shape, stage, parameters, tokens, images)
     measured, loss = saved_bytes(objective, batch, stage.precision == "bfloat16")
     assert measured / FACTOR <= expected.activations <= measured * FACTOR
 
@@ -152,10 +153,10 @@ def test_the_formula_of_memory_fits_a_measured_step(
 
 
 def test_recomputed_activations_need_less() -> None:
-    config = model_config(ModelSettings(architecture=Architecture()))
+    shape = shape_of(model_config(ModelSettings(architecture=Architecture())))
     kept, again = (
         activation_bytes(
-            config, make_stage(trainable=["language"], activation_checkpointing=on), 10_000, 16
+            shape, make_stage(trainable=["language"], activation_checkpointing=on), 10_000, 16
         )
         for on in (False, True)
     )
@@ -174,26 +175,26 @@ def test_the_7b_model_has_the_published_size() -> None:
     graph = 2 * (2 * 4096 * 4096 + 4096)
     assert found.trainable == language + projector + graph
     assert 300e6 < found.total - found.trainable < 310e6
-    sharded = stage_memory(config, stage, found, 16_000, 16)
+    sharded = stage_memory(shape_of(config), stage, found, 16_000, 16)
     assert sharded.optimizer == 8 * found.trainable
 
 
 def test_shards_of_eight_cards_worked_by_hand() -> None:
     stage = make_stage(trainable=["language"], precision="bfloat16", sharding="full")
-    config = model_config(ModelSettings(architecture=Architecture()))
+    shape = shape_of(model_config(ModelSettings(architecture=Architecture())))
     parameters = Parameters(
         total=7_000, trainable=6_000, quantized=0, castable=6_500, tower=500, layers=3_200,
         trainable_in_layers=3_200, float32=0, eight_bit=0, small_float32=0,
     )  # fmt: skip
-    found = stage_memory(config, stage, parameters, 0, 0, num_gpus=8)
+    found = stage_memory(shape, stage, parameters, 0, 0, num_gpus=8)
     # A layer has 100 weights; 3,300 are outside of layers and tower, of which 2,800 learn.
     assert found.weights == 4 * 6_500 / 8 + 4 * 500 + 4 * 3_300 + 3 * 2 * 100
     assert found.copies == 2 * 3_300
     assert found.gradients == 4 * 6_000 / 8 + 8 * 2_800 + (2 + 4) * 100
     assert found.optimizer == 8 * 6_000 / 8
-    alone = stage_memory(config, stage, parameters, 0, 0, num_gpus=1)
+    alone = stage_memory(shape, stage, parameters, 0, 0, num_gpus=1)
     whole = stage.model_copy(update={"sharding": "none"})
-    assert alone == stage_memory(config, whole, parameters, 0, 0, num_gpus=1)
+    assert alone == stage_memory(shape, whole, parameters, 0, 0, num_gpus=1)
 
 
 def test_a_planned_run_has_the_steps_and_records_of_its_schedule() -> None:

@@ -10,11 +10,12 @@ from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import DataError
 from exgra_med.model.batch import Batch, Layout, StageDataset
 from exgra_med.model.bundle import Bundle
+from exgra_med.model.sizes import model_config
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import TextSettings
 from exgra_med.terminal import Silent
-from exgra_med.training.estimate import measure_workload
+from exgra_med.training.estimate import PlannedModel, measure_workload
 from exgra_med.training.log import read_log
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.order import image_groups
@@ -105,7 +106,8 @@ def test_images_that_do_not_fit_are_refused_before_anything_is_loaded(tmp_path: 
     assert "The 40 images of record 'several/train/many'" in caught.value.message
     assert "and `text.max_length` is 512" in caught.value.message
     fits = recipe.model_copy(update={"text": TextSettings(max_length=2048)})
-    assert measure_workload(fits, "aligned", 16).images == pytest.approx((15 + 40) / 9)
+    planned = PlannedModel(model_config(recipe.model))
+    assert measure_workload(fits, "aligned", planned).images == pytest.approx((15 + 40) / 9)
     held_out = json.loads((data / "validation.jsonl").read_text().splitlines()[0])
     assert held_out["id"] == "several/validation/none"
 

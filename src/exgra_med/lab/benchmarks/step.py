@@ -46,6 +46,7 @@ from exgra_med.model.build import build_model
 from exgra_med.model.native import NativeBundle, NativeConversation
 from exgra_med.recipe.schema import Architecture, StageAlignment, StageSettings
 from exgra_med.training.estimate import peak_of, step_operations
+from exgra_med.training.memory import shape_of
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.trainable import recompute_activations, set_trainable
 
@@ -314,9 +315,8 @@ def _operations(bundle: NativeBundle, examples: list[TrainingExample], batch: Ba
         for e in examples
     )
     model = bundle.model
-    return step_operations(
-        model.config, model, stage, tokens, num_supervised(batch), len(batch["pixel_values"])
-    )
+    images, shape = len(batch["pixel_values"]), shape_of(model.config)
+    return step_operations(model, shape, stage, tokens, num_supervised(batch), images)
 
 
 def _in_own_process(way: str, settings: Settings) -> dict[str, float]:

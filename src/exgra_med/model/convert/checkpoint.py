@@ -8,6 +8,8 @@ from safetensors.torch import save_file
 
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import (
+    CONFIG,
+    is_native,
     local_folder,
     read_json_object,
     replace_folder,
@@ -94,6 +96,13 @@ def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
     if form not in EXPORT_FORMATS:
         raise CheckpointError(f"There is no format {form!r}.", f"Use {', '.join(EXPORT_FORMATS)}.")
     folder = local_folder(source)
+    if not is_native(folder):
+        raise CheckpointError(
+            f"{folder} is plain transformers already (model type "
+            f"{read_json_object(folder / CONFIG).get('model_type')}), so there is nothing to "
+            "export.",
+            "Copy the folder; `exgra-med serve` and other servers take it as it is.",
+        )
     bundle = load_native(folder, dtype="auto")
     stored = read_weights([folder / TENSORS]) if (folder / TENSORS).is_file() else None
     with replace_folder(out) as fresh:

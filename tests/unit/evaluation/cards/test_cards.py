@@ -172,3 +172,26 @@ def test_a_data_card_counts_reasons_and_names_no_row(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_prepared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         data_card(tmp_path)
+
+
+def test_a_model_of_any_family_brings_what_its_own_card_says(tmp_path: Path) -> None:
+    start = tmp_path / "secret-person" / "some-vlm"
+    start.mkdir(parents=True)
+    config = {"model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"]}
+    (start / "config.json").write_text(json.dumps(config))
+    head = "license: other\nlicense_name: made-up-research\nbase_model: someone/a-base"
+    (start / "README.md").write_text(f"---\n{head}\n---\n# A model\n")
+    run = make_run(tmp_path / "run", *starting(start=start))
+    found = {each.kind: (each.name, each.licence) for each in lineage(run)}
+    assert found["checkpoint"] == (
+        "some-vlm (Qwen2_5_VLForConditionalGeneration)",
+        "made-up-research",
+    )
+    assert found["base model"] == ("someone/a-base", "not stated")
+    card = model_card(run)
+    assert "allows research alone" in card and "secret-person" not in card
+    assert yaml.safe_load(card.split("---")[1])["base_model"] == ["someone/a-base"]
+    (start / "README.md").write_text("no front matter --- at all")
+    assert ("checkpoint", "not stated") in {(e.kind, e.licence) for e in lineage(run)}
+    hub = lineage(make_run(tmp_path / "hub", *starting(start="someone/on-the-hub")))
+    assert ("someone/on-the-hub", "not stated") in {(e.name, e.licence) for e in hub}

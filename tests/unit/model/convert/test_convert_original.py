@@ -15,7 +15,8 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
 from exgra_med.model.convert.tokenizer import read_sentencepiece
-from exgra_med.model.verification import describe_checkpoint, verify_checkpoint
+from exgra_med.model.inspection import describe_checkpoint
+from exgra_med.model.verification import verify_checkpoint
 
 DATA = Path(__file__).parents[3] / "golden" / "data" / "model"
 VISION = str(DATA / "clip_tiny")
