@@ -14,6 +14,7 @@ EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "llm": ("openai",),
     "vllm": ("vllm",),
+    "vlm": ("torchvision", "num2words"),
     "lora": ("peft",),
     "optim": ("torchao",),
     "web": ("gradio", "matplotlib", "jinja2"),
