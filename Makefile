@@ -40,13 +40,14 @@ pins:  ## renew the pinned sets in requirements/ (needs pip-tools)
 	  --output-file requirements/run.txt pyproject.toml requirements/build.in
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
-	  --constraint requirements/run.txt --extra report --extra lora --extra llm --extra parquet --extra dicom --extra web --extra optim --extra tensorboard --extra dev --extra oracle \
+	  --constraint requirements/run.txt --constraint requirements/constraints.txt --extra report --extra vlm --extra lora --extra llm --extra parquet --extra dicom --extra web --extra optim --extra tensorboard --extra dev --extra oracle \
 	  --output-file requirements/test.txt pyproject.toml requirements/build.in
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
 	  --constraint requirements/test.txt --extra report --extra docs \
 	  --output-file requirements/docs.txt pyproject.toml requirements/build.in
-	sed -i 's/+cpu$$//' requirements/run.txt requirements/test.txt requirements/docs.txt
+	@# A pin holds for every build of torch, so it names neither a build nor what only CUDA's brings.
+	sed -i -E 's/\+cpu$$//; /^(nvidia|cuda)-|^triton=/d' requirements/run.txt requirements/test.txt requirements/docs.txt
 
 docs: .venv/.ready-docs  ## build the documentation into docs/_build/html; a warning is an error
 	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html

@@ -16,6 +16,7 @@ EXTRAS = {
     "report": ("matplotlib", "jinja2"),
     "llm": ("openai",),
     "vllm": ("vllm",),
+    "vlm": ("torchvision", "num2words"),
     "lora": ("peft",),
     "web": ("gradio",),
     "serve": ("fastapi", "uvicorn"),
@@ -54,7 +55,7 @@ for each in pkgutil.walk_packages(exgra_med.__path__, "exgra_med."):
 assert tuple(refused) == {BUILT_ON_EXTRAS}, refused
 """
 ASK = """
-import json
+import json, shutil, tempfile
 from pathlib import Path
 from exgra_med.errors import MissingExtraError
 
@@ -83,6 +84,17 @@ def adapters():
     from exgra_med.recipe.schema import LoraSettings
     check_adapters_possible(LoraSettings())
 
+def processor():
+    from exgra_med.model.bundle import load_processor
+    folder = Path(tempfile.mkdtemp())
+    kind = {"processor_class": "Lfm2VlProcessor", "image_processor_type": "Lfm2VlImageProcessor"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "lfm2_vl"}))
+    (folder / "preprocessor_config.json").write_text(json.dumps(kind))
+    try:
+        load_processor(folder)
+    finally:
+        shutil.rmtree(folder)
+
 def server():
     from exgra_med.model.serving import choose_server
     choose_server("transformers")
@@ -103,8 +115,8 @@ def page():
     import exgra_med.web.page
 
 asked = {}
-for function in (page, report, figures, check_page, service, engine, adapters, server, parquet,
-                 dicom, nifti):
+for function in (page, report, figures, check_page, service, engine, adapters, processor, server,
+                 parquet, dicom, nifti):
     try:
         function()
         asked[function.__name__] = ["nothing was missing", ""]
@@ -129,7 +141,7 @@ def run(program: str) -> str:
 
 def test_every_module_imports_and_a_missing_extra_is_one_sentence() -> None:
     asked = json.loads(run(IMPORT_ALL + ASK))
-    assert len(asked) == 11
+    assert len(asked) == 12
     for name, (message, hint) in asked.items():
         found = re.fullmatch(r"[A-Z`][^.]+ needs the extra \[(\w+)\]\.", message)
         assert found, f"{name}: {message}"

@@ -4,6 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +22,7 @@ from transformers.utils import logging
 from exgra_med.data.chat_template import IMAGE_PATCH
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, Turn
-from exgra_med.errors import CheckpointError, MissingExtraError
+from exgra_med.errors import CheckpointError, ExgraMedError, MissingExtraError
 from exgra_med.files import expand_home, new_folder, write_text
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
 from exgra_med.model.published import VISION, published_checkpoint
@@ -389,7 +390,7 @@ def from_pretrained(kind: Any, folder: Path, config: Any, dtype: Any) -> Any:
                 **options,
             )
     except ImportError as error:
-        raise MissingExtraError("This kind of model", "vlm") from error
+        raise _without_package("This kind of model", error) from error
     except (OSError, ValueError, SafetensorError) as error:
         raise _not_loaded(folder, error) from error
     problems = key_problems(report)
@@ -442,8 +443,11 @@ def load_processor(folder: Path) -> Any:
         with quiet():
             processor: Any = AutoProcessor.from_pretrained(folder)
     except ImportError as error:
-        raise MissingExtraError("The processor of this model", "vlm") from error
+        raise _without_package("The processor of this model", error) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
+        # An image processor whose package is missing is a ValueError, unlike all others.
+        if "could be imported" in str(error):
+            raise _without_package("The processor of this model", error) from error
         raise CheckpointError(
             f"{folder} has no processor that can be loaded: {str(error).splitlines()[0]}",
             "The folder may be incomplete; copy or download it again.",
@@ -457,6 +461,17 @@ def load_processor(folder: Path) -> Any:
             "Copy processor_config.json and its like from the model it comes from.",
         )
     return processor
+
+
+def _without_package(what: str, error: Exception) -> ExgraMedError:
+    """The error for what transformers cannot import: of the extra, or of this model alone."""
+    if any(find_spec(module) is None for module in ("torchvision", "num2words")):
+        return MissingExtraError(what, "vlm")
+    reason = str(error).strip().splitlines()[0].partition(" Check out")[0]
+    return CheckpointError(
+        f"{what} needs a package that is not installed or does not work: {reason}",
+        "Install that package.",
+    )
 
 
 def _not_loaded(folder: Path, error: Exception) -> CheckpointError:
