@@ -6,14 +6,23 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import CLIPVisionConfig
+from transformers import AutoModelForImageTextToText, CLIPVisionConfig, PreTrainedConfig
 
 from exgra_med.errors import RunError
 from exgra_med.model.assemble import NUM_ADDED, language_config, native_config
 from exgra_med.model.build import architecture_config
 from exgra_med.model.bundle import CONFIG, read_config, read_json_object
 from exgra_med.model.hub import download_config
-from exgra_med.model.native import ExgraConfig, ExgraForConditionalGeneration
+from exgra_med.model.join import (
+    PREPROCESSING,
+    decoder_config,
+    image_side,
+    join_config,
+    make_image_processor,
+    preprocessing,
+    tower_config,
+)
+from exgra_med.model.native import ExgraConfig
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import is_run_folder, open_run
 from exgra_med.recipe.schema import ModelSettings, Parts
@@ -40,6 +49,7 @@ LANGUAGES: dict[str, dict[str, Any]] = {
 }
 TOWERS: dict[str, dict[str, Any]] = {
     "openai/clip-vit-large-patch14": {
+        "model_type": "clip_vision_model",
         "hidden_size": 1024,
         "intermediate_size": 4096,
         "num_hidden_layers": 24,
@@ -50,8 +60,9 @@ TOWERS: dict[str, dict[str, Any]] = {
 }
 
 
-def model_config(settings: ModelSettings) -> ExgraConfig:
-    """The configuration of the model that a recipe starts from.
+def model_config(settings: ModelSettings) -> Any:
+    """The configuration of the model that a recipe starts from, of this project's class or of one
+    of transformers.
 
     A run that does not exist yet is planned from the shipped recipe that makes it.
 
@@ -62,7 +73,8 @@ def model_config(settings: ModelSettings) -> ExgraConfig:
         pieces = settings.architecture.tokenizer.vocabulary_size
         return architecture_config(settings.architecture, pieces + NUM_ADDED)
     if settings.parts is not None:
-        return _joined(settings.parts)
+        native = settings.parts.connector in ("none", "dci", "sci")
+        return _joined_native(settings.parts) if native else _joined(settings.parts)
     start = str(settings.start)
     if is_run_folder(start):
         run = open_run(Path(start))
@@ -82,10 +94,10 @@ def model_config(settings: ModelSettings) -> ExgraConfig:
     return ExgraConfig.from_dict(download_config(start) | {"model_type": ExgraConfig.model_type})
 
 
-def meta_model(config: ExgraConfig) -> ExgraForConditionalGeneration:
+def meta_model(config: PreTrainedConfig) -> Any:
     """The model on the meta device: its tensors have shapes, but no values."""
     with torch.device("meta"):
-        return ExgraForConditionalGeneration(config)
+        return AutoModelForImageTextToText.from_config(config)
 
 
 def num_parameters(module: nn.Module) -> int:
@@ -93,7 +105,23 @@ def num_parameters(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters())
 
 
-def _joined(parts: Parts) -> ExgraConfig:
+def _joined(parts: Parts) -> PreTrainedConfig:
+    text = decoder_config(_config(parts.language, LANGUAGES), parts.language)
+    vision: Any = tower_config(_config(parts.vision, TOWERS), parts.vision)
+    side = vision.image_size
+    if parts.vision not in TOWERS:
+        is_here = Path(parts.vision).is_dir()
+        settings = (
+            preprocessing(Path(parts.vision))
+            if is_here
+            else download_config(parts.vision, PREPROCESSING)
+        )
+        image_processor = make_image_processor(settings, vision, parts.vision)
+        side = image_side(image_processor, vision, parts.vision)
+    return join_config(text, vision, parts.connector, side)
+
+
+def _joined_native(parts: Parts) -> ExgraConfig:
     text = language_config(_config(parts.language, LANGUAGES), parts.language)
     text.vocab_size += NUM_ADDED
     values = _config(parts.vision, TOWERS)
