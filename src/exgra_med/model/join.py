@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import (
     AddedToken,
     AutoConfig,
@@ -129,9 +127,9 @@ def join_parts(parts: Parts, seed: int) -> tuple[PreTrainedModel, ProcessorMixin
             with the connector.
     """
     with torch.random.fork_rng(devices=[]):
-        decoder, tokenizer = read_decoder(local_folder(parts.language))
         tower, image_processor = read_tower(local_folder(parts.vision))
         side = image_side(image_processor, tower.config, parts.vision)
+        decoder, tokenizer = read_decoder(local_folder(parts.language))
         config: Any = join_config(decoder.config, tower.config, parts.connector, side)
         processor = join_processor(tokenizer, image_processor, config)
         config.image_token_id = processor.image_token_id  # type: ignore
@@ -259,7 +257,7 @@ def read_decoder(folder: Path) -> tuple[Any, Any]:
             tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     except Exception as error:  # of a damaged file, errors of every kind
         raise CheckpointError(
-            f"{folder} has no tokenizer that can be loaded: {type(error).__name__}.",
+            f"{folder} has no tokenizer that can be loaded: {_first_sentence(error)}.",
             "Copy or download it again.",
         ) from error
     if tokenizer.eos_token_id is None:
@@ -340,12 +338,17 @@ def tower_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
 
 
 def _config(kind: str, values: dict[str, Any], where: str) -> PreTrainedConfig:
+    if values.get("quantization_config") is not None:
+        raise CheckpointError(
+            f"{where} holds quantised weights, which cannot be joined.",
+            "Give the model before quantisation; `lora.quantize: nf4` quantises in training.",
+        )
     rest = {name: value for name, value in values.items() if name != "model_type"}
     try:
         return AutoConfig.for_model(kind, **rest)
-    except (TypeError, ValueError, StrictDataclassError) as error:
+    except Exception as error:  # of wrong values, errors of every kind
         raise CheckpointError(
-            f"{CONFIG} of {where} describes no {kind}: {str(error).splitlines()[0]}"
+            f"{CONFIG} of {where} describes no {kind}: {_first_sentence(error)}."
         ) from error
 
 
@@ -427,9 +430,9 @@ def _load(auto_class: Any, folder: Path, config: PreTrainedConfig) -> Any:
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,  # collected and refused below, all at once
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except Exception as error:  # of a damaged folder, errors of every kind
         raise CheckpointError(
-            f"{folder} cannot be loaded: {str(error).splitlines()[0]}",
+            f"{folder} cannot be loaded: {_first_sentence(error)}.",
             "The folder may be incomplete; copy or download it again.",
         ) from error
     # A whole CLIP has a text model, which a tower leaves.
@@ -437,3 +440,8 @@ def _load(auto_class: Any, folder: Path, config: PreTrainedConfig) -> Any:
     strange = [name for name in unexpected if not name.endswith(IGNORED_SUFFIX)]
     refuse(folder, key_problems(report | {"unexpected_keys": strange}))
     return model
+
+
+def _first_sentence(error: Exception) -> str:
+    text = " ".join(str(error).split()).partition(". ")[0].rstrip(".:")
+    return f"{type(error).__name__}: {text}"

@@ -18,7 +18,14 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForImageTextToText,
     AutoProcessor,
+    AyaVisionForConditionalGeneration,
+    BitImageProcessorPil,
+    CLIPImageProcessorPil,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
     PreTrainedTokenizerFast,
+    SiglipImageProcessorPil,
+    ViTImageProcessorPil,
 )
 
 from exgra_med.errors import CheckpointError
@@ -290,8 +297,60 @@ def test_each_tower_joins_a_qwen3(
 ) -> None:
     model = check_whole_road(qwen3, make_tower(tower), connector, tmp_path)
     assert model.config.image_seq_length == num_tokens
-    stock = {"mlp": "LlavaForConditionalGeneration"}
-    assert type(model).__name__ == stock.get(connector, "AyaVisionForConditionalGeneration")
+    stock = {"mlp": LlavaForConditionalGeneration}
+    assert type(model) is stock.get(connector, AyaVisionForConditionalGeneration)
+    assert type(AutoProcessor.from_pretrained(tmp_path)) is LlavaProcessor
+
+
+@pytest.mark.parametrize(
+    ("tower", "layer", "first"),
+    [("clip", -2, 1), ("siglip", -1, 0), ("dinov2", -1, 1), ("dinov3", -1, 1)],
+)
+def test_the_projector_reads_the_hidden_state_of_the_tower(
+    qwen3: Path, make_tower: Callable[..., Path], tower: str, layer: int, first: int
+) -> None:
+    folder = make_tower(tower)
+    model, processor = join(qwen3, folder, "mlp")
+    pixels = ask(processor)["pixel_values"]
+    own: Any = AutoModel.from_pretrained(folder)
+    states = own(pixels, output_hidden_states=True).hidden_states
+    assert len(states) == WIDTHS["num_hidden_layers"] + 1
+    expected = model.model.multi_modal_projector(states[layer][:, first:])
+    features = model.get_image_features(pixels).pooler_output
+    torch.testing.assert_close(torch.stack(list(features)), expected)
+
+
+@pytest.mark.parametrize(
+    ("tower", "own"),
+    [
+        ("clip", CLIPImageProcessorPil),
+        ("siglip", SiglipImageProcessorPil),
+        ("dinov2", BitImageProcessorPil),
+        ("dinov3", ViTImageProcessorPil),
+    ],
+)
+def test_images_are_prepared_as_for_the_tower_alone(
+    qwen3: Path, make_tower: Callable[..., Path], tower: str, own: Any
+) -> None:
+    folder = make_tower(tower)
+    _, processor = join(qwen3, folder, "mlp")
+    expected = own.from_pretrained(folder)(PICTURES, return_tensors="pt")["pixel_values"]
+    assert torch.equal(ask(processor)["pixel_values"], expected)
+
+
+def test_dinov3_is_prepared_as_its_own_class_does(
+    qwen3: Path, make_tower: Callable[..., Path]
+) -> None:
+    pytest.importorskip("torchvision")
+    from transformers import DINOv3ViTImageProcessor
+
+    folder = make_tower("dinov3")
+    _, processor = join(qwen3, folder, "mlp")
+    own = DINOv3ViTImageProcessor.from_pretrained(folder)
+    expected = own(PICTURES, return_tensors="pt")["pixel_values"]
+    # Its class resizes numbers; Pillow rounds to bytes, once for each axis: one grey level.
+    level = 1 / 255 / min(MEAN["image_std"])
+    torch.testing.assert_close(ask(processor)["pixel_values"], expected, atol=level, rtol=0)
 
 
 @pytest.mark.parametrize("connector", ["mlp", "pixel-shuffle"])
@@ -595,6 +654,10 @@ def test_damaged_parts_are_one_sentence(
     with pytest.raises(CheckpointError, match=r"missing: model\.layers\.3\.") as caught:
         join(deep, siglip, "mlp")
     assert "wrong" not in caught.value.message
-    config["hidden_size"] = "wide"
-    (deep / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert "describes no qwen3" in refused(deep, siglip)
+    for wrong, said in (
+        ({"hidden_size": "wide"}, "describes no qwen3"),
+        ({"hidden_act": "wavy"}, "KeyError: 'wavy'"),
+        ({"quantization_config": {"quant_method": "gptq"}}, "holds quantised weights"),
+    ):
+        (deep / "config.json").write_text(json.dumps(config | wrong), encoding="utf-8")
+        assert said in refused(deep, siglip)
