@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import (
     AddedToken,
     AutoConfig,
@@ -32,7 +33,6 @@ from transformers import (
 )
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.assemble import add_rows
 from exgra_med.model.bundle import (
     CONFIG,
     key_problems,
@@ -201,8 +201,6 @@ def join_processor(tokenizer: Any, image_processor: Any, config: Any) -> LlavaPr
     """The processor of a joined model; it writes as many image tokens as the model makes."""
     vision = config.vision_config
     template = joined_template(tokenizer)
-    # Whoever reads the tokenizer alone finds the same template.
-    tokenizer.chat_template = template
     return LlavaProcessor(
         image_processor=image_processor,
         tokenizer=tokenizer,
@@ -238,8 +236,8 @@ def joined_template(tokenizer: Any) -> str:
 def read_decoder(folder: Path) -> tuple[Any, Any]:
     """Language model and tokenizer, both with a token for images.
 
-    The row of a new token is the mean of the known ones. A matrix with more rows than the tokenizer
-    has tokens keeps its size while there is room.
+    The row of a new token is the mean of the rows of all others. A matrix with more rows than the
+    tokenizer has tokens keeps its size while there is room.
 
     Raises:
         CheckpointError: the folder holds another kind of model, or a damaged one.
@@ -262,26 +260,34 @@ def read_decoder(folder: Path) -> tuple[Any, Any]:
         ) from error
     if tokenizer.eos_token_id is None:
         raise CheckpointError(f"The tokenizer of {folder} has no end-of-sequence token.")
-    num_known = min(_num_rows(tokenizer), model.get_input_embeddings().num_embeddings)
+    known = set(tokenizer.get_vocab().values())
     tokenizer.add_tokens([AddedToken(image_token(tokenizer), special=True, normalized=False)])
-    num_rows = _num_rows(tokenizer)
-    if num_rows > model.get_input_embeddings().num_embeddings:
-        model.resize_token_embeddings(num_rows, mean_resizing=False)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    # Where head and embedding are one matrix, the second time changes nothing.
-    for layer in (embedding, head):
-        layer.weight.data = add_rows(layer.weight.data, num_known, num_rows)
+    is_tied = embedding.weight is head.weight
+    for layer in (embedding,) if is_tied else (embedding, head):
+        layer.weight.data = with_rows(layer.weight.data, known, set(tokenizer.get_vocab().values()))
+    embedding.num_embeddings = head.out_features = len(embedding.weight)
+    model.config.vocab_size = len(embedding.weight)
     # Of a file with two matrices transformers takes both, and leaves the configuration as it was.
-    model.config.tie_word_embeddings = head.weight is embedding.weight
+    model.config.tie_word_embeddings = is_tied
     choose_pad_token(tokenizer)
     # The pad id of the configuration stays: torch never trains that row of an embedding.
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
 
 
-def _num_rows(tokenizer: Any) -> int:
-    # Not the number of tokens: there may be gaps between their ids.
-    return max(tokenizer.get_vocab().values()) + 1
+def with_rows(matrix: Tensor, known: set[int], ids: set[int]) -> Tensor:
+    """An embedding or a head [rows, D] with a row for each id of a vocabulary.
+
+    The rows of ids that are not `known` become the mean of the known ones. All other rows stay,
+    those of no token as well; the ids may have gaps.
+    """
+    known = {each for each in known if each < len(matrix)}
+    grown = matrix.new_zeros(max(len(matrix), max(ids) + 1), matrix.shape[1])
+    grown[: len(matrix)] = matrix
+    mean = matrix[sorted(known)].mean(0, dtype=torch.float64)
+    grown[sorted(ids - known)] = mean.to(matrix.dtype)
+    return grown
 
 
 def choose_pad_token(tokenizer: Any) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE
 from transformers import (
@@ -234,6 +235,7 @@ def ask(processor: Any) -> Any:
 def check_whole_road(language: Path, vision: Path, connector: str, folder: Path) -> Any:
     """Joined, it reads images, learns with its tower, answers, and loads as any model does."""
     model, processor = join(language, vision, connector)
+    assert not any(module.training for module in model.modules())
     tower = AutoModel.from_pretrained(vision).state_dict()
     decoder: Any = AutoModelForCausalLM.from_pretrained(language)
     for name, weight in model.model.vision_tower.state_dict().items():
@@ -266,7 +268,7 @@ def check_whole_road(language: Path, vision: Path, connector: str, folder: Path)
     for name, values in batch.items():
         assert torch.equal(values, same[name]), name
     assert torch.equal(again(**same).logits, model(**batch).logits)
-    assert reread.tokenizer.chat_template == reread.chat_template
+    assert reread.tokenizer.chat_template == reread.chat_template == processor.chat_template
     assert again.generation_config.eos_token_id == [2, 6]
     said = again.generate(**same, max_new_tokens=3, do_sample=False)
     assert said.shape[1] > same["input_ids"].shape[1]
@@ -398,6 +400,38 @@ def test_a_new_image_token_gets_the_mean_of_the_known_rows(
     expected[new] = expected[:new].double().mean(0).float()
     assert (new, model.config.text_config.vocab_size) == (300, 400)
     assert torch.equal(rows, expected)
+
+
+def test_a_new_image_token_may_fall_into_a_gap_of_the_ids(
+    make_language: Callable[..., Path], siglip: Path
+) -> None:
+    characters = pre_tokenizers.ByteLevel.alphabet()
+    vocabulary = {each: number for number, each in enumerate(sorted(characters))}
+    backend = Tokenizer(BPE(vocabulary | {"far": 290}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="!")
+    folder = make_language(tokenizer=tokenizer, vocab_size=291)
+    own: Any = AutoModelForCausalLM.from_pretrained(folder)
+    model, processor = join(folder, siglip, "mlp")
+    new, rows = processor.image_token_id, model.get_input_embeddings().weight
+    assert new < 290
+    expected = own.get_input_embeddings().weight.detach().clone()
+    expected[new] = expected[[*range(256), 290]].double().mean(0).float()
+    assert torch.equal(rows, expected)
+
+
+def test_two_matrices_that_the_configuration_ties_stay_two(
+    make_language: Callable[..., Path], siglip: Path, tmp_path: Path
+) -> None:
+    folder = make_language("smollm2")
+    weights = load_file(folder / "model.safetensors")
+    head = weights["model.embed_tokens.weight"] + 1
+    save_file(weights | {"lm_head.weight": head}, folder / "model.safetensors", {"format": "pt"})
+    model, _ = join(folder, siglip, "mlp")
+    assert torch.equal(model.lm_head.weight[: len(head)], head)
+    assert not model.config.tie_word_embeddings and not model.config.text_config.tie_word_embeddings
+    save_file(weights | {"more": head}, folder / "model.safetensors", {"format": "pt"})
+    assert "unexpected: more" in str(caught_joining(folder, siglip))
 
 
 def test_an_image_token_of_the_tokenizer_is_taken(
@@ -595,11 +629,16 @@ def test_the_tower_of_a_whole_model_is_taken(
         assert processor.image_processor.resample == 2
 
 
-def refused(language: Path, vision: Path, connector: str = "mlp") -> str:
+def caught_joining(language: Path, vision: Path, connector: str = "mlp") -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         join(language, vision, connector)
-    assert caught.value.message.count("\n") == 0
-    return str(caught.value)
+    return caught.value
+
+
+def refused(language: Path, vision: Path, connector: str = "mlp") -> str:
+    error = caught_joining(language, vision, connector)
+    assert "\n" not in error.message
+    return str(error)
 
 
 def test_what_cannot_be_joined_is_one_sentence(
@@ -651,9 +690,8 @@ def test_damaged_parts_are_one_sentence(
     config = json.loads((deep / "config.json").read_text(encoding="utf-8"))
     config |= {"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4}
     (deep / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"missing: model\.layers\.3\.") as caught:
-        join(deep, siglip, "mlp")
-    assert "wrong" not in caught.value.message
+    message = caught_joining(deep, siglip).message
+    assert "missing: model.layers.3." in message and "layers.2" not in message
     for wrong, said in (
         ({"hidden_size": "wide"}, "describes no qwen3"),
         ({"hidden_act": "wavy"}, "KeyError: 'wavy'"),
