@@ -1,4 +1,4 @@
-"""A model joined from a trained language model and a trained vision tower.
+"""A model of this project's own class, joined from a trained language model and a trained CLIP.
 
 Only the vocabulary of the language model changes: `[PAD]`, `<im_patch>`, `<im_start>` and
 `<im_end>` are added, and their rows are the mean of the existing rows. (In the original the row of
@@ -37,7 +37,8 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def assemble_parts(parts: Parts, seed: int) -> NativeBundle:
-    """Join the parts; equal arguments give equal bits.
+    """Join the parts of a recipe with `connector: none`, `dci` or `sci`; equal arguments give equal
+    bits.
 
     Language model and tower keep the types they are stored in; saving and loading the bundle gives
     them one type. The seed is that of the projector's weights; torch's global generator is left as
@@ -120,7 +121,8 @@ def language_config(values: dict[str, Any], where: str) -> Any:
     if kind not in LANGUAGE_TYPES:
         raise CheckpointError(
             f"{where} holds a model of type {kind!r}, not one of {', '.join(LANGUAGE_TYPES)}.",
-            "A whole vision-language model goes into `model.start`, not into `model.parts`.",
+            "`connector: mlp` joins more kinds; a whole vision-language model goes into "
+            "`model.start`, not into `model.parts`.",
         )
     rest = {key: value for key, value in values.items() if key != "model_type"}
     return AutoConfig.for_model(kind, **(rest | {"tie_word_embeddings": False}))

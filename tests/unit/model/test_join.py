@@ -30,7 +30,7 @@ from transformers import (
 )
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.join import IMAGE, choose_pad_token, join_parts, joined_template
+from exgra_med.model.join import IMAGE, choose_pad_token, join_parts, joined_template, with_rows
 from exgra_med.model.sizes import meta_model, model_config
 from exgra_med.recipe.schema import ModelSettings, Parts
 
@@ -156,9 +156,14 @@ def make_tokenizer(begins: bool = False, **names: Any) -> PreTrainedTokenizerFas
 
 @pytest.fixture(scope="module")
 def make_language(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    made: dict[Any, Path] = {}
+
     def make(
         name: str = "qwen3", tokenizer: Any = None, template: str | None = "qwen3", **changes: Any
     ) -> Path:
+        key = (name, tokenizer, template, *changes.items())
+        if key in made:
+            return made[key]
         kind, own = DECODERS[name]
         folder = tmp_path_factory.mktemp(name)
         tokenizer = tokenizer or make_tokenizer(begins=name.startswith("gemma"))
@@ -170,6 +175,7 @@ def make_language(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
         model: Any = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **values))
         model.generation_config.eos_token_id = [2, 6]
         model.save_pretrained(folder)
+        made[key] = folder
         return folder
 
     return make
@@ -177,7 +183,11 @@ def make_language(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Pat
 
 @pytest.fixture(scope="module")
 def make_tower(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    made: dict[str, Path] = {}
+
     def make(name: str, **changes: Any) -> Path:
+        if name in made and not changes:
+            return made[name]
         kind, own, prepares = TOWERS[name]
         folder = tmp_path_factory.mktemp(name)
         torch.manual_seed(1)
@@ -185,6 +195,8 @@ def make_tower(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
         AutoModel.from_config(config).save_pretrained(folder)
         settings = json.dumps(MEAN | prepares | changes)
         (folder / "preprocessor_config.json").write_text(settings, encoding="utf-8")
+        if not changes:
+            made[name] = folder
         return folder
 
     return make
@@ -355,8 +367,11 @@ def test_dinov3_is_prepared_as_its_own_class_does(
     torch.testing.assert_close(ask(processor)["pixel_values"], expected, atol=level, rtol=0)
 
 
-@pytest.mark.parametrize("connector", ["mlp", "pixel-shuffle"])
-@pytest.mark.parametrize("name", [name for name in DECODERS if name != "qwen3"])
+@pytest.mark.parametrize(
+    ("name", "connector"),
+    [(name, "mlp") for name in DECODERS if name != "qwen3"]
+    + [("smollm2", "pixel-shuffle"), ("gemma2", "pixel-shuffle"), ("mistral", "pixel-shuffle")],
+)
 def test_a_siglip_joins_each_language_model(
     make_language: Callable[..., Path], siglip: Path, tmp_path: Path, name: str, connector: str
 ) -> None:
@@ -402,6 +417,12 @@ def test_a_new_image_token_gets_the_mean_of_the_known_rows(
     assert torch.equal(rows, expected)
 
 
+def test_each_id_has_a_row_and_no_other_row_changes() -> None:
+    matrix = torch.tensor([[1.0], [7.0], [3.0], [8.0]])
+    grown = with_rows(matrix, known={0, 2, 5}, ids={0, 1, 2, 5, 6})
+    assert grown.flatten().tolist() == [1.0, 2.0, 3.0, 8.0, 0.0, 2.0, 2.0]
+
+
 def test_a_new_image_token_may_fall_into_a_gap_of_the_ids(
     make_language: Callable[..., Path], siglip: Path
 ) -> None:
@@ -423,7 +444,7 @@ def test_a_new_image_token_may_fall_into_a_gap_of_the_ids(
 def test_two_matrices_that_the_configuration_ties_stay_two(
     make_language: Callable[..., Path], siglip: Path, tmp_path: Path
 ) -> None:
-    folder = make_language("smollm2")
+    folder = Path(shutil.copytree(make_language("smollm2"), tmp_path / "two"))
     weights = load_file(folder / "model.safetensors")
     head = weights["model.embed_tokens.weight"] + 1
     save_file(weights | {"lm_head.weight": head}, folder / "model.safetensors", {"format": "pt"})
@@ -461,8 +482,9 @@ def test_the_projector_follows_the_seed_and_nothing_else_does(qwen3: Path, sigli
 def test_parts_of_two_types_keep_their_values(
     make_language: Callable[..., Path], siglip: Path, tmp_path: Path
 ) -> None:
-    folder = make_language(tokenizer=make_tokenizer())
-    half = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    language = make_language()
+    folder = Path(shutil.copytree(language, tmp_path / "half"))
+    half = AutoModelForCausalLM.from_pretrained(language, dtype=torch.bfloat16)
     half.save_pretrained(folder)
     small = tmp_path / "tower"
     shutil.copytree(siglip, small)
