@@ -30,6 +30,8 @@ from exgra_med.model.native import ExgraConfig, NativeBundle, connector_layers
 from exgra_med.model.processor import make_processor
 from exgra_med.recipe.schema import Parts
 
+NATIVE_CONNECTORS = ("none", "dci", "sci")
+"""Those of this project's own class; `join.py` joins with the others."""
 LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
 """Language models whose tensors have LLaMA's names."""
 NUM_ADDED = 4
@@ -46,8 +48,14 @@ def assemble_parts(parts: Parts, seed: int) -> NativeBundle:
 
     Raises:
         CheckpointError: a part is missing, of another kind, or its weights do not fit its
-            configuration; every wrong tensor is named.
+            configuration; every wrong tensor is named. Or the connector is another.
     """
+    if parts.connector not in NATIVE_CONNECTORS:
+        raise CheckpointError(
+            f"`connector: {parts.connector}` makes a model of transformers, not one of this "
+            "project's class.",
+            "Join it with `exgra_med.model.join.join_parts`.",
+        )
     folder = local_folder(parts.language)
     language, own, tokenizer = read_language(folder)
     tower = read_vision(local_folder(parts.vision))

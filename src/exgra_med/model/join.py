@@ -33,6 +33,7 @@ from transformers import (
 )
 
 from exgra_med.errors import CheckpointError
+from exgra_med.model.assemble import NATIVE_CONNECTORS
 from exgra_med.model.bundle import (
     CONFIG,
     key_problems,
@@ -123,9 +124,14 @@ def join_parts(parts: Parts, seed: int) -> tuple[PreTrainedModel, ProcessorMixin
     load in one type, which is then that of the tower, rounds nothing.
 
     Raises:
-        CheckpointError: a part is missing, of another kind, or damaged; or the tower does not go
-            with the connector.
+        CheckpointError: a part is missing, of another kind, or damaged; the tower does not go with
+            the connector; or the connector is another.
     """
+    if parts.connector in NATIVE_CONNECTORS:
+        raise CheckpointError(
+            f"`connector: {parts.connector}` makes a model of this project's class.",
+            "Join it with `exgra_med.model.assemble.assemble_parts`.",
+        )
     with torch.random.fork_rng(devices=[]):
         tower, image_processor = read_tower(local_folder(parts.vision))
         side = image_side(image_processor, tower.config, parts.vision)

@@ -9,7 +9,12 @@ from torch import nn
 from transformers import AutoModelForImageTextToText, CLIPVisionConfig, PreTrainedConfig
 
 from exgra_med.errors import RunError
-from exgra_med.model.assemble import NUM_ADDED, language_config, native_config
+from exgra_med.model.assemble import (
+    NATIVE_CONNECTORS,
+    NUM_ADDED,
+    language_config,
+    native_config,
+)
 from exgra_med.model.build import architecture_config
 from exgra_med.model.bundle import CONFIG, read_config, read_json_object
 from exgra_med.model.hub import download_config
@@ -73,7 +78,7 @@ def model_config(settings: ModelSettings) -> Any:
         pieces = settings.architecture.tokenizer.vocabulary_size
         return architecture_config(settings.architecture, pieces + NUM_ADDED)
     if settings.parts is not None:
-        native = settings.parts.connector in ("none", "dci", "sci")
+        native = settings.parts.connector in NATIVE_CONNECTORS
         return _joined_native(settings.parts) if native else _joined(settings.parts)
     start = str(settings.start)
     if is_run_folder(start):

@@ -30,6 +30,7 @@ from transformers import (
 )
 
 from exgra_med.errors import CheckpointError
+from exgra_med.model.assemble import assemble_parts
 from exgra_med.model.join import IMAGE, choose_pad_token, join_parts, joined_template, with_rows
 from exgra_med.model.sizes import meta_model, model_config
 from exgra_med.recipe.schema import ModelSettings, Parts
@@ -546,6 +547,8 @@ def test_a_rendered_conversation_is_the_decoders_own_with_images(
     assert rendered.count(IMAGE) == 2
     assert f"What is {IMAGE}this?" in rendered and f"this?{IMAGE}" in rendered
     assert rendered.replace(IMAGE, "") == expected
+    tokenizer.chat_template = {"default": TEMPLATES[template], "tool_use": "other"}
+    assert joined_template(tokenizer) == joined
     # Messages that are strings already stay what they are.
     assert tokenizer.apply_chat_template(plain, chat_template=joined, **options) == expected
     with pytest.raises(Exception, match="not video"):
@@ -672,6 +675,9 @@ def test_what_cannot_be_joined_is_one_sentence(
         (tmp_path / kind / "config.json").write_text(config, encoding="utf-8")
         return tmp_path / kind
 
+    with pytest.raises(CheckpointError, match=r"connector: mlp.*join_parts"):
+        assemble_parts(Parts(language=str(qwen3), vision=str(siglip), connector="mlp"), 0)
+    assert "assemble_parts" in refused(qwen3, siglip, "none")
     assert "(NaFlex)" in refused(qwen3, folder_of("siglip2"))
     assert "type 't5', not one of llama" in refused(folder_of("t5"), siglip)
     assert "goes into `model.start`" in refused(folder_of("qwen2_5_vl"), siglip)
