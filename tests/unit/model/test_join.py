@@ -29,11 +29,13 @@ from transformers import (
     ViTImageProcessorPil,
 )
 
+from exgra_med.data.records import Record, Turn
 from exgra_med.errors import CheckpointError
 from exgra_med.model.assemble import assemble_parts
+from exgra_med.model.bundle import load_bundle
 from exgra_med.model.join import IMAGE, choose_pad_token, join_parts, joined_template, with_rows
 from exgra_med.model.sizes import meta_model, model_config
-from exgra_med.recipe.schema import ModelSettings, Parts
+from exgra_med.recipe.schema import ModelSettings, Parts, TextSettings
 
 TEXTS = ["Is there a fracture in the left lung? Yes. What does the image show? The heart."] * 9
 WIDTHS = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 3}
@@ -490,15 +492,19 @@ def test_parts_of_two_types_keep_their_values(
     small = tmp_path / "tower"
     shutil.copytree(siglip, small)
     AutoModel.from_pretrained(siglip, dtype=torch.float16).save_pretrained(small)
-    for vision, kept in ((siglip, torch.float32), (small, torch.float32)):
+    as_small = Path(shutil.copytree(siglip, tmp_path / "tower of bfloat16"))
+    AutoModel.from_pretrained(siglip, dtype=torch.bfloat16).save_pretrained(as_small)
+    kept_types = {siglip: torch.float32, small: torch.float32, as_small: torch.bfloat16}
+    for vision, kept in kept_types.items():
         model, processor = join(folder, vision, "mlp")
         assert model.model.vision_tower.dtype == kept
         assert model.lm_head.weight.dtype == torch.bfloat16
         assert model(**ask(processor)).logits.isfinite().all()
+        assert model.model.multi_modal_projector.linear_1.weight.dtype == kept
         model.save_pretrained(tmp_path / "out")
         again = AutoModelForImageTextToText.from_pretrained(tmp_path / "out").state_dict()
         for name, weight in model.state_dict().items():
-            assert torch.equal(again[name], weight.float()), name
+            assert torch.equal(again[name], weight.to(kept)), name
 
 
 CONVERSATION = [
@@ -562,6 +568,41 @@ def test_a_text_begins_once(make_language: Callable[..., Path], siglip: Path) ->
     assert processor.apply_chat_template(told).startswith("<s><start_of_turn>user\nAnswer as")
     ids = processor.apply_chat_template(told, tokenize=True, return_dict=True)["input_ids"]
     assert sum(each == 1 for each in torch.as_tensor(ids).flatten().tolist()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "template", "tower", "connector", "end"),
+    [
+        ("qwen3", "qwen3", "clip", "pixel-shuffle", "<|im_end|>"),
+        ("smollm2", "llama-3", "clip", "mlp", "<|eot|>"),
+        ("gemma3", "gemma", "dinov3", "mlp", "<end_of_turn>"),
+        ("mistral", None, "siglip", "mlp", "</s>"),
+    ],
+)
+def test_a_joined_model_is_one_that_the_rest_of_this_project_takes(
+    make_language: Callable[..., Path],
+    make_tower: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    template: str | None,
+    tower: str,
+    connector: str,
+    end: str,
+) -> None:
+    model, processor = join(make_language(name, template=template), make_tower(tower), connector)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    bundle: Any = load_bundle(tmp_path)
+    assert bundle.facts.leak == 0.0 and bundle.facts.batch_difference <= 1e-5
+    assert bundle.facts.text_packing == bundle.facts.image_packing == "plain"
+    assert bundle.tokenizer.convert_tokens_to_ids(end) in bundle.stop_ids
+    turns = [Turn(role="user", text="What is this?"), Turn(role="assistant", text="A lung.")]
+    record = Record(id="1", image="1.png", turns=turns)
+    told = bundle.conversation(record, PICTURES[:1], TextSettings())
+    learnt, written = bundle.learnt(told, record, TextSettings())
+    assert learnt == written and learnt.strip() == f"A lung.{end}"
 
 
 @pytest.mark.parametrize("begins", [True, False])
