@@ -1,8 +1,11 @@
 """What every test gets: no network, fixed seeds, and a skip where shared data is absent."""
 
+import atexit
 import os
 import random
+import shutil
 import socket
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,10 @@ from hypothesis import settings
 # No test asserts a time: on a busy machine any example may take long.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+# What is measured of models is kept in the user's cache, which no test may fill.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="exgra-med-cache-")
+atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -44,11 +44,10 @@ from exgra_med.model.batch import (
 )
 from exgra_med.model.bundle import Bundle, quiet
 from exgra_med.model.chat_text import ChatText, Told
+from exgra_med.model.sizes import part_of
 from exgra_med.recipe.schema import TextSettings
 
 Inputs = dict[str, Any]
-# A merger or projector may stand inside the tower (Qwen-VL, GLM-V): the one rule that knows names.
-BETWEEN = ("merger", "projector", "connector")
 # Line breaks around an image may join those of the text, so that a sum is a few tokens off.
 FEW_TOKENS = 8
 
@@ -478,21 +477,8 @@ class AnyBundle(Bundle):
         return []
 
     def part(self, name: str) -> list[nn.Parameter]:
-        """See `Bundle`; the connector is what is in neither tower nor language model, and what
-        in the tower is called a merger, projector or connector."""
-        tower = list(self.tower.named_parameters())
-        language = list(self.model.get_decoder().parameters())
-        language += list(self.model.get_output_embeddings().parameters())
-        known = {id(each) for each in language} | {id(each) for _, each in tower}
-        own = [each for n, each in tower if any(word in n for word in BETWEEN)]
-        own += [each for each in self.model.parameters() if id(each) not in known]
-        joined = {id(each) for each in own}
-        parts = {
-            "vision": [each for _, each in tower if id(each) not in joined],
-            "connector": own,
-            "language": language,
-        }
-        return list({id(each): each for each in parts[name]}.values())
+        """See `Bundle`."""
+        return part_of(self.model, name)
 
     # Beside -------------------------------------------------------------------------------------
 

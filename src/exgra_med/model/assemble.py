@@ -1,4 +1,4 @@
-"""A model joined from a trained language model and a trained vision tower.
+"""A model of this project's own class, joined from a trained language model and a trained CLIP.
 
 Only the vocabulary of the language model changes: `[PAD]`, `<im_patch>`, `<im_start>` and
 `<im_end>` are added, and their rows are the mean of the existing rows. (In the original the row of
@@ -30,6 +30,8 @@ from exgra_med.model.native import ExgraConfig, NativeBundle, connector_layers
 from exgra_med.model.processor import make_processor
 from exgra_med.recipe.schema import Parts
 
+NATIVE_CONNECTORS = ("none", "dci", "sci")
+"""Those of this project's own class; `join.py` joins with the others."""
 LANGUAGE_TYPES = ("llama", "mistral", "qwen2")
 """Language models whose tensors have LLaMA's names."""
 NUM_ADDED = 4
@@ -37,7 +39,8 @@ EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 def assemble_parts(parts: Parts, seed: int) -> NativeBundle:
-    """Join the parts; equal arguments give equal bits.
+    """Join the parts of a recipe with `connector: none`, `dci` or `sci`; equal arguments give equal
+    bits.
 
     Language model and tower keep the types they are stored in; saving and loading the bundle gives
     them one type. The seed is that of the projector's weights; torch's global generator is left as
@@ -45,8 +48,14 @@ def assemble_parts(parts: Parts, seed: int) -> NativeBundle:
 
     Raises:
         CheckpointError: a part is missing, of another kind, or its weights do not fit its
-            configuration; every wrong tensor is named.
+            configuration; every wrong tensor is named. Or the connector is another.
     """
+    if parts.connector not in NATIVE_CONNECTORS:
+        raise CheckpointError(
+            f"`connector: {parts.connector}` makes a model of transformers, not one of this "
+            "project's class.",
+            "Join it with `exgra_med.model.join.join_parts`.",
+        )
     folder = local_folder(parts.language)
     language, own, tokenizer = read_language(folder)
     tower = read_vision(local_folder(parts.vision))
@@ -120,7 +129,8 @@ def language_config(values: dict[str, Any], where: str) -> Any:
     if kind not in LANGUAGE_TYPES:
         raise CheckpointError(
             f"{where} holds a model of type {kind!r}, not one of {', '.join(LANGUAGE_TYPES)}.",
-            "A whole vision-language model goes into `model.start`, not into `model.parts`.",
+            "`connector: mlp` joins more kinds; a whole vision-language model goes into "
+            "`model.start`, not into `model.parts`.",
         )
     rest = {key: value for key, value in values.items() if key != "model_type"}
     return AutoConfig.for_model(kind, **(rest | {"tie_word_embeddings": False}))

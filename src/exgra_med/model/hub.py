@@ -74,8 +74,8 @@ def transport_error() -> type[Exception]:
     return import_module(type(get_session()).__module__.partition(".")[0]).HTTPError
 
 
-def download_config(name: str) -> dict[str, Any]:
-    """The `config.json` of a repository, without its weights.
+def download_config(name: str, file: str = CONFIG) -> dict[str, Any]:
+    """The `config.json` of a repository, or another file of settings, without its weights.
 
     Raises:
         CheckpointError: the hub cannot be reached, or has no such file.
@@ -84,10 +84,10 @@ def download_config(name: str) -> dict[str, Any]:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        path = hf_hub_download(name, CONFIG, endpoint=os.environ.get("HF_ENDPOINT"))
+        path = hf_hub_download(name, file, endpoint=os.environ.get("HF_ENDPOINT"))
     except (OSError, HFValidationError) as error:
         raise CheckpointError(
-            f"There is no folder {name}, and the hub does not give its {CONFIG} "
+            f"There is no folder {name}, and the hub does not give its {file} "
             f"({type(error).__name__}).",
             "Check the name and the network.",
         ) from error

@@ -16,7 +16,12 @@ from transformers import (
 
 from exgra_med.errors import CheckpointError, RunError
 from exgra_med.files import expand_home
-from exgra_med.model.assemble import NUM_ADDED, language_config, native_config
+from exgra_med.model.assemble import (
+    NATIVE_CONNECTORS,
+    NUM_ADDED,
+    language_config,
+    native_config,
+)
 from exgra_med.model.build import architecture_config
 from exgra_med.model.bundle import (
     CONFIG,
@@ -28,6 +33,15 @@ from exgra_med.model.bundle import (
     read_json_object,
 )
 from exgra_med.model.hub import download_config
+from exgra_med.model.join import (
+    PREPROCESSING,
+    decoder_config,
+    image_side,
+    join_config,
+    make_image_processor,
+    preprocessing,
+    tower_config,
+)
 from exgra_med.model.native import ExgraConfig
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import is_run_folder, open_run
@@ -55,6 +69,7 @@ LANGUAGES: dict[str, dict[str, Any]] = {
 }
 TOWERS: dict[str, dict[str, Any]] = {
     "openai/clip-vit-large-patch14": {
+        "model_type": "clip_vision_model",
         "hidden_size": 1024,
         "intermediate_size": 4096,
         "num_hidden_layers": 24,
@@ -80,7 +95,8 @@ def model_config(settings: ModelSettings) -> Any:
         pieces = place.architecture.tokenizer.vocabulary_size
         return architecture_config(place.architecture, pieces + NUM_ADDED)
     assert place.parts is not None, "a recipe has exactly one origin"
-    return _joined(place.parts)
+    native = place.parts.connector in NATIVE_CONNECTORS
+    return _joined_native(place.parts) if native else _joined(place.parts)
 
 
 def origin(settings: ModelSettings) -> Path | ModelSettings:
@@ -153,9 +169,6 @@ def is_native_origin(place: Path | ModelSettings) -> bool:
     return place.parts is None or place.parts.connector in NATIVE_CONNECTORS
 
 
-NATIVE_CONNECTORS = ("none", "dci", "sci")
-
-
 def meta_model(config: PreTrainedConfig) -> Any:
     """The model on the meta device: its tensors have shapes, but no values."""
     with torch.device("meta"):
@@ -192,7 +205,23 @@ def num_parameters(module: nn.Module) -> int:
     return sum(each.numel() for each in module.parameters())
 
 
-def _joined(parts: Parts) -> ExgraConfig:
+def _joined(parts: Parts) -> PreTrainedConfig:
+    text = decoder_config(_config(parts.language, LANGUAGES), parts.language)
+    vision: Any = tower_config(_config(parts.vision, TOWERS), parts.vision)
+    side = vision.image_size
+    if parts.vision not in TOWERS:
+        is_here = Path(parts.vision).is_dir()
+        settings = (
+            preprocessing(Path(parts.vision))
+            if is_here
+            else download_config(parts.vision, PREPROCESSING)
+        )
+        image_processor = make_image_processor(settings, vision, parts.vision)
+        side = image_side(image_processor, vision, parts.vision)
+    return join_config(text, vision, parts.connector, side)
+
+
+def _joined_native(parts: Parts) -> ExgraConfig:
     text = language_config(_config(parts.language, LANGUAGES), parts.language)
     text.vocab_size += NUM_ADDED
     values = _config(parts.vision, TOWERS)

@@ -107,11 +107,16 @@ class Parts(Section):
     """A model joined from a trained language model and a trained vision tower."""
 
     language: str
-    """Folder or hub name of a LLaMA, Mistral or Qwen2 language model."""
+    """Folder or hub name of a language model: LLaMA, Mistral or Qwen2; for `mlp` and
+    `pixel-shuffle` also Qwen3, Gemma 2, Gemma 3 (text), SmolLM2 or SmolLM3."""
     vision: str
-    """Folder or hub name of a CLIP model, or of its vision tower alone."""
-    connector: Literal["none", "dci", "sci"] = "none"
-    """Which vision layers reach the projector, whose weights are random under the run's seed."""
+    """Folder or hub name of a CLIP model, or of its vision tower alone; for `mlp` and
+    `pixel-shuffle` also a SigLIP, SigLIP 2 of fixed size, DINOv2 or DINOv3."""
+    connector: Literal["none", "dci", "sci", "mlp", "pixel-shuffle"] = "none"
+    """What reaches the language model, through a projector that is random under the run's seed.
+    `none`, `dci` and `sci` make this project's own model: one vision layer, or dense mixtures of
+    them. `mlp` and `pixel-shuffle` make a model of transformers that keeps the prompts of the
+    language model: one token a patch (LLaVA), or one for 2 x 2 patches (Aya Vision)."""
 
 
 class ImageSettings(Section):

@@ -11,13 +11,15 @@ from pathlib import Path
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Prepared, open_prepared
 from exgra_med.errors import RecipeError
-from exgra_med.model.assemble import assemble_parts
+from exgra_med.model.any_model import AnyBundle
+from exgra_med.model.assemble import NATIVE_CONNECTORS, assemble_parts
 from exgra_med.model.batch import Layout, StageDataset, chosen_records
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.model.image_budget import set_image_budget
+from exgra_med.model.join import join_parts
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
-from exgra_med.recipe.schema import DataSettings, Recipe, StageSettings
+from exgra_med.recipe.schema import DataSettings, ModelSettings, Recipe, StageSettings
 from exgra_med.terminal import Reporter, Silent
 from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer
@@ -39,14 +41,17 @@ def starting_checkpoint(run: Run) -> Path:
     folder = run.stage_folder("start") / "final"
     with process_state().main_process_first():
         if not folder.is_dir():
-            sizes, parts, seed = model.architecture, model.parts, run.recipe.seed
-            if sizes is not None:
-                built = build_model(sizes, training_texts(run.recipe), seed)
-            else:
-                assert parts is not None, "a recipe has exactly one origin"
-                built = assemble_parts(parts, seed)
-            save_bundle(built, folder)
+            save_bundle(_built(model, run.recipe), folder)
     return folder
+
+
+def _built(model: ModelSettings, recipe: Recipe) -> Bundle:
+    if model.architecture is not None:
+        return build_model(model.architecture, training_texts(recipe), recipe.seed)
+    assert model.parts is not None, "a recipe has exactly one origin"
+    if model.parts.connector in NATIVE_CONNECTORS:
+        return assemble_parts(model.parts, recipe.seed)
+    return AnyBundle(*join_parts(model.parts, recipe.seed))
 
 
 def training_texts(recipe: Recipe) -> list[str]:

@@ -155,7 +155,8 @@ def read_vision(folder: Path) -> VisionSource:
     elif kind != "clip_vision_model":
         raise CheckpointError(
             f"{folder} holds a model of type {kind!r}, not a CLIP vision tower.",
-            "The original's checkpoints need openai/clip-vit-large-patch14.",
+            "The original's checkpoints need openai/clip-vit-large-patch14; `connector: mlp` of "
+            "`model.parts` joins other towers.",
         )
     # A tower alone has names without the prefix where transformers 5.23 saved it.
     named = read_weights(weight_files(folder))
