@@ -15,7 +15,7 @@ from exgra_med.model.any_model import AnyBundle
 from exgra_med.model.assemble import NATIVE_CONNECTORS, assemble_parts
 from exgra_med.model.batch import Layout, StageDataset, chosen_records
 from exgra_med.model.build import build_model
-from exgra_med.model.bundle import load_bundle, save_bundle
+from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.image_budget import set_image_budget
 from exgra_med.model.join import join_parts
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
