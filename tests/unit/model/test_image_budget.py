@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from any_models import NAMES, families, pictures
 from PIL import Image
 from torch import nn
 from transformers import AutoProcessor
 
+from any_models import NAMES, families, pictures
 from exgra_med.data.records import Turn
 from exgra_med.errors import RecipeError
 from exgra_med.model.any_model import AnyBundle

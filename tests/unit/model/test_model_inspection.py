@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import transformers as hf
-from any_models import families
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
+from any_models import families
 from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, MissingExtraError
 from exgra_med.model import bundle as bundles
