@@ -57,7 +57,11 @@ def image_cost(processor: Any, config: Any, size: tuple[int, int]) -> ImageCost:
     side = side[0] if isinstance(side, list | tuple) else side
     # A patch holds three channels; of a still picture some towers see two frames.
     numbers = 3 * side**2 * getattr(vision, "temporal_patch_size", 1)
-    pixels = [v for v in seen.values() if isinstance(v, Tensor) and v.is_floating_point()]
+    pixels = [
+        value
+        for name, value in seen.items()
+        if isinstance(value, Tensor) and value.is_floating_point() and "mask" not in name
+    ]
     return ImageCost(
         tokens=int((seen["input_ids"] == image_token_id(config)).sum()),
         length=seen["input_ids"].shape[1] - plain["input_ids"].shape[1],

@@ -19,7 +19,7 @@ from families import make
 
 ASK = [Turn(role="user", text="Which organ?")]
 PIXELS = ["qwen2_5_vl", "qwen3_vl", "glm4v", "pixtral", "mistral3"]
-FEW = ["qwen2_5_vl", "internvl", "llava_onevision", "idefics3", "pixtral", "lfm2_vl"]
+FEW = ["qwen2_5_vl", "internvl", "llava_onevision", "idefics3"]
 SLOW = [name for name in NAMES if name not in FEW]
 LAYERS = (nn.Conv2d, nn.Conv3d, nn.Linear)
 TILES = ["internvl", "llava_next", "llava_onevision", "idefics3", "smolvlm", "lfm2_vl"]

@@ -50,11 +50,24 @@ def saved(name: str, folder: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return saved("gemma3", tmp_path_factory.mktemp("models") / "gemma3")
+
+
 def recipe_of(start: str | Path, name: str = "finetune/vqa-rad", *more: str) -> Recipe:
     return load_recipe(name, [f"model={{start: {start}, parts: null}}", DATA, *more]).recipe
 
 
-@pytest.mark.parametrize("name", [each for each in FAMILIES if each != "paligemma"])
+FEW = ["gemma3", "qwen2_5_vl", "idefics3", "lfm2_vl"]
+MANY = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in FEW))
+    for name in FAMILIES
+    if name != "paligemma"
+]
+
+
+@pytest.mark.parametrize("name", MANY)
 def test_the_model_without_memory_has_the_sizes_of_the_real_one(name: str) -> None:
     if name in NEEDS_TORCHVISION:
         pytest.importorskip("torchvision")
@@ -66,6 +79,10 @@ def test_the_model_without_memory_has_the_sizes_of_the_real_one(name: str) -> No
         assert sizes == [each.shape for each in bundle.part(part)] and sizes
     lora = LoraSettings(rank=2)
     assert adapted_layers(planned, lora) == adapted_layers(model, lora)
+    if name == "qwen2_5_vl":
+        names = {id(each): n for n, each in planned.named_parameters()}
+        own = [names[id(each)] for each in part_of(planned, "connector")]
+        assert own and all("merger" in each for each in own)
     found = count_parameters(planned, make_stage(trainable=["connector", "language"]))
     # A tied head counts once.
     total = sum(each.numel() for each in model.parameters())
@@ -98,15 +115,14 @@ def test_the_formula_of_memory_fits_a_step_of_another_family(sample: Prepared, n
     assert measured / FACTOR <= expected <= measured * FACTOR
 
 
-def test_a_plan_of_a_folder_follows_its_own_processor(tmp_path: Path) -> None:
-    folder = saved("gemma3", tmp_path / "gemma3")
-    (stage,) = estimate_run(recipe_of(folder), "h100").stages
+def test_a_plan_of_a_folder_follows_its_own_processor(gemma3: Path) -> None:
+    (stage,) = estimate_run(recipe_of(gemma3), "h100").stages
     model, _ = make("gemma3")
     assert stage.parameters.total == sum(each.numel() for each in model.parameters())
     assert stage.workload.image.tokens == 4 and stage.workload.counted
     assert stage.num_steps > 0 and stage.memory.total > 1.5e9
     lora = "stages.vqa={lora: {rank: 4, quantize: nf4}, sharding: none}"
-    (small,) = estimate_run(recipe_of(folder, "finetune/vqa-rad", lora), "h100").stages
+    (small,) = estimate_run(recipe_of(gemma3, "finetune/vqa-rad", lora), "h100").stages
     assert 0 < small.parameters.trainable < stage.parameters.trainable
     decoder = meta_model(model.config).get_decoder()
     linear = [m for m in decoder.modules() if isinstance(m, torch.nn.Linear)]
@@ -137,26 +153,24 @@ def test_larger_pictures_cost_more_and_a_budget_costs_less(tmp_path: Path) -> No
     assert planned.mean(records, images).tokens == pytest.approx(sum(counted) / len(counted))
 
 
-def test_what_is_assumed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = saved("gemma3", tmp_path / "gemma3")
-    notes = " ".join(estimate_run(recipe_of(folder), "h100").notes)
+def test_what_is_assumed_is_said(gemma3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes = " ".join(estimate_run(recipe_of(gemma3), "h100").notes)
     assert "Padding adds 30%" in notes and "4 tokens and 16 patches, the mean" in notes
     facts = Facts(0.0, 0.0, 0.0, "plain", "plain", 0.0)
     monkeypatch.setattr(estimate, "known_facts", lambda folder: {"float32": facts})
-    assert "Padding adds 5%" in estimate_run(recipe_of(folder), "h100").notes[0]
+    assert "Padding adds 5%" in estimate_run(recipe_of(gemma3), "h100").notes[0]
 
     def absent(place: Path) -> None:
         raise MissingExtraError("The processor of this model", "vlm")
 
     monkeypatch.setattr(estimate, "load_processor", absent)
-    notes = " ".join(estimate_run(recipe_of(folder), "h100").notes)
+    notes = " ".join(estimate_run(recipe_of(gemma3), "h100").notes)
     assert "assumed to have 4 tokens, as it cannot be measured" in notes
     assert "exgra-med[vlm]" in notes
 
 
-def test_the_command_plans_and_notes_what_has_no_effect(tmp_path: Path) -> None:
-    folder = saved("gemma3", tmp_path / "gemma3")
-    start = f"model={{start: {folder}, parts: null}}"
+def test_the_command_plans_and_notes_what_has_no_effect(gemma3: Path) -> None:
+    start = f"model={{start: {gemma3}, parts: null}}"
     arguments = ["train", "pretrain/connector", "--dry-run", "--set", start, "--json"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
@@ -178,20 +192,18 @@ def test_the_command_plans_and_notes_what_has_no_effect(tmp_path: Path) -> None:
     ],
 )
 def test_settings_that_do_not_go_with_the_model_are_refused(
-    tmp_path: Path, assignment: str, error: type[Exception], message: str
+    gemma3: Path, tmp_path: Path, assignment: str, error: type[Exception], message: str
 ) -> None:
-    folder = saved("gemma3", tmp_path / "gemma3")
-    recipe = recipe_of(folder, "finetune/vqa-rad", assignment)
+    recipe = recipe_of(gemma3, "finetune/vqa-rad", assignment)
     with pytest.raises(error, match=message):
         check_before_training(recipe, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_missing_package_is_found_before_anything_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gemma3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = saved("gemma3", tmp_path / "gemma3")
-    check_before_training(recipe_of(folder), tmp_path / "run")
+    check_before_training(recipe_of(gemma3), tmp_path / "run")
 
     def absent(*_: object, **__: object) -> None:
         raise ImportError("Qwen2VLVideoProcessor requires the Torchvision library")
@@ -200,7 +212,7 @@ def test_a_missing_package_is_found_before_anything_is_loaded(
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     monkeypatch.setattr(bundles, "find_spec", lambda name, *_: None, raising=False)
     with pytest.raises(MissingExtraError) as caught:
-        check_before_training(recipe_of(folder), tmp_path / "run")
+        check_before_training(recipe_of(gemma3), tmp_path / "run")
     assert "exgra-med[vlm]" in caught.value.hint
 
 
@@ -211,14 +223,13 @@ def test_a_budget_is_refused_for_this_projects_own_model() -> None:
 
 
 def test_a_hub_name_is_planned_without_its_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gemma3: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = saved("gemma3", tmp_path / "gemma3")
     asked: list[list[str]] = []
 
     def download(name: str, allow_patterns: list[str], **_: object) -> str:
         asked.append(allow_patterns)
-        return str(folder)
+        return str(gemma3)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     monkeypatch.setattr(hub, "check_hashes", lambda folder: None)
