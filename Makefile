@@ -86,7 +86,7 @@ clean:  ## remove the environment and the demo's run
 	$(PYTHON) -m venv .venv
 
 .venv/.ready: requirements/run.txt pyproject.toml | .venv/bin/python
-	@echo "Installing the pinned set (about 1 GB with a CPU build of torch; some minutes) ..."
+	@echo "Installing the pinned set (1.5 GB with a CPU build of torch, 6 GB with CUDA; some minutes) ..."
 	$(PIP) -r requirements/run.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@

@@ -1,7 +1,7 @@
 """`exgra-med doctor`: what this installation can do, and what it lacks."""
 
 import shutil
-from importlib import util
+from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ def examine() -> dict[str, Any]:
     result = solve_matching(unary, np.zeros((1, 1, 1)), np.array([[[0], [1]]]))
     solves = list(np.asarray(result.assignment)[0]) == [0, 1, 2]
     wrong = "the matching solver gave a wrong answer to a problem with a known one"
+    problems = [] if solves else [wrong]
+    problems += filter(None, [torchvision_problem()])
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         **describe_software(),
@@ -73,8 +75,26 @@ def examine() -> dict[str, Any]:
         },
         "measured_models": len(list((cache_folder() / PROBES).glob("*.json"))),
         "matching_solver": "works" if solves else "wrong",
-        "problems": [] if solves else [wrong],
+        "problems": problems,
     }
+
+
+def torchvision_problem() -> str:
+    """Why the torchvision that is installed cannot be imported; empty where nothing is wrong.
+
+    transformers imports one that is there, so nothing works beside one of another torch.
+    """
+    if util.find_spec("torchvision") is None:
+        return ""
+    try:
+        import_module("torchvision")
+    except (ImportError, RuntimeError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        return (
+            f"torchvision does not work with the torch beside it ({reason}); install the two "
+            "together, or remove torchvision"
+        )
+    return ""
 
 
 def _plain(value: Any) -> str:

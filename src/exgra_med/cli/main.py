@@ -237,6 +237,11 @@ def run() -> None:
         app()
     except ExgraMedError as error:
         _fail(error.message, error.hint, error.exit_code)
+    except ImportError:
+        problem = doctor.torchvision_problem()
+        if not problem:
+            raise
+        _fail(f"{problem}.", "`exgra-med doctor` tells when they fit.", 1)
     except OSError as error:
         # A path that was given: a folder where a file is needed, a file that may not be read.
         if error.filename is None:

@@ -127,6 +127,7 @@ def test_the_model_that_a_request_names_is_printed(
         return 0
 
     monkeypatch.setattr(serving, "_run", run)
+    monkeypatch.setattr(serving, "find_spec", lambda name: name)
     monkeypatch.chdir(native.parent)
     found = CliRunner().invoke(app, ["serve", native.name, "--server", "transformers"])
     name = str(native.with_name("native-hf-llava"))
