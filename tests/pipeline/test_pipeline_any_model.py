@@ -97,23 +97,22 @@ def test_the_whole_road_of_a_family(name: str, tmp_path: Path) -> None:
 
     assert "hours" in road("train", "recipe.yaml", "--dry-run")
     road("train", "recipe.yaml", "--out", "run")
-    facts = json.loads(road("checkpoint", "inspect", "run", "--json"))
-    assert facts["model_type"] == model.config.model_type
-    measured = facts["measured"]["float32"]
-    seen["texts packed"] = measured["text_packing"]
-    seen["images packed"] = measured["image_packing"]
-    assert measured["leak"] == 0
-
     assert "Of 56 answers 0 are missing" in road("evaluate", "vqa", "run")
     results = json.loads((tmp_path / "run/results.json").read_text())
-    assert all(each["template"] is None for each in results.values() if "template" in each)
-    assert "xchanged" in road("evaluate", "reliance", "run")
+    assert all(each.get("template") is None for each in results["results"])
+    assert "Reliance on the image" in road("evaluate", "reliance", "run")
     road("evaluate", "report", "run")
     picture = str(open_prepared("bundled:vqa-rad-sample").path / "images")
     picture = str(next(Path(picture).rglob("*.jpg")))
     said = json.loads(road("chat", "run", picture, "Is it a CT?", "--json"))
     assert said["num_tokens"] >= 1
     road("evaluate", "graphs", "run")
+    facts = json.loads(road("checkpoint", "inspect", "run", "--json"))
+    assert facts["model_type"] == model.config.model_type
+    measured = facts["measured"]["float32"]
+    seen["texts packed"] = measured["text_packing"]
+    seen["images packed"] = measured["image_packing"]
+    assert measured["leak"] == 0
 
     page = LivePage(tmp_path / "page", str(tmp_path / "run"), **road.environment())
     try:
