@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as hf
+
 from any_models import (
     APART,
     NAMES,
@@ -21,7 +22,6 @@ from any_models import (
     pictures,
     relative,
 )
-
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Record, Turn
 from exgra_med.errors import CheckpointError, DataError
