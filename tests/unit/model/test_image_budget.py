@@ -61,8 +61,8 @@ def test_a_budget_lowers_the_tokens_and_stays_with_the_folder(name: str, tmp_pat
     processor.save_pretrained(tmp_path)
     assert image_cost(AutoProcessor.from_pretrained(tmp_path), config, LARGE) == after
     # The model reads what the processor writes: a wrong number of vectors would be refused.
-    prompt = bundle.prompt(ASK, 1)
-    inputs, _ = bundle.generation_inputs([prompt], [pictures(3)[2:]])
+    large = pictures(1)[0].resize(LARGE)
+    inputs, _ = bundle.generation_inputs([bundle.prompt(ASK, 1)], [[large]])
     assert bool(torch.isfinite(bundle.model(**inputs).logits).all())
 
 

@@ -28,7 +28,7 @@ from exgra_med.training import estimate
 from exgra_med.training.estimate import PlannedModel, estimate_run
 from exgra_med.training.memory import activation_bytes, count_parameters, shape_of
 from exgra_med.training.objective import TOKENS_PER_CHUNK, Objective
-from exgra_med.training.preflight import check_before_training, check_plan, start_notes
+from exgra_med.training.preflight import check_before_training, check_plan, check_start, start_notes
 from exgra_med.training.stages import begin_run, train_run
 from exgra_med.training.trainable import set_trainable
 from families import FAMILIES, NEEDS_TORCHVISION, make
@@ -214,6 +214,12 @@ def test_a_missing_package_is_found_before_anything_is_loaded(
     with pytest.raises(MissingExtraError) as caught:
         check_before_training(recipe_of(gemma3), tmp_path / "run")
     assert "exgra-med[vlm]" in caught.value.hint
+
+
+def test_a_processor_that_cannot_ask_is_found_before_anything_is_loaded(tmp_path: Path) -> None:
+    folder = saved("paligemma", tmp_path / "paligemma")
+    with pytest.raises(CheckpointError, match="no chat template"):
+        check_start(recipe_of(folder))
 
 
 def test_a_budget_is_refused_for_this_projects_own_model() -> None:
