@@ -33,9 +33,9 @@ from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.model.generate import generate, stream
 from exgra_med.model.lora import detach_adapter
 from exgra_med.model.probe import measured
-from exgra_med.recipe.schema import LoraSettings, StageAlignment
+from exgra_med.recipe.schema import LoraSettings, StageAlignment, StageSettings
 from exgra_med.training.objective import Objective, pool_views
-from exgra_med.training.trainable import set_trainable
+from exgra_med.training.trainable import build_objective, set_trainable
 from families import make
 
 FEW = ["llava", "gemma3", "idefics3", "internvl", "qwen2_5_vl", "llava_onevision"]
@@ -394,3 +394,20 @@ def test_another_models_template_cannot_be_chosen(name: str) -> None:
     with pytest.raises(DataError, match="'original-simple' is for this project's own model"):
         bundle_of(name).prompt(RECORDS[0].turns[:1], 1, template="original-simple")
     assert set(NAMES) >= {"llava"}
+
+
+@families(FEW)
+def test_a_stage_in_half_precision_with_recomputation_learns_the_same(name: str) -> None:
+    losses = []
+    for changes in ({}, {"precision": "bfloat16", "activation_checkpointing": True}):
+        bundle = bundle_of(name)
+        values = {"trainable": ["connector", "language"], "learning_rate": 1e-3} | changes
+        stage = StageSettings.model_validate(values)
+        objective = build_objective(bundle, stage, None, torch.device("cpu"), False)
+        batch = bundle.collate(examples(bundle), PACKED)
+        found = objective.train()(batch, [0])
+        found["language_loss_sum"].backward()
+        assert all(w.grad is not None for w in bundle.part("connector") if w.ndim > 1)
+        losses.append(float(found["language_loss_sum"] / found["num_supervised"]))
+    assert losses[0] == pytest.approx(losses[1], rel=2e-2)
+    assert losses[0] != losses[1]

@@ -12,12 +12,14 @@ from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
     AutoTokenizer,
+    LlavaForConditionalGeneration,
 )
 
 from exgra_med.errors import CheckpointError
 from exgra_med.files import DiskFullError
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
-from exgra_med.model.native import pixel_values
+from exgra_med.model.convert.checkpoint import export_checkpoint
+from exgra_med.model.native import NativeBundle, pixel_values
 
 
 @pytest.fixture
@@ -83,6 +85,24 @@ def test_without_a_connector_the_folder_is_stock(
     pixels = torch.randn(1, 3, 28, 28)
     ours = bundle.model(input_ids=ids, pixel_values=pixels).logits
     assert torch.equal(ours, model(input_ids=ids, pixel_values=pixels).logits)
+
+
+def test_a_stock_export_that_transformers_wrote_again_is_loaded(
+    folder: Path, tmp_path: Path
+) -> None:
+    """Its tensors have other names then (`language_model.model.*`)."""
+    export_checkpoint(str(folder), tmp_path / "stock")
+    stock = LlavaForConditionalGeneration.from_pretrained(tmp_path / "stock")
+    made = LlavaForConditionalGeneration(stock.config)
+    made.load_state_dict(stock.state_dict())
+    made.save_pretrained(tmp_path / "again")
+    AutoProcessor.from_pretrained(tmp_path / "stock").save_pretrained(tmp_path / "again")
+    names = load_file(tmp_path / "again/model.safetensors")
+    assert any(name.startswith("language_model.model.") for name in names)
+    one, other = load_bundle(tmp_path / "stock"), load_bundle(tmp_path / "again")
+    assert isinstance(other, NativeBundle)
+    ours = one.model.state_dict()
+    assert all(torch.equal(each, ours[n]) for n, each in other.model.state_dict().items())
 
 
 def test_a_reloaded_tokenizer_gives_the_same_ids(folder: Path, bundle: Bundle) -> None:
