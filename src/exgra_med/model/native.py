@@ -574,9 +574,10 @@ def load_native(
     if any(name.startswith("language_model.") for name in tensor_names(folder)):
         # As transformers writes a stock LLaVA; its own class knows these names.
         stock = from_pretrained(LlavaForConditionalGeneration, folder, None, dtype)
-        with torch.device("meta"):
-            model: Any = ExgraForConditionalGeneration(config)
-        model.load_state_dict(stock.state_dict(), assign=True)
+        with quiet():
+            model: Any = ExgraForConditionalGeneration.from_pretrained(
+                None, config=config, state_dict=stock.state_dict(), dtype=stock.dtype
+            )
     else:
         model = from_pretrained(ExgraForConditionalGeneration, folder, config, dtype)
     # How answers are generated is said by whoever asks, not by the folder.
