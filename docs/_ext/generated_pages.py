@@ -10,6 +10,7 @@ from typing import Any
 from architecture_picture import architecture_svg, imported_folders
 from benchmark_pages import benchmark_page
 from command_page import command_page
+from model_page import model_page
 from picture_page import picture_page
 from recipe_page import recipe_page
 from result_pages import result_page
@@ -36,6 +37,7 @@ def generate(folder: Path, results: Path) -> list[Path]:
         "recipe.md": recipe_page(),
         "architecture.svg": architecture_svg(imported_folders(SOURCE)),
         "benchmarks.md": benchmark_page(results),
+        "models.md": model_page(results),
         "results.md": result_page(results),
     }
     folder.mkdir(exist_ok=True)

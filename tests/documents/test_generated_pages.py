@@ -1,5 +1,6 @@
 """The pages that are made from the code say what the code says; the whole site builds."""
 
+import json
 import subprocess
 import sys
 from collections import Counter
@@ -22,6 +23,7 @@ from architecture_picture import (  # noqa: E402
 )
 from benchmark_pages import TABLES, benchmark_page  # noqa: E402
 from command_page import command_page, commands, shown  # noqa: E402
+from model_page import model_page  # noqa: E402
 from picture_page import CASES, picture_page  # noqa: E402
 from recipe_page import recipe_page, sections  # noqa: E402
 from result_pages import result_page  # noqa: E402
@@ -63,6 +65,13 @@ def test_every_benchmark_with_results_has_its_figures() -> None:
     for name, (title, _, _) in TABLES.items():
         assert (RESULTS / f"{name}.json").is_file()
         assert f"## {title}\n" in page
+
+
+def test_every_model_that_went_the_road_has_its_row() -> None:
+    page = model_page(RESULTS)
+    for row in json.loads((RESULTS / "models.json").read_text(encoding="utf-8")).values():
+        assert f"| `{row['family']}` | `{row['class']}` |" in page
+    assert "`gemma3`" in page and "| packed | padded |" in page
 
 
 def test_results_are_shown_with_their_intervals(tmp_path: Path) -> None:
