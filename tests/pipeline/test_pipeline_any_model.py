@@ -47,7 +47,8 @@ RECIPE = {
         "vqa": STAGE
         | {
             "trainable": ["vision", "connector", "language"],
-            "max_steps": 40,
+            "epochs": 20,
+            "max_steps": 120,  # enough for a tiny model to learn that answers end
             "learning_rate": 1e-2,
             "num_held_out_batches": 1,
         },
