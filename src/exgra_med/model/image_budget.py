@@ -70,14 +70,12 @@ def image_cost(processor: Any, config: Any, size: tuple[int, int]) -> ImageCost:
 
 
 def fixed_cost(config: Any) -> ImageCost:
-    """The cost of an image by the configuration alone: exact for this project's own model, whose
-    images are all of one size, and an assumption for any other."""
-    vision = config.vision_config
+    """The cost of an image by the configuration alone: exact for this project's own model and for
+    joined ones, whose images are all of one size, and an assumption for any other."""
     said = (getattr(config, name, None) for name in ("image_seq_length", "mm_tokens_per_image"))
     tokens = next((each for each in said if each), ASSUMED_TOKENS)
-    side, patch = getattr(vision, "image_size", None), getattr(vision, "patch_size", None)
-    known = isinstance(side, int) and isinstance(patch, int)
-    return ImageCost(tokens, tokens + 2, ((side // patch) ** 2 if known else 4 * tokens) + 1)
+    joined = getattr(config, "downsample_factor", 1)
+    return ImageCost(tokens, tokens + 2, tokens * joined**2 + 1)
 
 
 ASSUMED_TOKENS = 576

@@ -217,9 +217,10 @@ def check_model_settings(recipe: Recipe) -> None:
     native = is_native_origin(place)
     if recipe.model.images is not None and (native or not isinstance(place, Path)):
         side = model_config(recipe.model).vision_config.image_size
+        size = f"{side} x {side}" if native else "the size of its tower"
         raise RecipeError(
             f"`model.images` does not go with this model, whose processor resizes every image to "
-            f"{side} x {side}.",
+            f"{size}.",
             "Leave it out.",
         )
     if native:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers as hf
 from PIL import Image
 from test_training_estimate import FACTOR, make_stage, saved_bytes
 from typer.testing import CliRunner
@@ -244,6 +245,31 @@ def test_a_hub_name_is_planned_without_its_weights(
     check_plan(recipe, 1)
     assert start_notes(recipe) == []
     assert asked and not any("safetensors" in pattern for each in asked for pattern in each)
+
+
+@pytest.mark.parametrize(("connector", "tokens"), [("mlp", 16), ("pixel-shuffle", 4)])
+def test_a_joined_model_is_planned_from_its_parts(
+    tmp_path: Path, connector: str, tokens: int
+) -> None:
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2}
+    hf.Qwen3Config(**sizes, **heads, vocab_size=99).save_pretrained(tmp_path / "text")
+    vision = hf.SiglipVisionConfig(**sizes, **heads, image_size=56, patch_size=14)
+    vision.save_pretrained(tmp_path / "vision")
+    picture = hf.SiglipImageProcessorPil(size={"height": 56, "width": 56})
+    picture.save_pretrained(tmp_path / "vision")
+    parts = (
+        f"{{language: {tmp_path / 'text'}, vision: {tmp_path / 'vision'}, connector: {connector}}}"
+    )
+    chosen = [f"model={{start: null, parts: {parts}}}", DATA]
+    recipe = load_recipe("finetune/vqa-rad", chosen).recipe
+    check_plan(recipe, 1)
+    found = estimate_run(recipe, "h100")
+    image = found.stages[0].workload.image
+    assert (image.tokens, image.patches) == (tokens, 17)
+    assert found.start_disk == 4 * found.stages[0].parameters.total
+    with pytest.raises(RecipeError, match="to the size of its tower"):
+        check_plan(load_recipe("finetune/vqa-rad", [*chosen, "model.images={tiles: 2}"]).recipe, 1)
 
 
 def test_a_language_model_alone_is_no_start(tmp_path: Path) -> None:

@@ -152,6 +152,22 @@ def test_the_formula_of_memory_fits_a_measured_step(
     assert parameters.trainable == sum(each.numel() for each in learning)
 
 
+def test_what_a_trained_tower_keeps_is_counted(small: Bundle, sample: Prepared) -> None:
+    batch, shape = make_batch(small, sample, aligned=False), shape_of(small.model.config)
+    tokens, images = num_tokens(batch), len(batch["pixel_values"])
+    expected, measured = [], []
+    for parts in (["connector"], ["vision", "connector"]):
+        stage = make_stage(trainable=parts)
+        set_trainable(small, stage.trainable)
+        kept, _ = saved_bytes(Objective(small, None).train(), batch, half=False)
+        measured.append(kept)
+        expected.append(activation_bytes(shape, stage, tokens, images))
+    # What the tower adds; the pixels, which its first layer keeps, are no part of the formula.
+    pixels = batch["pixel_values"].nbytes
+    added = measured[1] - measured[0] - pixels
+    assert added / FACTOR <= expected[1] - expected[0] <= added * FACTOR
+
+
 def test_recomputed_activations_need_less() -> None:
     shape = shape_of(model_config(ModelSettings(architecture=Architecture())))
     kept, again = (
