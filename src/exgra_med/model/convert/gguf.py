@@ -65,10 +65,12 @@ def write_gguf(folder: Path, fresh: Path, llama_cpp: Path | None = None) -> None
             "Name a checkout of llama.cpp with --llama-cpp, or run there by hand: "
             + " and ".join(f"`python {command}`" for command in by_hand),
         )
-    with scratch_folder(fresh / "source") as stage:
+    with scratch_folder(fresh / "source") as scratch:
+        # The converter names the model after its folder.
+        stage = scratch / folder.resolve().name
         _stage(folder, stage)
         for name in FILES:
-            command = [*_command(program, stage, fresh, name, kind), "--model-name", folder.name]
+            command = _command(program, stage, fresh, name, kind)
             problem = _run(command, fresh / FILES[name][0])
             if problem is not None:
                 raise CheckpointError(
@@ -85,9 +87,12 @@ def _command(program: list[str], folder: Path, out: Path, name: str, kind: str) 
 
 def _run(command: list[str], out: Path) -> str | None:
     """Run the converter; what it said last where it failed or wrote no GGUF."""
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
-    )
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+    except OSError as error:
+        return f"{command[0]} cannot be run ({error.strerror})"
     if done.returncode == 0 and out.is_file():
         with out.open("rb") as stream:
             if stream.read(len(MAGIC)) == MAGIC:
@@ -102,6 +107,7 @@ def _stage(folder: Path, stage: Path) -> None:
     every piece of a LLaMA's tokenizer the same score, so that texts would fall into other pieces,
     and takes Gemma's for one of another kind.
     """
+    stage.mkdir()
     for file in folder.iterdir():
         if file.is_file():
             try:

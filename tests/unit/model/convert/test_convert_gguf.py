@@ -18,7 +18,7 @@ import json, pathlib, sys
 folder, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[3])
 files = sorted(file.name for file in folder.iterdir())
 pieces = (folder / "tokenizer.model").stat().st_size
-said = json.dumps(dict(arguments=sys.argv[4:], files=files, pieces=pieces))
+said = json.dumps(dict(name=folder.name, arguments=sys.argv[4:], files=files, pieces=pieces))
 LINE
 out.write_text("GGUF" + said)
 """
@@ -67,8 +67,9 @@ def test_both_parts_are_converted(
     text, vision = (
         json.loads(files[n].removeprefix("GGUF")) for n in ("model.gguf", "mmproj.gguf")
     )
-    assert text["arguments"] == ["--outtype", "bf16", "--model-name", "model"]
-    assert vision["arguments"] == ["--outtype", "bf16", "--mmproj", "--model-name", "model"]
+    assert text["name"] == vision["name"] == "model"
+    assert text["arguments"] == ["--outtype", "bf16"]
+    assert vision["arguments"] == ["--outtype", "bf16", "--mmproj"]
     given = {file.name for file in folder.iterdir()} | {"tokenizer.model"}
     assert set(text["files"]) == given and text["pieces"] > 1000
     assert not (folder / "tokenizer.model").exists()
@@ -127,6 +128,16 @@ def test_a_checkout_is_named(
         export_checkpoint(str(folder), out, "gguf", llama_cpp=tmp_path)
     export_checkpoint(str(folder), out, "gguf", llama_cpp=checkout)
     assert (out / "mmproj.gguf").is_file()
+
+
+def test_a_program_that_cannot_be_run(
+    folder: Path, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = install(tmp_path / "bin", monkeypatch) / CONVERTERS[0]
+    program.write_text("#!/no/such/interpreter\n")
+    with pytest.raises(CheckpointError, match=r"cannot be run \(No such file or directory\)"):
+        export_checkpoint(str(folder), out, "gguf")
+    assert nothing_left(out)
 
 
 def test_other_files_are_not_overwritten(folder: Path, out: Path) -> None:
