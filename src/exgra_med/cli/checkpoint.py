@@ -86,15 +86,30 @@ def export(
     source: ModelArgument,
     out: Out,
     form: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="Only hf-llava.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="hf-llava (this project's own model) or gguf (any other that llama.cpp knows).",
+        ),
     ] = "hf-llava",
+    llama_cpp: Annotated[
+        Path | None,
+        typer.Option(
+            "--llama-cpp",
+            metavar="FOLDER",
+            help="For gguf: llama.cpp's source, where its converter is not on the PATH.",
+        ),
+    ] = None,
 ) -> None:
-    """Write a stock LLaVA model, its connector folded, for any server that knows transformers."""
+    """Write a model for other programs: stock LLaVA, its connector folded, for any server that
+    knows transformers; or GGUF for llama.cpp, through its own converter."""
     from exgra_med.model.convert.checkpoint import export_checkpoint
 
-    export_checkpoint(source, out, form)
+    export_checkpoint(source, out, form, llama_cpp)
     say(f"Written: {out}")
-    say(next_step(f"checkpoint verify {out}"))
+    if form != "gguf":
+        say(next_step(f"checkpoint verify {out}"))
 
 
 @app.command("inspect", epilog="Example: `exgra-med checkpoint inspect exported --json`")

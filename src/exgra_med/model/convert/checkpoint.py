@@ -1,5 +1,6 @@
 """Import and export of checkpoint folders, with provenance and recorded logits."""
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from exgra_med.errors import CheckpointError
+from exgra_med.files import new_folder
 from exgra_med.model.bundle import (
     CONFIG,
     is_native,
@@ -15,6 +17,7 @@ from exgra_med.model.bundle import (
     replace_folder,
     write_json,
 )
+from exgra_med.model.convert.gguf import write_gguf
 from exgra_med.model.convert.original import PROJECTORS, Imported, import_original
 from exgra_med.model.convert.stock import write_stock
 from exgra_med.model.convert.weights import read_weights
@@ -24,10 +27,11 @@ from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.verification import TENSORS, file_hashes, write_verification
 
 PROVENANCE = "import.json"
+CARD = "README.md"
 EXPORTED = "export.json"
 """Marks an export and holds the hashes of the weights it was made from."""
 ALIGNMENT = "alignment.safetensors"
-EXPORT_FORMATS = ("hf-llava",)
+EXPORT_FORMATS = ("hf-llava", "gguf")
 
 
 def import_checkpoint(
@@ -81,14 +85,19 @@ def import_checkpoint(
                 fresh / ALIGNMENT,
             )
         write_json(fresh / PROVENANCE, report)
-        (fresh / "README.md").write_text(_card(Path(source).name), encoding="utf-8")
+        (fresh / CARD).write_text(_card(Path(source).name), encoding="utf-8")
         write_verification(imported.bundle, fresh)
     return report
 
 
-def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
-    """Write a native checkpoint, a folder or hub name, so that nothing of this project is needed to
-    use it.
+def export_checkpoint(
+    source: str, out: Path, form: str = "hf-llava", llama_cpp: Path | None = None
+) -> None:
+    """Write a checkpoint, a folder or hub name, so that nothing of this project is needed to use
+    it: `hf-llava` is a native one for plain transformers, `gguf` any other for llama.cpp.
+
+    Args:
+        llama_cpp: checkout of llama.cpp with the converter, where that is not on the PATH.
 
     Raises:
         CheckpointError: the source is not usable, or the format is unknown.
@@ -96,12 +105,16 @@ def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
     if form not in EXPORT_FORMATS:
         raise CheckpointError(f"There is no format {form!r}.", f"Use {', '.join(EXPORT_FORMATS)}.")
     folder = local_folder(source)
+    if form == "gguf":
+        _export_gguf(folder, out, llama_cpp)
+        return
     if not is_native(folder):
         raise CheckpointError(
             f"{folder} is plain transformers already (model type "
             f"{read_json_object(folder / CONFIG).get('model_type')}), so there is nothing to "
             "export.",
-            "Copy the folder; `exgra-med serve` and other servers take it as it is.",
+            "Copy the folder; `exgra-med serve` and other servers take it as it is. For llama.cpp "
+            "take --format gguf.",
         )
     bundle = load_native(folder, dtype="auto")
     stored = read_weights([folder / TENSORS]) if (folder / TENSORS).is_file() else None
@@ -110,8 +123,20 @@ def export_checkpoint(source: str, out: Path, form: str = "hf-llava") -> None:
         if (folder / PROVENANCE).is_file():
             write_json(fresh / PROVENANCE, read_json_object(folder / PROVENANCE))
         write_json(fresh / EXPORTED, {"format": form, "sha256": file_hashes(folder)})
-        (fresh / "README.md").write_text(_card(folder.name), encoding="utf-8")
+        (fresh / CARD).write_text(_card(folder.name), encoding="utf-8")
         write_verification(bundle, fresh, stored)
+
+
+def _export_gguf(folder: Path, out: Path, llama_cpp: Path | None) -> None:
+    if out.exists() and not (out / EXPORTED).is_file() and any(out.iterdir()):
+        raise CheckpointError(
+            f"{out} has files in it, but is no earlier export.", "Choose another folder."
+        )
+    with new_folder(out) as fresh:
+        write_gguf(folder, fresh, llama_cpp)
+        write_json(fresh / EXPORTED, {"format": "gguf", "sha256": file_hashes(folder)})
+        if (folder / CARD).is_file():  # terms that the weights inherit
+            shutil.copy2(folder / CARD, fresh)
 
 
 def _import_projector(path: Path, onto: Path | None) -> Imported:

@@ -1,6 +1,7 @@
 """The tokenizer of an original checkpoint, and that of a language model to start from."""
 
 import json
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,62 @@ def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]
     # The order of transformers' own conversion: among equal scores, the shortest left part first.
     merges.sort(key=lambda merge: (-merge[0], len(merge[1]), len(merge[2])))
     return vocabulary, [(left, right) for _, left, right in merges]
+
+
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6
+"""Types of the pieces of a SentencePiece model."""
+
+
+def sentencepiece_model(tokenizer_file: Path) -> bytes | None:
+    """The inverse of `read_sentencepiece`: a `tokenizer.json` with pieces for bytes (LLaMA's,
+    Gemma's) as the content of a `tokenizer.model`; none where it has no such pieces.
+
+    SentencePiece joins the pair whose joined piece has the highest score, so a piece scores by the
+    first of the merges that make it.
+
+    Raises:
+        CheckpointError: the file is missing or is not a JSON object.
+    """
+    tokenizer = read_json_object(tokenizer_file)
+    model = tokenizer["model"]
+    if model.get("type") != "BPE" or not model.get("byte_fallback"):
+        return None
+    added = {each["content"]: each for each in tokenizer.get("added_tokens", [])}
+    ids = model["vocab"] | {token: each["id"] for token, each in added.items()}
+    scores: dict[str, float] = {}
+    for rank, merge in enumerate(model["merges"]):
+        scores.setdefault("".join(merge.split(" ") if isinstance(merge, str) else merge), -rank)
+
+    def kind(piece: str) -> int:
+        if piece == model.get("unk_token"):
+            return _UNKNOWN
+        if re.fullmatch("<0x[0-9A-F]{2}>", piece):
+            return _BYTE
+        if piece in added:
+            return _CONTROL if added[piece]["special"] else _USER_DEFINED
+        return _NORMAL
+
+    last = -float(len(scores))
+    fields = bytearray()
+    for piece in sorted(ids, key=ids.__getitem__):
+        text = piece.encode()
+        score = struct.pack("<f", scores.get(piece, last))
+        fields += _field(1, _field(1, text) + b"\x15" + score + b"\x18" + _number(kind(piece)))
+    # In the specification of the training: BPE (field 3), and pieces for bytes (field 35).
+    return bytes(fields + _field(2, b"\x18\x02" + _number(35 << 3) + b"\x01"))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _number(number << 3 | _BYTES) + _number(len(content)) + content
+
+
+def _number(value: int) -> bytes:
+    """A whole number of a protocol buffer: seven bits a byte, the lowest first."""
+    low = bytearray()
+    while value > 127:
+        low.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*low, value])
 
 
 def _piece(message: bytes | int) -> tuple[str, float]:
