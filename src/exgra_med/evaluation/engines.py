@@ -163,10 +163,11 @@ class CheckpointEngine:
     def facts(self) -> dict[str, Any]:
         """See `Engine`: hashes and type of the weights, template and decoding. Only this project's
         own model has a template that can be chosen."""
-        from exgra_med.model.bundle import is_native, local_folder
+        from exgra_med.model.bundle import CONFIG, is_native
 
-        native = is_native(local_folder(self.options.model))
-        files = sorted(Path(self.options.model).glob("model*.safetensors"))
+        folder = Path(self.options.model)
+        native = not (folder / CONFIG).is_file() or is_native(folder)
+        files = sorted(folder.glob("model*.safetensors"))
         return {
             "name": CHECKPOINT,
             "checkpoint": {path.name: file_sha256(path) for path in files},
