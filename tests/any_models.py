@@ -27,7 +27,11 @@ SIZES = ((60, 60), (120, 60), (60, 130), (110, 110))
 ENDS = {"qwen3_5": "", "idefics3": " ", "smolvlm": " "}
 
 
-def families(names: Sequence[str] = NAMES, slow: Sequence[str] = ()) -> Any:
+SIBLINGS = ("llava_next", "pixtral", "qwen2_vl")
+"""Families that differ little from another one; the slow tests try them too."""
+
+
+def families(names: Sequence[str] = NAMES, slow: Sequence[str] = SIBLINGS) -> Any:
     """A parameter `name` for each family; one whose processor cannot be had here is skipped."""
     absent = pytest.mark.skipif(not HAS_TORCHVISION, reason="its processor needs torchvision")
     return pytest.mark.parametrize(

@@ -50,6 +50,7 @@ def test_its_data_set_is_listed_and_prepared(installed: Path, tmp_path: Path) ->
     assert checked.returncode == 0 and "no fault found" in checked.stdout
 
 
+@pytest.mark.slow
 def test_its_engine_answers_and_its_measure_is_shown_everywhere(
     installed: Path, tmp_path: Path
 ) -> None:

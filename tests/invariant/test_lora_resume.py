@@ -46,6 +46,7 @@ def test_a_killed_run_with_adapters_resumes_to_the_same_weights(tmp_path: Path) 
     assert torch.equal(final["lm_head.weight"], start["lm_head.weight"])
 
 
+@pytest.mark.slow
 def test_the_best_weights_are_found_again_with_adapters(tmp_path: Path) -> None:
     scores = iter([0.0, 2.0, 1.0, 1.0])
     seen = []

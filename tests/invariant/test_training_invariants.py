@@ -126,6 +126,7 @@ def test_accumulated_passes_equal_one_large_pass(tmp_path: Path) -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_stages_may_differ_in_precision(tmp_path: Path) -> None:
     short = "max_steps: 1, save_every_steps: null, num_held_out_batches: 1"
     stages = (

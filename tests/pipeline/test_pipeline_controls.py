@@ -52,6 +52,7 @@ def test_a_control_trains(tmp_path: Path, control: str) -> None:
         assert (run.final("connector") / "alignment.safetensors").is_file()
 
 
+@pytest.mark.slow
 def test_a_baseline_has_the_curves_of_the_views_where_it_asks(tmp_path: Path) -> None:
     _, log = train(
         tmp_path / "run", "stages.aligned.alignment=null", "stages.aligned.measure_views=true"

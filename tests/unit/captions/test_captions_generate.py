@@ -87,6 +87,7 @@ def check_misbehaviour(data: Path, number: int, out: Path, timeout: float, laten
     assert len({one.id for one in read_records(out)}) == number
 
 
+@pytest.mark.slow
 def test_200_records_against_every_misbehaviour(records: Records, tmp_path: Path) -> None:
     check_misbehaviour(records(200), 200, tmp_path / "out.jsonl", timeout=3, latency=0.0)
 

@@ -68,6 +68,7 @@ def test_overlap_of_words() -> None:
     assert word_overlap("", "") == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "variant, images, questions, pairs, frames",
     [("official", 202, 79, 1, 0), ("med-vqa", 203, 86, 14, 142)],
@@ -89,6 +90,7 @@ def test_the_published_leaks_of_vqa_rad(
         assert whole.open_answers_in_train == 138
 
 
+@pytest.mark.slow
 def test_the_image_disjoint_variant_has_no_leak(shared: Path, tmp_path: Path) -> None:
     source = shared / "data/vqa_rad"
     prepared = prepare("vqa-rad", source, tmp_path / "out", variant="image-disjoint")

@@ -39,6 +39,7 @@ def good(*arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_an_imported_checkpoint_is_evaluated(imported: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "Published"
     where = ["--data", data, "--out", run]
@@ -95,6 +96,7 @@ def test_a_folder_is_of_one_checkpoint(imported: Path, data: Path, tmp_path: Pat
     assert isinstance(error, RunError) and "holds answers of" in error.message
 
 
+@pytest.mark.slow
 def test_the_template_can_be_chosen(imported: Path, data: Path, tmp_path: Path) -> None:
     run, chosen = tmp_path / "run", ["--template", "original-simple"]
     wrong = call("evaluate", "vqa", imported, "--data", data, "--out", run, "--template", "simple")

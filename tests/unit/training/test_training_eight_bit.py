@@ -134,6 +134,7 @@ def curve(kind: str, optimizer: str) -> list[float]:
     return losses
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("torchao")
 def test_a_toy_problem_is_learnt_as_well() -> None:
     plain, eight = curve("float32", "adamw"), curve("float32", "adamw8bit")

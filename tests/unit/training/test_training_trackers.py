@@ -123,6 +123,7 @@ def test_an_unknown_tracker_is_refused() -> None:
         load_recipe("debug/tiny", ["trackers=[notebook]"])
 
 
+@pytest.mark.slow
 def test_tensorboard_reads_the_curves(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="needs the extra [tensorboard]")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
