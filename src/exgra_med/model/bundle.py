@@ -143,7 +143,9 @@ class Bundle(ABC):
     @property
     def context_length(self) -> int:
         """Most tokens that the language model can read, images and answer included."""
-        return self.model.config.get_text_config().max_position_embeddings
+        config = self.model.config.get_text_config()
+        # A few language models have no longest text of their own.
+        return getattr(config, "max_position_embeddings", None) or self.tokenizer.model_max_length
 
     # Asking -------------------------------------------------------------------------------------
 

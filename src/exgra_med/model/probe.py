@@ -71,12 +71,18 @@ def probe(bundle: AnyBundle) -> Facts:
             does not take what its own chat template writes.
     """
     bundle.facts = _NOTHING
+    decoder, kind = bundle.model.get_decoder(), bundle.model.config.model_type
+    if any(module is decoder for module in bundle.tower.modules()):
+        raise CheckpointError(
+            f"A {kind} does not say which part of it is the vision tower, so nothing says what a "
+            "stage may train.",
+            "Start from another model; please report this one.",
+        )
     told = _told(bundle)
-    kind = type(bundle.processor).__name__
-    with _told_in_a_sentence(f"The {kind} does not take what its own chat template writes"):
+    own = type(bundle.processor).__name__
+    with _told_in_a_sentence(f"The {own} does not take what its own chat template writes"):
         batch = _batch(bundle, told)
     _check_placeholders(bundle, batch, told)
-    kind = bundle.model.config.model_type
     with _told_in_a_sentence(f"A {kind} does not take images among its text, and is not supported"):
         vectors, states = bundle.encode(batch)
     assert vectors is not None

@@ -352,6 +352,13 @@ def test_a_model_that_sees_its_answer_is_refused() -> None:
     assert "\n" not in refused.value.message
 
 
+def test_a_model_that_names_no_tower_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = bundle_of("llava")
+    monkeypatch.setattr(bundle.model, "get_encoder", lambda modality: bundle.model)
+    with pytest.raises(CheckpointError, match="does not say which part of it is the vision tower"):
+        measured(bundle)
+
+
 @families(["paligemma"])
 def test_a_processor_that_rewrites_texts_is_refused(name: str) -> None:
     model, processor = make(name)
