@@ -32,6 +32,7 @@ from exgra_med.training.log import read_log
 from exgra_med.training.memory import count_parameters
 from exgra_med.training.objective import Objective, num_missing_calls
 from exgra_med.training.stages import ScorerFactory, begin_run, train_run
+from exgra_med.training.trainable import set_trainable
 
 TRAIN = ("loss", "gradient_norm", "alignment_loss", "matching_accuracy")
 HELD_OUT = ("language_loss", "alignment_loss", "matching_accuracy", "chance")
@@ -100,6 +101,7 @@ def largest_difference(one: dict[str, torch.Tensor], other: dict[str, torch.Tens
 def train_sharded(rank: int, folder: Path) -> None:
     train(folder / "sharded", CASES["global graphs"], "sharding: full")
     bundle = load_bundle(final(folder / "sharded"))
+    set_trainable(bundle, ["connector", "language"])
     objective = Objective(bundle, StageAlignment())
     shard(objective, torch.device("cpu"), "float32", rows=[])
     kept = sum(local_shard(each).nbytes for each in objective.parameters())
