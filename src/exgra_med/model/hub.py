@@ -67,6 +67,28 @@ def _download(name: str, patterns: list[str], revision: str | None, tries: int =
         ) from error
 
 
+def ask_hub(name: str, revision: str) -> None:
+    """Ask the hub once whether it has a checkpoint `owner/name`.
+
+    For work that can go on without a hub: a download of a commit asks again and again, for half a
+    minute.
+
+    Raises:
+        CheckpointError: the hub cannot be reached, or has no such checkpoint.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        HfApi(endpoint=os.environ.get("HF_ENDPOINT")).model_info(
+            name, revision=revision, timeout=10
+        )
+    except (OSError, transport_error()) as error:
+        raise CheckpointError(
+            f"The hub does not give {name} ({type(error).__name__}).",
+            "Check the network, and the hub that HF_ENDPOINT names.",
+        ) from error
+
+
 def transport_error() -> type[Exception]:
     """The error class of a broken connection; it depends on the version of the hub's client."""
     from huggingface_hub import get_session

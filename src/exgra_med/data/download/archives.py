@@ -64,7 +64,7 @@ def unpack(
     try:
         with disk_errors(target), broken_archives(archive):
             target.mkdir(parents=True)
-            if archive.name.lower().endswith(".zip"):
+            if archive.name.lower().endswith((".zip", ".whl")):
                 _unpack_zip(archive, target, max_bytes, max_members)
             else:
                 _unpack_tar(archive, target, max_bytes, max_members)
