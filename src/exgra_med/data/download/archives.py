@@ -64,6 +64,7 @@ def unpack(
     try:
         with disk_errors(target), broken_archives(archive):
             target.mkdir(parents=True)
+            # A wheel of Python is a zip.
             if archive.name.lower().endswith((".zip", ".whl")):
                 _unpack_zip(archive, target, max_bytes, max_members)
             else:
