@@ -260,7 +260,10 @@ class StageSettings(Section):
     """Give the records of a micro-batch different images, as far as the data allows: two nodes with
     the same image cannot be told apart by any matching."""
     learning_rate: Positive
-    """Highest learning rate, of all trainable parameters."""
+    """Highest learning rate, of all trainable parameters that have none of their own."""
+    learning_rates: dict[Literal["vision", "connector", "language"], Positive] = Field(default={})
+    """Highest learning rates of single parts, such as `{connector: 1e-3}`; they rise and fall with
+    `learning_rate`. Adapters are of `language`, graph layers of no part."""
     lr_scheduler: Literal[
         "linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"
     ] = "cosine"
@@ -316,6 +319,11 @@ class StageSettings(Section):
             )
         if self.lora is not None and "language" not in self.trainable:
             raise ValueError("`lora` needs `language` in `trainable`")
+        for part in self.learning_rates:
+            if part not in self.trainable:
+                raise ValueError(
+                    f"`learning_rates` has a rate of `{part}`, which is not in `trainable`"
+                )
         if self.aligned is not None and self.aligned.scope == "local" and self.batch_size == 1:
             # A graph of one node has loss 0: the stage would train without alignment in silence.
             raise ValueError(

@@ -46,7 +46,7 @@ from exgra_med.training.distributed import (
 from exgra_med.training.held_out import BestCheckpoint, HeldOut
 from exgra_med.training.log import TrainingLog, start_tracking, tracking
 from exgra_med.training.objective import seed_number
-from exgra_med.training.optimizer import build_optimizer, build_scheduler
+from exgra_med.training.optimizer import build_optimizer, build_scheduler, parameter_groups
 from exgra_med.training.order import image_groups, micro_batches, num_steps, plan_epoch
 from exgra_med.training.trainable import build_objective
 
@@ -194,7 +194,8 @@ class StageTraining:
             self.bundle, self.stage, self.graph_weights, self.accelerator.device, self.sharded
         )
         trainable = [each for each in self.objective.parameters() if each.requires_grad]
-        self.optimizer = build_optimizer(trainable, self.stage)
+        groups = parameter_groups(self.bundle, trainable, self.stage)
+        self.optimizer = build_optimizer(groups, self.stage)
         done = restore_progress(self.folder, self.objective, self.optimizer)
         self.scheduler = build_scheduler(self.optimizer, self.stage, self.total, done)
         self.log.cut_back(self.name, done)
