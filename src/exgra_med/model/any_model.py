@@ -44,7 +44,9 @@ from exgra_med.model.batch import (
 )
 from exgra_med.model.bundle import Bundle, quiet
 from exgra_med.model.chat_text import ChatText, Told
+from exgra_med.model.feature_cache import FEATURES, carried_features
 from exgra_med.model.sizes import part_of
+from exgra_med.model.tower_output import Pass, TowerOutput
 from exgra_med.recipe.schema import TextSettings
 
 Inputs = dict[str, Any]
@@ -321,6 +323,9 @@ class AnyBundle(Bundle):
             yield from self._calls(told[half:], nodes[half:], layout)
             return
         inputs = self.inputs_of(whole) | {"input_ids": ids, "attention_mask": mask}
+        features = carried_features([image for each in told for image in each.images])
+        if features is not None:
+            inputs[FEATURES] = features
         rowwise = [name for name in self._row_inputs if name in inputs]
         inputs |= {name: inputs[name][:, :length] for name in rowwise}
         owner = torch.tensor(nodes).unsqueeze(1).expand_as(ids)
@@ -419,8 +424,13 @@ class AnyBundle(Bundle):
             CheckpointError: images do not enter the language model among its text.
         """
         model: Any = self.model
-        inputs = {name: self._as_weights(value) for name, value in inputs.items()}
-        with decoder_inputs(model) as seen, _embeddings_learn(model, learns):
+        features = inputs.get(FEATURES)
+        inputs = {name: self._as_weights(v) for name, v in inputs.items() if name != FEATURES}
+        with (
+            decoder_inputs(model) as seen,
+            _embeddings_learn(model, learns),
+            self._tower_output.given(self.tower, features),
+        ):
             hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
         if len(seen) != 1 or seen[0].shape[:2] != inputs["input_ids"].shape:
             raise CheckpointError(
@@ -470,6 +480,25 @@ class AnyBundle(Bundle):
     def tower(self) -> nn.Module:
         """See `Bundle`."""
         return self.model.get_encoder(modality="image")
+
+    @cached_property
+    def _tower_output(self) -> TowerOutput:
+        return TowerOutput()
+
+    def image_features(self, image: Image.Image) -> list[Tensor]:
+        """See `Bundle`: the tensors of the tower's output that the model uses."""
+        output = self._tower_output
+        if output.form is None:
+            output.measure(self.tower, self._pass(image, 1), self._pass(image, 2))
+        return output.of(self.tower, self._pass(image, 1))
+
+    def _pass(self, image: Image.Image, num_rows: int) -> Pass:
+        """A pass of the model with equal rows of an image and hardly any text."""
+        turns = [Turn(role="user", text="?"), Turn(role="assistant", text=".")]
+        told = self.chat.tell(turns, [image]) * num_rows
+        batch = self.process([each.text for each in told], [each.images for each in told], "right")
+        inputs = self._to_model(self.inputs_of(batch))
+        return lambda: self.states(inputs)
 
     @property
     def marker_ids(self) -> list[int]:

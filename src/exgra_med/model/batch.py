@@ -28,6 +28,7 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
 from exgra_med.errors import CheckpointError, DataError
 from exgra_med.model.bundle import Bundle
+from exgra_med.model.feature_cache import FeatureCache
 from exgra_med.recipe.schema import DataSettings, TextSettings
 
 IGNORED = -100
@@ -258,6 +259,8 @@ class StageDataset(Dataset[TrainingExample]):
     """Which answers are trained on, see `StageSettings`."""
     train_on_prompts: bool = False
     """Supervise every token of a conversation but those of its images."""
+    features: FeatureCache | None = None
+    """Of the pictures, in their place, once they are kept; see `training.features`."""
 
     def __post_init__(self) -> None:
         needed = (self.with_alignment and self.with_extended) or self.answers != "original"
@@ -291,7 +294,8 @@ class StageDataset(Dataset[TrainingExample]):
 
     def __getitem__(self, index: int) -> TrainingExample:
         record = self.records[index]
-        images = [self.images.open(name, record.id) for name in record.images]
+        pictures = self.images if self.features is None else self.features
+        images = [pictures.open(name, record.id) for name in record.images]
         conversations = [
             self.bundle.conversation(each, images, self.text, self.train_on_prompts)
             for each in conversations_of(record, self.answers)

@@ -291,6 +291,11 @@ class StageSettings(Section):
     backward pass."""
     compile: bool = False
     """Train the layers of the language model through `torch.compile`; equal but for rounding."""
+    cache_features: bool = False
+    """Compute what the frozen vision tower makes of each picture once, and keep it in the user's
+    cache; steps then neither decode a picture nor run the tower. Equal bit for bit where the tower
+    gives a picture the same features in a batch as alone, else but for rounding: `log.jsonl` says
+    the difference that was measured."""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Worker processes that decode images, of each training process."""
     log_every_steps: Count = 1
@@ -330,6 +335,11 @@ class StageSettings(Section):
                 "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
                 "graph (one node has loss 0); or set `alignment.weight` to 0"
             )
+        if self.cache_features and "vision" in self.trainable:
+            raise ValueError(
+                "`cache_features` is for a frozen tower; leave `vision` out of `trainable`, or set "
+                "`cache_features` to false"
+            )
         if self.sharding == "full" and (reason := self.reason_against_sharding) is not None:
             raise ValueError(f"`sharding: full` {reason}")
         if self.weights == "bfloat16":
@@ -352,6 +362,7 @@ class StageSettings(Section):
             "weights: bfloat16": self.weights == "bfloat16",
             "optimizer: adamw8bit": self.optimizer == "adamw8bit",
             "compile: true": self.compile,
+            "cache_features: true": self.cache_features,
         }
         found = " and ".join(f"`{setting}`" for setting, given in untested.items() if given)
         return f"was not tested with {found}; set `sharding` to none" if found else None
