@@ -102,13 +102,12 @@ class FeatureCache:
 def tower_folder(bundle: Bundle, precision: str) -> Path:
     """Where the features from a bundle's tower are kept; the folder is made."""
     tower, config = bundle.tower, bundle.model.config
-    of_images = {n: v for n, v in config.to_dict().items() if n not in ("text_config", "dtype")}
     about = {
         "versions": [VERSION, exgra_med.__version__, torch.__version__, transformers.__version__],
         "pillow": PIL.__version__,
         "device": bundle.model.device.type,
         "precision": precision,
-        "config": of_images,
+        "config": _without_text(config.to_dict()),
         "attention": config._attn_implementation,
         "processor": bundle.processor.image_processor.to_dict(),
     }
@@ -119,6 +118,12 @@ def tower_folder(bundle: Bundle, precision: str) -> Path:
     folder = cache_folder() / FEATURES / digest.hexdigest()[:32]
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def _without_text(config: dict[Any, Any]) -> dict[str, Any]:
+    """What of a configuration is about pictures: neither the language model nor a path."""
+    kept = {n: v for n, v in config.items() if n != "text_config" and not str(n).startswith("_")}
+    return {n: _without_text(v) if isinstance(v, dict) else v for n, v in kept.items()}
 
 
 def _bytes(tensor: Tensor) -> Any:

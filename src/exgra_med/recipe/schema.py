@@ -277,8 +277,9 @@ class StageSettings(Section):
     """Gradients are clipped to this norm; never where null."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """`adamw8bit` keeps AdamW's two moments in 8 bits, in blocks of 256 (extra `optim`)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Data type of matrix products (autocast)."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Data type of matrix products (autocast). `auto` measures once whether bfloat16 is faster on
+    the machine; the run's own recipe then says which it is."""
     weights: Literal["float32", "bfloat16"] = "float32"
     """Data type of the weights and gradients; adapters and graph layers stay in float32. bfloat16
     needs `adamw8bit`, which rounds new weights stochastically: rounded to the nearest, steps
