@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_any_model_training import SLOW, train, weights
+from test_any_model_training import SLOW, launch, losses, train, weights
 from test_training_invariants import KillAt, Killed
 from torch import Tensor
 
@@ -138,6 +138,14 @@ def test_any_model_reads_kept_features_in_worker_processes(name: str, tmp_path: 
     plain = train(name, tmp_path, "plain", precision="bfloat16")
     kept = train(name, tmp_path, "kept", precision="bfloat16", num_workers=2, **KEPT)
     assert not differing(weights(plain), weights(kept))
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_folder_and_follow_the_trajectory_of_one(tmp_path: Path) -> None:
+    plain = {"alignment": None, "distinct_images": False, "save_every_steps": None}
+    one = train("gemma3", tmp_path, "one", **plain)
+    launch("gemma3", tmp_path, "two", batch_size=2, **plain, **KEPT)
+    assert losses(tmp_path / "two") == pytest.approx(losses(one.path), rel=1e-5)
 
 
 def test_the_tower_of_another_family_does_not_run_in_a_step(

@@ -13,7 +13,7 @@ Shapes: B rows of the processor, R rows of L tokens, K image vectors, D width of
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -425,11 +425,12 @@ class AnyBundle(Bundle):
         """
         model: Any = self.model
         features = inputs.get(FEATURES)
+        kept = features and self._tower_output.given(self.tower, features)
         inputs = {name: self._as_weights(v) for name, v in inputs.items() if name != FEATURES}
         with (
             decoder_inputs(model) as seen,
             _embeddings_learn(model, learns),
-            self._tower_output.given(self.tower, features),
+            kept or nullcontext(),
         ):
             hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
         if len(seen) != 1 or seen[0].shape[:2] != inputs["input_ids"].shape:
@@ -483,14 +484,14 @@ class AnyBundle(Bundle):
 
     @cached_property
     def _tower_output(self) -> TowerOutput:
-        return TowerOutput()
+        blank, device = Image.new("RGB", (64, 64)), self.model.device
+        # Nothing that is drawn by chance later may depend on when this is measured.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return TowerOutput(self.tower, self._pass(blank, 1), self._pass(blank, 2))
 
     def image_features(self, image: Image.Image) -> list[Tensor]:
         """See `Bundle`: the tensors of the tower's output that the model uses."""
-        output = self._tower_output
-        if output.form is None:
-            output.measure(self.tower, self._pass(image, 1), self._pass(image, 2))
-        return output.of(self.tower, self._pass(image, 1))
+        return self._tower_output.of(self.tower, self._pass(image, 1))
 
     def _pass(self, image: Image.Image, num_rows: int) -> Pass:
         """A pass of the model with equal rows of an image and hardly any text."""

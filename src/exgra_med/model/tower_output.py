@@ -21,27 +21,24 @@ Pass = Callable[[], tuple[Tensor, Tensor]]
 
 
 class TowerOutput:
-    """The form of a tower's output, known once a picture has gone through it."""
+    """The form of a tower's output, learnt from a pass with a picture and one with it twice.
 
-    def __init__(self) -> None:
-        self.form: Any = None
-        """An output, whose tensors are replaced."""
-        self.axes: list[int | None] = []
-        """Of its tensors in their order, the dimension of the pictures; none where not used."""
+    Raises:
+        RecipeError: the tower does not run once in a pass, nothing of it is used, or what is used
+            does not grow with the pictures.
+    """
 
-    def measure(self, tower: Any, one: Pass, two: Pass) -> None:
-        """Learn the form from a pass with a picture and one with that picture twice.
+    form: Any
+    """An output, whose tensors are replaced."""
 
-        Raises:
-            RecipeError: the tower does not run once in a pass, nothing of it is used, or what is
-                used does not grow with the pictures.
-        """
+    def __init__(self, tower: Any, one: Pass, two: Pass) -> None:
         used = self._used(tower, one)
         first, second = (_tensors(_output(tower, each)) for each in (one, two))
-        self.axes = [
+        self.axes: list[int | None] = [
             _doubled(short, long) if is_used else None
             for short, long, is_used in zip(first, second, used, strict=True)
         ]
+        """Of its tensors in their order, the dimension of the pictures; none where not used."""
 
     def of(self, tower: Any, run: Pass) -> list[Tensor]:
         """The used tensors of what the tower returns in a pass, the pictures first."""
@@ -72,11 +69,8 @@ class TowerOutput:
         return [id(each) in used for each in calls[0]]
 
     @contextmanager
-    def given(self, tower: Any, features: Sequence[Tensor] | None) -> Iterator[None]:
-        """Let the tower return features instead of running; as it is where there are none."""
-        if features is None:
-            yield
-            return
+    def given(self, tower: Any, features: Sequence[Tensor]) -> Iterator[None]:
+        """Let the tower return features instead of running."""
         left, axes = iter(features), iter(self.axes)
 
         def filled(tensor: Tensor) -> Tensor:

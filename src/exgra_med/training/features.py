@@ -67,9 +67,6 @@ def keep_features(
         autocast(device, stage.precision),
     ):
         objective.train()
-        for name, where in list(wanted.items())[:1]:
-            # Even where all are kept: a model has to learn the form of its tower's output.
-            bundle.image_features(dataset.images.open(name, where))
         num_computed, difference = 0, 0.0
         probed = max(batches, key=lambda batch: _most_pictures(dataset, batch), default=())
         if _most_pictures(dataset, probed):

@@ -118,7 +118,8 @@ def build_optimizer(
         MissingExtraError: `adamw8bit` without torchao.
     """
     build = build_eight_bit if stage.optimizer == "adamw8bit" else torch.optim.AdamW
-    return build(list(parameters), lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    learning: Any = list(parameters)
+    return build(learning, lr=stage.learning_rate, weight_decay=stage.weight_decay)
 
 
 def build_scheduler(

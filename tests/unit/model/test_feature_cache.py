@@ -32,9 +32,7 @@ class Toy(nn.Module):
 
 
 def measured(toy: Toy, picture: torch.Tensor) -> TowerOutput:
-    output = TowerOutput()
-    output.measure(toy, lambda: toy.run(picture), lambda: toy.run(torch.cat([picture] * 2)))
-    return output
+    return TowerOutput(toy, lambda: toy.run(picture), lambda: toy.run(torch.cat([picture] * 2)))
 
 
 def test_only_what_is_used_is_kept_and_given_as_it_was() -> None:
