@@ -124,10 +124,11 @@ def test_other_weights_processors_and_precisions_have_other_folders(folder: Imag
     assert len(places) == 5
 
 
-def test_a_file_that_is_gone_is_said(folder: ImageFolder) -> None:
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"nothing")])
+def test_a_file_that_is_gone_or_damaged_is_said(folder: ImageFolder, damage: Any) -> None:
     bundle: Any = bundle_of("gemma3")
     cache = FeatureCache(tower_folder(bundle, "float32"), folder)
     cache.keep(bundle, "0.png")
-    cache.paths["0.png"].unlink()
+    damage(cache.paths["0.png"])
     with pytest.raises(DataError, match=r"case: the features of '0.png' in .* cannot be read"):
         cache.open("0.png", "case")
