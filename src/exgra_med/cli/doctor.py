@@ -55,6 +55,7 @@ def examine() -> dict[str, Any]:
     from exgra_med.alignment import solve_matching
     from exgra_med.files import PROBES, cache_folder
     from exgra_med.recipe.run_folder import describe_software
+    from exgra_med.training.precision import bfloat16_speedup, faster_precision
 
     # One small matching problem whose answer is known.
     unary = (1.0 - 2.0 * np.eye(3))[None]
@@ -67,7 +68,8 @@ def examine() -> dict[str, Any]:
     return {
         **describe_software(),
         "accelerators": devices,
-        "bfloat16": bool(devices) and torch.cuda.is_bf16_supported(),
+        "bfloat16_speedup": bfloat16_speedup(),
+        "precision_auto": faster_precision(),
         "free_disk_gigabytes": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
         "extras": {
             name: all(util.find_spec(module) is not None for module in modules)

@@ -147,6 +147,7 @@ def _stage_lines(
     graphs = "" if nodes is None else f"; graphs of {nodes} nodes"
     warm_up = f"{settings.warmup_ratio:.0%} warm-up"
     limit = "" if settings.max_steps is None else f", at most {settings.max_steps:,} steps"
+    own = "".join(f", of {part} {rate:g}" for part, rate in settings.learning_rates.items())
     lines = [
         ("parameters", f"{parameters.total:,}, of which {parameters.trainable:,} learn"),
         ("records", records),
@@ -154,7 +155,7 @@ def _stage_lines(
         ("tokens a step", f"{stage.tokens_per_step:,.0f}"),
         ("epochs", f"{settings.epochs:g}{limit}"),
         ("steps", f"{stage.num_steps:,}"),
-        ("learning rate", f"{settings.learning_rate:g}, {settings.lr_scheduler}, {warm_up}"),
+        ("learning rate", f"{settings.learning_rate:g}{own}, {settings.lr_scheduler}, {warm_up}"),
         ("precision", f"{settings.precision}, weights {settings.weights}, {settings.optimizer}"),
         ("sharding", settings.sharding),
         ("memory of a GPU", f"{_gigabytes(memory.total)}: {parts}"),

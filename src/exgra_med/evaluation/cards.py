@@ -232,7 +232,7 @@ def _stage(name: str, stage: dict[str, Any]) -> tuple[str, str, str]:
     settings = [
         f"{steps} steps" if steps else f"{stage['epochs']} epochs",
         f"{stage['batch_size']} x {accumulated} records a step on one device",
-        f"learning rate {stage['learning_rate']}",
+        f"learning rate {stage['learning_rate']}{_of_parts(stage)}",
         str(stage["precision"]),
     ]
     if alignment:
@@ -242,6 +242,12 @@ def _stage(name: str, stage: dict[str, Any]) -> tuple[str, str, str]:
     # Runs of version 0.1 call it `learn`.
     trained = stage.get("trainable") or stage.get("learn") or []
     return name, ", ".join(trained), "; ".join(settings)
+
+
+def _of_parts(stage: dict[str, Any]) -> str:
+    """Learning rates of single parts, behind that of the stage."""
+    rates = stage.get("learning_rates") or {}
+    return "".join(f", of {part} {rate}" for part, rate in rates.items())
 
 
 def _hashes(run: Path, recipe: dict[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ Shapes: B rows of the processor, R rows of L tokens, K image vectors, D width of
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -29,6 +29,7 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Record, Turn
 from exgra_med.errors import CheckpointError, DataError, MatchingError, TrainingError
 from exgra_med.model.batch import (
+    FEATURES,
     IGNORED,
     NOT_POOLED,
     Batch,
@@ -36,6 +37,7 @@ from exgra_med.model.batch import (
     Rows,
     TokenSequence,
     TrainingExample,
+    carried_features,
     dummy_call,
     pack,
     pad,
@@ -45,6 +47,7 @@ from exgra_med.model.batch import (
 from exgra_med.model.bundle import Bundle, quiet
 from exgra_med.model.chat_text import ChatText, Told
 from exgra_med.model.sizes import part_of
+from exgra_med.model.tower_output import Pass, TowerOutput
 from exgra_med.recipe.schema import TextSettings
 
 Inputs = dict[str, Any]
@@ -321,6 +324,9 @@ class AnyBundle(Bundle):
             yield from self._calls(told[half:], nodes[half:], layout)
             return
         inputs = self.inputs_of(whole) | {"input_ids": ids, "attention_mask": mask}
+        features = carried_features([image for each in told for image in each.images])
+        if features is not None:
+            inputs[FEATURES] = features
         rowwise = [name for name in self._row_inputs if name in inputs]
         inputs |= {name: inputs[name][:, :length] for name in rowwise}
         owner = torch.tensor(nodes).unsqueeze(1).expand_as(ids)
@@ -419,8 +425,14 @@ class AnyBundle(Bundle):
             CheckpointError: images do not enter the language model among its text.
         """
         model: Any = self.model
-        inputs = {name: self._as_weights(value) for name, value in inputs.items()}
-        with decoder_inputs(model) as seen, _embeddings_learn(model, learns):
+        features = inputs.get(FEATURES)
+        kept = features and self._tower_output.given(self.tower, features)
+        inputs = {name: self._as_weights(v) for name, v in inputs.items() if name != FEATURES}
+        with (
+            decoder_inputs(model) as seen,
+            _embeddings_learn(model, learns),
+            kept or nullcontext(),
+        ):
             hidden = model.base_model(**inputs, use_cache=False).last_hidden_state
         if len(seen) != 1 or seen[0].shape[:2] != inputs["input_ids"].shape:
             raise CheckpointError(
@@ -470,6 +482,25 @@ class AnyBundle(Bundle):
     def tower(self) -> nn.Module:
         """See `Bundle`."""
         return self.model.get_encoder(modality="image")
+
+    @cached_property
+    def _tower_output(self) -> TowerOutput:
+        blank, device = Image.new("RGB", (64, 64)), self.model.device
+        # Nothing that is drawn by chance later may depend on when this is measured.
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            return TowerOutput(self.tower, self._pass(blank, 1), self._pass(blank, 2))
+
+    def image_features(self, image: Image.Image) -> list[Tensor]:
+        """See `Bundle`: the tensors of the tower's output that the model uses."""
+        return self._tower_output.of(self.tower, self._pass(image, 1))
+
+    def _pass(self, image: Image.Image, num_rows: int) -> Pass:
+        """A pass of the model with equal rows of an image and hardly any text."""
+        turns = [Turn(role="user", text="?"), Turn(role="assistant", text=".")]
+        told = self.chat.tell(turns, [image]) * num_rows
+        batch = self.process([each.text for each in told], [each.images for each in told], "right")
+        inputs = self._to_model(self.inputs_of(batch))
+        return lambda: self.states(inputs)
 
     @property
     def marker_ids(self) -> list[int]:

@@ -15,10 +15,11 @@ Shapes: R rows of L tokens, N images in the batch, M nodes of its graphs.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
 from accelerate.utils import send_to_device
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -30,8 +31,13 @@ from exgra_med.errors import CheckpointError, DataError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import DataSettings, TextSettings
 
+if TYPE_CHECKING:
+    from exgra_med.model.feature_cache import FeatureCache
+
 IGNORED = -100
 """Target of a position that the loss leaves out."""
+FEATURES = "features"
+"""What a stand-in of a picture carries the features of a frozen tower as."""
 NUM_DECODED = 4
 """Records whose labels are decoded at the start of a stage."""
 NOT_POOLED = -1
@@ -221,6 +227,19 @@ def views_of(examples: Sequence[TrainingExample]) -> Views:
     return Views(nodes, texts, has_extended)
 
 
+def stand_in(size: tuple[int, int], features: Sequence[Tensor]) -> Image.Image:
+    """A blank picture of a size, which carries the features of the picture it stands for."""
+    blank = Image.new("RGB", size)
+    blank.info[FEATURES] = list(features)
+    return blank
+
+
+def carried_features(images: Sequence[Image.Image]) -> list[Tensor] | None:
+    """The features that pictures carry, joined along the rows; none where they are pictures."""
+    own = [image.info[FEATURES] for image in images if FEATURES in image.info]
+    return [torch.cat(parts) for parts in zip(*own, strict=True)] if own else None
+
+
 def chosen_records(records: Sequence[Record], settings: DataSettings) -> list[Record]:
     """The conversations of a split that a stage uses."""
     return choose_conversations(
@@ -258,6 +277,8 @@ class StageDataset(Dataset[TrainingExample]):
     """Which answers are trained on, see `StageSettings`."""
     train_on_prompts: bool = False
     """Supervise every token of a conversation but those of its images."""
+    features: "FeatureCache | None" = None
+    """Of the pictures, in their place, once they are kept; see `training.features`."""
 
     def __post_init__(self) -> None:
         needed = (self.with_alignment and self.with_extended) or self.answers != "original"
@@ -291,7 +312,8 @@ class StageDataset(Dataset[TrainingExample]):
 
     def __getitem__(self, index: int) -> TrainingExample:
         record = self.records[index]
-        images = [self.images.open(name, record.id) for name in record.images]
+        pictures = self.images if self.features is None else self.features
+        images = [pictures.open(name, record.id) for name in record.images]
         conversations = [
             self.bundle.conversation(each, images, self.text, self.train_on_prompts)
             for each in conversations_of(record, self.answers)

@@ -285,6 +285,19 @@ class Bundle(ABC):
     def tower(self) -> nn.Module:
         """The vision tower."""
 
+    @abstractmethod
+    def image_features(self, image: Image.Image) -> list[Tensor]:
+        """What a frozen tower makes of a picture, of which everything that depends on the picture
+        follows: tensors whose first dimension counts the rows of this picture.
+
+        A stand-in that carries them (`model.feature_cache`) may be given in a conversation in the
+        place of the picture.
+
+        Raises:
+            RecipeError: the tower is not run once for a picture, or nothing of what it returns
+                reaches the language model.
+        """
+
     # Beside -------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -50,6 +50,7 @@ from exgra_med.model.batch import (
     Rows,
     TokenSequence,
     TrainingExample,
+    carried_features,
     dummy_call,
     pack,
     pad,
@@ -173,7 +174,9 @@ class ExgraModel(LlavaModel):
 
     def vision_features(self, pixel_values_NCHW: Tensor) -> Tensor:
         """What the connector hands to the projector, [N, P, D_connector]; a frozen tower is not
-        differentiated."""
+        differentiated. Features that were kept, [N, P, D_connector], are that already."""
+        if pixel_values_NCHW.ndim == 3:
+            return pixel_values_NCHW
         frozen = not any(weight.requires_grad for weight in self.vision_tower.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not frozen):
             states = self.vision_tower(
@@ -249,7 +252,8 @@ class NativeConversation:
     input_ids: list[int]
     labels: list[int]
     pixels: Tensor | None
-    """[images of the record, 3, H, W], or none for a text-only record."""
+    """[images of the record, 3, H, W], or none for a text-only record; or the features of the
+    images, [images, P, D_connector]."""
 
 
 @dataclass(eq=False)
@@ -413,6 +417,9 @@ class NativeBundle(Bundle):
         if train_on_prompts:
             image = (self.image_token_id, *self.marker_ids)
             labels = [IGNORED if token in image else token for token in encoded.input_ids]
+        features = carried_features(images)
+        if features is not None:
+            return NativeConversation(encoded.input_ids, labels, features[0])
         pixels = pixel_values(self, images) if images else None
         return NativeConversation(encoded.input_ids, labels, pixels)
 
@@ -432,7 +439,7 @@ class NativeBundle(Bundle):
 
     def collate(self, examples: Sequence[TrainingExample], layout: Layout) -> Batch:
         """See `Bundle`; beside the rows there is `pixel_values` [N, 3, H, W] or none, in the
-        reading order of the placeholders."""
+        reading order of the placeholders; or features [N, P, D_connector] in their place."""
         views, padding = views_of(examples), self.pad_token_id
         # Second conversations stand behind all first ones.
         told = [(n, each.conversations[0]) for n, each in enumerate(examples)]
@@ -469,7 +476,9 @@ class NativeBundle(Bundle):
         """See `Bundle`; a vector is the mean over the P visual tokens of one image."""
         if batch["pixel_values"] is None:
             return None, [self._decode(rows, None, every_call_learns) for rows in batch["calls"]]
-        features_NPD = self.model.image_features(batch["pixel_values"].to(self.model.dtype))
+        pixels = batch["pixel_values"]
+        pixels = pixels.to(self.model.dtype) if pixels.ndim == 4 else pixels
+        features_NPD = self.model.image_features(pixels)
         token, per_image = self.model.config.image_token_id, features_NPD.shape[1]
         places = torch.stack([(rows["input_ids"] == token).sum() for rows in batch["calls"]])
         images = features_NPD.split([each // per_image for each in places.tolist()])
@@ -504,6 +513,11 @@ class NativeBundle(Bundle):
     def tower(self) -> nn.Module:
         """See `Bundle`."""
         return self.model.model.vision_tower
+
+    def image_features(self, image: Image.Image) -> list[Tensor]:
+        """See `Bundle`: what the connector hands to the projector, [1, P, D_connector]."""
+        pixels = pixel_values(self, [image]).to(self.model.device, self.model.dtype)
+        return [self.model.model.vision_features(pixels)]
 
     def part(self, name: str) -> list[nn.Parameter]:
         """See `Bundle`."""

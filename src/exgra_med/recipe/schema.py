@@ -260,7 +260,10 @@ class StageSettings(Section):
     """Give the records of a micro-batch different images, as far as the data allows: two nodes with
     the same image cannot be told apart by any matching."""
     learning_rate: Positive
-    """Highest learning rate, of all trainable parameters."""
+    """Highest learning rate, of all trainable parameters that have none of their own."""
+    learning_rates: dict[Literal["vision", "connector", "language"], Positive] = Field(default={})
+    """Highest learning rates of single parts, such as `{connector: 1e-3}`; they rise and fall with
+    `learning_rate`. Adapters are of `language`, graph layers of no part."""
     lr_scheduler: Literal[
         "linear", "cosine", "constant", "constant_with_warmup", "inverse_sqrt"
     ] = "cosine"
@@ -274,8 +277,9 @@ class StageSettings(Section):
     """Gradients are clipped to this norm; never where null."""
     optimizer: Literal["adamw", "adamw8bit"] = "adamw"
     """`adamw8bit` keeps AdamW's two moments in 8 bits, in blocks of 256 (extra `optim`)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Data type of matrix products (autocast)."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Data type of matrix products (autocast). `auto` measures once whether bfloat16 is faster on
+    the machine; the run's own recipe then says which it is."""
     weights: Literal["float32", "bfloat16"] = "float32"
     """Data type of the weights and gradients; adapters and graph layers stay in float32. bfloat16
     needs `adamw8bit`, which rounds new weights stochastically: rounded to the nearest, steps
@@ -288,6 +292,11 @@ class StageSettings(Section):
     backward pass."""
     compile: bool = False
     """Train the layers of the language model through `torch.compile`; equal but for rounding."""
+    cache_features: bool = False
+    """Compute what the frozen vision tower makes of each picture once, and keep it in the user's
+    cache; steps then neither decode a picture nor run the tower. Equal bit for bit where the tower
+    gives a picture the same features in a batch as alone, else but for rounding: `log.jsonl` says
+    the difference that was measured."""
     num_workers: Annotated[int, Field(ge=0, le=1024)] = 0
     """Worker processes that decode images, of each training process."""
     log_every_steps: Count = 1
@@ -316,11 +325,21 @@ class StageSettings(Section):
             )
         if self.lora is not None and "language" not in self.trainable:
             raise ValueError("`lora` needs `language` in `trainable`")
+        for part in self.learning_rates:
+            if part not in self.trainable:
+                raise ValueError(
+                    f"`learning_rates` has a rate of `{part}`, which is not in `trainable`"
+                )
         if self.aligned is not None and self.aligned.scope == "local" and self.batch_size == 1:
             # A graph of one node has loss 0: the stage would train without alignment in silence.
             raise ValueError(
                 "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
                 "graph (one node has loss 0); or set `alignment.weight` to 0"
+            )
+        if self.cache_features and "vision" in self.trainable:
+            raise ValueError(
+                "`cache_features` is for a frozen tower; leave `vision` out of `trainable`, or set "
+                "`cache_features` to false"
             )
         if self.sharding == "full" and (reason := self.reason_against_sharding) is not None:
             raise ValueError(f"`sharding: full` {reason}")
@@ -344,6 +363,7 @@ class StageSettings(Section):
             "weights: bfloat16": self.weights == "bfloat16",
             "optimizer: adamw8bit": self.optimizer == "adamw8bit",
             "compile: true": self.compile,
+            "cache_features: true": self.cache_features,
         }
         found = " and ".join(f"`{setting}`" for setting, given in untested.items() if given)
         return f"was not tested with {found}; set `sharding` to none" if found else None

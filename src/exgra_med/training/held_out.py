@@ -150,12 +150,21 @@ class HeldOut:
         return figures
 
     def _batches(self, dataset: StageDataset) -> Iterator[Batch]:
+        for part in self._parts(dataset):
+            yield dataset.collate([dataset[number] for number in part])
+
+    def _parts(self, dataset: StageDataset) -> list[list[int]]:
         groups = image_groups(dataset.records)
         # Two nodes with the same image cannot be told apart, so no graph gets more than there are.
         part_size = min(self.batch_size, len(set(groups)))
         steps = plan_epoch(len(dataset), part_size, 1, _ORDER_SEED, 0, groups)
-        for (part,) in steps[: self.num_batches]:
-            yield dataset.collate([dataset[number] for number in part])
+        return [part for (part,) in steps[: self.num_batches]]
+
+    def read(self) -> list[tuple[StageDataset, list[int]]]:
+        """The data set and the numbers of the records that are measured on; empty without one."""
+        if self.dataset is None:
+            return []
+        return [(self.dataset, [n for part in self._parts(self.dataset) for n in part])]
 
 
 class BestCheckpoint:

@@ -43,10 +43,11 @@ from exgra_med.training.distributed import (
     resharded_after,
     run_unsharded,
 )
+from exgra_med.training.features import keep_features
 from exgra_med.training.held_out import BestCheckpoint, HeldOut
 from exgra_med.training.log import TrainingLog, start_tracking, tracking
 from exgra_med.training.objective import seed_number
-from exgra_med.training.optimizer import build_optimizer, build_scheduler
+from exgra_med.training.optimizer import build_optimizer, build_scheduler, parameter_groups
 from exgra_med.training.order import image_groups, micro_batches, num_steps, plan_epoch
 from exgra_med.training.trainable import build_objective
 
@@ -194,7 +195,8 @@ class StageTraining:
             self.bundle, self.stage, self.graph_weights, self.accelerator.device, self.sharded
         )
         trainable = [each for each in self.objective.parameters() if each.requires_grad]
-        self.optimizer = build_optimizer(trainable, self.stage)
+        groups = parameter_groups(self.bundle, trainable, self.stage)
+        self.optimizer = build_optimizer(groups, self.stage)
         done = restore_progress(self.folder, self.objective, self.optimizer)
         self.scheduler = build_scheduler(self.optimizer, self.stage, self.total, done)
         self.log.cut_back(self.name, done)
@@ -202,7 +204,8 @@ class StageTraining:
         if not self.sharded:
             self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
         start_tracking(self.accelerator, self.run, self.name, done)
-        self.reporter.start(self.name, self.total, done)
+        if not self.stage.cache_features:
+            self.reporter.start(self.name, self.total, done)
         processes = self.accelerator.num_processes
         # What trains is noted again after a resume only where the number of processes has changed.
         if self.saved is None or self.saved.num_processes != processes:
@@ -210,17 +213,27 @@ class StageTraining:
             facts = {"total_steps": self.total, "num_processes": processes}
             facts |= {"sharded": self.sharded}
             self.log.write(kind="stage", stage=self.name, event=event, step=done, **facts)
+        batches = self._micro_batches(done)
+        if self.stage.cache_features:
+            self._keep_features(batches, done)
         if done == 0:
             self._measure(0)
-        loader = iter(self._loader(done))
+        loader = iter(self._loader(batches))
         for step in range(done, self.total):
             self._after_step(step + 1, self._step(loader, step))
             self._stop_if_asked(stops, step + 1)
         self.reporter.finish()
         return self._finish()
 
-    def _loader(self, done: int) -> DataLoader:
-        """This process's micro-batches from step `done` on."""
+    def _keep_features(self, batches: list[list[int]], done: int) -> None:
+        numbers = sorted({number for batch in batches for number in batch})
+        datasets = [(self.dataset, numbers), *self.held_out.read()]
+        facts = keep_features(self.objective, self.stage, batches, datasets, self.reporter)
+        self.log.write(kind="features", stage=self.name, step=done, **facts)
+        self.reporter.start(self.name, self.total, done)
+
+    def _micro_batches(self, done: int) -> list[list[int]]:
+        """This process's micro-batches from step `done` on, as record numbers."""
         dataset, stage, state = self.dataset, self.stage, self.accelerator
         plan = partial(
             plan_epoch,
@@ -232,9 +245,14 @@ class StageTraining:
             lengths=dataset.lengths() if stage.group_by_length else None,
         )
         own = range(state.process_index, self.micro_batches, state.num_processes)
+        return list(micro_batches(plan, range(done, self.total), own))
+
+    def _loader(self, batches: list[list[int]]) -> DataLoader:
+        """The micro-batches, read."""
+        dataset, stage = self.dataset, self.stage
         return DataLoader(
             dataset,
-            batch_sampler=list(micro_batches(plan, range(done, self.total), own)),
+            batch_sampler=batches,
             collate_fn=dataset.collate,
             num_workers=stage.num_workers,
             persistent_workers=stage.num_workers > 0,

@@ -212,7 +212,7 @@ def stage_memory(
 ) -> Memory:
     """The formula at the head of this file, for one forward pass of `tokens` and `images`."""
     activations = activation_bytes(shape, stage, tokens, images)
-    half = stage.precision == "bfloat16"
+    half = stage.precision != "float32"
     if stage.sharding == "full" and num_gpus > 1:
         number = 2 if half else 4
         layer = parameters.layers / shape.num_layers
@@ -265,7 +265,7 @@ def moment_bytes(stage: StageSettings, parameters: Parameters) -> float:
 
 def activation_bytes(shape: Shape, stage: StageSettings, tokens: float, images: float) -> float:
     """What one forward pass keeps for its backward pass."""
-    number = 2 if stage.precision == "bfloat16" else 4
+    number = 2 if stage.precision != "float32" else 4
     layer = layer_bytes(shape, stage, number)
     layers = shape.num_layers * layer
     if stage.activation_checkpointing:

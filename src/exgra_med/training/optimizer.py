@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import get_scheduler
 
 from exgra_med.errors import MissingExtraError
+from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageSettings
 
 # `adamw8bit` is torchao's (Dettmers et al., arXiv 2110.02861): moments of tensors of at least 4096
@@ -39,9 +40,7 @@ def check_eight_bit_possible() -> None:
         raise MissingExtraError("`optimizer: adamw8bit`", "optim")
 
 
-def build_eight_bit(
-    parameters: list[nn.Parameter], lr: float, weight_decay: float
-) -> torch.optim.Optimizer:
+def build_eight_bit(parameters: list[Any], lr: float, weight_decay: float) -> torch.optim.Optimizer:
     """torchao's AdamW8bit; its step is compiled on an accelerator and not on a CPU.
 
     Raises:
@@ -52,7 +51,8 @@ def build_eight_bit(
 
     class EightBitAdamW(AdamW8bit):
         def step(self, closure: Any = None) -> Any:
-            on_cpu = all(each.device.type == "cpu" for each in parameters)
+            groups = self.param_groups
+            on_cpu = all(each.device.type == "cpu" for own in groups for each in own["params"])
             with torch.compiler.set_stance("force_eager" if on_cpu else "default"):
                 return super().step(closure)
 
@@ -88,16 +88,38 @@ def rebuilt_state(plain: Mapping[str, Tensor], parameter: Tensor) -> dict[str, T
     return state
 
 
+def parameter_groups(
+    bundle: Bundle, parameters: Iterable[nn.Parameter], stage: StageSettings
+) -> list[dict[str, Any]]:
+    """Trainable parameters by their highest learning rate, as torch's optimizers take them.
+
+    The first group has the stage's own rate, so that its rate is the one to log; it is empty where
+    every part has a rate of its own. Adapters are of the language model, graph layers of no part.
+    """
+    own = {
+        id(weight): rate
+        for name, rate in stage.learning_rates.items()
+        for weight in bundle.part(name)
+    }
+    groups: dict[float, list[nn.Parameter]] = {stage.learning_rate: []}
+    for each in parameters:
+        groups.setdefault(own.get(id(each), stage.learning_rate), []).append(each)
+    return [{"params": members, "lr": rate} for rate, members in groups.items()]
+
+
 def build_optimizer(
-    parameters: Iterable[nn.Parameter], stage: StageSettings
+    parameters: Iterable[nn.Parameter] | Iterable[dict[str, Any]], stage: StageSettings
 ) -> torch.optim.Optimizer:
     """AdamW with torch's default betas, as the original's trainer uses.
+
+    Parameters have the stage's learning rate, groups of them the rate that they say.
 
     Raises:
         MissingExtraError: `adamw8bit` without torchao.
     """
     build = build_eight_bit if stage.optimizer == "adamw8bit" else torch.optim.AdamW
-    return build(list(parameters), lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    learning: Any = list(parameters)
+    return build(learning, lr=stage.learning_rate, weight_decay=stage.weight_decay)
 
 
 def build_scheduler(

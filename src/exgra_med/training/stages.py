@@ -24,6 +24,7 @@ from exgra_med.terminal import Reporter, Silent
 from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer
 from exgra_med.training.loop import StageTraining
+from exgra_med.training.precision import with_precision
 
 ScorerFactory = Callable[[Run, Prepared, DataSettings], Scorer]
 
@@ -67,9 +68,14 @@ def training_texts(recipe: Recipe) -> list[str]:
 
 
 def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
-    """Create or open the run folder, once for all processes; see `recipe.run_folder.start_run`."""
+    """Create or open the run folder, once for all processes; see `recipe.run_folder.start_run`.
+
+    The run's recipe says what `precision: auto` means here.
+    """
     state = process_state()
-    run = start_run(path, recipe, resume) if state.is_main_process else None
+    run = None
+    if state.is_main_process:
+        run = start_run(path, with_precision(recipe, path), resume)
     state.wait_for_everyone()
     return run or open_run(path)
 

@@ -20,6 +20,7 @@ from exgra_med.lab.studies.plan import Node, plan_study
 from exgra_med.lab.studies.schema import STUDY_FILE, Study, read_study, study_yaml
 from exgra_med.recipe.run_folder import first_difference, open_run
 from exgra_med.recipe.schema import Recipe
+from exgra_med.training.precision import with_precision
 
 STATUS_FILE = "status.json"
 LOGS = "logs"
@@ -170,8 +171,10 @@ def _check_same(folder: Path, study: Study, nodes: Sequence[Node]) -> None:
     for node in nodes:
         if node.recipe is None or not (folder / node.id / "recipe.yaml").is_file():
             continue
-        before = _without_budget(open_run(folder / node.id).recipe, node)
-        difference = first_difference(before, _without_budget(node.recipe, node))
+        place = folder / node.id
+        before = _without_budget(open_run(place).recipe, node)
+        now = with_precision(node.recipe, place)
+        difference = first_difference(before, _without_budget(now, node))
         if difference:
             raise RunError(
                 f"{folder} holds another study: in {node.id}, {difference}.",
