@@ -136,6 +136,13 @@ def fetch_parts(
             taken by something else. Parts before it are kept.
         WriteError: a folder cannot be written.
     """
+    try:
+        str(out).encode()
+    except UnicodeEncodeError as error:
+        # What writes weights and tokenizers takes UTF-8 alone.
+        raise CheckpointError(
+            "The name of the folder is not UTF-8 text.", "Choose another folder."
+        ) from error
     return {part.name: _fetch(part, out / part.name, tell, progress) for part in parts}
 
 

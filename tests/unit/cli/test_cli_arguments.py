@@ -41,8 +41,8 @@ ALWAYS = {
     "demo": ["--set", "stages=none"],
 }
 """So that a call which succeeds ends at once."""
-SLOW = {"doctor", "bench matching", "bench step"}
-"""These need nothing and measure; only what they refuse at once can be tried."""
+SLOW = {"doctor", "bench matching", "bench step", "checkpoint parts"}
+"""These need nothing and measure, or download; only what they refuse at once can be tried."""
 NUMBERS = ("-1", "0", "nan", "9" * 5000, "ten", "inf", "1e400")
 TEXTS = (
     "wrong-utf-8-run", "wrong-utf-8", "~none", "\udcff", "9" * 5000,

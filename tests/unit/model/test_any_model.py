@@ -40,6 +40,8 @@ from families import make
 
 FEW = ["llava", "gemma3", "idefics3", "internvl", "qwen2_5_vl", "llava_onevision"]
 """Enough for what does not depend on a family much."""
+LATER = [name for name in NAMES if name not in ("gemma3", "qwen2_5_vl", "internvl")]
+"""What the slow tests add, where a test costs seconds."""
 
 
 def learnt(bundle: AnyBundle, batch: Batch) -> list[str]:
@@ -85,7 +87,7 @@ def test_what_is_asked_is_the_beginning_of_what_was_learnt(name: str) -> None:
         assert torch.equal(asked["input_ids"][0], taught[0, :prompt_length])
 
 
-@families()
+@families(slow=LATER)
 @torch.no_grad()
 def test_the_loss_is_the_models_own(name: str) -> None:
     bundle = bundle_of(name)
@@ -154,7 +156,7 @@ def test_packed_rows_are_padded_rows_in_values_and_gradients(name: str) -> None:
             assert float((gradient - other).abs().max()) < 1e-5 * scale, parameter
 
 
-@families()
+@families(slow=LATER)
 @torch.no_grad()
 def test_packed_rows_are_fewer_where_they_are_used(name: str) -> None:
     bundle = bundle_of(name)
@@ -165,7 +167,7 @@ def test_packed_rows_are_fewer_where_they_are_used(name: str) -> None:
     assert (len(texts[1]) < len(texts[0])) == (bundle.facts.text_packing is not None)
 
 
-@families()
+@families(slow=LATER)
 def test_each_part_learns_alone(name: str) -> None:
     names = ("vision", "connector", "language")
     bundle = bundle_of(name)
@@ -181,7 +183,7 @@ def test_each_part_learns_alone(name: str) -> None:
         assert learns and learns <= {id(w) for w in bundle.part(part)}
 
 
-@families()
+@families(slow=LATER)
 def test_a_batch_of_prompts_is_answered_as_one_by_one(name: str) -> None:
     bundle = bundle_of(name)
     asked = [
@@ -197,7 +199,7 @@ def test_a_batch_of_prompts_is_answered_as_one_by_one(name: str) -> None:
     assert chunks[-1].finish_reason == alone[1].finish_reason
 
 
-@families()
+@families(slow=LATER)
 def test_an_option_is_as_likely_in_a_batch_as_alone(name: str, tmp_path: Path) -> None:
     bundle = bundle_of(name)
     pictures(1)[0].save(tmp_path / "one-0.png")
@@ -211,7 +213,7 @@ def test_an_option_is_as_likely_in_a_batch_as_alone(name: str, tmp_path: Path) -
     assert len(set(found)) == 3
 
 
-@families()
+@families(slow=LATER)
 def test_adapters_go_in_learn_are_merged_and_leave_plain_peft(name: str, tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     bundle = bundle_of(name)
@@ -243,7 +245,7 @@ def test_adapters_go_in_learn_are_merged_and_leave_plain_peft(name: str, tmp_pat
     assert relative(theirs, ours) < 1e-4
 
 
-@families()
+@families(slow=LATER)
 def test_a_saved_folder_is_the_familys_own(name: str, tmp_path: Path) -> None:
     bundle = bundle_of(name)
     with torch.no_grad():

@@ -319,6 +319,7 @@ def test_each_tower_joins_a_qwen3(
     assert type(AutoProcessor.from_pretrained(tmp_path)) is LlavaProcessor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "layer", "first"),
     [("clip", -2, 1), ("siglip", -1, 0), ("dinov2", -1, 1), ("dinov3", -1, 1)],
@@ -337,6 +338,7 @@ def test_the_projector_reads_the_hidden_state_of_the_tower(
     torch.testing.assert_close(torch.stack(list(features)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tower", "own"),
     [
@@ -383,6 +385,7 @@ def test_a_siglip_joins_each_language_model(
     assert tied == (name in TIED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DECODERS)
 def test_texts_get_the_logits_of_the_language_model(
     make_language: Callable[..., Path], siglip: Path, name: str
@@ -482,6 +485,7 @@ def test_the_projector_follows_the_seed_and_nothing_else_does(qwen3: Path, sigli
     assert torch.equal(first["model.multi_modal_projector.linear_1.weight"], plain.weight)
 
 
+@pytest.mark.slow
 def test_parts_of_two_types_keep_their_values(
     make_language: Callable[..., Path], siglip: Path, tmp_path: Path
 ) -> None:

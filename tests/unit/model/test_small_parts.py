@@ -278,3 +278,8 @@ def test_the_real_parts_are_fetched_joined_and_asked(
     )
     assert joined.config.image_token_id == len(tokenizer)
     assert processor.image_processor.crop_size == {"height": 224, "width": 224}
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_fetched() -> None:
+    with pytest.raises(CheckpointError, match="not UTF-8"):
+        fetch_parts(SMALL_PARTS, Path("\udcff"), pytest.fail, lambda *_: None)
