@@ -247,7 +247,10 @@ def greedy_answers(
                 opened[name] = images.open(name, record.id)
     pictures = [[opened[name] for name in record.question_images] for record in records]
     for record, prompt, own in zip(records, prompts, pictures, strict=True):
-        length = bundle.num_tokens(prompt, own)
+        try:
+            length = bundle.num_tokens(prompt, own)
+        except DataError as error:
+            raise DataError(f"Record {record.id!r}: {error.message}", error.hint) from error
         if length >= bundle.context_length:
             raise DataError(
                 f"Record {record.id!r}: question and images have {length} tokens, and the "

@@ -45,7 +45,7 @@ from exgra_med.model.batch import (
     views_of,
 )
 from exgra_med.model.bundle import Bundle, quiet
-from exgra_med.model.chat_text import ChatText, Told
+from exgra_med.model.chat_text import PROCESSOR_ERRORS, ChatText, Told, not_taken
 from exgra_med.model.sizes import part_of
 from exgra_med.model.tower_output import Pass, TowerOutput
 from exgra_med.recipe.schema import TextSettings
@@ -69,8 +69,10 @@ class Facts:
     """The position ids with which texts in one row do not see each other, see `POSITIONS`."""
     image_packing: str | None
     """The same for texts with images."""
-    packing_difference: float
-    """Of the best way that was tried, packed against apart."""
+    text_difference: float
+    """Of texts, packed in the best way that was tried against apart."""
+    image_difference: float
+    """The same for texts with images."""
 
 
 POSITIONS = ("plain", "rope")
@@ -174,8 +176,18 @@ class AnyBundle(Bundle):
         with offsets. Some processors give offsets only where the first text has an image.
 
         Raises:
-            DataError: a text has more or fewer image placeholders than images.
+            DataError: the processor does not take these images with their texts.
         """
+        try:
+            return self._processed(texts, images, side)
+        except PROCESSOR_ERRORS as error:
+            raise not_taken(
+                self.processor, [i.size for own in images for i in own], error
+            ) from error
+
+    def _processed(
+        self, texts: Sequence[str], images: Sequence[Sequence[Image.Image]], side: str
+    ) -> Mapping[str, Any]:
         pictures = [[picture.convert("RGB") for picture in own] for own in images]
         wanted = {
             "text": list(texts),
@@ -226,7 +238,10 @@ class AnyBundle(Bundle):
     def image_tokens(self, record: Record, images: ImageFolder) -> int:
         """See `Bundle`."""
         sizes = [images.size(name, record.id) for name in record.images]
-        return len(sizes) + self._growth(sizes)
+        try:
+            return len(sizes) + self._growth(sizes)
+        except DataError as error:
+            raise DataError(f"Record {record.id!r}: {error.message}", error.hint) from error
 
     def _growth(self, sizes: Sequence[tuple[int, int]]) -> int:
         """How many more tokens the placeholders of images of these sizes, together, become."""

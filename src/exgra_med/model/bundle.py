@@ -511,6 +511,12 @@ def load_tokenizer(folder_or_name: str | Path) -> tuple[Any, int]:
         CheckpointError: the folder is missing, in the original's layout or damaged.
     """
     folder = local_folder(folder_or_name)
+    if not is_native(folder):
+        raise CheckpointError(
+            f"{folder} holds another model than this project's own, whose tokens can be counted "
+            "only with its images.",
+            "Leave it out; training counts them, and refuses a record whose images do not fit.",
+        )
     return load_processor(folder).tokenizer, read_config(folder).image_seq_length
 
 

@@ -17,6 +17,8 @@ from exgra_med.data.records import IMAGE_PLACEHOLDER, Turn
 from exgra_med.errors import CheckpointError, DataError
 
 _ANSWER = "the-answer"
+PROCESSOR_ERRORS = (ValueError, IndexError, TypeError, KeyError, RuntimeError)
+"""What processors raise at images that they do not take."""
 
 
 @dataclass(frozen=True)
@@ -177,3 +179,14 @@ class ChatText:
         tokens += [image] if image else []
         longest_first = sorted(set(map(str, tokens)), key=len, reverse=True)
         return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+
+def not_taken(processor: Any, sizes: Sequence[tuple[int, int]], error: Exception) -> DataError:
+    """The sentence for what a processor raised at texts with images of these widths and heights."""
+    shown = ", ".join(dict.fromkeys(f"{width} x {height}" for width, height in sizes))
+    said = (str(error).splitlines() or [type(error).__name__])[0]
+    what = f"images of {shown}" if shown else "texts alone"
+    return DataError(
+        f"The {type(processor).__name__} does not take {what}: {said}",
+        "Leave such images out, or cut them to another shape.",
+    )

@@ -23,7 +23,7 @@ from torch import Tensor
 from exgra_med.alignment.image_nodes import image_token_id
 from exgra_med.data.records import Turn
 from exgra_med.errors import RecipeError
-from exgra_med.model.chat_text import ChatText
+from exgra_med.model.chat_text import PROCESSOR_ERRORS, ChatText, not_taken
 from exgra_med.recipe.schema import ImageSettings
 
 LARGE = (1600, 1200)
@@ -39,7 +39,8 @@ class ImageCost:
     length: float
     """Tokens in the text, with the markers around and between them."""
     patches: float
-    """Patches that the vision tower sees, a class token among them."""
+    """Patches that the vision tower sees, a class token among them; as many as tokens where the
+    configuration does not say how large a patch is."""
 
 
 def image_cost(processor: Any, config: Any, size: tuple[int, int]) -> ImageCost:
@@ -47,25 +48,30 @@ def image_cost(processor: Any, config: Any, size: tuple[int, int]) -> ImageCost:
 
     Raises:
         CheckpointError: the processor has no chat template.
+        DataError: it does not take an image of that size.
     """
     chat, turns = ChatText(processor), [Turn(role="user", text="?")]
     picture = Image.new("RGB", size)
-    seen = processor(text=[chat.prompt(turns, 1)], images=[[picture]], return_tensors="pt")
+    try:
+        seen = processor(text=[chat.prompt(turns, 1)], images=[[picture]], return_tensors="pt")
+    except PROCESSOR_ERRORS as error:
+        raise not_taken(processor, [size], error) from error
     plain = processor(text=[chat.prompt(turns)], return_tensors="pt")
-    vision: Any = config.vision_config
-    side = vision.patch_size
+    tokens = int((seen["input_ids"] == image_token_id(config)).sum())
+    vision = getattr(config, "vision_config", None)
+    side = getattr(vision, "patch_size", None)
     side = side[0] if isinstance(side, list | tuple) else side
-    # A patch holds three channels; of a still picture some towers see two frames.
-    numbers = 3 * side**2 * getattr(vision, "temporal_patch_size", 1)
     pixels = [
         value
         for name, value in seen.items()
         if isinstance(value, Tensor) and value.is_floating_point() and "mask" not in name
     ]
+    # A patch holds three channels; of a still picture some towers see two frames.
+    numbers = 3 * (side or 1) ** 2 * getattr(vision, "temporal_patch_size", 1)
     return ImageCost(
-        tokens=int((seen["input_ids"] == image_token_id(config)).sum()),
+        tokens=tokens,
         length=seen["input_ids"].shape[1] - plain["input_ids"].shape[1],
-        patches=sum(each.numel() for each in pixels) / numbers,
+        patches=sum(each.numel() for each in pixels) / numbers if side else tokens,
     )
 
 

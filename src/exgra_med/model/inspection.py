@@ -93,9 +93,9 @@ def _model(folder: Path) -> dict[str, Any]:
     names = ("vision", "connector", "language")
     about |= {
         "language": _sizes(text, _LANGUAGE),
-        "vision": _sizes(config.vision_config, _VISION),
+        "vision": _sizes(getattr(config, "vision_config", None), _VISION),
         "parts": {name: sum(each.numel() for each in part_of(model, name)) for name in names},
-        "context_length": text.max_position_embeddings,
+        "context_length": getattr(text, "max_position_embeddings", None),
         "head": "tied to the embeddings" if head else "a matrix of its own",
     }
     return about | _asking(folder, config) | _measured(folder, config.model_type)
@@ -161,7 +161,8 @@ def _words(dtype: str, facts: Facts) -> str:
         "leak": facts.leak,
         "batch against alone": facts.batch_difference,
         "head": facts.head_difference,
-        "packed against apart": facts.packing_difference,
+        "texts packed against apart": facts.text_difference,
+        "with images": facts.image_difference,
     }
     said = ", ".join(f"{n} {'-' if v is None else f'{v:.0e}'}" for n, v in figures.items())
     return f"{dtype}: {', '.join(ways)} ({said})"

@@ -1,8 +1,8 @@
 """What is measured on a model when it is loaded, instead of known from a table of names.
 
-Two small pictures and three short texts go through the model seven times. Each figure decides a
-way (packed or padded rows, which head) or refuses the model in one sentence. Figures are kept in
-the user's cache, under a hash of the folder's configuration, processor and tensor shapes.
+Three small pictures and a few short texts go through the model, a dozen times at most. Each figure
+decides a way (packed or padded rows, which head) or refuses the model in one sentence. Figures are
+kept in the user's cache, under a hash of configuration, processor and tensor shapes.
 
 All differences are relative: largest difference over largest value.
 """
@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from PIL import Image
 from torch import Tensor
 
 from exgra_med.data.records import Turn
-from exgra_med.errors import CheckpointError
+from exgra_med.errors import CheckpointError, DataError
 from exgra_med.files import PROBES, cache_folder, write_text
 from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts
-from exgra_med.model.batch import Layout, TrainingExample
-from exgra_med.model.chat_text import Told
+from exgra_med.model.batch import Layout, TrainingExample, to_device
+from exgra_med.model.chat_text import PROCESSOR_ERRORS, Told
 
-VERSION = 1
+VERSION = 2
 """Of the figures; another one measures anew."""
 _TALKS = (
     ("Which organ is shown?", "The left lung.", 1),
@@ -35,8 +35,9 @@ _TALKS = (
     ("What is a fracture?", "A broken bone.", 0),
 )
 _SIZES = ((60, 60), (60, 130), (130, 60))
+COMPLETE = "See that model, processor, tokenizer and chat template of the folder are complete."
 _APART = Layout(packed=False)
-_NOTHING = Facts(0.0, 0.0, 0.0, None, None, 0.0)
+_NOTHING = Facts(0.0, 0.0, 0.0, None, None, 0.0, 0.0)
 
 
 def measured(bundle: AnyBundle, folder: Path | None = None) -> Facts:
@@ -100,10 +101,12 @@ def _told_in_a_sentence(what: str) -> Iterator[None]:
     """Whatever a processor or model raises, its user can only be told what it is."""
     try:
         yield
-    except (ValueError, IndexError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except DataError as error:
+        raise CheckpointError(error.message, COMPLETE) from error
+    except (*PROCESSOR_ERRORS, AttributeError) as error:
         raise CheckpointError(
             f"{what}: {str(error).splitlines()[0]}",
-            "See that model, processor, tokenizer and chat template of the folder are complete.",
+            COMPLETE,
         ) from error
 
 
@@ -126,7 +129,8 @@ def _batch(bundle: AnyBundle, told: Sequence[Told], layout: Layout = _APART) -> 
     batch = bundle.collate(examples, layout)
     # The texts of the graphs are no part of what is measured.
     texts = sum(not bool((call["targets"] >= 0).any()) for call in batch["calls"])
-    return batch | {"calls": batch["calls"][: len(batch["calls"]) - texts]}
+    batch |= {"calls": batch["calls"][: len(batch["calls"]) - texts]}
+    return to_device(batch, bundle.model.device)
 
 
 def _check_placeholders(bundle: AnyBundle, batch: dict[str, Any], told: Sequence[Told]) -> None:
@@ -144,16 +148,12 @@ def _leak(bundle: AnyBundle, inputs: dict[str, Any], states: Tensor) -> float:
     """How much another last token changes the states before it."""
     ids, mask = inputs["input_ids"].clone(), inputs["attention_mask"]
     last = mask.sum(1) - 1
-    rows = torch.arange(len(ids))
-    # Any other token of text: the first of the row's own that differs and is no placeholder.
+    # Any other token of text: the nearest before it that differs and is no placeholder.
     for row, place in enumerate(last.tolist()):
-        others = [
-            t for t in ids[row].tolist() if t not in (int(ids[row, place]), bundle.image_token_id)
-        ]
-        ids[row, place] = others[-1]
+        taken = (int(ids[row, place]), bundle.image_token_id)
+        ids[row, place] = [token for token in ids[row, :place].tolist() if token not in taken][-1]
     changed, _ = bundle.states(inputs | {"input_ids": ids})
-    before = torch.arange(ids.shape[1]) < last.unsqueeze(1)
-    assert not bool(before[rows, last].any())
+    before = torch.arange(ids.shape[1], device=ids.device) < last.unsqueeze(1)
     return _difference(changed[before], states[before])
 
 
@@ -178,29 +178,31 @@ def _head_difference(bundle: AnyBundle, inputs: dict[str, Any], states: Tensor) 
 
 
 def _packing(bundle: AnyBundle, told: Sequence[Told]) -> dict[str, Any]:
-    """The ways in which rows may hold several sequences, and the difference of what was tried."""
-    found: dict[str, Any] = {"text_packing": None, "image_packing": None}
-    differences = []
-    for name in found:
-        own = [each for each in told if bool(each.images) == (name == "image_packing")]
+    """The ways in which rows may hold several sequences, and the differences that were found."""
+    found: dict[str, Any] = {}
+    for kind in ("text", "image"):
+        found |= {f"{kind}_packing": None, f"{kind}_difference": float("inf")}
+        own = [each for each in told if bool(each.images) == (kind == "image")]
         own = own if len(own) > 1 else [own[0], *bundle.chat.tell(_ANOTHER, [])]
         apart = _supervised(bundle, _batch(bundle, own))
         for way in POSITIONS:
             if way == "rope" and not hasattr(bundle.model.base_model, "get_rope_index"):
                 continue
-            bundle.facts = Facts(0.0, 0.0, 0.0, way, way, 0.0)
+            bundle.facts = replace(_NOTHING, text_packing=way, image_packing=way)
             try:
                 joined = _supervised(bundle, _batch(bundle, own, Layout(tokens_per_row=4096)))
-            except (ValueError, IndexError, TypeError, RuntimeError):
+            except (*PROCESSOR_ERRORS, DataError):
                 # A model may refuse such rows outright, which is an answer too.
                 continue
             finally:
                 bundle.facts = _NOTHING
-            differences.append(_difference(joined, apart))
-            if differences[-1] <= bundle.tolerance / 10 and bundle.model.dtype == torch.float32:
-                found[name] = way
+            difference = _difference(joined, apart)
+            found[f"{kind}_difference"] = min(found[f"{kind}_difference"], difference)
+            # In half precision rounding is as large as what is looked for.
+            if difference <= bundle.tolerance / 10 and bundle.model.dtype == torch.float32:
+                found[f"{kind}_packing"] = way
                 break
-    return found | {"packing_difference": min(differences, default=float("inf"))}
+    return found
 
 
 _ANOTHER = [

@@ -330,6 +330,11 @@ def _notes(planned: PlannedModel, stages: Sequence["StageEstimate"]) -> list[str
             "pack rows is measured when it is loaded."
         ]
     lines += planned.notes
+    if not shape_of(planned.config).vision_layers:
+        lines.append(
+            "The model's configuration does not say the sizes of its vision tower, so what that "
+            "keeps for its backward pass is not counted."
+        )
     for each in stages if planned.processor is not None else []:
         work = each.workload
         how = "the mean by" if work.counted else f"if it is {PICTURE[0]} x {PICTURE[1]}, by"

@@ -79,37 +79,47 @@ class Shape:
 
 
 def shape_of(config: Any, image: ImageCost | None = None, row_length: float | None = None) -> Shape:
-    """The shape of a model of any kind by its configuration.
+    """The shape of a model of any kind by its configuration; a tower whose sizes that does not say
+    has no layers.
 
     Args:
         config: of the model.
         image: a mean image; by the configuration alone where absent.
         row_length: see `Shape`.
     """
-    text, vision = config.get_text_config(), config.vision_config
+    text, vision = config.get_text_config(), getattr(config, "vision_config", None)
     image = image or fixed_cost(config)
-    heads = text.num_attention_heads
-    head = getattr(text, "head_dim", None) or text.hidden_size // heads
+    width, heads = text.hidden_size, _size(text, "num_attention_heads") or 1
     # Two towers of Qwen-VL have their own width under a name of their own.
-    vision_width = getattr(vision, "embed_dim", None) or vision.hidden_size
+    vision_width = _size(vision, "embed_dim", "hidden_size")
     if isinstance(config, ExgraConfig):
         channels = float(len(connector_layers(config)) * vision_width)
     else:
         channels = vision_width * image.patches / max(1.0, image.tokens)
+    wider = _size(vision, "mlp_ratio") or USUAL_RATIO
     return Shape(
-        width=text.hidden_size,
-        inner=text.intermediate_size,
-        keys=head * (getattr(text, "num_key_value_heads", None) or heads),
-        num_layers=text.num_hidden_layers,
+        width=width,
+        inner=_size(text, "intermediate_size") or USUAL_RATIO * width,
+        keys=(_size(text, "head_dim") or width // heads)
+        * (_size(text, "num_key_value_heads") or heads),
+        num_layers=_size(text, "num_hidden_layers") or 1,
         vocabulary=text.vocab_size,
         vision_width=vision_width,
-        vision_inner=getattr(vision, "intermediate_size", None)
-        or int(vision_width * vision.mlp_ratio),
-        vision_layers=getattr(vision, "num_hidden_layers", None) or vision.depth,
+        vision_inner=_size(vision, "intermediate_size") or int(vision_width * wider),
+        vision_layers=_size(vision, "num_hidden_layers", "depth"),
         channels=channels,
         image=image,
         row_length=row_length,
     )
+
+
+USUAL_RATIO = 4
+"""Of a layer's inner width to its width, where a configuration does not say it."""
+
+
+def _size(config: Any, *names: str) -> int:
+    """The first of these sizes that a configuration has; 0 where it has none of them."""
+    return next((size for name in names if (size := getattr(config, name, None))), 0)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import transformers as hf
+from PIL import Image
 
 from any_models import (
     APART,
@@ -25,6 +26,7 @@ from any_models import (
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Record, Turn
 from exgra_med.errors import CheckpointError, DataError
+from exgra_med.evaluation.engines import greedy_answers
 from exgra_med.evaluation.likelihood import option_scores
 from exgra_med.llm.request import Sampling
 from exgra_med.model.any_model import AnyBundle
@@ -32,7 +34,7 @@ from exgra_med.model.batch import IGNORED, Batch
 from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.model.generate import generate, stream
 from exgra_med.model.lora import detach_adapter
-from exgra_med.model.probe import measured
+from exgra_med.model.probe import measured, probe
 from exgra_med.recipe.schema import LoraSettings, StageAlignment, StageSettings
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.trainable import build_objective, set_trainable
@@ -112,6 +114,8 @@ def test_nothing_leaks_and_what_was_measured_holds(name: str) -> None:
     # The mask of Gemma 3, whose images see in both directions, knows packing in transformers 5.17
     # and not in 5.23: measured, so both are right.
     assert name == "gemma3" or (facts.image_packing is None) == (name in pads)
+    assert (facts.text_difference < 1e-5) == (facts.text_packing is not None)
+    assert (facts.image_difference < 1e-5) == (facts.image_packing is not None)
 
 
 @families()
@@ -430,3 +434,57 @@ def test_a_stage_in_half_precision_with_recomputation_learns_the_same(name: str)
         losses.append(float(found["language_loss_sum"] / found["num_supervised"]))
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert losses[0] != losses[1]
+
+
+@families(["qwen2_5_vl", "pixtral"], slow=())
+def test_an_image_that_a_processor_does_not_take_is_refused_in_a_sentence(
+    name: str, tmp_path: Path
+) -> None:
+    bundle, thin = bundle_of(name), Image.new("RGB", (600, 2))
+    prompt = bundle.prompt(RECORDS[0].turns[:1], 1)
+    with pytest.raises(DataError, match=r"Processor does not take images of 600 x 2: ") as refused:
+        generate(bundle, [prompt], [[thin]], 3)
+    assert "\n" not in refused.value.message
+    thin.save(tmp_path / "one-0.png")
+    folder = ImageFolder(tmp_path, 10**6)
+    # Before training, and with the record's name.
+    with pytest.raises(DataError, match=r"Record 'one': .*600 x 2"):
+        bundle.check_images_fit(RECORDS[0], folder, TEXT)
+    with pytest.raises(DataError, match=r"Record 'one': .*600 x 2"):
+        greedy_answers(bundle, [RECORDS[0]], folder, "exgra", 3)
+
+
+@families(FEW)
+def test_what_is_measured_lies_where_the_model_is(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No tensor of the probe may stay behind on the CPU while the model is on a GPU."""
+    bundle, moved = bundle_of(name), []
+
+    def counted(batch: Any, device: torch.device) -> Any:
+        moved.append(device)
+        return {**batch, "calls": [{**call, "moved": True} for call in batch["calls"]]}
+
+    encode = AnyBundle.encode
+
+    def watched(self: AnyBundle, batch: Any, every_call_learns: bool = False) -> Any:
+        assert all(call.get("moved") for call in batch["calls"])
+        return encode(self, batch, every_call_learns)
+
+    monkeypatch.setattr("exgra_med.model.probe.to_device", counted)
+    monkeypatch.setattr(AnyBundle, "encode", watched)
+    probe(bundle)
+    assert moved and set(moved) == {bundle.model.device}
+
+
+@pytest.mark.gpu
+@families(FEW)
+def test_a_gpu_measures_what_a_cpu_does(name: str) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no GPU")
+    bundle = bundle_of(name)
+    facts = bundle.facts
+    bundle.model.to("cuda")
+    found = probe(bundle)
+    assert (found.text_packing, found.image_packing) == (facts.text_packing, facts.image_packing)
+    assert found.leak < 1e-3 and found.batch_difference < 1e-3

@@ -96,11 +96,12 @@ def test_why_a_model_cannot_be_used_is_told(tmp_path: Path) -> None:
 def test_a_refusal_by_what_was_measured_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    facts = Facts(0.1, 0.0, 0.0, None, None, float("inf"))
+    facts = Facts(0.1, 0.0, 0.0, None, None, float("inf"), 0.5)
     monkeypatch.setattr(inspection, "known_facts", lambda folder: {"float32": facts})
     found = describe_checkpoint(saved("llava", tmp_path / "model"))
     assert "lets its question see its answer" in found["problem"]
-    assert found["measured"]["float32"]["packing_difference"] is None
+    assert found["measured"]["float32"]["text_difference"] is None
+    assert found["measured"]["float32"]["image_difference"] == 0.5
     assert "texts are padded, images are padded (leak 1e-01" in measured_in_words(found["measured"])
 
 

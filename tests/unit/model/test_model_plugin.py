@@ -1,5 +1,6 @@
 """A family that transformers does not know: an installed package registers it, and it runs."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -7,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+import yaml
 from test_any_model import learnt
+from typer.testing import CliRunner
 
 from any_models import PACKED, examples, pictures
+from exgra_med.cli.main import app
 from exgra_med.data.records import Turn
 from exgra_med.errors import CheckpointError
 from exgra_med.model.any_model import AnyBundle
@@ -182,6 +186,36 @@ def test_a_family_of_another_package_runs_without_a_change_here(
         tmp_path / "saved", output_loading_info=True
     )
     assert not report["missing_keys"] and not report["unexpected_keys"]
+
+
+def test_the_command_line_takes_it_too(
+    glyph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its configuration does not say the sizes of its tower under any usual name."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run = CliRunner().invoke
+    inspected = run(app, ["checkpoint", "inspect", str(glyph), "--json"])
+    assert inspected.exit_code == 0, inspected.output
+    assert json.loads(inspected.stdout)["vision"] == {}
+    recipe = tmp_path / "recipe.yaml"
+    stage = {"trainable": ["connector"], "max_steps": 1, "batch_size": 4, "learning_rate": 1e-3}
+    recipe.write_text(
+        yaml.safe_dump(
+            {
+                "name": "glyph",
+                "model": {"start": str(glyph)},
+                "data": {"folder": "bundled:vqa-rad-sample", "held_out_split": None},
+                "text": {"max_length": 512},
+                "stages": {"vqa": stage},
+                "evaluation": {"max_new_tokens": 4},
+            }
+        )
+    )
+    planned = run(app, ["train", str(recipe), "--dry-run"])
+    assert planned.exit_code == 0, planned.output
+    assert "does not say the sizes of its vision tower" in planned.output
+    trained = run(app, ["train", str(recipe), "--out", str(tmp_path / "run")])
+    assert trained.exit_code == 0, trained.output
 
 
 def test_without_its_package_the_folder_is_refused(tmp_path: Path) -> None:

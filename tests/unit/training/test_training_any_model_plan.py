@@ -99,7 +99,7 @@ def test_the_formula_of_memory_fits_a_step_of_another_family(sample: Prepared, n
     if name in NEEDS_TORCHVISION:
         pytest.importorskip("torchvision")
     bundle = AnyBundle(*make(name))
-    bundle.facts = Facts(0.0, 0.0, 0.0, None, None, 0.0)
+    bundle.facts = Facts(0.0, 0.0, 0.0, None, None, 0.0, 0.0)
     stage = make_stage(trainable=["connector", "language"])
     records, images = sample.records("train")[:60:5], sample.image_folder(10**8)
     data = StageDataset(records, images, bundle, TextSettings(), False, Layout(packed=False))
@@ -157,7 +157,7 @@ def test_larger_pictures_cost_more_and_a_budget_costs_less(tmp_path: Path) -> No
 def test_what_is_assumed_is_said(gemma3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes = " ".join(estimate_run(recipe_of(gemma3), "h100").notes)
     assert "Padding adds 30%" in notes and "4 tokens and 16 patches, the mean" in notes
-    facts = Facts(0.0, 0.0, 0.0, "plain", "plain", 0.0)
+    facts = Facts(0.0, 0.0, 0.0, "plain", "plain", 0.0, 0.0)
     monkeypatch.setattr(estimate, "known_facts", lambda folder: {"float32": facts})
     assert "Padding adds 5%" in estimate_run(recipe_of(gemma3), "h100").notes[0]
 
