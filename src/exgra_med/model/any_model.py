@@ -42,6 +42,7 @@ from exgra_med.model.batch import (
     pack,
     pad,
     split_rows,
+    to_device,
     views_of,
 )
 from exgra_med.model.bundle import Bundle, quiet
@@ -227,13 +228,9 @@ class AnyBundle(Bundle):
         found: Any = self.inputs_of(batch).items()
         return [n for n, each in found if n not in known and getattr(each, "shape", 0) == shape]
 
-    def _to_model(self, values: Any) -> Any:
-        if isinstance(values, Tensor):
-            values = values.to(self.model.device)
-            return values.to(self.model.dtype) if values.is_floating_point() else values
-        if isinstance(values, dict):
-            return {name: self._to_model(value) for name, value in values.items()}
-        return values
+    def _to_model(self, inputs: Inputs) -> Inputs:
+        moved = to_device(inputs, self.model.device)
+        return {name: self._as_weights(value) for name, value in moved.items()}
 
     def image_tokens(self, record: Record, images: ImageFolder) -> int:
         """See `Bundle`."""

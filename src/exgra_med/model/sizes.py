@@ -153,7 +153,7 @@ def folder_config(folder: Path) -> Any:
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise CheckpointError(
             f"{folder} holds a model of type {kind!r}, which is none that reads images and text.",
-            "Name a vision-language model; a language model goes into `model.parts`.",
+            "Name a vision-language model; a language model or a tower goes into `model.parts`.",
         )
     return config
 
