@@ -121,6 +121,11 @@ def say(line: Any) -> None:
     typer.echo(printable(line))
 
 
+def remark(line: Any) -> None:
+    """Print a line for a person on standard error, beside the result of a verb."""
+    typer.echo(printable(line), err=True)
+
+
 def printable(text: Any) -> str:
     """Text without characters that would steer a terminal; data and models may contain any."""
     return "".join(c if c.isprintable() or c in "\n\t\u00a0" else "�" for c in str(text))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from exgra_med.cli.options import Json, ModelArgument, Out
-from exgra_med.terminal import counting, next_step, printable, say, show, table
+from exgra_med.terminal import counting, next_step, remark, say, show, table
 
 app = typer.Typer(
     help="List published checkpoints, import them, export them, check them; fetch small parts.",
@@ -89,11 +89,8 @@ def parts(out: Out, as_json: Json = False) -> None:
     """
     from exgra_med.model.small_parts import SMALL_PARTS, fetch_parts
 
-    def tell(line: str) -> None:
-        typer.echo(printable(line), err=True)
-
     with counting(silent=as_json) as progress:
-        found = fetch_parts(SMALL_PARTS, out, tell, progress or (lambda what, done: None))
+        found = fetch_parts(SMALL_PARTS, out, remark, progress or (lambda what, done: None))
 
     def lines() -> Iterator[str]:
         for name, origin in found.items():

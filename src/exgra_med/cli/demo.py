@@ -1,4 +1,4 @@
-"""`exgra-med demo`: the whole system once, on the bundled sample, with a toy model."""
+"""`exgra-med demo`: the whole system once on bundled data, with the small model or a toy."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,22 +17,29 @@ Examples:
 
 * `exgra-med demo`
 
+* `exgra-med demo --toy --out runs/toy`
+
 * `exgra-med demo --self-test`
 """
+SMALL, TOY = "small/demo", "demo"
 
 
 def demo(
     out: OutRun = Path("runs/demo"),
     assignments: Set = None,
+    toy: Annotated[
+        bool, typer.Option("--toy", help="Take a toy model with random weights, without network.")
+    ] = False,
     self_test: Annotated[
         bool,
         typer.Option("--self-test", help="Take a smaller model through everything. Keep nothing."),
     ] = False,
 ) -> None:
-    """Train a toy model on bundled VQA-RAD images, evaluate it, and write a report.
+    """Train the small model on bundled images, evaluate it, and write a report.
 
-    It takes minutes on two CPU cores and needs no network. Started again, it continues.
-    --self-test takes under a minute. Its exit code is 1 where this installation does not work.
+    It takes minutes on two CPU cores. The model's two pretrained parts are fetched once (183 MB);
+    where they cannot be had, a toy takes its place. Started again, it continues. --self-test takes
+    under a minute. Its exit code is 1 where this installation does not work.
     """
     console = Console()
     if self_test:
@@ -44,8 +51,10 @@ def demo(
             raise typer.Exit(1)
         console.print("The self-test passed: this installation trains, evaluates and answers.")
         return
-    console.print("Research use only. The model of this demo is a toy, and so are its scores.")
-    run = _run("demo", out, assignments, console)
+    recipe = _recipe(out, toy, console)
+    what = "a toy, and so are its scores" if recipe == TOY else "of 160M parameters"
+    console.print(f"Research use only. The model of this demo is {what}.")
+    run = _run(recipe, out, assignments, console, with_reliance=recipe == SMALL)
     from exgra_med.evaluation.report import write_report
 
     report = write_report(out)
@@ -53,16 +62,41 @@ def demo(
     console.print(next_step(f"chat {run.last_checkpoint} IMAGE"), soft_wrap=True)
 
 
-def _run(recipe: str, out: Path, assignments: list[str] | None, console: Console) -> Any:
+def _recipe(out: Path, toy: bool, console: Console) -> str:
+    """What the folder was begun with; else the small model, or the toy where it cannot be had."""
+    from exgra_med.errors import CheckpointError
+    from exgra_med.model.small_model import small_model
+    from exgra_med.recipe.run_folder import is_run_folder, open_run
+
+    if is_run_folder(out):
+        return TOY if open_run(out).recipe.name == TOY else SMALL
+    if toy:
+        return TOY
+    try:
+        small_model()
+    except CheckpointError as error:
+        # Square brackets are markup to rich.
+        console.print(f"{error}\nA toy model takes the place of the small one.", markup=False)
+        return TOY
+    return SMALL
+
+
+def _run(
+    recipe: str,
+    out: Path,
+    assignments: list[str] | None,
+    console: Console,
+    with_reliance: bool = False,
+) -> Any:
     """Train all stages and answer the test questions; gives the opened run."""
     from exgra_med.evaluation.session import open_session
-    from exgra_med.evaluation.tasks import vqa
+    from exgra_med.evaluation.tasks import reliance, vqa
     from exgra_med.training.stages import begin_run, train_run
 
     run = begin_run(out, load_recipe(recipe, assignments or ()).recipe, resume=True)
     reporter = RichReporter(console)
     train_run(run, reporter)
-    vqa.evaluate(open_session(out, reporter))
+    (reliance if with_reliance else vqa).evaluate(open_session(out, reporter))
     return run
 
 

@@ -86,7 +86,7 @@ def is_original_layout(config: dict[str, Any]) -> bool:
 
 def local_folder(source: str | Path, weights: bool = True) -> Path:
     """The folder of a checkpoint; of a run it is its last one, and a hub name is downloaded, with
-    its weights or without.
+    its weights or without. `small` and the names of its two parts are made in the user's cache.
 
     Raises:
         CheckpointError: there is no such folder, or the hub does not have it.
@@ -105,6 +105,11 @@ def local_folder(source: str | Path, weights: bool = True) -> Path:
             f"Convert it first: exgra-med checkpoint import {published.name} --vision {VISION} "
             f"--out checkpoints/{published.name}",
         )
+    if "/" not in str(source):
+        from exgra_med.model.small_model import cached_model
+
+        if (known := cached_model(str(source))) is not None:
+            return known
     if str(source).count("/") != 1 or str(source).startswith((".", "/", "~")):
         raise CheckpointError(f"There is no folder {source}.")
     from exgra_med.model.hub import download_checkpoint, download_settings

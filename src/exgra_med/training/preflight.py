@@ -34,6 +34,7 @@ from exgra_med.model.image_budget import set_image_budget
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.model.processor import check_vocabulary
 from exgra_med.model.sizes import folder_config, is_native_origin, model_config, origin
+from exgra_med.model.small_model import is_model_name
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
 from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings, TextSettings
 from exgra_med.training.distributed import process_state
@@ -311,11 +312,14 @@ def _remainder(run: Run, pending: Sequence[str]) -> Recipe:
 def _is_folder(place: str) -> bool:
     """Whether a name means a folder; one that is not there is refused.
 
-    A hub name is `owner/name`, and nothing here begins with `runs/`.
+    A hub name is `owner/name`, and nothing here begins with `runs/`. `small` and its parts have
+    names of their own.
     """
     path = expand_home(place)
     if path.is_dir():
         return True
+    if is_model_name(place):
+        return False
     if place.count("/") != 1 or place.startswith((".", "/", "~", "runs/")):
         raise CheckpointError(
             f"There is no folder {place}.",

@@ -67,3 +67,46 @@ def test_the_sample_can_be_rebuilt(shared: Path, tmp_path: Path) -> None:
         assert (tmp_path / "sample" / name).read_bytes() == (SAMPLE.path / name).read_bytes()
     if f"Pillow {PIL.__version__}." in (SAMPLE.path / "ATTRIBUTION.md").read_text():
         assert open_prepared(tmp_path / "sample").fingerprint == SAMPLE.fingerprint
+
+
+SLAKE = open_prepared("bundled:slake-sample")
+
+
+def test_the_part_of_slake_has_its_images_and_counts() -> None:
+    counts = {split: len(SLAKE.records(split)) for split in SLAKE.splits}
+    assert counts == {"train": 768, "validation": 150, "test": 554} == SLAKE.manifest["counts"]
+    folder = SLAKE.image_folder(256 * 256)
+    images = [{r.images[0] for r in SLAKE.records(split)} for split in SLAKE.splits]
+    assert [len(part) for part in images] == [75, 15, 52]
+    assert len(set.union(*images)) == 75 + 15 + 52
+    for name in set.union(*images):
+        assert max(folder.open(name).size) <= 256
+    files = [path for path in SLAKE.path.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 3_000_000
+
+
+def test_the_part_of_slake_has_nothing_of_sources_that_forbid_it() -> None:
+    records = [record for split in SLAKE.splits for record in SLAKE.records(split)]
+    kinds = {(record.meta["modality"], record.meta["organ"]) for record in records}
+    assert kinds == {("X-Ray", "Lung"), ("MRI", "Brain"), ("MRI", "Brain_Tissue")}
+    told = (SLAKE.path / "ATTRIBUTION.md").read_text(encoding="utf-8")
+    for owed in ("CC BY 4.0", "NIH Clinical Center", "Medical Segmentation Decathlon", "BY-SA"):
+        assert owed in told
+
+
+def test_an_extended_answer_of_slake_says_what_its_record_says() -> None:
+    for split in ("train", "validation"):
+        for record in SLAKE.records(split):
+            [extended] = record.extended or []
+            organ = record.meta["organ"].lower().replace("_", " ")
+            told = f"The picture is an {record.meta['modality']} image of the {organ}."
+            assert extended == f"{record.answer}. {told}"
+    assert not any(record.extended for record in SLAKE.records("test"))
+
+
+def test_the_part_of_slake_can_be_rebuilt(shared: Path, tmp_path: Path) -> None:
+    import runpy
+
+    tool = Path(__file__).parents[3] / "tools/build_slake_sample.py"
+    runpy.run_path(str(tool))["build"](shared / "data/slake_scaled", tmp_path / "sample")
+    assert open_prepared(tmp_path / "sample").fingerprint == SLAKE.fingerprint

@@ -421,7 +421,7 @@ def test_another_models_template_cannot_be_chosen(name: str) -> None:
 
 @families(FEW)
 def test_a_stage_in_half_precision_with_recomputation_learns_the_same(name: str) -> None:
-    losses = []
+    losses, gradients = [], []
     for changes in ({}, {"precision": "bfloat16", "activation_checkpointing": True}):
         bundle = bundle_of(name)
         values = {"trainable": ["connector", "language"], "learning_rate": 1e-3} | changes
@@ -432,8 +432,12 @@ def test_a_stage_in_half_precision_with_recomputation_learns_the_same(name: str)
         found["language_loss_sum"].backward()
         assert all(w.grad is not None for w in bundle.part("connector") if w.ndim > 1)
         losses.append(float(found["language_loss_sum"] / found["num_supervised"]))
+        learnt = [w.grad for w in objective.parameters() if w.grad is not None]
+        gradients.append(torch.cat([each.flatten() for each in learnt]))
     assert losses[0] == pytest.approx(losses[1], rel=2e-2)
     assert losses[0] != losses[1]
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.99
+    assert gradients[1].norm() == pytest.approx(float(gradients[0].norm()), rel=5e-2)
 
 
 @families(["qwen2_5_vl", "pixtral"], slow=())

@@ -99,7 +99,7 @@ def test_adapter_recipes_differ_from_their_base_in_the_adapter_and_its_rate(name
 def test_the_reference_page_names_every_recipe_and_its_commands_load() -> None:
     page = Path(__file__).resolve().parents[3] / "docs" / "reference" / "recipes.md"
     text = page.read_text(encoding="utf-8")
-    named = re.findall(r"`((?:pretrain|finetune|phantom)/[^` ]+|demo|debug/tiny)`", text)
+    named = re.findall(r"`((?:pretrain|finetune|phantom|small)/[^` ]+|demo|debug/tiny)`", text)
     assert set(named) == set(shipped_recipes())
     for name, assignment in re.findall(r"train (\S+) --set (\S+)", text):
         load_recipe(name, [assignment])
