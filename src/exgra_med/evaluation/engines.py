@@ -66,6 +66,8 @@ class EngineOptions:
     """Longest answer in tokens."""
     batch_size: int = 32
     """Questions answered at once by a checkpoint."""
+    precision: str = "float32"
+    """Type of the weights of a checkpoint on a CPU."""
     service: ServiceSettings | None = None
     """Address, limits and permissions, of an engine that asks a service."""
 
@@ -123,13 +125,12 @@ class Place:
     dtype: str
 
 
-def best_place() -> Place:
+def best_place(cpu_precision: str = "float32") -> Place:
     """An accelerator in bfloat16 where there is one; under `accelerate launch` one a process."""
     import torch
 
     if not torch.accelerator.is_available():
-        # Half precision is slow or missing on CPUs.
-        return Place("cpu", "float32")
+        return Place("cpu", cpu_precision)
     device = torch.accelerator.current_accelerator()
     if launched_processes().count > 1:
         from accelerate import PartialState
@@ -143,7 +144,7 @@ class CheckpointEngine:
 
     def __init__(self, options: EngineOptions) -> None:
         self.options, self.batch_size = options, options.batch_size
-        self._place = best_place()
+        self._place = best_place(options.precision)
 
     @cached_property
     def bundle(self) -> "Bundle":

@@ -439,6 +439,8 @@ def open_engine(
         max_length=recipe.text.max_length,
         max_new_tokens=asked.max_new_tokens if max_new_tokens is None else max_new_tokens,
         batch_size=asked.batch_size,
+        # A recipe that never trained says no more than `auto`.
+        precision="float32" if asked.precision == "auto" else asked.precision,
         service=service,
     )
     return ENGINES.find(name)(options)

@@ -11,6 +11,7 @@ import platform
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -48,17 +49,20 @@ def faster_precision() -> str:
 
 
 def with_precision(recipe: Recipe, path: Path) -> Recipe:
-    """The recipe with what `precision: auto` means here; in a run folder that was begun earlier it
-    means what it did then, so that a resumed run stays the same."""
-    unsaid = [name for name, stage in recipe.stages.items() if stage.precision == "auto"]
+    """The recipe with what `precision: auto` of stages and evaluation means here; in a run folder
+    that was begun earlier it means what it did then, so that a resumed run stays the same."""
+    parts: dict[str | None, Any] = {None: recipe.evaluation} | recipe.stages
+    unsaid = [name for name, part in parts.items() if part.precision == "auto"]
     if not unsaid:
         return recipe
-    begun = open_run(path).recipe.stages if (path / "recipe.yaml").is_file() else {}
-    stages = dict(recipe.stages)
+    begun: dict[str | None, Any] = {}
+    if (path / "recipe.yaml").is_file():
+        earlier = open_run(path).recipe
+        begun = {None: earlier.evaluation} | earlier.stages
     for name in unsaid:
         known = begun[name].precision if name in begun else faster_precision()
-        stages[name] = stages[name].model_copy(update={"precision": known})
-    return recipe.model_copy(update={"stages": stages})
+        parts[name] = parts[name].model_copy(update={"precision": known})
+    return recipe.model_copy(update={"evaluation": parts.pop(None), "stages": parts})
 
 
 def _device() -> torch.device:

@@ -12,11 +12,12 @@ from exgra_med.evaluation.engines import Place, Processes, best_place
 from exgra_med.evaluation.tasks import vqa
 
 
-def test_without_an_accelerator_the_cpu_answers_in_float32(
+def test_without_an_accelerator_the_cpu_answers_in_what_the_recipe_says(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     assert best_place() == Place("cpu", "float32")
+    assert best_place("bfloat16") == Place("cpu", "bfloat16")
 
 
 def test_an_accelerator_answers_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def test_it_is_the_faster_of_pairs_and_measured_once(
 def test_a_run_says_what_it_means_and_keeps_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    recipe = load_recipe("debug/tiny", AUTO).recipe
+    recipe = load_recipe("debug/tiny", [*AUTO, "evaluation.precision=auto"]).recipe
     monkeypatch.setattr(precision, "faster_precision", lambda: "bfloat16")
     begin_run(tmp_path / "run", recipe, resume=False)
 
@@ -70,6 +70,7 @@ def test_a_run_says_what_it_means_and_keeps_it(
     monkeypatch.setattr(precision, "faster_precision", lambda: "float32")
     resumed = begin_run(tmp_path / "run", recipe, resume=True)
     assert of_stages(resumed.recipe) == ["float32", "bfloat16"]
+    assert resumed.recipe.evaluation.precision == "bfloat16"
     assert of_stages(begin_run(tmp_path / "new", recipe, False).recipe) == ["float32", "float32"]
 
 
