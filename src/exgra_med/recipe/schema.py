@@ -404,8 +404,8 @@ class EvaluationSettings(Section):
     max_new_tokens: Count = 64
     """Longest answer in tokens."""
     precision: Literal["float32", "bfloat16", "auto"] = "float32"
-    """Data type of the weights on a CPU; an accelerator answers in bfloat16. `auto` is what training
-    measures: bfloat16 where it is faster. In bfloat16 an answer may depend on those beside it."""
+    """Data type of the weights on a CPU; an accelerator answers in bfloat16. `auto` is bfloat16
+    where training measures it to be faster. There an answer may depend on those beside it."""
     num_bootstrap_samples: Count = 2000
     """Resamples of an image-clustered interval."""
     num_report_images: Annotated[int, Field(ge=0)] = 12
