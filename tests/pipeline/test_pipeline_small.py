@@ -23,9 +23,9 @@ SAMPLE = "data.folder=bundled:slake-sample"
 FEW = "data.fraction=0.05"
 
 
-def run(*arguments: Any) -> str:
+def run(*arguments: Any, ends: tuple[int, ...] = (0,)) -> str:
     done = CliRunner().invoke(app, [str(each) for each in arguments])
-    assert done.exit_code == 0, f"{arguments}\n{done.output}\n{done.exception!r}"
+    assert done.exit_code in ends, f"{arguments}\n{done.output}\n{done.exception!r}"
     return done.stdout
 
 
@@ -92,5 +92,6 @@ def test_the_small_road_from_parts_to_the_demo(parts: Parts, tmp_path: Path) -> 
     answered = run(
         "evaluate", "vqa", "small", "--data", "bundled:slake-sample", "--split", "validation",
         "--out", "answers", "--json",
+        ends=(0, 1),  # not one answer of a tiny random model need be usable
     )  # fmt: skip
-    assert json.loads(answered)
+    assert json.loads(answered)["details"]["answer_counts"]["questions"] == 150

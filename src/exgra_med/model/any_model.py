@@ -47,6 +47,12 @@ from exgra_med.model.batch import (
 )
 from exgra_med.model.bundle import Bundle, quiet
 from exgra_med.model.chat_text import PROCESSOR_ERRORS, ChatText, Told, not_taken
+from exgra_med.model.packed_rows import (
+    attention_mask,
+    image_blocks,
+    joined_rows,
+    single_blocks,
+)
 from exgra_med.model.sizes import part_of
 from exgra_med.model.tower_output import Pass, TowerOutput
 from exgra_med.recipe.schema import TextSettings
@@ -74,6 +80,10 @@ class Facts:
     """Of texts, packed in the best way that was tried against apart."""
     image_difference: float
     """The same for texts with images."""
+    shares_images: bool = False
+    """Whether texts about one image may share its tokens in a row, see `model.packed_rows`."""
+    sharing_difference: float = float("inf")
+    """Of texts that do, against apart."""
 
 
 POSITIONS = ("plain", "rope")
@@ -267,7 +277,15 @@ class AnyBundle(Bundle):
         answers in another way than the last. Tokens are made in `collate`, where the processor
         sees texts and images together."""
         told = self.chat.tell(record.turns, images, record.meta.get("options"), train_on_prompts)
-        return [replace(each, name=record.id, max_length=text.max_length) for each in told]
+        return [
+            replace(
+                each,
+                name=record.id,
+                max_length=text.max_length,
+                shows=tuple(record.images[: len(each.images)]),
+            )
+            for each in told
+        ]
 
     def check_images_fit(self, record: Record, images: ImageFolder, text: TextSettings) -> None:
         """See `Bundle`."""
@@ -313,7 +331,11 @@ class AnyBundle(Bundle):
             for each in conversation
         ]
         told.sort(key=lambda pair: not pair[1].images)  # images first, see `process`
-        calls = list(self._calls([each for _, each in told], [node for node, _ in told], layout))
+        # A node has image vectors of its own.
+        share = layout.packed and self.facts.shares_images and not views.nodes
+        calls = list(
+            self._calls([each for _, each in told], [node for node, _ in told], layout, share)
+        )
         nodes = [call.pop("image_nodes") for call in calls]
         return {
             "ids": [example.id for example in examples],
@@ -324,7 +346,9 @@ class AnyBundle(Bundle):
             "node_of_image": torch.cat(nodes),
         }
 
-    def _calls(self, told: list[Told], nodes: list[int], layout: Layout) -> Iterator[Any]:
+    def _calls(
+        self, told: list[Told], nodes: list[int], layout: Layout, share: bool
+    ) -> Iterator[Any]:
         """Calls of conversations; one that is too long for a call is cut into halves."""
         whole = self.process([each.text for each in told], [each.images for each in told], "right")
         labels = self.labels(whole, told)
@@ -332,27 +356,42 @@ class AnyBundle(Bundle):
         most, length = layout.max_tokens_per_call, ids.shape[1]
         if most is not None and len(told) > 1 and ids.numel() > max(most, length):
             half = len(told) // 2
-            yield from self._calls(told[:half], nodes[:half], layout)
-            yield from self._calls(told[half:], nodes[half:], layout)
+            yield from self._calls(told[:half], nodes[:half], layout, share)
+            yield from self._calls(told[half:], nodes[half:], layout, share)
             return
-        inputs = self.inputs_of(whole) | {"input_ids": ids, "attention_mask": mask}
+        owner = torch.tensor(nodes).unsqueeze(1).expand_as(ids)
+        targets = torch.full_like(ids, IGNORED)
+        targets[:, :-1] = labels[:, 1:length]
+        way = self.facts.image_packing if layout.packed else None
+        sizes = mask.sum(1).tolist()
+        blocks = single_blocks(sizes)
+        if share and way is not None:
+            shows = [each.shows for each in told]
+            blocks = image_blocks(ids, targets, sizes, shows, self.image_token_id)
+        inputs = self.inputs_of(whole)
+        if len(blocks) < len(told):
+            told = [told[block[0][0]] for block in blocks]
+            texts, images = [each.text for each in told], [each.images for each in told]
+            first = self.inputs_of(self.process(texts, images, "right"))
+            inputs = {
+                name: inputs[name] if name in self._row_inputs else first[name] for name in first
+            }
+        inputs |= {"input_ids": ids, "attention_mask": mask}
         features = carried_features([image for each in told for image in each.images])
         if features is not None:
             inputs[FEATURES] = features
         rowwise = [name for name in self._row_inputs if name in inputs]
         inputs |= {name: inputs[name][:, :length] for name in rowwise}
-        owner = torch.tensor(nodes).unsqueeze(1).expand_as(ids)
-        targets = torch.full_like(ids, IGNORED)
-        targets[:, :-1] = labels[:, 1:length]
-        way = self.facts.image_packing if layout.packed else None
         if way is not None:
             columns: dict[str, Tensor] = {"input_ids": ids, "targets": targets, "owner": owner}
             columns |= {name: inputs[name] for name in rowwise}
             for number, axis in enumerate(self._positions(way, inputs)):
                 columns[f"positions {number}"] = axis
-            columns = _joined(columns, mask, layout.tokens_per_row, self.pad_token_id)
+            columns = joined_rows(columns, blocks, layout.tokens_per_row, self.pad_token_id)
             axes = [value for name, value in columns.items() if name.startswith("positions")]
             del inputs["attention_mask"]
+            if any(len(block) > 1 for block in blocks):
+                inputs["attention_mask"] = attention_mask(columns)
             inputs |= {name: columns[name] for name in ("input_ids", *rowwise)}
             inputs["position_ids"] = axes[0] if way == "plain" else torch.stack(axes)
             ids, targets, owner = (columns[name] for name in ("input_ids", "targets", "owner"))
@@ -594,35 +633,6 @@ def _cut(
                 "Raise text.max_length, or leave the record out.",
             )
     return ids[:, :length], mask[:, :length]
-
-
-def _joined(
-    columns: dict[str, Tensor], mask: Tensor, tokens_per_row: int, padding: int
-) -> dict[str, Tensor]:
-    """Right-padded rows [B, L] joined into longer ones, in their order.
-
-    The order stays because images follow one another in the order of the rows. What is left of a
-    row becomes a sequence of padding, which nothing learns from and no image is in.
-    """
-    sizes = mask.sum(1).tolist()
-    rows: list[list[int]] = [[]]
-    for number, size in enumerate(sizes):
-        if rows[-1] and sum(sizes[n] for n in rows[-1]) + size > tokens_per_row:
-            rows.append([])
-        rows[-1].append(number)
-    longest = max(sum(sizes[n] for n in row) for row in rows)
-    fill = {"input_ids": padding, "targets": IGNORED, "owner": -1}
-    joined = {}
-    for name, column in columns.items():
-        made = []
-        for row in rows:
-            pieces = [column[n, : sizes[n]] for n in row]
-            left = longest - sum(map(len, pieces))
-            count = torch.arange(left) if name.startswith("positions") else None
-            empty = torch.full((left,), fill.get(name, 0)) if count is None else count
-            made.append(torch.cat([*pieces, empty.to(column.dtype)]))
-        joined[name] = torch.stack(made)
-    return joined
 
 
 def _call(inputs: Inputs, targets: Tensor, segment: Tensor) -> Rows:

@@ -30,6 +30,8 @@ class Told:
     images: list[Image.Image]
     name: str = ""
     max_length: int = 2**31
+    shows: tuple[str, ...] = ()
+    """Names of the images; equal ones are the same images. None where that is not known."""
 
 
 class ChatText:

@@ -27,7 +27,7 @@ from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts
 from exgra_med.model.batch import Layout, TrainingExample, to_device
 from exgra_med.model.chat_text import PROCESSOR_ERRORS, Told
 
-VERSION = 2
+VERSION = 3
 """Of the figures; another one measures anew."""
 _TALKS = (
     ("Which organ is shown?", "The left lung.", 1),
@@ -93,6 +93,7 @@ def probe(bundle: AnyBundle) -> Facts:
         batch_difference=_batch_difference(bundle, told, vectors, batch["node_of_image"]),
         head_difference=_head_difference(bundle, inputs, states[0]),
         **_packing(bundle, told),
+        **_sharing(bundle, told),
     )
 
 
@@ -124,8 +125,16 @@ def _told(bundle: AnyBundle) -> list[Told]:
     return told
 
 
-def _batch(bundle: AnyBundle, told: Sequence[Told], layout: Layout = _APART) -> dict[str, Any]:
-    examples = [TrainingExample(str(n), [[t]], bool(t.images), [5], []) for n, t in enumerate(told)]
+def _batch(
+    bundle: AnyBundle,
+    told: Sequence[Told],
+    layout: Layout = _APART,
+    images_of_nodes: bool = True,
+) -> dict[str, Any]:
+    text = [5] if images_of_nodes else []
+    examples = [
+        TrainingExample(str(n), [[t]], bool(t.images), text, []) for n, t in enumerate(told)
+    ]
     batch = bundle.collate(examples, layout)
     # The texts of the graphs are no part of what is measured.
     texts = sum(not bool((call["targets"] >= 0).any()) for call in batch["calls"])
@@ -203,6 +212,36 @@ def _packing(bundle: AnyBundle, told: Sequence[Told]) -> dict[str, Any]:
                 found[f"{kind}_packing"] = way
                 break
     return found
+
+
+def _sharing(bundle: AnyBundle, told: Sequence[Told]) -> dict[str, Any]:
+    """Whether two texts about one image may share its tokens, and the difference that was found."""
+    images = told[0].images
+    pair = [
+        replace(each, shows=("same",)) for each in (told[0], *bundle.chat.tell(_ANOTHER, images))
+    ]
+    difference = float("inf")
+    # The mask that hides one text from the other knows no window and no other kind of layer.
+    if not _only_full_attention(bundle.model.config.get_text_config()):
+        return {"shares_images": False, "sharing_difference": difference}
+    apart = _supervised(bundle, _batch(bundle, pair, images_of_nodes=False))
+    bundle.facts = replace(_NOTHING, image_packing="plain", shares_images=True)
+    try:
+        batch = _batch(bundle, pair, Layout(tokens_per_row=4096), images_of_nodes=False)
+        shared = sum(call["inputs"].get("attention_mask") is not None for call in batch["calls"])
+        if shared:
+            difference = _difference(_supervised(bundle, batch), apart)
+    except (*PROCESSOR_ERRORS, DataError):
+        pass  # a model may refuse such a mask outright, which is an answer too
+    finally:
+        bundle.facts = _NOTHING
+    exact = difference <= bundle.tolerance / 10 and bundle.model.dtype == torch.float32
+    return {"shares_images": exact, "sharing_difference": difference}
+
+
+def _only_full_attention(config: Any) -> bool:
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
 
 
 _ANOTHER = [

@@ -271,6 +271,10 @@ class StageSettings(Section):
     distinct_images: bool = True
     """Give the records of a micro-batch different images, as far as the data allows: two nodes with
     the same image cannot be told apart by any matching."""
+    questions_per_image: Count = 1
+    """Records of one image that stand in a micro-batch together, as far as there are so many. Where
+    it was measured to change nothing they share the image's tokens: equal values for less work. Not
+    with alignment, whose nodes need different images."""
     learning_rate: Positive
     """Highest learning rate, of all trainable parameters that have none of their own."""
     learning_rates: dict[Literal["vision", "connector", "language"], Positive] = Field(default={})
@@ -347,6 +351,11 @@ class StageSettings(Section):
             raise ValueError(
                 "`alignment` needs a `batch_size` of 2 or more, which is the number of nodes of a "
                 "graph (one node has loss 0); or set `alignment.weight` to 0"
+            )
+        if self.questions_per_image > 1 and self.alignment is not None:
+            raise ValueError(
+                "`questions_per_image` is for a stage without `alignment`, whose nodes need "
+                "different images; set one of them to its default"
             )
         if self.cache_features and "vision" in self.trainable:
             raise ValueError(

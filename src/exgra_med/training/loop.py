@@ -241,7 +241,10 @@ class StageTraining:
             stage.batch_size,
             self.micro_batches,
             self.integer_seed,
-            group_of=image_groups(dataset.records) if stage.distinct_images else None,
+            group_of=image_groups(dataset.records)
+            if stage.distinct_images or stage.questions_per_image > 1
+            else None,
+            records_of_group=stage.questions_per_image,
             lengths=dataset.lengths() if stage.group_by_length else None,
         )
         own = range(state.process_index, self.micro_batches, state.num_processes)

@@ -27,6 +27,7 @@ def plan_epoch(
     epoch: int,
     group_of: Sequence[str] | None = None,
     lengths: Sequence[int] | None = None,
+    records_of_group: int = 1,
 ) -> list[Step]:
     """Plan one epoch.
 
@@ -39,6 +40,7 @@ def plan_epoch(
             two nodes that no matching can tell apart.
         lengths: length of each record. Where given, records of similar length meet in a step:
             each `STEPS_SORTED` steps of the permutation are sorted, and the whole steps shuffled.
+        records_of_group: records of one group that follow one another, as far as there are so many.
 
     Returns:
         Steps, each a list of `num_micro_batches` lists of record numbers. Every record occurs once;
@@ -53,7 +55,7 @@ def plan_epoch(
         windows = [order[start : start + size] for start in range(0, num_records, size)]
         order = [number for each in windows for number in sorted(each, key=lengths.__getitem__)]
     if group_of is not None:
-        order = _spread_groups(order, batch_size, group_of)
+        order = _spread_groups(order, batch_size, group_of, records_of_group)
     if lengths is not None:
         # In random order, so that training does not go from short to long; what is left over of
         # whole steps stays the last one.
@@ -105,8 +107,30 @@ def micro_batches(
             yield from (step[each] for each in own)
 
 
-def _spread_groups(order: list[int], batch_size: int, group_of: Sequence[str]) -> list[int]:
-    """Move records back until each micro-batch has distinct groups, while any are left."""
+def _spread_groups(
+    order: list[int], batch_size: int, group_of: Sequence[str], records_of_group: int
+) -> list[int]:
+    """Move records back until each micro-batch has distinct groups, while any are left.
+
+    Up to `records_of_group` records of a group move as one, to where the first of them stood.
+    """
+    bundles: list[list[int]] = []
+    growing: dict[str, list[int]] = {}
+    for number in order:
+        own = growing.get(group_of[number])
+        if own is None or len(own) == records_of_group:
+            own = growing[group_of[number]] = []
+            bundles.append(own)
+        own.append(number)
+    spread = _spread(
+        list(range(len(bundles))),
+        max(1, batch_size // records_of_group),
+        [group_of[own[0]] for own in bundles],
+    )
+    return [number for each in spread for number in bundles[each]]
+
+
+def _spread(order: list[int], batch_size: int, group_of: Sequence[str]) -> list[int]:
     spread: list[int] = []
     waiting = order
     while waiting:

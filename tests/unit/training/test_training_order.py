@@ -1,7 +1,9 @@
 """The order of records is a function of the seed, whatever the passes and processes."""
 
 from collections import Counter
+from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,3 +42,25 @@ def test_records_of_one_image_meet_in_one_graph_only_when_they_must() -> None:
         assert len({groups[number] for number in step[0]}) == 4
     all_equal = plan_epoch(6, 4, 1, seed=0, epoch=0, group_of=["same"] * 6)
     assert sorted(number for (part,) in all_equal for number in part) == list(range(6))
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_records_of_a_group_follow_one_another_and_groups_differ(size: int) -> None:
+    groups = [str(number % 10) for number in range(60)]  # ten groups of six
+    steps = plan_epoch(60, 12, 1, seed=0, epoch=0, group_of=groups, records_of_group=size)
+    order = [number for step in steps for part in step for number in part]
+    assert sorted(order) == list(range(60))
+    for step in steps[:3]:
+        (part,) = step
+        runs = [groups[number] for number in part]
+        starts = [n for n in range(len(runs)) if n == 0 or runs[n] != runs[n - 1]]
+        if size > 1:
+            assert max(b - a for a, b in pairwise(starts)) == size
+    other = plan_epoch(60, 12, 1, seed=0, epoch=1, group_of=groups, records_of_group=size)
+    assert other != steps
+
+
+def test_a_group_of_one_is_the_plan_of_before() -> None:
+    groups = [str(number % 7) for number in range(40)]
+    plain = plan_epoch(40, 8, 1, seed=2, epoch=1, group_of=groups)
+    assert plan_epoch(40, 8, 1, seed=2, epoch=1, group_of=groups, records_of_group=1) == plain
