@@ -35,11 +35,12 @@ def demo(
         typer.Option("--self-test", help="Take a smaller model through everything. Keep nothing."),
     ] = False,
 ) -> None:
-    """Train the small model on bundled images, evaluate it, and write a report.
+    """Train a model on bundled images, evaluate it, and write a report.
 
-    It takes minutes on two CPU cores. The model's two pretrained parts are fetched once (183 MB);
-    where they cannot be had, a toy takes its place. Started again, it continues. --self-test takes
-    under a minute. Its exit code is 1 where this installation does not work.
+    It takes minutes on two CPU cores. The model is the small one, whose two pretrained parts are
+    fetched once (183 MB); or a toy, where the package has no small one or its parts cannot be had.
+    Started again, it continues. --self-test takes under a minute. Its exit code is 1 where this
+    installation does not work.
     """
     console = Console()
     if self_test:
@@ -65,12 +66,12 @@ def demo(
 def _recipe(out: Path, toy: bool, console: Console) -> str:
     """What the folder was begun with; else the small model, or the toy where it cannot be had."""
     from exgra_med.errors import CheckpointError
-    from exgra_med.model.small_model import small_model
+    from exgra_med.model.small_model import is_packaged, small_model
     from exgra_med.recipe.run_folder import is_run_folder, open_run
 
     if is_run_folder(out):
         return TOY if open_run(out).recipe.name == TOY else SMALL
-    if toy:
+    if toy or not is_packaged():
         return TOY
     try:
         small_model()

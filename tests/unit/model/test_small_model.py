@@ -165,12 +165,16 @@ def test_the_demo_falls_back_to_the_toy_and_says_so(
     tiny: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Console(record=True, width=400)
-    assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
-    # This installation has no packaged model at all.
+    with pytest.raises(CheckpointError, match="has no model 'small'"):
+        local_folder("small")
     assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
-    said = console.export_text()
-    assert "has no model 'small'" in said and "toy model takes the place" in said
     package(joined(tiny))
+    assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
+    with monkeypatch.context() as without:
+        without.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
+        assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
+    said = console.export_text()
+    assert "does not give tiny-language" in said and "toy model takes the place" in said
     assert demo._recipe(tmp_path / "run", False, console) == demo.SMALL
 
 

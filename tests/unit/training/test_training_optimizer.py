@@ -104,7 +104,9 @@ def test_parts_with_rates_of_their_own_equal_two_groups_by_hand(toy: Bundle) -> 
         by_hand.step()
     assert len(fast) == 4
     assert any("alignment" in name for name in learning)
-    assert all(torch.equal(each, twins[name]) for name, each in learning.items())
+    # By hand it is torch's own way over a CPU, ours is fused: equal but for rounding.
+    for name, each in learning.items():
+        torch.testing.assert_close(each, twins[name], rtol=1e-6, atol=1e-6)
 
 
 def test_adapters_are_of_the_language_model_and_graphs_of_no_part(toy: Bundle) -> None:
