@@ -9,7 +9,6 @@ import pytest
 import torch
 from rich.console import Console
 from safetensors.torch import save_file
-from tiny_wheels import tiny_parts
 from torch import nn
 from typer.testing import CliRunner
 
@@ -25,6 +24,7 @@ from exgra_med.model.join import join_parts
 from exgra_med.model.small_model import WEIGHTS, add_difference, difference
 from exgra_med.model.small_parts import Part
 from exgra_med.recipe.schema import Parts
+from tiny_wheels import tiny_parts
 
 PICTURE = next((SAMPLES / "slake-sample" / "images").rglob("*.jpg"))
 RANK = 3
