@@ -70,16 +70,16 @@ def test_the_small_road_from_parts_to_the_demo(parts: Parts, tmp_path: Path) -> 
 
     train("small/connector", "connector", *own)
     train("small/aligned", "instruct")
-    train("small/slake", "vqa", "model.start=runs/small/aligned")
+    train("small/vqa", "vqa")
     log = (tmp_path / "runs/small/aligned/log.jsonl").read_text(encoding="utf-8")
     assert any("alignment_loss" in json.loads(line) for line in log.splitlines())
 
     # What the two stages of adapters changed is all in the difference.
     module = tool()
     module.SMALL, module.PACKAGED = parts, small_model.PACKAGED
-    module.keep(Path("runs/small/slake"), tmp_path / "cache/exgra-med/parts", tmp_path / "packaged")
+    module.keep(Path("runs/small/vqa"), tmp_path / "cache/exgra-med/parts", tmp_path / "packaged")
     made = load_file(local_folder("small") / "model.safetensors")
-    trained = load_file("runs/small/slake/checkpoints/vqa/final/model.safetensors")
+    trained = load_file("runs/small/vqa/checkpoints/vqa/final/model.safetensors")
     assert made.keys() == trained.keys()
     for name, weight in trained.items():
         assert (made[name] - weight).norm() <= 1e-2 * weight.norm(), name

@@ -31,7 +31,7 @@ def about_one_image(bundle: AnyBundle) -> list[TrainingExample]:
     return made
 
 
-@families(SHARING, slow=())
+@families(SHARING, slow=SHARING[3:])
 def test_questions_about_one_image_share_it_in_values_and_gradients(name: str) -> None:
     found = []
     for shares in (False, True):

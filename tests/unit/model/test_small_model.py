@@ -63,8 +63,21 @@ def tiny(
     return small
 
 
-def joined(parts: Parts) -> Any:
-    return join_parts(parts, seed=0)[0]
+@pytest.fixture(scope="module")
+def made(wheels: tuple[Path, tuple[Part, Part]], tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The parts, joined: made once, and copied by each test that changes it."""
+    place, parts = wheels
+    folder = tmp_path_factory.mktemp("parts")
+    for part, file in zip(parts, ("model.gguf", "model.onnx"), strict=True):
+        (folder / part.name).mkdir()
+        part.wheel.write(place / file, folder / part.name)
+    own = {"language": str(folder / parts[0].name), "vision": str(folder / parts[1].name)}
+    return join_parts(Parts(**own, connector="pixel-shuffle", chat_template="plain"), seed=0)[0]
+
+
+@pytest.fixture
+def base(made: Any) -> Any:
+    return copy.deepcopy(made)
 
 
 @torch.no_grad()
@@ -90,8 +103,7 @@ def package(base: Any) -> Any:
     return base
 
 
-def test_what_adapters_changed_is_kept_but_for_bfloat16(tiny: Parts) -> None:
-    base = joined(tiny)
+def test_what_adapters_changed_is_kept_but_for_bfloat16(base: Any) -> None:
     after = trained(base)
     tensors, worst = difference(base, after, RANK)
     assert worst < 1e-2  # the factors are in bfloat16
@@ -102,13 +114,11 @@ def test_what_adapters_changed_is_kept_but_for_bfloat16(tiny: Parts) -> None:
         assert error <= 1e-2 * expected[name].norm(), name
 
 
-def test_a_rank_that_is_too_small_shows_in_the_error(tiny: Parts) -> None:
-    base = joined(tiny)
+def test_a_rank_that_is_too_small_shows_in_the_error(base: Any) -> None:
     assert difference(base, trained(base), RANK - 1)[1] > 0.1
 
 
-def test_what_a_difference_cannot_hold_is_refused(tiny: Parts) -> None:
-    base = joined(tiny)
+def test_what_a_difference_cannot_hold_is_refused(base: Any) -> None:
     after = copy.deepcopy(base)
     after.get_input_embeddings().weight.data += 1
     with pytest.raises(CheckpointError, match=r"embed_tokens\.weight was trained"):
@@ -117,8 +127,9 @@ def test_what_a_difference_cannot_hold_is_refused(tiny: Parts) -> None:
         add_difference(base, {"nowhere": torch.zeros(1)})
 
 
-def test_small_is_made_once_and_answers(tiny: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = package(joined(tiny))
+@pytest.mark.usefixtures("tiny")
+def test_small_is_made_once_and_answers(base: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = package(base)
     folder = local_folder("small")
     assert folder.is_relative_to(cache_folder())
     assert not [each for each in folder.parent.iterdir() if each != folder]
@@ -151,24 +162,26 @@ def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.M
         load("small")
 
 
+@pytest.mark.usefixtures("tiny")
 def test_without_network_one_sentence_says_so(
-    tiny: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package(joined(tiny))
+    package(base)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
     with pytest.raises(CheckpointError, match="The package index does not give tiny-language"):
         local_folder("small")
 
 
+@pytest.mark.usefixtures("tiny")
 def test_the_demo_falls_back_to_the_toy_and_says_so(
-    tiny: Parts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     console = Console(record=True, width=400)
     with pytest.raises(CheckpointError, match="has no model 'small'"):
         local_folder("small")
     assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
-    package(joined(tiny))
+    package(base)
     assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
     with monkeypatch.context() as without:
         without.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
