@@ -157,12 +157,14 @@ def measured_in_words(measured: dict[str, dict[str, Any]]) -> str:
 def _words(dtype: str, facts: Facts) -> str:
     packed = {"texts": facts.text_packing, "images": facts.image_packing}
     ways = [f"{name} are {'packed' if way else 'padded'}" for name, way in packed.items()]
+    ways += ["questions share their image"] * facts.shares_images
     figures = {
         "leak": facts.leak,
         "batch against alone": facts.batch_difference,
         "head": facts.head_difference,
         "texts packed against apart": facts.text_difference,
         "with images": facts.image_difference,
+        "sharing": facts.sharing_difference,
     }
     said = ", ".join(f"{n} {'-' if v is None else f'{v:.0e}'}" for n, v in figures.items())
     return f"{dtype}: {', '.join(ways)} ({said})"

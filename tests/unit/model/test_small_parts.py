@@ -15,7 +15,6 @@ import yaml
 from hub_stand_in import Hub, serving
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
-from tiny_wheels import MERGES, SPECIAL, tiny_parts, tower, write_gguf
 from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
@@ -28,6 +27,7 @@ from exgra_med.model.small_parts import ORIGIN, SMALL_PARTS, WEIGHTS, Part, fetc
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Parts
+from tiny_wheels import MERGES, SPECIAL, tiny_parts, tower, write_gguf
 
 Told = list[str]
 
