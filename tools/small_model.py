@@ -37,7 +37,7 @@ def join(folders: list[Path], out: Path) -> None:
             for folder in folders:
                 for record in open_prepared(folder).records(split):
                     names = [f"{folder.name}/{name}" for name in record.images]
-                    moved = record.model_copy(update={"image": names[0] if names else None})
+                    moved = record.model_copy(update={"image": names or None})
                     lines.append(moved.model_dump_json(exclude_none=True))
             (source / f"{split}.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
         prepare("custom", source, out)

