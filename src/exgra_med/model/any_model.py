@@ -53,6 +53,7 @@ from exgra_med.model.packed_rows import (
     joined_rows,
     single_blocks,
 )
+from exgra_med.model.short_attention import use_short_attention
 from exgra_med.model.sizes import part_of
 from exgra_med.model.tower_output import Pass, TowerOutput
 from exgra_med.recipe.schema import TextSettings
@@ -116,6 +117,7 @@ class AnyBundle(Bundle):
         stops = self._own_generation.eos_token_id
         stops = [] if stops is None else stops if isinstance(stops, list) else [stops]
         self.chat = ChatText(processor, stops)
+        use_short_attention(model)
         model.generation_config = GenerationConfig(
             bos_token_id=self._own_generation.bos_token_id,
             eos_token_id=self.stop_ids,
