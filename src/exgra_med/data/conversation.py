@@ -7,10 +7,14 @@ from exgra_med.data.subset import nested_subset
 
 
 def choose_conversations(
-    records: Sequence[Record], num_questions: int, fraction: float, seed: int
+    records: Sequence[Record],
+    num_questions: int,
+    fraction: float,
+    seed: int,
+    group: str | None = None,
 ) -> list[Record]:
-    """A share of the conversations of a split: fewer images, not fewer questions about each."""
-    return nested_subset(join_by_image(records, num_questions), fraction, seed)
+    """A share of the conversations of a split, see `nested_subset`."""
+    return nested_subset(join_by_image(records, num_questions), fraction, seed, group)
 
 
 def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]:
@@ -24,7 +28,7 @@ def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]
     Returns:
         Records named after the first one they hold, with the number of the others added. Extended
         answers are kept where every joined record has them; the answer type of a conversation of
-        several questions is open to neither kind and left out.
+        several questions is open to neither kind and left out. Of `meta` stays what they agree in.
     """
     groups: dict[str, list[Record]] = {}
     joined: list[list[Record]] = []
@@ -62,5 +66,9 @@ def _join(group: list[Record]) -> Record:
         image=first.image,
         turns=[turn for record in group for turn in record.turns],
         extended=extended if complete else None,
-        meta={key: first.meta[key] for key in ("organ", "modality", "split") if key in first.meta},
+        meta={
+            key: value
+            for key, value in first.meta.items()
+            if all(key in record.meta and record.meta[key] == value for record in group)
+        },
     )

@@ -1,6 +1,7 @@
 """Seeded choices that do not depend on order: nested subsets, and splits by whole images."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from exgra_med.data.records import Record
@@ -12,22 +13,47 @@ def seeded_key(seed: int, name: str) -> str:
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
-def nested_subset(records: Sequence[Record], fraction: float, seed: int) -> list[Record]:
+def nested_subset(
+    records: Sequence[Record], fraction: float, seed: int, group: str | None = None
+) -> list[Record]:
     """Take a share of the records, in their order; 10 % lies inside 40 %, and 40 % inside all.
 
     Args:
-        fraction: share in (0, 1]; round(n * fraction) records are taken, at least one.
+        fraction: share in (0, 1]; round(n * fraction) records are taken, at least one. With
+            `group`, whole groups are taken: the first ones of a drawn order, at least one, whose
+            number of records is nearest to the share.
+        group: `image`, or the name of a field of `meta`: records that agree in it are a group.
 
     Raises:
-        DataError: the fraction is not in (0, 1].
+        DataError: the fraction is not in (0, 1], or a record lacks the field.
     """
     if not 0.0 < fraction <= 1.0:
         raise DataError(f"a fraction of {fraction} is not above 0 and at most 1.")
     if fraction == 1.0 or not records:
         return list(records)
+    if group is not None:
+        keys = [group_of(record, group) for record in records]
+        taken = images_for_share(Counter(keys), fraction, seed, "subset") or set(keys)
+        return [record for record, key in zip(records, keys, strict=True) if key in taken]
     count = max(1, round(len(records) * fraction))
     ranked = sorted(range(len(records)), key=lambda row: (seeded_key(seed, records[row].id), row))
     return [records[row] for row in sorted(ranked[:count])]
+
+
+def group_of(record: Record, group: str) -> str:
+    """The group of a record: its images, or a field of its `meta`.
+
+    Raises:
+        DataError: the record lacks the field.
+    """
+    if group == "image":
+        return "\n".join(record.images) or record.id
+    if record.meta.get(group) is None:
+        raise DataError(
+            f"Record {record.id!r} has no {group!r} in its meta, by which records are grouped.",
+            "Prepare the data with that field, or group by `image`.",
+        )
+    return str(record.meta[group])
 
 
 def images_for_share(counts: Mapping[str, int], share: float, seed: int, salt: str) -> set[str]:

@@ -243,7 +243,11 @@ def carried_features(images: Sequence[Image.Image]) -> list[Tensor] | None:
 def chosen_records(records: Sequence[Record], settings: DataSettings) -> list[Record]:
     """The conversations of a split that a stage uses."""
     return choose_conversations(
-        records, settings.questions_per_record, settings.fraction, settings.subset_seed
+        records,
+        settings.questions_per_record,
+        settings.fraction,
+        settings.subset_seed,
+        settings.subset_group,
     )
 
 

@@ -186,6 +186,8 @@ class DataSettings(Section):
     """Share of the split's conversations that is used; smaller shares lie inside larger ones."""
     subset_seed: Seed = 0
     """Seed of the nested subset."""
+    subset_group: str | None = None
+    """`image`, or a field of `meta`: a fraction then takes all records of a group or none."""
     questions_per_record: Count = 1
     """Records of one image are joined into conversations of up to this many questions."""
     max_pixels: Count = 50_000_000

@@ -1,7 +1,7 @@
 import pytest
 
 from exgra_med.data.records import Record, Turn
-from exgra_med.data.subset import images_for_share, nested_subset
+from exgra_med.data.subset import group_of, images_for_share, nested_subset
 from exgra_med.errors import DataError
 
 TURNS = [Turn(role="user", text="Q"), Turn(role="assistant", text="A")]
@@ -29,6 +29,39 @@ def test_a_record_keeps_its_place_when_others_are_added() -> None:
 def test_another_seed_takes_others() -> None:
     ids = [{r.id for r in nested_subset(RECORDS, 0.1, seed)} for seed in (0, 1)]
     assert ids[0] != ids[1]
+
+
+def _grouped() -> list[Record]:
+    return [
+        Record(id=f"x/train/{n}", image=f"{n // 5}.jpg", turns=TURNS, meta={"patient": n // 15})
+        for n in range(300)
+    ]
+
+
+@pytest.mark.parametrize("group, size", [("image", 5), ("patient", 15)])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_groups_stay_whole_and_nested(group: str, size: int, seed: int) -> None:
+    records = _grouped()
+    previous: set[str] = set()
+    for fraction in (0.001, 0.1, 0.4, 0.75, 1.0):
+        subset = [record.id for record in nested_subset(records, fraction, seed, group)]
+        assert len(subset) % size == 0
+        assert abs(len(subset) - 300 * fraction) <= size
+        assert previous <= set(subset)
+        assert subset == [r.id for r in records if r.id in set(subset)]
+        whole = {group_of(r, group) for r in records if r.id in set(subset)}
+        assert len(subset) == size * len(whole)
+        previous = set(subset)
+
+
+def test_one_group_is_taken_whole() -> None:
+    records = _grouped()[:5]
+    assert nested_subset(records, 0.1, 0, "image") == records
+
+
+def test_a_record_without_the_field_is_named() -> None:
+    with pytest.raises(DataError, match=r"x/train/0.*'hospital'"):
+        nested_subset(_grouped(), 0.5, 0, "hospital")
 
 
 @pytest.mark.parametrize("fraction", [0.0, -0.1, 1.1, float("nan")])
