@@ -148,6 +148,49 @@ def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
     yield next_step(f"captions check {summary['out']}")
 
 
+@app.command(
+    epilog="""
+Examples:
+
+* `exgra-med captions compose data/slake --out long.jsonl`
+
+* `exgra-med captions compose data/instructions --captions data/captions --out long.jsonl`
+"""
+)
+def compose(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="Prepared folder; its training split is extended.")
+    ],
+    out: options.OutFile,
+    captions: Annotated[
+        list[str] | None,
+        typer.Option("--captions", help="Prepared folder that describes the same pictures."),
+    ] = None,
+    questions: Annotated[
+        int, typer.Option("--questions", min=0, help="Other questions added, at most.")
+    ] = 2,
+    seed: options.Seed = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Extend every answer without a language model, by what else is published of its picture.
+
+    That is a caption, and other training questions with their answers. No test question is read.
+    """
+    from exgra_med.captions.compose import compose_captions
+
+    result = compose_captions(data, captions or [], out, questions, seed)
+
+    def lines() -> Iterator[str]:
+        yield (
+            f"{result['answers']} answers extended: {result['with_caption']} by a caption, "
+            f"{result['with_question']} by other questions, {result['bare']} by nothing."
+        )
+        yield f"Written: {out}"
+        yield next_step(f"captions merge {data} {out} --out FOLDER")
+
+    show(result, as_json, lines())
+
+
 @app.command(epilog="Example: `exgra-med captions check long.jsonl --html check.html`")
 def check(
     captions: Annotated[

@@ -47,7 +47,7 @@ def group_of(record: Record, group: str) -> str:
         DataError: the record lacks the field.
     """
     if group == "image":
-        return "\n".join(record.images) or record.id
+        return record.image_group
     if record.meta.get(group) is None:
         raise DataError(
             f"Record {record.id!r} has no {group!r} in its meta, by which records are grouped.",

@@ -1,0 +1,93 @@
+"""Extended answers from what else is published of a picture."""
+
+import json
+
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from exgra_med.captions.compose import compose_captions
+from exgra_med.captions.merge import merge_captions
+from exgra_med.cli.main import app
+from exgra_med.data.prepare import prepare
+from exgra_med.data.records import open_prepared, read_records
+from exgra_med.errors import DataError
+
+QUESTIONS = [
+    ("train", "a", "Which side?", "Left"),
+    ("train", "a", "Is the heart enlarged?", "No"),
+    ("train", "b", "Which side?", "Right"),
+    ("test", "c", "Secret?", "Hidden"),
+]
+
+
+def _prepared(tmp_path, name, rows):
+    source = tmp_path / f"{name}-source"
+    for number, (split, image, question, answer) in enumerate(rows):
+        (source / "images").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (len(image), ord(image[0]), 0)).save(
+            source / "images" / f"{image}.png"
+        )
+        turns = [{"role": "user", "text": question}, {"role": "assistant", "text": answer}]
+        record = {"id": f"{split}/{number}", "image": f"{image}.png", "turns": turns}
+        with (source / f"{split}.jsonl").open("a") as file:
+            file.write(json.dumps(record) + "\n")
+    prepare("custom", source, tmp_path / name)
+    return str(tmp_path / name)
+
+
+def test_an_answer_is_followed_by_caption_and_other_questions(tmp_path):
+    data = _prepared(tmp_path, "data", QUESTIONS)
+    captions = _prepared(tmp_path, "captions", [("train", "a", "Describe.", "An X-ray")])
+    counts = compose_captions(data, [captions], tmp_path / "long.jsonl")
+    assert counts["answers"] == 3
+    assert (counts["with_caption"], counts["with_question"], counts["bare"]) == (2, 2, 1)
+    extended = [record.extended for record in read_records(tmp_path / "long.jsonl")]
+    assert extended == [
+        ["Left. An X-ray. Is the heart enlarged? No."],
+        ["No. An X-ray. Which side? Left."],
+        ["Right"],
+    ]
+    merge_captions(data, tmp_path / "long.jsonl", tmp_path / "merged")
+    assert [r.extended for r in open_prepared(tmp_path / "merged").records("train")] == extended
+
+
+def test_nothing_of_a_test_question_gets_in(tmp_path):
+    rows = [
+        *QUESTIONS,
+        ("test", "a", "Secret?", "Hidden"),
+        ("validation", "b", "Secret?", "Hidden"),
+    ]
+    data = _prepared(tmp_path, "data", rows)
+    compose_captions(data, [data], tmp_path / "long.jsonl", num_questions=9)
+    assert "idden" not in (tmp_path / "long.jsonl").read_text()
+
+
+def test_the_seed_chooses_and_the_number_bounds(tmp_path):
+    rows = [("train", "a", f"Question {n}?", f"{n}") for n in range(9)]
+    data = _prepared(tmp_path, "data", rows)
+    texts = []
+    for seed in (0, 0, 1):
+        compose_captions(data, [], tmp_path / "long.jsonl", num_questions=3, seed=seed)
+        texts.append((tmp_path / "long.jsonl").read_text())
+    assert texts[0] == texts[1] != texts[2]
+    for record in read_records(tmp_path / "long.jsonl"):
+        assert record.extended[0].count("Question") == 3
+        assert record.turns[0].text not in record.extended[0]
+
+
+def test_where_nothing_is_known_it_is_refused(tmp_path):
+    data = _prepared(tmp_path, "data", [("train", "a", "Which side?", "Left")])
+    with pytest.raises(DataError, match="nothing else is published"):
+        compose_captions(data, [], tmp_path / "long.jsonl")
+    assert not (tmp_path / "long.jsonl").exists()
+
+
+def test_the_command_says_what_it_did(tmp_path):
+    data = _prepared(tmp_path, "data", QUESTIONS)
+    out = str(tmp_path / "long.jsonl")
+    result = CliRunner().invoke(app, ["captions", "compose", data, "--out", out])
+    assert result.exit_code == 0, result.output
+    assert (
+        "3 answers extended: 0 by a caption, 2 by other questions, 1 by nothing." in result.output
+    )
