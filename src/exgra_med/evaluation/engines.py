@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -552,10 +553,10 @@ def predict_all(
 ) -> int:
     """Make every prediction that is not on disk yet.
 
-    Records of similar length share a batch. Each batch is on disk before the next one begins. Under
-    `accelerate launch` the processes share the work. A file from an earlier, unfinished call is
-    continued. `about`: JSON-ready facts that decide the predictions (checkpoint, template,
-    decoding, data); kept beside `out`, and a file made under other facts is refused.
+    Records of one image, else of similar length, share a batch. Each batch is on disk before the
+    next one begins. Under `accelerate launch` the processes share the work. A file from an earlier,
+    unfinished call is continued. `about`: JSON-ready facts that decide the predictions (checkpoint,
+    template, decoding, data); kept beside `out`, and a file made under other facts is refused.
 
     Returns:
         Predictions that this process made now.
@@ -577,7 +578,15 @@ def predict_all(
     done = {each.id for each in stored}
     pending = [record for record in records if record.id not in done]
     # An image is hundreds of tokens: with and without do not share a batch where it can be helped.
-    pending.sort(key=lambda record: (len(record.question_images), len(shown_question(record))))
+    # Questions about one image share one, so that the image is looked at once.
+    asked = Counter(record.image_group for record in pending)
+    pending.sort(
+        key=lambda record: (
+            len(record.question_images),
+            record.image_group if asked[record.image_group] > 1 else "",
+            len(shown_question(record)),
+        )
+    )
     own = pending[processes.index :: processes.count]
     num_done = len(records) - len(pending)
     if progress:

@@ -63,6 +63,13 @@ Inputs = dict[str, Any]
 FEW_TOKENS = 8
 
 
+def only_full_attention(config: Any) -> bool:
+    """Whether every layer of a language model attends to all that stands before, and none keeps a
+    state or looks through a window."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    return kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
+
+
 @dataclass(frozen=True)
 class Facts:
     """What was measured on a model; see `model.probe`."""
@@ -165,7 +172,71 @@ class AnyBundle(Bundle):
                 f"model reads {self.context_length} in all.",
                 "Give fewer or smaller images, or a shorter question.",
             )
-        return self._to_model(self.inputs_of(batch)), batch["input_ids"].shape[1]
+        shared = self._shared_beginnings(batch, images)
+        if shared is None:
+            return self._to_model(self.inputs_of(batch)), batch["input_ids"].shape[1]
+        owners, lengths = shared
+        firsts = [owners.index(number) for number in range(len(lengths))]
+        own = self.process([prompts[n] for n in firsts], [images[n] for n in firsts], "left")
+        return self._behind_beginnings(batch, self.inputs_of(own), owners, firsts, lengths)
+
+    # Questions about one image begin alike: that beginning, with all image tokens, goes through
+    # tower and language model once, and each question goes on from its keys and values.
+
+    def _shared_beginnings(
+        self, batch: Mapping[str, Any], images: Sequence[Sequence[Image.Image]]
+    ) -> tuple[list[int], list[int]] | None:
+        """For every row the number of its beginning, and the tokens of each beginning; None where
+        nothing is to be had by sharing them, or the kind of model does not allow it."""
+        config = self.model.config.get_text_config()
+        if hasattr(self.model.base_model, "get_rope_index") or not only_full_attention(config):
+            return None
+        if not all(images):
+            return None
+        shown = [tuple(id(picture) for picture in own) for own in images]
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(shown))}
+        if len(numbers) == len(shown):
+            return None
+        owners = [numbers[key] for key in shown]
+        rows = _unpadded(batch["input_ids"], batch["attention_mask"])
+        lengths = []
+        for number in range(len(numbers)):
+            members = [row for row, owner in zip(rows, owners, strict=True) if owner == number]
+            # One token at least is left to each question, from which it goes on.
+            shortest = min(len(row) for row in members) - 1
+            same = torch.stack([row[:shortest] for row in members])
+            length = int((same == same[0]).all(0).cumprod(0).sum())
+            if (members[0][length:] == self.image_token_id).any() or length == 0:
+                return None
+            lengths.append(length)
+        return owners, lengths
+
+    def _behind_beginnings(
+        self,
+        batch: Mapping[str, Any],
+        inputs: Inputs,
+        owners: Sequence[int],
+        firsts: Sequence[int],
+        lengths: Sequence[int],
+    ) -> tuple[Inputs, int]:
+        """Inputs for `generate` behind the keys and values of the beginnings, and their length."""
+        mask = batch["attention_mask"]
+        for name in ("input_ids", *(name for name in self._row_inputs if name in inputs)):
+            values = _unpadded(batch[name], mask)
+            parts = [values[row][:length] for row, length in zip(firsts, lengths, strict=True)]
+            inputs[name] = _padded_left(parts, self.pad_token_id if name == "input_ids" else 0)
+        begun = _padded_left([torch.ones(length, dtype=mask.dtype) for length in lengths], 0)
+        inputs |= {"attention_mask": begun, "position_ids": (begun.cumsum(1) - 1).clamp(min=0)}
+        cache = self.model(**self._to_model(inputs), use_cache=True).past_key_values
+        cache.batch_select_indices(torch.tensor(owners, device=self.model.device))
+        rows = _unpadded(batch["input_ids"], mask)
+        rests = [row[lengths[owner] :] for row, owner in zip(rows, owners, strict=True)]
+        rest = _padded_left(rests, self.pad_token_id)
+        ahead = _padded_left([torch.ones(len(each), dtype=mask.dtype) for each in rests], 0)
+        ids = torch.cat([inputs["input_ids"][list(owners)], rest], 1)
+        # The padding stands between a beginning and its rest, and is masked.
+        whole = {"input_ids": ids, "attention_mask": torch.cat([begun[list(owners)], ahead], 1)}
+        return self._to_model(whole) | {"past_key_values": cache}, ids.shape[1]
 
     @property
     def stop_ids(self) -> list[int]:
@@ -648,3 +719,16 @@ def _call(inputs: Inputs, targets: Tensor, segment: Tensor) -> Rows:
         "inputs": inputs,
     }
     return rows
+
+
+def _unpadded(values: Tensor, mask: Tensor) -> list[Tensor]:
+    """The rows of [B, T] without padding."""
+    return [row[own.bool()] for row, own in zip(values, mask, strict=True)]
+
+
+def _padded_left(rows: Sequence[Tensor], padding: int) -> Tensor:
+    """Rows of unequal length as [B, T]."""
+    longest = max(len(row) for row in rows)
+    return torch.stack(
+        [torch.cat([row.new_full((longest - len(row),), padding), row]) for row in rows]
+    )

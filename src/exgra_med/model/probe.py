@@ -23,7 +23,7 @@ from torch import Tensor
 from exgra_med.data.records import Turn
 from exgra_med.errors import CheckpointError, DataError
 from exgra_med.files import PROBES, cache_folder, write_text
-from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts
+from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts, only_full_attention
 from exgra_med.model.batch import Layout, TrainingExample, to_device
 from exgra_med.model.chat_text import PROCESSOR_ERRORS, Told
 
@@ -222,7 +222,7 @@ def _sharing(bundle: AnyBundle, told: Sequence[Told]) -> dict[str, Any]:
     ]
     difference = float("inf")
     # The mask that hides one text from the other knows no window and no other kind of layer.
-    if not _only_full_attention(bundle.model.config.get_text_config()):
+    if not only_full_attention(bundle.model.config.get_text_config()):
         return {"shares_images": False, "sharing_difference": difference}
     apart = _supervised(bundle, _batch(bundle, pair, images_of_nodes=False))
     bundle.facts = replace(_NOTHING, image_packing="plain", shares_images=True)
@@ -237,11 +237,6 @@ def _sharing(bundle: AnyBundle, told: Sequence[Told]) -> dict[str, Any]:
         bundle.facts = _NOTHING
     exact = difference <= bundle.tolerance / 10 and bundle.model.dtype == torch.float32
     return {"shares_images": exact, "sharing_difference": difference}
-
-
-def _only_full_attention(config: Any) -> bool:
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    return kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
 
 
 _ANOTHER = [
