@@ -1,0 +1,126 @@
+"""Make the data of the study `real-small` out of prepared folders.
+
+    PYTHONPATH=src python tools/claim_data.py --instructions data/open-instructions \\
+        --captions data/open-captions --vqa-rad data/vqa-rad --slake data/slake --out data/claim
+
+`instruct`: the conversations, with answers extended by what is published of their pictures
+(`captions compose`), and in `meta.group` the group of pictures that look alike.
+`vqa-rad` for fine-tuning, with its test; `slake` and `corpus`, of which there is the test alone. A
+test record whose picture looks like one that any arm learns from, in either stage, has
+`meta.seen_look_alike`.
+"""
+
+import argparse
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import networkx
+from rich.progress import track
+
+from exgra_med.captions.compose import compose_captions
+from exgra_med.captions.merge import merge_captions
+from exgra_med.data.inspect.audit import near_pairs, perceptual_hash
+from exgra_med.data.prepare import prepare
+from exgra_med.data.records import Prepared, Record, open_prepared, write_records
+
+MAX_PIXELS = 50_000_000
+
+
+def hashes(prepared: Prepared, splits: Iterable[str]) -> dict[str, int]:
+    """Picture -> its perceptual hash, of all pictures of some splits."""
+    names = sorted(
+        {name for split in splits for record in prepared.iterate(split) for name in record.images}
+    )
+    images = prepared.image_folder(MAX_PIXELS)
+    found = track(names, description=f"pictures of {prepared.path.name}")
+    return {name: perceptual_hash(images.open(name)) for name in found}
+
+
+def look_alike_groups(found: Mapping[str, int]) -> dict[str, str]:
+    """Picture -> first picture of its connected component of look-alikes."""
+    names = list(found)
+    graph = networkx.Graph()
+    graph.add_nodes_from(names)
+    values = [found[name] for name in names]
+    graph.add_edges_from((names[a], names[b]) for a, b in near_pairs(values, values))
+    groups = networkx.connected_components(graph)
+    return {name: min(group) for group in groups for name in group}
+
+
+def marked(records: Iterable[Record], own: Mapping[str, int], seen: list[int]) -> list[Record]:
+    """Records that say whether one of their pictures looks like one that is learnt from."""
+    names = list(own)
+    near = {names[row] for row, _ in near_pairs([own[name] for name in names], seen)}
+    return [
+        record.model_copy(
+            update={"meta": record.meta | {"seen_look_alike": not near.isdisjoint(record.images)}}
+        )
+        for record in records
+    ]
+
+
+def write(splits: Mapping[str, list[Record]], images: Mapping[str, Path], out: Path) -> None:
+    """Prepare a folder of records whose pictures lie in several folders, by the name before `/`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch)
+        for name, folder in images.items():
+            shutil.copytree(folder, source / "images" / name)
+        for split, records in splits.items():
+            write_records(source / f"{split}.jsonl", records)
+        prepare("custom", source, out)
+
+
+def moved(records: Iterable[Record], folder: str) -> list[Record]:
+    """Records whose pictures and ids begin with the name of their folder."""
+    return [
+        record.model_copy(
+            update={
+                "id": f"{folder}/{record.id}",
+                "image": [f"{folder}/{name}" for name in record.images] or None,
+            }
+        )
+        for record in records
+    ]
+
+
+def main() -> None:
+    """Make both folders."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("instructions", "captions", "vqa-rad", "slake", "out"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        longer, folder = Path(scratch) / "long.jsonl", Path(scratch) / "merged"
+        print(compose_captions(str(given.instructions), [str(given.captions)], longer))
+        merge_captions(str(given.instructions), longer, folder)
+        instructions = open_prepared(folder)
+        learnt = hashes(instructions, ["train"])
+        groups = look_alike_groups(learnt)
+        train = [
+            record.model_copy(update={"meta": record.meta | {"group": groups[min(record.images)]}})
+            for record in instructions.records("train")
+        ]
+        print(f"{len(groups)} pictures in {len(set(groups.values()))} groups")
+        splits = {"train": train, "validation": instructions.records("validation")}
+        write(
+            {name: moved(records, "corpus") for name, records in splits.items()},
+            {"corpus": folder / "images"},
+            given.out / "instruct",
+        )
+    vqa_rad, slake = open_prepared(given.vqa_rad), open_prepared(given.slake)
+    corpus = open_prepared(given.instructions)
+    seen = [*learnt.values(), *hashes(vqa_rad, ["train"]).values()]
+    for name, prepared in {"slake": slake, "corpus": corpus, "vqa-rad": vqa_rad}.items():
+        records = [each.first_exchange() for each in prepared.records("test")]
+        own = marked(records, hashes(prepared, ["test"]), seen)
+        print(f"{name}: {sum(r.meta['seen_look_alike'] for r in own)} of {len(own)} look alike")
+        made = {"test": moved(own, name)}
+        if name == "vqa-rad":
+            made |= {each: moved(vqa_rad.records(each), name) for each in ("train", "validation")}
+        write(made, {name: prepared.path / "images"}, given.out / name)
+
+
+if __name__ == "__main__":
+    main()
