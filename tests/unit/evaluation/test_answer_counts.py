@@ -60,8 +60,8 @@ def test_every_answer_is_counted_once() -> None:
         "with_thoughts": 2,
     }  # fmt: skip
     assert counts_sentence(counts) == (
-        "Of 8 answers 1 are missing, 2 are empty, 3 were cut at the token limit, and 1 could not "
-        "be read. 2 held thoughts, which are no part of an answer."
+        "Of 8 questions 7 are answered and 1 are missing; 2 are empty, 3 were cut at the token "
+        "limit, and 1 could not be read. 2 held thoughts, which are no part of an answer."
     )
     require_usable(counts)
     require_usable(answer_counts([], lambda _: None))
@@ -114,7 +114,7 @@ def test_stored_answers_that_are_all_empty_are_scored_and_refused(tmp_path: Path
     answers.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     done = call("evaluate", "score", answers, reference)
     assert isinstance(done.exception, AnswerError) and done.exception.exit_code == 1
-    assert "Of 3 answers 0 are missing, 3 are empty, 3 were cut" in done.stdout
+    assert "Of 3 questions 3 are answered and 0 are missing; 3 are empty, 3 were cut" in done.stdout
     assert score_files(answers, reference)["scores"]["average"]["value"] == 0.0
 
 
@@ -134,7 +134,7 @@ def test_a_service_whose_answers_are_all_cut_is_no_success(
             "--data", data, "--out", run,
         )  # fmt: skip
     assert isinstance(done.exception, AnswerError), (done.output, done.exception)
-    told = f"Of {number} answers 0 are missing, {number} are empty, {number} were cut"
+    told = f"{number} are answered and 0 are missing; {number} are empty, {number} were cut"
     assert told in done.stdout and f"{number} held thoughts" in done.stdout
     (entry,) = read_results(run).results
     counts = entry.details["answer_counts"]
