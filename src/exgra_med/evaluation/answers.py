@@ -490,11 +490,11 @@ def answer_counts(
 
 def counts_sentence(counts: Mapping[str, int]) -> str:
     """What a person is told of `answer_counts`, always, so that nothing lies hidden in a score."""
-    questions, missing = counts["questions"], counts["missing"]
+    answered = counts["questions"] - counts["missing"]
     sentence = (
-        f"Of {questions} questions {questions - missing} are answered and {missing} are missing; "
-        f"{counts['empty']} are empty, {counts['cut']} were cut at the token limit, and "
-        f"{counts['unparsed']} could not be read."
+        f"{counts['questions']} questions: {answered} answered, {counts['missing']} missing, "
+        f"{counts['empty']} empty, {counts['cut']} cut at the token limit, {counts['unparsed']} "
+        "unparsed."
     )
     if counts["with_thoughts"]:
         sentence += f" {counts['with_thoughts']} held thoughts, which are no part of an answer."

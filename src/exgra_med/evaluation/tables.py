@@ -11,7 +11,7 @@ from importlib import import_module
 from io import StringIO
 from typing import Any, Literal
 
-from exgra_med.evaluation.answers import file_sentence
+from exgra_med.evaluation.answers import counts_sentence, file_sentence
 from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.score import Measure, measures
 
@@ -317,17 +317,10 @@ def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return rows
 
 
-def counts_text(counts: Mapping[str, int]) -> str:
-    """`56 questions, 30 answered, 26 missing, 0 empty, 1 unparsed`, of `answer_counts`."""
-    answered = counts["questions"] - counts["missing"]
-    rest = ", ".join(f"{counts[name]} {name}" for name in ("missing", "empty", "unparsed"))
-    return f"{counts['questions']} questions, {answered} answered, {rest}"
-
-
 def behind_sentences(result: Mapping[str, Any]) -> list[str]:
     """What stands behind the numbers of each run of a result of `compare`."""
     return [
-        f"{each['name']}: {counts_text(each)}."
+        f"{each['name']}: {counts_sentence(each)}"
         + (f" {file_sentence(each['file'], each['sha256'])}" if each["file"] else "")
         for each in result["basis"]
     ]

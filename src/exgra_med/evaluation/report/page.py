@@ -37,7 +37,7 @@ from exgra_med.evaluation.tables import (
     scores_csv,
     tasks,
 )
-from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS
+from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS, strongest_blind
 from exgra_med.files import write_text
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.plugins import import_extra
@@ -419,8 +419,6 @@ def headline(entry: Entry, scorer: str) -> str | None:
 
 
 BETTER = "Better than without the picture?"
-BLIND = ("majority", "text_nearest")
-"""Baselines that see no picture, nor know which one it is."""
 
 
 def _findings(
@@ -446,14 +444,6 @@ def _findings(
     return found
 
 
-def strongest_blind(entry: Entry, measure: str) -> str | None:
-    """The baseline that sees no picture and scores highest; None where none was computed."""
-    known = entry.details.get("baselines") or {}
-    values = {name: _baseline_value(known.get(name), measure) for name in BLIND}
-    there = {name: value for name, value in values.items() if value is not None}
-    return max(there, key=lambda name: there[name]) if there else None
-
-
 def _baseline_value(baseline: Mapping[str, Any] | None, measure: str) -> float | None:
     strict = ((baseline or {}).get("scores") or {}).get("strict") or {}
     return (strict.get(measure) or {}).get("value")
@@ -471,10 +461,10 @@ def _against_blind(entries: Sequence[Entry]) -> Finding:
     answered = f" ({_answered(counts)})" if counts else ""
     score = cell(entry.score("strict", name))
     told = f"The strict {HEADLINES[name]}{where} is {score.text} %{answered}."
-    floor = strongest_blind(entry, name)
+    baselines = entry.details.get("baselines") or {}
+    floor = strongest_blind({key: _baseline_value(each, name) for key, each in baselines.items()})
     if floor is None:
         return Finding(question, "open", f"{told} No baseline was computed beside it.")
-    baselines = entry.details["baselines"]
     value = _baseline_value(baselines[floor], name)
     lookup = (
         f"{value:.1f} % of the strongest baseline that sees no picture ({BASELINE_LABELS[floor]})"
@@ -535,8 +525,8 @@ def _missing(run: Path, entries: Sequence[Entry]) -> Finding:
         counts = entry.counts()
         if counts and counts["missing"]:
             told.append(
-                f"{counts['missing']} of {counts['questions']} questions of {entry.label} "
-                f"({entry.task}) have no usable answer, and score 0."
+                f"Without a usable answer: {counts['missing']} of {counts['questions']} questions "
+                f"of {entry.label} ({entry.task}); they score 0."
             )
         told += [
             f"The answers {file} are not there; their scores cannot be checked."

@@ -60,6 +60,8 @@ BASELINE_LABELS = {
     "text_nearest": "nearest training question, no image",
     "same_image_nearest": "nearest training question on the same image",
 }
+BLIND = ("majority", "text_nearest")
+"""Baselines that see no picture, nor know which one it is."""
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -96,6 +98,16 @@ def baseline_predictions(
         name: [Prediction(each.id, text) for each, text in zip(test, texts, strict=True)]
         for name, texts in answers.items()
     }
+
+
+def strongest_blind(scores: Mapping[str, float | None]) -> str | None:
+    """The baseline that sees no picture and scores highest, of baseline -> score; None without one.
+
+    >>> strongest_blind({"majority": 32.4, "text_nearest": 30.7, "same_image_nearest": 60.0})
+    'majority'
+    """
+    known = {name: value for name in BLIND if (value := scores.get(name)) is not None}
+    return max(known, key=lambda name: known[name]) if known else None
 
 
 class _Nearest:

@@ -21,7 +21,7 @@ def conclude(
         study: what was asked.
         statistics: of `compare_arms`.
         missing: runs that are not finished.
-        baseline: percentage of a lookup without images.
+        baseline: percentage of the strongest baseline that sees no picture.
         unanswered: arms whose runs left questions without an answer, with how many; nothing is
             concluded of these.
     """
@@ -178,8 +178,8 @@ def _above_baseline(statistics: dict[str, Any], baseline: float | None) -> list[
     if not blind:
         return []
     return [
-        f"Not surely above the {baseline:.1f} % of a lookup that never sees an image, at any share "
-        f"of the data: {', '.join(blind)}."
+        f"Not surely above the {baseline:.1f} % of the strongest baseline that sees no picture, at "
+        f"any share of the data: {', '.join(blind)}."
     ]
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from exgra_med import files
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
+from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
 from exgra_med.lab.studies.compare import compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
@@ -264,8 +265,9 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
     """Everything about a study that its table, figures and report are made of."""
     statistics = compare_arms(study, collected)
     first = collected.scores[0] if collected.scores else None
-    # The study's metric for a lookup of the nearest training question, without images.
-    blind = None if first is None else first.facts["baselines"].get("text_nearest")
+    # The study's metric for the strongest baseline that sees no picture.
+    baselines = {} if first is None else first.facts["baselines"]
+    blind = baselines.get(strongest_blind(baselines))
     num_closed = sum(question.answer_type == "CLOSED" for question in collected.questions)
     return {
         "schema_version": SCHEMA_VERSION,

@@ -150,8 +150,8 @@ def test_every_branch_of_the_conclusion(folder: Path) -> None:
     assert "4 runs of the study are not finished" in said(folder, row(1, 0.4), missing=4)
     assert "nothing to compare" in said(folder)
     assert said(folder, row(5, 0.01), floor=41.0).endswith(
-        "Not surely above the 41.0 % of a lookup that never sees an image, at any share of the "
-        "data: instruct, exgra-med."
+        "Not surely above the 41.0 % of the strongest baseline that sees no picture, at any share "
+        "of the data: instruct, exgra-med."
     )
     assert "instruct does not surely rise from 10 % (50.0) to 100 % of the data (69.0)" in said(
         folder, row(1, 0.4), later=69.0
@@ -315,7 +315,7 @@ def test_the_page_is_whole_by_itself(folder: Path, results: dict[str, Any]) -> N
         assert sentence.replace("'", "&#39;") in page
     for name in ("figure.svg", "figure-2.svg", "figure-3.svg", "figure-4.svg"):
         ElementTree.fromstring((folder / name).read_text())
-    assert "lookup without images" in (folder / "figure.svg").read_text()
+    assert "best without the picture" in (folder / "figure.svg").read_text()
 
 
 @pytest.mark.slow
