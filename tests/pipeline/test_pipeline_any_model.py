@@ -117,7 +117,7 @@ def test_the_whole_road_of_a_family(name: str, tmp_path: Path) -> None:
 
     assert "hours" in road("train", "recipe.yaml", "--dry-run")
     road("train", "recipe.yaml", "--out", "run")
-    assert "Of 56 answers 0 are missing" in road("evaluate", "vqa", "run")
+    assert "56 questions: 56 answered" in road("evaluate", "vqa", "run")
     results = json.loads((tmp_path / "run/results.json").read_text())
     assert all(each.get("template") is None for each in results["results"])
     assert "Reliance on the image" in road("evaluate", "reliance", "run")

@@ -332,7 +332,7 @@ def score(
     as_json: options.Json = False,
 ) -> None:
     """Score a file of answers against a reference, without a model."""
-    from exgra_med.evaluation.answers import require_usable
+    from exgra_med.evaluation.answers import file_sentence, require_usable
     from exgra_med.evaluation.score import score_files
 
     result = score_files(predictions, reference, scorer, candidates)
@@ -344,6 +344,7 @@ def score(
         columns = (f"{result['scorer']} scores", *_COLUMNS[1:])
         yield table(predictions.name, columns, score_rows(result["scores"]))
         yield from count_notes(result)
+        yield file_sentence(predictions.name, result["answers_sha256"])
 
     show(result, as_json, lines())
     require_usable(result["answer_counts"])
@@ -413,12 +414,26 @@ def compare(
     )
 
     def lines() -> Iterator[Any]:
-        from exgra_med.evaluation.tables import comparison_rows
+        from exgra_med.evaluation.tables import (
+            behind_sentences,
+            comparison_rows,
+            differing_sentences,
+            disagreement_sentences,
+        )
 
-        title = f"{result['num_questions']} questions on {result['num_images']} images"
-        columns = ("measure", "first", "second", "difference", "95 % interval", "p (Holm)", "")
+        yield from (*result["warnings"], *result["notes"], *behind_sentences(result))
+        one, other = result["runs"]
+        title = (
+            f"{one} against {other}: {result['num_compared']} questions on "
+            f"{result['num_images']} images"
+        )
+        columns = ("measure", one, other, "difference", "95 % interval", "p (Holm)", "")
         yield table(title, columns, comparison_rows(result))
-        yield from result["notes"]
+        yield result["rule"]
+        yield from differing_sentences(result)
+        yield from disagreement_sentences(result)
+        if first.is_dir() and second.is_dir():
+            yield next_step(f"evaluate report {first} {second}")
 
     show(result, as_json, lines())
 
@@ -475,12 +490,13 @@ def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
         return
 
     def lines() -> Iterator[Any]:
-        from exgra_med.evaluation.tables import tasks, terminal_table
+        from exgra_med.evaluation.tables import basis_sentences, tasks, terminal_table
 
         task = tasks()[entry.task]
         title, columns, rows = terminal_table(entry, task)
         yield table(title, columns, rows)
         yield from task.notes(entry)
+        yield from basis_sentences(entry)
         yield from session.problems
         yield f"Everything is in {session.run.path / 'results.json'}."
         yield next_step(f"evaluate report {session.run.path}")

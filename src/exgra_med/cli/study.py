@@ -233,6 +233,8 @@ def report(
         _write_outcome(folder, as_json)
         return
     results = write_results(folder)
+    if kept := results.pop("kept", None):
+        typer.echo(kept, err=True)
     if output_format == "svg":
         lines = [f"Written: {path}" for path in write_figures(folder, results)]
     else:

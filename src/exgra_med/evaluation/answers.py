@@ -490,14 +490,25 @@ def answer_counts(
 
 def counts_sentence(counts: Mapping[str, int]) -> str:
     """What a person is told of `answer_counts`, always, so that nothing lies hidden in a score."""
+    answered = counts["questions"] - counts["missing"]
     sentence = (
-        f"Of {counts['questions']} answers {counts['missing']} are missing, {counts['empty']} are "
-        f"empty, {counts['cut']} were cut at the token limit, and {counts['unparsed']} could not "
-        "be read."
+        f"{counts['questions']} questions: {answered} answered, {counts['missing']} missing, "
+        f"{counts['empty']} empty, {counts['cut']} cut at the token limit, {counts['unparsed']} "
+        "unparsed."
     )
     if counts["with_thoughts"]:
         sentence += f" {counts['with_thoughts']} held thoughts, which are no part of an answer."
     return sentence
+
+
+SHORT_DIGEST = 12
+"""Characters of a digest that a person is shown."""
+
+
+def file_sentence(file: str, sha256: str | None) -> str:
+    """Which file of answers stands behind a score; its digest is shown short."""
+    digest = f"sha256 {sha256[:SHORT_DIGEST]}" if sha256 else "sha256 not kept when it was scored"
+    return f"Answers: {file}, {digest}."
 
 
 def require_usable(counts: Mapping[str, int]) -> None:

@@ -1,45 +1,152 @@
 """Two runs on the same questions: what can be told apart, and what cannot."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from exgra_med.data.records import open_prepared
+from exgra_med.data.images import ImageFolder
+from exgra_med.data.records import file_sha256, open_prepared, read_json
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.answers import (
+    Pairing,
     Prediction,
     Question,
     pair,
     read_predictions,
     read_reference,
 )
+from exgra_med.evaluation.engines import facts_path
 from exgra_med.evaluation.results import Entry, read_results, rules_text
 from exgra_med.evaluation.score import (
     Measure,
+    PairedValues,
     ScorerName,
     as_scorer,
-    item_values,
+    counts_of,
     measures,
+    paired,
     parts_of,
-    summary,
     versions_of,
     with_functions,
 )
-from exgra_med.evaluation.session import answered_questions, answers_file
+from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
 from exgra_med.evaluation.statistics import (
-    check_count,
+    PairedTest,
     cluster_codes,
     holm,
     mcnemar,
-    paired_permutation,
     smallest_difference,
 )
+from exgra_med.recipe.run_folder import differing_values
 
-_NUM_FLIPS = 10_000
-_LEVEL = 0.05
+LEVEL = 0.05
+RULE = (
+    "Two runs are told apart where p, adjusted by Holm over the table, is below "
+    f"{LEVEL}. The interval is of the same test at the same level, so it then leaves 0 out."
+)
+Verdict = Literal["first", "second", "same", "open"]
+"""Which run is better; `same` where they cannot be told apart, `open` where missing answers could
+turn what is said."""
+_NO_DIFFERENCE = {"name", "description"}
+"""Of a recipe what decides nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One measure of two runs."""
+
+    measure: Measure
+    first: float
+    """Mean over the questions that both answered, as shown."""
+    second: float
+    count: int
+    """Questions that both answered and that count."""
+    test: PairedTest
+    """First minus second, from -1 to 1."""
+    edges: tuple[PairedTest, PairedTest]
+    """The same with missing answers at their worst for the first run, and at their best."""
+    closed: dict[str, Any] = field(default_factory=dict)
+    """For a closed measure, the two counts of discordant questions and McNemar's p-value."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sets of answers to the same questions; `conclude` says what follows."""
+
+    names: tuple[str, str]
+    scorer: ScorerName
+    pairings: tuple[Pairing, Pairing]
+    measured: list[Measured]
+    values: PairedValues
+    num_images: int
+    """Of the questions that both answered (groups of them that share no image)."""
+    files: tuple[Path | None, Path | None] = (None, None)
+    images: ImageFolder | None = None
+    """Pictures of the questions, where they are at hand."""
+    differing: list[tuple[str, Any, Any]] = field(default_factory=list)
+    """Of recipes and of how the answers were made: path, value of the first, of the second."""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def basis(self) -> list[dict[str, Any]]:
+        """For each run its counts (see `answer_counts`), `answered`, `file` and `sha256`."""
+        found = []
+        for name, pairing, file in zip(self.names, self.pairings, self.files, strict=True):
+            counts = counts_of(pairing)
+            found.append(
+                {"name": name}
+                | counts
+                | {
+                    "answered": counts["questions"] - counts["missing"],
+                    "file": None if file is None else _shown_file(file),
+                    "sha256": None if file is None else file_sha256(file),
+                }
+            )
+        return found
+
+    @property
+    def warnings(self) -> list[str]:
+        """What has to be said before any number: questions that a run did not answer."""
+        total, both = len(self.values.both), int(self.values.both.sum())
+        lacking = [
+            f"{name} has no usable answer to {int(missing.sum())} of {total} questions."
+            for name, missing in zip(self.names, self.values.missing, strict=True)
+            if missing.any()
+        ]
+        return [*lacking, f"Compared are the {both} that both answered."] if lacking else []
+
+    @property
+    def disagreements(self) -> list[int]:
+        """Questions that both answered and that score differently, the largest difference first."""
+        sizes = np.nan_to_num(np.abs(self.values.answered)).max(axis=1)
+        rows = sorted(range(len(sizes)), key=lambda row: -sizes[row])
+        return [row for row in rows if sizes[row] > 0]
+
+    def disagreement(self, row: int) -> dict[str, Any]:
+        """One question with both answers and their scores from 0 to 1, JSON-ready."""
+        question = self.pairings[0].questions[row]
+        told: dict[str, Any] = {
+            "id": question.id,
+            "question": question.text,
+            "reference": question.answer,
+            "images": list(question.images),
+        }
+        sides = zip(("first", "second"), self.pairings, (self.values.first, self.values.second),
+                    strict=True)  # fmt: skip
+        for side, pairing, values in sides:
+            told[side] = pairing.answers[row]
+            told[f"{side}_score"] = float(np.nanmean(values[row]))
+        return told
+
+
+def _shown_file(file: Path) -> str:
+    """A file of answers as its run names it; one outside a run by its name."""
+    parts = file.parts
+    inside = parts.index("predictions") if "predictions" in parts[:-1] else len(parts) - 1
+    return "/".join(parts[inside:])
 
 
 def compare(
@@ -48,100 +155,211 @@ def compare(
     questions: Sequence[Question],
     scorer: ScorerName = "strict",
     *,
-    num_bootstrap_samples: int = 2000,
+    names: tuple[str, str] = ("the first run", "the second run"),
     seed: int = 0,
 ) -> dict[str, Any]:
     """Compare two sets of answers question by question.
 
-    The p-value of each row is from a permutation test that swaps the two runs for all questions of
-    an image at once; Holm's adjustment runs over the rows. For closed questions the exact McNemar
-    p-value stands beside it; it takes questions about one image as independent.
+    Questions that both answered are compared. The p-value of each row is from a permutation test
+    that swaps the two runs for all questions of an image at once; Holm's adjustment runs over the
+    rows, and the interval is of the same test at the same level. For closed questions the exact
+    McNemar p-value stands beside it; it takes questions about one image as independent.
 
     Args:
         first: answers of the first run.
         second: answers of the second run.
         questions: the questions both were asked.
         scorer: `strict` or `legacy`; the PathVQA rule drops different questions for each run.
-        num_bootstrap_samples: resamples of the paired bootstrap; 0 for no intervals.
-        seed: of resamples and permutations.
+        names: how the runs are called in words.
+        seed: of the permutations.
 
     Returns:
-        `rows`, one a measure shown in comparisons: `first, second, difference, interval, p, p_holm,
-        conclusion, ...`; `scorer_version` and `normaliser_version` of the rules that scored both.
+        `runs`, their names; `basis`, for each run the counts of its answers; `rows`, one a measure
+        shown in comparisons: `first, second, difference, interval, p, p_holm, verdict, conclusion,
+        with_missing, ...`; `disagreements`; `scorer_version` and `normaliser_version` of the rules
+        that scored both.
 
     Raises:
-        ScoreError: answers and questions do not fit, the scorer cannot be compared, or a negative
-            number of resamples.
+        ScoreError: answers and questions do not fit, nothing was answered by both, or the scorer
+            cannot be compared.
     """
+    comparison = _measure(first, second, questions, scorer, names, seed)
+    return told(comparison, conclude([comparison])[0])
+
+
+def told(comparison: Comparison, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """A comparison with its rows of `conclude`, JSON-ready; see `compare`."""
+    names = ("path", "first", "second")
+    return {
+        "schema_version": 2,
+        "runs": list(comparison.names),
+        "scorer": comparison.scorer,
+        **versions_of(comparison.scorer),
+        "num_questions": len(comparison.values.both),
+        "num_compared": int(comparison.values.both.sum()),
+        "num_images": comparison.num_images,
+        "missing": [int(each.sum()) for each in comparison.values.missing],
+        "basis": comparison.basis,
+        "warnings": comparison.warnings,
+        "level": LEVEL,
+        "rule": RULE,
+        "rows": rows,
+        "differing": [dict(zip(names, each, strict=True)) for each in comparison.differing],
+        "disagreements": [comparison.disagreement(row) for row in comparison.disagreements],
+        "notes": comparison.notes,
+    }
+
+
+def _measure(
+    first: Sequence[Prediction],
+    second: Sequence[Prediction],
+    questions: Sequence[Question],
+    scorer: ScorerName,
+    names: tuple[str, str],
+    seed: int,
+) -> Comparison:
     scorer = as_scorer(scorer)
-    check_count(num_bootstrap_samples, "num_bootstrap_samples")
     if scorer == "legacy-pathvqa":
         raise ScoreError(
             "legacy-pathvqa drops other questions for every run, so runs cannot be compared by it.",
             "Use --scorer strict or legacy.",
         )
     asked = list(questions)
-    clusters = cluster_codes([question.cluster for question in asked])
-    pairings = [pair(list(answers), asked) for answers in (first, second)]
+    one, other = (pair(list(answers), asked) for answers in (first, second))
     chosen = measures("compare")
     columns = with_functions(chosen)
-    one, other = (item_values(pairing, scorer, columns) for pairing in pairings)
-    scores = [summary(each, chosen, clusters, 0, seed) for each in (one, other)]
-    differences = summary(one - other, chosen, clusters, num_bootstrap_samples, seed)
-    rows: list[dict[str, Any]] = []
+    values = PairedValues.of(one, other, scorer, columns)
+    if not values.both.any():
+        raise ScoreError(
+            f"{names[0]} and {names[1]} have no question that both answered.",
+            "Let both answer the same questions.",
+        )
+    clusters = cluster_codes([question.cluster for question in asked])
+    tests = paired(values.answered, chosen, clusters, seed)
+    edges = (tests, tests)
+    if not values.both.all():
+        low, high = (
+            paired(each, chosen, clusters, seed) for each in (values.lowest, values.highest)
+        )
+        edges = low, high
+    counted = ~np.isnan(values.answered)
+    means = [
+        np.where(counted, each, 0.0).sum(axis=0) / np.maximum(counted.sum(axis=0), 1)
+        for each in (values.first, values.second)
+    ]
+    places = {each.name: place for place, each in enumerate(columns)}
+    measured = []
     for measure in chosen:
-        difference = differences[measure.name]
-        if difference["value"] is None:
+        if measure.name not in tests:
             continue
-        parts = _contributions(one - other, measure, columns)
-        row: dict[str, Any] = {
-            "measure": measure.name,
-            "label": measure.label,
-            "unit": measure.unit,
-            "higher_is_better": measure.higher_is_better,
-            "first": scores[0][measure.name]["value"],
-            "second": scores[1][measure.name]["value"],
-            "difference": difference["value"],
-            "interval": difference["interval"],
-            "p": paired_permutation(parts, clusters, _NUM_FLIPS, seed),
-        }
-        if measure.of == "closed":
-            place = columns.index(measure)
-            ours, theirs = one[:, place], other[:, place]
-            only_first = int(((ours == 1) & (theirs == 0)).sum())
-            only_second = int(((ours == 0) & (theirs == 1)).sum())
-            row |= {
-                "only_first_right": only_first,
-                "only_second_right": only_second,
-                "p_mcnemar": mcnemar(only_first, only_second),
-            }
-        rows.append(row)
-    conclude(rows)
+        parts = [places[name] for name in parts_of(measure)]
+        shown = [float(measure.factor * each[parts].mean()) for each in means]
+        measured.append(
+            Measured(
+                measure,
+                *shown,
+                int(counted[:, parts].sum()),
+                tests[measure.name],
+                (edges[0][measure.name], edges[1][measure.name]),
+                _discordant(values, places[measure.name]) if measure.of == "closed" else {},
+            )
+        )
+    num_images = len(np.unique(clusters[values.both]))
+    return Comparison(names, scorer, (one, other), measured, values, num_images)
+
+
+def _discordant(values: PairedValues, place: int) -> dict[str, Any]:
+    ours, theirs = (each[values.both, place] for each in (values.first, values.second))
+    only_first = int(((ours == 1) & (theirs == 0)).sum())
+    only_second = int(((ours == 0) & (theirs == 1)).sum())
     return {
-        "schema_version": 1,
-        "scorer": scorer,
-        **versions_of(scorer),
-        "num_questions": len(asked),
-        "num_images": int(clusters.max()) + 1,
-        "missing": [pairing.counts["missing"] for pairing in pairings],
-        "level": _LEVEL,
-        "rows": rows,
+        "only_first_right": only_first,
+        "only_second_right": only_second,
+        "p_mcnemar": mcnemar(only_first, only_second),
     }
 
 
-def conclude(rows: Sequence[dict[str, Any]]) -> None:
-    """Adjust the p-values of a whole table by Holm and say in words what follows, in place."""
-    for row, adjusted in zip(rows, holm([row["p"] for row in rows]), strict=True):
-        row["p_holm"] = adjusted
-        bounds = row["interval"]
-        row["smallest_visible_difference"] = (
-            None if bounds is None else smallest_difference((bounds[1] - bounds[0]) / (2 * 1.96))
+def conclude(comparisons: Sequence[Comparison]) -> list[list[dict[str, Any]]]:
+    """The rows of each comparison, p-values adjusted by Holm over all of them together.
+
+    A verdict stands where it is the same whatever the missing answers would have been.
+    """
+    everything = [each for one in comparisons for each in one.measured]
+    families = [
+        [each.test for each in everything],
+        [each.edges[0] for each in everything],
+        [each.edges[1] for each in everything],
+    ]
+    adjusted = [holm([test.p for test in family]) for family in families]
+    rows = []
+    number = 0
+    for comparison in comparisons:
+        own = []
+        for each in comparison.measured:
+            own.append(_row(comparison, each, [p[number] for p in adjusted], len(everything)))
+            number += 1
+        rows.append(own)
+    return rows
+
+
+def _row(
+    comparison: Comparison, each: Measured, adjusted: Sequence[float], num_tests: int
+) -> dict[str, Any]:
+    measure, test, factor = each.measure, each.test, each.measure.factor
+    # The level at which this test alone is what Holm's adjustment makes of it.
+    share = test.p / adjusted[0] if adjusted[0] < 1 else 1 / num_tests
+    bounds = test.interval(1 - LEVEL * share)
+    verdicts = {
+        _verdict(one, p, measure.higher_is_better)
+        for one, p in zip((test, *each.edges), adjusted, strict=True)
+    }
+    verdict: Verdict = verdicts.pop() if len(verdicts) == 1 else "open"
+    complete = bool(comparison.values.both.all())
+    row: dict[str, Any] = {
+        "measure": measure.name,
+        "label": measure.label,
+        "unit": measure.unit,
+        "higher_is_better": measure.higher_is_better,
+        "count": each.count,
+        "first": each.first,
+        "second": each.second,
+        "difference": factor * test.value,
+        "interval": None if bounds is None else [factor * edge for edge in bounds],
+        "p": test.p,
+        "p_holm": adjusted[0],
+        "smallest_visible_difference": smallest_difference(factor * test.error)
+        if test.error
+        else None,
+        "with_missing": None
+        if complete
+        else {
+            name: {"difference": factor * edge.value, "p": edge.p, "p_holm": p}
+            for name, edge, p in zip(("lowest", "highest"), each.edges, adjusted[1:], strict=True)
+        },
+        **each.closed,
+        "verdict": verdict,
+    }
+    return row | {"conclusion": _words(row, comparison.names)}
+
+
+def _verdict(test: PairedTest, p_holm: float, higher_is_better: bool) -> Verdict:
+    if p_holm >= LEVEL:
+        return "same"
+    return "first" if (test.value > 0) == higher_is_better else "second"
+
+
+def _words(row: dict[str, Any], names: tuple[str, str]) -> str:
+    unit = " points" if row["unit"] == "%" else ""
+    if row["verdict"] == "open":
+        low, high = (row["with_missing"][name]["difference"] for name in ("lowest", "highest"))
+        return (
+            f"no verdict: with the missing answers the difference could be anything from "
+            f"{low:+.1f} to {high:+.1f}{unit}".replace("-", "−")
         )
-        better = "first" if (row["difference"] > 0) == row["higher_is_better"] else "second"
-        points = f"{abs(row['difference']):.1f}" + (" points" if row["unit"] == "%" else "")
-        row["conclusion"] = f"the {better} run is better, by {points}"
-        if adjusted >= _LEVEL:
-            row["conclusion"] = "cannot be told apart"
+    if row["verdict"] == "same":
+        return "cannot be told apart"
+    better = names[0] if row["verdict"] == "first" else names[1]
+    return f"{better} is better, by {abs(row['difference']):.1f}{unit}"
 
 
 def compare_stored(
@@ -164,7 +382,7 @@ def compare_stored(
         data_folder: the prepared folder that was answered, where it moved since;
             of several common data sets it names one.
         split: of several common splits, one.
-        seed: of resamples and permutations.
+        seed: of the permutations.
 
     Raises:
         ScoreError: nothing says which questions were asked, or the runs answered different data.
@@ -172,8 +390,26 @@ def compare_stored(
         DataError: a file is missing or malformed.
 
     Returns:
-        As `compare`, and `notes`: runs whose stored scores are by other versions of the rules.
+        As `compare`; `differing` has what differs between the runs' recipes and between the ways
+        their answers were made, and `notes` which stored scores are by other versions of the rules.
     """
+    comparison = stored_comparison(
+        first, second, reference, scorer, data_folder=data_folder, split=split, seed=seed
+    )
+    return told(comparison, conclude([comparison])[0])
+
+
+def stored_comparison(
+    first: str | Path,
+    second: str | Path,
+    reference: str | Path | None = None,
+    scorer: ScorerName = "strict",
+    *,
+    data_folder: str | None = None,
+    split: str | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """As `compare_stored`, for `conclude`, so that several comparisons share one adjustment."""
     first, second = Path(first), Path(second)
     for path in (first, second):
         if not path.exists():
@@ -187,14 +423,66 @@ def compare_stored(
         )
     found = _common_entry(runs, data_folder, split) if runs else []
     entries = dict(zip(runs, found, strict=True))
+    images = None
     if questions is None:
-        questions = _questions(entries, data_folder)
-    answers = [
-        read_predictions(answers_file(path, entries[path]) if path in entries else path).predictions
-        for path in (first, second)
+        questions, images = _questions(entries, data_folder)
+    files = [
+        answers_file(path, entries[path]) if path in entries else path for path in (first, second)
     ]
-    result = compare(answers[0], answers[1], questions, scorer, seed=seed)
-    return result | {"notes": [*_rescored(entries, scorer)]}
+    answers = [read_predictions(file).predictions for file in files]
+    names = distinct_names([first, second])
+    comparison = _measure(*answers, questions, scorer, (names[0], names[1]), seed)
+    return replace(
+        comparison,
+        files=(files[0], files[1]),
+        images=images,
+        differing=_differing(first, second, files[0], files[1]),
+        notes=[*_other_data(names, entries), *_rescored(entries, scorer)],
+    )
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """How runs or files are called: the shortest ends of their paths that differ.
+
+    >>> distinct_names([Path("a/run"), Path("b/run")]), distinct_names([Path("x/a"), Path("x/b")])
+    (['a/run', 'b/run'], ['a', 'b'])
+    """
+    parts = [path.resolve().parts for path in paths]
+    if len(set(parts)) < len(parts):  # one run twice
+        return [path.name for path in paths]
+    length = 1
+    while len({each[-length:] for each in parts}) < len(parts):
+        length += 1
+    return ["/".join(each[-length:]) for each in parts]
+
+
+def _differing(
+    first: Path, second: Path, first_file: Path, second_file: Path
+) -> list[tuple[str, Any, Any]]:
+    """What differs in the recipes of two runs, then in how their answers were made."""
+    found = []
+    if first.is_dir() and second.is_dir():
+        recipes = (read_recipe(first), read_recipe(second))
+        found = [each for each in differing_values(*recipes) if each[0] not in _NO_DIFFERENCE]
+    made = [facts_path(file) for file in (first_file, second_file)]
+    if all(path.is_file() for path in made):
+        found += [
+            (f"answers: {path}", old, new)
+            for path, old, new in differing_values(*(read_json(each) for each in made))
+        ]
+    return found
+
+
+def _other_data(names: Sequence[str], entries: dict[Path, Entry]) -> Iterator[str]:
+    """Says so where the runs answered different states of a data set of one name."""
+    prints = [entry.data_fingerprint for entry in entries.values()]
+    if len(prints) == 2 and None not in prints and prints[0] != prints[1]:
+        label = next(iter(entries.values())).label
+        yield (
+            f"The two answered different versions of {label} (sha256 of the manifest "
+            f"{str(prints[0])[:12]} for {names[0]}, {str(prints[1])[:12]} for {names[1]}); "
+            "questions are joined by id."
+        )
 
 
 def _rescored(entries: dict[Path, Entry], scorer: ScorerName) -> Iterator[str]:
@@ -230,12 +518,14 @@ def _common_entry(runs: Sequence[Path], data_folder: str | None, split: str | No
     )
 
 
-def _questions(entries: dict[Path, Entry], data_folder: str | None) -> list[Question]:
+def _questions(
+    entries: dict[Path, Entry], data_folder: str | None
+) -> tuple[list[Question], ImageFolder]:
     """From whichever run still finds them, so that the order of the runs decides nothing."""
     problem: DataError | None = None
     for run, entry in entries.items():
         try:
-            return answered_questions(run, entry, data_folder)[0]
+            return answered_questions(run, entry, data_folder)
         except DataError as error:
             problem = problem or error
     dataset = next(iter(entries.values())).label
@@ -243,12 +533,3 @@ def _questions(entries: dict[Path, Entry], data_folder: str | None) -> list[Ques
         f"The questions of {dataset} are not at hand: {problem.message if problem else ''}",
         "Give the prepared folder with --data.",
     )
-
-
-def _contributions(
-    differences: NDArray[np.float64], measure: Measure, columns: Sequence[Measure]
-) -> NDArray[np.float64]:
-    """What each question adds to the difference of a measure; sums to it."""
-    places = {each.name: place for place, each in enumerate(columns)}
-    wanted = (differences[:, places[name]] for name in parts_of(measure))
-    return np.nansum([column / (~np.isnan(column)).sum() for column in wanted], axis=0)

@@ -73,6 +73,15 @@ class Entry(Section):
         """One score; without a value where it was not measured."""
         return self.scores.get(variant, {}).get(measure) or Score(value=None)
 
+    def counts(self, variant: str = "") -> dict[str, int] | None:
+        """Counts of the answers behind a variant (see `answer_counts`); None where unknown."""
+        own = (self.details.get("counts_by_variant") or {}).get(variant)
+        return own or self.details.get("answer_counts")
+
+    def sha256(self, asked: str = "questions") -> str | None:
+        """Digest of a file of `answers` as it was scored; None where it was not kept."""
+        return (self.details.get("answers_sha256") or {}).get(asked)
+
     def rules(self, scorer: str) -> tuple[str, str] | None:
         """Versions of scorer and normaliser behind the scores of a VQA scorer; None if unknown."""
         told = (self.details.get("scorers") or {}).get(scorer) or {}

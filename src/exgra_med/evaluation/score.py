@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.chat_template import answer_of, has_thoughts
-from exgra_med.data.records import Record
+from exgra_med.data.records import Record, file_sha256
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation import metrics, reading
 from exgra_med.evaluation.answers import (
@@ -29,10 +29,12 @@ from exgra_med.evaluation.answers import (
     read_reference,
 )
 from exgra_med.evaluation.statistics import (
+    PairedTest,
     check_count,
     cluster_bootstrap,
     cluster_codes,
-    interval,
+    mean_interval,
+    paired_tests,
     rows_by,
     scored,
 )
@@ -368,6 +370,8 @@ _NUM_SAMPLES = 1000
 # With thousands of images the interval hardly moves with the number of resamples.
 _NUM_SAMPLES_OF_MANY = 400
 _MANY_CLUSTERS = 5000
+_NUM_FLIPS = 10_000
+_NUM_FLIPS_OF_MANY = 2000
 
 
 def score_vqa(
@@ -443,6 +447,7 @@ def score_vqa(
     }
     if is_strict:
         result["closed_answers"] = closed_answers(pairing, version["normaliser_version"])
+        result["answer_spread"] = answer_spread(pairing)
     else:
         result["yes_no"] = metrics.yes_no_table(
             (answer or "", question.answer)
@@ -480,7 +485,7 @@ def score_files(
     """
     answers = read_predictions(Path(predictions))
     asked = read_reference(Path(reference))
-    return score_vqa(
+    result = score_vqa(
         answers.predictions,
         asked.questions,
         as_scorer(scorer),
@@ -489,6 +494,7 @@ def score_files(
         seed=seed,
         oddities=asked.oddities + answers.oddities,
     )
+    return result | {"answers_sha256": file_sha256(Path(predictions))}
 
 
 def summary(
@@ -500,11 +506,9 @@ def summary(
 ) -> Scores:
     """Means of a table of per-question values, with intervals.
 
-    Of the differences of two tables it is the paired comparison: question by question, under
-    resampling of images common to both.
-
     Args:
-        values: (questions, measures with a function), NaN where a question does not count.
+        values: (questions, measures with a function) from 0 to 1, NaN where a question does not
+            count.
         chosen: measures, those with a function in the order of the columns; a mean of others is
             None unless all of them are there.
         clusters: (questions,) image codes.
@@ -523,11 +527,124 @@ def summary(
         there = len(parts) == len(parts_of(measure)) and all(counts[parts])
         bounds = None
         if there:
+            num_clusters = [len(np.unique(clusters[counted[:, part]])) for part in parts]
             rows = counted[:, parts].any(axis=1)
-            column = (measure.factor * samples[:, parts]).mean(axis=1)
-            bounds = interval(column, len(np.unique(clusters[rows])))
+            total = len(np.unique(clusters[rows]))
+            bounds = mean_interval(samples[:, parts], means[parts].tolist(), num_clusters, total)
+        if bounds is not None:
+            bounds = measure.factor * bounds[0], measure.factor * bounds[1]
         value = float((measure.factor * means[parts]).mean()) if there else None
         scores[measure.name] = scored(value, int(counts[parts].sum()), bounds)
+    return scores
+
+
+@dataclass(frozen=True)
+class PairedValues:
+    """Two sets of answers to the same questions, question by question.
+
+    A question that one of them has not answered says nothing about their difference, and leaves
+    it; what it could do to the difference is in `lowest` and `highest`.
+    """
+
+    first: NDArray[np.float64]
+    """(questions, measures with a function), as of `item_values`: 0 without an answer."""
+    second: NDArray[np.float64]
+    both: NDArray[np.bool_]
+    """(questions,) whether both have answered."""
+    missing: tuple[NDArray[np.bool_], NDArray[np.bool_]]
+    """(questions,) without an answer of the first, and of the second."""
+
+    @classmethod
+    def of(
+        cls, first: Pairing, second: Pairing, scorer: ScorerName, chosen: Sequence[Measure]
+    ) -> "PairedValues":
+        """From answers to the same questions; `chosen` are measures with a function."""
+        missing = [np.array([each is None for each in one.predictions]) for one in (first, second)]
+        values = [item_values(one, scorer, chosen) for one in (first, second)]
+        return cls(values[0], values[1], ~(missing[0] | missing[1]), (missing[0], missing[1]))
+
+    @property
+    def answered(self) -> NDArray[np.float64]:
+        """First minus second where both have answered; NaN elsewhere."""
+        return np.where(self.both[:, None], self.first - self.second, np.nan)
+
+    @property
+    def lowest(self) -> NDArray[np.float64]:
+        """First minus second if the first had no missing answer right, and the second all."""
+        return self.first - self._all_right(self.second, self.missing[1])
+
+    @property
+    def highest(self) -> NDArray[np.float64]:
+        """First minus second if the first had all missing answers right, and the second none."""
+        return self._all_right(self.first, self.missing[0]) - self.second
+
+    @staticmethod
+    def _all_right(values: NDArray[np.float64], missing: NDArray[np.bool_]) -> NDArray[np.float64]:
+        return np.where(missing[:, None] & ~np.isnan(values), 1.0, values)
+
+
+def paired(
+    differences: NDArray[np.float64],
+    chosen: Sequence[Measure],
+    clusters: NDArray[np.int64],
+    seed: int = 0,
+) -> dict[str, PairedTest]:
+    """Measure -> the paired test of its difference, question by question, flipping whole images.
+
+    Args:
+        differences: (questions, measures with a function) one table of values minus another, NaN
+            where a question does not count.
+        chosen: as for `summary`; one is left out where a part of it has no question.
+        clusters: (questions,) image codes.
+        seed: of the flips.
+    """
+    columns = {each.name: place for place, each in enumerate(with_functions(chosen))}
+    counted = ~np.isnan(differences)
+    counts = counted.sum(axis=0)
+    there = [
+        each
+        for each in chosen
+        if all(name in columns and counts[columns[name]] for name in parts_of(each))
+    ]
+    if not there:
+        return {}
+    each_weighs = counted / np.where(counts, counts, 1)
+    weights = np.stack(
+        [each_weighs[:, [columns[n] for n in parts_of(one)]].mean(axis=1) for one in there], axis=1
+    )
+    adds = np.where(counted, differences, 0.0) * each_weighs
+    contributions = np.stack(
+        [adds[:, [columns[n] for n in parts_of(one)]].mean(axis=1) for one in there], axis=1
+    )
+    flips = _NUM_FLIPS_OF_MANY if clusters.max() >= _MANY_CLUSTERS else _NUM_FLIPS
+    tests = paired_tests(contributions, weights, clusters, flips, seed)
+    return {each.name: test for each, test in zip(there, tests, strict=True)}
+
+
+def paired_summary(
+    differences: NDArray[np.float64],
+    chosen: Sequence[Measure],
+    clusters: NDArray[np.int64],
+    seed: int = 0,
+) -> Scores:
+    """Differences with the 95 % intervals of their own tests; see `paired`.
+
+    An interval that leaves 0 out is what a p-value below 0.05 says.
+    """
+    tests = paired(differences, chosen, clusters, seed)
+    columns = {each.name: place for place, each in enumerate(with_functions(chosen))}
+    counts = (~np.isnan(differences)).sum(axis=0)
+    scores: Scores = {}
+    for measure in chosen:
+        count = int(sum(counts[columns[n]] for n in parts_of(measure) if n in columns))
+        test = tests.get(measure.name)
+        if test is None:
+            scores[measure.name] = scored(None, count)
+            continue
+        bounds = test.interval()
+        if bounds is not None:
+            bounds = measure.factor * bounds[0], measure.factor * bounds[1]
+        scores[measure.name] = scored(measure.factor * test.value, count, bounds)
     return scores
 
 
@@ -619,6 +736,92 @@ def counts_of(pairing: Pairing) -> dict[str, int]:
         return verdict not in (metrics.Verdict.UNPARSED, metrics.Verdict.SEVERAL)
 
     return answer_counts(pairing.predictions, is_read)
+
+
+def answer_spread(pairing: Pairing) -> dict[str, Any]:
+    """Whether one answer is given to most questions, over all, open and closed ones.
+
+    Returns:
+        `all`, `open`, `closed`, each with `answered`, `different` (answers), and of the most
+        frequent one `answer`, `count`, and `expected`: how often it is the right one. A closed
+        answer is the option that was read in it, any other its words. `yes_no_to_open`: open
+        questions answered by yes or no where the reference is neither.
+    """
+    given: dict[str, list[tuple[str, str]]] = {"all": [], "open": [], "closed": []}
+    yes_no_to_open = 0
+    for question, answer in zip(pairing.questions, pairing.answers, strict=True):
+        if answer is None:
+            continue
+        said = " ".join(reading.words(reading.answer_text(answer)))
+        right = " ".join(reading.words(question.answer))
+        if question.answer_type == "CLOSED":
+            closed = read_closed(answer, question)
+            said, right = closed.chosen or said, closed.expected
+        elif metrics.yes_or_no(said) and not metrics.yes_or_no(right):
+            yes_no_to_open += 1
+        for kind in ("all", question.answer_type.lower()):
+            given[kind].append((said, right))
+    spread: dict[str, Any] = {"yes_no_to_open": yes_no_to_open}
+    for kind, pairs in given.items():
+        counted = Counter(said for said, _ in pairs)
+        answer, count = counted.most_common(1)[0] if counted else ("", 0)
+        spread[kind] = {
+            "answered": len(pairs),
+            "different": len(counted),
+            "answer": answer,
+            "count": count,
+            "expected": sum(right == answer for _, right in pairs),
+        }
+    return spread
+
+
+FEWEST_ANSWERS = 5
+"""Below this one frequent answer is no sign of anything."""
+_MOST, _EXCESS, _ALL_BUT = 0.5, 0.25, 0.95
+
+
+def collapsed(spread: Mapping[str, Any]) -> list[str]:
+    """Of `open` and `closed`, then `all`, where one answer stands for most, as `answer_spread` has
+    it: for over half of the answers and a quarter more of them than it should, or for nearly all
+    where it should not."""
+    found = []
+    for kind in ("open", "closed", "all"):
+        each = spread[kind]
+        if each["answered"] < FEWEST_ANSWERS:
+            continue
+        share, right = (each[name] / each["answered"] for name in ("count", "expected"))
+        if share > _MOST and (share - right >= _EXCESS or right < _ALL_BUT <= share):
+            found.append(kind)
+    return found
+
+
+def spread_sentence(spread: Mapping[str, Any]) -> str:
+    """`answer_spread` in words: collapsed, where, and onto what; or how the answers vary."""
+    everything = spread["all"]
+    if everything["answered"] < FEWEST_ANSWERS:
+        return f"Too few answers ({everything['answered']}) to see whether they vary."
+    found = collapsed(spread)
+    parts = [
+        f"“{spread[kind]['answer'] or '(empty)'}” to {spread[kind]['count']} of "
+        f"{spread[kind]['answered']} {kind} questions, where it is right for "
+        f"{spread[kind]['expected']}"
+        for kind in [each for each in found if each != "all"] or found
+    ]
+    if parts:
+        sentence = f"Collapsed: one answer stands for most. {'; '.join(parts)}."
+    else:
+        sentence = (
+            f"Not collapsed: {everything['different']} different answers to "
+            f"{everything['answered']} questions; the most frequent, "
+            f"“{everything['answer'] or '(empty)'}”, stands for {everything['count']} and is right "
+            f"for {everything['expected']}."
+        )
+    if spread["yes_no_to_open"] > spread["open"]["answered"] * _EXCESS:
+        sentence += (
+            f" {spread['yes_no_to_open']} of {spread['open']['answered']} open questions are "
+            "answered by yes or no, which is no answer to them."
+        )
+    return sentence
 
 
 def closed_answers(pairing: Pairing, version: str = reading.NORMALISER_VERSION) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import yaml
 
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Prepared, Record, open_prepared
+from exgra_med.data.records import Prepared, Record, file_sha256, open_prepared
 from exgra_med.errors import DataError, ExgraMedError, RunError
 from exgra_med.evaluation.answers import Prediction, Question, question_of, read_predictions
 from exgra_med.evaluation.engines import (
@@ -331,6 +331,9 @@ class Session:
             facts["decoding"] = self.engine.facts["decoding"]
             stored = [stored_adapted(self.run.path / file) for file in files.values()]
             facts["adapted"] = {k: v for each in stored for k, v in each.items()} or None
+        paths = {asked: self.run.path / file for asked, file in files.items()}
+        digests = {asked: file_sha256(path) for asked, path in paths.items() if path.is_file()}
+        values["details"] = (values.get("details") or {}) | {"answers_sha256": digests}
         return Entry(
             dataset=self.dataset,
             split=self.split,

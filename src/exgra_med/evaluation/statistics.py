@@ -5,7 +5,8 @@ randomness comes from an explicit seed.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
@@ -190,14 +191,53 @@ def scores_of(
     """Name -> the mean in percent of a column of (items, names); a row of NaN does not count."""
     counted = ~np.isnan(values[:, 0])
     _, codes = np.unique(clusters, return_inverse=True)
-    samples = 100 * cluster_bootstrap(values, codes, num_samples, seed)
+    samples = cluster_bootstrap(values, codes, num_samples, seed)
     num_clusters = len(np.unique(codes[counted]))
     scores = {}
     for column, name in enumerate(names):
-        value = 100 * float(values[counted, column].mean()) if counted.any() else None
-        bounds = interval(samples[:, column], num_clusters)
-        scores[name] = scored(value, int(counted.sum()), bounds)
+        value = float(values[counted, column].mean()) if counted.any() else None
+        bounds = mean_interval(samples[:, [column]], [value], [num_clusters])
+        if value is not None and bounds is not None:
+            bounds = 100 * bounds[0], 100 * bounds[1]
+        scores[name] = scored(None if value is None else 100 * value, int(counted.sum()), bounds)
     return scores
+
+
+def mean_interval(
+    samples: Values,
+    values: Sequence[float | None],
+    num_clusters: Sequence[int],
+    total_clusters: int | None = None,
+) -> tuple[float, float] | None:
+    """95 % interval of the plain mean of measures that lie between 0 and 1.
+
+    It is that of the resamples (see `interval`), unless all images of a measure have the same
+    value: that one gets the bounds of `without_spread`, and bounds of a mean are put together from
+    the distances of its parts' bounds, root of the sum of squares (Zou and Donner 2008).
+
+    Args:
+        samples: (resamples, measures), of `cluster_bootstrap`.
+        values: the measures.
+        num_clusters: images that count for each measure.
+        total_clusters: images that count for any; the first measure's where absent.
+    """
+    whole = num_clusters[0] if total_clusters is None else total_clusters
+    bounds = interval(samples.mean(axis=1), whole)
+    if bounds is None:
+        return None
+    even = [bool(np.nanmax(column) - np.nanmin(column) < _EVEN) for column in samples.T]
+    if not any(even):
+        return bounds
+    distances = np.zeros(2)
+    for column, value, count, is_even in zip(samples.T, values, num_clusters, even, strict=True):
+        assert value is not None, "there are resamples of it"
+        own = without_spread(value, count) if is_even else interval(column, count)
+        if own is None:
+            return None
+        distances += (value - own[0]) ** 2, (own[1] - value) ** 2
+    middle = sum(value for value in values if value is not None) / len(values)
+    below, above = np.sqrt(distances) / len(values)
+    return max(0.0, middle - float(below)), min(1.0, middle + float(above))
 
 
 def _cluster_sums(values: Values, clusters: NDArray[np.int64]) -> tuple[Values, Values]:
@@ -316,6 +356,151 @@ def paired_permutation(
         signs = generator.integers(0, 2, (size, len(sums)), dtype=np.int8) * 2.0 - 1.0
         extreme += int(np.sum(np.abs(signs @ sums) >= threshold))
     return (extreme + 1) / (num_samples + 1)
+
+
+def without_spread(
+    value: float, num_clusters: int, level: float = 0.95, lowest: float = 0.0, highest: float = 1.0
+) -> tuple[float, float]:
+    """Bounds of a mean where all clusters have the same value, so that resampling shows no spread.
+
+    Of n clusters none had another value. The exact binomial interval (Clopper and Pearson 1934)
+    of "0 of n" says how many others there may be: up to U = 1 - (alpha / 2)^(1 / n). Those may lie
+    anywhere between `lowest` and `highest`. For a proportion of 0 this is 0 to U.
+
+    Raises:
+        ScoreError: no cluster, or a level that is no share.
+
+    >>> from exgra_med.evaluation.statistics import without_spread
+    >>> [round(each, 3) for each in without_spread(0.0, 8)]
+    [0.0, 0.369]
+    """
+    check_count(num_clusters, "num_clusters", least=1)
+    check_share(level, "level")
+    others = float(binomtest(0, num_clusters).proportion_ci(level, method="exact").high)
+    return value - others * (value - lowest), value + others * (highest - value)
+
+
+_EVEN = 1e-9
+"""Differences below this are rounding."""
+
+
+@dataclass(frozen=True, eq=False)
+class PairedTest:
+    """A paired difference, its test, and the interval of all differences that the test leaves.
+
+    One rule for both: `interval(level)` holds 0 exactly where `p` is at least 1 - level.
+    """
+
+    value: float
+    """The difference."""
+    p: float
+    """Two-sided p-value of no difference."""
+    num_clusters: int
+    """Clusters with an item that counts."""
+    error: float
+    """Standard error of the difference."""
+    lows: Values
+    """For each flip of signs, sorted: the smallest difference that it does not speak against."""
+    highs: Values
+    """The largest, likewise."""
+
+    def interval(self, level: float = 0.95) -> tuple[float, float] | None:
+        """Bounds between -1 and 1; None below five clusters, as for `interval`.
+
+        Raises:
+            ScoreError: a level that is no share.
+        """
+        check_share(level, "level")
+        if self.num_clusters < MIN_CLUSTERS:
+            return None
+        if self._is_even:
+            return without_spread(self.value, self.num_clusters, level, -1.0, 1.0)
+        wanted = max(1, math.ceil((1 - level) * len(self.lows) - _EVEN))
+        return max(-1.0, float(self.lows[wanted - 1])), min(1.0, float(self.highs[-wanted]))
+
+    @property
+    def _is_even(self) -> bool:
+        """Whether all clusters have the same difference."""
+        return not self.error
+
+
+def paired_tests(
+    contributions: ArrayLike,
+    weights: ArrayLike,
+    clusters: ArrayLike,
+    num_samples: int = 10_000,
+    seed: int = 0,
+) -> list[PairedTest]:
+    """Sign-flip tests of weighted mean differences, flipping whole clusters.
+
+    A difference delta is put to the test by taking it off every item. A flip is at least as
+    extreme as what was seen exactly where delta lies between the weighted mean of the flipped
+    clusters and that of the others (Hartigan 1969), so that one set of flips gives the p-value and
+    the bounds at every level. Where all clusters have the same difference, flips cannot tell how
+    sure it is, and `without_spread` gives both.
+
+    Args:
+        contributions: (items, measures) what each item adds to a difference, weight times its own.
+        weights: (items, measures) of the items; each column sums to 1, 0 where one does not count.
+        clusters: (items,) codes, see `cluster_codes`.
+        num_samples: random flips; all of them where 2^clusters is no more.
+        seed: of the flips.
+
+    Raises:
+        ScoreError: no items, codes that are not those of the items, no flips.
+    """
+    parts, shares = as_table(contributions), as_table(weights, "weights")
+    check_count(num_samples, "num_samples", least=1)
+    codes = as_codes(clusters, len(parts))
+    sums = _cluster_sums(np.concatenate([parts, shares], axis=1), codes)[0]
+    num_clusters, num = len(sums), parts.shape[1]
+    flipped = np.concatenate(list(_flips(sums, num_samples, seed)))
+    seen = sums[:, :num].sum(axis=0)
+    tests = []
+    for column in range(num):
+        given, share = sums[:, column], sums[:, num + column]
+        counted = share > 0
+        count, value = int(counted.sum()), float(seen[column])
+        away = given - value * share
+        if not count or np.abs(away).max() < _EVEN / num_clusters:
+            # 2 (1 + |value|)^-n is the level at which the bounds of `without_spread` reach 0.
+            p = min(1.0, 2 * (1 + abs(value)) ** -count) if abs(value) > _EVEN else 1.0
+            tests.append(PairedTest(value, p, count, 0.0, np.empty(0), np.empty(0)))
+            continue
+        error = math.sqrt(float((away**2).sum()) * count / max(1, count - 1))
+        bounds = _typical_values(value, flipped[:, column], flipped[:, num + column])
+        p = float(np.mean((bounds[0] <= _EVEN) & (bounds[1] >= -_EVEN)))
+        lows, highs = (np.sort(np.where(np.abs(each) < _EVEN, 0.0, each)) for each in bounds)
+        tests.append(PairedTest(value, p, count, error, lows, highs))
+    return tests
+
+
+def _flips(sums: Values, num_samples: int, seed: int) -> Iterator[Values]:
+    """Totals under flipped signs of the clusters: all flips, or random ones and the unflipped."""
+    num_clusters = len(sums)
+    if 2**num_clusters <= num_samples:
+        patterns = np.arange(2**num_clusters)[:, None] >> np.arange(num_clusters) & 1
+        yield (2 * patterns - 1) @ sums
+        return
+    yield sums.sum(axis=0)[None]
+    generator = np.random.default_rng(seed)
+    rows = max(1, _CHUNK_NUMBERS // num_clusters)
+    for start in range(0, num_samples, rows):
+        shape = (min(rows, num_samples - start), num_clusters)
+        yield (generator.integers(0, 2, shape, dtype=np.int8) * 2.0 - 1.0) @ sums
+
+
+def _typical_values(value: float, totals: Values, shares: Values) -> tuple[Values, Values]:
+    """For each flip the weighted means of the two halves, the smaller and the larger one; a flip
+    that leaves a half without weight speaks against no difference at all."""
+    halves = []
+    for sign in (1.0, -1.0):
+        weight = 1.0 + sign * shares
+        with np.errstate(invalid="ignore", divide="ignore"):
+            halves.append(np.where(weight > _EVEN, (value + sign * totals) / weight, np.nan))
+    whole = np.isnan(halves[0]) | np.isnan(halves[1])
+    low = np.where(whole, -np.inf, np.fmin(*halves))
+    return low, np.where(whole, np.inf, np.fmax(*halves))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

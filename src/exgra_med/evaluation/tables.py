@@ -11,6 +11,7 @@ from importlib import import_module
 from io import StringIO
 from typing import Any, Literal
 
+from exgra_med.evaluation.answers import counts_sentence, file_sentence
 from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.score import Measure, measures
 
@@ -225,9 +226,9 @@ def scores_csv(entries: Iterable[Entry]) -> str:
     """Every score of every entry, one a line, for spreadsheets."""
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(
-        ["dataset", "split", "task", "variant", "measure", "value", "low", "high", "questions"]
-    )
+    scored = ("dataset", "split", "task", "variant", "measure", "value", "low", "high", "questions")
+    behind = ("asked", "answered", "missing", "empty", "unparsed", "answers", "sha256")
+    writer.writerow([*scored, *behind])
     for entry in entries:
         named: dict[str, Mapping[str, Any]] = dict(entry.scores)
         for name, baseline in (entry.details.get("baselines") or {}).items():
@@ -237,12 +238,44 @@ def scores_csv(entries: Iterable[Entry]) -> str:
             for groups in (found.get("groups") or {}).values():
                 named |= {f"{judge}, {group}": scores for group, scores in groups.items()}
         for variant, scores in named.items():
+            # A baseline answers every question itself, and a reliance has a file for each variant.
+            is_baseline = variant.startswith("baseline ")
+            basis = [None] * len(behind) if is_baseline else basis_of(entry, variant)
             for measure, score in scores.items():
                 score = Score.model_validate(score)
                 low, high = score.interval or (None, None)
                 about = [entry.dataset, entry.split, entry.task, variant, measure]
-                writer.writerow([*about, score.value, low, high, score.count])
+                writer.writerow([*about, score.value, low, high, score.count, *basis])
     return stream.getvalue()
+
+
+def basis_of(entry: Entry, variant: str) -> list[Any]:
+    """`asked, answered, missing, empty, unparsed, answers, sha256` behind a variant's scores; None
+    for what the version that scored it did not keep, and where no answers stand behind it."""
+    file = _file_behind(entry, variant)
+    counts = None if file is None else entry.counts(variant)
+    numbers: list[Any] = [None] * 5
+    # Likelihoods of options are no answers, and nothing of them is empty or unparsed.
+    if counts and not variant.startswith("likelihood"):
+        rest = [counts[name] for name in ("missing", "empty", "unparsed")]
+        numbers = [counts["questions"], counts["questions"] - counts["missing"], *rest]
+    return [*numbers, entry.answers.get(file or ""), entry.sha256(file or "")]
+
+
+def _file_behind(entry: Entry, variant: str) -> str | None:
+    """What a variant was asked, as `answers` has it: named as the variant begins, or the only one
+    of an entry whose variants are ways to score it."""
+    named = [name for name in entry.answers if variant.startswith(name)]
+    return named[0] if named else "questions" if "questions" in entry.answers else None
+
+
+def basis_sentences(entry: Entry) -> list[str]:
+    """Which files of answers stand behind the scores of an entry, with their digests."""
+    several = len(entry.answers) > 1
+    return [
+        (f"{_upper(asked)}. " if several else "") + file_sentence(file, entry.sha256(asked))
+        for asked, file in entry.answers.items()
+    ]
 
 
 def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -282,6 +315,55 @@ def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
         tested = (difference.signed, difference.bounds or "–", f"{row['p_holm']:.3f}")
         rows.append((row["label"], *both, *tested, row["conclusion"]))
     return rows
+
+
+def behind_sentences(result: Mapping[str, Any]) -> list[str]:
+    """What stands behind the numbers of each run of a result of `compare`."""
+    return [
+        f"{each['name']}: {counts_sentence(each)}"
+        + (f" {file_sentence(each['file'], each['sha256'])}" if each["file"] else "")
+        for each in result["basis"]
+    ]
+
+
+MOST_DIFFERING = 12
+
+
+def differing_sentences(result: Mapping[str, Any]) -> list[str]:
+    """What differs between the runs of a result of `compare`, a sentence each."""
+    found = result["differing"]
+    lines = [
+        f"{each['path']}: {_value(each['first'])} in {result['runs'][0]}, "
+        f"{_value(each['second'])} in {result['runs'][1]}"
+        for each in found[:MOST_DIFFERING]
+    ]
+    more = len(found) - MOST_DIFFERING
+    return [*lines, f"{more} more differences are in --json"] if more > 0 else lines
+
+
+_MOST_DISAGREEMENTS = 10
+
+
+def disagreement_sentences(result: Mapping[str, Any]) -> list[str]:
+    """The questions on which the runs of a result of `compare` disagree, the first ones in full."""
+    found = result["disagreements"]
+    if not found:
+        return ["They disagree on no question."]
+    one, other = result["runs"]
+    lines = [f"They disagree on {len(found)} of {result['num_compared']} questions:"]
+    for each in found[:_MOST_DISAGREEMENTS]:
+        sides = ", ".join(
+            f"{name} “{_value(each[side])}” ({100 * each[f'{side}_score']:.0f} %)"
+            for name, side in ((one, "first"), (other, "second"))
+        )
+        lines.append(f"  {each['id']}: {each['question']} “{_value(each['reference'])}”; {sides}")
+    more = len(found) - _MOST_DISAGREEMENTS
+    return [*lines, f"  {more} more are in --json"] if more > 0 else lines
+
+
+def _value(value: Any) -> str:
+    text = "nothing" if value is None else " ".join(str(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def compared_columns(chosen: Sequence[Measure]) -> list[Column]:

@@ -217,15 +217,16 @@ def first_difference(old: Recipe, new: Recipe) -> str:
 
 def differences(old: Recipe, new: Recipe) -> list[tuple[str, Any, Any]]:
     """Path, old value and new value of every leaf that differs."""
-    return _differences(old.model_dump(mode="json"), new.model_dump(mode="json"), "")
+    return differing_values(old.model_dump(mode="json"), new.model_dump(mode="json"))
 
 
-def _differences(old: Any, new: Any, at: str) -> list[tuple[str, Any, Any]]:
+def differing_values(old: Any, new: Any, at: str = "") -> list[tuple[str, Any, Any]]:
+    """The same for plain values, such as recipes of other versions; `at` is where they stand."""
     if isinstance(old, dict) and isinstance(new, dict):
         keys = list(old) + [key for key in new if key not in old]
         return [
             found
             for key in keys
-            for found in _differences(old.get(key), new.get(key), f"{at}.{key}" if at else key)
+            for found in differing_values(old.get(key), new.get(key), f"{at}.{key}" if at else key)
         ]
     return [] if old == new else [(at, old, new)]

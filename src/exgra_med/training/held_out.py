@@ -8,9 +8,10 @@ fixed seed.
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import combinations
 from operator import call
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import torch
 from torch import Tensor
 
 from exgra_med.alignment import MultiGraphAlignment
-from exgra_med.alignment.diagnostics import cosine_histograms, view_diagnostics
+from exgra_med.alignment.diagnostics import NAMES, cosine_histograms, view_diagnostics
 from exgra_med.model.batch import Batch, StageDataset, to_device
 from exgra_med.model.bundle import Bundle
 from exgra_med.training.checkpoint import (
@@ -40,18 +41,40 @@ Scorer = Callable[[Bundle], float]
 """Score of a model on held-out questions, higher is better; given by the layer above."""
 
 
-def image_answer_accuracy(image: Tensor, answer: Tensor) -> float:
-    """Share of nodes matched to their own partner, image to answer and back.
+def pair_accuracies(
+    image: Tensor, answer: Tensor, extended: Tensor | None = None
+) -> dict[str, float]:
+    """How often the bare embeddings of a node find their own partner, pair by pair of views.
 
     The matching accuracy that training reports goes through message passing and the barycenter,
     which flatters it (docs/log.md). This one is the same for every method, with or without
     alignment: graphs of 5 nearest neighbours on the bare embeddings, no noise, no dropout.
     The views are [M, D] for M nodes of one batch, D the width of the language model.
+
+    Returns:
+        For each pair such as `image_answer`: `/accuracy`, the share of nodes matched to their own
+        partner, both directions; `/unrelated`, the same where each node has the second view of
+        another record. What does not exceed that level has found nothing in the embeddings.
     """
     ruler = MultiGraphAlignment(
         image.shape[1], objective="pairwise", views="image-answer", num_layers=0
     )
-    return ruler.matching_accuracy(image, answer, None)
+    views = {"image": image, "answer": answer}
+    if extended is not None:
+        views["extended"] = extended
+    found = {}
+    for (one, first), (two, second) in combinations(views.items(), 2):
+        for name, other in (("accuracy", second), ("unrelated", unrelated(first, second)[1])):
+            found[f"{one}_{two}/{name}"] = ruler.matching_accuracy(first, other, None)
+    return found
+
+
+def unrelated(*views: Tensor) -> list[Tensor]:
+    """The same views, but no row has the same record in two of them: the v-th is turned by v rows.
+
+    With fewer rows than views some have to meet again.
+    """
+    return [view.roll(turn, 0) for turn, view in enumerate(views)]
 
 
 @contextmanager
@@ -68,6 +91,16 @@ def _own_graphs(objective: Objective) -> Iterator[None]:
         yield
     finally:
         alignment.scope, objective.gathers = scope, gathers
+
+
+def _unrelated_level(objective: Objective, losses: Mapping[str, Tensor]) -> float:
+    """Matching accuracy of a batch in which no node has two views of one record: what message
+    passing and barycenter give to views that have nothing to do with each other."""
+    alignment = objective.alignment
+    assert alignment is not None, "only an aligned stage has this loss"
+    names = [f"{name}_view" for name in NAMES if f"{name}_view" in losses]
+    image, answer, extended = (*unrelated(*(losses[name] for name in names)), None)[:3]
+    return alignment.matching_accuracy(image, answer, extended)
 
 
 @dataclass(frozen=True)
@@ -90,8 +123,10 @@ class HeldOut:
         Returns:
             `language_loss` per supervised token, `num_records`, and with alignment
             `alignment_loss`, `matching_accuracy` (share of nodes matched to their own partner,
-            averaged over the directed problems), `chance` (that of a random matching); with graphs
-            `image_answer_accuracy`, that of the bare embeddings, and where asked for `views`:
+            averaged over the directed problems), `matching_unrelated` (the same where no node has
+            two views of one record) and `chance` (that of a random matching); where records have
+            images, for each pair of views the figures of `pair_accuracies` over `num_nodes`, such
+            as `image_answer_accuracy` and `image_answer_unrelated`, and where asked for `views`:
             `num_nodes`, `chance` (mean of 1 / M over nodes), means over the nodes of the figures
             of `view_diagnostics`, and `histograms` of cosines: pair -> `own`, `other` -> 20 counts
             from -1 to 1. Candidates are the nodes of one batch, so figures of views compare only
@@ -103,25 +138,31 @@ class HeldOut:
         objective.eval()
         sums: dict[str, float] = defaultdict(float)
         num: Counter[str] = Counter()
+        pairs: dict[str, float] = defaultdict(float)
         views: dict[str, float] = defaultdict(float)
         histograms: dict[str, dict[str, list[int]]] = {}
         for batch in self._batches(self.dataset):
             with _own_graphs(objective):
                 losses = objective(to_device(batch, device), [_NOISE_SEED])
+                if "alignment_loss" in losses:
+                    nodes = int(losses["num_nodes"])
+                    level = _unrelated_level(objective, losses)
             num["records"] += len(batch["ids"])
             for name in ("language_loss_sum", "num_supervised"):
                 sums[name] += float(losses[name])
             if "alignment_loss" in losses:
-                nodes = int(losses["num_nodes"])
                 num.update(nodes=nodes, graphs=1)
+                sums["matching_unrelated"] += nodes * level
                 for name in ("alignment_loss", "matching_accuracy"):
                     sums[name] += nodes * float(losses[name])
             if "image_view" in losses:
                 image, answer = losses["image_view"], losses["answer_view"]
-                sums["image_answer"] += len(image) * image_answer_accuracy(image, answer)
+                own = image, answer, losses.get("extended_view")
                 num.update(viewed=len(image), batches=1)
+                for name, share in pair_accuracies(*own).items():
+                    pairs[name] += len(image) * share
+                    num[name] += len(image)
                 if self.measure_views:
-                    own = image, answer, losses.get("extended_view")
                     for name, value in view_diagnostics(*own).items():
                         views[name] += len(image) * value
                     for pair, counted in cosine_histograms(*own).items():
@@ -138,9 +179,12 @@ class HeldOut:
         if num["nodes"]:
             figures["alignment_loss"] = sums["alignment_loss"] / num["nodes"]
             figures["matching_accuracy"] = sums["matching_accuracy"] / num["nodes"]
+            figures["matching_unrelated"] = sums["matching_unrelated"] / num["nodes"]
             figures["chance"] = num["graphs"] / num["nodes"]
         if num["viewed"]:
-            figures["image_answer_accuracy"] = sums["image_answer"] / num["viewed"]
+            for name, share in pairs.items():
+                figures[name.replace("/", "_")] = share / num[name]
+            figures["num_nodes"] = num["viewed"]
             chance = num["batches"] / num["viewed"]
             figures.setdefault("chance", chance)
             if self.measure_views:

@@ -61,7 +61,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     seeing = read_predictions(session.path("vqa")).predictions
     blind = {"blank": seeing[:20], "shuffled": seeing}
     probe = mirror_probe(seeing, seeing, sided_records(records))
-    lost = visual_reliance(seeing, blind, records, num_bootstrap_samples=100)
+    lost = visual_reliance(seeing, blind, records)
     put_result(run, session.entry("reliance", scores=lost, details={"mirrored": probe}))
     choices = {
         "generation_strict": {

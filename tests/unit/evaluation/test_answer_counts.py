@@ -60,8 +60,7 @@ def test_every_answer_is_counted_once() -> None:
         "with_thoughts": 2,
     }  # fmt: skip
     assert counts_sentence(counts) == (
-        "Of 8 answers 1 are missing, 2 are empty, 3 were cut at the token limit, and 1 could not "
-        "be read. 2 held thoughts, which are no part of an answer."
+        "8 questions: 7 answered, 1 missing, 2 empty, 3 cut at the token limit, 1 unparsed. 2 held thoughts, which are no part of an answer."
     )
     require_usable(counts)
     require_usable(answer_counts([], lambda _: None))
@@ -114,7 +113,7 @@ def test_stored_answers_that_are_all_empty_are_scored_and_refused(tmp_path: Path
     answers.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     done = call("evaluate", "score", answers, reference)
     assert isinstance(done.exception, AnswerError) and done.exception.exit_code == 1
-    assert "Of 3 answers 0 are missing, 3 are empty, 3 were cut" in done.stdout
+    assert "3 questions: 3 answered, 0 missing, 3 empty, 3 cut" in done.stdout
     assert score_files(answers, reference)["scores"]["average"]["value"] == 0.0
 
 
@@ -134,7 +133,7 @@ def test_a_service_whose_answers_are_all_cut_is_no_success(
             "--data", data, "--out", run,
         )  # fmt: skip
     assert isinstance(done.exception, AnswerError), (done.output, done.exception)
-    told = f"Of {number} answers 0 are missing, {number} are empty, {number} were cut"
+    told = f"{number} answered, 0 missing, {number} empty, {number} cut"
     assert told in done.stdout and f"{number} held thoughts" in done.stdout
     (entry,) = read_results(run).results
     counts = entry.details["answer_counts"]
@@ -170,12 +169,12 @@ def test_chat_and_judge_tell_their_counts(tmp_path: Path) -> None:
     judge += ["--cache", tmp_path / "c.sqlite"]
     with ChatServer(lambda _: "", finish_reason="length") as server:
         done = call(*chat, "--base-url", server.url)
-    assert isinstance(done.exception, AnswerError) and "4 are empty, 4 were cut" in done.stdout
+    assert isinstance(done.exception, AnswerError) and "4 empty, 4 cut" in done.stdout
     (entry,) = read_results(run).find("chat")
     assert entry.details["answer_counts"]["empty"] == 4 and not entry.scores
     # Nothing is graded yet; the report says so by its counts.
     assert call("evaluate", "report", run).exit_code == 0
-    assert "4 are empty, 4 were cut" in (run / "report.html").read_text("utf-8")
+    assert "4 empty, 4 cut" in (run / "report.html").read_text("utf-8")
     with ChatServer(lambda _: "9 9") as server:
         done = call(*judge, "--base-url", server.url)
         assert not server.bodies
@@ -185,7 +184,7 @@ def test_chat_and_judge_tell_their_counts(tmp_path: Path) -> None:
     file.unlink()
     with ChatServer(lambda _: "Bad? No.</think>A good answer.") as server:
         done = call(*chat, "--base-url", server.url)
-    assert done.exit_code == 0 and "0 are empty, 0 were cut" in done.stdout
+    assert done.exit_code == 0 and "0 empty, 0 cut" in done.stdout
     assert "4 held thoughts" in done.stdout
 
     def grade(body: dict[str, Any]) -> str:

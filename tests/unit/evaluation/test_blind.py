@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
@@ -58,7 +59,7 @@ def test_exchanged_images_are_never_the_right_ones() -> None:
 def test_what_is_lost_is_counted_question_by_question() -> None:
     seeing = [Prediction(each.id, "yes") for each in RECORDS]
     half = [Prediction(each.id, "yes" if int(each.id) % 2 else "no") for each in RECORDS]
-    lost = visual_reliance(seeing, {"blank": half, "noise": seeing}, RECORDS, 200)
+    lost = visual_reliance(seeing, {"blank": half, "noise": seeing}, RECORDS)
     values = {
         kind: {name: score["value"] for name, score in scores.items()}
         for kind, scores in lost.items()
@@ -70,4 +71,9 @@ def test_what_is_lost_is_counted_question_by_question() -> None:
     assert values["noise"]["same_answer"] == 100.0
     low, high = lost["blank"]["closed_accuracy"]["interval"]
     assert low <= 50 <= high and lost["blank"]["closed_accuracy"]["count"] == 20
-    assert lost["noise"]["closed_accuracy"]["interval"] == [0.0, 0.0]
+    # Of 5 images none has another difference: the exact binomial says how many there may be.
+    others = 100 * binomtest(0, 5).proportion_ci(0.95, method="exact").high
+    assert lost["noise"]["closed_accuracy"]["interval"] == pytest.approx([-others, others])
+    few = visual_reliance(seeing, {"blank": half[:7]}, RECORDS)["blank"]
+    assert few["closed_accuracy"]["count"] == few["same_answer"]["count"] == 7
+    assert few["closed_accuracy"]["value"] == pytest.approx(100 * 4 / 7)

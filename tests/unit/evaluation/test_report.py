@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from exgra_med.data.records import file_sha256
 from exgra_med.errors import MissingExtraError, RunError
 from exgra_med.evaluation.report.page import (
     NOTICE,
@@ -116,17 +117,25 @@ def test_files_are_written_and_equal_when_written_again(demo_run: Path, tmp_path
     assert write_report(run).read_bytes() == first
     assert {path.name for path in run.iterdir()} >= {"report.html", "scores.csv"}
     rows = (run / "scores.csv").read_text().splitlines()
-    assert rows[0] == "dataset,split,task,variant,measure,value,low,high,questions"
+    assert rows[0] == (
+        "dataset,split,task,variant,measure,value,low,high,questions,"
+        "asked,answered,missing,empty,unparsed,answers,sha256"
+    )
     assert rows[1].startswith("made-up,test,vqa,strict,average,")
     entries = read_results(run).results
+    (vqa,) = read_results(run).find("vqa")
+    file = vqa.answers["questions"]
+    behind = f"30,29,1,0,5,{file},{file_sha256(run / file)}"
+    assert rows[1].endswith(f",{behind}")
     for entry in entries:
         for variant, scores in entry.scores.items():
+            basis = behind if entry.task == "vqa" else ",,,,,,"
             for name, score in scores.items():
                 low, high = score.interval or ("", "")
                 value = "" if score.value is None else score.value
                 count = "" if score.count is None else score.count
                 named = f"{entry.dataset},{entry.split},{entry.task},{variant},{name}"
-                assert f"{named},{value},{low},{high},{count}" in rows
+                assert f"{named},{value},{low},{high},{count},{basis}" in rows
     baselines = read_results(run).find("vqa")[0].details["baselines"]
     number = sum(len(each) for entry in entries for each in entry.scores.values())
     number += sum(

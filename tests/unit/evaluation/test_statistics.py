@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest, permutation_test
 
 from exgra_med.evaluation.statistics import (
     cluster_bootstrap,
@@ -9,9 +10,12 @@ from exgra_med.evaluation.statistics import (
     holm,
     interval,
     mcnemar,
+    mean_interval,
     paired_permutation,
+    paired_tests,
     smallest_difference,
     wilson,
+    without_spread,
 )
 
 
@@ -118,3 +122,109 @@ def test_an_interval_widens_for_few_clusters_by_hand() -> None:
     # 2.3369, which a normal value stays below with a chance of 0.00972.
     assert interval(samples, 11) == pytest.approx((0.00972, 0.99028), abs=1e-5)
     assert interval(samples, 10**6) == pytest.approx((0.025, 0.975), abs=1e-5)
+
+
+def oracle_p(differences: np.ndarray, weights: np.ndarray, shift: float) -> float:
+    """scipy's exact sign-flip test of clusters, `shift` taken off every item."""
+    found = permutation_test(
+        (differences - shift * weights,),
+        lambda flipped, axis: np.abs(flipped.sum(axis=axis)),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=np.inf,
+        alternative="greater",
+    )
+    return float(found.pvalue)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.9, 0.99])
+def test_an_interval_is_all_that_the_sign_flip_test_does_not_refuse(level: float) -> None:
+    generator = np.random.default_rng(3)
+    for size in (8, 10):
+        weights = generator.integers(1, 6, size) / 1.0
+        weights /= weights.sum()
+        own = generator.normal(0.15, 0.4, size) * weights
+        (test,) = paired_tests(own, weights, np.arange(size))
+        assert test.value == pytest.approx(own.sum())
+        assert test.p == pytest.approx(oracle_p(own, weights, 0.0))
+        low, high = test.interval(level) or (0.0, 0.0)
+        if low > -1:
+            assert oracle_p(own, weights, low + 1e-6) >= 1 - level - 1e-12
+            assert oracle_p(own, weights, low - 1e-6) < 1 - level
+        if high < 1:
+            assert oracle_p(own, weights, high - 1e-6) >= 1 - level - 1e-12
+            assert oracle_p(own, weights, high + 1e-6) < 1 - level
+
+
+def test_too_few_images_leave_every_difference_open() -> None:
+    """With 5 images no flip test reaches 0.05: 2 / 32 is its smallest p-value."""
+    own = np.array([0.2, 0.1, 0.2, 0.2, 0.1])
+    (test,) = paired_tests(own, np.full(5, 0.2), np.arange(5))
+    assert test.p == 2 / 32 and test.interval() == (-1.0, 1.0)
+    (test,) = paired_tests(own[:4], np.full(4, 0.25), np.arange(4))
+    assert test.interval() is None
+
+
+def test_random_flips_agree_with_all_of_them() -> None:
+    generator = np.random.default_rng(0)
+    own = generator.normal(0.3, 1, 12) / 12
+    weights = np.full(12, 1 / 12)
+    (exact,) = paired_tests(own, weights, np.arange(12))
+    (drawn,) = paired_tests(own, weights, np.arange(12), num_samples=4000, seed=1)
+    assert len(exact.lows) == 4096 and len(drawn.lows) == 4001
+    assert drawn.p == pytest.approx(exact.p, abs=0.02)
+    assert drawn.interval() == pytest.approx(exact.interval(), abs=0.04)
+
+
+def test_the_interval_of_a_difference_covers_it() -> None:
+    generator = np.random.default_rng(5)
+    covered = 0
+    for _ in range(300):
+        own = (generator.random(30) < 0.6) * 1.0 - (generator.random(30) < 0.4)
+        (test,) = paired_tests(own / 30, np.full(30, 1 / 30), np.arange(30), 500)
+        low, high = test.interval() or (0.0, 0.0)
+        covered += low <= 0.2 <= high
+    assert covered / 300 > 0.92
+
+
+@pytest.mark.parametrize("num", [1, 5, 22, 60])
+def test_a_proportion_without_spread_has_the_exact_binomial_bounds(num: int) -> None:
+    for hits in (0, num):
+        exact = binomtest(hits, num).proportion_ci(0.95, method="exact")
+        found = without_spread(hits / num, num)
+        assert found == pytest.approx((exact.low, exact.high))
+    # By hand: 1 - 0.025^(1/8) = 1 - e^(-3.6889 / 8) = 0.3694.
+    assert without_spread(0.0, 8)[1] == pytest.approx(0.3694, abs=1e-4)
+    # All images half right: others may be wholly wrong, or right.
+    low, high = without_spread(0.5, num)
+    assert (low, high) == pytest.approx((0.5 - (0.5 - 0.0) * exact_others(num),
+                                         0.5 + 0.5 * exact_others(num)))  # fmt: skip
+
+
+def exact_others(num: int) -> float:
+    return 1 - 0.025 ** (1 / num)
+
+
+def test_the_same_difference_everywhere_is_no_certainty() -> None:
+    """One run right on all of n images and the other wrong: p is that of n fair coins."""
+    for num in (6, 20):
+        (test,) = paired_tests(np.full(num, 1 / num), np.full(num, 1 / num), np.arange(num))
+        assert test.p == pytest.approx(2 / 2**num)
+        assert test.interval() == pytest.approx((1 - 2 * exact_others(num), 1.0))
+    (test,) = paired_tests(np.full(9, -0.1 / 9), np.full(9, 1 / 9), np.arange(9))
+    for level in (0.5, 0.9, 0.95):
+        low, high = test.interval(level) or (0.0, 0.0)
+        assert (low <= 0 <= high) == (test.p >= 1 - level)
+
+
+def test_a_mean_with_a_part_without_spread_is_as_wide_as_that_part_is_unsure() -> None:
+    generator = np.random.default_rng(0)
+    closed = generator.normal(0.6, 0.05, 4000)
+    samples = np.stack([np.zeros(4000), closed], axis=1)
+    low, high = mean_interval(samples, [0.0, 0.6], [8, 8], 8) or (0.0, 0.0)
+    own = interval(closed, 8) or (0.0, 0.0)
+    assert low == pytest.approx(0.3 - (0.6 - own[0]) / 2)
+    assert high == pytest.approx(0.3 + np.hypot(exact_others(8), own[1] - 0.6) / 2)
+    varied = np.stack([generator.normal(0.3, 0.05, 4000), closed], axis=1)
+    assert mean_interval(varied, [0.3, 0.6], [8, 8], 8) == interval(varied.mean(axis=1), 8)
+    assert mean_interval(samples, [0.0, 0.6], [3, 3], 3) is None

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import torch
 
+from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.data.conversation import with_extended_answers
 from exgra_med.data.records import Prepared, Record
 from exgra_med.errors import DataError
 from exgra_med.model.batch import IGNORED, Batch, Layout, StageDataset, num_supervised
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import StageAlignment, StageSettings, TextSettings
-from exgra_med.training.held_out import HeldOut
+from exgra_med.training.held_out import HeldOut, pair_accuracies, unrelated
 from exgra_med.training.objective import Objective
 from exgra_med.training.trainable import set_trainable
 
@@ -131,7 +132,14 @@ def test_the_views_are_measured_with_the_same_ruler_with_and_without_alignment(
         Objective(toy, StageAlignment()), torch.device("cpu")
     )
     assert figures["views"] == reference["views"]
-    assert figures["image_answer_accuracy"] == reference["image_answer_accuracy"]
+    pairs = [
+        f"{pair}_{name}"
+        for pair in ("image_answer", "image_extended", "answer_extended")
+        for name in ("accuracy", "unrelated")
+    ]
+    assert [figures[name] for name in pairs] == [reference[name] for name in pairs]
+    assert figures["num_nodes"] == 12
+    assert ("matching_unrelated" in figures) == (alignment is not None)
     assert ("alignment_loss" in figures) == (alignment is not None)
     views = figures["views"]
     assert views["num_nodes"] == 12
@@ -139,6 +147,20 @@ def test_the_views_are_measured_with_the_same_ruler_with_and_without_alignment(
     own = views["histograms"]["image_extended"]
     assert sum(own["own"]) == 12
     assert sum(own["other"]) == 3 * 4 * 3
+
+
+def test_unrelated_views_find_each_other_in_a_barycenter_and_not_in_pairs() -> None:
+    """The floor beside each figure: what the same ruler gives to views of different records."""
+    generator = torch.Generator().manual_seed(0)
+    views = [torch.randn(16, 64, generator=generator) for _ in range(3)]
+    one, two, three = unrelated(*views)
+    assert torch.equal(one, views[0])
+    assert torch.equal(two[1], views[1][0]) and torch.equal(three[2], views[2][0])
+    through = MultiGraphAlignment(64, num_layers=0)
+    assert through.matching_accuracy(one, two, three) > 0.75
+    assert max(pair_accuracies(*views).values()) < 0.2
+    tied = pair_accuracies(views[0], views[0] + 0.1 * views[1])
+    assert tied == {"image_answer/accuracy": 1.0, "image_answer/unrelated": 0.0}
 
 
 def test_nothing_more_is_measured_unless_it_is_asked_for(toy: Bundle, sample: Prepared) -> None:

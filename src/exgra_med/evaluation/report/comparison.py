@@ -2,18 +2,42 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError, ScoreError
-from exgra_med.evaluation.compare import compare_stored, conclude
-from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
+from exgra_med.evaluation.compare import (
+    RULE,
+    Comparison,
+    conclude,
+    distinct_names,
+    stored_comparison,
+    told,
+)
+from exgra_med.evaluation.report.page import (
+    NOTICE,
+    Example,
+    changed_answers,
+    judge,
+    make_card,
+    template_environment,
+    template_text,
+)
 from exgra_med.evaluation.results import Entry, read_results, rules_text
 from exgra_med.evaluation.session import read_recipe
-from exgra_med.evaluation.tables import Cell, Column, Row, Table, bounded, overview_table
+from exgra_med.evaluation.tables import (
+    Cell,
+    Column,
+    Row,
+    Table,
+    behind_sentences,
+    bounded,
+    differing_sentences,
+    overview_table,
+)
 from exgra_med.files import write_text
 
 
@@ -28,26 +52,58 @@ class RunRow:
     recipe_without_seed: str
 
 
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """One question that two runs answer differently well."""
+
+    first: Example
+    """With the picture, and the answer of the first run."""
+    second: Example
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """The first run beside another one."""
+
+    names: Sequence[str]
+    warnings: Sequence[str]
+    """What has to be said before the numbers."""
+    basis: list[str]
+    """What stands behind the numbers of each of the two."""
+    rows: list[dict[str, Any]]
+    differing: list[str]
+    disagreements: list[Disagreement]
+    num_disagreements: int
+    """In all, shown or not."""
+
+
 def write_comparison(
     runs: Sequence[Path], out: Path, data_folder: str | None = None, seed: int = 0
 ) -> Path:
     """Write one page about several runs.
 
     The first run is compared with each of the others on the same questions; Holm's adjustment runs
-    over the whole table. Gives `out`, an HTML file.
+    over the whole page. Gives `out`, an HTML file.
 
     Raises:
         RunError: a folder is no run.
     """
-    rows = [_run_row(run, data_folder) for run in runs]
-    pairs, problems = _pairs(runs, rows, data_folder, seed)
-    problems += _other_rules(rows)
+    names = distinct_names(runs)
+    rows = [_run_row(run, name, data_folder) for run, name in zip(runs, names, strict=True)]
+    pairs, problems = _pairs(runs, names, data_folder, seed)
+    changed = [
+        sentence
+        for run, row in zip(runs, rows, strict=True)
+        for sentence in changed_answers(run, row.entry)
+    ]
+    problems = [*changed, *problems, *_other_rules(rows)]
     values = {
         "num_runs": len(rows),
-        "first": rows[0].name,
+        "first": names[0],
         "scores": _scores(rows),
         "pairs": pairs,
         "problems": problems,
+        "rule": RULE,
         "seeds": _seeds(rows),
         "notice": NOTICE,
         "css": template_text("report.css"),
@@ -57,14 +113,14 @@ def write_comparison(
     return out
 
 
-def _run_row(run: Path, data_folder: str | None) -> RunRow:
+def _run_row(run: Path, name: str, data_folder: str | None) -> RunRow:
     recipe = read_recipe(run)
     named = None if data_folder is None else open_prepared(data_folder).manifest["dataset"]
     found = read_results(run).find("vqa", named)
     nothing = Entry(dataset="–", split="–", task="vqa", engine={}, scores={})
     rest = {key: value for key, value in recipe.items() if key != "seed"}
     return RunRow(
-        name=run.name,
+        name=name,
         seed=int(recipe.get("seed") or 0),
         entry=found[0] if found else nothing,
         recipe_without_seed=json.dumps(rest, sort_keys=True, default=str),
@@ -87,40 +143,75 @@ def _other_rules(rows: Sequence[RunRow]) -> list[str]:
 
 def _scores(rows: Sequence[RunRow]) -> Table:
     table = overview_table([row.entry for row in rows])
+    # How many questions were answered says more than how many there are.
     named = [
-        Row(row.name, [*each.cells, str(row.seed)], row.entry.label, each.is_first)
+        Row(
+            row.name,
+            [*each.cells[:-1], _answered(row.entry), str(row.seed)],
+            row.entry.label,
+            each.is_first,
+        )
         for row, each in zip(rows, table.rows, strict=True)
     ]
-    return Table([*table.columns, Column("Seed")], named, "Run")
+    columns = [*table.columns[:-1], Column("Answered"), Column("Seed")]
+    return Table(columns, named, "Run")
+
+
+def _answered(entry: Entry) -> str:
+    counts = entry.counts()
+    return f"{counts['questions'] - counts['missing']} of {counts['questions']}" if counts else "–"
+
+
+MOST_PICTURES = 24
+"""Disagreements that are shown with their picture; all of them are in `evaluate compare --json`."""
 
 
 def _pairs(
-    runs: Sequence[Path], rows: Sequence[RunRow], data_folder: str | None, seed: int
-) -> tuple[list[dict[str, Any]], list[str]]:
-    """Rows of the measures of the first run against each other one, and what was not compared."""
-    compared: list[tuple[str, dict[str, Any]]] = []
+    runs: Sequence[Path], names: Sequence[str], data_folder: str | None, seed: int
+) -> tuple[list[Pair], list[str]]:
+    """The first run beside each other one, and what was not compared."""
+    compared: list[Comparison] = []
     problems = []
-    for run, row in zip(runs[1:], rows[1:], strict=True):
+    for run, name in zip(runs[1:], names[1:], strict=True):
         try:
-            result = compare_stored(runs[0], run, data_folder=data_folder, seed=seed)
+            found = stored_comparison(runs[0], run, data_folder=data_folder, seed=seed)
         except (DataError, ScoreError) as error:
-            problems.append(f"{rows[0].name} and {row.name} were not compared: {error.message}")
+            problems.append(f"{names[0]} and {name} were not compared: {error.message}")
             continue
-        compared += [(row.name, each) for each in result["rows"]]
-    conclude([each for _, each in compared])
-    pairs = [
-        {
-            "other": name,
-            "measure": each["label"],
-            "difference": bounded(each["difference"], each["interval"], each["unit"]),
-            "p_holm": each["p_holm"],
-            "conclusion": each["conclusion"]
-            .replace("the first run", rows[0].name)
-            .replace("the second run", name),
-        }
-        for name, each in compared
+        compared.append(replace(found, names=(names[0], name)))
+    tables = conclude(compared)
+    return [_pair(*each) for each in zip(compared, tables, strict=True)], problems
+
+
+def _pair(comparison: Comparison, rows: list[dict[str, Any]]) -> Pair:
+    result = told(comparison, rows)
+    chosen = comparison.disagreements
+    return Pair(
+        names=comparison.names,
+        warnings=[*comparison.warnings, *comparison.notes],
+        basis=behind_sentences(result),
+        rows=[
+            row
+            | {
+                "values": [Cell(row[side], unit=row["unit"]).text for side in ("first", "second")],
+                "shown": bounded(row["difference"], row["interval"], row["unit"]),
+            }
+            for row in rows
+        ],
+        differing=differing_sentences(result),
+        disagreements=[_disagreement(comparison, row) for row in chosen[:MOST_PICTURES]],
+        num_disagreements=len(chosen),
+    )
+
+
+def _disagreement(comparison: Comparison, row: int) -> Disagreement:
+    sides = [
+        (pairing.questions[row], pairing.answers[row], judge(pairing.questions[row], answer))
+        for pairing in comparison.pairings
+        for answer in [pairing.answers[row]]
     ]
-    return pairs, problems
+    # The picture is drawn once, beside the first answer.
+    return Disagreement(make_card(*sides[0], comparison.images), make_card(*sides[1], None))
 
 
 def _seeds(rows: Sequence[RunRow]) -> list[dict[str, str]]:

@@ -9,30 +9,35 @@ from dataclasses import dataclass, field
 from html import escape
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
 from exgra_med.data.chat_template import answer_of
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import numbered_images
+from exgra_med.data.records import file_sha256, numbered_images
 from exgra_med.errors import DataError, RunError, ScoreError
 from exgra_med.evaluation import metrics
 from exgra_med.evaluation.answers import Pairing, Question, pair, read_predictions
 from exgra_med.evaluation.engines import facts_path
-from exgra_med.evaluation.results import Entry, read_results
+from exgra_med.evaluation.results import Entry, Score, read_results
+from exgra_med.evaluation.score import FEWEST_ANSWERS, collapsed, spread_sentence
 from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
-from exgra_med.evaluation.statistics import smallest_difference
+from exgra_med.evaluation.statistics import smallest_difference, wilson
 from exgra_med.evaluation.tables import (
     Block,
+    Column,
+    Row,
+    Table,
     Task,
+    basis_sentences,
     cell,
     entry_table,
     overview_table,
     scores_csv,
     tasks,
 )
-from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS
+from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS, strongest_blind
 from exgra_med.files import write_text
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.plugins import import_extra
@@ -164,11 +169,20 @@ def make_card(
 
 CURVES = {
     "language_loss": "language-model loss",
+    "image_answer_accuracy": "image ↔ answer matched, bare embeddings",
     "alignment_loss": "alignment loss",
-    "matching_accuracy": "matching accuracy",
-    "image_answer_accuracy": "image-answer matching, bare embeddings",
+    "matching_accuracy": "matched through graph layers and barycenter",
 }
 """What a stage measures, and how figures name it."""
+LEVELS = {
+    "image_answer": "image ↔ answer",
+    "image_extended": "image ↔ extended answer",
+    "answer_extended": "answer ↔ extended answer",
+    "matching": "every view ↔ barycenter, through graph layers",
+}
+"""What is matched with what on held-out records: `NAME_accuracy`, and `NAME_unrelated`, the same
+for views of different records."""
+_LOGGED = [*CURVES, *(f"{name}_{kind}" for name in LEVELS for kind in ("accuracy", "unrelated"))]
 
 
 @dataclass
@@ -191,12 +205,14 @@ class StageCurves:
     """Everything measured in one stage: in training, and on held-out records."""
 
     name: str
-    train: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in CURVES})
-    held_out: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in CURVES})
+    train: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in _LOGGED})
+    held_out: dict[str, Curve] = field(default_factory=lambda: {name: Curve() for name in _LOGGED})
     last: dict[str, Any] = field(default_factory=dict)
     """The last training line, with learning rate and speed."""
     chance: float | None = None
     """Matching accuracy of a random matching of the held-out graphs."""
+    num_nodes: int | None = None
+    """Held-out records that are matched."""
 
     def has(self, measure: str) -> bool:
         """Whether the stage measured this, so that it can be drawn."""
@@ -235,10 +251,12 @@ def read_log(path: Path) -> list[StageCurves]:
     for (kind, name, step), entry in sorted(entries.items(), key=lambda pair: pair[0][2]):
         stages.setdefault(name, StageCurves(name))
         curves = stages[name].train if kind == "train" else stages[name].held_out
-        for measure in CURVES:
+        for measure in _LOGGED:
             curves[measure].add(step, entry.get(measure))
         if isinstance(entry.get("chance"), float):
             stages[name].chance = entry["chance"]
+        if isinstance(entry.get("num_nodes"), int) and kind == "held_out":
+            stages[name].num_nodes = entry["num_nodes"]
         if kind == "train":
             if "language_loss" not in entry:
                 curves["language_loss"].add(step, entry.get("loss"))
@@ -260,6 +278,16 @@ class Tile:
     label: str
     value: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One question of the first screen, and what the run says to it."""
+
+    question: str
+    state: Literal["good", "bad", "open"]
+    """`open` where it was not measured, or cannot be decided."""
+    answer: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +318,15 @@ class Content:
     is_toy: bool
     notice: str
     verdict: str
+    findings: list[Finding]
+    """The first screen; the verdict is the first of them."""
     tiles: list[Tile]
     overview: Block | None
     parts: list[Part]
     entries: list[Entry]
     stages: list[StageCurves]
+    alignment: list[Block]
+    """For each stage that measured it, how often views find their own partner."""
     provenance: list[tuple[str, str]]
     limits: list[str]
 
@@ -322,20 +354,55 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         _part(run, recipe, entry, known[entry.task], f"part-{number}", data_folder)
         for number, entry in enumerate(order, start=1)
     ]
+    findings = _findings(run, entries, stages, recipe)
     return Content(
-        name=str(recipe.get("name") or run.name),
-        description=str(recipe.get("description") or ""),
+        name=run.resolve().name,
+        description=what_ran(recipe, entries, stages),
         is_toy=is_toy,
         notice=NOTICE,
-        verdict=verdict(vqa),
-        tiles=[*_score_tiles(vqa[:1]), *_training_tiles(stages)],
+        verdict=next(each.answer for each in findings if each.question == BETTER),
+        findings=findings,
+        tiles=_score_tiles(vqa[:1]),
         overview=overview,
         parts=parts,
         entries=entries,
         stages=stages,
+        alignment=[each for stage in stages for each in _alignment_block(stage)],
         provenance=_provenance(run, recipe, record, entries),
         limits=limits(entries, is_toy),
     )
+
+
+def what_ran(
+    recipe: Mapping[str, Any], entries: Sequence[Entry], stages: Sequence[StageCurves]
+) -> str:
+    """What this run is, from what it did: its stages and their data, and what it was asked.
+
+    A recipe's own words stay the same whatever it is made to run on.
+    """
+    model = recipe.get("model") or {}
+    # Of a path only its end: where things lie on a machine is nobody's business.
+    data = Path(str((recipe.get("data") or {}).get("folder") or "no data")).name
+    who = (
+        "a toy model with random weights"
+        if model.get("architecture")
+        else Path(str(model["start"])).name
+        if model.get("start")
+        else "a model joined from parts"
+    )
+    if stages:
+        done = ", ".join(
+            f"{each.name} ({each.last['step']:g} steps)" if each.last else each.name
+            for each in stages
+        )
+        told = [f"Trained on {data}, from {who}: {done}."]
+    else:
+        told = [f"{who[:1].upper()}{who[1:]}, without a log of training."]
+    for entry in entries:
+        counts = entry.counts()
+        number = f"{counts['questions']} questions" if counts else "the questions"
+        told.append(f"Asked ({entry.task}): {number} of {entry.label}.")
+    return " ".join(told)
 
 
 HEADLINES = {
@@ -351,26 +418,324 @@ def headline(entry: Entry, scorer: str) -> str | None:
     return next((each for each in HEADLINES if entry.score(scorer, each).value is not None), None)
 
 
-def verdict(entries: Sequence[Entry]) -> str:
-    """The first sentence: the score, and whether it can be told apart from answering blindly."""
+BETTER = "Better than without the picture?"
+
+
+def _findings(
+    run: Path,
+    entries: Sequence[Entry],
+    stages: Sequence[StageCurves],
+    recipe: Mapping[str, Any],
+) -> list[Finding]:
+    vqa = [each for each in entries if each.task == "vqa"]
+    missing, against = _missing(run, entries), _against_blind(vqa)
+    if vqa and changed_answers(run, vqa[0]):
+        answer = f"Of answers that are no longer those of the run: {against.answer}"
+        against = Finding(against.question, "open", answer)
+    found = [against, missing]
+    if missing.state == "bad":
+        found.reverse()  # every other number rests on it
+    if vqa:
+        found += [_looks(vqa[0], entries, run), _collapse(vqa[0])]
+    aligned = [each for each in stages if each.held_out["image_answer_accuracy"].values]
+    found += [_tied(each) for each in aligned[-1:]]
+    if stages:
+        found.append(_learning(stages, recipe))
+    return found
+
+
+def _baseline_value(baseline: Mapping[str, Any] | None, measure: str) -> float | None:
+    strict = ((baseline or {}).get("scores") or {}).get("strict") or {}
+    return (strict.get(measure) or {}).get("value")
+
+
+def _against_blind(entries: Sequence[Entry]) -> Finding:
+    """The score, and whether it can be told apart from answering blindly."""
+    question = BETTER
     name = headline(entries[0], "strict") if entries else None
     if name is None:
-        return "This run has not been scored on questions yet."
+        return Finding(question, "open", "This run has not been scored on questions yet.")
     entry = entries[0]
     where = f" on {entry.label}" if len(entries) > 1 else ""
-    sentence = f"The strict {HEADLINES[name]}{where} is {cell(entry.score('strict', name)).text} %."
-    blind = (entry.details.get("baselines") or {}).get("text_nearest") or {}
-    score = ((blind.get("scores") or {}).get("strict") or {}).get(name) or {}
-    if score.get("value") is None:
-        return sentence
-    lookup = f"{score['value']:.1f} % of a lookup that never sees an image"
-    bounds = ((blind.get("difference") or {}).get(name) or {}).get("interval")
+    counts = entry.counts()
+    answered = f" ({_answered(counts)})" if counts else ""
+    score = cell(entry.score("strict", name))
+    told = f"The strict {HEADLINES[name]}{where} is {score.text} %{answered}."
+    baselines = entry.details.get("baselines") or {}
+    floor = strongest_blind({key: _baseline_value(each, name) for key, each in baselines.items()})
+    if floor is None:
+        return Finding(question, "open", f"{told} No baseline was computed beside it.")
+    value = _baseline_value(baselines[floor], name)
+    lookup = (
+        f"{value:.1f} % of the strongest baseline that sees no picture ({BASELINE_LABELS[floor]})"
+    )
+    state, said = _told_apart(baselines[floor], name, lookup)
+    leak = _baseline_value(baselines.get("same_image_nearest"), name)
+    if leak is not None and value is not None and leak > value:
+        said += (
+            f" Knowing which picture it is, without looking, gives {leak:.1f} % "
+            f"({BASELINE_LABELS['same_image_nearest']})."
+        )
+    return Finding(question, state, f"{told} {said}")
+
+
+def _told_apart(
+    baseline: Mapping[str, Any], name: str, lookup: str
+) -> tuple[Literal["good", "bad", "open"], str]:
+    """Above, below or not to be told apart; no verdict that missing answers could turn."""
+    score = (baseline.get("difference") or {}).get(name) or {}
+    bounds = score.get("interval")
     if bounds is None:
-        return f"{sentence} It stands beside the {lookup}."
-    if bounds[0] <= 0 <= bounds[1]:
-        return f"{sentence} It cannot be told apart from the {lookup}."
-    where = "above" if bounds[0] > 0 else "below"
-    return f"{sentence} It is {where} the {lookup}, by more than chance on these questions."
+        return "open", f"It stands beside the {lookup}; too few images to tell the two apart."
+    difference = cell(score)
+    size = f"difference {difference.signed} points, 95 % interval {difference.bounds}"
+    sides = {_side(bounds)}
+    if "lowest" in baseline:
+        edges = [(baseline[edge].get(name) or {}).get("interval") for edge in ("lowest", "highest")]
+        sides |= {_side(each) for each in edges if each is not None}
+    if len(sides) > 1:
+        return "open", (
+            f"No verdict against the {lookup}: the missing answers could turn it ({size} over the "
+            "answered questions)."
+        )
+    side = sides.pop()
+    if side == 0:
+        return "bad", f"It cannot be told apart from the {lookup}; {size}."
+    above = "above" if side > 0 else "below"
+    return "good" if side > 0 else "bad", (
+        f"It is {above} the {lookup}, by more than chance on these questions; {size}."
+    )
+
+
+def _side(bounds: Sequence[float]) -> int:
+    """1 above 0, -1 below, 0 for an interval that holds it."""
+    return 1 if bounds[0] > 0 else -1 if bounds[1] < 0 else 0
+
+
+def _answered(counts: Mapping[str, int]) -> str:
+    answered = counts["questions"] - counts["missing"]
+    rest = [f"{counts[name]} {name}" for name in ("missing", "empty", "unparsed") if counts[name]]
+    return ", ".join([f"{answered} of {counts['questions']} questions answered", *rest])
+
+
+def _missing(run: Path, entries: Sequence[Entry]) -> Finding:
+    """Answers that are not there, and files that are not those that were scored."""
+    told = []
+    for entry in entries:
+        counts = entry.counts()
+        if counts and counts["missing"]:
+            told.append(
+                f"Without a usable answer: {counts['missing']} of {counts['questions']} questions "
+                f"of {entry.label} ({entry.task}); they score 0."
+            )
+        told += [
+            f"The answers {file} are not there; their scores cannot be checked."
+            for asked, file in entry.answers.items()
+            if not answers_file(run, entry, asked).is_file()
+        ]
+        told += changed_answers(run, entry)
+    question = "What is missing?"
+    if told:
+        return Finding(question, "bad", " ".join(told))
+    unknown = [each for each in entries if not each.counts() and each.answers]
+    if not entries or unknown:
+        return Finding(question, "open", "How many questions were answered was not counted.")
+    return Finding(
+        question, "good", "Nothing of what was asked: every question has an answer that was scored."
+    )
+
+
+def changed_answers(run: Path, entry: Entry) -> list[str]:
+    """Says so where the answers in a run are not those that its stored scores are of."""
+    told = []
+    again = f"Score again: exgra-med evaluate {entry.task} {run.name}."
+    for asked, file in entry.answers.items():
+        path, known = answers_file(run, entry, asked), entry.sha256(asked)
+        if not path.is_file():
+            continue
+        if known and file_sha256(path) != known:
+            told.append(
+                f"The answers {file} of {run.name} were changed after they were scored: the stored "
+                f"scores are not of them. {again}"
+            )
+        elif not known and (before := _predictions_scored(entry)) is not None:
+            # Scored by a version that kept no digest: at least their number has to be the same.
+            now = len(read_predictions(path).predictions)
+            if now != before:
+                told.append(
+                    f"There were {before} answers in {file} of {run.name} when they were scored, "
+                    f"and there are {now} now: the stored scores are not of them. {again}"
+                )
+    return told
+
+
+def _predictions_scored(entry: Entry) -> int | None:
+    strict = (entry.details.get("scorers") or {}).get("strict") or {}
+    return (strict.get("pairing") or {}).get("predictions")
+
+
+def _looks(entry: Entry, entries: Sequence[Entry], run: Path) -> Finding:
+    """What the right picture is worth, where it was measured."""
+    question = "Does it look at the picture?"
+    same = [each for each in entries if each.task == "reliance" and each.label == entry.label]
+    name = headline(entry, "strict")
+    if not same or name is None or same[0].score("shuffled", name).value is None:
+        return Finding(
+            question,
+            "open",
+            f"Not measured. “exgra-med evaluate reliance {run.name}” asks the same questions with "
+            "other pictures.",
+        )
+    lost = {kind: same[0].score(kind, name) for kind in ("shuffled", "blank", "noise")}
+    shuffled = cell(lost["shuffled"])
+    if lost["shuffled"].interval is None:
+        return Finding(question, "open", "Too few images to tell; see the part on reliance below.")
+    size = (
+        f"with the picture of another question the strict {HEADLINES[name]} changes by "
+        f"{cell(_negative(lost['shuffled'])).signed} points (what is lost: 95 % interval "
+        f"{shuffled.bounds})"
+    )
+    side = _side(lost["shuffled"].interval)
+    if side > 0:
+        return Finding(question, "good", f"Yes: {size}.")
+    told = f"Not shown: {size}."
+    if side < 0:
+        told = f"No: it is better with a wrong picture; {size}."
+    notices = [kind for kind in ("blank", "noise") if (b := lost[kind].interval) and _side(b) > 0]
+    if side == 0 and notices:
+        shown = {"blank": "a grey picture", "noise": "noise"}
+        told += (
+            f" It does lose with {' and '.join(shown[kind] for kind in notices)}: it notices that "
+            "there is a picture, not what is on it."
+        )
+    return Finding(question, "bad", told)
+
+
+def _negative(score: Score) -> Score:
+    return Score(value=None if score.value is None else -score.value)
+
+
+def _collapse(entry: Entry) -> Finding:
+    question = "Is it collapsed?"
+    strict = (entry.details.get("scorers") or {}).get("strict") or {}
+    spread = strict.get("answer_spread")
+    if spread is None:
+        return Finding(
+            question, "open", "Not counted when it was scored; “exgra-med evaluate vqa” counts it."
+        )
+    return Finding(
+        question,
+        "bad"
+        if collapsed(spread)
+        else "open"
+        if spread["all"]["answered"] < FEWEST_ANSWERS
+        else "good",
+        spread_sentence(spread),
+    )
+
+
+def _tied(stage: StageCurves) -> Finding:
+    """Whether a picture finds its answer by bare embeddings, above the level of unrelated views."""
+    question = "Are picture and answer tied?"
+    values = stage.held_out["image_answer_accuracy"].values
+    floors = stage.held_out["image_answer_unrelated"].values
+    before, after = (f"{100 * each:.0f} %" for each in (values[0], values[-1]))
+    nodes = f" of {stage.num_nodes} held-out records" if stage.num_nodes else ""
+    way = f"{before} → {after}" if len(values) > 1 else after
+    told = (
+        f"In the bare embeddings {way}{nodes} find their own partner, image ↔ answer "
+        f"(stage {stage.name})"
+    )
+    known = [each for each in (*floors[-1:], stage.chance) if each is not None]
+    if not known:
+        return Finding(question, "open", f"{told}. What unrelated views reach was not measured.")
+    floor = max(known)
+    level = "unrelated views" if floors else "chance"
+    told += f"; {level} reach{'' if floors else 'es'} {100 * floor:.0f} %"
+    trials = stage.num_nodes
+    if trials is None:
+        return Finding(question, "open", f"{told}. How many records that is was not kept.")
+    # Records as independent trials: both directions of a node are counted as one.
+    low, _ = wilson(round(values[-1] * trials), trials) or (0.0, 1.0)
+    if low > floor:
+        return Finding(question, "good", f"{told}. That is above the floor.")
+    return Finding(question, "bad", f"{told}. That is not surely above the floor.")
+
+
+_FLAT = 0.01
+"""Share of a loss within which it neither rises nor falls."""
+
+
+def _learning(stages: Sequence[StageCurves], recipe: Mapping[str, Any]) -> Finding:
+    """What the held-out loss says at the end of each stage."""
+    question = "Still learning, or overfitting?"
+    told, states = [], []
+    for stage in stages:
+        curve = stage.held_out["language_loss"]
+        if len(curve.values) < 2:
+            continue
+        state, sentence = _end_of(curve)
+        told.append(f"{stage.name}: {sentence}")
+        states.append(state)
+    if not told:
+        held_out = (recipe.get("data") or {}).get("held_out_split")
+        how = (
+            "Set evaluate_every_steps in a stage"
+            if held_out
+            else "Name a held_out_split in the recipe's data"
+        )
+        return Finding(question, "open", f"Not measured: no loss on held-out records. {how}.")
+    state = "bad" if "bad" in states else states[-1]
+    return Finding(question, state, f"Loss on held-out records. {' '.join(told)}")
+
+
+def _end_of(curve: Curve) -> tuple[Literal["good", "bad", "open"], str]:
+    values, steps = curve.values, curve.steps
+    lowest, last = min(values), values[-1]
+    at = steps[values.index(lowest)]
+    if last > lowest * (1 + _FLAT):
+        return "bad", (
+            f"it rises, from {lowest:.3f} at step {at:g} to {last:.3f} at the end: overfitting."
+        )
+    if len(values) == 2:
+        return "open", (
+            f"it fell from {values[0]:.3f} to {last:.3f}; two measurements do not show whether it "
+            "still falls."
+        )
+    if values[-2] > last * (1 + _FLAT):
+        return "open", (
+            f"it still falls, from {values[-2]:.3f} at step {steps[-2]:g} to {last:.3f} at the "
+            "end: more steps may help."
+        )
+    return "good", f"it has levelled off at {last:.3f}."
+
+
+def _alignment_block(stage: StageCurves) -> list[Block]:
+    """One row a pair of views, bare embeddings first; nothing where none was measured."""
+    rows = []
+    for name, label in LEVELS.items():
+        values = stage.held_out[f"{name}_accuracy"].values
+        if not values:
+            continue
+        floors = stage.held_out[f"{name}_unrelated"].values
+        chance = [stage.chance] if stage.chance is not None else []
+        cells = [
+            f"{100 * each[-1]:.0f}" if each else "not measured"
+            for each in (values[:1], values, floors, chance)
+        ]
+        small = "" if name == "matching" else "bare embeddings"
+        rows.append(Row(label, cells, small, is_first=name == "image_answer"))
+    if not rows:
+        return []
+    columns = ("At the start, %", "At the end, %", "Unrelated views, %", "Chance, %")
+    nodes = f"{stage.num_nodes} held-out records. " if stage.num_nodes else ""
+    about = (
+        f"{nodes}How many find their own partner. Unrelated views are those of different records, "
+        "at the end: what does not exceed them was found by the ruler and not in the embeddings. "
+        "The barycenter contains each view, so that views find themselves in it."
+    )
+    title = f"{stage.name}: what finds its partner"
+    return [Block(title, Table([Column(each) for each in columns], rows, "Pair"), about)]
 
 
 def limits(entries: Sequence[Entry], is_toy: bool) -> list[str]:
@@ -413,11 +778,6 @@ def _about_the_numbers(entry: Entry) -> list[str]:
     if not bounds:
         return []
     half = (bounds[1] - bounds[0]) / 2
-    if half == 0:
-        return [
-            "All images score the same, so the interval has no width; that says nothing about how "
-            "far another run may be."
-        ]
     # Two independent runs: their difference has the error of both.
     visible = smallest_difference(half / 1.96 * 2**0.5)
     scored = (entry.details.get("scorers") or {}).get("strict") or {}
@@ -436,6 +796,7 @@ def _part(
     notes = list(task.notes(entry))
     if adapted := entry.engine.get("adapted"):
         notes.append(adapted_sentence(adapted, entry.engine["model"]))
+    notes += basis_sentences(entry)
     block = Block(f"{task.title}: {entry.label}", table, task.about, notes)
     nav, further, details = (
         f"{task.title}, {entry.dataset}",
@@ -469,21 +830,10 @@ def _score_tiles(entries: Sequence[Entry]) -> list[Tile]:
             if name := headline(entry, scorer):
                 score = cell(entry.score(scorer, name))
                 detail = f"95 % interval {score.bounds}" if score.bounds else "no interval"
+                if counts := entry.counts():
+                    detail += f"; {_answered(counts)}"
                 label = "score" if name == "average" else HEADLINES[name]
                 tiles.append(Tile(f"{scorer} {label}", f"{score.text} %", detail))
-    return tiles
-
-
-def _training_tiles(stages: Sequence[StageCurves]) -> list[Tile]:
-    """Matching accuracy and alignment loss on held-out records, of the last stage that aligned."""
-    tiles = []
-    for stage in [each for each in stages if each.held_out["matching_accuracy"].values][-1:]:
-        accuracy = stage.held_out["matching_accuracy"].values
-        value = f"{100 * accuracy[0]:.0f} → {100 * accuracy[-1]:.0f} %"
-        tiles.append(Tile("matching accuracy", value, "held out, without noise"))
-        loss = stage.held_out["alignment_loss"].values
-        if loss:
-            tiles.append(Tile("alignment loss", f"{loss[0]:.2f} → {loss[-1]:.2f}", "held out"))
     return tiles
 
 
@@ -501,6 +851,8 @@ def _provenance(
     run: Path, recipe: dict[str, Any], record: dict[str, Any], entries: Sequence[Entry]
 ) -> list[tuple[str, str]]:
     rows = [("recipe", str(recipe.get("name") or run.name)), ("seed", str(recipe.get("seed", 0)))]
+    if recipe.get("description"):
+        rows.insert(1, ("the recipe's own words", str(recipe["description"])))
     for entry in entries:
         rows += _entry_provenance(run, entry)
     return rows + _flat({key: value for key, value in record.items() if key != "recipe"}, "")
@@ -621,8 +973,12 @@ def _figure(stage: StageCurves, measure: str) -> Figure:
                 ha="right",
                 fontsize=8.5,
             )
+        floors = stage.held_out.get(measure.replace("_accuracy", "_unrelated"))
+        if in_percent and floors is not None and floors.values:
+            style = {"color": INK, "linewidth": 1.3, "linestyle": (0, (1, 1.5))}
+            axes.plot(floors.steps, _times(floors, scale), label="unrelated views", **style)
         if in_percent:
-            axes.set_ylim(0, 103)
+            axes.set_ylim(-3, 103)
             axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
         axes.xaxis.get_major_locator().set_params(integer=True, nbins=6)
         axes.set_xlabel("optimizer step")

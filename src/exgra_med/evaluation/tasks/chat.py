@@ -436,7 +436,11 @@ def judge_run(
             answers={"questions": file.relative_to(source).as_posix()},
             data_folder=chat.place,
             data_fingerprint=chat.fingerprint,
-            details={"judges": {judge: details}},
+            details={
+                "answer_counts": counts,
+                "answers_sha256": {"questions": file_sha256(file)},
+                "judges": {judge: details},
+            },
         )
         put_result(source, entry)
     return found

@@ -27,10 +27,10 @@ from exgra_med.evaluation.reading import answer_text, words
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.score import (
     Measure,
+    PairedValues,
     counts_of,
-    item_values,
     measures,
-    summary,
+    paired_summary,
     with_functions,
 )
 from exgra_med.evaluation.session import Session
@@ -123,10 +123,11 @@ def visual_reliance(
     seeing: Sequence[Prediction],
     blind: Mapping[str, Sequence[Prediction]],
     records: Sequence[Record],
-    num_bootstrap_samples: int = 2000,
     seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
     """What the right image is worth, question by question (strict score, in points).
+
+    A question that was not answered both with and without its image does not count.
 
     Returns:
         Kind -> measure -> what is lost without the image (value, interval, count), for the measures
@@ -136,20 +137,18 @@ def visual_reliance(
     questions = [question_of(record) for record in records]
     clusters = cluster_codes([question.cluster for question in questions])
     chosen = measures("compare")
-    columns = with_functions(chosen)
     with_image = pair(list(seeing), questions)
-    values = item_values(with_image, "strict", columns)
     result: dict[str, dict[str, Any]] = {}
     for kind, predictions in blind.items():
         without = pair(list(predictions), questions)
+        values = PairedValues.of(with_image, without, "strict", with_functions(chosen))
         same = sum(
             a is not None and a == b
             for a, b in zip(with_image.answers, without.answers, strict=True)
         )
-        other = item_values(without, "strict", columns)
-        lost = summary(values - other, chosen, clusters, num_bootstrap_samples, seed)
-        share = scored(percent(same, len(questions)), len(questions))
-        result[kind] = lost | {"same_answer": share}
+        both = int(values.both.sum())
+        lost = paired_summary(values.answered, chosen, clusters, seed)
+        result[kind] = lost | {"same_answer": scored(percent(same, both), both)}
     return result
 
 
@@ -241,17 +240,19 @@ def evaluate(session: Session) -> Entry | None:
         return None
     seen = read_predictions(seeing).predictions
     asked = [question_of(record) for record in session.records]
-    samples = session.settings.num_bootstrap_samples
     files = {
         kind: session.relative(session.path(f"{NAME}/{kind}")) for kind in (*blind, "mirrored")
     }
     return session.keep(
         session.entry(
             NAME,
-            scores=visual_reliance(seen, blind, session.records, samples, session.seed),
+            scores=visual_reliance(seen, blind, session.records, session.seed),
             answers=files,
             details={
                 "answer_counts": counts_of(pair(seen, asked)),
+                "counts_by_variant": {
+                    kind: counts_of(pair(answers, asked)) for kind, answers in blind.items()
+                },
                 "mirrored": mirror_probe(seen, mirrored, sided),
             },
         )
@@ -272,6 +273,9 @@ def _notes(entry: Entry) -> list[str]:
     """How many answers could be used, and what became of those about a side in a mirrored image."""
     counts = entry.details.get("answer_counts")
     told = [f"With the right images: {counts_sentence(counts)}"] if counts else []
+    for kind, label in TASK.variants.items():
+        if (own := (entry.details.get("counts_by_variant") or {}).get(kind)) is not None:
+            told.append(f"{label.capitalize()}: {counts_sentence(own)}")
     probe = entry.details.get("mirrored") or {}
     if not probe.get("num"):
         return told

@@ -23,12 +23,15 @@ from exgra_med.evaluation.answers import (
 from exgra_med.evaluation.metrics import WordIndex
 from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.reading import words
-from exgra_med.evaluation.results import Entry
+from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.score import (
+    PairedValues,
     ScorerName,
     item_values,
     measures,
+    paired_summary,
     score_vqa,
+    spread_sentence,
     summary,
     with_functions,
 )
@@ -57,6 +60,8 @@ BASELINE_LABELS = {
     "text_nearest": "nearest training question, no image",
     "same_image_nearest": "nearest training question on the same image",
 }
+BLIND = ("majority", "text_nearest")
+"""Baselines that see no picture, nor know which one it is."""
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -93,6 +98,16 @@ def baseline_predictions(
         name: [Prediction(each.id, text) for each, text in zip(test, texts, strict=True)]
         for name, texts in answers.items()
     }
+
+
+def strongest_blind(scores: Mapping[str, float | None]) -> str | None:
+    """The baseline that sees no picture and scores highest, of baseline -> score; None without one.
+
+    >>> strongest_blind({"majority": 32.4, "text_nearest": 30.7, "same_image_nearest": 60.0})
+    'majority'
+    """
+    known = {name: value for name in BLIND if (value := scores.get(name)) is not None}
+    return max(known, key=lambda name: known[name]) if known else None
 
 
 class _Nearest:
@@ -240,13 +255,15 @@ def score_baselines(
 ) -> dict[str, Any]:
     """Baseline -> `scores` by scorer, for the measures that comparisons show.
 
-    Answers of a model add `difference`, model minus baseline question by question (strict).
+    Answers of a model add `difference`, model minus baseline over the questions that the model
+    answered (strict); where some are missing, also `lowest` and `highest`, what the difference over
+    all questions would be if all of those were wrong, or right.
     """
     chosen = measures("compare")
     columns = with_functions(chosen)
     clusters = cluster_codes([question.cluster for question in test])
     arguments = (chosen, clusters, num_bootstrap_samples, seed)
-    own = item_values(pair(list(model), list(test)), "strict", columns) if model else None
+    own = pair(list(model), list(test)) if model else None
     result: dict[str, Any] = {}
     for name, predictions in baseline_predictions(train, test).items():
         pairing = pair(predictions, list(test))
@@ -255,7 +272,13 @@ def score_baselines(
             "scores": {scorer: summary(each, *arguments) for scorer, each in values.items()}
         }
         if own is not None:
-            result[name]["difference"] = summary(own - values["strict"], *arguments)
+            both = PairedValues.of(own, pairing, "strict", columns)
+            tables = {"difference": both.answered}
+            if not both.both.all():
+                tables |= {"lowest": both.lowest, "highest": both.highest}
+            result[name] |= {
+                key: paired_summary(table, chosen, clusters, seed) for key, table in tables.items()
+            }
     return result
 
 
@@ -340,6 +363,8 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
     pairing, oddities = result["pairing"], result["oddities"]
     counts = result.get("answer_counts")
     notes = [counts_sentence(counts)] if counts else []
+    if spread := result.get("answer_spread"):
+        notes.append(spread_sentence(spread))
     notes += [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
     if with_order and not pairing.get("same_order", True):
         notes.append("The answers come in another order than the questions; joined by id.")
@@ -357,7 +382,17 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
 def _notes(entry: Entry) -> list[str]:
     strict = (entry.details.get("scorers") or {}).get("strict")
     # Answers are made in order of length, so their order says nothing here.
-    return count_notes(strict, with_order=False) if strict and "pairing" in strict else []
+    notes = count_notes(strict, with_order=False) if strict and "pairing" in strict else []
+    if any(_is_even(score) for scores in entry.scores.values() for score in scores.values()):
+        notes.append(
+            "Where all images score 0 or 100 %, the interval is that of the exact binomial test "
+            "over images."
+        )
+    return notes
+
+
+def _is_even(score: Score) -> bool:
+    return score.value in (0.0, 100.0) and score.interval is not None
 
 
 GROUP_TITLES = {
@@ -391,8 +426,8 @@ def _baseline_block(entry: Entry) -> Block | None:
         "Beside the baselines",
         Table([*compared_columns(chosen), Column("Model − baseline", signed=True)], rows),
         "What the same questions give without looking, or without thinking. The last column "
-        "compares model and baseline question by question; an interval that holds 0 means they "
-        "cannot be told apart.",
+        "compares model and baseline over the questions that the model answered, swapping the two "
+        "image by image; an interval that holds 0 means they cannot be told apart.",
         _leak_notes(entry),
     )
 

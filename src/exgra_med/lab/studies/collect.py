@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.data.records import open_prepared
+from exgra_med.data.records import file_sha256, open_prepared
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
 from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.score import as_scorer, by_name, item_values, parts_of
+from exgra_med.evaluation.session import answers_file
 from exgra_med.evaluation.statistics import cluster_codes
 from exgra_med.lab.studies.folder import is_finished, metric_value, scored
 from exgra_med.lab.studies.plan import DATA_NODE, Cell, Node
@@ -130,6 +131,7 @@ def _score(folder: Path, node: Node, metric: str) -> Score:
         data=entry.data_fingerprint,
         facts={
             "predictions": f"{node.id}/{entry.answers['questions']}",
+            "basis": _basis(place, entry),
             "interval_images_only": entry.score(scorer, measure).interval,
             "baselines": {
                 name: (each["scores"].get(scorer, {}).get(measure) or {}).get("value")
@@ -146,6 +148,11 @@ def _score(folder: Path, node: Node, metric: str) -> Score:
             "diagnostics": _diagnostics(run),
         },
     )
+
+
+def _basis(place: Path, entry: Entry) -> dict[str, Any]:
+    """Counts of the answers behind a score (see `answer_counts`), and the digest of their file."""
+    return {**(entry.counts() or {}), "sha256": file_sha256(answers_file(place, entry))}
 
 
 def _diagnostics(run: Run) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """What follows from a study's numbers, in plain words, whatever it is."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from exgra_med.evaluation.published import published_curve
@@ -8,19 +9,39 @@ from exgra_med.lab.studies.schema import Study
 
 
 def conclude(
-    study: Study, statistics: dict[str, Any], missing: list[str], baseline: float | None = None
+    study: Study,
+    statistics: dict[str, Any],
+    missing: list[str],
+    baseline: float | None = None,
+    unanswered: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """Sentences, the answer first; `baseline` is the percentage of a lookup without images."""
+    """Sentences, the answer first.
+
+    Args:
+        study: what was asked.
+        statistics: of `compare_arms`.
+        missing: runs that are not finished.
+        baseline: percentage of the strongest baseline that sees no picture.
+        unanswered: arms whose runs left questions without an answer, with how many; nothing is
+            concluded of these.
+    """
     if not statistics["arms"]:
         return ["No run is finished, so there is nothing to conclude."]
     titles = {arm: each["title"] for arm, each in statistics["arms"].items()}
-    sentences = []
-    for arm in titles:
+    lacking = dict(unanswered or {})
+    sentences = [
+        f"{number} questions have no answer in runs of {titles[arm]} and score 0 there: no verdict "
+        "on it until they are answered."
+        for arm, number in lacking.items()
+    ]
+    if study.baseline in lacking:
+        return sentences
+    for arm in [each for each in titles if each not in lacking]:
         rows = [row for row in statistics["comparisons"] if row["arm"] == arm]
         sentences += _about(study, arm, rows, titles, len(statistics["comparisons"]))
     if not statistics["comparisons"]:
         sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
-    sentences += _efficiency(statistics["efficiency"], titles)
+    sentences += _efficiency(statistics["efficiency"], titles, lacking)
     sentences += _rise(statistics["arms"].get(study.baseline))
     sentences += _above_baseline(statistics, baseline)
     sentences += _seeds(statistics)
@@ -66,10 +87,12 @@ def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> st
             f"{arm} and {baseline} have the same score for every question {where}: this study can "
             "tell nothing about a difference there."
         )
-    if row["p_holm"] >= LEVEL:
+    # One rule: told apart is what both the adjusted test and the interval say.
+    holds_0 = bounds is not None and bounds[0] <= 0 <= bounds[1]
+    if row["p_holm"] >= LEVEL or holds_0:
         size = f", the interval is {_points(bounds[0])} to {_points(bounds[1])}" if bounds else ""
         numbers = f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})"
-        if row["p"] < LEVEL:
+        if row["p"] < LEVEL and not holds_0:
             return (
                 f"The difference between {arm} and {baseline} {where} does not stand up to the "
                 f"correction for {num_tests} comparisons {numbers}."
@@ -77,10 +100,7 @@ def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> st
         return f"No difference was found between {arm} and {baseline} {where} {numbers}."
     better = "better" if row["value"] > 0 else "worse"
     size = f"{abs(row['value']):.1f} points"
-    if bounds is not None and bounds[0] < 0 < bounds[1]:
-        # The adjusted test and the unadjusted interval disagree: the interval is shown whole.
-        size += f" ({_points(bounds[0])} to {_points(bounds[1])})"
-    elif bounds is not None:
+    if bounds is not None:
         low, high = sorted(abs(edge) for edge in bounds)
         size = f"{low:.1f} to {high:.1f} points"
     return f"{arm} is {better} than {baseline} by {size} {where} (p = {row['p_holm']:.2g})."
@@ -104,7 +124,9 @@ def _published_gain(study: Study, method: str, fraction: float | None) -> float 
     return curves[0][fraction] - curves[1][fraction]
 
 
-def _efficiency(efficiency: dict[str, Any] | None, titles: dict[str, str]) -> list[str]:
+def _efficiency(
+    efficiency: dict[str, Any] | None, titles: dict[str, str], lacking: Mapping[str, int]
+) -> list[str]:
     if efficiency is None:
         return []
     own = efficiency["arms"].get(efficiency["baseline"], {}).get("fraction")
@@ -112,7 +134,7 @@ def _efficiency(efficiency: dict[str, Any] | None, titles: dict[str, str]) -> li
     goal = f"{titles[efficiency['baseline']]} at {percent(efficiency['goal_fraction'])}"
     sentences = []
     for arm, found in efficiency["arms"].items():
-        if arm == efficiency["baseline"]:
+        if arm == efficiency["baseline"] or arm in lacking:
             continue
         if found["same_scores"]:
             sentences.append(
@@ -156,8 +178,8 @@ def _above_baseline(statistics: dict[str, Any], baseline: float | None) -> list[
     if not blind:
         return []
     return [
-        f"Not surely above the {baseline:.1f} % of a lookup that never sees an image, at any share "
-        f"of the data: {', '.join(blind)}."
+        f"Not surely above the {baseline:.1f} % of the strongest baseline that sees no picture, at "
+        f"any share of the data: {', '.join(blind)}."
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from exgra_med.evaluation.published import CURVES
 from exgra_med.evaluation.report.page import GRID, INK, STYLE, inline_svg, pyplot
+from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.conclude import percent
 
 _COLOURS = "#5d6875 #0b6e69 #b4540a #4b5fb0 #a83279 #6d7f12 #8a5a3c #2f7fb5".split()
@@ -142,13 +143,14 @@ def _draw_arms(axes: Any, results: dict[str, Any], fractions: list[float]) -> No
 
 
 def _draw_baseline(axes: Any, results: dict[str, Any]) -> None:
-    baselines = (each["baselines"].get("text_nearest") for each in results["cells"])
+    each_has = (each["baselines"] for each in results["cells"])
+    baselines = (each.get(strongest_blind(each)) for each in each_has)
     known = next((baseline for baseline in baselines if baseline is not None), None)
     if known is None:
         return
     axes.axhline(known, color=INK, linewidth=1, linestyle=_DOTTED)
     axes.annotate(
-        f"lookup without images, {known:.1f} %", (1, known),
+        f"best without the picture, {known:.1f} %", (1, known),
         xycoords=("axes fraction", "data"), xytext=(0, 3), textcoords="offset points", ha="right",
         fontsize=8.5,
     )  # fmt: skip

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med import files
-from exgra_med.errors import RunError
+from exgra_med.errors import RecipeError, RunError
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
+from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
 from exgra_med.lab.studies.compare import compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
@@ -21,8 +22,14 @@ from exgra_med.lab.studies.figures import (
 )
 from exgra_med.lab.studies.folder import open_study, states
 from exgra_med.lab.studies.plan import Node
-from exgra_med.lab.studies.schema import Study
-from exgra_med.lab.studies.table import COMPARISON_COLUMNS, blocks, comparison_rows, render
+from exgra_med.lab.studies.schema import STUDY_FILE, Study
+from exgra_med.lab.studies.table import (
+    COMPARISON_COLUMNS,
+    basis_text,
+    blocks,
+    comparison_rows,
+    render,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -171,6 +178,7 @@ def _cell_row(results: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
         "seed": cell["seed"],
         "value": f"{cell['value']:.1f}",
         "steps": ", ".join(f"{name} {count}" for name, count in cell["num_steps"].items()),
+        "basis": basis_text(cell),
         "splits": ", ".join(f"{name} {score:.1f}" for name, score in splits if score is not None),
         "folder": cell["folder"],
     }
@@ -183,15 +191,55 @@ RESULTS_FILE, TABLE_FILE, PAGE_FILE = "results.json", "table.md", "report.html"
 def write_results(folder: Path) -> dict[str, Any]:
     """Collect the finished cells of a study, compare them, and write `results.json`.
 
+    Results are never overwritten by fewer: where runs that the stored ones have are not in the
+    folder (a committed study has none beside), the file stays, and its content is returned.
+
+    Returns:
+        The results. Those that were stored before have `kept`, a sentence that says so.
+
     Raises:
-        RunError: there is no study.
+        RecipeError: the study is none that this version can read, and has no results.
+        RunError: there is no study, or the folder has runs that the stored results lack and lacks
+            runs that they have.
         ScoreError: the cells' numbers are not of one kind.
     """
-    study, nodes = open_study(folder)
+    stored = _stored_results(folder)
+    try:
+        study, nodes = open_study(folder)
+    except RecipeError as error:
+        if not stored["cells"]:
+            raise
+        reason = error.message.replace(f"{folder / STUDY_FILE}: ", "").rstrip(".")
+        kept = f"{STUDY_FILE} cannot be read by this version ({reason}): "
+        return stored | {"kept": f"{kept}all this is of the numbers in {RESULTS_FILE}."}
     results = study_results(study, nodes, collect(folder, study, nodes))
+    known, found = ({cell["folder"] for cell in each["cells"]} for each in (stored, results))
+    if known - found:
+        lost = sorted(known - found)
+        gone = ", ".join(lost[:3]) + (" and others" if len(lost) > 3 else "")
+        if found - known:
+            raise RunError(
+                f"{folder / RESULTS_FILE} has {len(known - found)} runs that are not in the folder "
+                f"({gone}), and the folder has {len(found - known)} that it lacks: writing it anew "
+                "would lose numbers.",
+                "Bring the folders of the runs back, or move results.json away.",
+            )
+        kept = (
+            f"{len(known - found)} of {len(known)} runs of {RESULTS_FILE} are not in this folder "
+            f"({gone}): it was kept as it is, and all this is of the numbers in it."
+        )
+        return stored | {"kept": kept}
     text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)
     files.write_text(folder / RESULTS_FILE, text + "\n")
     return results
+
+
+def _stored_results(folder: Path) -> dict[str, Any]:
+    """The results as they are on disk; no cells where there are none, or none that can be read."""
+    try:
+        return read_study_results(folder)
+    except RunError:
+        return {"cells": []}
 
 
 def read_study_results(folder: Path) -> dict[str, Any]:
@@ -217,8 +265,9 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
     """Everything about a study that its table, figures and report are made of."""
     statistics = compare_arms(study, collected)
     first = collected.scores[0] if collected.scores else None
-    # The study's metric for a lookup of the nearest training question, without images.
-    blind = None if first is None else first.facts["baselines"].get("text_nearest")
+    # The study's metric for the strongest baseline that sees no picture.
+    baselines = {} if first is None else first.facts["baselines"]
+    blind = baselines.get(strongest_blind(baselines))
     num_closed = sum(question.answer_type == "CLOSED" for question in collected.questions)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -246,7 +295,7 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
             (study.recipe.model.architecture, study.make.parts is not None, study.make.base)
         ),
         **statistics,
-        "conclusion": conclude(study, statistics, collected.missing, blind),
+        "conclusion": conclude(study, statistics, collected.missing, blind, unanswered(collected)),
         "missing": collected.missing,
         "num_cells": sum(node.cell is not None for node in nodes),
         "cells": [
@@ -256,6 +305,15 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
             for score in collected.scores
         ],
     }
+
+
+def unanswered(collected: Collected) -> dict[str, int]:
+    """Arms with questions that a run did not answer, and how many; empty where all are answered."""
+    found: dict[str, int] = {}
+    for score in collected.scores:
+        if number := score.facts["basis"].get("missing", 0):
+            found[score.cell.arm] = found.get(score.cell.arm, 0) + number
+    return found
 
 
 def write_outcome(folder: Path) -> dict[str, Any]:
@@ -268,14 +326,19 @@ def write_outcome(folder: Path) -> dict[str, Any]:
         RunError, ScoreError: see `write_results`.
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    results, (study, nodes) = write_results(folder), open_study(folder)
+    results = write_results(folder)
+    kept = results.pop("kept", None)
     files.write_text(folder / TABLE_FILE, render(results, "markdown"))
     write_figures(folder, results)
-    failed = [
-        (name, attempt.sentence)
-        for name, attempt in states(folder, study, nodes).items()
-        if attempt.state in ("failed", "not run")
-    ]
+    failed = []
+    if kept is None:
+        failed = [
+            (name, attempt.sentence)
+            for name, attempt in states(folder, *open_study(folder)).items()
+            if attempt.state in ("failed", "not run")
+        ]
+    else:
+        results = results | {"conclusion": [kept, *results["conclusion"]]}
     files.write_text(folder / PAGE_FILE, render_report(results, failed))
     return results | {"report": folder / PAGE_FILE}
 

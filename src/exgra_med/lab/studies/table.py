@@ -10,6 +10,7 @@ from io import StringIO
 from typing import Any
 
 from exgra_med.errors import ScoreError
+from exgra_med.evaluation.answers import SHORT_DIGEST
 from exgra_med.evaluation.published import CURVE_METRIC, CURVE_SOURCE, CURVES
 from exgra_med.evaluation.report.page import plain
 from exgra_med.evaluation.tables import Cell, bounded
@@ -101,7 +102,7 @@ def render(results: dict[str, Any], form: str, together: bool = False) -> str:
     if form == "latex":
         return "\n".join(map(_latex, shown))
     if form == "csv":
-        return _csv(shown)
+        return _csv(results, shown)
     raise ScoreError(f"There is no table format {form!r}.", f"Known are {', '.join(FORMATS)}.")
 
 
@@ -158,6 +159,8 @@ def _markdown(results: dict[str, Any], shown: Sequence[Block]) -> str:
         lines += [f"Minus {plain(title)}, in points, in pairs of equal seed and question.", ""]
         rows = [[plain(text) for text in row] for row in comparison_rows(results)]
         lines += _markdown_table(list(COMPARISON_COLUMNS), rows)
+    if results["cells"]:
+        lines += [plain(basis_sentence(results)), ""]
     lines += ["Research use only. Nothing here is clinical advice.", ""]
     return "\n".join(lines)
 
@@ -196,14 +199,58 @@ def _tex(text: str) -> str:
     return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
 
 
-def _csv(shown: Sequence[Block]) -> str:
+def _csv(results: dict[str, Any], shown: Sequence[Block]) -> str:
     stream = StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["method", "metric", "fraction", "mean", "low", "high", "seeds"])
+    head = ["method", "metric", "fraction", "mean", "low", "high", "seeds"]
+    writer.writerow([*head, "questions", "answered", "missing", "empty", "unparsed", "sha256"])
+    cells: dict[tuple[str, float], list[dict[str, Any]]] = {}
+    for each in results["cells"]:
+        title = results["arms"][each["arm"]]["title"]
+        cells.setdefault((title, each["fraction"]), []).append(each.get("basis") or {})
     for block in shown:
         for row in block.rows:
             for fraction, cell, each in zip(block.fractions, row.cells, row.each, strict=True):
                 if cell.value is not None:
+                    own = cells.get((row.title, fraction), []) if block is shown[0] else []
                     numbers = [cell.value, cell.low, cell.high]
-                    writer.writerow([row.title, block.metric, fraction, *numbers, each])
+                    about = [row.title, block.metric, fraction, *numbers, each]
+                    writer.writerow([*about, *_basis_cells(own)])
     return stream.getvalue()
+
+
+def _basis_cells(runs: Sequence[dict[str, Any]]) -> list[Any]:
+    """Sums over the seeds of a number, and the digests of their files; None where not kept."""
+    if not runs or any("questions" not in each for each in runs):
+        return [None] * 6
+    sums = [
+        sum(each[name] for each in runs) for name in ("questions", "missing", "empty", "unparsed")
+    ]
+    digests = " ".join(each["sha256"][:SHORT_DIGEST] for each in runs)
+    return [sums[0], sums[0] - sums[1], *sums[1:], digests]
+
+
+def basis_text(cell: dict[str, Any]) -> str:
+    """What stands behind the score of one run: `56 of 56 answered, 3 unparsed, sha256 0123...`."""
+    basis = cell.get("basis") or {}
+    if "questions" not in basis:
+        return "not kept"
+    rest = [f"{basis[name]} {name}" for name in ("missing", "empty", "unparsed") if basis[name]]
+    answered = f"{basis['questions'] - basis['missing']} of {basis['questions']} answered"
+    return ", ".join([answered, *rest, f"sha256 {basis['sha256'][:SHORT_DIGEST]}"])
+
+
+def basis_sentence(results: dict[str, Any]) -> str:
+    """The same of a whole study, in a sentence."""
+    found = [each.get("basis") or {} for each in results["cells"]]
+    known = [each for each in found if "questions" in each]
+    if not known:
+        return "How many questions each run answered was not kept when these results were written."
+    asked = sum(each["questions"] for each in known)
+    counts = {name: sum(each[name] for each in known) for name in ("missing", "empty", "unparsed")}
+    return (
+        f"Behind it: {len(known)} runs with {asked} questions, {asked - counts['missing']} "
+        "answered, "
+        + ", ".join(f"{number} {name}" for name, number in counts.items())
+        + "; the digest of each file of answers is in results.json."
+    )

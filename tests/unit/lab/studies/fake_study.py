@@ -60,8 +60,8 @@ def fake_study(place: Path, skill: dict[str, dict[float, float]], text: str = ST
     return folder
 
 
-def fake_cell(folder: Path, study: Study, node: Node, skill: float) -> None:
-    """A finished run whose answers are right with a chance of `skill`."""
+def fake_cell(folder: Path, study: Study, node: Node, skill: float, num_missing: int = 0) -> None:
+    """A finished run whose answers are right with a chance of `skill`; the first are missing."""
     assert node.cell is not None and node.recipe is not None
     prepared = open_prepared(DATA)
     records = prepared.records("test")
@@ -72,7 +72,8 @@ def fake_cell(folder: Path, study: Study, node: Node, skill: float) -> None:
         record.id: record.answer if lucky < skill else "nothing of that"
         for record, lucky in zip(records, luck, strict=True)
     }
-    engine = SayingEngine(lambda record: texts[record.id])
+    missing = {record.id for record in records[:num_missing]}
+    engine = SayingEngine(lambda record: None if record.id in missing else texts[record.id])
     vqa.evaluate(made_up_session(run.path, DATA, engine, num_bootstrap_samples=20))
     run.log.write_text("".join(json.dumps(event) + "\n" for event in events(node.cell)))
     if node.budget is not None:

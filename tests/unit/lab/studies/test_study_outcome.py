@@ -4,18 +4,21 @@ import json
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
+from shutil import copytree, rmtree
 from typing import Any
 
 import pytest
-from fake_study import STUDY, fake_study
+from fake_study import STUDY, fake_cell, fake_study
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.errors import ScoreError
+from exgra_med.data.records import file_sha256
+from exgra_med.errors import RecipeError, RunError, ScoreError
 from exgra_med.evaluation.published import published_curve
 from exgra_med.evaluation.results import Score, put_result, read_results
 from exgra_med.lab.studies.collect import check_comparable
 from exgra_med.lab.studies.conclude import conclude
+from exgra_med.lab.studies.folder import start_study
 from exgra_med.lab.studies.report import write_outcome, write_results
 from exgra_med.lab.studies.schema import read_study
 from exgra_med.lab.studies.table import blocks, one_block, render
@@ -123,8 +126,10 @@ def test_every_branch_of_the_conclusion(folder: Path) -> None:
     assert said(folder, row(-5, 0.01)) == (
         "exgra-med is worse than instruct by 3.0 to 7.0 points at 10 % (p = 0.01)."
     )
+    # Told apart is what the adjusted test and the interval both say.
     assert said(folder, row(1, 0.01)) == (
-        "exgra-med is better than instruct by 1.0 points (−1.0 to +3.0) at 10 % (p = 0.01)."
+        "No difference was found between exgra-med and instruct at 10 % "
+        "(+1.0 points, the interval is −1.0 to +3.0; p = 0.01)."
     )
     assert said(folder, row(1, 0.4)) == (
         "No difference was found between exgra-med and instruct at 10 % "
@@ -145,8 +150,8 @@ def test_every_branch_of_the_conclusion(folder: Path) -> None:
     assert "4 runs of the study are not finished" in said(folder, row(1, 0.4), missing=4)
     assert "nothing to compare" in said(folder)
     assert said(folder, row(5, 0.01), floor=41.0).endswith(
-        "Not surely above the 41.0 % of a lookup that never sees an image, at any share of the "
-        "data: instruct, exgra-med."
+        "Not surely above the 41.0 % of the strongest baseline that sees no picture, at any share "
+        "of the data: instruct, exgra-med."
     )
     assert "instruct does not surely rise from 10 % (50.0) to 100 % of the data (69.0)" in said(
         folder, row(1, 0.4), later=69.0
@@ -245,6 +250,7 @@ def test_a_cell_that_was_scored_on_another_split_alone_is_missing(tmp_path: Path
     )
     assert cell not in write_results(folder)["missing"]
     edited(folder, cell, lambda vqa: vqa.update(split="validation"))
+    (folder / "results.json").unlink()
     assert cell in write_results(folder)["missing"]
 
 
@@ -309,7 +315,7 @@ def test_the_page_is_whole_by_itself(folder: Path, results: dict[str, Any]) -> N
         assert sentence.replace("'", "&#39;") in page
     for name in ("figure.svg", "figure-2.svg", "figure-3.svg", "figure-4.svg"):
         ElementTree.fromstring((folder / name).read_text())
-    assert "lookup without images" in (folder / "figure.svg").read_text()
+    assert "best without the picture" in (folder / "figure.svg").read_text()
 
 
 @pytest.mark.slow
@@ -327,3 +333,91 @@ def test_the_verbs(folder: Path) -> None:
     assert "report.html" in invoke("report", str(folder))
     assert "data-efficiency" in invoke("list")
     assert "fraction_stage: instruct" in invoke("show", "data-efficiency")
+
+
+COMMITTED = Path(__file__).parents[4] / "benchmarks" / "results" / "studies" / "data-efficiency"
+
+
+def test_results_are_never_overwritten_by_fewer(tmp_path: Path) -> None:
+    """A copy of a study without its run folders; a table of it keeps its numbers."""
+    folder = fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL)
+    write_results(folder)
+    before = (folder / "results.json").read_bytes()
+    rmtree(folder / "cells")
+    done = CliRunner().invoke(app, ["study", "report", str(folder), "--format", "csv"])
+    assert done.exit_code == 0, done.output
+    assert "2 of 2 runs of results.json are not in this folder" in done.stderr
+    assert "56" in done.stdout
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_a_study_of_another_version_is_told_from_its_results(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    copytree(COMMITTED, folder)
+    before = (folder / "results.json").read_bytes()
+    done = CliRunner().invoke(app, ["study", "report", str(folder), "--format", "csv"])
+    assert done.exit_code == 0, done.output
+    assert "study.yaml cannot be read by this version" in done.stderr
+    assert len(done.stdout.splitlines()) > 6
+    assert (folder / "results.json").read_bytes() == before
+    (folder / "results.json").unlink()
+    done = CliRunner().invoke(app, ["study", "report", str(folder), "--format", "csv"])
+    assert isinstance(done.exception, RecipeError)
+
+
+@pytest.mark.slow  # draws every figure twice
+def test_a_page_of_kept_results_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    copytree(COMMITTED, folder)
+    before = (folder / "results.json").read_bytes()
+    done = CliRunner().invoke(app, ["study", "report", str(folder)])
+    assert done.exit_code == 0, done.output
+    assert "all this is of the numbers in results.json" in done.stdout
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "all this is of the numbers in results.json" in page
+    assert "not kept" in page  # how many questions each run answered
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_of_two_sets_of_runs_none_replaces_the_other(tmp_path: Path) -> None:
+    folder = fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL)
+    write_results(folder)
+    before = (folder / "results.json").read_bytes()
+    rmtree(folder / "cells")
+    study = read_study(folder)
+    for node in start_study(folder, study):
+        if node.cell is not None and node.cell.fraction == 1.0 and node.cell.method == "instruct":
+            fake_cell(folder, study, node, 0.5)
+    with pytest.raises(RunError, match="would lose numbers"):
+        write_results(folder)
+    assert (folder / "results.json").read_bytes() == before
+
+
+def test_what_stands_behind_each_run_is_told(folder: Path, results: dict[str, Any]) -> None:
+    for cell in results["cells"]:
+        file = folder / cell["predictions"]
+        assert cell["basis"]["sha256"] == file_sha256(file)
+        assert (cell["basis"]["questions"], cell["basis"]["missing"]) == (56, 0)
+        text = f"56 of 56 answered, {cell['basis']['unparsed']} unparsed, sha256 "
+        if cell["basis"]["unparsed"]:
+            assert text + file_sha256(file)[:12] in (folder / "report.html").read_text("utf-8")
+    row = render(results, "csv").splitlines()[1].split(",")
+    assert row[-6:-3] == ["112", "112", "0"]  # two seeds
+    assert "12 runs with 672 questions, 672 answered, 0 missing" in render(results, "markdown")
+
+
+def test_nothing_is_concluded_of_runs_that_lack_answers(tmp_path: Path) -> None:
+    skill = {"instruct": {0.1: 0.3}, "exgra-med": {0.1: 0.9}}
+    folder = fake_study(tmp_path, skill, SMALL)
+    assert "ExGra-Med is better" in "\n".join(write_results(folder)["conclusion"])
+    study = read_study(folder)
+    for node in start_study(folder, study):
+        if node.id == "cells/exgra-med/0.1/seed-1":
+            rmtree(folder / node.id)
+            fake_cell(folder, study, node, 0.9, num_missing=26)
+    found = write_results(folder)["conclusion"]
+    assert found[0] == (
+        "26 questions have no answer in runs of ExGra-Med and score 0 there: no verdict on it "
+        "until they are answered."
+    )
+    assert "is better" not in "\n".join(found) and "reaches" not in "\n".join(found)
