@@ -153,7 +153,7 @@ def _slurm(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, submit_
     from exgra_med.lab.studies.run import share_machine
     from exgra_med.lab.studies.slurm import shell_lines, submit, write_arrays
 
-    finished = {node.id for node in nodes if is_finished(folder, node, study.metric)}
+    finished = {node.id for node in nodes if is_finished(folder, node, study)}
     threads = share_machine(1, 1, ()).threads
     commands = write_arrays(folder, study.name, nodes, finished, jobs, threads)
     for line in shell_lines(commands):
@@ -276,7 +276,7 @@ def _print_plan(study: "Study", folder: Path, gpu: str, as_json: bool) -> None:
     from exgra_med.lab.studies.plan import plan_study
 
     nodes = plan_study(study, folder)
-    finished = {node.id for node in nodes if is_finished(folder, node, study.metric)}
+    finished = {node.id for node in nodes if is_finished(folder, node, study)}
     costs = study_cost(study, nodes, folder, gpu)
     known = [cost for cost in costs if cost.hours is not None]
     hours = sum(cost.num_runs * (cost.hours or 0.0) for cost in known)

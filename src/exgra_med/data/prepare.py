@@ -35,6 +35,8 @@ from exgra_med.terminal import ProgressCallback
 
 MAX_PIXELS = 50_000_000
 """Images above this many pixels are refused; the largest of the paper's datasets has 13 million."""
+OWN = ("custom", "shards")
+"""Sources of data that a user has made."""
 _MOST_REASONS = 5
 
 
@@ -74,7 +76,7 @@ def prepare(
         raise DataError(
             f"{name} has no split variant {variant!r}.", f"Known: {', '.join(found.variants)}."
         )
-    if mapping and name not in ("custom", "shards"):
+    if mapping and name not in OWN:
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
     if found.needs_files:
         if settings:
@@ -97,7 +99,7 @@ def prepare(
         options = PrepareOptions(variant, seed, max_pixels, mapping or {}, settings or {})
         collected = found.collect(source, options)
         origin = {
-            "dataset": found.name,
+            "dataset": _own_name(out) if name in OWN else name,
             "variant": variant,
             "licence": found.licence,
             "seed": seed,
@@ -110,6 +112,11 @@ def prepare(
             },
         }
         return write_prepared(out, collected, origin, overwrite, drop_broken_images, progress)
+
+
+def _own_name(out: Path) -> str:
+    """A name for a user's data: that of its folder, so that results tell two of them apart."""
+    return re.sub(r"[^\w-]+", "-", out.resolve().name).strip("-").lower() or "custom"
 
 
 def _only_folder(folder: Path) -> Path:

@@ -208,11 +208,15 @@ def mirror_probe(
     }
 
 
-def evaluate(session: Session) -> Entry | None:
+def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entry | None:
     """Ask the questions again with grey, noise and exchanged images, and say what that costs.
 
     Questions whose answer names a side are also asked with the image mirrored. What the images are
     worth is told beside the plain answers, which are made first where they are not there.
+
+    Args:
+        session: run, engine and questions.
+        kinds: only some kinds of images, and none mirrored.
 
     Returns:
         The entry; nothing in all but the first process of a launch.
@@ -230,18 +234,19 @@ def evaluate(session: Session) -> Entry | None:
         )
     vqa.evaluate(session)
     blind: dict[str, list[Prediction]] = {}
-    for kind in BLINDNESS:
+    for kind in kinds or BLINDNESS:
         records, images = blinded(kind, session.records, session.images, session.seed)
         blind[kind] = _ask(session, kind, records, images)
-    sided = sided_records(session.records)
+    sided = [] if kinds else sided_records(session.records)
     flipped = MirroredImages(session.images.root, session.images.max_pixels)
-    mirrored = _ask(session, "mirrored", sided, flipped)
+    mirrored = [] if kinds else _ask(session, "mirrored", sided, flipped)
     if not session.is_first:
         return None
     seen = read_predictions(seeing).predictions
     asked = [question_of(record) for record in session.records]
     files = {
-        kind: session.relative(session.path(f"{NAME}/{kind}")) for kind in (*blind, "mirrored")
+        kind: session.relative(session.path(f"{NAME}/{kind}"))
+        for kind in (*blind, *(() if kinds else ("mirrored",)))
     }
     return session.keep(
         session.entry(

@@ -5,7 +5,7 @@ sentence says which two are not.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.score import as_scorer, by_name, item_values, parts_of
 from exgra_med.evaluation.session import answers_file
 from exgra_med.evaluation.statistics import cluster_codes
-from exgra_med.lab.studies.folder import is_finished, metric_value, scored
+from exgra_med.lab.studies.folder import is_finished, metric_value, tested
 from exgra_med.lab.studies.plan import DATA_NODE, Cell, Node
 from exgra_med.lab.studies.schema import Study
 from exgra_med.recipe.run_folder import Run, open_run
@@ -55,6 +55,9 @@ class Collected:
     clusters: NDArray[np.int64]
     values: dict[Cell, NDArray[np.float64]]
     """Cell -> (questions, parts of the metric) from 0 to 1, NaN where a question does not count."""
+    others: "dict[str, Collected]" = field(default_factory=dict)
+    """Further outcomes by name: other tests, and what a score loses with other pictures (its
+    values lie between -1 and 1)."""
 
 
 def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
@@ -65,8 +68,8 @@ def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
         DataError: the questions are not there.
     """
     cells = [node for node in nodes if node.cell is not None]
-    finished = [node for node in cells if is_finished(folder, node, study.metric)]
-    scores = [_score(folder, node, study.metric) for node in finished]
+    finished = [node for node in cells if is_finished(folder, node, study)]
+    scores = [_score(folder, node, study) for node in finished]
     missing = [node.id for node in cells if node not in finished]
     if not scores:
         return Collected([], missing, [], np.zeros(0, np.int64), {})
@@ -74,7 +77,62 @@ def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
     questions = _questions(folder, study, scores[0])
     clusters = cluster_codes([question.cluster for question in questions])
     values = {each.cell: _values(folder, study.metric, each, questions) for each in scores}
-    return Collected(scores, missing, questions, clusters, values)
+    others = _others(folder, study, finished, questions)
+    return Collected(scores, missing, questions, clusters, values, others)
+
+
+LOST_WITH = {
+    "blank": "lost with grey pictures",
+    "noise": "lost with noise",
+    "shuffled": "lost with exchanged pictures",
+}
+
+
+def _others(
+    folder: Path, study: Study, finished: Sequence[Node], own: list[Question]
+) -> dict[str, Collected]:
+    """The outcomes beside the score of the main test."""
+    outcomes: dict[str, Collected] = {}
+    for number, test in enumerate(["", *study.evaluation.also]):
+        questions, name = own, ""
+        if test:
+            prepared = open_prepared(test)
+            questions = [question_of(record) for record in prepared.records("test")]
+            name = prepared.manifest["dataset"]
+            name = test if name in outcomes else name
+        clusters = cluster_codes([question.cluster for question in questions])
+        seen: dict[Cell, NDArray[np.float64]] = {}
+        lost: dict[str, dict[Cell, NDArray[np.float64]]] = {
+            kind: {} for kind in study.evaluation.conditions
+        }
+        for node in finished:
+            assert node.cell is not None, "only cells have scores"
+            place = folder / node.id
+            entry = tested(place, node, study, "vqa")[number]
+            assert entry is not None, "a finished cell has its scores"
+            _same_data(entry, test, node.id)
+            seen[node.cell] = _item_values(
+                place / entry.answers["questions"], study.metric, questions
+            )
+            for kind, values in lost.items():
+                without = tested(place, node, study, "reliance")[number]
+                assert without is not None, "a finished cell has its scores"
+                blind = _item_values(place / without.answers[kind], study.metric, questions)
+                values[node.cell] = seen[node.cell] - blind
+        named = {name: seen} if test else {}
+        named |= {f"{name}: {LOST_WITH[k]}".removeprefix(": "): v for k, v in lost.items()}
+        outcomes |= {
+            title: Collected([], [], questions, clusters, values) for title, values in named.items()
+        }
+    return outcomes
+
+
+def _same_data(entry: Entry, test: str, run: str) -> None:
+    if test and entry.data_fingerprint != open_prepared(test).fingerprint:
+        raise ScoreError(
+            f"{test} is not the data that {run} was scored on.",
+            "Put the prepared folder back, or run the study anew in another folder.",
+        )
 
 
 def check_comparable(scores: Sequence[Score]) -> None:
@@ -111,11 +169,12 @@ def _asked(score: Score) -> str:
     return f"{score.dataset}/{score.split} of data {(score.data or 'unknown')[:12]}"
 
 
-def _score(folder: Path, node: Node, metric: str) -> Score:
-    assert node.cell is not None and node.recipe is not None, "only cells have scores"
+def _score(folder: Path, node: Node, study: Study) -> Score:
+    assert node.cell is not None, "only cells have scores"
+    metric = study.metric
     place = folder / node.id
     run = open_run(place)
-    entry, record = scored(place, node.recipe.evaluation.split), run.record()
+    entry, record = tested(place, node, study, "vqa")[0], run.record()
     value = None if entry is None else metric_value(entry, metric)
     assert entry is not None and value is not None, "a finished cell has its score"
     # A cell may have been asked other data sets since, under splits of the same names.
@@ -188,10 +247,8 @@ def _questions(folder: Path, study: Study, score: Score) -> list[Question]:
 def _values(
     folder: Path, metric: str, score: Score, questions: list[Question]
 ) -> NDArray[np.float64]:
-    _, scorer, name = metric.split(".")
-    columns = [by_name(part) for part in parts_of(by_name(name))]
-    answers = read_predictions(folder / score.facts["predictions"]).predictions
-    own = item_values(pair(answers, questions), as_scorer(scorer), columns)
+    own = _item_values(folder / score.facts["predictions"], metric, questions)
+    name = metric.split(".")[2]
     value = float((by_name(name).factor * np.nanmean(own, axis=0)).mean())
     if abs(value - score.value) > 1e-6:
         raise ScoreError(
@@ -199,3 +256,10 @@ def _values(
             "Its answers or its results were changed; remove its results.json and run it again.",
         )
     return own
+
+
+def _item_values(path: Path, metric: str, questions: list[Question]) -> NDArray[np.float64]:
+    _, scorer, name = metric.split(".")
+    columns = [by_name(part) for part in parts_of(by_name(name))]
+    answers = read_predictions(path).predictions
+    return item_values(pair(answers, questions), as_scorer(scorer), columns)

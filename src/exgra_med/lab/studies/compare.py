@@ -183,7 +183,7 @@ def compare_arms(study: Study, collected: Collected) -> dict[str, Any]:
     arm against the baseline at each fraction, and overall with fraction None, p-values adjusted
     by Holm over all of them), `efficiency`.
     """
-    if not collected.scores:
+    if not collected.values:
         return {"arms": {}, "comparisons": [], "efficiency": None}
     settings = study.evaluation
     resampling = Resampling(collected.clusters, settings.num_bootstrap_samples, settings.seed)
@@ -192,13 +192,18 @@ def compare_arms(study: Study, collected: Collected) -> dict[str, Any]:
     comparisons = [
         each for arm in arms if arm != study.baseline for each in grid.against(arm, study.baseline)
     ]
-    for each, adjusted in zip(comparisons, holm([one["p"] for one in comparisons]), strict=True):
-        each["p_holm"] = adjusted
+    adjust(comparisons)
     return {
         "arms": {arm: {"title": arm_title(study, arm), "points": grid.curve(arm)} for arm in arms},
         "comparisons": comparisons,
         "efficiency": grid.efficiency(arms, study.baseline),
     }
+
+
+def adjust(comparisons: Sequence[dict[str, Any]]) -> None:
+    """Give comparisons `p_holm`, their p-values adjusted by Holm over all of them."""
+    for each, adjusted in zip(comparisons, holm([one["p"] for one in comparisons]), strict=True):
+        each["p_holm"] = adjusted
 
 
 class _Grid:

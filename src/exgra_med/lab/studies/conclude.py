@@ -14,6 +14,7 @@ def conclude(
     missing: list[str],
     baseline: float | None = None,
     unanswered: Mapping[str, int] | None = None,
+    outcomes: Mapping[str, dict[str, Any]] | None = None,
 ) -> list[str]:
     """Sentences, the answer first.
 
@@ -24,6 +25,7 @@ def conclude(
         baseline: percentage of the strongest baseline that sees no picture.
         unanswered: arms whose runs left questions without an answer, with how many; nothing is
             concluded of these.
+        outcomes: statistics of the further outcomes, by name.
     """
     if not statistics["arms"]:
         return ["No run is finished, so there is nothing to conclude."]
@@ -36,9 +38,15 @@ def conclude(
     ]
     if study.baseline in lacking:
         return sentences
+    others = outcomes or {}
+    every = [statistics, *others.values()]
+    num_tests = sum(len(each["comparisons"]) for each in every)
     for arm in [each for each in titles if each not in lacking]:
         rows = [row for row in statistics["comparisons"] if row["arm"] == arm]
-        sentences += _about(study, arm, rows, titles, len(statistics["comparisons"]))
+        sentences += _about(study, arm, rows, titles, num_tests)
+        for name, outcome in others.items():
+            own = [row for row in outcome["comparisons"] if row["arm"] == arm]
+            sentences += [f"{name}: {_sentence(row, titles, num_tests)}" for row in _by_size(own)]
     if not statistics["comparisons"]:
         sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
     sentences += _efficiency(statistics["efficiency"], titles, lacking)
@@ -61,10 +69,7 @@ def _about(
     study: Study, arm: str, rows: list[dict[str, Any]], titles: dict[str, str], num_tests: int
 ) -> list[str]:
     """An arm against the baseline: overall first, then fraction by fraction."""
-    sentences = [
-        _sentence(row, titles, num_tests)
-        for row in sorted(rows, key=lambda row: row["fraction"] is not None)
-    ]
+    sentences = [_sentence(row, titles, num_tests) for row in _by_size(rows)]
     method = arm.partition("+")[0]
     for row in rows:
         gain = _published_gain(study, method, row["fraction"]) if arm == method else None
@@ -76,6 +81,11 @@ def _about(
                 f"of {abs(gain):.1f} points (it could find {row['detectable']:.1f})."
             )
     return sentences
+
+
+def _by_size(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The comparison over all fractions first."""
+    return sorted(rows, key=lambda row: row["fraction"] is not None)
 
 
 def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> str:

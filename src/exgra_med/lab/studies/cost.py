@@ -100,9 +100,7 @@ def study_cost(study: Study, nodes: Sequence[Node], folder: Path, gpu: str) -> l
     for node in nodes:
         if node.recipe is not None:
             kinds.setdefault(node.id.rpartition("/")[0], []).append(node)
-    unmade = [
-        node.id for node in nodes if node.is_made and not is_finished(folder, node, study.metric)
-    ]
+    unmade = [node.id for node in nodes if node.is_made and not is_finished(folder, node, study)]
     why = f"known once {' and '.join(unmade)} is made" if unmade else ""
     return [_cost(name, same, nodes, gpu, why) for name, same in kinds.items()]
 

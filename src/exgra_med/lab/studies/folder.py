@@ -68,7 +68,7 @@ def open_study(folder: Path) -> tuple[Study, list[Node]]:
     return study, plan_study(study, folder)
 
 
-def is_finished(folder: Path, node: Node, metric: str) -> bool:
+def is_finished(folder: Path, node: Node, study: Study) -> bool:
     """Whether the folder of a node holds what the node is for."""
     place = folder / node.id
     if node.kind == "data":
@@ -80,13 +80,21 @@ def is_finished(folder: Path, node: Node, metric: str) -> bool:
     assert node.recipe is not None, "these nodes are runs"
     if node.kind in ("base", "shared"):
         return (place / "checkpoints" / list(node.recipe.stages)[-1] / "final").is_dir()
-    entry = scored(place, node.recipe.evaluation.split)
-    return entry is not None and metric_value(entry, metric) is not None
+    wanted = tested(place, node, study, "vqa")
+    wanted += tested(place, node, study, "reliance") if study.evaluation.conditions else []
+    if any(entry is None for entry in wanted):
+        return False
+    return wanted[0] is not None and metric_value(wanted[0], study.metric) is not None
 
 
-def scored(run: Path, split: str) -> Entry | None:
-    """The result of a run on a split; None where there is none."""
-    return next(iter(read_results(run).find("vqa", split=split)), None)
+def tested(run: Path, node: Node, study: Study, task: str) -> list[Entry | None]:
+    """The results of a run on every compared test: that of its recipe, and the study's others."""
+    assert node.recipe is not None, "these nodes are runs"
+    split, also = node.recipe.evaluation.split, study.evaluation.also
+    found = read_results(run).find(task)
+    own = [each for each in found if each.split == split and each.data_folder not in also]
+    others = {each.data_folder: each for each in found if each.split == "test"}
+    return [next(iter(own), None), *(others.get(folder) for folder in also)]
 
 
 def metric_value(entry: Entry, metric: str) -> float | None:
@@ -123,7 +131,7 @@ def states(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Attem
     found: dict[str, Attempt] = {}
     for node in nodes:
         attempt = read_attempt(folder, node.id)
-        if is_finished(folder, node, study.metric):
+        if is_finished(folder, node, study):
             seconds = attempt.seconds if attempt and attempt.state == "finished" else None
             found[node.id] = Attempt("finished", attempt.started if attempt else "", seconds)
         elif attempt is None or attempt.state == "finished":

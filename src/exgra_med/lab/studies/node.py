@@ -8,7 +8,7 @@ from exgra_med import files
 from exgra_med.errors import ExgraMedError, RecipeError, RunError
 from exgra_med.evaluation.held_out import held_out_scorer
 from exgra_med.evaluation.session import open_session
-from exgra_med.evaluation.tasks import vqa
+from exgra_med.evaluation.tasks import reliance, vqa
 from exgra_med.lab.base_models.make import make_parts
 from exgra_med.lab.base_models.settings import check_parts
 from exgra_med.lab.phantom.make import NAME as PHANTOM
@@ -34,11 +34,11 @@ def run_node(folder: Path, name: str, reporter: Reporter) -> None:
     """
     study, nodes = open_study(folder)
     node = find_node(nodes, name)
-    if is_finished(folder, node, study.metric):
+    if is_finished(folder, node, study):
         _tidy(folder, study, node)
         return
     for need in node.needs:
-        if not is_finished(folder, find_node(nodes, need), study.metric):
+        if not is_finished(folder, find_node(nodes, need), study):
             raise RunError(f"{name} needs {need}, which is not finished.")
     lock = lock_path(folder, name)
     lock.parent.mkdir(parents=True, exist_ok=True)
@@ -112,6 +112,16 @@ def _train_and_evaluate(place: Path, study: Study, node: Node, reporter: Reporte
         run.add_to_record("budget", counted)
     train_run(run, reporter, held_out_scorer)
     if node.kind == "cell":
-        # The compared split comes last: its score says that the node is finished.
-        for split in reversed(study.evaluation.splits):
+        settings = study.evaluation
+        for split in reversed(settings.splits[1:]):
             vqa.evaluate(open_session(run.path, reporter, split=split))
+        # The main test comes last: its score says that the node is finished.
+        sessions = [
+            *(open_session(run.path, reporter, data=each, split="test") for each in settings.also),
+            open_session(run.path, reporter, split=settings.splits[0]),
+        ]
+        for session in sessions:
+            if settings.conditions:
+                reliance.evaluate(session, settings.conditions)
+            else:
+                vqa.evaluate(session)

@@ -11,7 +11,7 @@ from exgra_med.errors import RecipeError, RunError
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
 from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
-from exgra_med.lab.studies.compare import compare_arms
+from exgra_med.lab.studies.compare import adjust, compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
 from exgra_med.lab.studies.figures import (
     Drawing,
@@ -264,6 +264,8 @@ def read_study_results(folder: Path) -> dict[str, Any]:
 def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict[str, Any]:
     """Everything about a study that its table, figures and report are made of."""
     statistics = compare_arms(study, collected)
+    others = {name: compare_arms(study, each) for name, each in collected.others.items()}
+    adjust([row for each in (statistics, *others.values()) for row in each["comparisons"]])
     first = collected.scores[0] if collected.scores else None
     # The study's metric for the strongest baseline that sees no picture.
     baselines = {} if first is None else first.facts["baselines"]
@@ -295,7 +297,10 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
             (study.recipe.model.architecture, study.make.parts is not None, study.make.base)
         ),
         **statistics,
-        "conclusion": conclude(study, statistics, collected.missing, blind, unanswered(collected)),
+        "outcomes": others,
+        "conclusion": conclude(
+            study, statistics, collected.missing, blind, unanswered(collected), others
+        ),
         "missing": collected.missing,
         "num_cells": sum(node.cell is not None for node in nodes),
         "cells": [

@@ -171,7 +171,7 @@ class _Scheduler:
             )
 
     def _is_done(self, node: Node) -> bool:
-        return is_finished(self.folder, node, self.study.metric)
+        return is_finished(self.folder, node, self.study)
 
     def _begin(self, waiting: list[Node]) -> list[Node]:
         """Start what can start; give up what needs a failed node. Returns what still waits."""

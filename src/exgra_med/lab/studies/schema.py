@@ -81,6 +81,11 @@ class StudyEvaluation(Section):
 
     splits: list[str] = Field(default=["test"], min_length=1)
     """Splits that are answered; the first one is compared."""
+    also: list[str] = Field(default=[])
+    """Prepared folders whose `test` split every run answers, too: further outcomes."""
+    conditions: list[Literal["blank", "noise", "shuffled"]] = Field(default=[])
+    """Pictures that the questions of every compared test are also asked with: what the score loses
+    by each is an outcome, see `evaluation.tasks.reliance`."""
     num_bootstrap_samples: Annotated[int, Field(gt=0)] = 2000
     """Resamples of images and seeds behind each interval."""
     seed: Seed = 0

@@ -41,9 +41,14 @@ class Block:
 
 
 def blocks(results: dict[str, Any]) -> list[Block]:
-    """The study's own block, then the published one where there is one."""
+    """The study's own block, one for each further outcome, then the published one where there is
+    one."""
     own = _own(results)
-    return [own, *_published(results, own.fractions)]
+    others = [
+        _block(f"{results['study']}: {name}; {_MEAN}", results, each["arms"])
+        for name, each in results.get("outcomes", {}).items()
+    ]
+    return [own, *others, *_published(results, own.fractions)]
 
 
 def one_block(results: dict[str, Any]) -> Block:
@@ -52,7 +57,8 @@ def one_block(results: dict[str, Any]) -> Block:
     Raises:
         ScoreError: they are not the same score of the same data.
     """
-    own, *others = blocks(results)
+    own = _own(results)
+    others = _published(results, own.fractions)
     if not others:
         return own
     (published,) = others
@@ -68,10 +74,14 @@ def one_block(results: dict[str, Any]) -> Block:
 
 
 def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Every comparison as text: method, fraction, difference, interval, p (Holm), p, detectable."""
+    """Every comparison as text: method (and outcome, where it is another than the score), fraction,
+    difference, interval, p (Holm), p, detectable."""
+    told = [("", each) for each in results["comparisons"]]
+    for name, outcome in results.get("outcomes", {}).items():
+        told += [(f" ({name})", each) for each in outcome["comparisons"]]
     return [
         (
-            results["arms"][each["arm"]]["title"],
+            results["arms"][each["arm"]]["title"] + of_what,
             "all" if each["fraction"] is None else percent(each["fraction"]),
             cell.signed,
             cell.bounds or "–",
@@ -79,7 +89,7 @@ def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
             # Equal scores have no spread, from which nothing follows.
             "–" if each.get("same_scores") else f"{each['detectable']:.1f}",
         )
-        for each in results["comparisons"]
+        for of_what, each in told
         for cell in [bounded(each["value"], each["interval"])]
     ]
 
@@ -106,24 +116,28 @@ def render(results: dict[str, Any], form: str, together: bool = False) -> str:
     raise ScoreError(f"There is no table format {form!r}.", f"Known are {', '.join(FORMATS)}.")
 
 
+_MEAN = "mean over seeds (95 % interval over images and seeds)"
+
+
 def _own(results: dict[str, Any]) -> Block:
-    fractions = sorted(
-        {point["fraction"] for arm in results["arms"].values() for point in arm["points"]}
+    questions = results["questions"] or {}
+    caption = (
+        f"{results['study']}: {questions.get('dataset', '–')}, {questions.get('split', '–')} "
+        f"split, {questions.get('num_open', 0)} open and {questions.get('num_closed', 0)} closed "
+        f"questions on {questions.get('num_images', 0)} images; {_MEAN}"
     )
+    return _block(caption, results, results["arms"])
+
+
+def _block(caption: str, results: dict[str, Any], arms: dict[str, Any]) -> Block:
+    fractions = sorted({point["fraction"] for arm in arms.values() for point in arm["points"]})
     rows = []
-    for name, arm in results["arms"].items():
+    for name, arm in arms.items():
         points = {point["fraction"]: point for point in arm["points"]}
         found = [points.get(fraction) for fraction in fractions]
         cells = [bounded(p["value"], p["interval"]) if p else Cell(None) for p in found]
         each = [", ".join(f"{v:.1f}" for v in point["each"]) if point else "" for point in found]
         rows.append(Row(arm["title"], cells, each, name == results["baseline"]))
-    questions = results["questions"] or {}
-    caption = (
-        f"{results['study']}: {questions.get('dataset', '–')}, {questions.get('split', '–')} "
-        f"split, {questions.get('num_open', 0)} open and {questions.get('num_closed', 0)} closed "
-        f"questions on {questions.get('num_images', 0)} images; mean over seeds (95 % interval "
-        "over images and seeds)"
-    )
     return Block(caption, str(results["metric"]), fractions, rows)
 
 

@@ -1,0 +1,133 @@
+"""Further outcomes of a study: other tests, and what scores lose with other pictures."""
+
+import json
+from pathlib import Path
+from shutil import copytree, rmtree
+
+import numpy as np
+import pytest
+from fake_study import DATA, events, write_study
+from made_up_run import SayingEngine, made_up_session
+
+from exgra_med.data.prepare import prepare
+from exgra_med.data.records import open_prepared, write_records
+from exgra_med.errors import ScoreError
+from exgra_med.evaluation.statistics import holm
+from exgra_med.evaluation.tasks import reliance
+from exgra_med.lab.studies.folder import is_finished, start_study
+from exgra_med.lab.studies.report import write_outcome, write_results
+from exgra_med.lab.studies.schema import load_study
+from exgra_med.lab.studies.table import blocks, comparison_rows
+from exgra_med.recipe.run_folder import start_run
+
+STUDY = """
+name: outcomes
+recipe: debug/tiny
+methods:
+  instruct: {title: Plain, set: {stages.aligned.alignment: null}}
+  exgra-med: {title: ExGra-Med}
+fractions: [0.1]
+seeds: [0, 1]
+baseline: instruct
+evaluation: {num_bootstrap_samples: 200, also: [OTHER], conditions: [shuffled]}
+"""
+# Right with its own picture, right with another one, by test and method.
+SKILL = {
+    (DATA, "instruct"): (0.4, 0.4),
+    (DATA, "exgra-med"): (0.9, 0.4),
+    ("other", "instruct"): (0.95, 0.1),
+    ("other", "exgra-med"): (0.1, 0.1),
+}
+
+
+def _answer(folder: Path, node, data: str, own: list, skill: tuple[float, float]) -> None:
+    run = start_run(folder / node.id, node.recipe, resume=True)
+    luck = dict(zip([r.id for r in own], np.random.default_rng(0).random(len(own)), strict=True))
+    shown = {record.id: record.images for record in own}
+
+    def say(record) -> str:
+        chance = skill[record.images != shown[record.id]]
+        answers = {each.id: each.answer for each in own}
+        return answers[record.id] if luck[record.id] < chance else "nothing of that"
+
+    session = made_up_session(run.path, data, SayingEngine(say), num_bootstrap_samples=20)
+    reliance.evaluate(session, ["shuffled"])
+    run.log.write_text("".join(json.dumps(event) + "\n" for event in events(node.cell)))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return _prepared(tmp_path_factory.mktemp("data"), 30)
+
+
+def _prepared(place: Path, count: int) -> str:
+    sample = open_prepared(DATA)
+    copytree(sample.path / "images", place / "source" / "images")
+    write_records(place / "source" / "test.jsonl", sample.records("test")[:count])
+    prepare("custom", place / "source", place / "other", overwrite=True)
+    return str(place / "other")
+
+
+def _study(place: Path, other: str, finish: bool = True):
+    study = load_study(str(write_study(place, STUDY.replace("OTHER", other))))
+    folder = place / "study"
+    nodes = start_study(folder, study)
+    for node in (node for node in nodes if node.cell is not None):
+        for data in (other, DATA) if finish else (DATA,):
+            own = list(open_prepared(data).records("test"))
+            name = DATA if data == DATA else "other"
+            _answer(folder, node, data, own, SKILL[name, node.cell.method])
+    return folder, study, nodes
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, other: str):
+    folder, _, _ = _study(tmp_path_factory.mktemp("study"), other)
+    return write_outcome(folder)
+
+
+def test_every_outcome_has_its_own_numbers(results):
+    lost = "lost with exchanged pictures"
+    assert list(results["outcomes"]) == [lost, "other", f"other: {lost}"]
+    value = {
+        name: outcome["comparisons"][0]["value"] for name, outcome in results["outcomes"].items()
+    }
+    main = results["comparisons"][0]["value"]
+    assert main > 30 and value["other"] < -30
+    # The blind scores of both methods are equal, so what is lost differs as the scores do.
+    assert value[lost] == pytest.approx(main)
+    assert value[f"other: {lost}"] == pytest.approx(value["other"])
+    points = results["outcomes"][lost]["arms"]["instruct"]["points"]
+    assert points[0]["value"] == pytest.approx(0)
+
+
+def test_p_values_are_adjusted_over_all_outcomes(results):
+    rows = [*results["comparisons"]]
+    for outcome in results["outcomes"].values():
+        rows += outcome["comparisons"]
+    assert [row["p_holm"] for row in rows] == holm([row["p"] for row in rows])
+    assert len(rows) == 4
+
+
+def test_words_and_tables_name_the_outcome(results):
+    text = " ".join(results["conclusion"])
+    assert "ExGra-Med is better than Plain" in text
+    assert "other: ExGra-Med is worse than Plain" in text
+    assert "lost with exchanged pictures: ExGra-Med is better than Plain" in text
+    assert ["other" in block.caption for block in blocks(results)] == [False, False, True, True]
+    assert ["other" in row[0] for row in comparison_rows(results)] == [False, False, True, True]
+
+
+def test_a_cell_is_finished_with_all_its_outcomes(tmp_path, other):
+    folder, study, nodes = _study(tmp_path, other, finish=False)
+    cells = [node for node in nodes if node.cell is not None]
+    assert not any(is_finished(folder, node, study) for node in cells)
+    assert write_results(folder)["missing"] == [node.id for node in cells]
+
+
+def test_a_test_that_was_changed_is_refused(tmp_path, other):
+    folder, _, _ = _study(tmp_path, _prepared(tmp_path / "mine", 12))
+    rmtree(tmp_path / "mine" / "source")
+    _prepared(tmp_path / "mine", 11)
+    with pytest.raises(ScoreError, match="is not the data"):
+        write_results(folder)
