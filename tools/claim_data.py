@@ -3,11 +3,11 @@
     PYTHONPATH=src python tools/claim_data.py --instructions data/open-instructions \\
         --captions data/open-captions --vqa-rad data/vqa-rad --slake data/slake --out data/claim
 
-`instruct`: the conversations, with answers extended by what is published of their pictures
-(`captions compose`), and in `meta.group` the group of pictures that look alike.
-`vqa-rad` for fine-tuning, with its test; `slake` and `corpus`, of which there is the test alone. A
-test record whose picture looks like one that any arm learns from, in either stage, has
-`meta.seen_look_alike`.
+`instruct`: the conversations about radiology (the tests ask about nothing else), with answers
+extended by what is published of their pictures (`captions compose`), and in `meta.group` the group
+of pictures that look alike. `vqa-rad` for fine-tuning, with its test; `slake` and `corpus`, of
+which there is the test alone. A test record whose picture looks like one that any arm learns from,
+in either stage, has `meta.seen_look_alike`.
 """
 
 import argparse
@@ -26,13 +26,13 @@ from exgra_med.data.prepare import prepare
 from exgra_med.data.records import Prepared, Record, open_prepared, write_records
 
 MAX_PIXELS = 50_000_000
+SOURCES = {"SLAKE", "NIH ChestX-ray14", "COVID chest X-ray (Cohen)"}
+"""Of the open corpus: others hold blood cells, ultrasound, or a label and nothing else."""
 
 
-def hashes(prepared: Prepared, splits: Iterable[str]) -> dict[str, int]:
-    """Picture -> its perceptual hash, of all pictures of some splits."""
-    names = sorted(
-        {name for split in splits for record in prepared.iterate(split) for name in record.images}
-    )
+def hashes(prepared: Prepared, records: Iterable[Record]) -> dict[str, int]:
+    """Picture -> its perceptual hash, of all pictures of some records."""
+    names = sorted({name for record in records for name in record.images})
     images = prepared.image_folder(MAX_PIXELS)
     found = track(names, description=f"pictures of {prepared.path.name}")
     return {name: perceptual_hash(images.open(name)) for name in found}
@@ -93,17 +93,23 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         longer, folder = Path(scratch) / "long.jsonl", Path(scratch) / "merged"
-        print(compose_captions(str(given.instructions), [str(given.captions)], longer))
+        captions = [str(given.captions)]
+        # One other question: more would double the tokens of a step with graphs.
+        print(compose_captions(str(given.instructions), captions, longer, num_questions=1))
         merge_captions(str(given.instructions), longer, folder)
         instructions = open_prepared(folder)
-        learnt = hashes(instructions, ["train"])
+        chosen = {
+            split: [r for r in instructions.records(split) if r.meta.get("source") in SOURCES]
+            for split in ("train", "validation")
+        }
+        learnt = hashes(instructions, chosen["train"])
         groups = look_alike_groups(learnt)
         train = [
             record.model_copy(update={"meta": record.meta | {"group": groups[min(record.images)]}})
-            for record in instructions.records("train")
+            for record in chosen["train"]
         ]
         print(f"{len(groups)} pictures in {len(set(groups.values()))} groups")
-        splits = {"train": train, "validation": instructions.records("validation")}
+        splits = chosen | {"train": train}
         write(
             {name: moved(records, "corpus") for name, records in splits.items()},
             {"corpus": folder / "images"},
@@ -111,10 +117,10 @@ def main() -> None:
         )
     vqa_rad, slake = open_prepared(given.vqa_rad), open_prepared(given.slake)
     corpus = open_prepared(given.instructions)
-    seen = [*learnt.values(), *hashes(vqa_rad, ["train"]).values()]
+    seen = [*learnt.values(), *hashes(vqa_rad, vqa_rad.records("train")).values()]
     for name, prepared in {"slake": slake, "corpus": corpus, "vqa-rad": vqa_rad}.items():
         records = [each.first_exchange() for each in prepared.records("test")]
-        own = marked(records, hashes(prepared, ["test"]), seen)
+        own = marked(records, hashes(prepared, records), seen)
         print(f"{name}: {sum(r.meta['seen_look_alike'] for r in own)} of {len(own)} look alike")
         made = {"test": moved(own, name)}
         if name == "vqa-rad":
