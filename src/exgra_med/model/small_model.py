@@ -5,6 +5,7 @@ the part as two factors of low rank (`small/`, in peft's names). The parts are f
 and the differences added; the whole checkpoint then stays in the user's cache.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from exgra_med.terminal import counting, remark
 NAME = "small"
 PACKAGED = Path(__file__).with_name("small")
 WEIGHTS = "adapter_model.safetensors"
+CARD = "README.md"
 PREFIX = "base_model.model."
 SMALL = Parts(
     language="smollm2-135m-instruct",
@@ -97,8 +99,14 @@ def small_model() -> Path:
         }
         model, processor = join_parts(SMALL.model_copy(update=own), seed=0)
         add_difference(model, load_file(PACKAGED / WEIGHTS))
-        save_bundle(AnyBundle(model, processor), folder)
+        save_bundle(AnyBundle(model, processor), folder, _write_card)
     return folder
+
+
+def _write_card(folder: Path) -> None:
+    """Origin, licences, scores and limits go with the weights."""
+    if (PACKAGED / CARD).is_file():
+        shutil.copyfile(PACKAGED / CARD, folder / CARD)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from exgra_med.files import cache_folder
 from exgra_med.model import small_model, small_parts
 from exgra_med.model.bundle import local_folder
 from exgra_med.model.join import join_parts
-from exgra_med.model.small_model import WEIGHTS, add_difference, difference
+from exgra_med.model.small_model import CARD, WEIGHTS, add_difference, difference
 from exgra_med.model.small_parts import Part
 from exgra_med.recipe.schema import Parts
 from tiny_wheels import tiny_parts
@@ -99,6 +99,7 @@ def package(base: Any) -> Any:
     tensors, _ = difference(base, after, RANK)
     small_model.PACKAGED.mkdir()
     save_file(tensors, small_model.PACKAGED / WEIGHTS)
+    (small_model.PACKAGED / CARD).write_text("# A small model\n")
     add_difference(base, tensors)
     return base
 
@@ -133,6 +134,7 @@ def test_small_is_made_once_and_answers(base: Any, monkeypatch: pytest.MonkeyPat
     folder = local_folder("small")
     assert folder.is_relative_to(cache_folder())
     assert not [each for each in folder.parent.iterdir() if each != folder]
+    assert (folder / CARD).read_text() == "# A small model\n"
     # Nothing is fetched a second time.
     monkeypatch.setattr(small_model, "fetch_parts", None)
     bundle = load("small").bundle
