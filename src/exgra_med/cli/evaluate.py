@@ -463,9 +463,9 @@ def graphs(
 
     found = measure_graphs(open_run(run), stage, nodes, draw, not bare, device)
     for moment in (found.before, found.after):
-        bare, floor = (moment.levels[f"image_answer/{name}"] for name in ("accuracy", "unrelated"))
+        own, floor = (moment.levels[f"image_answer/{name}"] for name in ("accuracy", "unrelated"))
         say(
-            f"{moment.title} training, image to answer by bare embeddings: {100 * bare:.0f} % find "
+            f"{moment.title} training, image to answer by bare embeddings: {100 * own:.0f} % find "
             f"their own of {len(found.records)} records (unrelated views: {100 * floor:.0f} %)"
         )
         say(
