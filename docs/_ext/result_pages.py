@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from exgra_med.evaluation.answers import counts_sentence
 from exgra_med.evaluation.results import Entry, parse_results
 from exgra_med.evaluation.score import measures
 from exgra_med.evaluation.tables import cell
@@ -32,8 +33,9 @@ def _run(name: str, file: str, entry: Entry) -> list[str]:
         "",
         f"{entry.dataset}, {entry.split} split: {counts['num_open']} open and "
         f"{counts['num_closed']} closed questions about {counts['num_images']} images, one seed. "
-        f"From `benchmarks/results/{file}`.",
+        f"{counts_sentence(entry.details['answer_counts'])} From `benchmarks/results/{file}`.",
         "",
+        *_made_with(entry.details["made_with"]),
         "| | strict, % | 95 % interval | legacy, % | 95 % interval |",
         "| --- | --: | --: | --: | --: |",
     ]
@@ -46,3 +48,13 @@ def _run(name: str, file: str, entry: Entry) -> list[str]:
         values = [cell(baseline["scores"][name]["average"]).text for name in ("strict", "legacy")]
         lines.append(f"| baseline: {key.replace('_', ' ')} | {values[0]} | | {values[1]} | |")
     return [*lines, ""]
+
+
+def _made_with(made: dict[str, str]) -> list[str]:
+    return [
+        f"Made with exgra-med {made['exgra_med']}, commit `{str(made['git_commit'])[:12]}`, torch "
+        f"{made['torch']}, {made['platform']}. Other versions and other machines round "
+        "differently, and a toy's answers change with that: your own run may differ by some of "
+        "them.",
+        "",
+    ]

@@ -14,6 +14,7 @@ from exgra_med.recipe.schema import Architecture, StageSettings
 PROJECT = Path(__file__).resolve().parents[2]
 RESULTS = PROJECT / "benchmarks" / "results"
 sys.path.insert(0, str(PROJECT / "docs" / "_ext"))
+sys.path.insert(0, str(PROJECT / "tools"))
 
 from architecture_picture import (  # noqa: E402
     EVERYWHERE,
@@ -23,6 +24,7 @@ from architecture_picture import (  # noqa: E402
 )
 from benchmark_pages import TABLES, benchmark_page  # noqa: E402
 from command_page import command_page, commands, shown  # noqa: E402
+from keep_results import recipe_digest  # noqa: E402
 from model_page import model_page  # noqa: E402
 from picture_page import CASES, picture_page  # noqa: E402
 from recipe_page import recipe_page, sections  # noqa: E402
@@ -75,8 +77,19 @@ def test_every_model_that_went_the_road_has_its_row() -> None:
 
 
 def test_results_are_shown_with_their_intervals(tmp_path: Path) -> None:
-    assert "| average | 30.2 | 13.6 to 45.7 |" in result_page(RESULTS)
+    page = result_page(RESULTS)
+    results = json.loads((RESULTS / "run-demo.json").read_text(encoding="utf-8"))["results"][0]
+    score = results["scores"]["strict"]["average"]
+    low, high = score["interval"]
+    assert f"| average | {score['value']:.1f} | {low:.1f} to {high:.1f} |" in page
+    assert "56 questions: 56 answered, 0 missing" in page and "Made with exgra-med" in page
     assert "No run has committed results" in result_page(tmp_path)
+
+
+def test_the_committed_demo_is_of_the_recipe_that_is_shipped() -> None:
+    """A change of the recipe asks for a new run: `tools/keep_results.py` keeps its numbers."""
+    results = json.loads((RESULTS / "run-demo.json").read_text(encoding="utf-8"))["results"][0]
+    assert results["details"]["made_with"]["recipe_sha256"] == recipe_digest("demo")
 
 
 def test_every_kind_of_picture_that_is_tested_is_in_the_table() -> None:

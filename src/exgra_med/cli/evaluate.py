@@ -463,7 +463,15 @@ def graphs(
 
     found = measure_graphs(open_run(run), stage, nodes, draw, not bare, device)
     for moment in (found.before, found.after):
-        say(f"{moment.title} training: {100 * moment.accuracy:.0f} % of matches are right")
+        own, floor = (moment.levels[f"image_answer/{name}"] for name in ("accuracy", "unrelated"))
+        say(
+            f"{moment.title} training, image to answer by bare embeddings: {100 * own:.0f} % find "
+            f"their own of {len(found.records)} records (unrelated views: {100 * floor:.0f} %)"
+        )
+        say(
+            f"{moment.title} training, as drawn: {100 * moment.accuracy:.0f} % of matches are "
+            f"right (unrelated views: {100 * moment.unrelated:.0f} %)"
+        )
     say(write_graphs(found, out))
 
 

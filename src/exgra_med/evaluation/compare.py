@@ -253,11 +253,12 @@ def _measure(
         if measure.name not in tests:
             continue
         parts = [places[name] for name in parts_of(measure)]
-        shown = [float(measure.factor * each[parts].mean()) for each in means]
+        ours, theirs = (float(measure.factor * each[parts].mean()) for each in means)
         measured.append(
             Measured(
                 measure,
-                *shown,
+                ours,
+                theirs,
                 int(counted[:, parts].sum()),
                 tests[measure.name],
                 (edges[0][measure.name], edges[1][measure.name]),
@@ -431,7 +432,8 @@ def stored_comparison(
     ]
     answers = [read_predictions(file).predictions for file in files]
     names = distinct_names([first, second])
-    comparison = _measure(*answers, questions, scorer, (names[0], names[1]), seed)
+    named = (names[0], names[1])
+    comparison = _measure(answers[0], answers[1], questions, scorer, named, seed)
     return replace(
         comparison,
         files=(files[0], files[1]),

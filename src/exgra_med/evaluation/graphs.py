@@ -26,6 +26,7 @@ from exgra_med.model.bundle import load_bundle
 from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import StageAlignment
 from exgra_med.training.checkpoint import load_alignment
+from exgra_med.training.held_out import pair_accuracies, unrelated
 from exgra_med.training.objective import Objective, pool_views
 from exgra_med.training.stages import starting_checkpoint
 
@@ -63,8 +64,11 @@ class Moment:
     pairs: list[Matched]
     accuracy: float
     """Share of right matches over all directed problems, as these pairs were matched."""
-    bare_accuracy: float
-    """The same without the graph layers, which do not stay with the model."""
+    unrelated: float
+    """The same where no node has two views of one record."""
+    levels: dict[str, float]
+    """What bare embeddings find by themselves, and what unrelated ones do: see
+    `pair_accuracies`."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def measure_graphs(
         for title, folder in folders.items()
     ]
     return Graphs(
-        run=run.recipe.name,
+        run=run.path.resolve().name,
         stage=name,
         split=split,
         records=records,
@@ -228,8 +232,9 @@ def _moment(
     assert images_KD is not None, "only records with an image are chosen"
     views = pool_views(batch, images_KD, states)[: objective.alignment.num_views]
     shown = _match(objective, settings, views, message_passing)
-    bare = _match(objective, settings, views, False) if message_passing else shown
-    return Moment(title, shown[::2], _share_right(shown), _share_right(bare))
+    floor = _match(objective, settings, unrelated(*views), message_passing)
+    levels = pair_accuracies(*views)
+    return Moment(title, shown[::2], _share_right(shown), _share_right(floor), levels)
 
 
 def _match(

@@ -320,7 +320,7 @@ def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:
 def behind_sentences(result: Mapping[str, Any]) -> list[str]:
     """What stands behind the numbers of each run of a result of `compare`."""
     return [
-        f"{each['name']}: {counts_sentence(each)}"
+        f"{each['name']}, {counts_sentence(each)}"
         + (f" {file_sentence(each['file'], each['sha256'])}" if each["file"] else "")
         for each in result["basis"]
     ]

@@ -93,11 +93,13 @@ def _own_graphs(objective: Objective) -> Iterator[None]:
         alignment.scope, objective.gathers = scope, gathers
 
 
-def _unrelated_level(objective: Objective, losses: Mapping[str, Tensor]) -> float:
+def _unrelated_level(objective: Objective, losses: Mapping[str, Tensor]) -> float | None:
     """Matching accuracy of a batch in which no node has two views of one record: what message
-    passing and barycenter give to views that have nothing to do with each other."""
+    passing and barycenter give to views that have nothing to do with each other. None where the
+    batch has no alignment loss."""
     alignment = objective.alignment
-    assert alignment is not None, "only an aligned stage has this loss"
+    if alignment is None or "alignment_loss" not in losses:
+        return None
     names = [f"{name}_view" for name in NAMES if f"{name}_view" in losses]
     image, answer, extended = (*unrelated(*(losses[name] for name in names)), None)[:3]
     return alignment.matching_accuracy(image, answer, extended)
@@ -144,13 +146,13 @@ class HeldOut:
         for batch in self._batches(self.dataset):
             with _own_graphs(objective):
                 losses = objective(to_device(batch, device), [_NOISE_SEED])
-                if "alignment_loss" in losses:
-                    nodes = int(losses["num_nodes"])
-                    level = _unrelated_level(objective, losses)
+                # Here, since the graphs of the accuracy and of its floor are of one process.
+                level = _unrelated_level(objective, losses)
             num["records"] += len(batch["ids"])
             for name in ("language_loss_sum", "num_supervised"):
                 sums[name] += float(losses[name])
-            if "alignment_loss" in losses:
+            if level is not None:
+                nodes = int(losses["num_nodes"])
                 num.update(nodes=nodes, graphs=1)
                 sums["matching_unrelated"] += nodes * level
                 for name in ("alignment_loss", "matching_accuracy"):

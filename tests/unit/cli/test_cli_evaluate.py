@@ -34,7 +34,7 @@ def test_score_and_compare_print_tables_for_people() -> None:
     files = [str(GOLDEN / "pred.jsonl"), str(GOLDEN / "gt.json")]
     printed = runner.invoke(app, ["evaluate", "score", *files])
     assert "Closed accuracy" in printed.stdout
-    assert "3 are empty, 0 were cut" in printed.stdout
+    assert "3 empty, 0 cut" in printed.stdout
     printed = runner.invoke(app, ["evaluate", "compare", files[0], *files])
     assert "67 questions on 1 images" in printed.stdout
     printed = runner.invoke(app, ["evaluate", "compare", files[0], *files, "--json"])

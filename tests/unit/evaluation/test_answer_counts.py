@@ -60,7 +60,8 @@ def test_every_answer_is_counted_once() -> None:
         "with_thoughts": 2,
     }  # fmt: skip
     assert counts_sentence(counts) == (
-        "8 questions: 7 answered, 1 missing, 2 empty, 3 cut at the token limit, 1 unparsed. 2 held thoughts, which are no part of an answer."
+        "8 questions: 7 answered, 1 missing, 2 empty, 3 cut at the token limit, 1 unparsed. "
+        "2 held thoughts, which are no part of an answer."
     )
     require_usable(counts)
     require_usable(answer_counts([], lambda _: None))

@@ -20,6 +20,7 @@ from exgra_med.model.bundle import load_bundle, save_bundle
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import Run, start_run
 from exgra_med.training.checkpoint import load_alignment, save_alignment
+from exgra_med.training.held_out import pair_accuracies, unrelated
 from exgra_med.training.objective import Objective
 from exgra_med.training.stages import starting_checkpoint
 
@@ -93,11 +94,18 @@ def test_the_matrix_shows_every_cosine_on_one_scale() -> None:
 def test_what_a_data_set_says_is_text(graph: int, tmp_path: Path) -> None:
     Image.new("RGB", (8, 6), "grey").save(tmp_path / "0.png")
     pair = Matched(graph, 3, [], [], [0, 2, -1], PAIR.similarity)
-    moment = Moment("before", [pair], 1 / 3, 1 / 3)
+    levels = {"image_answer/accuracy": 0.0, "image_answer/unrelated": 1 / 3}
+    moment = Moment("before", [pair], 1 / 3, 2 / 3, levels)
     graphs = Graphs(
         HOSTILE, HOSTILE, "test", RECORDS, ImageFolder(tmp_path, 100), True, moment, moment, []
     )
     html = graphs_fragment(graphs)
+    # The first row is image to answer, bare, beside what unrelated views reach.
+    rows = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
+    assert [re.sub("<.*?>", " ", row).split() for row in rows[1:3]] == [
+        ["image", "↔", "answer", "bare", "embeddings", "0", "0", "33"],
+        ["as", "drawn", "below", "through", "graph", "layers", "33", "33", "67"],
+    ]
     assert "<script" not in html and "<img" not in html
     assert set(re.findall(r'(?:src|href)="([^"]{10})', html)) <= {"data:image"}
 
@@ -119,6 +127,11 @@ def test_accuracy_is_what_training_measures(
     with torch.no_grad():
         losses = objective(dataset.collate([dataset[n] for n in range(6)]), [0])
     assert graphs.after.accuracy == pytest.approx(float(losses["matching_accuracy"]))
+    names = ("image_view", "answer_view", "extended_view")
+    own = [losses[name] for name in names if name in losses][: 3 if views == "all" else 2]
+    assert graphs.after.levels == pair_accuracies(*own)
+    floor = objective.alignment.matching_accuracy(*(*unrelated(*own), None)[:3])
+    assert graphs.after.unrelated == pytest.approx(floor)
     for pair in graphs.before.pairs + graphs.after.pairs:
         assert len(pair.first_edges) == 6 * 5 and len(pair.matches) == 6
     if views != "all":

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from exgra_med.data.records import Record
 from exgra_med.evaluation.graphs import GRAPHS, Graphs, Matched, Moment
-from exgra_med.evaluation.report.page import NOTICE, jpeg, template_environment, template_text
+from exgra_med.evaluation.report.page import (
+    LEVELS,
+    NOTICE,
+    jpeg,
+    template_environment,
+    template_text,
+)
+from exgra_med.evaluation.tables import Column, Row, Table
 from exgra_med.files import write_text
 
 # Colours are CSS variables of the page, so light and dark both work; a wrong match is also dashed,
@@ -232,10 +239,30 @@ def _values(graphs: Graphs) -> dict[str, object]:
         "graphs": graphs,
         "rows": rows,
         "moments": moments,
+        "levels": levels_table(graphs),
         "low": f"{low:.2f}",
         "high": f"{high:.2f}",
         "chance": f"{100 / len(graphs.records):.3g}",
     }
+
+
+def levels_table(graphs: Graphs) -> Table:
+    """What finds its own partner, one row a pair of views, bare embeddings first."""
+    rows = []
+    for name in dict.fromkeys(each.partition("/")[0] for each in graphs.after.levels):
+        before, after, floor = (
+            f"{100 * moment.levels[f'{name}/{kind}']:.0f}"
+            for moment, kind in (
+                (graphs.before, "accuracy"), (graphs.after, "accuracy"), (graphs.after, "unrelated")
+            )
+        )  # fmt: skip
+        rows.append(Row(LEVELS[name], [before, after, floor], "bare embeddings", not rows))
+    drawn = [f"{100 * each:.0f}" for each in (graphs.before.accuracy, graphs.after.accuracy)]
+    way = "through graph layers" if graphs.message_passing else "bare embeddings"
+    label = "as drawn below"
+    rows.append(Row(label, [*drawn, f"{100 * graphs.after.unrelated:.0f}"], way))
+    columns = ("Before, %", "After, %", "Unrelated views, %")
+    return Table([Column(each) for each in columns], rows, "Pair")
 
 
 def _sentence(node: int, match: int) -> str:

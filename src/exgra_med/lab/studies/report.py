@@ -269,7 +269,8 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
     first = collected.scores[0] if collected.scores else None
     # The study's metric for the strongest baseline that sees no picture.
     baselines = {} if first is None else first.facts["baselines"]
-    blind = baselines.get(strongest_blind(baselines))
+    floor = strongest_blind(baselines)
+    blind = None if floor is None else baselines[floor]
     num_closed = sum(question.answer_type == "CLOSED" for question in collected.questions)
     return {
         "schema_version": SCHEMA_VERSION,
