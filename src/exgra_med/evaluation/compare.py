@@ -28,7 +28,7 @@ from exgra_med.evaluation.score import (
     versions_of,
     with_functions,
 )
-from exgra_med.evaluation.session import answered_questions, answers_file
+from exgra_med.evaluation.session import answered_questions, stored_answers
 from exgra_med.evaluation.statistics import (
     check_count,
     cluster_codes,
@@ -190,7 +190,9 @@ def compare_stored(
     if questions is None:
         questions = _questions(entries, data_folder)
     answers = [
-        read_predictions(answers_file(path, entries[path]) if path in entries else path).predictions
+        stored_answers(path, entries[path])
+        if path in entries
+        else read_predictions(path).predictions
         for path in (first, second)
     ]
     result = compare(answers[0], answers[1], questions, scorer, seed=seed)
