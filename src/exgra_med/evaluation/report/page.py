@@ -343,8 +343,7 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     problems += _lost(run, recipe, entries)
     if said := unchecked(run):
         problems.append(said)
-    # A page is passed on: it says nothing of where the run lies.
-    problems = [each.replace(f"{run}{os.sep}", "").replace(str(run), run.name) for each in problems]
+    problems = [_within(run, each) for each in problems]
     is_toy = bool((recipe.get("model") or {}).get("architecture"))
     vqa = [each for each in entries if each.task == "vqa"]
     known = tasks()
@@ -370,6 +369,12 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         limits=[*problems, *limits(entries, is_toy)],
         problems=problems,
     )
+
+
+def _within(run: Path, sentence: str) -> str:
+    """A sentence that names files as they lie in the run: a page is passed on, and says nothing of
+    where the run lies."""
+    return sentence.replace(f"{run}{os.sep}", "").replace(str(run), run.name)
 
 
 Value = TypeVar("Value")
@@ -525,7 +530,7 @@ def _examples(
         questions, images = answered_questions(run, entry, data_folder)
         pairing = pair(answers, questions)
     except (DataError, RunError, ScoreError) as error:
-        return None, f"The questions are not at hand: {error.message}"
+        return None, f"The questions are not at hand: {_within(run, error.message)}"
     number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
     return pick_examples(pairing, images, number, int(recipe.get("seed") or 0)), ""
 
