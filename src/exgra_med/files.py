@@ -19,6 +19,7 @@ import re
 import shutil
 import socket
 import sys
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -274,8 +275,9 @@ def append(path: Path, content: bytes, to_disk: bool = True) -> None:
 
 LOCK = ".writer"
 """Name of the lock file in a run folder."""
-_WRITING: dict[str, int] = {}
-"""Lock files that this process holds -> blocks that do."""
+_WRITING: dict[str, list[int]] = {}
+"""Lock files that this process holds -> descriptor, and how many blocks hold it."""
+_GUARD = threading.Lock()
 
 
 @contextmanager
@@ -299,45 +301,58 @@ def sole_writer(lock: Path, what: object) -> Iterator[None]:
     if fcntl is None or os.environ.get("RANK", "0") != "0":
         yield
         return
-    if name in _WRITING:
-        # To close the file a second time would end the lock.
-        _WRITING[name] += 1
-        try:
-            yield
-        finally:
-            _WRITING[name] -= 1
-        return
+    with _GUARD:
+        if name not in _WRITING:
+            _WRITING[name] = [_claimed(lock, what), 0]
+        _WRITING[name][1] += 1
+    try:
+        yield
+    finally:
+        with _GUARD:
+            _WRITING[name][1] -= 1
+            descriptor, num_blocks = _WRITING[name]
+            if not num_blocks:
+                del _WRITING[name]
+                with suppress(OSError):
+                    os.ftruncate(descriptor, 0)
+                os.close(descriptor)
+
+
+def _claimed(lock: Path, what: object) -> int:
+    """The descriptor of a lock file that is this process's until it is closed."""
     with disk_errors(lock):
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        # A lock of the process (POSIX): unlike one of the descriptor (flock), a forked worker that
-        # outlives its parent does not go on holding it, and it works over NFS.
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            holder = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
-            raise RunError(
-                f"{what} is being written by {holder or 'another process'}.",
-                "Wait until that has ended, or stop it; the lock ends with it.",
-            ) from error
-        except OSError:
-            yield  # a file system that cannot lock
-            return
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        told = f"process {os.getpid()} on {socket.gethostname()}, since {started}\n".encode()
-        # Only for the sentence; on a full disk the lock itself is enough.
-        with suppress(OSError):
-            os.pwrite(descriptor, told, 0)
-            os.ftruncate(descriptor, len(told))
-        _WRITING[name] = 1
-        try:
-            yield
-        finally:
-            del _WRITING[name]
-            with suppress(OSError):
-                os.ftruncate(descriptor, 0)
-    finally:
+    if not _lock_for_process(descriptor):
+        holder = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
         os.close(descriptor)
+        raise RunError(
+            f"{what} is being written by {holder or 'another process'}.",
+            "Wait until that has ended, or stop it; the lock ends with it.",
+        )
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    told = f"process {os.getpid()} on {socket.gethostname()}, since {started}\n".encode()
+    # Only for the sentence; on a full disk the lock itself is enough.
+    with suppress(OSError):
+        os.pwrite(descriptor, told, 0)
+        os.ftruncate(descriptor, len(told))
+    return descriptor
+
+
+def _lock_for_process(descriptor: int) -> bool:
+    """Take a lock of this process (POSIX); False where another one has it.
+
+    Unlike a lock of the descriptor (flock), a forked worker that outlives its parent does not go on
+    holding it, and it works over NFS. It ends when this process closes the file, however it has
+    opened it, so nothing else here may open a lock file.
+    """
+    assert fcntl is not None, "nobody asks without it"
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass  # a file system that cannot lock
+    return True
 
 
 def is_being_written(lock: Path) -> bool:
@@ -351,13 +366,7 @@ def is_being_written(lock: Path) -> bool:
     except OSError:
         return False  # somebody else's, which only they can write
     with stream:
-        try:
-            fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            return True
-        except OSError:
-            pass
-    return False
+        return not _lock_for_process(stream.fileno())
 
 
 def is_unused(folder: Path, leftovers: Collection[str] = ()) -> bool:

@@ -5,16 +5,28 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+# What commands import, once for all of them.
+import exgra_med.data.prepare
+import exgra_med.evaluation.held_out
+import exgra_med.evaluation.tasks.vqa
+import exgra_med.lab.phantom.make
+import exgra_med.model.native
+import exgra_med.training.preflight
+import exgra_med.training.stages  # noqa: F401
+from exgra_med.cli import main
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
+# Nodes of a study are processes of their own.
+os.environ["PYTHONPATH"] = str(SOURCE)
 STUDY = """
 name: killed
 description: One cell, to be killed.
@@ -28,16 +40,42 @@ evaluation: {num_bootstrap_samples: 20}
 """
 
 
-def start(words: list[str], place: Path) -> subprocess.Popen[str]:
-    """A command as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "exgra_med", *words],
-        cwd=place,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=os.environ | {"PYTHONPATH": str(SOURCE), "OMP_NUM_THREADS": "1"},
-    )
+@dataclass(frozen=True)
+class Process:
+    """A command in a copy of this process, so that kills fall into its work, not its imports."""
+
+    id: int
+    said: Path
+
+    def wait(self) -> int:
+        """The exit code; of a signal, its number with a minus."""
+        _, status = os.waitpid(self.id, 0)
+        return os.waitstatus_to_exitcode(status)
+
+
+def start(words: list[str], place: Path) -> Process:
+    """Begin a command in a folder."""
+    said = place / f"said-{time.monotonic_ns()}.txt"
+    child = os.fork()
+    if child:
+        return Process(child, said)
+    os.chdir(place)
+    with said.open("w", encoding="utf-8") as stream:
+        os.dup2(stream.fileno(), 1)
+        os.dup2(stream.fileno(), 2)
+    sys.argv = ["exgra-med", *words]
+    code: Any = 1
+    try:
+        main.run()
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
 
 
 @dataclass(frozen=True)
@@ -93,8 +131,7 @@ def works(place: Path) -> list[Work]:
     model = place / "trained"
     if not model.is_dir():
         process = start(["train", "debug/tiny", "--out", str(model)], place)
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
+        assert process.wait() == 0, process.said.read_text("utf-8")
     (place / "study.yaml").write_text(STUDY, encoding="utf-8")
     evaluate = ["evaluate", "vqa", "run"]
     # Pictures are drawn: there is something to be killed in.
@@ -119,13 +156,17 @@ def works(place: Path) -> list[Work]:
 def kill_at_random(
     place: Path, count: int, seed: int = 0, only: str | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Kill `count` times, one kind of work after the other.
+    """Kill `count` times, one kind of work after the other, a study every seventh time.
 
     Yields:
         What was killed and when, and what was not right about what came of it.
     """
     numbers = random.Random(seed)
     chosen = [each for each in works(place / "common") if only in (None, each.name)]
+    if only is None:
+        # A study is many processes, and takes as long as all the others.
+        *short, study = chosen
+        chosen = [*short, *short, study]
     wanted: dict[str, tuple[float, Any]] = {}
     for number in range(count):
         work = chosen[number % len(chosen)]
@@ -144,8 +185,7 @@ def _undisturbed(work: Work, place: Path) -> tuple[float, Any]:
     work.before(place)
     started = time.monotonic()
     process = start(work.first, place)
-    said, _ = process.communicate()
-    assert process.returncode in work.codes, said
+    assert process.wait() in work.codes, process.said.read_text("utf-8")
     return time.monotonic() - started, work.result(place)
 
 
@@ -154,17 +194,17 @@ def _killed(work: Work, place: Path, delay: float, result: Any) -> str:
     work.before(place)
     process = start(work.first, place)
     time.sleep(delay)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    os.kill(process.id, signal.SIGKILL)
+    process.wait()
     for attempt in range(20):
         process = start(work.again, place)
-        said, _ = process.communicate()
+        code, said = process.wait(), process.said.read_text("utf-8")
         # The nodes of a killed study finish the step that they are in, and then end.
         if "is being written by" not in said:
             break
         time.sleep(0.5 * attempt)
-    if process.returncode not in work.codes:
-        return f"exit code {process.returncode}: {said.strip()[-300:]}"
+    if code not in work.codes:
+        return f"exit code {code}: {said.strip()[-300:]}"
     if "Traceback" in said:
         return f"a traceback: {said.strip()[-300:]}"
     return "" if work.result(place) == result else "another result"

@@ -250,9 +250,9 @@ from pathlib import Path
 from exgra_med import files
 
 with files.sole_writer(Path(sys.argv[1]), "The node"):
-    if len(sys.argv) > 2 and os.fork():
-        print("held", flush=True)
-        time.sleep(60)
+    if len(sys.argv) > 2 and not os.fork():
+        time.sleep(5)
+        os._exit(0)
     print("held", flush=True)
     time.sleep(60)
 """
@@ -281,7 +281,6 @@ def test_a_lock_is_held_by_one_and_not_by_the_dead(tmp_path: Path) -> None:
         with files.sole_writer(lock, "The node"):
             pass
         assert files.is_being_written(lock)
-        assert f"process {os.getpid()} " in lock.read_text()
     assert not files.is_being_written(lock) and not lock.read_text()
 
 
