@@ -178,6 +178,8 @@ def acts(settings: tuple[str, ...]) -> list[Act]:
     def is_answered(name: str) -> bool:
         return not name.startswith("checkpoints") or name.startswith(f"checkpoints/{STAGE}/final")
 
+    goes_on_from = (f"checkpoints/{STAGE}/step", "checkpoints/aligned/final")
+
     def exported(run: Path) -> list[str]:
         return ["checkpoint", "export", str(run), "--out", str(run.parent / "exported")]
 
@@ -187,7 +189,8 @@ def acts(settings: tuple[str, ...]) -> list[Act]:
             "resume an unfinished run",
             resume,
             lambda run: [weights(run), _log_of(run)],
-            lambda name: is_trained(name) and not name.startswith(f"checkpoints/{STAGE}/final"),
+            # The stages before it are finished, and treated as in the act before.
+            lambda name: name.startswith(goes_on_from) or ("/" not in name and is_trained(name)),
             unfinished,
         ),
         Act(
@@ -286,9 +289,11 @@ class Grid:
         except (OSError, KeyError, TypeError, ValueError):
             return found, None
 
-    def try_all(self, count: int | None = None, seed: int = 0) -> Iterator[tuple[Case, str]]:
+    def try_all(
+        self, count: int | None = None, seed: int = 0, only: str | None = None
+    ) -> Iterator[tuple[Case, str]]:
         """Every case, or so many at random, with what is not right about it."""
-        cases = self.cases()
+        cases = [each for each in self.cases() if only in (None, each.act.name)]
         if count is not None:
             cases = random.Random(seed).sample(cases, min(count, len(cases)))
         for case in cases:
