@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import Field
 
 from exgra_med import __version__, files
-from exgra_med.errors import RunError
+from exgra_med.errors import DamagedFileError, RunError
 from exgra_med.files import read_yaml_document, write_yaml
 from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings, check_recipe
 from exgra_med.terminal import remark
@@ -143,7 +143,11 @@ class Run:
             RunError: another process writes the run.
         """
         with self.writing():
-            files.write_document(self.path / RECORD, self.record() | {section: value})
+            record = self.record() | {section: value}
+            if unchecked(self.path):
+                # The record has a digest from now on, and what was before it has none.
+                record[_UNCHECKED] = True
+            files.write_document(self.path / RECORD, record)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -187,9 +191,17 @@ def open_run(path: str | Path) -> Run:
     return run
 
 
+_UNCHECKED = "begun_without_digests"
+
+
 def unchecked(run: Path) -> str:
     """A sentence where a run was begun by a version that wrote no digests, else nothing."""
-    if not (run / RECORD).is_file() or files.has_digest(run / RECORD):
+    file = run / RECORD
+    try:
+        is_known = files.has_digest(file) and _UNCHECKED not in files.read_document(file)
+    except DamagedFileError:
+        return ""  # which whoever reads it says
+    if is_known or not file.is_file():
         return ""
     return (
         f"{run} was begun by an earlier version of exgra-med, which wrote no SHA-256 of its files: "

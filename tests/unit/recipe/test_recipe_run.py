@@ -112,7 +112,10 @@ def test_a_run_of_an_earlier_version_is_read_and_said_to_be_unchecked(tmp_path: 
     (tmp_path / "recipe.yaml").write_text(text.partition("\n")[2], "utf-8")
     (tmp_path / "record.json").write_text('{"created": "then"}')
     assert open_run(tmp_path).recipe == run.recipe
-    assert "cannot be checked" in unchecked(tmp_path)
+    for _ in range(2):
+        assert "cannot be checked" in unchecked(tmp_path)
+        run.add_to_record("data", {})
+    assert files.has_digest(tmp_path / "record.json") and unchecked(tmp_path)
 
 
 def test_a_damaged_last_checkpoint_says_how_to_go_on(tmp_path: Path) -> None:
