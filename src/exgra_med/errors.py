@@ -49,6 +49,10 @@ class RunError(ExgraMedError):
     """A run folder cannot be used for what was asked."""
 
 
+class DamagedFileError(RunError):
+    """A file of a run folder or checkpoint is gone, cannot be read, or is not what was written."""
+
+
 class ScoreError(ExgraMedError):
     """Predictions and reference, or the numbers of a comparison, do not fit together."""
 

@@ -1,31 +1,36 @@
-"""The one way to write: atomic, so that a file or folder is seen complete or not at all.
+"""The one way to write: atomic, so that a file or folder is seen complete or not at all; and how to
+know again what was written, by its SHA-256.
 
 Content goes into `.NAME.partial-N` beside the target, then takes the target's place. The writer
 holds a lock on it that the operating system drops when the process dies, so the next write of the
 same target takes over what a killed run left, and never what another process is writing. (Where
 files cannot be locked, on Windows and some network drives, such leftovers stay until removed.)
 
-That lock is on the unfinished file or folder itself. `filelock` needs a lock file of its own, which
-stays behind: one beside every file that was ever written. Where a lock has a file anyway, `held`
-takes it through `filelock`.
+That lock is on the unfinished file or folder itself. What is written over hours, a run folder or a
+node of a study, has a lock file that says who writes: `sole_writer`.
 """
 
 import ctypes
 import errno
+import hashlib
+import json
 import os
 import re
 import shutil
+import socket
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 from uuid import uuid4
 
 import yaml
 
-from exgra_med.errors import RecipeError, WriteError
+from exgra_med.errors import DamagedFileError, ExgraMedError, RecipeError, RunError, WriteError
 
 if sys.platform == "win32":
     fcntl = None
@@ -70,6 +75,45 @@ def disk_errors(path: Path) -> Iterator[None]:
         raise WriteError(
             f"{path}: cannot be written ({what}).",
             "Choose another place or mend this one; what was saved before is untouched.",
+        ) from error
+
+
+def system_error_in_words(error: Exception) -> ExgraMedError | None:
+    """A sentence for an error of the operating system that nobody expected where it came up; none
+    for any other error."""
+    failure = _system_error(error)
+    if failure is None or failure.errno is None:
+        return None
+    what = failure.strerror or str(failure)
+    name = failure.filename if isinstance(failure.filename, str | os.PathLike) else None
+    if failure.errno in _FULL:
+        return DiskFullError(
+            f"{name or 'Something'} cannot be written, the disk is full ({what}).",
+            "Free some space and start again; what was saved before is untouched.",
+        )
+    if failure.errno == errno.ENOENT:
+        try:
+            check_working_folder()
+        except RunError as gone:
+            return gone
+    if name is None:
+        return WriteError(f"The operating system refused something ({what}).")
+    # A path that was given: a folder where a file is needed, a file that may not be read.
+    return RunError(f"{os.fspath(name)}: {what}.", "Is this the path that was meant?")
+
+
+def check_working_folder() -> None:
+    """See that the folder that paths are relative to exists.
+
+    Raises:
+        RunError: it was deleted.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise RunError(
+            "The folder that this command was started in is gone.",
+            "Change into one that exists, and start again.",
         ) from error
 
 
@@ -199,37 +243,346 @@ def put_folder(temporary: Path, path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
 
 
-@contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Hold a lock on a file, made where it is absent, until the block or this process ends.
+def append(path: Path, content: bytes, to_disk: bool = True) -> None:
+    """Add to the end of a file, which need not exist.
 
-    Yields:
-        Whether it is ours; False while another process holds it. True where nothing can be locked.
+    Args:
+        path: the file; its folder exists.
+        content: whole lines.
+        to_disk: wait until it is on the disk, and would survive a power cut.
 
     Raises:
+        DiskFullError, WriteError: nothing was added.
+    """
+    with disk_errors(path):
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            before = os.fstat(descriptor).st_size
+            try:
+                left = memoryview(content)
+                while left:
+                    left = left[os.write(descriptor, left) :]
+                if to_disk:
+                    os.fsync(descriptor)
+            except OSError as error:
+                with suppress(OSError):
+                    os.ftruncate(descriptor, before)
+                error.filename = error.filename or str(path)
+                raise
+        finally:
+            os.close(descriptor)
+
+
+LOCK = ".writer"
+"""Name of the lock file in a run folder."""
+_WRITING: dict[str, list[int]] = {}
+"""Lock files that this process holds -> descriptor, and how many blocks hold it."""
+_GUARD = threading.Lock()
+
+
+@contextmanager
+def sole_writer(lock: Path, what: object) -> Iterator[None]:
+    """Be the only process that writes something until the block, or this process, ends.
+
+    The lock is the operating system's, on the file `lock`, whose text says who holds it. It ends
+    with its process, however that ends, so nothing stale has to be removed. Blocks of one process
+    do not exclude one another. Of the processes of one launch (`torchrun`, `accelerate launch`) the
+    first one holds the lock for all. Where nothing can be locked, everybody may write.
+
+    Args:
+        lock: a file in a folder that exists; it is made, and stays.
+        what: what is written, for the sentence.
+
+    Raises:
+        RunError: another process writes it; says which one.
         WriteError: the file cannot be made.
     """
-    # Only studies hold locks; every command imports this file, and should start at once.
-    from filelock import FileLock, Timeout
-
-    with disk_errors(path):
-        path.touch()
-    # A new lock for each block, and of no thread: two blocks in one process exclude each other as
-    # two processes do.
-    lock = FileLock(path, blocking=False, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
+    name = str(lock.resolve())
+    if fcntl is None or os.environ.get("RANK", "0") != "0":
+        yield
         return
-    except OSError:
-        # A file system that cannot lock.
-        yield True
-        return
+    with _GUARD:
+        if name not in _WRITING:
+            _WRITING[name] = [_claimed(lock, what), 0]
+        _WRITING[name][1] += 1
     try:
-        yield True
+        yield
     finally:
-        lock.release()
+        with _GUARD:
+            _WRITING[name][1] -= 1
+            descriptor, num_blocks = _WRITING[name]
+            if not num_blocks:
+                del _WRITING[name]
+                with suppress(OSError):
+                    os.ftruncate(descriptor, 0)
+                os.close(descriptor)
+
+
+def _claimed(lock: Path, what: object) -> int:
+    """The descriptor of a lock file that is this process's until it is closed."""
+    with disk_errors(lock):
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    if not _lock_for_process(descriptor):
+        holder = os.read(descriptor, 1000).decode("utf-8", "replace").strip()
+        os.close(descriptor)
+        raise RunError(
+            f"{what} is being written by {holder or 'another process'}.",
+            "Wait until that has ended, or stop it; the lock ends with it.",
+        )
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    told = f"process {os.getpid()} on {socket.gethostname()}, since {started}\n".encode()
+    # Only for the sentence; on a full disk the lock itself is enough.
+    with suppress(OSError):
+        os.pwrite(descriptor, told, 0)
+        os.ftruncate(descriptor, len(told))
+    return descriptor
+
+
+def _lock_for_process(descriptor: int) -> bool:
+    """Take a lock of this process (POSIX); False where another one has it.
+
+    Unlike a lock of the descriptor (flock), a forked worker that outlives its parent does not go on
+    holding it, and it works over NFS. It ends when this process closes the file, however it has
+    opened it, so nothing else here may open a lock file.
+    """
+    assert fcntl is not None, "nobody asks without it"
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        pass  # a file system that cannot lock
+    return True
+
+
+def is_being_written(lock: Path) -> bool:
+    """Whether some process holds a lock of `sole_writer`."""
+    if fcntl is None or not lock.is_file():
+        return False
+    if str(lock.resolve()) in _WRITING:
+        return True
+    try:
+        stream = lock.open("rb+")
+    except OSError:
+        return False  # somebody else's, which only they can write
+    with stream:
+        return not _lock_for_process(stream.fileno())
+
+
+def is_unused(folder: Path, leftovers: Collection[str] = ()) -> bool:
+    """Whether a folder is absent, empty, or holds only what a start that was killed has left.
+
+    Args:
+        folder: where something is to be made.
+        leftovers: names of files that are written before the folder counts as begun.
+    """
+    if not folder.exists():
+        return True
+    if not folder.is_dir():
+        return False
+    ours = re.compile(rf"\..+\.partial-\w+(\.old)?|{re.escape(LOCK)}")
+    names = (inside.name for inside in folder.iterdir())
+    return all(name in leftovers or ours.fullmatch(name) for name in names)
+
+
+# What was written is known again by its SHA-256. A document has it in itself, so that no kill can
+# part the two: JSON as its key `sha256`, YAML as its first line. It is of the values, so another
+# layout is no damage. A file that grows has it in every line, over all bytes before it in the file:
+# a kill leaves a torn last line at most, and anything else that is not as it was is found. A folder
+# that is written at once, such as a checkpoint, has `digests.json`.
+#
+# A file without any is of an earlier version or of another tool, and nothing of it can be checked.
+
+DIGEST = "sha256"
+DIGESTS = "digests.json"
+_COPY_AGAIN = "Copy it again from where it is whole"
+_DIFFERS = "is not what was written there: its SHA-256 differs"
+_YAML_DIGEST = re.compile(rf"# {DIGEST}: ([0-9a-f]{{64}})\n")
+_LINE_DIGEST = re.compile(rb', "sha256": "([0-9a-f]{16})"\}$')
+_LINE_DIGITS = 16
+
+
+def _digest(value: Any) -> str:
+    try:
+        text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    except (TypeError, ValueError):
+        return ""  # a date, a key that is no text: nothing that was written here
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _damaged(path: Path, what: str, hint: str) -> DamagedFileError:
+    return DamagedFileError(f"{path} {what}.", hint)
+
+
+def _unreadable(path: Path, error: OSError, hint: str) -> DamagedFileError:
+    return _damaged(path, f"cannot be read ({error.strerror})", hint or f"{_COPY_AGAIN}.")
+
+
+def write_document(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its SHA-256, atomically.
+
+    Raises:
+        ValueError: the object holds a number that is not finite.
+        DiskFullError, WriteError: an older file of that name is untouched.
+    """
+    # As a reader will see it: keys are texts, tuples are lists.
+    plain = json.loads(json.dumps(value, allow_nan=False))
+    whole = plain | {DIGEST: _digest(plain)}
+    write_text(path, json.dumps(whole, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_document(path: Path, hint: str = "") -> dict[str, Any]:
+    """A JSON object that `write_document` wrote, or one without a digest, which is not checked.
+
+    Args:
+        path: the file.
+        hint: how to go on without it.
+
+    Raises:
+        DamagedFileError: it is gone, cannot be read, or is not what was written.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _unreadable(path, error, hint) from error
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, "is damaged: it is no JSON", hint or f"{_COPY_AGAIN}.") from error
+    if not isinstance(value, dict):
+        raise _damaged(path, "is damaged: it is no JSON object", hint or f"{_COPY_AGAIN}.")
+    found = value.pop(DIGEST, None)
+    if found is not None and found != _digest(value):
+        own = f"If it was changed on purpose, delete `{DIGEST}` in it."
+        raise _damaged(path, _DIFFERS, hint or own)
+    return value
+
+
+def has_digest(path: Path) -> bool:
+    """Whether a JSON document can be checked; those of earlier versions cannot."""
+    try:
+        return DIGEST in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, RecursionError):
+        return False
+
+
+def yaml_with_digest(value: Mapping[str, Any]) -> str:
+    """A YAML document whose first line is a comment with the SHA-256 of its values."""
+    return f"# {DIGEST}: {_digest(value)}\n{write_yaml(value)}"
+
+
+def with_digests(values: Sequence[Mapping[str, Any]], before: Any) -> bytes:
+    """JSON Lines, each with the SHA-256 of everything before it in its file.
+
+    Args:
+        values: one a line; none is empty.
+        before: `hashlib.sha256` over what is in the file already; it is taken on over these lines.
+    """
+    written = bytearray()
+    for value in values:
+        body = json.dumps(value, ensure_ascii=False)[:-1].encode("utf-8", "surrogatepass")
+        own = before.copy()
+        own.update(body)
+        digest = own.hexdigest()[:_LINE_DIGITS].encode()
+        line = body + b', "sha256": "' + digest + b'"}\n'
+        before.update(line)
+        written += line
+    return bytes(written)
+
+
+def checked_lines(raw: bytes, path: Path, hint: str = "") -> list[bytes]:
+    """The lines of a file that grows, without their digests; the last one is empty or torn.
+
+    Args:
+        raw: what is in the file.
+        path: the file, for the sentence.
+        hint: how to go on without it.
+
+    Raises:
+        DamagedFileError: a line is not what was written there; the first such one is named.
+    """
+    lines = raw.split(b"\n")
+    before, has_digests, found = hashlib.sha256(), False, []
+    for number, line in enumerate(lines, start=1):
+        match = _LINE_DIGEST.search(line)
+        body = line[: match.start()] if match else line
+        before.update(body)
+        if match:
+            is_whole = before.hexdigest()[:_LINE_DIGITS].encode() == match[1]
+            before.update(line[match.start() :])
+        else:
+            is_whole = not has_digests or number == len(lines) or not line.strip()
+        if not is_whole:
+            where = f"holds a line {number} that is not what was written there, or stands after one"
+            own = f"If it was changed on purpose, delete `{DIGEST}` from its lines."
+            raise _damaged(path, where, hint or own)
+        before.update(b"\n")
+        has_digests = has_digests or match is not None
+        found.append(body + b"}" if match else line)
+    return found
+
+
+def write_digests(folder: Path) -> None:
+    """Write `digests.json`: the SHA-256 of every file that lies in a folder now.
+
+    It reads every file once, mostly from memory as they were just written: about a second for each
+    gigabyte.
+    """
+    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    write_document(folder / DIGESTS, {"files": {name: _sha256(folder / name) for name in names}})
+
+
+def check_digests(folder: Path, hint: str = "") -> bool:
+    """Check the files of a folder against its `digests.json`, in the first process of a machine.
+
+    Returns:
+        Whether there was one; folders of earlier versions and of other tools have none.
+
+    Raises:
+        DamagedFileError: a file is gone, or is not what was written; it is named.
+    """
+    listed = folder / DIGESTS
+    if not os.path.lexists(listed):
+        return False
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return True
+    known = read_document(listed, hint).get("files")
+    if not isinstance(known, dict):
+        raise _damaged(listed, "is damaged: it names no files", hint or f"{_COPY_AGAIN}.")
+    stamp = _stamp(folder, known)
+    if None not in stamp and _CHECKED.get(str(folder.resolve())) == stamp:
+        return True
+    for name, digest in known.items():
+        path = folder / name
+        try:
+            is_whole = _sha256(path) == digest
+        except OSError as error:
+            raise _unreadable(path, error, hint) from error
+        if not is_whole:
+            own = f"{_COPY_AGAIN}; if it was changed on purpose, delete {listed}."
+            raise _damaged(path, _DIFFERS, hint or own)
+    _CHECKED[str(folder.resolve())] = stamp
+    return True
+
+
+_CHECKED: dict[str, tuple[tuple[int, int] | None, ...]] = {}
+"""Folder that was whole -> its stamp: what a process reads twice is hashed once."""
+
+
+def _stamp(folder: Path, names: Collection[str]) -> tuple[tuple[int, int] | None, ...]:
+    """Size and time of each file; none where it is gone."""
+    found: list[tuple[int, int] | None] = []
+    for name in names:
+        try:
+            about = (folder / name).stat()
+        except OSError:
+            found.append(None)
+        else:
+            found.append((about.st_size, about.st_mtime_ns))
+    return tuple(found)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _slot(path: Path, number: object) -> Path:
@@ -409,6 +762,21 @@ def read_yaml(path: Path) -> Any:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
         raise RecipeError(f"{path} cannot be read: {why}.", "Is this the right file?") from error
     return parse_yaml(text, str(path))
+
+
+def read_yaml_document(path: Path) -> Any:
+    """Read a file of `yaml_with_digest`, or one without a digest, which is not checked.
+
+    Raises:
+        RecipeError: the file cannot be read, or is not YAML.
+        DamagedFileError: its values are not those that were written.
+    """
+    value = read_yaml(path)
+    found = _YAML_DIGEST.match(path.read_text(encoding="utf-8"))
+    if found and _digest(value) != found[1]:
+        own = f"{_COPY_AGAIN}; if it was changed on purpose, delete its first line."
+        raise _damaged(path, _DIFFERS, own)
+    return value
 
 
 def write_yaml(value: Any) -> str:

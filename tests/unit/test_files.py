@@ -1,7 +1,14 @@
-"""Atomic writes: what stood before survives a full disk; what a killed run left is taken over."""
+"""Atomic writes: what stood before survives a full disk; what a killed run left is taken over.
+
+What was written is known again by its SHA-256, and one process at a time writes.
+"""
 
 import errno
+import hashlib
+import json
 import os
+import re
+import socket
 import subprocess
 import sys
 import time
@@ -12,7 +19,8 @@ import torch
 from safetensors.torch import save_file
 
 from exgra_med import files
-from exgra_med.errors import WriteError
+from exgra_med.errors import DamagedFileError, RunError, WriteError
+from exgra_med.files import DiskFullError
 
 HOLD = """
 import sys, time
@@ -237,56 +245,161 @@ def _umask() -> int:
 
 
 HOLD_LOCK = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from exgra_med import files
 
-with files.held(Path(sys.argv[1])) as is_ours:
-    print(is_ours, flush=True)
+with files.sole_writer(Path(sys.argv[1]), "The node"):
+    if len(sys.argv) > 2 and not os.fork():
+        time.sleep(5)
+        os._exit(0)
+    print("held", flush=True)
     time.sleep(60)
 """
 
 
-def test_a_lock_is_held_by_one_and_not_by_the_dead(tmp_path: Path) -> None:
-    path = tmp_path / "node.lock"
-    command = [sys.executable, "-c", HOLD_LOCK, str(path)]
+def holding(lock: Path, *more: str) -> "subprocess.Popen[str]":
+    """A process that holds a lock."""
+    command = [sys.executable, "-c", HOLD_LOCK, str(lock), *more]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.readline() == "True\n"
-    with files.held(path) as is_ours:
-        assert not is_ours
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_lock_is_held_by_one_and_not_by_the_dead(tmp_path: Path) -> None:
+    lock = tmp_path / "node.lock"
+    process = holding(lock)
+    own = f"The node is being written by process {process.pid} on {socket.gethostname()}, since 2"
+    with pytest.raises(RunError, match=re.escape(own)), files.sole_writer(lock, "The node"):
+        pass
+    assert files.is_being_written(lock)
     process.kill()
     process.communicate()
-    with files.held(path) as is_ours, files.held(path) as is_ours_again:
-        assert is_ours and not is_ours_again
-    with files.held(path) as is_ours:
-        assert is_ours
-
-
-FORK = """
-import os, signal, sys, time
-from pathlib import Path
-from exgra_med import files
-
-path = Path(sys.argv[1])
-with files.held(path) as is_ours:
-    child = os.fork()
-    if child == 0:
-        time.sleep(60)
-        os._exit(0)
-with files.held(path) as is_ours_again:
-    print(is_ours, is_ours_again)
-os.kill(child, signal.SIGKILL)
-"""
+    assert not files.is_being_written(lock)
+    # Blocks of one process do not exclude one another, and the inner one does not end the outer.
+    with files.sole_writer(lock, "The node"):
+        with files.sole_writer(lock, "The node"):
+            pass
+        assert files.is_being_written(lock)
+    assert not files.is_being_written(lock) and not lock.read_text()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is forked there")
-def test_a_forked_child_does_not_keep_a_lock_that_was_released(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FORK, str(tmp_path / "node.lock")]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == "True True\n"
+def test_a_forked_child_does_not_keep_the_lock_of_a_dead_parent(tmp_path: Path) -> None:
+    lock = tmp_path / "node.lock"
+    process = holding(lock, "fork")
+    process.kill()
+    process.wait()
+    with files.sole_writer(lock, "The node"):
+        pass
+
+
+def test_processes_of_one_launch_count_as_one_writer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = holding(tmp_path / "lock")
+    monkeypatch.setenv("RANK", "1")
+    with files.sole_writer(tmp_path / "lock", "The node"):
+        pass
+    process.kill()
+    process.communicate()
 
 
 def test_a_lock_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "absent" / "node.lock"
-    with pytest.raises(WriteError, match="cannot be written"), files.held(path):
+    with pytest.raises(WriteError, match="cannot be written"), files.sole_writer(path, "The node"):
         pass
+
+
+def test_a_folder_with_leftovers_of_a_killed_start_is_unused(tmp_path: Path) -> None:
+    for name in (".record.json.partial-0", ".checkpoints.partial-3.old", files.LOCK):
+        (tmp_path / name).touch()
+    assert files.is_unused(tmp_path) and files.is_unused(tmp_path / "absent")
+    (tmp_path / "record.json").touch()
+    assert files.is_unused(tmp_path, leftovers=["record.json"]) and not files.is_unused(tmp_path)
+    assert not files.is_unused(tmp_path / "record.json")
+
+
+def test_a_document_is_known_again_whatever_its_layout(tmp_path: Path) -> None:
+    path, value = tmp_path / "record.json", {"b": [1, 2.5, None], "a": {"name": "ä"}}
+    files.write_document(path, value)
+    assert files.read_document(path) == value and files.has_digest(path)
+    path.write_text(json.dumps(json.loads(path.read_text("utf-8")), sort_keys=True))
+    assert files.read_document(path) == value
+    path.write_text(path.read_text("utf-8").replace("2.5", "3.5"))
+    with pytest.raises(DamagedFileError, match=re.escape(f"{path} is not what was written there")):
+        files.read_document(path)
+    # As an earlier version wrote it.
+    path.write_text('{"a": 1}')
+    assert files.read_document(path) == {"a": 1} and not files.has_digest(path)
+
+
+def test_yaml_is_known_again_by_its_first_line(tmp_path: Path) -> None:
+    path, value = tmp_path / "recipe.yaml", {"name": "x", "rate": 1e-4, "more": [1, 2]}
+    path.write_text(files.yaml_with_digest(value))
+    assert files.read_yaml_document(path) == value == files.read_yaml(path)
+    path.write_text(path.read_text() + "# a remark\n")
+    assert files.read_yaml_document(path) == value
+    whole = path.read_text()
+    for damaged in (whole.replace("- 2", "- 3"), whole[: whole.index("more")]):
+        path.write_text(damaged)
+        with pytest.raises(DamagedFileError, match="SHA-256 differs"):
+            files.read_yaml_document(path)
+
+
+def test_every_cut_and_every_flipped_bit_of_a_file_that_grows_is_noticed(tmp_path: Path) -> None:
+    path, before = tmp_path / "log.jsonl", hashlib.sha256(b'{"old": 1}\n')
+    events = [{"step": n, "text": "ä\ud800"} for n in range(3)]
+    whole = b'{"old": 1}\n' + files.with_digests(events, before)
+    assert before.hexdigest() == hashlib.sha256(whole).hexdigest()
+    lines = [*files.checked_lines(whole, path)]
+    assert [json.loads(line) for line in lines[:-1]] == [{"old": 1}, *events] and not lines[-1]
+    for end in range(len(whole)):
+        # A kill leaves whole lines and a torn one.
+        kept = files.checked_lines(whole[:end], path)
+        assert kept[:-1] == lines[: len(kept) - 1]
+    for place in range(len(whole) - 1):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1
+        with pytest.raises(DamagedFileError, match=r"holds a line \d"):
+            files.checked_lines(bytes(damaged), path)
+
+
+def test_the_files_of_a_folder_are_known_again(tmp_path: Path) -> None:
+    (tmp_path / "adapter").mkdir()
+    for name in ("model.safetensors", "adapter/config.json"):
+        (tmp_path / name).write_bytes(b"0123")
+    assert not files.check_digests(tmp_path)
+    files.write_digests(tmp_path)
+    (tmp_path / "beside.txt").touch()
+    assert files.check_digests(tmp_path)
+    for name in ("model.safetensors", "adapter/config.json"):
+        path = tmp_path / name
+        for damage in (lambda p: p.write_bytes(b"0133"), Path.unlink, Path.mkdir):
+            damage(path)
+            with pytest.raises(DamagedFileError, match=re.escape(str(path))):
+                files.check_digests(tmp_path)
+        path.rmdir()
+        path.write_bytes(b"0123")
+    assert files.check_digests(tmp_path)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_an_append_that_does_not_fit_adds_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "answers.jsonl"
+    files.append(path, b"one\n")
+    written = os.write
+
+    def nearly_full(descriptor: int, content: bytes) -> int:
+        if len(content) < 8:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return written(descriptor, content[:5])
+
+    monkeypatch.setattr(os, "write", nearly_full)
+    with pytest.raises(DiskFullError, match=re.escape(str(path))):
+        files.append(path, b"two and three\n")
+    assert path.read_bytes() == b"one\n"
+    with pytest.raises(DiskFullError, match="/dev/full"):
+        files.append(Path("/dev/full"), b"x" * 8)

@@ -32,6 +32,7 @@ from exgra_med.cli import (
     web,
 )
 from exgra_med.errors import CommandError, ExgraMedError
+from exgra_med.files import check_working_folder, system_error_in_words
 from exgra_med.terminal import printable
 
 OLD_VERBS = {
@@ -234,6 +235,8 @@ def run() -> None:
     for name in ("torchao", "torch.utils._pytree"):
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
+        # Where it is gone, libraries of torch end the process with words of their own.
+        check_working_folder()
         app()
     except ExgraMedError as error:
         _fail(error.message, error.hint, error.exit_code)
@@ -242,11 +245,11 @@ def run() -> None:
         if not problem:
             raise
         _fail(f"{problem}.", "`exgra-med doctor` tells when they fit.", 1)
-    except OSError as error:
-        # A path that was given: a folder where a file is needed, a file that may not be read.
-        if error.filename is None:
+    except Exception as error:
+        told = system_error_in_words(error)
+        if told is None:
             raise
-        _fail(f"{error.filename}: {error.strerror}.", "Is this the path that was meant?", 2)
+        _fail(told.message, told.hint, told.exit_code)
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and error.code != INTERRUPTED:
             raise

@@ -57,6 +57,7 @@ def train(
         _plan(wanted, own, out or Path("runs") / wanted.name, gpu, gpus, as_json)
         return
     from exgra_med.evaluation.held_out import held_out_scorer
+    from exgra_med.recipe.run_folder import unchecked
     from exgra_med.training.distributed import process_state, refuse_other_engines
     from exgra_med.training.preflight import check_before_training, start_notes
     from exgra_med.training.stages import begin_run, train_run
@@ -73,6 +74,8 @@ def train(
     if resume and process_state().is_main_process and not (folder / "recipe.yaml").exists():
         told.console.print(f"There is nothing to go on with in {folder}: a new run begins.")
     run = begin_run(folder, loaded.recipe, resume)
+    if (said := unchecked(folder)) and process_state().is_main_process:
+        told.console.print(f"Note: {said}")
     final = train_run(run, told, held_out_scorer)
     if process_state().is_main_process:
         done = f"Finished. The last checkpoint is {final}."

@@ -1,11 +1,13 @@
 """Predictions on disk: one JSON object a line, appended as answers arrive.
 
-    {"id": "vqa-rad/test/31", "text": "yes", "finish_reason": "stop", "prompt": "..."}
+    {"id": "vqa-rad/test/31", "text": "yes", "finish_reason": "stop", "sha256": "0c4f..."}
 
 The original's answer files (`question_id`, `text`) are read too. A process killed while it writes
-leaves at most one torn last line, which the reader reports and the writer drops.
+leaves at most one torn last line, which the reader reports and the writer drops. `sha256` is over
+everything before it in the file, so whatever else is not as it was written is an error.
 """
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -28,7 +30,7 @@ from exgra_med.data.records import (
 from exgra_med.data.talks import strip_placeholder
 from exgra_med.errors import AnswerError, DataError, ScoreError
 from exgra_med.evaluation.reading import answer_text
-from exgra_med.files import disk_errors
+from exgra_med.files import append, checked_lines, disk_errors, with_digests
 
 # The reference side of a score: questions with their answers, and what was odd about the file.
 #
@@ -216,6 +218,10 @@ class PredictionFile:
     """`prediction_not_text` (numbers became strings) and `torn_last_line` (it was dropped)."""
 
 
+ANSWER_AGAIN = (
+    "Remove the file and evaluate again; if it was changed on purpose, delete `sha256` from its "
+    "lines."
+)
 _TEXT_KEYS = ("text", "answer", "response", "prediction", "predict", "output", "generated_text")
 """Where other tools put what the model said; a line that has two of them is refused."""
 
@@ -227,6 +233,7 @@ def read_predictions(path: Path) -> PredictionFile:
 
     Raises:
         DataError: the file is absent, or a line (other than a torn last one) is no prediction.
+        DamagedFileError: its lines have digests, and one is not what was written.
     """
     try:
         raw = path.read_bytes()
@@ -234,7 +241,8 @@ def read_predictions(path: Path) -> PredictionFile:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: not UTF-8 text but UTF-16.", "Save the file as UTF-8.")
-    lines = raw.removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    lines = checked_lines(raw, path, ANSWER_AGAIN)
+    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
     predictions: list[Prediction] = []
     oddities: Counter[str] = Counter()
     if raw.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
@@ -295,11 +303,13 @@ class PredictionWriter:
     done: set[str] = field(default_factory=set)
 
     def __enter__(self) -> Self:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
+        with disk_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._before = hashlib.sha256()
+        if os.path.lexists(self.path):
             self._drop_torn_line()
             self.done = {each.id for each in read_predictions(self.path).predictions}
-        self._stream = self.path.open("ab")
+            self._before = hashlib.sha256(self.path.read_bytes())
         return self
 
     def __exit__(
@@ -308,33 +318,30 @@ class PredictionWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stream.close()
+        """Nothing is open: every batch is written and closed."""
 
     def append(self, predictions: list[Prediction]) -> None:
         """Write a batch of answers, one line each, and hand it to the disk.
 
         Raises:
-            WriteError: the disk is full or the file cannot be written; whole answers are kept.
+            WriteError: the disk is full or the file cannot be written; nothing was added.
         """
         rows = [{k: v for k, v in asdict(each).items() if v is not None} for each in predictions]
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with disk_errors(self.path):
-            self._stream.write(lines.encode("utf-8", "surrogatepass"))
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
+        append(self.path, with_digests(rows, self._before))
         self.done.update(each.id for each in predictions)
 
     def _drop_torn_line(self) -> None:
-        raw = self.path.read_bytes()
-        whole = raw.rfind(b"\n") + 1
-        if whole < len(raw):
+        with disk_errors(self.path):
+            raw = self.path.read_bytes()
+            whole = raw.rfind(b"\n") + 1
+            if whole == len(raw):
+                return
             try:
                 json.loads(raw[whole:])
             except ValueError:
                 os.truncate(self.path, whole)
             else:
-                with self.path.open("ab") as stream:
-                    stream.write(b"\n")
+                append(self.path, b"\n")
 
 
 # A missing answer is wrong and counted apart. An answer given twice with different texts cannot be

@@ -12,7 +12,7 @@ from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 from exgra_med.evaluation.report.page import gather, template_environment
 from exgra_med.evaluation.session import read_recipe
-from exgra_med.files import write_text
+from exgra_med.files import read_document, write_text
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.small_parts import ORIGIN, WEIGHTS
 from exgra_med.model.verification import file_hashes
@@ -149,7 +149,7 @@ def _json(path: Path) -> dict[str, Any]:
 def _data(run: Path, recipe: dict[str, Any]) -> list[Ancestor]:
     """The data of every stage: as recorded when it was read, with the licence of its manifest."""
     path = run / "record.json"
-    record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    record = read_document(path) if path.is_file() else {}
     used = record.get("data") or {}
     found = []
     for stage in recipe.get("stages") or {}:

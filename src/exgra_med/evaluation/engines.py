@@ -8,7 +8,6 @@ the group `exgra_med.engines` that names a function from `EngineOptions` to an `
 import asyncio
 import base64
 import io
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -22,10 +21,10 @@ from PIL import Image
 
 from exgra_med.data.chat_template import question_pieces, question_text
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record, file_sha256, read_json
+from exgra_med.data.records import Record, file_sha256
 from exgra_med.errors import DataError, RunError, ServiceError
 from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
-from exgra_med.files import write_text
+from exgra_med.files import disk_errors, read_document, write_document
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import CompletionError, Message, StoppedError
@@ -50,6 +49,7 @@ ENGINES = Registry(
 
 _MOST_IDS = 5
 _ADAPTED = "adapted"
+_ASK_AGAIN = "Copy it again from where it is whole, or remove it and the answers to evaluate again."
 """Of the facts about answers the one that is found out while they are made."""
 
 
@@ -618,19 +618,19 @@ def facts_path(out: Path) -> Path:
 def stored_template(out: Path) -> str | None:
     """The chat template that stored answers were asked with; None where a server chose it."""
     facts = facts_path(out)
-    return read_json(facts).get("template") if facts.is_file() else None
+    return read_document(facts, _ASK_AGAIN).get("template") if facts.is_file() else None
 
 
 def stored_adapted(out: Path) -> dict[str, str | None]:
     """What a service did not take of the parameters when it gave some of the stored answers."""
     facts = facts_path(out)
-    return read_json(facts).get(_ADAPTED, {}) if facts.is_file() else {}
+    return read_document(facts, _ASK_AGAIN).get(_ADAPTED, {}) if facts.is_file() else {}
 
 
 def _store_adapted(out: Path, adapted: dict[str, str | None]) -> None:
-    facts = read_json(facts_path(out))
+    facts = read_document(facts_path(out), _ASK_AGAIN)
     facts[_ADAPTED] = facts.get(_ADAPTED, {}) | adapted
-    write_text(facts_path(out), json.dumps(facts, ensure_ascii=False, indent=2) + "\n")
+    write_document(facts_path(out), facts)
 
 
 def _same_facts(out: Path, about: dict[str, Any]) -> None:
@@ -641,7 +641,7 @@ def _same_facts(out: Path, about: dict[str, Any]) -> None:
                 f"{out}: there are answers, but nothing says how they were made.",
                 "Score them as they are, or remove them to answer again.",
             )
-        earlier = read_json(path)
+        earlier = read_document(path, _ASK_AGAIN)
         differing = sorted(
             key
             for key in (earlier.keys() | about.keys()) - {_ADAPTED}
@@ -653,8 +653,9 @@ def _same_facts(out: Path, about: dict[str, Any]) -> None:
                 "Use another run folder, or remove the file to answer again.",
             )
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(about, ensure_ascii=False, indent=2) + "\n")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+    write_document(path, about)
 
 
 def _state() -> Any:

@@ -10,18 +10,20 @@ Every entry is of one data set, split and task; no data set stands before the ot
 schema 1 are read and come out in this form.
 """
 
-import json
+import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
+from exgra_med.data.records import file_sha256
 from exgra_med.errors import RunError
-from exgra_med.files import write_text
+from exgra_med.files import LOCK, disk_errors, read_document, sole_writer, write_document
 from exgra_med.section import Section
 
 RESULTS_NAME = "results.json"
 SCHEMA_VERSION = 2
+_AGAIN = "Remove it and score again with `exgra-med evaluate`; the stored answers stay."
 
 
 class Score(Section):
@@ -50,6 +52,8 @@ class Entry(Section):
     """Variant (a scorer, a protocol, a judge, an image condition) -> measure -> score."""
     answers: dict[str, str] = Field(default={})
     """What was asked -> the file of answers, relative to the run folder."""
+    answers_sha256: dict[str, str] = Field(default={})
+    """What was asked -> SHA-256 of that file when it was scored."""
     data_folder: str | None = None
     """The prepared folder, where reports and comparisons find the questions."""
     data_fingerprint: str | None = None
@@ -80,7 +84,7 @@ class Entry(Section):
 
     def sha256(self, asked: str = "questions") -> str | None:
         """Digest of a file of `answers` as it was scored; None where it was not kept."""
-        return (self.details.get("answers_sha256") or {}).get(asked)
+        return self.answers_sha256.get(asked)
 
     def rules(self, scorer: str) -> tuple[str, str] | None:
         """Versions of scorer and normaliser behind the scores of a VQA scorer; None if unknown."""
@@ -120,17 +124,14 @@ def read_results(run: str | Path) -> Results:
 
     Raises:
         RunError: there is no such folder, or the file is not what this software writes.
+        DamagedFileError: the file cannot be read, or is not what was written.
     """
     if not Path(run).is_dir():
         raise RunError(f"{run}: no such folder.", "Name the folder of a run.")
     path = Path(run) / RESULTS_NAME
-    if not path.exists():
+    if not os.path.lexists(path):
         return Results()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as JSON.", "Remove it and score again.") from error
-    return parse_results(values, str(path))
+    return parse_results(read_document(path, _AGAIN), str(path))
 
 
 def parse_results(values: Any, where: str) -> Results:
@@ -163,10 +164,19 @@ def put_result(run: Path, entry: Entry) -> Results:
         The results after that.
 
     Raises:
-        RunError: the file there is not what this software writes.
+        RunError: the file there is not what this software writes; another process writes the run.
         WriteError: the disk is full; what was there stays as it was.
     """
-    run.mkdir(parents=True, exist_ok=True)
+    with disk_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+    with sole_writer(run / LOCK, run):
+        return _put(run, entry)
+
+
+def _put(run: Path, entry: Entry) -> Results:
+    stored = {asked: run / name for asked, name in entry.answers.items()}
+    digests = {asked: file_sha256(file) for asked, file in stored.items() if file.is_file()}
+    entry = entry.model_copy(update={"answers_sha256": digests})
     entries = {each.key: each for each in read_results(run).results}
     known = entries.get(entry.key)
     if known is not None and entry.task == "chat":
@@ -179,8 +189,7 @@ def put_result(run: Path, entry: Entry) -> Results:
     entries[entry.key] = entry
     results = Results(results=list(entries.values()))
     values = results.model_dump(mode="json")
-    text = json.dumps(values, ensure_ascii=False, indent=2, allow_nan=False)
-    write_text(run / RESULTS_NAME, text + "\n")
+    write_document(run / RESULTS_NAME, values)
     return results
 
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Prepared, Record, file_sha256, open_prepared
-from exgra_med.errors import DataError, ExgraMedError, RunError
+from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, RecipeError, RunError
 from exgra_med.evaluation.answers import Prediction, Question, question_of, read_predictions
 from exgra_med.evaluation.engines import (
     CHECKPOINT,
@@ -32,15 +30,19 @@ from exgra_med.evaluation.engines import (
     stored_template,
 )
 from exgra_med.evaluation.results import Entry, put_result
+from exgra_med.files import read_yaml_document
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.llm.service import ServiceSettings
 from exgra_med.recipe.run_folder import (
+    RECIPE,
+    RECORD,
     AnsweringRecipe,
     Run,
     is_run_folder,
     open_run,
     own_template,
     start_run,
+    unchecked,
 )
 from exgra_med.recipe.schema import DataSettings, EvaluationSettings, ModelSettings, TextSettings
 from exgra_med.terminal import Reporter, Silent
@@ -149,12 +151,15 @@ def _start(
             return
         if engine == CHECKPOINT == known[0] and Path(known[1]).resolve() == Path(source).resolve():
             return
-        if any(file.stat().st_size for file in (out / "predictions").rglob("*.jsonl")):
-            raise RunError(f"{out} holds answers of {known[1]}.", "Name another folder with --out.")
-        (out / "recipe.yaml").unlink()
-        (out / "record.json").unlink(missing_ok=True)
-        # Empty files, and how their answers would have been made.
-        shutil.rmtree(out / "predictions", ignore_errors=True)
+        with earlier.writing():
+            if any(file.stat().st_size for file in (out / "predictions").rglob("*.jsonl")):
+                raise RunError(
+                    f"{out} holds answers of {known[1]}.", "Name another folder with --out."
+                )
+            # Empty files, and how their answers would have been made; then what makes it a run.
+            shutil.rmtree(out / "predictions", ignore_errors=True)
+            (out / RECIPE).unlink()
+            (out / RECORD).unlink(missing_ok=True)
     if data is None:
         raise RunError("Nothing says which questions are asked.", "Give --data PREPARED_FOLDER.")
     shown = re.sub(r"[^a-z0-9_./-]+", "-", out.name.lower()).lstrip("_./-") or "answers"
@@ -176,15 +181,15 @@ def read_recipe(run: Path) -> dict[str, Any]:
     Raises:
         RunError: the folder is no run, or its recipe is not YAML.
     """
-    path = run / "recipe.yaml"
+    path = run / RECIPE
     if not path.is_file():
         raise RunError(
             f"{run}: not a run folder, there is no recipe.yaml.", "Name a folder that a run made."
         )
     try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: cannot be read as YAML.") from error
+        recipe = read_yaml_document(path)
+    except RecipeError as error:
+        raise RunError(error.message, error.hint) from error
     if not isinstance(recipe, dict):
         raise RunError(f"{path}: not a recipe.")
     return recipe
@@ -234,6 +239,24 @@ def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
     return run / name
 
 
+def stored_answers(run: Path, entry: Entry, asked: str = "questions") -> list[Prediction]:
+    """The answers behind an entry, which are those that were scored.
+
+    Raises:
+        RunError: the entry names a file outside the run.
+        DataError: the file is gone.
+        DamagedFileError: it is not what was written, or not what was scored.
+    """
+    file = answers_file(run, entry, asked)
+    predictions = read_predictions(file).predictions
+    if entry.answers_sha256.get(asked, "") not in ("", file_sha256(file)):
+        raise DamagedFileError(
+            f"{file} has other answers than those that were scored: its SHA-256 differs.",
+            "Evaluate again; what is answered is kept, and the scores are made anew.",
+        )
+    return predictions
+
+
 @dataclass
 class Session:
     """Who is asked what."""
@@ -251,7 +274,11 @@ class Session:
     prepared: Prepared | None = None
     """Where the questions come from, unless from a bare file."""
     problems: list[str] = field(default_factory=list)
-    """Why questions stayed without an answer."""
+    """Why questions stayed without an answer, and that nothing could be checked."""
+
+    def __post_init__(self) -> None:
+        if said := unchecked(self.run.path):
+            self.problems.append(said)
 
     @property
     def settings(self) -> EvaluationSettings:
@@ -290,7 +317,9 @@ class Session:
         answers beside engine and data.
 
         Raises:
-            RunError: the file has answers made in another way, or a foreign engine failed.
+            RunError: the file has answers made in another way, or a foreign engine failed; another
+            process writes the run.
+        DamagedFileError: stored answers are not what was written.
         """
         asked = self.records if records is None else records
         shown = self.images if images is None else images
@@ -331,9 +360,6 @@ class Session:
             facts["decoding"] = self.engine.facts["decoding"]
             stored = [stored_adapted(self.run.path / file) for file in files.values()]
             facts["adapted"] = {k: v for each in stored for k, v in each.items()} or None
-        paths = {asked: self.run.path / file for asked, file in files.items()}
-        digests = {asked: file_sha256(path) for asked, path in paths.items() if path.is_file()}
-        values["details"] = (values.get("details") or {}) | {"answers_sha256": digests}
         return Entry(
             dataset=self.dataset,
             split=self.split,
@@ -360,7 +386,8 @@ class Session:
         reporter = self.reporter if self.is_first else Silent()
         reporter.start(title, total, 0)
         try:
-            work(out, lambda done, _: reporter.advance(done, ""))
+            with self.run.writing():
+                work(out, lambda done, _: reporter.advance(done, ""))
         except ExgraMedError:
             raise
         except Exception as error:

@@ -27,7 +27,7 @@ from exgra_med.files import expand_home, new_folder, write_text
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
 from exgra_med.model.published import VISION, published_checkpoint
 from exgra_med.plugins import Registry
-from exgra_med.recipe.run_folder import last_checkpoint_of
+from exgra_med.recipe.run_folder import check_checkpoint, last_checkpoint_of
 from exgra_med.recipe.schema import TextSettings
 
 if TYPE_CHECKING:
@@ -354,9 +354,11 @@ def load_bundle(
         CheckpointError: the folder is missing, in the original's layout or damaged, its weights
             have missing, unexpected, misshapen or non-finite tensors, each of which is named, or
             the model is of a kind that cannot be used here.
+        DamagedFileError: the folder has the SHA-256 of its files, and one is not what was written.
         MissingExtraError: its processor needs a package that is not installed.
     """
     folder = local_folder(folder_or_name)
+    check_checkpoint(folder)
     if is_native(folder):
         from exgra_med.model.native import load_native
 

@@ -71,6 +71,7 @@ from exgra_med.model.bundle import (
     tensor_names,
     write_json,
 )
+from exgra_med.recipe.run_folder import check_checkpoint
 from exgra_med.recipe.schema import TextSettings
 
 
@@ -579,6 +580,7 @@ def load_native(
         CheckpointError: as for `load_bundle`, and where the folder holds another model.
     """
     folder = local_folder(folder_or_name)
+    check_checkpoint(folder)
     if not is_native(folder):
         raise CheckpointError(
             f"{folder} holds a {read_json_object(folder / CONFIG).get('model_type')}, and this is "

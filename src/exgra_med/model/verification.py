@@ -19,6 +19,7 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, load_bundle, read_json_object, write_json
 from exgra_med.model.convert.weights import read_weights
 from exgra_med.model.native import NativeBundle, pixel_values
+from exgra_med.recipe.run_folder import check_checkpoint
 
 TENSORS, RECORD = "verification.safetensors", "verification.json"
 HASHED = ("*.safetensors", "tokenizer.json")
@@ -98,11 +99,16 @@ def write_verification(
 
 
 def verify_checkpoint(folder: Path, device: str = "cpu") -> list[Finding]:
-    """Check hashes and logits of a checkpoint folder.
+    """Check hashes and logits of a checkpoint folder; of a run's, whose logits were not recorded,
+    the hashes alone.
 
     Raises:
+        DamagedFileError: the folder has the SHA-256 of its files, and one is not what was written.
         CheckpointError: the folder cannot be loaded, or nothing was recorded in it.
     """
+    is_known = check_checkpoint(folder)
+    if is_known and not (folder / RECORD).is_file():
+        return [Finding("SHA-256 of every file", True, "as it was written")]
     if not (folder / RECORD).is_file():
         raise CheckpointError(
             f"{folder} has no {RECORD}: nothing was recorded to compare with.",

@@ -1,9 +1,13 @@
-"""A run is one folder: recipe, record, log, checkpoints, predictions, results, report."""
+"""A run is one folder: recipe, record, log, checkpoints, predictions, results, report.
 
-import json
+What is read again was written with its SHA-256 (`files.py`), and one process at a time writes.
+"""
+
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
@@ -13,10 +17,12 @@ from typing import Any
 from pydantic import Field
 
 from exgra_med import __version__, files
-from exgra_med.errors import RunError
-from exgra_med.files import read_yaml, write_yaml
+from exgra_med.errors import DamagedFileError, RunError
+from exgra_med.files import read_yaml_document, write_yaml
 from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings, check_recipe
+from exgra_med.terminal import remark
 
+RECIPE, RECORD, LOG = "recipe.yaml", "record.json", "log.jsonl"
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "numba", "pillow")
 
 
@@ -83,7 +89,7 @@ class Run:
     @property
     def log(self) -> Path:
         """The JSON Lines log of training."""
-        return self.path / "log.jsonl"
+        return self.path / LOG
 
     @property
     def results(self) -> Path:
@@ -122,13 +128,38 @@ class Run:
         return self.final(stage)
 
     def record(self) -> dict[str, Any]:
-        """The run's record as it stands."""
-        return json.loads((self.path / "record.json").read_text(encoding="utf-8"))
+        """The run's record as it stands.
+
+        Raises:
+            DamagedFileError: it is gone, cannot be read, or is not what was written.
+        """
+        return files.read_document(self.path / RECORD)
 
     def add_to_record(self, section: str, value: Any) -> None:
-        """Set one section of the record, atomically."""
-        record = self.record() | {section: value}
-        files.write_text(self.path / "record.json", json.dumps(record, indent=2) + "\n")
+        """Set one section of the record, atomically.
+
+        Raises:
+            DamagedFileError: see `record`.
+            RunError: another process writes the run.
+        """
+        with self.writing():
+            record = self.record() | {section: value}
+            if unchecked(self.path):
+                # The record has a digest from now on, and what was before it has none.
+                record[_UNCHECKED] = True
+            files.write_document(self.path / RECORD, record)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the only process that writes into the run; see `files.sole_writer`.
+
+        Raises:
+            RunError: another process does.
+        """
+        with files.disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        with files.sole_writer(self.path / files.LOCK, self.path):
+            yield
 
 
 def recipe_yaml(recipe: Recipe) -> str:
@@ -142,24 +173,45 @@ def open_run(path: str | Path) -> Run:
     Raises:
         RunError: there is no run.
         RecipeError: its recipe is not one that this version can read.
+        DamagedFileError: recipe or record are not what was written.
     """
     path = Path(path)
-    file = path / "recipe.yaml"
+    file = path / RECIPE
     if not file.is_file():
-        raise RunError(f"{path} is not a run folder: it has no recipe.yaml.")
-    values = read_yaml(file)
+        raise RunError(f"{path} is not a run folder: it has no {RECIPE}.")
+    values = read_yaml_document(file)
     if isinstance(values, dict) and "served" in values:
         raise RunError(
             f"{path} holds answers of a served model, written by an earlier version of exgra-med.",
             "Reports and comparisons read it; ask the server again into a new folder.",
         )
     trains = not isinstance(values, dict) or values.get("stages") != {}
-    return Run(path, check_recipe(values, str(file), Recipe if trains else AnsweringRecipe))
+    run = Run(path, check_recipe(values, str(file), Recipe if trains else AnsweringRecipe))
+    run.record()  # says what is wrong with it
+    return run
+
+
+_UNCHECKED = "begun_without_digests"
+
+
+def unchecked(run: Path) -> str:
+    """A sentence where a run was begun by a version that wrote no digests, else nothing."""
+    file = run / RECORD
+    try:
+        is_known = files.has_digest(file) and _UNCHECKED not in files.read_document(file)
+    except DamagedFileError:
+        return ""  # which whoever reads it says
+    if is_known or not file.is_file():
+        return ""
+    return (
+        f"{run} was begun by an earlier version of exgra-med, which wrote no SHA-256 of its files: "
+        "whether what it wrote is still whole cannot be checked."
+    )
 
 
 def is_run_folder(place: str | Path) -> bool:
     """Whether a folder holds a run (a checkpoint has a copy of the recipe too, but no record)."""
-    return all((Path(place) / name).is_file() for name in ("recipe.yaml", "record.json"))
+    return all((Path(place) / name).is_file() for name in (RECIPE, RECORD))
 
 
 def last_checkpoint_of(place: str | Path) -> Path:
@@ -173,8 +225,8 @@ def last_checkpoint_of(place: str | Path) -> Path:
 
 def own_template(checkpoint: Path) -> str:
     """The chat template that a checkpoint was trained with; the default where nothing says so."""
-    file = checkpoint / "recipe.yaml"
-    values = read_yaml(file) if file.is_file() else {}
+    file = checkpoint / RECIPE
+    values = read_yaml_document(file) if file.is_file() else {}
     text = values.get("text") if isinstance(values, dict) else None
     return str((text or {}).get("template") or TextSettings().template)
 
@@ -183,30 +235,66 @@ def start_run(path: Path, recipe: Recipe, resume: bool) -> Run:
     """Make the folder of a new run, or open one to go on with.
 
     Raises:
-        RunError: the folder holds another run, or something that is no run.
+        RunError: the folder holds another run, or something that is no run; another process
+            writes it.
+        DamagedFileError: its recipe or its record are not what was written.
+        WriteError: the folder cannot be made or written.
     """
-    if (path / "recipe.yaml").is_file():
-        run = open_run(path)
-        if not resume:
-            raise RunError(
-                f"{path} already holds the run {run.recipe.name!r}.",
-                "Add --resume to go on with it, or choose another folder with --out.",
-            )
-        if difference := first_difference(run.recipe, recipe):
-            raise RunError(
-                f"{path} holds another run: {difference}.",
-                "Choose another folder with --out, or give the recipe that the run began with.",
-            )
-        return run
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    # The recipe is written last: before it, a kill has left nothing that counts.
+    if not (path / RECIPE).is_file() and not files.is_unused(path, leftovers=(RECORD,)):
         raise RunError(
             f"{path} exists and is not a run folder.", "Choose an empty or new folder with --out."
         )
-    path.mkdir(parents=True, exist_ok=True)
-    record = {"created": now(), **describe_software(), "seed": recipe.seed}
-    files.write_text(path / "record.json", json.dumps(record, indent=2) + "\n")
-    files.write_text(path / "recipe.yaml", recipe_yaml(recipe))
+    with files.disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True)
+    with files.sole_writer(path / files.LOCK, path):
+        if (path / RECIPE).is_file():
+            return _go_on(path, recipe, resume)
+        record = {"created": now(), **describe_software(), "seed": recipe.seed}
+        files.write_document(path / RECORD, record)
+        files.write_text(path / RECIPE, files.yaml_with_digest(recipe.model_dump(mode="json")))
     return Run(path, recipe)
+
+
+def _go_on(path: Path, recipe: Recipe, resume: bool) -> Run:
+    run = open_run(path)
+    if not resume:
+        raise RunError(
+            f"{path} already holds the run {run.recipe.name!r}.",
+            "Add --resume to go on with it, or choose another folder with --out.",
+        )
+    if difference := first_difference(run.recipe, recipe):
+        raise RunError(
+            f"{path} holds another run: {difference}.",
+            "Choose another folder with --out, or give the recipe that the run began with.",
+        )
+    return run
+
+
+_WORTH_A_WORD = 1_000_000_000
+
+
+def check_checkpoint(folder: Path, hint: str = "") -> bool:
+    """Check the files of a checkpoint against their SHA-256; says so where that takes seconds.
+
+    Args:
+        folder: a checkpoint; of another program or an earlier version it has no digests.
+        hint: how to go on without it.
+
+    Returns:
+        Whether there were digests.
+
+    Raises:
+        DamagedFileError: a file is gone, or is not what was written; it is named.
+    """
+    if not os.path.lexists(folder / files.DIGESTS):
+        return False
+    if not hint and folder.name == "final" and is_run_folder(folder.parents[2]):
+        hint = f"Copy it again, or delete {folder}: `exgra-med train ... --resume` makes it anew."
+    size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
+    if size > _WORTH_A_WORD and os.environ.get("RANK", "0") == "0":
+        remark(f"Checking the SHA-256 of the {size / 1e9:.0f} GB in {folder}.")
+    return files.check_digests(folder, hint)
 
 
 def first_difference(old: Recipe, new: Recipe) -> str:

@@ -5,6 +5,8 @@
     checkpoints/<stage>/final/        the whole model, its processor, alignment.safetensors
 
 Data order, noise, dropout and learning rate are functions of the step, so nothing else is stored.
+Each of these folders has the SHA-256 of its files (`digests.json`), which is checked before they
+are read.
 
 Where weights are sharded, `torch.distributed.checkpoint` writes one file for each process,
 `shard-00001-model-00001-of-00001.safetensors`, whose header says which slices of the whole tensors
@@ -35,7 +37,7 @@ from exgra_med import files
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.model.lora import detach_adapter
-from exgra_med.recipe.run_folder import Run, recipe_yaml
+from exgra_med.recipe.run_folder import Run, check_checkpoint, recipe_yaml
 from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.distributed import broadcast_from_main, is_sharded, process_state
 from exgra_med.training.optimizer import plain_state, rebuilt_state
@@ -58,6 +60,11 @@ class StageProgress:
     """Micro-batches of a step, over all processes."""
     num_processes: int
     """Processes that trained."""
+    num_events: int = 0
+    """Events in the run's log; 0 where no one counted."""
+
+
+_NAMES = [field.name for field in fields(StageProgress)]
 
 
 def save_progress(
@@ -94,13 +101,27 @@ def read_progress(folder: Path) -> StageProgress | None:
     """The progress of the newest `step-N` under `folder`; none where there is no checkpoint.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError, DamagedFileError: it cannot be read, or is not what was written.
     """
     steps = _saved_steps(folder)
     if not steps:
         return None
-    names = [field.name for field in fields(StageProgress)]
-    return StageProgress(*_read_counts(steps[-1], names))
+    _check_step(steps)
+    counts = _read_counts(steps[-1])
+    try:
+        return StageProgress(**{name: counts[name] for name in _NAMES if name in counts})
+    except TypeError as error:
+        raise _unreadable(steps[-1] / _PROGRESS, error) from error
+
+
+def _check_step(steps: Sequence[Path]) -> None:
+    """Check the newest of the resumable checkpoints.
+
+    Raises:
+        DamagedFileError: it is not what was written; says what it can be done without.
+    """
+    before = steps[-2].name if len(steps) > 1 else "the beginning of the stage"
+    check_checkpoint(steps[-1], f"Copy it again, or delete {steps[-1]} to go on from {before}.")
 
 
 def check_resumable(
@@ -144,7 +165,7 @@ def restore_progress(folder: Path, module: nn.Module, optimizer: torch.optim.Opt
     parameters = trainable_parameters(module)
     saved = _read_metadata(source)
     # Not every parameter has a state: one that never had a gradient has none.
-    (expected,) = _read_counts(source, [_COUNT])
+    expected = _read_counts(source).get(_COUNT, 0)
     if len(saved) != expected:
         raise CheckpointError(
             f"{source}: a file is missing; {len(saved)} of {expected} tensors are there.", _COPY
@@ -169,7 +190,9 @@ def load_parameters(source: Path, parameters: Mapping[str, nn.Parameter]) -> Non
 
     Raises:
         CheckpointError: the folder is not complete, or names or shapes differ.
+        DamagedFileError: a file is not what was written.
     """
+    check_checkpoint(source)
     _read_into(source, _read_metadata(source), parameters)
 
 
@@ -190,12 +213,14 @@ def new_checkpoint(path: Path, sharded: bool) -> Iterator[Path]:
     if not sharded:
         with files.new_folder(path) as target:
             yield target
+            files.write_digests(target)
         return
     if dist.get_rank() == 0:
         with files.new_folder(path) as target:
             broadcast_from_main(target.name)
             yield target
             dist.barrier()
+            files.write_digests(target)
     else:
         name = broadcast_from_main("")
         with files.disk_errors(path):
@@ -266,12 +291,12 @@ def _read_metadata(source: Path) -> dict[str, TensorStorageMetadata]:
     return saved
 
 
-def _read_counts(source: Path, names: Sequence[str]) -> list[int]:
+def _read_counts(source: Path) -> dict[str, int]:
     """Numbers of a checkpoint's `progress.json`."""
     try:
         known = json.loads((source / _PROGRESS).read_text(encoding="utf-8"))
-        return [int(known[name]) for name in names]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return {name: int(value) for name, value in known.items()}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
         raise _unreadable(source / _PROGRESS, error) from error
 
 
@@ -291,7 +316,7 @@ def _empty_like_saved(saved: TensorStorageMetadata, parameter: nn.Parameter) -> 
 
 def _saved_steps(folder: Path) -> list[Path]:
     """Complete resumable checkpoints under `folder`, oldest first."""
-    return sorted(folder.glob("step-*"))
+    return sorted(each for each in folder.glob("step-*") if each.is_dir())
 
 
 def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | None) -> None:
@@ -312,6 +337,7 @@ def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | Non
         (folder / "recipe.yaml").write_text(recipe_yaml(run.recipe), encoding="utf-8")
         if alignment is not None:
             save_alignment(alignment, folder)
+        files.write_digests(folder)
 
     save_bundle(bundle, run.final(stage), beside)
 
@@ -328,7 +354,11 @@ def load_alignment(alignment: nn.Module, file: Path) -> None:
     Raises:
         CheckpointError: they do not fit the settings of this stage.
     """
-    saved, own = load_file(file), alignment.state_dict()
+    try:
+        saved = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(file, error) from error
+    own = alignment.state_dict()
     _compare_names(file, set(own), set(saved))
     for name, value in saved.items():
         _compare_shapes(file, name, value.shape, own[name].shape)

@@ -7,6 +7,7 @@ fixed seed.
 """
 
 import json
+import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,8 +23,10 @@ from torch import Tensor
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import NAMES, cosine_histograms, view_diagnostics
+from exgra_med.errors import CheckpointError
 from exgra_med.model.batch import Batch, StageDataset, to_device
 from exgra_med.model.bundle import Bundle
+from exgra_med.recipe.run_folder import check_checkpoint
 from exgra_med.training.checkpoint import (
     PARAMETERS,
     load_parameters,
@@ -222,6 +225,8 @@ class BestCheckpoint:
     def __init__(self, folder: Path, scorer: Scorer | None) -> None:
         self.path = folder / "best"
         self.scorer = scorer
+        self._is_ours = False
+        """Whether this process wrote what is kept."""
 
     def consider(
         self,
@@ -252,12 +257,27 @@ class BestCheckpoint:
                 if process_state().is_main_process:
                     text = json.dumps({"score": score, "step": step})
                     (fresh / "score.json").write_text(text, encoding="utf-8")
+            self._is_ours = True
         return score
 
     def kept(self) -> dict[str, float] | None:
-        """`score` and `step` of the weights that are kept."""
+        """`score` and `step` of the weights that are kept.
+
+        Raises:
+            CheckpointError: they cannot be read.
+            DamagedFileError: what was kept is not what was written.
+        """
+        if not os.path.lexists(self.path):
+            return None
+        hint = f"Copy it again, or delete {self.path} to choose from the later steps alone."
+        if not self._is_ours:
+            check_checkpoint(self.path, hint)
         file = self.path / "score.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        try:
+            known = json.loads(file.read_text(encoding="utf-8"))
+            return {name: float(known[name]) for name in ("score", "step")}
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise CheckpointError(f"{file} cannot be read.", hint) from error
 
     def restore(self, bundle: Bundle) -> None:
         """Load the kept weights into the model."""

@@ -10,8 +10,10 @@ folder, is named after the machine). wandb stays on this machine with WANDB_MODE
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import util
 from pathlib import Path
 from typing import Any
@@ -20,30 +22,37 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from exgra_med import files
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import DamagedFileError, MissingExtraError
 from exgra_med.recipe.run_folder import Run
 from exgra_med.section import Section
+from exgra_med.terminal import remark
 
 
-@dataclass(frozen=True)
+@dataclass
 class TrainingLog:
-    """Appends the events of a run to a file that need not exist."""
+    """Appends the events of a run to a file that need not exist; each line has its digest."""
 
     path: Path
     active: bool = True
     """Whether this process writes; the others do nothing."""
 
     def write(self, **event: Any) -> None:
-        """Append one event."""
-        if not self.active:
-            return
-        with files.disk_errors(self.path), self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(event) + "\n")
+        """Append one event.
 
-    def cut_back(self, stage: str, step: int) -> None:
+        Raises:
+            DiskFullError, WriteError: nothing was added.
+        """
+        if self.active:
+            files.append(self.path, files.with_digests([event], self._before), to_disk=False)
+
+    def cut_back(self, stage: str, step: int, num_events: int = 0) -> None:
         """Drop what a killed process wrote of `stage` after `step`, and a torn last line.
 
-        With step 0 the stage starts again, so all its events are dropped.
+        With step 0 the stage starts again, so all its events are dropped. Where fewer than
+        `num_events` are left, which were there at `step`, the log says so from then on.
+
+        Raises:
+            DamagedFileError: the log is not what was written.
         """
         if not self.active:
             return
@@ -52,15 +61,41 @@ class TrainingLog:
             for event in read_log(self.path)
             if event["stage"] != stage or (step > 0 and event["step"] <= step)
         ]
-        files.write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
+        if len(kept) < num_events:
+            lost = num_events - len(kept)
+            kept.append({"kind": "stage", "stage": stage, "event": LOST, "step": step})
+            remark(f"{self.path} lost {lost} of the {num_events} events before step {step}.")
+        self.__dict__.pop("_before", None)
+        files.write_bytes(self.path, files.with_digests(kept, hashlib.sha256()))
+
+    @cached_property
+    def _before(self) -> Any:
+        """SHA-256 over what is in the file."""
+        return hashlib.sha256(self.path.read_bytes() if self.path.exists() else b"")
+
+
+LOST = "lost"
+"""The event of a log that is not whole: what came before it is not all there."""
+_WITHOUT_LOG = "Put it back from a copy, or delete it to go on without the curves until here."
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The events of a log. A last line that a kill left incomplete is left out."""
-    if not path.is_file():
+    """The events of a log. A last line that a kill left incomplete is left out.
+
+    Raises:
+        DamagedFileError: it cannot be read, or is not what was written.
+    """
+    if not os.path.lexists(path):
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        lines = files.checked_lines(path.read_bytes(), path, _WITHOUT_LOG)[:-1]
+        events = [json.loads(line) for line in lines]
+        for each in events:
+            each["stage"], each.setdefault("step", 0)
+        return events
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "a line is no event"
+        raise DamagedFileError(f"{path} cannot be read ({why}).", _WITHOUT_LOG) from error
 
 
 PROJECT = "exgra-med"

@@ -45,7 +45,7 @@ from exgra_med.training.distributed import (
 )
 from exgra_med.training.features import keep_features
 from exgra_med.training.held_out import BestCheckpoint, HeldOut
-from exgra_med.training.log import TrainingLog, start_tracking, tracking
+from exgra_med.training.log import TrainingLog, read_log, start_tracking, tracking
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, build_scheduler, parameter_groups
 from exgra_med.training.order import image_groups, micro_batches, num_steps, plan_epoch
@@ -199,7 +199,7 @@ class StageTraining:
         self.optimizer = build_optimizer(groups, self.stage)
         done = restore_progress(self.folder, self.objective, self.optimizer)
         self.scheduler = build_scheduler(self.optimizer, self.stage, self.total, done)
-        self.log.cut_back(self.name, done)
+        self.log.cut_back(self.name, done, 0 if self.saved is None else self.saved.num_events)
         self.module: torch.nn.Module = self.objective
         if not self.sharded:
             self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
@@ -349,7 +349,8 @@ class StageTraining:
 
     def _save(self, done: int) -> None:
         if self.is_main or self.sharded:
-            progress = StageProgress(done, self.micro_batches, self.accelerator.num_processes)
+            processes, logged = self.accelerator.num_processes, len(read_log(self.log.path))
+            progress = StageProgress(done, self.micro_batches, processes, logged)
             keep = self.stage.keep_checkpoints
             save_progress(self.folder, progress, self.objective, self.optimizer, keep)
         self.accelerator.wait_for_everyone()
@@ -384,12 +385,13 @@ class StageTraining:
             self.best.restore(self.bundle)
         if self.sharded:
             gather_on_main(self.objective)
-        if self.is_main:
-            write_final(self.run, self.name, self.bundle, self.objective.alignment)
-        self.accelerator.wait_for_everyone()
+        # Before the weights, so that a stage that has these has its whole log.
         self.log.write(
             kind="stage", stage=self.name, event="end", step=self.total, total_steps=self.total
         )
+        if self.is_main:
+            write_final(self.run, self.name, self.bundle, self.objective.alignment)
+        self.accelerator.wait_for_everyone()
         return self.run.final(self.name)
 
 

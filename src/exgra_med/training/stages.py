@@ -11,6 +11,7 @@ from pathlib import Path
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Prepared, open_prepared
 from exgra_med.errors import RecipeError
+from exgra_med.files import write_digests
 from exgra_med.model.any_model import AnyBundle
 from exgra_med.model.assemble import NATIVE_CONNECTORS, assemble_parts
 from exgra_med.model.batch import Layout, StageDataset, chosen_records
@@ -18,7 +19,13 @@ from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.image_budget import set_image_budget
 from exgra_med.model.join import join_parts
-from exgra_med.recipe.run_folder import Run, last_checkpoint_of, open_run, start_run
+from exgra_med.recipe.run_folder import (
+    Run,
+    check_checkpoint,
+    last_checkpoint_of,
+    open_run,
+    start_run,
+)
 from exgra_med.recipe.schema import DataSettings, ModelSettings, Recipe, StageSettings
 from exgra_med.terminal import Reporter, Silent
 from exgra_med.training.distributed import process_state
@@ -42,7 +49,7 @@ def starting_checkpoint(run: Run) -> Path:
     folder = run.stage_folder("start") / "final"
     with process_state().main_process_first():
         if not folder.is_dir():
-            save_bundle(_built(model, run.recipe), folder)
+            save_bundle(_built(model, run.recipe), folder, write_digests)
     return folder
 
 
@@ -87,13 +94,17 @@ def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None
     `load_best_model_at_end`.
 
     Raises:
+        RunError: another process writes the run.
         ExgraMedError: data, checkpoint or training fails; what was saved stays.
     """
-    folder = starting_checkpoint(run)
-    for name in run.recipe.stages:
-        if not run.final(name).is_dir():
-            _train_stage(run, name, folder, reporter, scorers)
-        folder = run.final(name)
+    with run.writing():
+        folder = starting_checkpoint(run)
+        for name in run.recipe.stages:
+            if not run.final(name).is_dir():
+                _train_stage(run, name, folder, reporter, scorers)
+            folder = run.final(name)
+        # Also where nothing was left to train, what is called finished is whole.
+        check_checkpoint(folder)
     return folder
 
 

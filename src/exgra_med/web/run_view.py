@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, RunError
-from exgra_med.evaluation.answers import Question, pair, read_predictions
+from exgra_med.evaluation.answers import Question, pair
 from exgra_med.evaluation.report.page import (
     Example,
     gather,
@@ -20,7 +20,7 @@ from exgra_med.evaluation.report.page import (
 )
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.score import group_of, measures
-from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
+from exgra_med.evaluation.session import answered_questions, read_recipe, stored_answers
 from exgra_med.evaluation.tables import cell
 from exgra_med.lab.studies.report import read_study_results, render_fragment
 from exgra_med.recipe.run_folder import Run, open_run
@@ -139,7 +139,7 @@ def read_answers(run: Path, data_folder: str | None = None) -> RunAnswers:
         raise RunError("This run has no stored answers.", "Make them with `exgra-med evaluate`.")
     entry = entries[0]
     questions, images = answered_questions(run, entry, data_folder)
-    pairing = pair(read_predictions(answers_file(run, entry)).predictions, questions)
+    pairing = pair(stored_answers(run, entry), questions)
     rows = [
         AnswerRow(question, answer, judge(question, answer))
         for question, answer in zip(pairing.questions, pairing.answers, strict=True)

@@ -1,6 +1,5 @@
 """A small made-up data set and a run on it, as a training run would leave it."""
 
-import json
 import random
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from exgra_med.evaluation.results import put_result
 from exgra_med.evaluation.tasks import vqa
 from exgra_med.evaluation.tasks.multiple_choice import calibration
 from exgra_med.evaluation.tasks.reliance import mirror_probe, sided_records, visual_reliance
+from exgra_med.files import write_document
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def demo_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
     record = {"code": {"version": "0.1.0", "commit": "0123456789abcdef"}, "seeds": {"run": 0}}
-    (run / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    write_document(run / "record.json", record)
     write_log(run / "log.jsonl")
     records = open_prepared(data).records("test")
     numbers = random.Random(1)

@@ -186,7 +186,9 @@ def test_answers_that_are_not_those_that_were_scored_are_named(run: Path, data: 
     page = write_comparison([run, run], run / "two.html").read_text()
     assert page.index("were changed after they were scored") < page.index("<main>")
     # Results of earlier versions have no digest, but the number of answers.
-    put_result(run, entry.model_copy(update={"details": entry.details | {"answers_sha256": {}}}))
+    results = json.loads((run / "results.json").read_text())
+    del results["sha256"], results["results"][0]["answers_sha256"]
+    (run / "results.json").write_text(json.dumps(results))
     told = gather(run).findings[0].answer
     assert "There were 30 answers" in told and "there are 20 now" in told
     file.unlink()

@@ -1,6 +1,5 @@
 """A real (tiny) model behind the answers: batched equals one by one, and is much faster."""
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from exgra_med.evaluation.engines import (
     answer_all,
     greedy_answers,
 )
+from exgra_med.files import read_document
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.generate import Generated, generate
@@ -83,7 +83,7 @@ def test_answers_are_stored_with_how_they_were_made(images: ImageFolder, tmp_pat
     assert len(found) == 9
     assert {each.finish_reason for each in found} <= {"stop", "length"}
     assert all(each.num_tokens and each.num_tokens <= 6 for each in found)
-    about = json.loads(out.with_suffix(".about.json").read_text("utf-8"))
+    about = read_document(out.with_suffix(".about.json"))
     assert about == engine.facts | {"data": "d"}
     assert about["decoding"] == "greedy" and about["max_new_tokens"] == 6
     # They are all there, so no model is asked.

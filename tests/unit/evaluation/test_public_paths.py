@@ -11,7 +11,7 @@ from exgra_med.evaluation.compare import compare, compare_stored
 from exgra_med.evaluation.results import Entry, Results, put_result, read_results
 from exgra_med.evaluation.score import score_files
 from exgra_med.recipe.load import load_recipe, shipped_recipes
-from exgra_med.recipe.run_folder import open_run, recipe_yaml
+from exgra_med.recipe.run_folder import open_run, start_run
 
 TALK = [{"from": "human", "value": "Is it?"}, {"from": "gpt", "value": "yes"}]
 
@@ -43,7 +43,7 @@ def test_a_text_opens_a_recipe_a_run_and_its_results(tmp_path: Path) -> None:
     path = shipped_recipes()["demo"]
     recipe = load_recipe(path).recipe
     assert recipe == load_recipe(str(path)).recipe
-    (tmp_path / "recipe.yaml").write_text(recipe_yaml(recipe))
+    start_run(tmp_path, recipe, resume=False)
     assert open_run(f"{tmp_path}") == open_run(tmp_path)
     with pytest.raises(RunError, match="not a run folder"):
         open_run(f"{tmp_path}/nope")

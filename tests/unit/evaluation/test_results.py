@@ -46,7 +46,7 @@ def test_an_entry_replaces_the_one_of_its_task_data_set_and_split(tmp_path: Path
     assert read_results(run).find("vqa", split="test") == [an_entry(5.0), others[1]]
     assert read_results(run).find("vqa", "world", "odd") == [others[0]]
     assert read_results(run).find("chat") == []
-    assert [path.name for path in run.iterdir()] == ["results.json"]
+    assert sorted(path.name for path in run.iterdir()) == [".writer", "results.json"]
 
 
 def test_scores_of_earlier_judges_of_the_same_chat_answers_stay(tmp_path: Path) -> None:
@@ -95,14 +95,14 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(WriteError, match="No space left"):
         put_result(tmp_path, an_entry(2.0))
     assert read_results(tmp_path).results == [an_entry(1.0)]
-    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".writer", "results.json"]
 
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "schema version None is not 2"),
+        ("{", "is no JSON"),
+        ("[]", "is no JSON object"),
         (json.dumps({"schema_version": 9}), "schema version 9 is not 2"),
         (json.dumps({"schema_version": 2, "results": {}}), "not what exgra-med writes"),
         (json.dumps({"schema_version": 2, "results": [{"task": "vqa"}]}), "not what exgra-med"),

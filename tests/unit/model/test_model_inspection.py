@@ -11,7 +11,8 @@ from typer.testing import CliRunner
 
 from any_models import families
 from exgra_med.cli.main import app
-from exgra_med.errors import CheckpointError, MissingExtraError
+from exgra_med.errors import CheckpointError, DamagedFileError, MissingExtraError
+from exgra_med.files import write_digests
 from exgra_med.model import bundle as bundles
 from exgra_med.model import inspection, serving
 from exgra_med.model.any_model import Facts
@@ -117,6 +118,16 @@ def test_a_changed_weight_of_another_family_is_noticed(name: str, tmp_path: Path
     wrong = [finding.name for finding in verify_checkpoint(folder) if not finding.passed]
     # The connector plays no part in a question without an image.
     assert wrong == ["hash of model.safetensors", "logits of image"]
+
+
+def test_a_checkpoint_of_a_run_is_verified_by_its_digests(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"0")
+    write_digests(tmp_path)
+    (finding,) = verify_checkpoint(tmp_path)
+    assert finding.passed and finding.name == "SHA-256 of every file"
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    with pytest.raises(DamagedFileError, match=r"model\.safetensors is not what was written"):
+        verify_checkpoint(tmp_path)
 
 
 def test_another_family_is_served_as_it_is_and_needs_no_export(

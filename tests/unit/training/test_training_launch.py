@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from exgra_med.errors import CheckpointError, RecipeError
+from exgra_med.errors import CheckpointError, DamagedFileError, RecipeError
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.schema import StageSettings
 from exgra_med.training.checkpoint import (
@@ -94,6 +94,8 @@ def test_only_processes_that_divide_the_micro_batches_go_on(tmp_path: Path) -> N
 def test_a_missing_or_broken_file_is_one_sentence(tmp_path: Path) -> None:
     module, optimizer = saved(tmp_path)
     file = tmp_path / "step-000003" / "optimizer.safetensors"
+    # As an earlier version left it, or copying: nothing but its content says what is wrong.
+    file.with_name("digests.json").unlink()
     content = file.read_bytes()
     file.write_bytes(content[:-8])
     with pytest.raises(CheckpointError, match="cannot be read"):
@@ -112,6 +114,17 @@ def test_a_missing_or_broken_file_is_one_sentence(tmp_path: Path) -> None:
         file.with_name("progress.json").write_text(text)
         with pytest.raises(CheckpointError, match=r"progress\.json cannot be read"):
             read_progress(tmp_path)
+
+
+def test_a_changed_checkpoint_says_what_to_delete(tmp_path: Path) -> None:
+    module, optimizer = saved(tmp_path)
+    file = tmp_path / "step-000003" / "progress.json"
+    file.write_text(file.read_text().replace('"step": 3', '"step": 4'))
+    with pytest.raises(DamagedFileError) as caught:
+        restore_progress(tmp_path, module, optimizer)
+    assert f"{file} is not what was written there" in caught.value.message
+    expected = f"delete {file.parent} to go on from the beginning of the stage."
+    assert caught.value.hint.endswith(expected)
 
 
 def test_another_module_is_refused_by_name_and_by_shape(tmp_path: Path) -> None:

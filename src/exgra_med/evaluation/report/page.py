@@ -2,27 +2,34 @@
 
 import base64
 import json
+import os
 import random
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 from io import BytesIO, StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from PIL import Image
 
 from exgra_med.data.chat_template import answer_of
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import file_sha256, numbered_images
-from exgra_med.errors import DataError, RunError, ScoreError
+from exgra_med.errors import DamagedFileError, DataError, RunError, ScoreError
 from exgra_med.evaluation import metrics
 from exgra_med.evaluation.answers import Pairing, Question, pair, read_predictions
 from exgra_med.evaluation.engines import facts_path
 from exgra_med.evaluation.results import Entry, Score, read_results
 from exgra_med.evaluation.score import FEWEST_ANSWERS, collapsed, spread_sentence
-from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
+from exgra_med.evaluation.session import (
+    answered_questions,
+    answers_file,
+    read_recipe,
+    stored_answers,
+)
 from exgra_med.evaluation.statistics import smallest_difference, wilson
 from exgra_med.evaluation.tables import (
     Block,
@@ -38,9 +45,11 @@ from exgra_med.evaluation.tables import (
     tasks,
 )
 from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS, strongest_blind
-from exgra_med.files import write_text
+from exgra_med.files import checked_lines, read_document, write_text
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.plugins import import_extra
+from exgra_med.recipe.run_folder import LOG, RECORD, unchecked
+from exgra_med.terminal import remark
 
 _QUALITY = 80
 _SIDE_PIXELS = 360
@@ -222,6 +231,32 @@ class StageCurves:
         return bool(self.train[measure].values or self.held_out[measure].values)
 
 
+def _read_events(path: Path) -> list[dict[str, Any]]:
+    """The events of a log, without a torn last line; none where there is no log."""
+    if not os.path.lexists(path):
+        return []
+    try:
+        lines = checked_lines(path.read_bytes(), path, _WITHOUT_LOG)
+    except OSError as error:
+        raise DamagedFileError(f"{path} cannot be read ({error.strerror}).", "") from error
+    events = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise RunError(f"{path}:{number}: not a JSON object.") from error
+        if isinstance(event, dict):
+            events.append(event)
+    return events
+
+
+_WITHOUT_LOG = "Put it back from a copy; what is here has no curves."
+
+
 def read_log(path: Path) -> list[StageCurves]:
     """Stages of a log in the order they were trained; empty where there is no log.
 
@@ -230,21 +265,11 @@ def read_log(path: Path) -> list[StageCurves]:
 
     Raises:
         RunError: a line before the last one is not a JSON object.
+        DamagedFileError: the log is not what was written.
     """
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     entries: dict[tuple[str, str, float], dict[str, Any]] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            entry = json.loads(line)
-        except ValueError as error:
-            if number == len(lines):
-                break
-            raise RunError(f"{path}:{number}: not a JSON object.") from error
-        if isinstance(entry, dict) and entry.get("kind") in ("train", "held_out"):
+    for entry in _read_events(path):
+        if entry.get("kind") in ("train", "held_out"):
             key = (str(entry["kind"]), str(entry.get("stage")), float(entry.get("step", 0)))
             entries[key] = entry
     stages: dict[str, StageCurves] = {}
@@ -329,6 +354,8 @@ class Content:
     """For each stage that measured it, how often views find their own partner."""
     provenance: list[tuple[str, str]]
     limits: list[str]
+    problems: list[str]
+    """What of the run's files is not whole, or cannot be checked; also the first limits."""
 
 
 def gather(run: Path, data_folder: str | None = None) -> Content:
@@ -342,8 +369,13 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     """
     recipe = read_recipe(run)
     entries = read_results(run).results
-    record = _read_object(run / "record.json")
-    stages = read_log(run / "log.jsonl")
+    problems: list[str] = []
+    record = _whole(lambda: read_document(run / RECORD), {}, problems)
+    stages = _whole(lambda: read_log(run / LOG), [], problems)
+    problems += _lost(run, recipe, entries)
+    if said := unchecked(run):
+        problems.append(said)
+    problems = [_within(run, each) for each in problems]
     is_toy = bool((recipe.get("model") or {}).get("architecture"))
     vqa = [each for each in entries if each.task == "vqa"]
     known = tasks()
@@ -369,7 +401,8 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         stages=stages,
         alignment=[each for stage in stages for each in _alignment_block(stage)],
         provenance=_provenance(run, recipe, record, entries),
-        limits=limits(entries, is_toy),
+        limits=[*problems, *limits(entries, is_toy)],
+        problems=problems,
     )
 
 
@@ -403,6 +436,43 @@ def what_ran(
         number = f"{counts['questions']} questions" if counts else "the questions"
         told.append(f"Asked ({entry.task}): {number} of {entry.label}.")
     return " ".join(told)
+def _within(run: Path, sentence: str) -> str:
+    """A sentence that names files as they lie in the run: a page is passed on, and says nothing of
+    where the run lies."""
+    return sentence.replace(f"{run}{os.sep}", "").replace(str(run), run.name)
+
+
+Value = TypeVar("Value")
+
+
+def _whole(read: Callable[[], Value], otherwise: Value, problems: list[str]) -> Value:
+    """What was read, or something else and the problem."""
+    try:
+        return read()
+    except (DataError, RunError) as error:
+        problems.append(error.message)
+        return otherwise
+
+
+def _lost(run: Path, recipe: dict[str, Any], entries: Sequence[Entry]) -> Iterator[str]:
+    """What the run says that it has, and that is gone or is not what was written."""
+    problems: list[str] = []
+    # What is wrong with the whole log is told apart.
+    events = _whole(lambda: _read_events(run / LOG), None, [])
+    ended = {each.get("stage") for each in events or () if each.get("event") == "end"}
+    lost = {each.get("stage") for each in events or () if each.get("event") == "lost"}
+    for stage in recipe.get("stages") or {}:
+        is_finished = (run / "checkpoints" / stage / "final").is_dir()
+        if events is not None and (stage in lost or (is_finished and stage not in ended)):
+            yield f"{run / LOG} does not hold all that was logged of stage {stage}."
+    for entry in entries:
+        for asked in entry.answers:
+            before = len(problems)
+            _whole(partial(stored_answers, run, entry, asked), [], problems)
+            if len(problems) == before:
+                file = facts_path(answers_file(run, entry, asked))
+                _whole(partial(read_document, file), {}, problems)
+    yield from problems
 
 
 HEADLINES = {
@@ -815,10 +885,11 @@ def _examples(
         file = answers_file(run, entry)
         if not file.is_file():
             return None, "This run has no stored answers."
+        answers = stored_answers(run, entry)
         questions, images = answered_questions(run, entry, data_folder)
-        pairing = pair(read_predictions(file).predictions, questions)
+        pairing = pair(answers, questions)
     except (DataError, RunError, ScoreError) as error:
-        return None, f"The questions are not at hand: {error.message}"
+        return None, f"The questions are not at hand: {_within(run, error.message)}"
     number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
     return pick_examples(pairing, images, number, int(recipe.get("seed") or 0)), ""
 
@@ -837,14 +908,6 @@ def _score_tiles(entries: Sequence[Entry]) -> list[Tile]:
     return tiles
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path}: cannot be read as JSON.") from error
-    return value if isinstance(value, dict) else {}
 
 
 def _provenance(
@@ -863,7 +926,7 @@ def _entry_provenance(run: Path, entry: Entry) -> list[tuple[str, str]]:
     rows = []
     if entry.answers:
         file = answers_file(run, entry, next(iter(entry.answers)))
-        rows += _flat(_read_object(facts_path(file)), about)
+        rows += _flat(_whole(partial(read_document, facts_path(file)), {}, []), about)
     if entry.data_fingerprint:
         rows.append((f"{about}: sha256 of the data's manifest", entry.data_fingerprint))
     scored = (entry.details.get("scorers") or {}).get("strict") or {}
@@ -1100,7 +1163,8 @@ def plain(text: Any) -> str:
 
 
 def write_report(run: Path, data_folder: str | None = None) -> Path:
-    """Write `report.html` and `scores.csv` of a run.
+    """Write `report.html` and `scores.csv` of a run; what is not whole in it is said on the page,
+    and on standard error.
 
     The page needs no network, no other file and no script to be read; gives its path.
 
@@ -1109,6 +1173,8 @@ def write_report(run: Path, data_folder: str | None = None) -> Path:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
     content = gather(run, data_folder)
+    for problem in content.problems:
+        remark(f"Note: {problem}")
     html = render_html(content)
     write_text(run / "scores.csv", scores_csv(content.entries))
     write_text(run / "report.html", html)

@@ -6,6 +6,7 @@ judge_run     stored answers -> gradings (judge.py) -> relative score and win ra
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,6 +51,7 @@ from exgra_med.evaluation.tasks.judge import (
     reply_counts,
     write_transcripts,
 )
+from exgra_med.files import LOCK, sole_writer
 from exgra_med.llm.prompt import faults_text, load_prompt
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.llm.service import ServiceSettings
@@ -403,6 +405,18 @@ def judge_run(
         AnswerError: the judge graded nothing; what it wrote is in the transcripts.
     """
     file = _answer_file(source, chat)
+    with sole_writer(source / LOCK, source) if source.is_dir() else nullcontext():
+        return _judge_file(source, file, chat, settings, reporter, seed)
+
+
+def _judge_file(
+    source: Path,
+    file: Path,
+    chat: ChatSet,
+    settings: ServiceSettings,
+    reporter: Reporter,
+    seed: int,
+) -> dict[str, Any]:
     answers, pairing, counts = stored_answers(file, chat)
     judgements, usage = judge_answers(chat.questions, answers, settings, reporter)
     judge = settings.served_name(settings.endpoint())
@@ -438,7 +452,6 @@ def judge_run(
             data_fingerprint=chat.fingerprint,
             details={
                 "answer_counts": counts,
-                "answers_sha256": {"questions": file_sha256(file)},
                 "judges": {judge: details},
             },
         )

@@ -71,7 +71,7 @@ def _claim(out: Path, settings: PartsSettings, prepared: Prepared) -> None:
                 "Choose another folder, or delete that one.",
             )
         return
-    if out.exists() and any(out.iterdir()):
+    if not files.is_unused(out):
         raise RunError(f"{out} has files in it, but no parts.", "Choose another folder.")
     out.mkdir(parents=True, exist_ok=True)
     files.write_text(path, text)

@@ -49,11 +49,12 @@ def start_study(folder: Path, study: Study) -> list[Node]:
     nodes = plan_study(study, folder)
     if (folder / STUDY_FILE).is_file():
         _check_same(folder, study, nodes)
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    elif not files.is_unused(folder):
         raise RunError(
             f"{folder} exists and is not a study folder.", "Choose an empty or new one with --out."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    with files.disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     files.write_text(folder / STUDY_FILE, study_yaml(study))
     return nodes
 
@@ -136,7 +137,7 @@ def states(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Attem
             found[node.id] = Attempt("finished", attempt.started if attempt else "", seconds)
         elif attempt is None or attempt.state == "finished":
             found[node.id] = Attempt("waiting")
-        elif attempt.state == "running" and not _is_held(folder, node):
+        elif attempt.state == "running" and not files.is_being_written(lock_path(folder, node.id)):
             # Its process died without a word: a kill, a machine that went down.
             found[node.id] = Attempt("stopped", attempt.started)
         else:
@@ -147,11 +148,6 @@ def states(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Attem
 def lock_path(folder: Path, node: str) -> Path:
     """What the process that works on a node holds a lock on."""
     return log_path(folder, node).with_suffix(".lock")
-
-
-def _is_held(folder: Path, node: Node) -> bool:
-    with files.held(lock_path(folder, node.id)) as is_free:
-        return not is_free
 
 
 def write_status(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Any]:

@@ -45,9 +45,7 @@ def run_node(folder: Path, name: str, reporter: Reporter) -> None:
     if not process_state().is_main_process:
         _work(folder, study, node, reporter)
         return
-    with files.held(lock) as is_ours:
-        if not is_ours:
-            raise RunError(f"Another process is working on {name}.", "Wait until it has ended.")
+    with files.sole_writer(lock, f"The node {name}"):
         _attempt(folder, study, node, reporter)
 
 

@@ -4,6 +4,7 @@ A node that fails stops only what needs it. Whoever asks this process to stop, b
 asks the nodes: they save where they are, and the next run goes on from there.
 """
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -92,6 +93,25 @@ def node_command(folder: Path, node: str, processes: int = 1) -> list[str]:
     if processes > 1:
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     return [sys.executable, *launcher, "-m", "exgra_med", "study", "node", str(folder), node]
+
+
+def _ends_with_this_process() -> Callable[[], None] | None:
+    """What a node runs before its program, so that Linux asks it to stop when this process dies,
+    even by SIGKILL. Elsewhere it goes on alone, and its lock says so."""
+    if sys.platform != "linux":
+        return None
+    # Loaded here: after the fork there may be no memory to be had.
+    control, own = ctypes.CDLL(None).prctl, os.getpid()
+
+    def prepare() -> None:
+        control(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != own:
+            os._exit(1)  # it died in between
+
+    return prepare
+
+
+_SET_PARENT_DEATH_SIGNAL = 1
 
 
 def run_study(
@@ -199,6 +219,7 @@ class _Scheduler:
                 env=os.environ | self.resources.environment(slot),
                 # A Ctrl-C at the terminal reaches this process alone, which asks nodes politely.
                 start_new_session=True,
+                preexec_fn=_ends_with_this_process(),
             )
         self.running[slot] = (node, process)
         self._tell()

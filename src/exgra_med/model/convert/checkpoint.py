@@ -25,6 +25,7 @@ from exgra_med.model.hub import download_checkpoint
 from exgra_med.model.native import load_native
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.verification import TENSORS, file_hashes, write_verification
+from exgra_med.recipe.run_folder import check_checkpoint
 
 PROVENANCE = "import.json"
 CARD = "README.md"
@@ -105,6 +106,7 @@ def export_checkpoint(
     if form not in EXPORT_FORMATS:
         raise CheckpointError(f"There is no format {form!r}.", f"Use {', '.join(EXPORT_FORMATS)}.")
     folder = local_folder(source)
+    check_checkpoint(folder)
     if form == "gguf":
         _export_gguf(folder, out, llama_cpp)
         return

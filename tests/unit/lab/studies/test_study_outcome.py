@@ -16,6 +16,7 @@ from exgra_med.data.records import file_sha256
 from exgra_med.errors import RecipeError, RunError, ScoreError
 from exgra_med.evaluation.published import published_curve
 from exgra_med.evaluation.results import Score, put_result, read_results
+from exgra_med.files import read_document, write_document
 from exgra_med.lab.studies.collect import check_comparable
 from exgra_med.lab.studies.conclude import conclude
 from exgra_med.lab.studies.folder import start_study
@@ -195,9 +196,9 @@ def test_half_a_study_is_concluded_as_half_a_study(tmp_path: Path) -> None:
 
 def edited(folder: Path, cell: str, change: Any) -> None:
     path = folder / cell / "results.json"
-    results = json.loads(path.read_text())
+    results = read_document(path)
     change(results["results"][0])
-    path.write_text(json.dumps(results))
+    write_document(path, results)
 
 
 @pytest.mark.parametrize(

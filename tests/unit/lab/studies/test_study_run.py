@@ -210,10 +210,15 @@ def test_a_node_that_another_process_holds_is_left_alone(tmp_path: Path) -> None
     work = Work(tmp_path)
     lock = work.folder / "logs" / "shared__seed-0.lock"
     lock.parent.mkdir()
-    with files.held(lock) as ours:
-        assert ours
-        with pytest.raises(RunError, match="Another process is working on shared/seed-0"):
-            run_node(work.folder, "shared/seed-0", Silent())
+    hold = "import sys, time; from pathlib import Path; from exgra_med.files import sole_writer\n"
+    hold += "with sole_writer(Path(sys.argv[1]), 'x'): print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(lock)], stdout=subprocess.PIPE)
+    assert other.stdout is not None and other.stdout.readline() == b"held\n"
+    said = f"The node shared/seed-0 is being written by process {other.pid} on "
+    with pytest.raises(RunError, match=said):
+        run_node(work.folder, "shared/seed-0", Silent())
+    other.kill()
+    other.communicate()
     with pytest.raises(RunError, match="needs shared/seed-0, which is not finished"):
         run_node(work.folder, "cells/instruct/1/seed-0", Silent())
     assert read_attempt(work.folder, "shared/seed-0") is None
@@ -253,7 +258,8 @@ def test_a_process_that_died_without_a_word_is_not_running(tmp_path: Path) -> No
     work = Work(tmp_path)
     write_attempt(work.folder, "shared/seed-0", Attempt("running", "then"))
     assert work.state()["shared/seed-0"] == "stopped"
-    with files.held(lock_path(work.folder, "shared/seed-0")):
+    lock = lock_path(work.folder, "shared/seed-0")
+    with files.sole_writer(lock, "it"):
         assert work.state()["shared/seed-0"] == "running"
 
 
@@ -288,3 +294,25 @@ def test_the_rest_takes_as_long_as_what_is_like_it() -> None:
     found["b-1.0-1"] = Attempt("failed")
     assert remaining_seconds(cells, found, 1) == 10 + 100 + 2 * 10 + 100
     assert [spoken(seconds) for seconds in (30, 600, 7200)] == ["30 s", "10 min", "2.0 h"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
+def test_nodes_end_with_a_study_that_is_killed(tmp_path: Path) -> None:
+    work = Work(tmp_path)
+    node = "shared/seed-0"
+    study = os.fork()
+    if study == 0:
+        try:
+            work.run(jobs=1, hangs=[node])
+        finally:
+            os._exit(1)
+    deadline = time.monotonic() + 60
+    while not (work.folder / "hanging").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    # Its handler of SIGTERM is set right after that.
+    time.sleep(0.2)
+    os.kill(study, signal.SIGKILL)
+    os.waitpid(study, 0)
+    while not (work.folder / "asked").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert (work.folder / "asked").exists()

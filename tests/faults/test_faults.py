@@ -1,0 +1,94 @@
+"""Damaged run folders and killed commands; `python -m tests.faults` tries as many as are wanted."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from damage import SMALL, WHOLE, Case, Grid, acts, command, make_run
+from kills import kill_at_random
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """A run of four steps, made once."""
+    place = tmp_path_factory.mktemp("damage")
+    make_run(place / "whole", *SMALL)
+    return Grid(place / "whole", place, SMALL)
+
+
+FINAL, STEP = "checkpoints/vqa/final", "checkpoints/vqa/step-000002"
+ANSWERS = "predictions/vqa/vqa-rad-sample/test"
+KINDS = [
+    ("resume a finished run", f"{FINAL}/model.safetensors", "flipped late"),
+    ("resume a finished run", f"{FINAL}/config.json", "gone"),
+    ("resume a finished run", f"{FINAL}/digests.json", "cut"),
+    ("resume a finished run", "recipe.yaml", "digit"),
+    ("resume a finished run", "recipe.yaml", "cut"),
+    ("resume a finished run", "record.json", "not UTF-8"),
+    ("resume an unfinished run", f"{STEP}/progress.json", "digit"),
+    ("resume an unfinished run", f"{STEP}/progress.json", "folder"),
+    ("resume an unfinished run", f"{STEP}/parameters.safetensors", "flipped late"),
+    ("resume an unfinished run", f"{STEP}/optimizer.safetensors", "flipped early"),
+    ("resume an unfinished run", f"{STEP}/optimizer.safetensors", "empty"),
+    ("resume an unfinished run", "log.jsonl", "digit"),
+    ("resume an unfinished run", "log.jsonl", "gone"),
+    ("evaluate", "results.json", "other type"),
+    ("evaluate", f"{ANSWERS}.jsonl", "digit"),
+    ("evaluate", f"{ANSWERS}.jsonl", "cut"),
+    ("evaluate", f"{ANSWERS}.about.json", "digit"),
+    ("report", "results.json", "digit"),
+    ("report", "record.json", "gone"),
+    ("report", "log.jsonl", "cut"),
+    ("report", "log.jsonl", "empty"),
+    ("report", f"{ANSWERS}.jsonl", "gone"),
+    ("report", f"{ANSWERS}.jsonl", "flipped early"),
+    ("report", f"{ANSWERS}.about.json", "folder"),
+    ("export", f"{FINAL}/model.safetensors", "flipped late"),
+]
+
+
+@pytest.mark.parametrize(("act", "file", "damage"), KINDS)
+def test_damage_is_named_or_changes_nothing(small: Grid, act: str, file: str, damage: str) -> None:
+    found = {each.name: each for each in acts(SMALL)}[act]
+    assert not small.problem(Case(found, file, damage))
+
+
+HOLD = (
+    "import sys, time; from pathlib import Path; from exgra_med import files\n"
+    "with files.sole_writer(Path(sys.argv[1]) / files.LOCK, 'it'):\n"
+    "    print('held', flush=True); time.sleep(60)"
+)
+
+
+def test_only_readers_come_beside_a_writer(small: Grid, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small.whole, run)
+    log = (run / "log.jsonl").read_bytes()
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(run)], stdout=subprocess.PIPE)
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    words = {each.name: each.words(run) for each in acts(SMALL)}
+    for name in ("resume a finished run", "evaluate"):
+        found = command(*words[name])
+        assert found.code == 2 and f"is being written by process {holder.pid} on" in found.said
+    assert command(*words["report"]).code == 0
+    holder.kill()
+    holder.communicate()
+    assert command(*words["resume a finished run"]).code == 0
+    assert (run / "log.jsonl").read_bytes() == log
+
+
+@pytest.mark.slow
+def test_damage_to_any_file_is_named_or_changes_nothing(tmp_path: Path) -> None:
+    make_run(tmp_path / "whole", *WHOLE)
+    found = list(Grid(tmp_path / "whole", tmp_path, WHOLE).try_all())
+    wrong = [f"{case}: {problem}" for case, problem in found if problem]
+    assert len(found) > 500 and not wrong
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_moment_costs_nothing_but_time(tmp_path: Path) -> None:
+    found = list(kill_at_random(tmp_path, 7))
+    assert len(found) == 7
+    assert not [f"{case}: {problem}" for case, problem in found if problem]

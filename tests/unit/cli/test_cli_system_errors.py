@@ -1,0 +1,78 @@
+"""What the operating system refuses is one sentence and the documented exit code."""
+
+import errno
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from exgra_med import files
+from exgra_med.cli import main
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
+    """The exit code of a command in which an error comes up."""
+
+    def failing() -> None:
+        raise error
+
+    monkeypatch.setattr(main, "app", failing)
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    return int(caught.value.code or 0)
+
+
+FULL = "No space left on device"
+
+
+class SafetensorError(Exception):
+    """As a library that is written in Rust has it."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (OSError(errno.ENOSPC, FULL), 1, "Something cannot be written, the disk is full"),
+        (OSError(errno.EDQUOT, "Quota", "/x/y"), 1, "/x/y cannot be written, the disk is full"),
+        (SafetensorError("I/O error: full (os error 28)"), 1, "the disk is full"),
+        (OSError(errno.EIO, "Input/output error"), 1, "refused something (Input/output error)"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "/x: Permission denied."),
+        (IsADirectoryError(errno.EISDIR, "Is a directory", "/x"), 2, "/x: Is a directory."),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/x"), 2, "/x: No such file."),
+    ],
+)
+def test_an_error_of_the_system_is_a_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+    sentence: str,
+) -> None:
+    assert ended(monkeypatch, error) == code
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_error_of_our_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ZeroDivisionError):
+        ended(monkeypatch, ZeroDivisionError())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be deleted there")
+def test_a_working_folder_that_is_gone_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = Path.cwd()
+    (tmp_path / "gone").mkdir()
+    os.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    try:
+        monkeypatch.setattr(sys, "argv", ["exgra-med", "recipe", "list"])
+        with pytest.raises(SystemExit) as caught:
+            main.run()
+        assert caught.value.code == 2
+        assert "The folder that this command was started in is gone." in capsys.readouterr().err
+        found = files.system_error_in_words(FileNotFoundError(errno.ENOENT, "No such file"))
+        assert found is not None and "is gone" in found.message
+    finally:
+        os.chdir(here)
