@@ -17,18 +17,11 @@ from typing import Any, Literal, Self
 
 from exgra_med.data.chat_template import has_thoughts
 from exgra_med.data.llava_format import CONVERSATION_KEYS
-from exgra_med.data.records import (
-    Record,
-    decode_json,
-    iterate_lines,
-    parse_record,
-    read_json_list,
-    read_text,
-)
+from exgra_med.data.records import Record, iterate_lines, parse_record, read_json_list
 from exgra_med.data.talks import strip_placeholder
 from exgra_med.errors import AnswerError, DataError, ScoreError
 from exgra_med.evaluation.reading import answer_text
-from exgra_med.files import disk_errors
+from exgra_med.files import decode_json, disk_errors, read_json, read_text
 
 # The reference side of a score: questions with their answers, and what was odd about the file.
 #
@@ -122,8 +115,8 @@ def read_candidates(path: Path) -> list[str | int]:
         DataError: the file is none of these.
     """
     try:
-        value = json.loads(read_text(path))
-    except ValueError:
+        value = read_json(path)
+    except DataError:
         value = None
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
@@ -245,8 +238,8 @@ def read_predictions(path: Path) -> PredictionFile:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except ValueError as error:
+            value = decode_json(line.decode("utf-8"), f"{path}:{number}")
+        except (DataError, UnicodeDecodeError) as error:
             if number == len(lines):
                 oddities["torn_last_line"] = 1
                 break
@@ -319,7 +312,7 @@ class PredictionWriter:
         rows = [{k: v for k, v in asdict(each).items() if v is not None} for each in predictions]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         with disk_errors(self.path):
-            self._stream.write(lines.encode("utf-8", "surrogatepass"))
+            self._stream.write(lines.encode("utf-8", "replace"))
             self._stream.flush()
             os.fsync(self._stream.fileno())
         self.done.update(each.id for each in predictions)
@@ -329,8 +322,8 @@ class PredictionWriter:
         whole = raw.rfind(b"\n") + 1
         if whole < len(raw):
             try:
-                json.loads(raw[whole:])
-            except ValueError:
+                decode_json(raw[whole:].decode("utf-8"), str(self.path))
+            except (DataError, UnicodeDecodeError):
                 os.truncate(self.path, whole)
             else:
                 with self.path.open("ab") as stream:

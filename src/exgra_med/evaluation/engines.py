@@ -21,10 +21,10 @@ from PIL import Image
 
 from exgra_med.data.chat_template import question_pieces, question_text
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record, file_sha256, read_json
+from exgra_med.data.records import Record, file_sha256
 from exgra_med.errors import DataError, RunError, ServiceError
 from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
-from exgra_med.files import write_text
+from exgra_med.files import read_json, write_text
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import CompletionError, Message, StoppedError

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from exgra_med.errors import RunError
-from exgra_med.files import write_text
+from exgra_med.files import read_json, write_text
 from exgra_med.section import Section
 
 RESULTS_NAME = "results.json"
@@ -117,11 +117,7 @@ def read_results(run: str | Path) -> Results:
     path = Path(run) / RESULTS_NAME
     if not path.exists():
         return Results()
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path}: cannot be read as JSON.", "Remove it and score again.") from error
-    return parse_results(values, str(path))
+    return parse_results(read_json(path, RunError), str(path))
 
 
 def parse_results(values: Any, where: str) -> Results:

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Prepared, Record, open_prepared
@@ -32,6 +30,7 @@ from exgra_med.evaluation.engines import (
     stored_template,
 )
 from exgra_med.evaluation.results import Entry, put_result
+from exgra_med.files import inside, read_yaml, short, stray
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.llm.service import ServiceSettings
 from exgra_med.recipe.run_folder import (
@@ -181,10 +180,7 @@ def read_recipe(run: Path) -> dict[str, Any]:
         raise RunError(
             f"{run}: not a run folder, there is no recipe.yaml.", "Name a folder that a run made."
         )
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path}: cannot be read as YAML.") from error
+    recipe = read_yaml(path, RunError)
     if not isinstance(recipe, dict):
         raise RunError(f"{path}: not a recipe.")
     return recipe
@@ -216,7 +212,8 @@ def answered_questions(
 
 def answers_path(run: Path, task: str, dataset: str, split: str) -> Path:
     """Where a run keeps answers; further answers of a task are named as `reliance/blank`."""
-    return run / "predictions" / task / dataset / f"{split}.jsonl"
+    name = f"predictions/{task}/{dataset}/{split}.jsonl"
+    return inside(run, name, f"{run}: the file {short(name)}", RunError, "the run folder")
 
 
 def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
@@ -226,12 +223,12 @@ def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
         RunError: the entry names a file outside the run.
     """
     name = entry.answers.get(asked, "")
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+    if stray(name):
         raise RunError(
             f"{run}: results.json names no file of answers for {entry.label}.",
             "Answer and score again with `exgra-med evaluate`.",
         )
-    return run / name
+    return inside(run, name, f"{run}: the file {short(name)}", RunError, "the run folder")
 
 
 @dataclass

@@ -36,6 +36,10 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model.assemble import NATIVE_CONNECTORS
 from exgra_med.model.bundle import (
     CONFIG,
+    bounded,
+    check_settings,
+    described,
+    folder_shapes,
     key_problems,
     local_folder,
     quiet,
@@ -260,7 +264,9 @@ def read_decoder(folder: Path) -> tuple[Any, Any]:
         )
     try:
         with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
     except Exception as error:  # of a damaged file, errors of every kind
         raise CheckpointError(
             f"{folder} has no tokenizer that can be loaded: {_first_sentence(error)}.",
@@ -442,20 +448,18 @@ def image_side(image_processor: Any, vision: Any, where: str) -> int:
 
 def _load(auto_class: Any, folder: Path, config: PreTrainedConfig) -> Any:
     weight_files(folder)
-    try:
-        with quiet():
-            model, report = auto_class.from_pretrained(
-                folder,
-                config=config,
-                dtype="auto",
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # collected and refused below, all at once
-            )
-    except Exception as error:  # of a damaged folder, errors of every kind
-        raise CheckpointError(
-            f"{folder} cannot be loaded: {_first_sentence(error)}.",
-            "The folder may be incomplete; copy or download it again.",
-        ) from error
+    shapes = folder_shapes(folder)
+    check_settings(folder, shapes)
+    with described(folder, f"cannot be loaded by its {CONFIG}"), bounded(shapes, folder / CONFIG):
+        model, report = auto_class.from_pretrained(
+            folder,
+            config=config,
+            dtype="auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # collected and refused below, all at once
+            trust_remote_code=False,
+            local_files_only=True,
+        )
     # A whole CLIP has a text model, which a tower leaves.
     unexpected = report["unexpected_keys"] if auto_class is AutoModelForCausalLM else ()
     strange = [name for name in unexpected if not name.endswith(IGNORED_SUFFIX)]

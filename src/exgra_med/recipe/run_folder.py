@@ -15,7 +15,7 @@ from pydantic import Field
 from exgra_med import __version__, files
 from exgra_med.errors import RunError
 from exgra_med.files import read_yaml, write_yaml
-from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings, check_recipe
+from exgra_med.recipe.schema import Name, Recipe, StageSettings, TextSettings, check_recipe
 
 PACKAGES = ("torch", "transformers", "accelerate", "tokenizers", "numpy", "numba", "pillow")
 
@@ -69,7 +69,7 @@ class AnsweringRecipe(Recipe):
     engine: str = "checkpoint"
     """Who answers: a checkpoint here, or an engine that knows a model of the name `model.start`."""
 
-    stages: dict[str, StageSettings] = Field(default={}, max_length=0)
+    stages: dict[Name, StageSettings] = Field(default={}, max_length=0)
     """None."""
 
 
@@ -123,7 +123,7 @@ class Run:
 
     def record(self) -> dict[str, Any]:
         """The run's record as it stands."""
-        return json.loads((self.path / "record.json").read_text(encoding="utf-8"))
+        return files.read_object(self.path / "record.json", RunError)
 
     def add_to_record(self, section: str, value: Any) -> None:
         """Set one section of the record, atomically."""

@@ -32,7 +32,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from exgra_med import files
-from exgra_med.errors import CheckpointError
+from exgra_med.errors import CheckpointError, DataError
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.model.lora import detach_adapter
 from exgra_med.recipe.run_folder import Run, recipe_yaml
@@ -269,9 +269,9 @@ def _read_metadata(source: Path) -> dict[str, TensorStorageMetadata]:
 def _read_counts(source: Path, names: Sequence[str]) -> list[int]:
     """Numbers of a checkpoint's `progress.json`."""
     try:
-        known = json.loads((source / _PROGRESS).read_text(encoding="utf-8"))
+        known = files.read_object(source / _PROGRESS)
         return [int(known[name]) for name in names]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (DataError, ValueError, KeyError, TypeError) as error:
         raise _unreadable(source / _PROGRESS, error) from error
 
 

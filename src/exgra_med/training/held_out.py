@@ -21,6 +21,8 @@ from torch import Tensor
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import cosine_histograms, view_diagnostics
+from exgra_med.errors import CheckpointError
+from exgra_med.files import read_object
 from exgra_med.model.batch import Batch, StageDataset, to_device
 from exgra_med.model.bundle import Bundle
 from exgra_med.training.checkpoint import (
@@ -211,7 +213,7 @@ class BestCheckpoint:
     def kept(self) -> dict[str, float] | None:
         """`score` and `step` of the weights that are kept."""
         file = self.path / "score.json"
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+        return read_object(file, CheckpointError) if file.is_file() else None
 
     def restore(self, bundle: Bundle) -> None:
         """Load the kept weights into the model."""

@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from exgra_med import files
-from exgra_med.errors import MissingExtraError
+from exgra_med.errors import MissingExtraError, RunError
 from exgra_med.recipe.run_folder import Run
 from exgra_med.section import Section
 
@@ -50,7 +50,7 @@ class TrainingLog:
         kept = [
             event
             for event in read_log(self.path)
-            if event["stage"] != stage or (step > 0 and event["step"] <= step)
+            if event.get("stage") != stage or (step > 0 and event["step"] <= step)
         ]
         files.write_text(self.path, "".join(json.dumps(event) + "\n" for event in kept))
 
@@ -59,8 +59,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     """The events of a log. A last line that a kill left incomplete is left out."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    events = []
+    for number, line in enumerate(files.read_text(path, RunError).split("\n")[:-1], start=1):
+        where = f"{path}:{number}"
+        event = files.decode_json(line, where, error=RunError, finite=False)
+        if not isinstance(event, dict) or not isinstance(event.get("step"), int):
+            raise RunError(f"{where}: no event of a training.")
+        events.append(event)
+    return events
 
 
 PROJECT = "exgra-med"

@@ -1,7 +1,6 @@
 """Report content -> `report.html` and `scores.csv` in the run folder."""
 
 import base64
-import json
 import random
 import re
 from collections.abc import Mapping, Sequence
@@ -33,7 +32,7 @@ from exgra_med.evaluation.tables import (
     tasks,
 )
 from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS
-from exgra_med.files import write_text
+from exgra_med.files import decode_json, read_object, write_text
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.plugins import import_extra
 
@@ -223,12 +222,14 @@ def read_log(path: Path) -> list[StageCurves]:
         if not line.strip():
             continue
         try:
-            entry = json.loads(line)
-        except ValueError as error:
+            entry = decode_json(line, str(path), finite=False)
+        except DataError as error:
             if number == len(lines):
                 break
             raise RunError(f"{path}:{number}: not a JSON object.") from error
         if isinstance(entry, dict) and entry.get("kind") in ("train", "held_out"):
+            if not isinstance(entry.get("step", 0), int | float):
+                raise RunError(f"{path}:{number}: the step is no number.")
             key = (str(entry["kind"]), str(entry.get("stage")), float(entry.get("step", 0)))
             entries[key] = entry
     stages: dict[str, StageCurves] = {}
@@ -490,11 +491,7 @@ def _training_tiles(stages: Sequence[StageCurves]) -> list[Tile]:
 def _read_object(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path}: cannot be read as JSON.") from error
-    return value if isinstance(value, dict) else {}
+    return read_object(path, RunError)
 
 
 def _provenance(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from exgra_med import files
 from exgra_med.errors import RunError
+from exgra_med.files import short, stray
 from exgra_med.lab.studies.plan import Node
 
 FOLDER = "slurm"
@@ -57,6 +58,14 @@ def write_arrays(
         `sbatch` commands in their order, as argument lists; each but the first wants
         `--dependency=afterany:ID` with the job id of the one before.
     """
+    here, logs = Path.cwd(), (folder / "logs").absolute()
+    for word in (name, str(folder), str(here), str(logs), sys.executable):
+        # A line of a script ends at a line break, in quotes or not where it is a comment.
+        if problem := stray(word.lstrip("/")):
+            raise RunError(
+                f"{short(word)} {problem}, and would stand in a script of the shell.",
+                "Choose another folder with --out.",
+            )
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     (folder / "logs").mkdir(exist_ok=True)
@@ -65,9 +74,10 @@ def write_arrays(
         script,
         _SCRIPT.format(
             name=name,
-            logs=shlex.quote(str((folder / "logs").absolute())),
+            # Slurm reads `%` as the beginning of a number of the job.
+            logs=shlex.quote(str(logs).replace("%", "%%")),
             threads=threads,
-            here=shlex.quote(str(Path.cwd())),
+            here=shlex.quote(str(here)),
             python=shlex.quote(sys.executable),
             folder=shlex.quote(str(folder)),
         ),
