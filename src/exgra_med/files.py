@@ -518,7 +518,7 @@ def read_object(path: Path, error: type[ExgraMedError] = DataError) -> dict[str,
 # YAML as people write it: `1e-4` is a number (PyYAML reads a string), a date is text, no key stands
 # twice, and every key is text.
 
-MAX_YAML_BYTES = 2**18
+MAX_YAML_BYTES = 2**17
 """Of a document. Recipes and studies have some kilobytes, and PyYAML reads some 50 in a second."""
 MAX_YAML_VALUES = 50_000
 """Of a document, each alias (`*name`) counted as all that it stands for."""

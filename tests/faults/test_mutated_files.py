@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 import yaml
-from valid_files import CHECKPOINT, KINDS, NEEDS, Kind, has, write_all
+from valid_files import CHECKPOINT, KINDS, NEEDS, Kind, folder_of, has, write_all
 
 from exgra_med.errors import ExgraMedError
 
@@ -209,7 +209,7 @@ def test_a_damaged_file_is_read_or_refused_in_a_sentence(valid: Path, name: str)
 
 @pytest.mark.parametrize("name", CHECKPOINT)
 def test_a_damaged_checkpoint_is_read_or_refused_in_a_sentence(valid: Path, name: str) -> None:
-    folder = valid / "checkpoint"
+    folder = valid / folder_of(name)
     assert verdict(CHECKPOINT[name].read, folder) == "read"
     _, wrong = attack(name, CHECKPOINT[name], folder, FEW)
     assert not wrong
@@ -219,7 +219,7 @@ def test_a_damaged_checkpoint_is_read_or_refused_in_a_sentence(valid: Path, name
 @pytest.mark.parametrize("name", _kinds(KINDS | CHECKPOINT))
 def test_many_damaged_files(valid: Path, name: str) -> None:
     kind = (KINDS | CHECKPOINT)[name]
-    folder = valid / ("checkpoint" if name in CHECKPOINT else name)
+    folder = valid / folder_of(name)
     found, wrong = attack(name, kind, folder, COUNT, FEW)
     print(f"\n{name}: tried {COUNT}, right {COUNT - len(wrong)} ({dict(found)})")
     assert not wrong, "\n".join(wrong[:20])

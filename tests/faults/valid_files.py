@@ -41,6 +41,7 @@ from exgra_med.llm.endpoint import environment_with_file
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import open_run, recipe_yaml
 from exgra_med.training.log import read_log
+from families import make
 
 MAX_PIXELS = 250_000
 TALK = [{"role": "user", "text": "Is it a CT?"}, {"role": "assistant", "text": "Yes."}]
@@ -131,7 +132,7 @@ def _nifti(folder: Path) -> None:
     (folder / "a.nii").write_bytes(raw)
 
 
-def _checkpoints(folder: Path) -> None:
+def write_checkpoint(folder: Path) -> None:
     """A checkpoint of this project, with its index of shards, in 200 kB."""
     from safetensors.torch import load_file, save_file
 
@@ -234,7 +235,16 @@ def write_all(folder: Path) -> None:
     if has("nibabel"):
         _nifti(_place(folder, "nifti").parent)
         _nifti(_place(folder, "nifti.gz").parent)
-    _checkpoints(folder / "checkpoint")
+    write_checkpoint(folder / "checkpoint")
+    for part in make("llava_next"):
+        part.save_pretrained(folder / "other")
+
+
+def folder_of(name: str) -> str:
+    """The folder of an example: several of them lie in a checkpoint."""
+    if name in CHECKPOINT:
+        return "other" if name.startswith("other ") else "checkpoint"
+    return name
 
 
 def has(package: str) -> bool:
@@ -400,5 +410,8 @@ CHECKPOINT = {
         ("index", "model.safetensors.index.json", "json"),
         ("weights", "one.safetensors", "safetensors"),
     )
+}
+CHECKPOINT |= {
+    f"other {name}": CHECKPOINT[name] for name in ("config", "processor", "tokenizer config")
 }
 NEEDS = {"parquet": "pyarrow", "dicom": "pydicom", "nifti": "nibabel", "nifti.gz": "nibabel"}

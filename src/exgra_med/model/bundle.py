@@ -222,10 +222,12 @@ def bounded(shapes: Shapes, where: Path | str) -> Iterator[None]:
         CheckpointError: it has.
     """
     thread, seen = threading.get_ident(), set()
-    # Weights that are stored as one may become several, quantised ones hide in fewer numbers, and
-    # tensors that are no weights follow from settings. Without weights, what no computer holds.
+    # Weights that are stored as one may become several, a whole number may hold several quantised
+    # ones, and tensors that are no weights follow from settings. Without weights, what no computer
+    # holds.
     most = 8 * len(shapes) + 10_000 if shapes else 100_000
-    room = 16 * sum(math.prod(shape) for shape, _ in shapes.values()) + 2**28 if shapes else 2**42
+    held = sum((16 if kind[0] in "IU" else 2) * math.prod(one) for one, kind in shapes.values())
+    room = held + 2**26 if shapes else 2**42
     elements = 0
 
     def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
@@ -689,11 +691,11 @@ def load_processor(folder: Path) -> Any:
             f"{folder} has no processor for texts with images (a {type(processor).__name__}).",
             "Copy processor_config.json and its like from the model it comes from.",
         )
-    _check_pictures(processor.image_processor, folder)
+    check_pictures(processor.image_processor, folder)
     return processor
 
 
-def _check_pictures(image_processor: Any, folder: Path) -> None:
+def check_pictures(image_processor: Any, folder: Path) -> None:
     """Refuse a processor that makes pictures as large as no model sees them."""
     by_number = hasattr(image_processor, "merge_size") or hasattr(image_processor, "max_pixels")
     limit = MOST_PIXELS if by_number else LARGEST_SIDE

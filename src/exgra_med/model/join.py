@@ -37,6 +37,7 @@ from exgra_med.model.assemble import NATIVE_CONNECTORS
 from exgra_med.model.bundle import (
     CONFIG,
     bounded,
+    check_pictures,
     check_settings,
     described,
     folder_shapes,
@@ -343,6 +344,7 @@ def tower_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
     kind = values.get("model_type")
     if kind in WHOLE:
         kind, values = WHOLE[kind], values.get("vision_config") or {}
+        values = values if isinstance(values, dict) else {}
     if kind in ("siglip2", "siglip2_vision_model"):
         raise CheckpointError(
             f"{where} is a SigLIP 2 of any image size (NaFlex), whose sizes the joined model does "
@@ -380,7 +382,11 @@ def read_tower(folder: Path) -> tuple[Any, Any]:
     """
     config = tower_config(read_json_object(folder / CONFIG), str(folder))
     settings = preprocessing(folder)
-    return _load(AutoModel, folder, config), make_image_processor(settings, config, str(folder))
+    tower = _load(AutoModel, folder, config)
+    with described(folder, f"has a {PREPROCESSING} that cannot be used"):
+        image_processor = make_image_processor(settings, config, str(folder))
+        check_pictures(image_processor, folder)
+    return tower, image_processor
 
 
 def preprocessing(folder: Path) -> dict[str, Any]:
@@ -391,7 +397,8 @@ def preprocessing(folder: Path) -> dict[str, Any]:
     """
     together = folder / "processor_config.json"
     if not (folder / PREPROCESSING).is_file() and together.is_file():
-        return read_json_object(together).get("image_processor") or {}
+        found = read_json_object(together).get("image_processor")
+        return found if isinstance(found, dict) else {}
     return read_json_object(folder / PREPROCESSING)
 
 

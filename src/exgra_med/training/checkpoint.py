@@ -328,7 +328,10 @@ def load_alignment(alignment: nn.Module, file: Path) -> None:
     Raises:
         CheckpointError: they do not fit the settings of this stage.
     """
-    saved, own = load_file(file), alignment.state_dict()
+    try:
+        saved, own = load_file(file), alignment.state_dict()
+    except (OSError, SafetensorError) as error:
+        raise _unreadable(file, error) from error
     _compare_names(file, set(own), set(saved))
     for name, value in saved.items():
         _compare_shapes(file, name, value.shape, own[name].shape)

@@ -4,6 +4,7 @@ as it is; `data/sources/values.py` says what it means.
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -108,6 +109,7 @@ def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:
                 header = [name.strip() for name in cells]
                 _refuse_duplicates([name for name in header if name], str(path))
                 continue
+            _refuse_swallowed(cells, header, mark, where)
             yield where, _cells(header, cells, where, mark)
     except csv.Error as error:
         where = f"{path}:{reader.line_num + lines_before}"
@@ -117,6 +119,31 @@ def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:
         ) from error
     if not header:
         raise DataError(f"{path}: the table is empty.")
+
+
+def _refuse_swallowed(cells: list[str], header: list[str], mark: str, where: str) -> None:
+    """Refuse a row one of whose cells seems to hold further rows: a quote that was not closed ends
+    at the next one, however many lines later.
+
+    Reports have line breaks and separators too. So a line counts as a row where its first cell is
+    written as that of this row, in digits and signs.
+    """
+    for cell in cells[1:]:
+        lines = cell.splitlines()[1:]
+        if not lines or cell.count(mark) < len(lines) * (len(header) - 1):
+            continue
+        for line in lines:
+            if (form := _form(line.partition(mark)[0])) == _form(cells[0]) and form.strip("a "):
+                raise DataError(
+                    f"{where}: a line that is written like a row stands inside of a cell, as where "
+                    "a quote was not closed.",
+                    "Close the quote, or write the rows as JSON Lines if it is meant so.",
+                )
+
+
+def _form(text: str) -> str:
+    """`img_07.png` and `scan_1.jpg` are written alike."""
+    return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", text.strip()))
 
 
 def _reader(text: str, mark: str) -> Any:

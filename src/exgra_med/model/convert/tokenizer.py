@@ -33,7 +33,8 @@ def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]
         pieces = [_piece(value) for field, value in _fields(path.read_bytes()) if field == 1]
     except (LookupError, ValueError, struct.error, TypeError) as error:
         raise CheckpointError(f"{path} is not a SentencePiece model.") from error
-    if not pieces:
+    # A piece is tried at every place where it could be cut.
+    if not pieces or max(len(piece) for piece, _ in pieces) > 1000:
         raise CheckpointError(f"{path} is not a SentencePiece model.")
     vocabulary = {piece: number for number, (piece, _) in enumerate(pieces)}
     merges = [
