@@ -344,6 +344,22 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "exgra-med"
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file of that name; there is none of a name that is too long or no name."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder of that name; see `is_file`."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
 def expand_home(path: str | Path) -> Path:
     """The path with `~` replaced; as it is where there is no user of that name."""
     try:
@@ -533,12 +549,12 @@ class _Loader(yaml.SafeLoader):
         for tag, make in yaml.SafeLoader.yaml_constructors.items()
         if tag is None or tag.rpartition(":")[2] in _KNOWN_TAGS
     }
-    yaml_implicit_resolvers: ClassVar[dict[Any, Any]] = {
-        first: [pair for pair in pairs if not pair[0].endswith((":timestamp", ":value"))]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
 
 
+_Loader.yaml_implicit_resolvers = {
+    first: [pair for pair in pairs if not pair[0].endswith((":timestamp", ":value"))]
+    for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?([eE][-+]?\d+)|\d[\d_]*\.\d*|\.\d+([eE][-+]?\d+)?)$"),
@@ -666,7 +682,7 @@ MAX_NAME_BYTES = 255
 MAX_PATH_BYTES = 1024
 """Of a path below a folder; systems take 4096 with what stands in front."""
 _DRIVE = re.compile(r"[A-Za-z]:")
-_NO_NAME = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+STEERING = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 """Characters that end a line, steer a terminal, or are half of one."""
 
 
@@ -682,8 +698,8 @@ def stray(name: Any, parts: int | None = None, folder: str = "the folder") -> st
     """
     if not isinstance(name, str) or not name:
         return "is empty or not a name"
-    if _NO_NAME.search(name):
-        return "is empty or not a name; it holds a character that steers or ends a line"
+    if STEERING.search(name):
+        return "is not a name: it holds a character that ends a line or steers a terminal"
     if name.startswith("/") or "\\" in name or _DRIVE.match(name) or ".." in name.split("/"):
         return f"leaves {folder}"
     pieces = name.split("/")

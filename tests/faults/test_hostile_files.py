@@ -264,7 +264,6 @@ YAMLS = {
     "a mapping in itself": ("&a {b: *a}", "holds itself"),
     "an alias of nothing": ("a: *b", "undefined alias"),
     "deep lists": ("a: " + "[" * 500 + "]" * 500, "nested too deeply"),
-    "deeper lists": ("a: " + "[" * 5000, "too deeply"),
     "deep mappings": ("{a: " * 150 + "1" + "}" * 150, "nested too deeply"),
     "a megabyte": ("a: " + "x" * 2**20, "is larger than"),
     "tag of Python": ("!!python/object/apply:os.system [echo]", "could not determine"),
@@ -604,7 +603,7 @@ def test_a_model_that_grows_far_beyond_its_weights_is_stopped(tmp_path: Path) ->
         bounded({"a": ((2, 2), "F32")}, tmp_path),
         torch.device("meta"),
     ):
-        [torch.nn.LayerNorm(2) for _ in range(20_000)]
+        [torch.nn.LayerNorm(2) for _ in range(6_000)]
     torch.nn.Linear(2, 2)  # the bound ends with its block
     with (
         pytest.raises(CheckpointError, match="far larger"),

@@ -342,23 +342,16 @@ def _run(folder: Path) -> None:
 
 def checkpoint(folder: Path) -> None:
     """Load a checkpoint, say what it is, and let it answer."""
-    import torch
-
     from exgra_med.data.records import Turn
     from exgra_med.model.bundle import load_bundle
+    from exgra_med.model.generate import generate
     from exgra_med.model.inspection import describe_checkpoint
 
     json.dumps(describe_checkpoint(folder))
     bundle = load_bundle(folder)
     picture = Image.new("RGB", (8, 6))
     prompt = bundle.prompt([Turn(role="user", text="Is it a CT?")], 1)
-    inputs, skipped = bundle.generation_inputs([prompt], [[picture]])
-    with torch.inference_mode():
-        written = bundle.model.generate(
-            **inputs, max_new_tokens=1, do_sample=False, pad_token_id=bundle.pad_token_id,
-            eos_token_id=bundle.stop_ids,
-        )  # fmt: skip
-    bundle.answer_text(written[0, skipped:].tolist())
+    generate(bundle, [prompt], [[picture]], 1)
 
 
 KINDS = {

@@ -19,7 +19,16 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError
-from exgra_med.files import decode_json, inside, new_file, read_json, read_text, short, stray
+from exgra_med.files import (
+    decode_json,
+    inside,
+    is_folder,
+    new_file,
+    read_json,
+    read_text,
+    short,
+    stray,
+)
 
 _HEAD = '{"id": "'
 _DECODER = json.JSONDecoder()
@@ -411,7 +420,7 @@ def open_prepared(folder: str | Path) -> Prepared:
             known = f"Known: {', '.join(names)}."
             raise DataError(f"there is no bundled sample {sample!r}.", known)
         path = SAMPLES / sample
-    if not path.is_dir():
+    if not is_folder(path):
         raise DataError(f"{path}: no such folder.", "Make it with `exgra-med data prepare`.")
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():

@@ -10,6 +10,7 @@ from exgra_med.errors import DataError, RecipeError, RunError
 from exgra_med.evaluation.report.page import gather, template_environment
 from exgra_med.evaluation.session import read_recipe
 from exgra_med.files import parse_yaml, read_object, read_text, write_text
+from exgra_med.model.bundle import shown_architectures
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.small_parts import ORIGIN, WEIGHTS
 from exgra_med.model.verification import file_hashes
@@ -100,7 +101,7 @@ def _checkpoint(kind: str, start: str) -> list[Ancestor]:
     said = _front_matter(folder / "README.md") if folder is not None else {}
     config = _json(folder / "config.json") if folder is not None else {}
     origin = _json(folder / ORIGIN) if folder is not None else {}
-    architecture = ", ".join(config.get("architectures") or [])
+    architecture = shown_architectures(config)
     licence = said.get("license_name") or said.get("license") or NOT_STATED
     name = f"{_shown(start)} ({architecture})" if architecture else _shown(start)
     if origin:

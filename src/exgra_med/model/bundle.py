@@ -31,7 +31,16 @@ from exgra_med.data.chat_template import IMAGE_PATCH
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, Turn
 from exgra_med.errors import CheckpointError, ExgraMedError, MissingExtraError
-from exgra_med.files import expand_home, new_folder, read_object, short, stray, write_text
+from exgra_med.files import (
+    expand_home,
+    is_file,
+    is_folder,
+    new_folder,
+    read_object,
+    short,
+    stray,
+    write_text,
+)
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
 from exgra_med.model.published import VISION, published_checkpoint
 from exgra_med.model.short_attention import NAME as SHORT_ROWS
@@ -146,12 +155,13 @@ def stored_shapes(files: Iterable[Path]) -> Shapes:
 
 
 def folder_shapes(folder: Path) -> Shapes:
-    """The tensors of a checkpoint folder; none where it has no safetensors.
+    """The tensors of a checkpoint folder; none where it has no safetensors, as when a run is
+    planned by the settings of a model alone, which its index is one of.
 
     Raises:
         CheckpointError: a file is damaged, missing, or outside of the folder.
     """
-    if (folder / _SHARDS).is_file():
+    if (folder / _SHARDS).is_file() and any(folder.glob("*.safetensors")):
         return stored_shapes(indexed_files(folder / _SHARDS))
     whole = folder / "model.safetensors"
     return stored_shapes([whole]) if whole.is_file() else {}
@@ -307,6 +317,12 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
+def shown_architectures(config: dict[str, Any]) -> str | None:
+    """The classes that a `config.json` names, in one line; none where it names none."""
+    named = config.get("architectures")
+    return ", ".join(map(str, named)) or None if isinstance(named, list) else None
+
+
 def is_original_layout(config: dict[str, Any]) -> bool:
     """Whether a `config.json` is the original's, which stock transformers silently misreads."""
     return "text_config" not in config and str(config.get("model_type", "")).startswith("llava")
@@ -321,9 +337,9 @@ def local_folder(source: str | Path, weights: bool = True) -> Path:
         RunError: the run has not finished.
     """
     path = expand_home(source)
-    if path.is_dir():
+    if is_folder(path):
         return last_checkpoint_of(path)
-    if path.exists():
+    if is_file(path):
         problem = CheckpointError(f"{source} is a file; a checkpoint is a folder.")
         raise as_something_else(path) or problem
     published = published_checkpoint(str(source))

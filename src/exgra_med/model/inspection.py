@@ -19,6 +19,7 @@ from exgra_med.model.bundle import (
     is_original_layout,
     load_processor,
     read_json_object,
+    shown_architectures,
     stored_shapes,
 )
 from exgra_med.model.chat_text import ChatText
@@ -83,7 +84,7 @@ def _model(folder: Path) -> dict[str, Any]:
     said = read_json_object(folder / CONFIG)
     about: dict[str, Any] = {
         "model_type": said.get("model_type"),
-        "class": ", ".join(said.get("architectures") or []) or None,
+        "class": shown_architectures(said),
     }
     try:
         config = folder_config(folder)

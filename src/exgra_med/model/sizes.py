@@ -14,7 +14,7 @@ from transformers import (
 )
 
 from exgra_med.errors import CheckpointError, RunError
-from exgra_med.files import expand_home
+from exgra_med.files import expand_home, is_folder
 from exgra_med.model.assemble import (
     NATIVE_CONNECTORS,
     NUM_ADDED,
@@ -135,14 +135,14 @@ def origin(settings: ModelSettings) -> Path | ModelSettings:
         return settings
     start = settings.start
     folder = expand_home(start)
-    if start == NAME and not folder.exists():
+    if start == NAME and not is_folder(folder):
         return ModelSettings(parts=SMALL)
     if is_run_folder(folder):
         run = open_run(folder)
         if not run.recipe.stages or run.final(list(run.recipe.stages)[-1]).is_dir():
             return run.last_checkpoint
         return origin(run.recipe.model)
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
     maker = start.removeprefix("runs/")
     if maker in shipped_recipes():

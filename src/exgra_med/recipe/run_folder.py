@@ -159,7 +159,7 @@ def open_run(path: str | Path) -> Run:
 
 def is_run_folder(place: str | Path) -> bool:
     """Whether a folder holds a run (a checkpoint has a copy of the recipe too, but no record)."""
-    return all((Path(place) / name).is_file() for name in ("recipe.yaml", "record.json"))
+    return all(files.is_file(Path(place) / name) for name in ("recipe.yaml", "record.json"))
 
 
 def last_checkpoint_of(place: str | Path) -> Path:

@@ -275,7 +275,7 @@ def tar_members(
         room = max_bytes + 1024 * max_members
         counted: Any = _Counted(inner, stream, archive, room)
         # Closed with the stream, which is the caller's.
-        bundle = tarfile.open(fileobj=counted, mode="r:")  # noqa: SIM115
+        bundle: Any = tarfile.open(fileobj=counted, mode="r:")  # noqa: SIM115
     total = 0
     for number in range(max_members + 1):
         with broken_archives(archive):
