@@ -1,4 +1,4 @@
-"""A model with its processor, and how both are saved and loaded."""
+"""A model with its processor: how both are saved, loaded, and checked before they are loaded."""
 
 import json
 import math
@@ -273,7 +273,7 @@ def described(folder: Path, problem: str, kind: str = "This kind of model") -> I
         kind: what may need a package, for the sentence.
 
     Raises:
-        CheckpointError: instead.
+        CheckpointError: instead, or there is not enough memory.
         MissingExtraError: a package is not installed.
     """
     try:
@@ -283,6 +283,11 @@ def described(folder: Path, problem: str, kind: str = "This kind of model") -> I
         raise
     except ImportError as error:
         raise _without_package(kind, error) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise CheckpointError(
+            f"{folder}: there is not enough memory for it here ({_line(error)}).",
+            "End other programs, or take a smaller model.",
+        ) from error
     except Exception as error:
         # An image processor whose package is missing is a ValueError, unlike all others.
         if "could be imported" in str(error):
