@@ -13,9 +13,9 @@ from typing import Any
 
 from exgra_med.captions.question import PROMPT, requests_of, revision_of
 from exgra_med.captions.records import RecordFile
-from exgra_med.data.records import decode_json, iterate_lines, json_line
+from exgra_med.data.records import iterate_lines, json_line
 from exgra_med.errors import DataError
-from exgra_med.files import new_file
+from exgra_med.files import decode_json, new_file
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.openai_transport import FaultError, reply_of, request_body
 from exgra_med.llm.prompt import load_prompt

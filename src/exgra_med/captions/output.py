@@ -15,14 +15,13 @@ from exgra_med.captions.records import RecordFile
 from exgra_med.data.records import (
     IMAGE_PLACEHOLDER,
     Record,
-    decode_json,
     iterate_lines,
     json_line,
     leading_id,
     parse_record,
 )
 from exgra_med.errors import DataError
-from exgra_med.files import disk_errors, new_file
+from exgra_med.files import decode_json, disk_errors, new_file
 
 
 def failures_path(out: Path) -> Path:
@@ -111,8 +110,14 @@ def finished_ids(path: Path) -> Iterator[tuple[str, int]]:
     offset = 0
     with path.open("rb") if path.exists() else Path(os.devnull).open("rb") as stream:
         for number, raw in enumerate(stream, start=1):
-            text = raw.decode("utf-8")
-            name = leading_id(text) or decode_json(text, f"{path}:{number}").get("id")
+            try:
+                text = raw.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise DataError(f"{path}:{number}: not UTF-8 text.") from error
+            name = leading_id(text)
+            if name is None:
+                row = decode_json(text, f"{path}:{number}")
+                name = row.get("id") if isinstance(row, dict) else None
             if not isinstance(name, str):
                 raise DataError(f"{path}:{number}: no record of this verb.")
             yield name, offset

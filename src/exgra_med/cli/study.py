@@ -111,7 +111,10 @@ def run(
         _print_plan(loaded, folder, gpu, as_json)
         return
     from exgra_med.lab.studies.folder import start_study
+    from exgra_med.lab.studies.slurm import check_words
 
+    if slurm:
+        check_words(folder, loaded.name)
     nodes = start_study(folder, loaded)
     if slurm:
         _slurm(folder, loaded, nodes, jobs, submit)

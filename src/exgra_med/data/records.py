@@ -15,11 +15,20 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError
-from exgra_med.files import new_file
+from exgra_med.files import (
+    decode_json,
+    inside,
+    is_folder,
+    new_file,
+    read_json,
+    read_text,
+    short,
+    stray,
+)
 
 _HEAD = '{"id": "'
 _DECODER = json.JSONDecoder()
@@ -205,69 +214,6 @@ def parse_record(value: Any, where: str) -> Record:
 # Strict reading of JSON files, and records on disk: one JSON object a line, UTF-8, unique ids.
 
 
-def decode_json(text: str, where: str, nan_is_null: bool = False) -> Any:
-    """Decode one JSON document; `NaN`, `Infinity` and a key given twice are refused.
-
-    Args:
-        nan_is_null: take `NaN`, which Python's own writers put for a missing value, as null.
-
-    Raises:
-        DataError: the text is not strict JSON; says where and why.
-    """
-
-    def constant(name: str) -> None:
-        if nan_is_null and name == "NaN":
-            return
-        raise DataError(f"{where}: {name} is not a JSON value.", "Write null or a number.")
-
-    def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        value = dict(pairs)
-        if len(value) != len(pairs):
-            names = [key for key, _ in pairs]
-            twice = next(key for key in names if names.count(key) > 1)
-            raise DataError(f"{where}: the key {twice!r} is given twice in one object.")
-        return value
-
-    try:
-        return json.loads(text, parse_constant=constant, object_pairs_hook=unique_keys)
-    except json.JSONDecodeError as error:
-        place = f"column {error.colno}" if error.lineno == 1 else f"line {error.lineno}"
-        raise DataError(
-            f"{where}: not valid JSON ({error.msg}, {place}).", "The file may be cut short."
-        ) from error
-    except RecursionError as error:
-        raise DataError(f"{where}: JSON nested too deeply.") from error
-    except ValueError as error:
-        raise DataError(f"{where}: not valid JSON ({error}).") from error
-
-
-def read_text(path: Path) -> str:
-    """The whole file as UTF-8 text, a byte-order mark removed.
-
-    Raises:
-        DataError: the file is absent, cannot be read, or is not UTF-8.
-    """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file.") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}: not UTF-8 text (byte {error.start}).", "Save the file as UTF-8."
-        ) from error
-
-
-def read_json(path: Path) -> Any:
-    """Decode a whole JSON file.
-
-    Raises:
-        DataError: the file is absent, not UTF-8, or not strict JSON.
-    """
-    return decode_json(read_text(path), str(path))
-
-
 def read_json_list(path: Path) -> list[dict[str, Any]]:
     """Decode a JSON file that must hold a list of objects; outer blanks of keys are stripped.
 
@@ -394,6 +340,8 @@ SPLITS = ("train", "validation", "test")
 FORMAT = 1
 """Version of the layout; a reader refuses folders of a later one."""
 
+_AGAIN = "Prepare the folder again."
+
 BUNDLED = "bundled:"
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -472,7 +420,7 @@ def open_prepared(folder: str | Path) -> Prepared:
             known = f"Known: {', '.join(names)}."
             raise DataError(f"there is no bundled sample {sample!r}.", known)
         path = SAMPLES / sample
-    if not path.is_dir():
+    if not is_folder(path):
         raise DataError(f"{path}: no such folder.", "Make it with `exgra-med data prepare`.")
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
@@ -491,15 +439,51 @@ def open_prepared(folder: str | Path) -> Prepared:
         )
     for key in ("dataset", "counts", "files"):
         if key not in manifest:
-            raise DataError(
-                f"{manifest_path}: the field {key!r} is missing.", "Prepare the folder again."
-            )
+            raise DataError(f"{manifest_path}: the field {key!r} is missing.", _AGAIN)
+    _check_manifest(manifest, manifest_path)
     for split in manifest["counts"]:
-        if not (path / f"{split}.jsonl").is_file():
-            raise DataError(f"{path}: {split}.jsonl is missing.", "Prepare the folder again.")
+        if not inside(
+            path, f"{split}.jsonl", f"{manifest_path}: the split {short(split)}"
+        ).is_file():
+            raise DataError(f"{path}: {split}.jsonl is missing.", _AGAIN)
     if not (path / "images").is_dir():
-        raise DataError(f"{path}: the folder images/ is missing.", "Prepare the folder again.")
+        raise DataError(f"{path}: the folder images/ is missing.", _AGAIN)
     return Prepared(path, manifest, hashlib.sha256(text.encode("utf-8")).hexdigest())
+
+
+class _Notes(BaseModel):
+    columns_left_out: list[str] = []
+    closed_without_options: list[str] = []
+
+
+class _Manifest(BaseModel):
+    """The types of what is read of a manifest; there may be more in it."""
+
+    model_config = ConfigDict(strict=True)
+    dataset: str
+    variant: str | None = None
+    licence: str | None = None
+    counts: dict[str, NonNegativeInt]
+    files: dict[str, str]
+    counts_by_type: dict[str, dict[str, int]] = {}
+    images: dict[str, int | str] = {}
+    dropped: list[dict[Literal["id", "reason"], str]] = []
+    notes: _Notes = _Notes()
+
+
+def _check_manifest(manifest: dict[str, Any], where: Path) -> None:
+    """Refuse a manifest whose names leave the folders that are called so, or of odd types."""
+    try:
+        _Manifest.model_validate(manifest)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        path = ".".join(str(part) for part in fault["loc"])
+        raise DataError(f"{where}: {path}: {fault['msg']}.", _AGAIN) from error
+    # Answers to a data set go into a folder of its name.
+    names = [manifest["dataset"], *manifest["counts"], *manifest["files"]]
+    for name in names:
+        if problem := stray(name, parts=1):
+            raise DataError(f"{where}: the name {short(name)} {problem}.", _AGAIN)
 
 
 def file_sha256(path: Path) -> str:

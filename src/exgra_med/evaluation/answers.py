@@ -8,7 +8,6 @@ everything before it in the file, so whatever else is not as it was written is a
 """
 
 import hashlib
-import json
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -19,18 +18,19 @@ from typing import Any, Literal, Self
 
 from exgra_med.data.chat_template import has_thoughts
 from exgra_med.data.llava_format import CONVERSATION_KEYS
-from exgra_med.data.records import (
-    Record,
-    decode_json,
-    iterate_lines,
-    parse_record,
-    read_json_list,
-    read_text,
-)
+from exgra_med.data.records import Record, iterate_lines, parse_record, read_json_list
 from exgra_med.data.talks import strip_placeholder
 from exgra_med.errors import AnswerError, DataError, ScoreError
 from exgra_med.evaluation.reading import answer_text
-from exgra_med.files import append, checked_lines, disk_errors, with_digests
+from exgra_med.files import (
+    append,
+    checked_lines,
+    decode_json,
+    disk_errors,
+    read_json,
+    read_text,
+    with_digests,
+)
 
 # The reference side of a score: questions with their answers, and what was odd about the file.
 #
@@ -124,8 +124,8 @@ def read_candidates(path: Path) -> list[str | int]:
         DataError: the file is none of these.
     """
     try:
-        value = json.loads(read_text(path))
-    except ValueError:
+        value = read_json(path)
+    except DataError:
         value = None
     if isinstance(value, dict) and len(value) == 1:
         (value,) = value.values()
@@ -253,8 +253,8 @@ def read_predictions(path: Path) -> PredictionFile:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
-        except ValueError as error:
+            value = decode_json(line.decode("utf-8"), f"{path}:{number}")
+        except (DataError, UnicodeDecodeError) as error:
             if number == len(lines):
                 oddities["torn_last_line"] = 1
                 break
@@ -337,8 +337,8 @@ class PredictionWriter:
             if whole == len(raw):
                 return
             try:
-                json.loads(raw[whole:])
-            except ValueError:
+                decode_json(raw[whole:].decode("utf-8"), str(self.path))
+            except (DataError, UnicodeDecodeError):
                 os.truncate(self.path, whole)
             else:
                 append(self.path, b"\n")

@@ -1,18 +1,16 @@
 """The model card of a run: licences, data, settings, hashes, scores with intervals, limits."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from exgra_med.data.records import open_prepared
-from exgra_med.errors import DataError
+from exgra_med.errors import DataError, RecipeError, RunError
 from exgra_med.evaluation.report.page import gather, template_environment
 from exgra_med.evaluation.session import read_recipe
-from exgra_med.files import read_document, write_text
+from exgra_med.files import parse_yaml, read_document, read_object, read_text, write_text
+from exgra_med.model.bundle import shown_architectures
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.small_parts import ORIGIN, WEIGHTS
 from exgra_med.model.verification import file_hashes
@@ -89,7 +87,7 @@ def _origin(model: dict[str, Any]) -> list[Ancestor]:
     start = str(model.get("start"))
     imported = Path(start) / "import.json"
     if imported.is_file():
-        facts = json.loads(imported.read_text(encoding="utf-8"))
+        facts = read_object(imported, RunError)
         name = f"{facts.get('source')}, revision {facts.get('revision') or NOT_STATED}"
         return [Ancestor("imported checkpoint", name, "; ".join(facts.get("licences", LICENCES)))]
     if published_checkpoint(start):
@@ -103,7 +101,7 @@ def _checkpoint(kind: str, start: str) -> list[Ancestor]:
     said = _front_matter(folder / "README.md") if folder is not None else {}
     config = _json(folder / "config.json") if folder is not None else {}
     origin = _json(folder / ORIGIN) if folder is not None else {}
-    architecture = ", ".join(config.get("architectures") or [])
+    architecture = shown_architectures(config)
     licence = said.get("license_name") or said.get("license") or NOT_STATED
     name = f"{_shown(start)} ({architecture})" if architecture else _shown(start)
     if origin:
@@ -131,33 +129,36 @@ def _folder_of(start: str) -> Path | None:
 def _front_matter(card: Path) -> dict[str, Any]:
     """What the head of a model card says; nothing where there is none."""
     try:
-        text = card.read_text(encoding="utf-8")
-        values = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
-    except (OSError, ValueError, IndexError, yaml.YAMLError):
+        text = read_text(card)
+        values = parse_yaml(text.split("---")[1], str(card)) if text.startswith("---") else {}
+    except (IndexError, DataError, RecipeError):
         return {}
     return values if isinstance(values, dict) else {}
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(path)
+    except DataError:
         return {}
-    return values if isinstance(values, dict) else {}
 
 
 def _data(run: Path, recipe: dict[str, Any]) -> list[Ancestor]:
     """The data of every stage: as recorded when it was read, with the licence of its manifest."""
     path = run / "record.json"
     record = read_document(path) if path.is_file() else {}
-    used = record.get("data") or {}
+    used = _object(record.get("data"))
     found = []
     for stage in recipe.get("stages") or {}:
-        facts = used.get(stage) or {}
+        facts = _object(used.get(stage))
         folder = str(facts.get("folder") or "")
         name, licence = _dataset(folder, facts.get("fingerprint"))
-        found.append(Ancestor("training data", name, licence, facts.get("fingerprint") or ""))
+        found.append(Ancestor("training data", name, licence, str(facts.get("fingerprint") or "")))
     return found
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _dataset(folder: str, fingerprint: str | None) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from typing import Any
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Prepared, Record, file_sha256, open_prepared
-from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, RecipeError, RunError
+from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, RunError
 from exgra_med.evaluation.answers import Prediction, Question, question_of, read_predictions
 from exgra_med.evaluation.engines import (
     CHECKPOINT,
@@ -30,7 +30,7 @@ from exgra_med.evaluation.engines import (
     stored_template,
 )
 from exgra_med.evaluation.results import Entry, put_result
-from exgra_med.files import read_yaml_document
+from exgra_med.files import inside, read_yaml_document, short, stray
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.llm.service import ServiceSettings
 from exgra_med.recipe.run_folder import (
@@ -186,10 +186,7 @@ def read_recipe(run: Path) -> dict[str, Any]:
         raise RunError(
             f"{run}: not a run folder, there is no recipe.yaml.", "Name a folder that a run made."
         )
-    try:
-        recipe = read_yaml_document(path)
-    except RecipeError as error:
-        raise RunError(error.message, error.hint) from error
+    recipe = read_yaml_document(path, RunError)
     if not isinstance(recipe, dict):
         raise RunError(f"{path}: not a recipe.")
     return recipe
@@ -221,7 +218,8 @@ def answered_questions(
 
 def answers_path(run: Path, task: str, dataset: str, split: str) -> Path:
     """Where a run keeps answers; further answers of a task are named as `reliance/blank`."""
-    return run / "predictions" / task / dataset / f"{split}.jsonl"
+    name = f"predictions/{task}/{dataset}/{split}.jsonl"
+    return inside(run, name, f"{run}: the file {short(name)}", RunError, "the run folder")
 
 
 def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
@@ -231,12 +229,12 @@ def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
         RunError: the entry names a file outside the run.
     """
     name = entry.answers.get(asked, "")
-    if not name or Path(name).is_absolute() or ".." in Path(name).parts:
+    if stray(name):
         raise RunError(
             f"{run}: results.json names no file of answers for {entry.label}.",
             "Answer and score again with `exgra-med evaluate`.",
         )
-    return run / name
+    return inside(run, name, f"{run}: the file {short(name)}", RunError, "the run folder")
 
 
 def stored_answers(run: Path, entry: Entry, asked: str = "questions") -> list[Prediction]:

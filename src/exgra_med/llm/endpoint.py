@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from exgra_med.errors import ServiceError
+from exgra_med.files import read_text
 
 OPENROUTER = "https://openrouter.ai/api/v1"
 NO_KEY = "none"
@@ -145,7 +146,7 @@ def environment_with_file(environment: Mapping[str, str], folder: Path) -> dict[
     path = folder / ".env"
     values: dict[str, str] = {}
     if path.is_file():
-        for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        for number, line in enumerate(read_text(path, ServiceError).splitlines(), start=1):
             text = line.strip().removeprefix("export ").lstrip()
             if not text or text.startswith("#"):
                 continue

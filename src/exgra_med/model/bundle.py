@@ -1,8 +1,11 @@
-"""A model with its processor, and how both are saved and loaded."""
+"""A model with its processor: how both are saved, loaded, and checked before they are loaded."""
 
 import json
+import math
+import re
+import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +16,12 @@ import transformers
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
 from transformers import (
+    AutoConfig,
     AutoModelForImageTextToText,
     AutoProcessor,
 )
@@ -23,9 +31,19 @@ from exgra_med.data.chat_template import IMAGE_PATCH
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, Turn
 from exgra_med.errors import CheckpointError, ExgraMedError, MissingExtraError
-from exgra_med.files import expand_home, new_folder, write_text
+from exgra_med.files import (
+    expand_home,
+    is_file,
+    is_folder,
+    new_folder,
+    read_object,
+    short,
+    stray,
+    write_text,
+)
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
 from exgra_med.model.published import VISION, published_checkpoint
+from exgra_med.model.short_attention import NAME as SHORT_ROWS
 from exgra_med.plugins import Registry
 from exgra_med.recipe.run_folder import check_checkpoint, last_checkpoint_of
 from exgra_med.recipe.schema import TextSettings
@@ -33,7 +51,7 @@ from exgra_med.recipe.schema import TextSettings
 if TYPE_CHECKING:
     from exgra_med.model.native import ExgraConfig
 
-CONFIG = "config.json"
+CONFIG, _ADAPTER = "config.json", "adapter_config.json"
 """A checkpoint folder is recognised by this file before anything is loaded."""
 
 
@@ -59,24 +77,255 @@ def read_json_object(path: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: the file is missing or is not a JSON object.
     """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not path.exists():
         problem = CheckpointError(f"{path.parent} has no {path.name}.")
         if path.name == CONFIG:
             problem.hint = "Name a checkpoint folder, or a finished run."
             problem = as_something_else(path.parent) or problem
-        raise problem from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON.") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is not a JSON object.")
-    return value
+        raise problem
+    return read_object(path, CheckpointError)
+
+
+# What a folder says is checked before anything is built. The weights decide how large a model may
+# be, and never the configuration: it is a few lines of text that anybody can write.
+
+ATTENTION = ("eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+ATTENTION += (SHORT_ROWS,)
+"""Ways to attend that a configuration may name; transformers takes another name for a repository of
+the hub, from which it loads code."""
+EXPERTS = ("eager", "batched_mm", "grouped_mm")
+"""The same for mixtures of experts."""
+_CHOICES = {"attn_implementation": ATTENTION, "experts_implementation": EXPERTS}
+_SHARDS = "model.safetensors.index.json"
+PROCESSOR_FILES = (
+    "processor_config.json, preprocessor_config.json, tokenizer_config.json, tokenizer.json"
+)
+"""For sentences; which of them is at fault, transformers does not say."""
+_SIZE = re.compile("num_|^n_|layer|depth|block|expert|head|label|size|dim|_seq|tokens$")
+"""Names of settings by which a model is built, or a text is filled with image tokens."""
+_NO_SIZE = re.compile("max|window|theta|token_id|token_index|pixels|edge|shard")
+_FEW = 2**20
+"""What such a setting may be in any case: some configurations hold sizes that no tensor has."""
+_MOST_LAYERS = 1000
+"""Where there are no weights, as when a run is planned."""
+LARGEST_SIDE, MOST_PIXELS = 2**12, 2**25
+"""Of a prepared picture: pixels of a side, and in all where a processor counts these."""
+Shapes = dict[str, tuple[tuple[int, ...], str]]
+"""Name of a tensor -> its shape and type."""
+
+
+def indexed_files(index: Path) -> list[Path]:
+    """The files with the shards of a model, which lie beside the index that names them.
+
+    Raises:
+        CheckpointError: the index names none, one that is not there, or one outside of its folder.
+    """
+    names = read_json_object(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise CheckpointError(f"{index} names no files: `weight_map` is no object with names.")
+    for name in names.values():
+        if problem := stray(name, parts=1):
+            what = f"{index} names files outside its folder"
+            raise CheckpointError(f"{what}: {short(name)} {problem}.")
+    files = [index.parent / name for name in sorted(set(names.values()))]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise CheckpointError(f"{index.parent} lacks the weight files {missing}.")
+    return files
+
+
+def stored_shapes(files: Iterable[Path]) -> Shapes:
+    """What the headers of safetensors files say; the library checks them against the files' sizes.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    shapes: Shapes = {}
+    for path in files:
+        try:
+            with safe_open(path, "pt") as stream:
+                for name in stream.keys():  # noqa: SIM118 - not a dict
+                    piece = stream.get_slice(name)
+                    shapes[name] = tuple(piece.get_shape()), piece.get_dtype()
+        except (OSError, SafetensorError, ValueError) as error:
+            raise lfs_pointer([path]) or CheckpointError(
+                f"{path} is damaged and cannot be loaded: {_line(error)}.", "Copy it again."
+            ) from error
+    return shapes
+
+
+def folder_shapes(folder: Path) -> Shapes:
+    """The tensors of a checkpoint folder; none where it has no safetensors, as when a run is
+    planned by the settings of a model alone, which its index is one of.
+
+    Raises:
+        CheckpointError: a file is damaged, missing, or outside of the folder.
+    """
+    if (folder / _SHARDS).is_file() and any(folder.glob("*.safetensors")):
+        return stored_shapes(indexed_files(folder / _SHARDS))
+    whole = folder / "model.safetensors"
+    return stored_shapes([whole]) if whole.is_file() else {}
+
+
+def check_settings(folder: Path, shapes: Shapes) -> dict[str, Any]:
+    """The configuration of a folder, with no setting that its weights cannot mean, no code of the
+    hub, and no adapter that would be put onto the weights in silence.
+
+    Raises:
+        CheckpointError: it is not such a folder.
+    """
+    if (folder / _ADAPTER).is_file() and (folder / CONFIG).is_file():
+        raise CheckpointError(
+            f"{folder} has an adapter ({_ADAPTER}) beside its weights, and nothing says whether it "
+            "is to be put onto them.",
+            "Merge it with peft's merge_and_unload(), or move the files of the adapter away.",
+        )
+    config = read_json_object(folder / CONFIG)
+    sizes = [side for shape, _ in shapes.values() for side in shape]
+    most = max(_FEW, len(shapes), *sizes)
+    _check_values(config, "", folder / CONFIG, most, len(shapes) or _MOST_LAYERS)
+    for name in ("processor_config.json", "preprocessor_config.json"):
+        if (folder / name).is_file():
+            _check_values(read_json_object(folder / name), "", folder / name, most, most)
+    return config
+
+
+def _check_values(value: Any, at: str, file: Path, most: int, deepest: int) -> None:
+    # A number in a list has the name of the list.
+    named = isinstance(value, dict)
+    for key, each in value.items() if named else enumerate(value):
+        here = (f"{at}.{key}" if at else str(key)) if named else at
+        name = here.rpartition(".")[2]
+        plain = name.removeprefix("_").removesuffix("_internal")
+        if plain in _CHOICES and named:
+            _check_choice(each, here, file, _CHOICES[plain])
+        elif name == "transformers_weights":
+            raise CheckpointError(f"{file}: `{here}` names other weights than the folder's own.")
+        elif isinstance(each, dict | list):
+            _check_values(each, here, file, most, deepest)
+        elif isinstance(each, int | float) and _SIZE.search(name) and not _NO_SIZE.search(name):
+            # Every layer has a tensor.
+            limit = deepest if re.search("layers$|^depth", name) else most
+            if abs(each) > limit:
+                raise CheckpointError(
+                    f"{file}: `{here}` is {short(each)}, and the weights allow {limit} at most.",
+                    "Check that configuration and weights belong together.",
+                )
+
+
+def _check_choice(value: Any, at: str, file: Path, known: tuple[str, ...]) -> None:
+    for each in value.values() if isinstance(value, dict) else [value]:
+        if isinstance(each, dict):
+            _check_choice(each, at, file, known)
+        elif each is not None and each not in known:
+            raise CheckpointError(
+                f"{file}: `{at}` is {short(each)}, not one of {', '.join(known)}.",
+                "Nothing is loaded from the hub to attend; remove the setting.",
+            )
+
+
+@contextmanager
+def bounded(shapes: Shapes, where: Path | str) -> Iterator[None]:
+    """Stop transformers as soon as the model that it builds has far more than the weights.
+
+    Raises:
+        CheckpointError: it has.
+    """
+    thread, seen = threading.get_ident(), set()
+    # Weights that are stored as one may become several, a whole number may hold several quantised
+    # ones, and tensors that are no weights follow from settings. Without weights, what no computer
+    # holds.
+    most = 8 * len(shapes) + 10_000 if shapes else 100_000
+    held = sum((16 if kind[0] in "IU" else 2) * math.prod(one) for one, kind in shapes.values())
+    room = held + 2**26 if shapes else 2**42
+    elements = 0
+
+    def count(module: nn.Module, name: str, tensor: Tensor | None) -> None:
+        nonlocal elements
+        if tensor is None or threading.get_ident() != thread or (id(module), name) in seen:
+            return
+        seen.add((id(module), name))
+        elements += tensor.numel()
+        if len(seen) > most or elements > room:
+            raise CheckpointError(
+                f"{where}: the configuration describes a model far larger than its weights "
+                f"({len(shapes)} tensors).",
+                "Check that configuration and weights belong together.",
+            )
+
+    handles = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def described(folder: Path, problem: str, kind: str = "This kind of model") -> Iterator[None]:
+    """Turn whatever transformers makes of odd settings into one sentence: it believes their types.
+
+    Args:
+        problem: what is said of the folder, with the names of the files that hold the settings.
+        kind: what may need a package, for the sentence.
+
+    Raises:
+        CheckpointError: instead, or there is not enough memory.
+        MissingExtraError: a package is not installed.
+    """
+    try:
+        with quiet():
+            yield
+    except ExgraMedError:
+        raise
+    except ImportError as error:
+        raise _without_package(kind, error) from error
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise CheckpointError(
+            f"{folder}: there is not enough memory for it here ({_line(error)}).",
+            "End other programs, or take a smaller model.",
+        ) from error
+    except Exception as error:
+        # An image processor whose package is missing is a ValueError, unlike all others.
+        if "could be imported" in str(error):
+            raise _without_package(kind, error) from error
+        raise CheckpointError(
+            f"{folder} {problem}: {_line(error)}.",
+            "The folder may be incomplete; copy or download it again.",
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    """The kind and the first line of an error of a library."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    return text[:300].rstrip(".")
+
+
+def any_config(folder: Path) -> Any:
+    """The configuration of a model of transformers, read by its own class.
+
+    Raises:
+        CheckpointError: it is none, or `check_settings` refuses it.
+    """
+    kind = check_settings(folder, folder_shapes(folder)).get("model_type")
+    problem = f"holds a model of type {short(kind)}, which transformers cannot read here ({CONFIG})"
+    with described(folder, problem):
+        return AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write a JSON object, keys sorted."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def shown_architectures(config: dict[str, Any]) -> str | None:
+    """The classes that a `config.json` names, in one line; none where it names none."""
+    named = config.get("architectures")
+    return ", ".join(map(str, named)) or None if isinstance(named, list) else None
 
 
 def is_original_layout(config: dict[str, Any]) -> bool:
@@ -93,9 +342,9 @@ def local_folder(source: str | Path, weights: bool = True) -> Path:
         RunError: the run has not finished.
     """
     path = expand_home(source)
-    if path.is_dir():
+    if is_folder(path):
         return last_checkpoint_of(path)
-    if path.exists():
+    if is_file(path):
         problem = CheckpointError(f"{source} is a file; a checkpoint is a folder.")
         raise as_something_else(path) or problem
     published = published_checkpoint(str(source))
@@ -369,11 +618,13 @@ def load_bundle(
     files = [folder / name for name in ("model.safetensors", "model.safetensors.index.json")]
     if not any(each.is_file() for each in files):
         raise _not_loaded(folder, OSError("it has no model.safetensors"))
-    # First the processor: one that cannot be had here is found in a second.
-    processor = load_processor(folder)
-    model = from_pretrained(AutoModelForImageTextToText, folder, None, dtype)
-    bundle = AnyBundle(model.to(device).eval(), processor)
-    bundle.facts = measured(bundle, folder)
+    # First what is small: a processor that cannot be had here is found in a second.
+    find_model_plugins()
+    config, processor = any_config(folder), load_processor(folder)
+    model = from_pretrained(AutoModelForImageTextToText, folder, config, dtype)
+    with described(folder, f"cannot be used ({CONFIG}, {PROCESSOR_FILES})"):
+        bundle = AnyBundle(model.to(device).eval(), processor)
+        bundle.facts = measured(bundle, folder)
     return bundle
 
 
@@ -400,21 +651,22 @@ def from_pretrained(kind: Any, folder: Path, config: Any, dtype: Any) -> Any:
     Raises:
         CheckpointError: it cannot be loaded, or tensors are missing, unexpected or misshapen.
     """
+    shapes = folder_shapes(folder)
+    check_settings(folder, shapes)
+    if not shapes:
+        raise _not_loaded(folder, OSError("it has no model.safetensors"))
     options = {} if config is None else {"config": config}
-    try:
-        with quiet():
-            model, report = kind.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # collected and refused below, all at once
-                **options,
-            )
-    except ImportError as error:
-        raise _without_package("This kind of model", error) from error
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _not_loaded(folder, error) from error
+    with described(folder, f"cannot be loaded by its {CONFIG}"), bounded(shapes, folder / CONFIG):
+        model, report = kind.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # collected and refused below, all at once
+            trust_remote_code=False,
+            local_files_only=True,
+            **options,
+        )
     problems = key_problems(report)
     problems += [
         f"not finite: {name}"
@@ -423,18 +675,6 @@ def from_pretrained(kind: Any, folder: Path, config: Any, dtype: Any) -> Any:
     ]
     refuse(folder, problems)
     return model
-
-
-def tensor_names(folder: Path) -> list[str]:
-    """Names of the tensors of a folder; none where its files cannot be read, which loading says."""
-    try:
-        index = folder / "model.safetensors.index.json"
-        if index.is_file():
-            return list(read_json_object(index).get("weight_map", {}))
-        with safe_open(folder / "model.safetensors", "pt") as stream:
-            return list(stream.keys())
-    except (OSError, SafetensorError):
-        return []
 
 
 def find_model_plugins() -> None:
@@ -461,19 +701,11 @@ def load_processor(folder: Path) -> Any:
         pass  # registers its processor
     else:
         find_model_plugins()
-    try:
-        with quiet():
-            processor: Any = AutoProcessor.from_pretrained(folder)
-    except ImportError as error:
-        raise _without_package("The processor of this model", error) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        # An image processor whose package is missing is a ValueError, unlike all others.
-        if "could be imported" in str(error):
-            raise _without_package("The processor of this model", error) from error
-        raise CheckpointError(
-            f"{folder} has no processor that can be loaded: {str(error).splitlines()[0]}",
-            "The folder may be incomplete; copy or download it again.",
-        ) from error
+    problem = f"has no processor that can be loaded ({PROCESSOR_FILES})"
+    with described(folder, problem, "The processor of this model"):
+        processor: Any = AutoProcessor.from_pretrained(
+            folder, trust_remote_code=False, local_files_only=True
+        )
     if native:
         # Where torchvision is installed, transformers would take its resampler.
         processor.image_processor = pillow_image_processor(folder)
@@ -482,7 +714,24 @@ def load_processor(folder: Path) -> Any:
             f"{folder} has no processor for texts with images (a {type(processor).__name__}).",
             "Copy processor_config.json and its like from the model it comes from.",
         )
+    check_pictures(processor.image_processor, folder)
     return processor
+
+
+def check_pictures(image_processor: Any, folder: Path) -> None:
+    """Refuse a processor that makes pictures as large as no model sees them."""
+    by_number = hasattr(image_processor, "merge_size") or hasattr(image_processor, "max_pixels")
+    limit = MOST_PIXELS if by_number else LARGEST_SIDE
+    for name, value in image_processor.to_dict().items():
+        if not re.search("size|pixels|edge|resolution", name):
+            continue
+        for side in value.values() if isinstance(value, dict) else [value]:
+            if isinstance(side, int | float) and abs(side) > limit:
+                raise CheckpointError(
+                    f"{folder}: the processor (processor_config.json, preprocessor_config.json) "
+                    f"makes pictures of {short(side)} pixels by `{name}`, and {limit} is most.",
+                    "Copy the file from where the model was published.",
+                )
 
 
 def _without_package(what: str, error: Exception) -> ExgraMedError:
@@ -533,12 +782,18 @@ def pillow_image_processor(folder: Path) -> Any:
     Raises:
         CheckpointError: the folder does not describe one that transformers has.
     """
-    settings = read_json_object(folder / "processor_config.json").get("image_processor")
-    settings = settings or read_json_object(folder / "preprocessor_config.json")
+    file = folder / "processor_config.json"
+    settings = read_json_object(file).get("image_processor")
+    if not settings:
+        file = folder / "preprocessor_config.json"
+        settings = read_json_object(file)
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{file}: `image_processor` is no object.")
     kind = str(settings.pop("image_processor_type", "")).removesuffix("Pil").removesuffix("Fast")
-    if not hasattr(transformers, f"{kind}Pil"):
-        raise CheckpointError(f"{folder} has an image processor of unknown type {kind!r}.")
-    return getattr(transformers, f"{kind}Pil")(**settings)
+    if not kind.endswith("ImageProcessor") or not hasattr(transformers, f"{kind}Pil"):
+        raise CheckpointError(f"{folder} has an image processor of unknown type {short(kind)}.")
+    with described(folder, f"has a {file.name} that cannot be used"):
+        return getattr(transformers, f"{kind}Pil")(**settings)
 
 
 def _refuse_original(folder: Path, config: dict[str, Any]) -> None:
@@ -569,7 +824,22 @@ def read_config(folder: Path) -> "ExgraConfig":
             f"{folder} holds a model of type {config.get('model_type')!r}, and this is only for "
             "this project's own model."
         )
-    return ExgraConfig.from_dict(config | {"model_type": ExgraConfig.model_type})
+    check_settings(folder, folder_shapes(folder))
+    with described(folder, f"has a {CONFIG} that cannot be used"):
+        found = ExgraConfig.from_dict(config | {"model_type": ExgraConfig.model_type})
+        _check_image_tokens(found, folder)
+    return found
+
+
+def _check_image_tokens(config: "ExgraConfig", folder: Path) -> None:
+    vision: Any = config.vision_config
+    made = (vision.image_size // vision.patch_size) ** 2
+    keeps_first = config.vision_feature_select_strategy == "full"
+    if config.image_seq_length not in (made, made + keeps_first):
+        raise CheckpointError(
+            f"{folder / CONFIG}: `image_seq_length` is {short(config.image_seq_length)}, and the "
+            f"vision tower makes {made} tokens of a picture."
+        )
 
 
 def key_problems(report: dict[str, Any]) -> list[str]:

@@ -36,6 +36,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from exgra_med.llm.request import Sampling
 from exgra_med.model.bundle import Bundle
+from exgra_med.model.chat_text import not_taken
 
 FinishReason = Literal["stop", "length"]
 
@@ -74,7 +75,7 @@ def generate(
 
     Raises:
         DataError: a prompt has more or fewer image placeholders than its images need, or is too
-            long for the model.
+            long for the model, or the model does not take images of their size.
     """
     if not prompts:
         return []
@@ -163,18 +164,22 @@ def _new_tokens(
     model, device, pad = bundle.model, bundle.model.device, bundle.pad_token_id
     inputs, prompt_length = bundle.generation_inputs(prompts, images)
     draw = [Draw(sampling, device)] if sampling.temperature else []
-    output: Tensor = model.generate(  # type: ignore
-        **inputs,
-        generation_config=GenerationConfig(
-            max_new_tokens=sampling.max_tokens,
-            do_sample=False,
-            pad_token_id=pad,
-            eos_token_id=bundle.stop_ids,
-        ),
-        logits_processor=LogitsProcessorList(draw),
-        stopping_criteria=StoppingCriteriaList([EndMarker(bundle, prompt_length, closed)]),
-        streamer=streamer,
-    )
+    try:
+        output: Tensor = model.generate(  # type: ignore
+            **inputs,
+            generation_config=GenerationConfig(
+                max_new_tokens=sampling.max_tokens,
+                do_sample=False,
+                pad_token_id=pad,
+                eos_token_id=bundle.stop_ids,
+            ),
+            logits_processor=LogitsProcessorList(draw),
+            stopping_criteria=StoppingCriteriaList([EndMarker(bundle, prompt_length, closed)]),
+            streamer=streamer,
+        )
+    except ValueError as error:
+        # A processor may write more image tokens than its model makes of an image of some size.
+        raise not_taken(bundle.processor, [i.size for own in images for i in own], error) from error
     return output[:, prompt_length:].tolist()
 
 

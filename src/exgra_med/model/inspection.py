@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
 from exgra_med.alignment.image_nodes import image_token_id
 from exgra_med.errors import CheckpointError, ExgraMedError
 from exgra_med.model.any_model import HALF_TOLERANCE, TOLERANCE, Facts
 from exgra_med.model.bundle import (
     CONFIG,
+    Shapes,
     is_native,
     is_original_layout,
     load_processor,
     read_json_object,
+    shown_architectures,
+    stored_shapes,
 )
 from exgra_med.model.chat_text import ChatText
 from exgra_med.model.convert.weights import read_weights, weight_files
@@ -82,7 +84,7 @@ def _model(folder: Path) -> dict[str, Any]:
     said = read_json_object(folder / CONFIG)
     about: dict[str, Any] = {
         "model_type": said.get("model_type"),
-        "class": ", ".join(said.get("architectures") or []) or None,
+        "class": shown_architectures(said),
     }
     try:
         config = folder_config(folder)
@@ -175,23 +177,17 @@ _LANGUAGE = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_he
 _VISION = ("image_size", "patch_size", "hidden_size", "num_hidden_layers", "depth")
 
 
-def tensor_shapes(folder: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+def tensor_shapes(folder: Path) -> Shapes:
     """Shape and type of every tensor, by name.
 
     Raises:
         CheckpointError: there are no weights, or a file is damaged.
     """
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {}
+    shapes: Shapes = {}
     for path in weight_files(folder):
         if path.suffix != ".safetensors":
             for name, tensor in read_weights([path]).items():
                 shapes[name] = tuple(tensor.shape), str(tensor.dtype).removeprefix("torch.")
             continue
-        try:
-            with safe_open(path, "pt") as stream:
-                for name in stream.keys():  # noqa: SIM118 - not a dict
-                    piece = stream.get_slice(name)
-                    shapes[name] = tuple(piece.get_shape()), piece.get_dtype()
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{path} is damaged: {error}.", "Copy it again.") from error
+        shapes |= stored_shapes([path])
     return shapes

@@ -36,6 +36,11 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model.assemble import NATIVE_CONNECTORS
 from exgra_med.model.bundle import (
     CONFIG,
+    bounded,
+    check_pictures,
+    check_settings,
+    described,
+    folder_shapes,
     key_problems,
     local_folder,
     quiet,
@@ -260,7 +265,9 @@ def read_decoder(folder: Path) -> tuple[Any, Any]:
         )
     try:
         with quiet():
-            tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+            tokenizer: Any = AutoTokenizer.from_pretrained(
+                folder, trust_remote_code=False, local_files_only=True
+            )
     except Exception as error:  # of a damaged file, errors of every kind
         raise CheckpointError(
             f"{folder} has no tokenizer that can be loaded: {_first_sentence(error)}.",
@@ -337,6 +344,7 @@ def tower_config(values: dict[str, Any], where: str) -> PreTrainedConfig:
     kind = values.get("model_type")
     if kind in WHOLE:
         kind, values = WHOLE[kind], values.get("vision_config") or {}
+        values = values if isinstance(values, dict) else {}
     if kind in ("siglip2", "siglip2_vision_model"):
         raise CheckpointError(
             f"{where} is a SigLIP 2 of any image size (NaFlex), whose sizes the joined model does "
@@ -374,7 +382,11 @@ def read_tower(folder: Path) -> tuple[Any, Any]:
     """
     config = tower_config(read_json_object(folder / CONFIG), str(folder))
     settings = preprocessing(folder)
-    return _load(AutoModel, folder, config), make_image_processor(settings, config, str(folder))
+    tower = _load(AutoModel, folder, config)
+    with described(folder, f"has a {PREPROCESSING} that cannot be used"):
+        image_processor = make_image_processor(settings, config, str(folder))
+        check_pictures(image_processor, folder)
+    return tower, image_processor
 
 
 def preprocessing(folder: Path) -> dict[str, Any]:
@@ -385,7 +397,8 @@ def preprocessing(folder: Path) -> dict[str, Any]:
     """
     together = folder / "processor_config.json"
     if not (folder / PREPROCESSING).is_file() and together.is_file():
-        return read_json_object(together).get("image_processor") or {}
+        found = read_json_object(together).get("image_processor")
+        return found if isinstance(found, dict) else {}
     return read_json_object(folder / PREPROCESSING)
 
 
@@ -442,20 +455,18 @@ def image_side(image_processor: Any, vision: Any, where: str) -> int:
 
 def _load(auto_class: Any, folder: Path, config: PreTrainedConfig) -> Any:
     weight_files(folder)
-    try:
-        with quiet():
-            model, report = auto_class.from_pretrained(
-                folder,
-                config=config,
-                dtype="auto",
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,  # collected and refused below, all at once
-            )
-    except Exception as error:  # of a damaged folder, errors of every kind
-        raise CheckpointError(
-            f"{folder} cannot be loaded: {_first_sentence(error)}.",
-            "The folder may be incomplete; copy or download it again.",
-        ) from error
+    shapes = folder_shapes(folder)
+    check_settings(folder, shapes)
+    with described(folder, f"cannot be loaded by its {CONFIG}"), bounded(shapes, folder / CONFIG):
+        model, report = auto_class.from_pretrained(
+            folder,
+            config=config,
+            dtype="auto",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # collected and refused below, all at once
+            trust_remote_code=False,
+            local_files_only=True,
+        )
     # A whole CLIP has a text model, which a tower leaves.
     unexpected = report["unexpected_keys"] if auto_class is AutoModelForCausalLM else ()
     strange = [name for name in unexpected if not name.endswith(IGNORED_SUFFIX)]

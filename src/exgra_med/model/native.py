@@ -59,7 +59,10 @@ from exgra_med.model.batch import (
 )
 from exgra_med.model.bundle import (
     CONFIG,
+    PROCESSOR_FILES,
     Bundle,
+    described,
+    folder_shapes,
     from_pretrained,
     is_native,
     load_processor,
@@ -68,7 +71,6 @@ from exgra_med.model.bundle import (
     read_config,
     read_json_object,
     save_processor,
-    tensor_names,
     write_json,
 )
 from exgra_med.recipe.run_folder import check_checkpoint
@@ -587,7 +589,7 @@ def load_native(
             "only for this project's own model."
         )
     config = read_config(folder)
-    if any(name.startswith("language_model.") for name in tensor_names(folder)):
+    if any(name.startswith("language_model.") for name in folder_shapes(folder)):
         # As transformers writes a stock LLaVA; its own class knows these names.
         stock = from_pretrained(LlavaForConditionalGeneration, folder, None, dtype)
         with quiet():
@@ -598,7 +600,33 @@ def load_native(
         model = from_pretrained(ExgraForConditionalGeneration, folder, config, dtype)
     # How answers are generated is said by whoever asks, not by the folder.
     model.generation_config = GenerationConfig.from_model_config(config)
-    return NativeBundle(model.to(device).eval(), load_processor(folder))
+    bundle = NativeBundle(model.to(device).eval(), load_processor(folder))
+    _try_processor(bundle, folder)
+    return bundle
+
+
+def _try_processor(bundle: NativeBundle, folder: Path) -> None:
+    """Refuse a processor that does not make what its model reads, of one question and picture."""
+    problem = f"has a processor that cannot be used ({PROCESSOR_FILES})"
+    tokenizer, config = bundle.tokenizer, bundle.model.config
+    with described(folder, problem):
+        pixels = pixel_values(bundle, [Image.new("RGB", (8, 6))])
+        ids = bundle.prompt([Turn(role="user", text="?")], 1)
+        bundle.answer_text(ids)
+        known = [*tokenizer.get_vocab().values(), *ids, *bundle.stop_ids, bundle.pad_token_id]
+        largest = max(map(int, known))
+    side, rows = config.vision_config.image_size, config.text_config.vocab_size
+    if pixels.shape != (1, 3, side, side) or not bool(torch.isfinite(pixels).all()):
+        raise CheckpointError(
+            f"{folder} {problem}: it makes pictures of {list(pixels.shape[1:])}, and the vision "
+            f"tower sees {[3, side, side]}.",
+            "Copy processor_config.json from where the model was published.",
+        )
+    if largest >= rows or bundle.image_token_id != config.image_token_id:
+        raise CheckpointError(
+            f"{folder} {problem}: its tokens are others than the model's {rows}.",
+            "Copy tokenizer.json from where the model was published.",
+        )
 
 
 AutoConfig.register(ExgraConfig.model_type, ExgraConfig)

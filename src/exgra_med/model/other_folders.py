@@ -3,11 +3,11 @@
 Read when loading has failed, to say more than "no weights".
 """
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from exgra_med.errors import CheckpointError
+from exgra_med.files import read_object
 
 _ADAPTER = ("adapter_config.json", "adapter_model.*", "non_lora_trainables.bin")
 _LFS = b"version https://git-lfs.github.com/"
@@ -89,9 +89,9 @@ def as_something_else(path: Path) -> CheckpointError | None:
 def _adapter(folder: Path) -> CheckpointError:
     base = ""
     try:
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        config = read_object(folder / "adapter_config.json", CheckpointError)
         base = str(config.get("base_model_name_or_path") or "")
-    except (OSError, ValueError, AttributeError):
+    except CheckpointError:
         # Without its configuration it is an adapter all the same; only its base is not known.
         pass
     what = f"a LoRA adapter of {base}" if base else "a LoRA adapter"

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from exgra_med.data.records import Turn
 from exgra_med.errors import CheckpointError, DataError
-from exgra_med.files import PROBES, cache_folder, write_text
+from exgra_med.files import PROBES, cache_folder, decode_json, read_text, write_text
 from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts, only_full_attention
 from exgra_med.model.batch import Layout, TrainingExample, to_device
 from exgra_med.model.chat_text import PROCESSOR_ERRORS, Told
@@ -309,8 +309,9 @@ def _header(path: Path) -> bytes:
 
 def _read(place: Path) -> Facts | None:
     try:
-        return Facts(**json.loads(place.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+        # What was not measured is infinite.
+        return Facts(**decode_json(read_text(place), str(place), finite=False))
+    except (DataError, TypeError):
         return None  # not there, or of another version: measured anew
 
 

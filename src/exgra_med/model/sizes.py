@@ -8,14 +8,13 @@ import torch
 from torch import nn
 from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    AutoConfig,
     AutoModelForImageTextToText,
     CLIPVisionConfig,
     PreTrainedConfig,
 )
 
 from exgra_med.errors import CheckpointError, RunError
-from exgra_med.files import expand_home
+from exgra_med.files import expand_home, is_folder
 from exgra_med.model.assemble import (
     NATIVE_CONNECTORS,
     NUM_ADDED,
@@ -25,10 +24,12 @@ from exgra_med.model.assemble import (
 from exgra_med.model.build import architecture_config
 from exgra_med.model.bundle import (
     CONFIG,
+    any_config,
+    bounded,
+    described,
     find_model_plugins,
     is_native,
     local_folder,
-    quiet,
     read_config,
     read_json_object,
 )
@@ -134,14 +135,14 @@ def origin(settings: ModelSettings) -> Path | ModelSettings:
         return settings
     start = settings.start
     folder = expand_home(start)
-    if start == NAME and not folder.exists():
+    if start == NAME and not is_folder(folder):
         return ModelSettings(parts=SMALL)
     if is_run_folder(folder):
         run = open_run(folder)
         if not run.recipe.stages or run.final(list(run.recipe.stages)[-1]).is_dir():
             return run.last_checkpoint
         return origin(run.recipe.model)
-    if folder.is_dir():
+    if is_folder(folder):
         return folder
     maker = start.removeprefix("runs/")
     if maker in shipped_recipes():
@@ -165,15 +166,7 @@ def folder_config(folder: Path) -> Any:
         return read_config(folder)
     find_model_plugins()
     kind = read_json_object(folder / CONFIG).get("model_type")
-    try:
-        with quiet():
-            config = AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder} holds a model of type {kind!r}, which transformers cannot read here: "
-            f"{str(error).splitlines()[0]}",
-            "Install a newer transformers, or the package that brings this model.",
-        ) from error
+    config = any_config(folder)
     if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
         raise CheckpointError(
             f"{folder} holds a model of type {kind!r}, which is none that reads images and text.",
@@ -195,7 +188,8 @@ def is_native_origin(place: Path | ModelSettings) -> bool:
 
 def meta_model(config: PreTrainedConfig) -> Any:
     """The model on the meta device: its tensors have shapes, but no values."""
-    with torch.device("meta"):
+    problem = f"of a {config.model_type} describes no model that can be built"
+    with described(Path(CONFIG), problem), bounded({}, CONFIG), torch.device("meta"):
         return AutoModelForImageTextToText.from_config(config)
 
 

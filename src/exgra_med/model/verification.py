@@ -16,7 +16,7 @@ from torch import Tensor
 from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.records import Turn, file_sha256
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import Bundle, load_bundle, read_json_object, write_json
+from exgra_med.model.bundle import Bundle, described, load_bundle, read_json_object, write_json
 from exgra_med.model.convert.weights import read_weights
 from exgra_med.model.native import NativeBundle, pixel_values
 from exgra_med.recipe.run_folder import check_checkpoint
@@ -115,6 +115,8 @@ def verify_checkpoint(folder: Path, device: str = "cpu") -> list[Finding]:
             f"exgra-med checkpoint verify {folder} --record",
         )
     record = read_json_object(folder / RECORD)
+    if not isinstance(record.get("sha256"), dict) or record.get("dtype") not in TOLERANCES:
+        raise CheckpointError(f"{folder / RECORD} is no record of logits.", "Record it again.")
     found = file_hashes(folder)
     findings = [
         Finding(f"hash of {name}", found.get(name) == digest, found.get(name, "missing")[:16])
@@ -124,8 +126,12 @@ def verify_checkpoint(folder: Path, device: str = "cpu") -> list[Finding]:
     bundle = load_bundle(folder, dtype, device)
     stored = read_weights([folder / TENSORS])
     tolerance = TOLERANCES[record["dtype"]]
-    for name, logits in compute(bundle, stored).items():
-        difference = float((logits - stored[name]).abs().max())
+    with described(folder, f"cannot be compared with its {TENSORS}"):
+        differences = {
+            name: float((logits - stored[name]).abs().max())
+            for name, logits in compute(bundle, stored).items()
+        }
+    for name, difference in differences.items():
         detail = f"largest difference {difference:.1e}, accepted {tolerance:.0e}"
         findings.append(Finding(f"logits of {name.split('.')[0]}", difference <= tolerance, detail))
     return findings

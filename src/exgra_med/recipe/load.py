@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import RecipeError
-from exgra_med.files import parse_yaml, read_yaml
+from exgra_med.files import is_file, parse_yaml, read_yaml
 from exgra_med.recipe.schema import Recipe, check_recipe
 
 ENVIRONMENT_VARIABLE = "EXGRA_MED_SET"
@@ -63,7 +63,7 @@ def find_file(name_or_path: str, shipped: Mapping[str, Path], kind: str) -> Path
     if name_or_path in shipped:
         return shipped[name_or_path]
     path = Path(name_or_path)
-    if path.is_file():
+    if is_file(path):
         return path
     plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
     raise RecipeError(
@@ -84,7 +84,7 @@ def _read_with_bases(path: Path, chain: tuple[Path, ...]) -> tuple[dict[str, Any
     origins: dict[str, str] = {}
     if base_name is not None:
         base = path.parent / str(base_name)
-        if not base.is_file():
+        if not is_file(base):
             base = find_file(str(base_name), shipped_recipes(), "recipe")
         merged, origins = _read_with_bases(base, (*chain, path))
     _merge(merged, origins, values, path.name, "")

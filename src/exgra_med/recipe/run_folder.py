@@ -19,7 +19,7 @@ from pydantic import Field
 from exgra_med import __version__, files
 from exgra_med.errors import DamagedFileError, RunError
 from exgra_med.files import read_yaml_document, write_yaml
-from exgra_med.recipe.schema import Recipe, StageSettings, TextSettings, check_recipe
+from exgra_med.recipe.schema import Name, Recipe, StageSettings, TextSettings, check_recipe
 from exgra_med.terminal import remark
 
 RECIPE, RECORD, LOG = "recipe.yaml", "record.json", "log.jsonl"
@@ -75,7 +75,7 @@ class AnsweringRecipe(Recipe):
     engine: str = "checkpoint"
     """Who answers: a checkpoint here, or an engine that knows a model of the name `model.start`."""
 
-    stages: dict[str, StageSettings] = Field(default={}, max_length=0)
+    stages: dict[Name, StageSettings] = Field(default={}, max_length=0)
     """None."""
 
 
@@ -211,7 +211,7 @@ def unchecked(run: Path) -> str:
 
 def is_run_folder(place: str | Path) -> bool:
     """Whether a folder holds a run (a checkpoint has a copy of the recipe too, but no record)."""
-    return all((Path(place) / name).is_file() for name in (RECIPE, RECORD))
+    return all(files.is_file(Path(place) / name) for name in (RECIPE, RECORD))
 
 
 def last_checkpoint_of(place: str | Path) -> Path:

@@ -16,6 +16,9 @@ from exgra_med.errors import RecipeError
 from exgra_med.section import Count, Fraction, NotNegative, Positive, Section, Seed, explain
 
 Size = Annotated[int, Field(gt=0, le=1_000_000)]
+_PART = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+Name = Annotated[str, Field(pattern=rf"^{_PART}$", max_length=100)]
+"""Of a stage, and so of a folder."""
 Layers = Annotated[int, Field(gt=0, le=1000)]
 
 
@@ -426,8 +429,9 @@ class EvaluationSettings(Section):
 class Recipe(Section):
     """A run: one model, and stages that follow one another in the order they are written."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_./-]*$")
-    """Lower-case letters, digits and `_./-`; a run's folder is called so where none is given."""
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_.-]*(/[a-z0-9][a-z0-9_.-]*)*$", max_length=200)
+    """Lower-case letters, digits and `_.-`, in parts between `/` that begin with a letter or digit;
+    a run's folder is called so where none is given."""
     description: str = ""
     """What the recipe is for; reports begin with it."""
     seed: Seed = 0
@@ -438,8 +442,9 @@ class Recipe(Section):
     """Data of every stage that does not name its own."""
     text: TextSettings = TextSettings()
     """How records become tokens."""
-    stages: dict[str, StageSettings] = Field(min_length=1)
-    """Stages by name; one that is null is left out, so that a recipe can drop its base's."""
+    stages: dict[Name, StageSettings] = Field(min_length=1)
+    """Stages by name, of letters, digits and `_.-`; one that is null is left out, so that a recipe
+    can drop its base's."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """What is answered and scored at the end."""
     trackers: list[Literal["tensorboard", "wandb", "trackio"]] = Field(default=[])

@@ -34,7 +34,7 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
 from exgra_med import files
-from exgra_med.errors import CheckpointError
+from exgra_med.errors import CheckpointError, DataError
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.model.lora import detach_adapter
 from exgra_med.recipe.run_folder import Run, check_checkpoint, recipe_yaml
@@ -294,9 +294,9 @@ def _read_metadata(source: Path) -> dict[str, TensorStorageMetadata]:
 def _read_counts(source: Path) -> dict[str, int]:
     """Numbers of a checkpoint's `progress.json`."""
     try:
-        known = json.loads((source / _PROGRESS).read_text(encoding="utf-8"))
+        known = files.read_object(source / _PROGRESS)
         return {name: int(value) for name, value in known.items()}
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (DataError, ValueError, TypeError) as error:
         raise _unreadable(source / _PROGRESS, error) from error
 
 
@@ -355,10 +355,9 @@ def load_alignment(alignment: nn.Module, file: Path) -> None:
         CheckpointError: they do not fit the settings of this stage.
     """
     try:
-        saved = load_file(file)
+        saved, own = load_file(file), alignment.state_dict()
     except (OSError, SafetensorError) as error:
         raise _unreadable(file, error) from error
-    own = alignment.state_dict()
     _compare_names(file, set(own), set(saved))
     for name, value in saved.items():
         _compare_shapes(file, name, value.shape, own[name].shape)

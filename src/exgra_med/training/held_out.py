@@ -23,7 +23,8 @@ from torch import Tensor
 
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import NAMES, cosine_histograms, view_diagnostics
-from exgra_med.errors import CheckpointError
+from exgra_med.errors import CheckpointError, ExgraMedError
+from exgra_med.files import read_object
 from exgra_med.model.batch import Batch, StageDataset, to_device
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.run_folder import check_checkpoint
@@ -274,9 +275,9 @@ class BestCheckpoint:
             check_checkpoint(self.path, hint)
         file = self.path / "score.json"
         try:
-            known = json.loads(file.read_text(encoding="utf-8"))
+            known = read_object(file)
             return {name: float(known[name]) for name in ("score", "step")}
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (ExgraMedError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{file} cannot be read.", hint) from error
 
     def restore(self, bundle: Bundle) -> None:

@@ -9,7 +9,6 @@ folder, is named after the machine). wandb stays on this machine with WANDB_MODE
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
 from exgra_med import files
-from exgra_med.errors import DamagedFileError, MissingExtraError
+from exgra_med.errors import DamagedFileError, ExgraMedError, MissingExtraError
 from exgra_med.recipe.run_folder import Run
 from exgra_med.section import Section
 from exgra_med.terminal import remark
@@ -59,7 +58,7 @@ class TrainingLog:
         kept = [
             event
             for event in read_log(self.path)
-            if event["stage"] != stage or (step > 0 and event["step"] <= step)
+            if event.get("stage") != stage or (step > 0 and event["step"] <= step)
         ]
         if len(kept) < num_events:
             lost = num_events - len(kept)
@@ -89,11 +88,13 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         return []
     try:
         lines = files.checked_lines(path.read_bytes(), path, _WITHOUT_LOG)[:-1]
-        events = [json.loads(line) for line in lines]
+        events = [files.decode_json(line.decode(), str(path), finite=False) for line in lines]
         for each in events:
-            each["stage"], each.setdefault("step", 0)
+            each["stage"], int(each.setdefault("step", 0))
         return events
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (OSError, ExgraMedError, ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, DamagedFileError):
+            raise
         why = error.strerror if isinstance(error, OSError) else "a line is no event"
         raise DamagedFileError(f"{path} cannot be read ({why}).", _WITHOUT_LOG) from error
 

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from exgra_med.files import cache_folder, write_text
+from exgra_med.errors import DataError
+from exgra_med.files import cache_folder, read_object, write_text
 from exgra_med.recipe.run_folder import open_run
 from exgra_med.recipe.schema import Recipe
 
@@ -32,8 +33,8 @@ def bfloat16_speedup() -> float:
     it was measured before."""
     place = _cache_file()
     try:
-        return float(json.loads(place.read_text(encoding="utf-8"))["bfloat16_speedup"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return float(read_object(place)["bfloat16_speedup"])
+    except (DataError, ValueError, KeyError, TypeError):
         speedup = _measured()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)

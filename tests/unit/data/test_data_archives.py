@@ -28,9 +28,9 @@ def member(
 @pytest.mark.parametrize(
     "bad, message",
     [
-        (member("../evil.txt"), "would leave"),
-        (member("/etc/evil.txt"), "would leave"),
-        (member("a/../../evil.txt"), "would leave"),
+        (member("../evil.txt"), "leaves the folder"),
+        (member("/etc/evil.txt"), "leaves the folder"),
+        (member("a/../../evil.txt"), "leaves the folder"),
         (member("link", 0, tarfile.SYMTYPE, "/etc/passwd"), "link or a device"),
         (member("link", 0, tarfile.LNKTYPE, "good.txt"), "link or a device"),
         (member("device", 0, tarfile.CHRTYPE), "link or a device"),
@@ -55,9 +55,9 @@ def test_a_zip_that_is_not_safe_is_refused(tmp_path: Path) -> None:
     device = zipfile.ZipInfo("device")
     device.external_attr = 0o020666 << 16
     cases = [
-        ("../evil", "would leave"),
-        ("/etc/evil", "would leave"),
-        ("a\\..\\evil", "would leave"),
+        ("../evil", "leaves the folder"),
+        ("/etc/evil", "leaves the folder"),
+        ("a\\..\\evil", "leaves the folder"),
         (link, "is a link or a device"),
         (device, "is a link or a device"),
         ("bomb", "allowed bytes"),

@@ -53,7 +53,7 @@ def test_an_image_in_a_folder_below_is_read_whole(folder: ImageFolder) -> None:
         ("file:///etc/passwd", "is a URL"),
         ("C:/x.jpg", "is a URL or a drive"),
         ("", "empty"),
-        ("a\0.jpg", "empty or not a name"),
+        ("a\0.jpg", "is not a name"),
         ("sub", "is not a file"),
         ("no.jpg", "is missing"),
     ],

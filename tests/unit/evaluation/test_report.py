@@ -203,7 +203,7 @@ def test_the_notice_cannot_be_taken_away_by_a_recipe(demo_run: Path, tmp_path: P
     [
         ("recipe.yaml", "a: [", "YAML"),
         ("recipe.yaml", "just text", "not a recipe"),
-        ("results.json", "{", "no JSON"),
+        ("results.json", "{", "not valid JSON"),
     ],
 )
 def test_a_broken_file_is_named(
@@ -219,8 +219,8 @@ def test_a_broken_file_is_named(
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
-        ("record.json", "{", "record.json is damaged: it is no JSON."),
-        ("record.json", None, "record.json cannot be read (No such file or directory)."),
+        ("record.json", "{", "record.json: not valid JSON"),
+        ("record.json", None, "record.json: no such file."),
         ("log.jsonl", "{\n{}\n", "log.jsonl:1: not a JSON object."),
         ("predictions/vqa/made-up/test.jsonl", None, "predictions/vqa/made-up/test.jsonl: cannot "),
         ("predictions/vqa/made-up/test.jsonl", '{"id": "1", "text": "x"}\n', "has other answers"),

@@ -101,7 +101,7 @@ def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("{", "is no JSON"),
+        ("{", "not valid JSON"),
         ("[]", "is no JSON object"),
         (json.dumps({"schema_version": 9}), "schema version 9 is not 2"),
         (json.dumps({"schema_version": 2, "results": {}}), "not what exgra-med writes"),

@@ -20,6 +20,7 @@ from exgra_med.files import DiskFullError
 from exgra_med.model.bundle import Bundle, load_bundle, save_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint
 from exgra_med.model.native import NativeBundle, pixel_values
+from exgra_med.model.sizes import folder_config
 
 
 @pytest.fixture
@@ -205,3 +206,12 @@ def test_a_published_name_names_its_import(name: str) -> None:
 def test_a_folder_that_is_not_there_is_named(source: str) -> None:
     with pytest.raises(CheckpointError, match=source):
         load_bundle(source)
+
+
+def test_settings_can_be_read_where_the_weights_of_their_index_are_not(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"a": "model-00001-of-00001.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert folder_config(folder).model_type == "exgra_llava"
+    with pytest.raises(CheckpointError):
+        load_bundle(folder)

@@ -25,9 +25,9 @@ from exgra_med.data.download.archives import read_members
 from exgra_med.data.download.fetch import FetchLimits, fetch
 from exgra_med.data.images import decode_image
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import decode_json, iterate_lines, read_json_list
+from exgra_med.data.records import iterate_lines, read_json_list
 from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
-from exgra_med.files import disk_errors, write_bytes
+from exgra_med.files import decode_json, disk_errors, write_bytes
 from exgra_med.terminal import Reporter
 
 LIST_PATTERN = "*image_urls.jsonl"

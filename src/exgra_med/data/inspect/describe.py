@@ -34,24 +34,25 @@ def describe_manifest(prepared: Prepared) -> list[str]:
     manifest = prepared.manifest
     lines = []
     for split in prepared.splits:
-        types = ", ".join(f"{key} {n}" for key, n in manifest["counts_by_type"][split].items())
+        of_split = manifest.get("counts_by_type", {}).get(split, {})
+        types = ", ".join(f"{key} {n}" for key, n in of_split.items())
         count = f"{split}: {manifest['counts'][split]} records"
         lines.append(f"{count} ({types})" if types else count)
-    lines.append(f"images: {manifest['images']['count']}")
+    lines.append(f"images: {manifest.get('images', {}).get('count', '?')}")
     dropped: dict[str, list[str]] = {}
-    for item in manifest["dropped"]:
+    for item in manifest.get("dropped", []):
         dropped.setdefault(kind_of_reason(item["reason"]), []).append(item["id"])
     for reason, ids in dropped.items():
         named = ", ".join(ids[:3]) + (", ..." if len(ids) > 3 else "")
         lines.append(f"dropped {len(ids)}: {reason.rstrip('.')} ({named})")
     if dropped:
         lines.append("every dropped row is listed in manifest.json")
-    notes = manifest["notes"]
+    notes = manifest.get("notes", {})
     if notes.get("system_prompts_in_meta"):
         lines.append(f"{notes['system_prompts_in_meta']} system prompts are kept, not trained on")
     if notes.get("columns_left_out"):
         lines.append(f"columns left out, they hold bytes: {', '.join(notes['columns_left_out'])}")
-    without = len(manifest["notes"].get("closed_without_options", []))
+    without = len(notes.get("closed_without_options", []))
     if without:
         lines.append(f"{without} closed questions do not say their options, see manifest.json")
     lines.append(f"{prepared.path}  sha256 {prepared.fingerprint[:16]}")

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record, read_json, read_json_list
+from exgra_med.data.records import Record, read_json_list
 from exgra_med.data.sources.options import plain_option
 from exgra_med.data.sources.rows import completeness, text_field, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
+from exgra_med.files import read_json
 
 NAME = "omnimedvqa"
 OPEN_ROWS = 88_996

@@ -34,7 +34,7 @@ def iterate_rows(
     for path in paths:
         try:
             file = pyarrow.parquet.ParquetFile(path)
-        except (OSError, pyarrow.ArrowException) as error:
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
             raise DataError(f"{path}: not a complete parquet file.") from error
         names = file.schema_arrow.names
         twice = [name for name in names if names.count(name) > 1]
@@ -48,9 +48,21 @@ def iterate_rows(
         wanted = names
         if columns is not None:
             wanted = [*columns, *(name for name in optional if name in names)]
-        batches = file.iter_batches(BATCH_ROWS, columns=wanted)
-        for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
-            yield path, number, row
+        batches = iter(file.iter_batches(BATCH_ROWS, columns=wanted))
+        number = 0
+        while True:
+            try:
+                # Pages behind a whole header may be damaged, and texts be no UTF-8.
+                rows = next(batches).to_pylist()
+            except StopIteration:
+                break
+            except (OSError, ValueError, pyarrow.ArrowException) as error:
+                raise DataError(
+                    f"{path}: damaged behind row {number}.", "Download it again."
+                ) from error
+            for row in rows:
+                yield path, number, row
+                number += 1
 
 
 @dataclass

@@ -4,13 +4,13 @@ Nothing is unpacked to disk and no shard is held in memory. Every shard is read 
 split; which image is held out depends on its own hash alone.
 """
 
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from exgra_med.data.download.archives import tar_members
 from exgra_med.data.images import MAX_IMAGE_BYTES
-from exgra_med.data.records import Record, decode_json
+from exgra_med.data.records import Record
 from exgra_med.data.sources.parquet import iterate_rows
 from exgra_med.data.sources.pictures import RowImages
 from exgra_med.data.sources.rows import check_mapping, image_folder, vqa_record
@@ -18,6 +18,7 @@ from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, So
 from exgra_med.data.sources.values import plain_text
 from exgra_med.data.subset import seeded_key
 from exgra_med.errors import DataError
+from exgra_med.files import decode_json
 
 NAME = "shards"
 QUESTION = "Describe this image."
@@ -104,26 +105,18 @@ def _webdataset(path: Path, column: dict[str, str]) -> Iterator[dict[str, Any]]:
     """Samples of a tar: neighbouring members whose names agree up to the first full stop."""
     row: dict[str, Any] = {}
     current = None
-    try:
-        with tarfile.open(path, "r|") as bundle:
-            for member in bundle:
-                if member.isdir():
-                    continue
-                source = bundle.extractfile(member) if member.isreg() else None
-                if source is None:
-                    raise DataError(f"{path}: the member {member.name!r} is a link or a device.")
-                if member.size > MAX_IMAGE_BYTES:
-                    raise DataError(f"{path}: the member {member.name!r} is too large.")
-                name = PurePosixPath(member.name).name
-                key, _, ending = name.partition(".")
-                if current not in (None, key):
-                    yield row
-                    row = {}
-                current = key
-                row |= _member(source.read(), ending.lower(), f"{path}: {name}", column)
-                row.setdefault(column["id"], key)
-    except tarfile.TarError as error:
-        raise DataError(f"{path}: a broken tar file.", "Download the shard again.") from error
+    with path.open("rb") as stream:
+        # Nothing is written, so a shard may be as large as it wants.
+        for member in tar_members(stream, str(path), max_bytes=max(path.stat().st_size, 2**30)):
+            name = PurePosixPath(member.name).name
+            key, _, ending = name.partition(".")
+            if current not in (None, key):
+                yield row
+                row = {}
+            current = key
+            content = member.content(MAX_IMAGE_BYTES)
+            row |= _member(content, ending.lower(), f"{path}: {name}", column)
+            row.setdefault(column["id"], key)
     if row:
         yield row
 

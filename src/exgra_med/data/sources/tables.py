@@ -4,25 +4,23 @@ as it is; `data/sources/values.py` says what it means.
 
 import csv
 import io
-import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.records import decode_json, iterate_lines, read_text
+from exgra_med.data.records import iterate_lines
 from exgra_med.data.sources.parquet import iterate_rows
 from exgra_med.data.talks import MESSAGE_LISTS
 from exgra_med.errors import DataError
+from exgra_med.files import decode_json, read_text
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SEPARATORS = ",;\t|"
 _SNIFFED_ROWS = 200
 _LONGEST_CELL = 512 * 2**20
 """Characters; a cell may hold a picture as base64, and Python's own limit is 131,072."""
-
-_HALF = "\\ud"
-"""How JSON begins to write a character beyond the 65,536 first ones, in two halves."""
 
 Row = tuple[str, dict[str, Any]]
 """Where it stands, for errors; and its values by name."""
@@ -49,13 +47,10 @@ def _json_rows(path: Path) -> Iterator[Row]:
     if start == "[":
         text = read_text(path)
         rows = decode_json(text, str(path), nan_is_null=True)
-        half = _HALF in text
-        places = ((f"{path}: row {number}", row, half) for number, row in enumerate(rows))
+        places = ((f"{path}: row {number}", row) for number, row in enumerate(rows))
     else:
         places = _lines(path)
-    for where, row, half in places:
-        if half:
-            _refuse_half_characters(row, where)
+    for where, row in places:
         if not isinstance(row, dict):
             raise DataError(f"{where}: not an object.")
         names = [key.strip() for key in row]
@@ -63,18 +58,8 @@ def _json_rows(path: Path) -> Iterator[Row]:
         yield where, dict(zip(names, row.values(), strict=True))
 
 
-def _refuse_half_characters(row: Any, where: str) -> None:
-    try:
-        json.dumps(row, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise DataError(
-            f"{where}: half of a character (a lone surrogate such as \\ud83d).",
-            "The text was cut in the middle of a character; write the whole of it.",
-        ) from error
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Any, bool]]:
-    """Where each line stands, its row, and whether it may hold half of a character."""
+def _lines(path: Path) -> Iterator[tuple[str, Any]]:
+    """Where each line stands, and its row."""
     for where, text in iterate_lines(path):
         try:
             row = decode_json(text, where, nan_is_null=True)
@@ -89,7 +74,7 @@ def _lines(path: Path) -> Iterator[tuple[str, Any, bool]]:
             columns = row and all(isinstance(value, dict) for value in row.values())
             if columns or (len(row) == 1 and inner and all(isinstance(i, dict) for i in inner)):
                 _refuse_whole(path, row)
-        yield where, row, _HALF in text
+        yield where, row
 
 
 def _refuse_whole(path: Path, value: Any) -> None:
@@ -124,6 +109,7 @@ def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:
                 header = [name.strip() for name in cells]
                 _refuse_duplicates([name for name in header if name], str(path))
                 continue
+            _refuse_swallowed(cells, header, mark, where)
             yield where, _cells(header, cells, where, mark)
     except csv.Error as error:
         where = f"{path}:{reader.line_num + lines_before}"
@@ -133,6 +119,31 @@ def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:
         ) from error
     if not header:
         raise DataError(f"{path}: the table is empty.")
+
+
+def _refuse_swallowed(cells: list[str], header: list[str], mark: str, where: str) -> None:
+    """Refuse a row one of whose cells seems to hold further rows: a quote that was not closed ends
+    at the next one, however many lines later.
+
+    Reports have line breaks and separators too. So a line counts as a row where its first cell is
+    written as that of this row, in digits and signs.
+    """
+    for cell in cells[1:]:
+        lines = cell.splitlines()[1:]
+        if not lines or cell.count(mark) < len(lines) * (len(header) - 1):
+            continue
+        for line in lines:
+            if (form := _form(line.partition(mark)[0])) == _form(cells[0]) and form.strip("a "):
+                raise DataError(
+                    f"{where}: a line that is written like a row stands inside of a cell, as where "
+                    "a quote was not closed.",
+                    "Close the quote, or write the rows as JSON Lines if it is meant so.",
+                )
+
+
+def _form(text: str) -> str:
+    """`img_07.png` and `scan_1.jpg` are written alike."""
+    return re.sub(r"\d+", "0", re.sub(r"[^\W\d_]+", "a", text.strip()))
 
 
 def _reader(text: str, mark: str) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record, read_json, read_json_list
+from exgra_med.data.records import Record, read_json_list
 from exgra_med.data.sources.hub_copies import collect_parquet
 from exgra_med.data.sources.rows import (
     answer_type_field,
@@ -22,6 +22,7 @@ from exgra_med.data.sources.rows import (
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import held_out_images, untested_images
 from exgra_med.errors import DataError
+from exgra_med.files import read_json
 
 NAME = "vqa-rad"
 OFFICIAL_FILE = "VQA_RAD Dataset Public.json"

@@ -1,7 +1,6 @@
 """Report content -> `report.html` and `scores.csv` in the run folder."""
 
 import base64
-import json
 import os
 import random
 import re
@@ -45,7 +44,7 @@ from exgra_med.evaluation.tables import (
     tasks,
 )
 from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS, strongest_blind
-from exgra_med.files import checked_lines, read_document, write_text
+from exgra_med.files import checked_lines, decode_json, read_document, write_text
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.plugins import import_extra
 from exgra_med.recipe.run_folder import LOG, RECORD, unchecked
@@ -244,8 +243,8 @@ def _read_events(path: Path) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            event = json.loads(line)
-        except ValueError as error:
+            event = decode_json(line.decode(), str(path), finite=False)
+        except (DataError, UnicodeDecodeError) as error:
             if number == len(lines):
                 break
             raise RunError(f"{path}:{number}: not a JSON object.") from error
@@ -268,8 +267,10 @@ def read_log(path: Path) -> list[StageCurves]:
         DamagedFileError: the log is not what was written.
     """
     entries: dict[tuple[str, str, float], dict[str, Any]] = {}
-    for entry in _read_events(path):
+    for number, entry in enumerate(_read_events(path), start=1):
         if entry.get("kind") in ("train", "held_out"):
+            if not isinstance(entry.get("step", 0), int | float):
+                raise DamagedFileError(f"{path}:{number}: the step is no number.", _WITHOUT_LOG)
             key = (str(entry["kind"]), str(entry.get("stage")), float(entry.get("step", 0)))
             entries[key] = entry
     stages: dict[str, StageCurves] = {}
@@ -436,6 +437,8 @@ def what_ran(
         number = f"{counts['questions']} questions" if counts else "the questions"
         told.append(f"Asked ({entry.task}): {number} of {entry.label}.")
     return " ".join(told)
+
+
 def _within(run: Path, sentence: str) -> str:
     """A sentence that names files as they lie in the run: a page is passed on, and says nothing of
     where the run lies."""
@@ -906,8 +909,6 @@ def _score_tiles(entries: Sequence[Entry]) -> list[Tile]:
                 label = "score" if name == "average" else HEADLINES[name]
                 tiles.append(Tile(f"{scorer} {label}", f"{score.text} %", detail))
     return tiles
-
-
 
 
 def _provenance(

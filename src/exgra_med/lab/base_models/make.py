@@ -65,7 +65,7 @@ def _claim(out: Path, settings: PartsSettings, prepared: Prepared) -> None:
     told = settings.model_dump(mode="json") | {"data_fingerprint": prepared.fingerprint}
     text, path = write_yaml(told), out / "parts.yaml"
     if path.is_file():
-        if path.read_text(encoding="utf-8") != text:
+        if files.read_text(path, RunError) != text:
             raise RunError(
                 f"{out} holds parts made with other settings or other data.",
                 "Choose another folder, or delete that one.",

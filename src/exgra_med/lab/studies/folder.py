@@ -115,8 +115,8 @@ def read_attempt(folder: Path, node: str) -> Attempt | None:
     if not path.is_file():
         return None
     try:
-        return Attempt(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        return Attempt(**files.read_object(path, RunError))
+    except TypeError as error:
         raise RunError(f"{path}: cannot be read.", "Remove it and start again.") from error
 
 

@@ -10,6 +10,7 @@ from exgra_med import files
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
 from exgra_med.evaluation.tasks.vqa import strongest_blind
+from exgra_med.files import read_object
 from exgra_med.lab.studies.collect import Collected, collect
 from exgra_med.lab.studies.compare import adjust, compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
@@ -252,11 +253,8 @@ def read_study_results(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunError(f"{folder}: the study has no results yet.", "Run it first.")
     again = f"exgra-med study report {folder} writes it anew."
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"{path} is no JSON ({error}).", again) from error
-    if not isinstance(results, dict) or results.get("schema_version") != SCHEMA_VERSION:
+    results = read_object(path, RunError)
+    if results.get("schema_version") != SCHEMA_VERSION:
         raise RunError(f"{path} is not of version {SCHEMA_VERSION}.", again)
     return results
 

@@ -136,7 +136,7 @@ class Study(Section):
     """Numbers of a paper, shown beside the study and never compared with it."""
     keep_weights: bool = True
     """Keep the checkpoints of cells that are scored; at full size they are terabytes."""
-    scale: str | None = None
+    scale: Name | None = None
     """The scale that was chosen."""
 
     @model_validator(mode="after")
@@ -202,7 +202,7 @@ def load_study(
     values = read_yaml(path)
     if not isinstance(values, dict):
         raise RecipeError(f"{path}: a study is a mapping of names to values.")
-    scales = values.pop("scales", None) or {}
+    scales = _scales(values.pop("scales", None), path)
     made = values.get("make")
     if isinstance(made, dict) and isinstance(made.get("base"), str):
         # Read where it is named, so that a scale can change its values.
@@ -212,7 +212,7 @@ def load_study(
         if scale not in scales:
             known = ", ".join(scales) or "none"
             raise RecipeError(f"{path.name}: there is no scale {scale!r}.", f"Scales: {known}.")
-        values = _merged(values, scales[scale] or {}) | {"scale": scale}
+        values = _merged(values, scales[scale]) | {"scale": scale}
     for text in assignments:
         values = _merged(values, parse_assignment(values, text, "--set"))
     values["recipe"] = _recipe_values(values.get("recipe"), path.name).model_dump(mode="json")
@@ -223,7 +223,17 @@ def scales_of(name_or_path: str) -> list[str]:
     """Names of the scales of a study."""
     path = _find(name_or_path)
     values = read_yaml(path)
-    return list(values.get("scales") or {}) if isinstance(values, dict) else []
+    return list(_scales(values.get("scales"), path)) if isinstance(values, dict) else []
+
+
+def _scales(values: Any, path: Path) -> dict[str, dict[str, Any]]:
+    """Name of each scale -> what it changes."""
+    scales = {} if values is None else values
+    if not isinstance(scales, dict) or not all(
+        isinstance(each, dict | None) for each in scales.values()
+    ):
+        raise RecipeError(f"{path.name}: `scales` is a mapping of names to changes of the study.")
+    return {name: each or {} for name, each in scales.items()}
 
 
 def check_study(values: dict[str, Any], where: str) -> Study:

@@ -47,16 +47,36 @@ def levels(nodes: Sequence[Node], finished: set[str]) -> list[list[str]]:
     return [level for level in found if level]
 
 
+def check_words(folder: Path, name: str) -> None:
+    """Refuse what cannot stand in a script: where it is a comment, no quotes keep a line together.
+
+    Raises:
+        RunError: a path or the study's name holds a line break and the like.
+    """
+    for word in (name, str(folder), str(folder.absolute()), str(Path.cwd()), sys.executable):
+        if files.STEERING.search(word):
+            raise RunError(
+                f"{files.short(word)} cannot stand in a script of the shell: it has a line break "
+                "or its like.",
+                "Choose another folder with --out.",
+            )
+
+
 def write_arrays(
     folder: Path, name: str, nodes: Sequence[Node], finished: set[str], jobs: int, threads: int
 ) -> list[list[str]]:
     """Write the script and one list of nodes per level into `slurm/`; `jobs` nodes of an array run
     at the same time.
 
+    Raises:
+        RunError: see `check_words`.
+
     Returns:
         `sbatch` commands in their order, as argument lists; each but the first wants
         `--dependency=afterany:ID` with the job id of the one before.
     """
+    check_words(folder, name)
+    here, logs = Path.cwd(), (folder / "logs").absolute()
     place = folder / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     (folder / "logs").mkdir(exist_ok=True)
@@ -65,9 +85,10 @@ def write_arrays(
         script,
         _SCRIPT.format(
             name=name,
-            logs=shlex.quote(str((folder / "logs").absolute())),
+            # Slurm reads `%` as the beginning of a number of the job.
+            logs=shlex.quote(str(logs).replace("%", "%%")),
             threads=threads,
-            here=shlex.quote(str(Path.cwd())),
+            here=shlex.quote(str(here)),
             python=shlex.quote(sys.executable),
             folder=shlex.quote(str(folder)),
         ),

@@ -11,6 +11,7 @@ from exgra_med.errors import CheckpointError
 from exgra_med.files import new_folder
 from exgra_med.model.bundle import (
     CONFIG,
+    described,
     is_native,
     local_folder,
     read_json_object,
@@ -70,7 +71,9 @@ def import_checkpoint(
             folder = local_folder(source)
         else:
             folder = download_checkpoint(published.hub_name, revision or published.revision)
-        imported = import_original(folder, local_folder(vision), connector, num_l)
+        tower = local_folder(vision)
+        with described(folder, f"cannot be imported (its {CONFIG}, its tokenizer, or {tower})"):
+            imported = import_original(folder, tower, connector, num_l)
     report = {
         "source": Path(source).name,
         "revision": revision,

@@ -1,6 +1,5 @@
 """The tokenizer of an original checkpoint, and that of a language model to start from."""
 
-import json
 import re
 import struct
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START, PAD
 from exgra_med.errors import CheckpointError
+from exgra_med.files import read_object
 from exgra_med.model.bundle import read_json_object
 from exgra_med.model.processor import add_image_tokens, llama_tokenizer
 
@@ -33,7 +33,8 @@ def read_sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]
         pieces = [_piece(value) for field, value in _fields(path.read_bytes()) if field == 1]
     except (LookupError, ValueError, struct.error, TypeError) as error:
         raise CheckpointError(f"{path} is not a SentencePiece model.") from error
-    if not pieces:
+    # A piece is tried at every place where it could be cut.
+    if not pieces or max(len(piece) for piece, _ in pieces) > 1000:
         raise CheckpointError(f"{path} is not a SentencePiece model.")
     vocabulary = {piece: number for number, (piece, _) in enumerate(pieces)}
     merges = [
@@ -236,6 +237,6 @@ def _pieces(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 def _added_tokens(folder: Path, config: dict[str, Any]) -> dict[str, int]:
     path = folder / "added_tokens.json"
     if path.is_file():
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path, CheckpointError)
     decoder = config.get("added_tokens_decoder", {})
     return {value["content"]: int(number) for number, value in decoder.items()}

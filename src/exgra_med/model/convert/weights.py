@@ -5,12 +5,11 @@ from pathlib import Path
 from pickle import UnpicklingError
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from exgra_med.errors import CheckpointError
-from exgra_med.model.bundle import read_json_object
+from exgra_med.model.bundle import indexed_files
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
 
 WEIGHT_NAMES = ("model.safetensors", "pytorch_model.bin")
@@ -34,14 +33,7 @@ def _weight_files(folder: Path) -> list[Path]:
     for name in WEIGHT_NAMES:
         index = folder / f"{name}.index.json"
         if index.is_file():
-            shards = sorted(set(map(str, read_json_object(index).get("weight_map", {}).values())))
-            missing = [shard for shard in shards if not (folder / shard).is_file()]
-            if missing or not shards:
-                raise CheckpointError(f"{folder} lacks the weight files {missing}.")
-            strays = [shard for shard in shards if Path(shard).name != shard]
-            if strays:
-                raise CheckpointError(f"{index} names files outside its folder: {strays}.")
-            return [folder / shard for shard in shards]
+            return indexed_files(index)
         if (folder / name).is_file():
             return [folder / name]
     problem = CheckpointError(f"{folder} has no weights: neither {' nor '.join(WEIGHT_NAMES)}.")
@@ -74,14 +66,18 @@ def _tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
             f"{path} holds more than tensors and is not read, because it could run code.",
             "Ask its author for safetensors.",
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
+    # What a damaged file makes torch say is of every kind.
+    except Exception as error:
+        said = str(error).splitlines() or [type(error).__name__]
         raise CheckpointError(
-            f"{path} is damaged or not a weight file: {str(error).splitlines()[0]}",
-            "Copy or download it again.",
+            f"{path} is damaged or not a weight file: {said[0]}", "Copy or download it again."
         ) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} is not a table of named tensors.")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise CheckpointError(f"{path}: {name!r} is not a tensor.")
+        # A pickle may say that few numbers are many, which then are counted one by one.
+        if tensor.layout != torch.strided or tensor.nbytes > path.stat().st_size:
+            raise CheckpointError(f"{path}: {name!r} is larger than its file.")
         yield name, tensor
