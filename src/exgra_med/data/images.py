@@ -89,10 +89,13 @@ class ImageFolder:
 
     Args:
         max_pixels: width times height above which an image is refused before it is decoded.
+        within: the folder that somebody named, where `root` was found in it by its name: then
+            `root` may not be a link that leaves it either.
     """
 
     root: Path
     max_pixels: int
+    within: Path | None = None
 
     def locate(self, name: str, where: str = "") -> Path:
         """The file of an image, checked to lie in the folder.
@@ -136,8 +139,14 @@ class ImageFolder:
             path = (self.root / file_name(name)).resolve()
             if path.is_symlink():
                 raise RuntimeError("links in a circle; `resolve` itself says so up to 3.12")
-            if not path.is_relative_to(self.root.resolve()):
+            root = self.root.resolve()
+            if not path.is_relative_to(root):
                 raise DataError(f"{label} is a link that leaves the image folder.")
+            if self.within is not None and not root.is_relative_to(self.within.resolve()):
+                raise DataError(
+                    f"{label}: {str(self.root)!r} is a link that leaves its folder.",
+                    "Put the images there themselves, or mount them there.",
+                )
         # A name that is too long, no permission; links in a circle are the RuntimeError.
         except (OSError, RuntimeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "links in a circle"

@@ -105,7 +105,10 @@ def serve_page(settings: WebSettings, on_open: Callable[[str], None]) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with private_folder() as uploads, without_error_text():
         views = Views(settings.runs, settings.data_folder, settings.device)
-        _run(build_app(chat, views, uploads, settings), settings, on_open)
+        try:
+            _run(build_app(chat, views, uploads, settings), settings, on_open)
+        finally:
+            chat.decoder.close()
 
 
 def check_address(settings: WebSettings) -> None:
