@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -95,7 +95,7 @@ class ImageFolder:
 
     root: Path
     max_pixels: int
-    within: Path | None = None
+    within: Path | None = field(default=None, kw_only=True)
 
     def locate(self, name: str, where: str = "") -> Path:
         """The file of an image, checked to lie in the folder.

@@ -1,4 +1,4 @@
-"""What stands before `transformers serve`: checked requests, stop strings, a short name, whole words.
+"""What stands before `transformers serve`: checks, stop strings, a short name, whole characters.
 
     python -m exgra_med.model.served_app NAME serve FOLDER --port 8000
 
@@ -148,8 +148,8 @@ class _Exchange:
         if self._content is not None:
             content, self._content = self._content, None
             return {"type": "http.request", "body": content, "more_body": False}
-        left = asyncio.create_task(self._client_receive())
-        ended = asyncio.create_task(self._ended.wait())
+        left = asyncio.ensure_future(self._client_receive())
+        ended = asyncio.ensure_future(self._ended.wait())
         await asyncio.wait({left, ended}, return_when=asyncio.FIRST_COMPLETED)
         for task in (left, ended):
             task.cancel()
@@ -187,10 +187,11 @@ class _Exchange:
         for choice in value.get("choices", []):
             holder, key = _text_place(choice)
             text = holder.get(key) if holder is not None else None
-            if isinstance(text, str) and (cut := StopCutter(self.stops)).add(text) != text:
-                holder[key] = text[: cut.place] if cut.is_stopped else text
+            cut = StopCutter(self.stops)
+            if holder is not None and isinstance(text, str):
+                kept = cut.add(text)
                 if cut.is_stopped:
-                    choice["finish_reason"] = "stop"
+                    holder[key], choice["finish_reason"] = kept, "stop"
         return value
 
     async def _stream(self, body: bytes, more: bool) -> None:
@@ -242,7 +243,6 @@ class StopCutter:
     def __init__(self, stops: list[str]) -> None:
         self.stops = stops
         self.is_stopped = self.is_over = False
-        self.place = 0
         self._held = ""
 
     def add(self, text: str) -> str:
@@ -254,7 +254,6 @@ class StopCutter:
         found = min((place for place in places if place >= 0), default=None)
         if found is not None:
             self.is_stopped, self._held = True, ""
-            self.place += found
             return text[:found]
         held = max(
             (
@@ -266,7 +265,6 @@ class StopCutter:
             default=0,
         )
         self._held = text[len(text) - held :] if held else ""
-        self.place += len(text) - held
         return text[: len(text) - held]
 
     def end(self) -> str:
@@ -357,7 +355,8 @@ def _part(value: Any) -> dict[str, Any]:
         raise RefusedError(400, "A part of a message is a text or an image_url.", "messages")
     url = value.get("image_url")
     url = url.get("url") if isinstance(url, dict) else url
-    found = _DATA_URL.match(url) if isinstance(url, str) else None
+    url = url if isinstance(url, str) else ""
+    found = _DATA_URL.match(url)
     if found is None:
         raise RefusedError(
             400,
@@ -419,13 +418,15 @@ def main() -> None:
     """Run the stock server behind these checks."""
     import tokenizers.decoders
     from transformers.cli import transformers
-    from transformers.cli.serving import server
+    from transformers.cli.serving import server as stock_server
 
+    server: Any = stock_server
+    decoders: Any = tokenizers.decoders
     name, folder = sys.argv[1], sys.argv[3]
     stock = server.build_server
     # Both are looked up when the server starts. There is no option for either.
     server.build_server = lambda *given, **named: ServedApp(stock(*given, **named), name, folder)
-    tokenizers.decoders.DecodeStream = WholeWords
+    decoders.DecodeStream = WholeWords
     sys.argv = ["transformers", *sys.argv[2:]]
     transformers.app()
 

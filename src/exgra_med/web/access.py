@@ -199,7 +199,8 @@ class AccessControl:
         hops = ",".join(values).split(",")
         if 0 < self.proxies <= len(hops):
             found = _FORWARDED.fullmatch(hops[-self.proxies].strip())
-            seen = next(filter(None, found.groups()), seen) if found else seen
+            written = next(filter(None, found.groups()), "") if found else ""
+            return visitor(written) or visitor(seen)
         return visitor(seen)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str] | None:

@@ -8,8 +8,6 @@ import asyncio
 import time
 from typing import Any
 
-from uvicorn.protocols.http.h11_impl import H11Protocol  # pyrefly: ignore
-
 from exgra_med.web.limits import Limits, visitor
 
 HEAD_SECONDS = 10.0
@@ -18,12 +16,14 @@ UNREAD_SECONDS = 60.0
 """A visitor who takes nothing of an answer for so long has left."""
 
 
-def bounded_protocol(limits: Limits, has_shares: bool) -> type[H11Protocol]:
+def bounded_protocol(limits: Limits, has_shares: bool) -> type[Any]:
     """The protocol of HTTP for uvicorn, within limits.
 
     Args:
         has_shares: each address has a share of its own; not behind a proxy, which has one address.
     """
+    from uvicorn.protocols.http.h11_impl import H11Protocol  # pyrefly: ignore
+
     share = limits.max_address_connections if has_shares else limits.max_connections
 
     class BoundedProtocol(H11Protocol):

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any
 
 from PIL import Image
 
@@ -51,7 +51,9 @@ class PictureProcess:
                 process.stdin.write(_HEAD.pack(len(content), self.max_pixels) + content)
                 process.stdin.flush()
                 head, pixels = _receive(process.stdout, 3 * self.max_pixels)
-            except (OSError, EOFError, ValueError):
+                if "problem" not in head:
+                    return Image.frombytes("RGB", tuple(head["size"]), pixels)
+            except (OSError, EOFError, ValueError, KeyError, TypeError):
                 self._end()
                 raise DataError(
                     "The picture takes too much time or memory to decode.",
@@ -59,9 +61,7 @@ class PictureProcess:
                 ) from None
             finally:
                 watch.cancel()
-        if "problem" in head:
-            raise DataError(head["problem"], head["hint"])
-        return Image.frombytes("RGB", tuple(head["size"]), pixels)
+        raise DataError(head["problem"], head["hint"])
 
     def close(self) -> None:
         """End the process."""
@@ -89,7 +89,7 @@ class PictureProcess:
         return self._process
 
 
-def _receive(stream: IO[bytes], most_bytes: int) -> tuple[dict[str, object], bytes]:
+def _receive(stream: IO[bytes], most_bytes: int) -> tuple[dict[str, Any], bytes]:
     sizes = stream.read(_HEAD.size)
     if len(sizes) < _HEAD.size:
         raise EOFError
@@ -131,7 +131,7 @@ def serve() -> None:
         try:
             picture = read_picture(content, max_pixels)
             pixels = picture.tobytes()
-            head: dict[str, object] = {"size": picture.size}
+            head: dict[str, Any] = {"size": picture.size}
         except ExgraMedError as error:
             head = {"problem": error.message, "hint": error.hint}
         except MemoryError:

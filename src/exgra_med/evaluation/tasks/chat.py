@@ -97,7 +97,7 @@ def open_chat_set(data: str, split: str = "test", images: Path | None = None) ->
         beside = path.parent / "images"
         root = images or (beside if beside.is_dir() else path.parent)
         within = None if images else path.parent
-        folder, num_dropped = ImageFolder(root, _MAX_PIXELS, within), len(dropped)
+        folder, num_dropped = ImageFolder(root, _MAX_PIXELS, within=within), len(dropped)
     else:
         prepared = open_prepared(data)
         name, num_dropped = (
