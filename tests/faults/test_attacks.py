@@ -6,6 +6,7 @@ harmless, and what is asserted says which. At the end it is said how many were t
 
 import asyncio
 import base64
+import gc
 import http.client
 import json
 import os
@@ -196,7 +197,7 @@ def test_a_packed_reply_of_gigabytes_does_not_end_a_run() -> None:
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_a_stream_that_attacks_ends_in_time(name: str) -> None:
+def test_a_stream_that_attacks_ends_in_time(name: str, caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("openai")
     from exgra_med.llm.openai_transport import stream_reply
 
@@ -215,6 +216,8 @@ def test_a_stream_that_attacks_ends_in_time(name: str) -> None:
     text.encode("utf-8")
     assert expected is None or text == expected
     assert len(text) < 2_000_000
+    gc.collect()
+    assert not [each for each in caplog.records if each.name == "asyncio"]
 
 
 def test_a_visitor_can_stop_a_server_that_is_silent() -> None:

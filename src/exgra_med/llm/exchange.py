@@ -9,8 +9,8 @@ around it, from connecting to the last byte.
 import json
 import re
 import zlib
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,7 +56,7 @@ class Answer:
         # Whatever the headers call it: JSON is UTF-8, and some names of encodings unpack.
         return content.decode("utf-8-sig", "surrogateescape")
 
-    async def events(self) -> AsyncIterator[Any]:
+    async def events(self) -> AsyncGenerator[Any, None]:
         """The JSON values of a stream of events, as they come; all else in it is skipped.
 
         Raises:
@@ -129,7 +129,8 @@ async def exchange(client: Any, endpoint: Endpoint, body: Mapping[str, Any]) -> 
     except Exception as error:
         raise _broken(error) from error
     try:
-        yield Answer(response.status_code, response.headers, _blocks(response))
+        async with aclosing(_blocks(response)) as blocks:
+            yield Answer(response.status_code, response.headers, blocks)
     finally:
         await response.aclose()
 
@@ -153,7 +154,7 @@ def open_client(kind: Any, endpoint: Endpoint) -> Any:
     )
 
 
-async def _blocks(response: Any) -> AsyncIterator[bytes]:
+async def _blocks(response: Any) -> AsyncGenerator[bytes, None]:
     """The body of a response, unpacked and counted."""
     packed = response.headers.get("content-encoding", "").strip().lower()
     if packed not in ("", "identity", *_PACKED):

@@ -10,8 +10,8 @@ import json
 import queue
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import cycle
@@ -446,8 +446,9 @@ async def _write(
     while True:
         request = replace(request, names=dict(names))
         try:
-            async for chunk in _pieces(client, endpoint, request):
-                put(chunk)
+            async with aclosing(_pieces(client, endpoint, request)) as pieces:
+                async for chunk in pieces:
+                    put(chunk)
             return
         except TransportError as error:
             if error.names is None:
@@ -455,16 +456,18 @@ async def _write(
             names |= error.names
 
 
-async def _pieces(client: Any, endpoint: Endpoint, request: ChatRequest) -> AsyncIterator[Chunk]:
+async def _pieces(
+    client: Any, endpoint: Endpoint, request: ChatRequest
+) -> AsyncGenerator[Chunk, None]:
     body = request_body(request, endpoint.host) | {"stream": True}
     fault = partial(fault_error, endpoint, request, body)
-    async with exchange(client, endpoint, body) as answer:
+    async with exchange(client, endpoint, body) as answer, aclosing(answer.events()) as events:
         if not answer.is_good:
             said = read_fault(await answer.text())
             raise fault(said, answer.status, answer.headers)
         whole = WholeCharacters()
         num_characters = 0
-        async for value in answer.events():
+        async for value in events:
             if isinstance(value, dict) and value.get("error"):
                 said = read_fault(value["error"])
                 raise fault(said, said.status, {})
