@@ -21,17 +21,19 @@ HOMES = {
     "FileSystemReader": set(),
     "shell=True": set(),
     "trust_remote_code=True": set(),
-    # Elsewhere files are read within bounds, by `files.py`. These read what a model or a service
-    # wrote, a cell of a table, or what this process wrote itself.
+    # Elsewhere files are read within bounds, by `files.py`. These read what a model, a service or a
+    # client sent, whose bytes are counted there, a cell of a table, or what this process wrote.
     "json.loads": {
         "data/sources/options.py",
         "evaluation/reading.py",
         "files.py",
         "lab/benchmarks/step.py",
+        "llm/exchange.py",
         "llm/fault.py",
-        "llm/openai_transport.py",
         "llm/prompt.py",
         "model/processor.py",
+        "model/served_app.py",
+        "web/isolated_pictures.py",
     },
     "json.load": set(),
     "yaml.load": set(),

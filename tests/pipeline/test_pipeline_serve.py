@@ -65,7 +65,7 @@ def client(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         start_new_session=True,
     )
     client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0)
-    client.folder = str(folder.with_name("native-hf-llava"))
+    client.folder = "native"
     try:
         wait_until_open(port, process)
         yield client
@@ -135,7 +135,7 @@ def test_several_pictures_stand_where_the_question_places_them(
     assert reply.usage.prompt_tokens == len(prompt)
 
 
-def test_a_remote_picture_is_not_fetched(client: Any) -> None:
+def test_a_picture_that_is_no_base64_is_refused_and_not_fetched(client: Any) -> None:
     import openai
 
     with socket.socket() as listener:
@@ -143,12 +143,42 @@ def test_a_remote_picture_is_not_fetched(client: Any) -> None:
         listener.listen()
         listener.settimeout(3)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/a.png"
-        with pytest.raises(openai.APIError):
-            client.chat.completions.create(
-                model=client.folder, messages=messages(url), max_tokens=2
-            )
+        for each in (url, str(PICTURE), f"file://{PICTURE}", "data:text/html;base64,PGI+"):
+            with pytest.raises(openai.BadRequestError, match="data:image/png;base64"):
+                client.chat.completions.create(
+                    model=client.folder, messages=messages(each), max_tokens=2
+                )
         with pytest.raises(TimeoutError):
             listener.accept()
+
+
+def test_the_model_has_a_short_name(client: Any) -> None:
+    import openai
+
+    assert [each.id for each in client.models.list()] == ["native"]
+    assert client.models.retrieve("native").id == "native"
+    with pytest.raises(openai.NotFoundError, match="The model here is 'native'"):
+        client.chat.completions.create(model="other", messages=messages(picture_url()))
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_an_answer_ends_at_a_stop_string(client: Any, streams: bool) -> None:
+    def asked_with(**more: Any) -> tuple[str, str | None]:
+        got = client.chat.completions.create(
+            model="native", messages=messages(picture_url()), max_tokens=24, temperature=0,
+            stream=streams, **more,
+        )  # fmt: skip
+        if not streams:
+            assert got.model == "native"
+            return got.choices[0].message.content, got.choices[0].finish_reason
+        choices = [each.choices[0] for each in got if each.choices]
+        return "".join(each.delta.content or "" for each in choices), choices[-1].finish_reason
+
+    whole, _ = asked_with()
+    stop = whole[3:5]
+    assert asked_with(stop=stop) == (whole[: whole.index(stop)], "stop")
+    assert asked_with(stop=["never", stop])[0] == whole[: whole.index(stop)]
+    assert asked_with(stop="never")[0] == whole
 
 
 def test_the_port_is_open_to_this_machine_alone(client: Any) -> None:

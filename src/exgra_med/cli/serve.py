@@ -26,7 +26,7 @@ def serve(
     the line that begins with "model:".
     """
     from exgra_med.model.published import NOTICE
-    from exgra_med.model.serving import choose_server, prepare_export, run_server
+    from exgra_med.model.serving import choose_server, prepare_export, run_server, served_name
 
     chosen = choose_server(server)
     typer.echo(NOTICE, err=True)
@@ -34,6 +34,6 @@ def serve(
         typer.secho(f"Anyone who reaches {host}:{port} can use this server.", fg="yellow", err=True)
     folder = prepare_export(model, chosen)
     typer.echo(f"http://{host}:{port}/v1", err=True)
-    # On a line of its own, whole: a request must repeat it to the letter.
-    typer.echo(f"model: {folder}", err=True)
+    # On a line of its own: a request repeats it to the letter.
+    typer.echo(f"model: {served_name(folder)}", err=True)
     raise typer.Exit(run_server(folder, host, port, device, chosen))

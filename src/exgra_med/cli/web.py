@@ -76,6 +76,9 @@ def web(
     behind_proxy: Annotated[
         bool, of_access("--behind-proxy", help="Take the client's address from the proxy.")
     ] = False,
+    proxies: Annotated[
+        int, of_access("--proxies", metavar="N", min=1, help="How many proxies, with the former.")
+    ] = 1,
     allow_remote: options.AllowRemote = False,
     keep_log: Annotated[
         Path | None,
@@ -110,6 +113,7 @@ def web(
         origins=origin or [],
         frames=frame or [],
         behind_proxy=behind_proxy,
+        proxies=proxies,
         keep_log=keep_log,
         keep_days=keep_days,
         limits=with_limits(option or []),

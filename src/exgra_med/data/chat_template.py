@@ -307,9 +307,10 @@ _THOUGHT_MARKS = re.compile(
 )
 # `</details>` closes other things too, and an empty thought may be one mark.
 _WHOLE_THOUGHT = re.compile(
-    r"<details[^>]{0,200}\breasoning\b[^>]{0,200}>.*?</details>|<think\s*/>",
-    re.IGNORECASE | re.DOTALL,
+    r"<details[^>]{0,200}\breasoning\b[^>]{0,200}>.*?</details>", re.IGNORECASE | re.DOTALL
 )
+_DETAILS_END = re.compile(r"</details>", re.IGNORECASE)
+_EMPTY_THOUGHT = re.compile(r"<think\s*/>", re.IGNORECASE)
 _OTHER_TURN = re.compile(
     r"(?:<\|im_start\|>|<start_of_turn>|<\|start_header_id\|>|<\|start\|>)\s*(?:user|system)\b.*",
     re.DOTALL,
@@ -340,7 +341,10 @@ def answer_of(reply: str) -> str:
     >>> answer_of("<think>It could be the left one, or")
     ''
     """
-    text = _WHOLE_THOUGHT.sub("", _OTHER_TURN.sub("", reply.strip()))
+    text = _OTHER_TURN.sub("", reply.strip())
+    # Up to the last mark that closes: so each that opens finds its end, and the time is linear.
+    closed = max((mark.end() for mark in _DETAILS_END.finditer(text)), default=0)
+    text = _EMPTY_THOUGHT.sub("", _WHOLE_THOUGHT.sub("", text[:closed]) + text[closed:])
     said, thinking, end = "", False, 0
     for mark in _thought_marks(text):
         if not thinking:
@@ -373,7 +377,7 @@ def has_thoughts(reply: str) -> bool:
     >>> has_thoughts("Hm.</think>Yes"), has_thoughts("I think so")
     (True, False)
     """
-    return bool(_thought_marks(reply.strip())) or _WHOLE_THOUGHT.search(reply) is not None
+    return bool(_thought_marks(reply.strip())) or _EMPTY_THOUGHT.search(reply) is not None
 
 
 def _thought_marks(reply: str) -> list[re.Match[str]]:

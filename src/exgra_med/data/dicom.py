@@ -6,6 +6,7 @@ an error. This is **not** de-identification: text burned into the pixels and rec
 stay. Files that say, or whose modality makes it likely, that text is burned in are refused.
 """
 
+import io
 import logging
 import math
 import struct
@@ -43,12 +44,17 @@ _PLUGINS = ("pylibjpeg", "pyjpegls", "pillow", "pydicom", "gdcm")
 process of its own."""
 _JPEG_DCT = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51")
 
+_CODESTREAM = b"\xff\x4f\xff\x51"
 _FRAME_HEADERS = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 """Markers of JPEG and JPEG-LS behind which the size stands."""
 
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 MAX_INFLATED_BYTES = 512 * 2**20
-"""Deflated files that grow beyond this are refused; pydicom would unpack them whole."""
+"""Deflated files that grow beyond this are refused; those of a picture sooner, see `_unpacked`."""
+_BYTES_BESIDE_PIXELS = 16 * 2**20
+"""Of a deflated file: everything but its pixels."""
+_MAX_READS = 500_000
+"""Parts of a file that pydicom may read one by one, two or three an element: a file of 2,000 frames
+has 300,000. Millions of empty elements would take hundreds of bytes and 20 microseconds each."""
 
 _NOWHERE = logging.NullHandler()
 
@@ -103,7 +109,7 @@ def read_dicom(stream: IO[bytes], max_pixels: int, name: str, label: str) -> Ima
     selection = parse_selection(name, label)
     selection.only(label, "a DICOM file", "frame", "window")
     with _errors_without_tags(label):
-        dataset = _read(stream, label)
+        dataset = _read(stream, label, max_pixels)
         frames = _check(dataset, label, max_pixels)
         if frames > 1 and selection.frame is None:
             raise DataError(
@@ -218,13 +224,18 @@ def _errors_without_tags(label: str) -> Iterator[None]:
             logger.propagate = before
 
 
-def _read(stream: IO[bytes], label: str, stop_before_pixels: bool = False) -> Any:
+def _read(
+    stream: IO[bytes], label: str, max_pixels: int | None = None, stop_before_pixels: bool = False
+) -> Any:
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    _refuse_bomb(stream, label)
-    # `force` also reads files without a preamble; that this is DICOM is known by now.
-    dataset = dcmread(stream, force=True, stop_before_pixels=stop_before_pixels)
+    guarded: Any = _Guarded(stream, label)
+    try:
+        # `force` also reads files without a preamble; that this is DICOM is known by now.
+        dataset = dcmread(guarded, force=True, stop_before_pixels=stop_before_pixels)
+    except _DeflatedError:
+        return _read_deflated(stream, label, max_pixels)
     if "TransferSyntaxUID" not in dataset.file_meta:
         # Without one it cannot be compressed (PS3.10, 7.1), and how it is encoded was seen.
         implicit, little = dataset.original_encoding
@@ -233,18 +244,56 @@ def _read(stream: IO[bytes], label: str, stop_before_pixels: bool = False) -> An
     return dataset
 
 
-def _refuse_bomb(stream: IO[bytes], label: str) -> None:
-    """Refuse a deflated file that would take more memory than any file may."""
-    head = stream.read(1024)
-    if _DEFLATED in head and head[128:132] == b"DICM":
-        # The group of the transfer syntax says its own length first (PS3.10, 7.1).
-        stream.seek(144 + int.from_bytes(head[140:144], "little"))
-        inflate, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-        while content := inflate.unconsumed_tail or stream.read(2**20):
-            size += len(inflate.decompress(content, 2**20))
-            if size > MAX_INFLATED_BYTES:
-                raise DataError(f"{label} has, unpacked, more than {MAX_INFLATED_BYTES} bytes.")
-    stream.seek(0)
+class _DeflatedError(Exception):
+    """The rest of the file is deflated."""
+
+
+class _Guarded:
+    """A file as pydicom reads it: element by element, so many and no more."""
+
+    def __init__(self, stream: IO[bytes], label: str) -> None:
+        self._stream, self._label, self._left = stream, label, _MAX_READS
+        self.seek, self.tell = stream.seek, stream.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """The next bytes.
+
+        Raises:
+            _DeflatedError: pydicom wants all that is left. That is what it unpacks in one piece,
+                whatever its size, and whatever else in the file says how it is packed.
+            DataError: there are too many parts.
+        """
+        if size is None or size < 0:
+            raise _DeflatedError
+        self._left -= 1
+        if self._left < 0:
+            raise DataError(f"{self._label} has too many elements.")
+        return self._stream.read(size)
+
+
+def _read_deflated(stream: IO[bytes], label: str, max_pixels: int | None) -> Any:
+    """The elements of a deflated file, of which the stream stands behind its file meta group."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    # Four bytes a pixel are a picture of 16 bits in colour, or a float.
+    of_picture = 4 * (max_pixels or MAX_INFLATED_BYTES) + _BYTES_BESIDE_PIXELS
+    most_bytes = min(MAX_INFLATED_BYTES, of_picture)
+    inflate, content = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO()
+    while packed := inflate.unconsumed_tail or stream.read(2**20):
+        content.write(inflate.decompress(packed, 2**20))
+        if content.tell() > most_bytes:
+            raise DataError(f"{label} has, unpacked, more than {most_bytes} bytes.")
+        if inflate.eof:
+            break
+    content.seek(0)
+    guarded: Any = _Guarded(content, label)
+    dataset: Any = read_dataset(guarded, is_implicit_VR=False, is_little_endian=True)
+    dataset.set_original_encoding(False, True)
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    return dataset
 
 
 def _num_frames(dataset: Any) -> int:
@@ -358,12 +407,35 @@ def _refuse_other_size(encoded: bytes, dataset: Any, label: str) -> None:
             at += 1 if filled else 2 + int.from_bytes(encoded[at + 2 : at + 4])
         rows, columns = struct.unpack_from(">HH", encoded, at + 5)
     else:
-        # JPEG 2000, alone or in a JP2 file: the SIZ segment (ITU-T T.800, A.5.1).
-        at = encoded.index(b"\xff\x4f\xff\x51")
+        # JPEG 2000, alone or in the boxes of a JP2 file: the SIZ segment (ITU-T T.800, A.5.1).
+        at = 0 if encoded[:4] == _CODESTREAM else _codestream_of(encoded)
+        if encoded[at : at + 4] != _CODESTREAM or len(encoded) < at + 42:
+            raise DataError(f"{label} holds compressed pixels that are broken.")
+        (components,) = struct.unpack_from(">H", encoded, at + 40)
+        if components > 4:
+            raise DataError(f"{label} holds compressed pixels of {components} channels.")
         right, bottom, left, top = struct.unpack_from(">4I", encoded, at + 8)
         rows, columns = bottom - top, right - left
     if (rows, columns) != (int(dataset.Rows), int(dataset.Columns)):
         raise DataError(f"{label} holds compressed pixels of another size than it says.")
+
+
+def _codestream_of(encoded: bytes) -> int:
+    """Where the pixels of a JP2 file begin: behind the head of its first box for them (I.4).
+
+    What looks like their header inside another box is none: the decoder does not look there.
+    """
+    at = 0
+    while at + 16 <= len(encoded):
+        length, head = int.from_bytes(encoded[at : at + 4]), 8
+        if length == 1:
+            length, head = int.from_bytes(encoded[at + 8 : at + 16]), 16
+        if encoded[at + 4 : at + 8] == b"jp2c":
+            return at + head
+        if length < head:
+            break
+        at += length
+    return 0
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -90,10 +90,13 @@ class ImageFolder:
 
     Args:
         max_pixels: width times height above which an image is refused before it is decoded.
+        within: the folder that somebody named, where `root` was found in it by its name: then
+            `root` may not be a link that leaves it either.
     """
 
     root: Path
     max_pixels: int
+    within: Path | None = field(default=None, kw_only=True)
 
     def locate(self, name: str, where: str = "") -> Path:
         """The file of an image, checked to lie in the folder.
@@ -124,6 +127,13 @@ class ImageFolder:
             raise DataError(
                 f"{label} is a URL or a drive.",
                 "Only files under the image folder are read; download it first.",
+            )
+        if self.within is not None and not self.root.resolve().is_relative_to(
+            self.within.resolve()
+        ):
+            raise DataError(
+                f"{label}: {str(self.root)!r} is a link that leaves its folder.",
+                "Put the images there themselves, or mount them there.",
             )
         file = file_name(name)
         if not file and name:

@@ -403,7 +403,7 @@ class Prepared:
 
     def image_folder(self, max_pixels: int) -> ImageFolder:
         """The folder's images, for reading."""
-        return ImageFolder(self.path / "images", max_pixels)
+        return ImageFolder(self.path / "images", max_pixels, within=self.path)
 
 
 def open_prepared(folder: str | Path) -> Prepared:

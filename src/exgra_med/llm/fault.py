@@ -28,6 +28,8 @@ _CODES = (
 _PARAMETERS = ("param", "parameter", "field")
 _DEEPEST = 6
 """Levels of an error that are read; a service may nest without end."""
+_MOST_READ = 200
+"""Sentences and codes of an error that are read."""
 _LONGEST = 20_000
 """Characters of an error that are read."""
 _LONGEST_SHOWN = 400
@@ -71,14 +73,14 @@ def read_fault(body: Any) -> Fault:
     parameters: list[str] = []
 
     def read(value: Any, depth: int) -> None:
-        if depth > _DEEPEST:
+        if depth > _DEEPEST or len(sentences) + len(codes) > _MOST_READ:
             return
         if isinstance(value, str):
             inner = _decoded(value)
             if inner is not None:
                 read(inner, depth + 1)
             else:
-                sentences.append(value.strip())
+                sentences.append(value[:_LONGEST].strip())
         elif isinstance(value, list):
             for each in value[:20]:
                 read(each, depth + 1)
@@ -155,7 +157,7 @@ _QUOTA_OR_PACE = re.compile(
 """Gemini says the same where a minute's quota is used up; then it names a time to come back."""
 _SOON = re.compile(
     r"(?:retry|try again) (?:in|after) (?:about )?"
-    r"(?:(?P<m>\d+)m)?(?P<s>\d+(?:\.\d+)?) ?(?P<ms>ms)?",
+    r"(?:(?P<m>\d{1,6})m)?(?P<s>\d{1,9}(?:\.\d{1,9})?) ?(?P<ms>ms)?",
     re.IGNORECASE,
 )
 _PERMISSION = re.compile(

@@ -1,19 +1,33 @@
-"""Any OpenAI-compatible server through the openai SDK: whole replies, or as they are written."""
+"""Any OpenAI-compatible server: whole replies, or as they are written.
+
+Requests go through the HTTP client of the openai SDK, and not through its calls: those read what a
+server sends without a bound.
+"""
 
 import asyncio
 import email.utils
 import json
-import math
+import queue
+import threading
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import cycle
 from typing import Any
-from urllib.parse import parse_qsl
 
 from exgra_med.errors import ServiceError
 from exgra_med.llm.endpoint import Endpoint
+from exgra_med.llm.exchange import (
+    MAX_REPLY_CHARACTERS,
+    WholeCharacters,
+    count,
+    dollars,
+    exchange,
+    open_client,
+    whole_characters,
+)
 from exgra_med.llm.fault import (
     CUT,
     Fault,
@@ -68,9 +82,6 @@ _FATAL: dict[Kind, tuple[str, str]] = {
 class OpenAITransport:
     """A few pools of connections for a whole run.
 
-    Redirects are not followed and, for a local address, no proxy is used: what was allowed to go
-    to one machine goes to no other.
-
     Args:
         timeout_seconds: for one request, from connecting to the last byte.
 
@@ -81,16 +92,14 @@ class OpenAITransport:
     def __init__(
         self, endpoint: Endpoint, timeout_seconds: float = 120.0, concurrency: int = 64
     ) -> None:
-        self._openai = import_extra("openai", "A language-model service", "llm")
+        kind = import_extra("openai", "A language-model service", "llm").DefaultAsyncHttpxClient
         self.endpoint = endpoint
         self.timeout_seconds = timeout_seconds
         # A pool looks at each of its connections twice for every request; small pools keep the
         # processor time of a request independent of how many are under way.
         num_pools = -(-concurrency // CONNECTIONS_PER_POOL)
-        kinds = self._openai.AsyncOpenAI, self._openai.DefaultAsyncHttpxClient
-        self._pools = [_client(*kinds, endpoint, timeout_seconds) for _ in range(num_pools)]
+        self._pools = [open_client(kind, endpoint) for _ in range(num_pools)]
         self._next_pool = cycle(self._pools)
-        self._headers = _headers(endpoint, self._openai)
         self._knows_schema = False
 
     async def send(self, request: ChatRequest) -> Reply:
@@ -99,45 +108,38 @@ class OpenAITransport:
         Raises:
             TransportError: no reply came. Where the service does not take a parameter, the error
                 has the `names` to ask again with.
-            ReplyError: a reply came that holds no text.
+            ReplyError: a reply came that holds no text, or more than a reply may.
         """
         body = request_body(request, self.endpoint.host)
         fault = partial(fault_error, self.endpoint, request, body, schema_known=self._knows_schema)
-        openai = self._openai
         try:
-            # The SDK's timeout restarts with every byte; this one does not.
-            async with asyncio.timeout(self.timeout_seconds):
-                # The SDK's typed call walks every field of request and reply, which costs more
-                # processor time than all the rest of a request.
-                text = await next(self._next_pool).post(
-                    "/chat/completions", body=body, cast_to=str, options={"headers": self._headers}
-                )
-        except (TimeoutError, openai.APITimeoutError) as error:
+            async with (
+                asyncio.timeout(self.timeout_seconds),
+                exchange(next(self._next_pool), self.endpoint, body) as answer,
+            ):
+                text = await answer.text()
+        except TimeoutError as error:
             raise TransportError("timeout", f"{self.timeout_seconds:g} s") from error
-        except openai.APIStatusError as error:
-            said = read_fault(error.response.text)
+        if not answer.is_good:
+            said = read_fault(text)
             if said.says(CUT) and request.keep_cut:
                 return Reply("", request.prompt_tokens, request.sampling.max_tokens, None, "length")
             if said.says(CUT):
-                raise ReplyError(_NO_ROOM) from error
-            raise fault(said, error.status_code, error.response.headers) from error
-        except openai.APIConnectionError as error:
-            raise TransportError(
-                "connection",
-                type(error.__cause__ or error).__name__,
-                hint="Check the address, and that the server runs.",
-            ) from error
+                raise ReplyError(_NO_ROOM)
+            raise fault(said, answer.status, answer.headers)
         try:
             reply = reply_of(_json(text), request.prompt_tokens, request.keep_cut)
         except FaultError as error:
             raise fault(error.fault, error.fault.status, {}) from error
+        except RecursionError as error:
+            raise ReplyError("the server's answer is nested too deep") from error
         self._knows_schema |= "response_format" in body
         return reply
 
     async def close(self) -> None:
         """Close the connections."""
         for client in self._pools:
-            await client.close()
+            await client.aclose()
 
 
 def _json(text: str) -> Any:
@@ -225,14 +227,11 @@ def reply_of(value: Any, prompt_tokens: int, keep_cut: bool = False) -> Reply:
         raise ReplyError("thoughts and no answer" if reasoning else "empty")
     usage = value.get("usage")
     usage = usage if isinstance(usage, dict) else {}
-    cost = usage.get("cost")
-    # A service cannot give money back, nor spend what is no number.
-    is_cost = isinstance(cost, int | float) and math.isfinite(cost) and cost >= 0
     return Reply(
         text,
-        _count(usage.get("prompt_tokens"), prompt_tokens),
-        _count(usage.get("completion_tokens"), estimate_tokens(text + reasoning)),
-        float(cost) if is_cost else None,
+        count(usage.get("prompt_tokens"), prompt_tokens),
+        count(usage.get("completion_tokens"), estimate_tokens(text + reasoning)),
+        dollars(usage.get("cost")),
         ended,
         reasoning,
     )
@@ -256,7 +255,11 @@ def _text_of(message: Mapping[str, Any]) -> tuple[str, str]:
         )
     if content is not None and not isinstance(content, str):
         raise ReplyError(f"the answer is no text but of type {type(content).__name__}")
-    return content or "", "\n".join(each for each in thoughts if isinstance(each, str) and each)
+    content = whole_characters(content or "")
+    reasoning = "\n".join(each for each in thoughts if isinstance(each, str) and each)
+    if len(content) + len(reasoning) > MAX_REPLY_CHARACTERS:
+        raise ReplyError(f"the answer is longer than {MAX_REPLY_CHARACTERS} characters")
+    return content, whole_characters(reasoning)
 
 
 def _flat(part: Mapping[str, Any]) -> str:
@@ -264,10 +267,6 @@ def _flat(part: Mapping[str, Any]) -> str:
     if isinstance(inner, list):
         inner = "".join(str(each.get("text", "")) for each in inner if isinstance(each, Mapping))
     return str(inner)
-
-
-def _count(value: Any, otherwise: int) -> int:
-    return value if isinstance(value, int) and value >= 0 else otherwise
 
 
 def fault_error(
@@ -348,13 +347,16 @@ def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
             pass
         try:
             return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-        except ValueError:
+        # A date may be none, or lie beyond what a clock can say.
+        except (ValueError, TypeError, OverflowError, OSError):
             return None
     return None
 
 
 Chunk = tuple[str, str | None]
 """Text, and `stop` or `length` where the server says why it ends."""
+SECONDS_OF_SILENCE = 1.0
+"""After so long without a word the caller is asked whether it still wants one."""
 
 
 def stream_reply(
@@ -365,100 +367,127 @@ def stream_reply(
 ) -> Generator[Chunk, None, None]:
     """Ask once and yield the reply as it is written, for a person who waits for it.
 
-    Unlike `ChatService` it stores nothing. Closing the iterator closes the connection, and the
-    server stops writing. Redirects are not followed, and a local address is asked without a proxy.
-    A parameter that the service does not take is given up, and the same is asked again.
+    Unlike `ChatService` it stores nothing. While nothing comes it yields an empty text now and
+    then. Closing the iterator closes the connection, and the server stops writing. Redirects are
+    not followed, and a local address is asked without a proxy. A parameter that the service does
+    not take is given up, and the same is asked again.
 
     Args:
-        timeout_seconds: from connecting to the last word.
+        timeout_seconds: from connecting to the last word, all attempts together.
         names: of parameters; what is found out about them is added, for the next call.
 
     Raises:
-        ServiceError: no reply, or it took too long; what had come has been yielded.
+        ServiceError: no reply, or it took too long, or was too long; what had come has been
+            yielded.
         MissingExtraError: the openai SDK is not installed.
     """
-    openai = import_extra("openai", "A language-model service", "llm")
+    kind = import_extra("openai", "A language-model service", "llm").DefaultAsyncHttpxClient
     names = {} if names is None else names
-    deadline = time.monotonic() + timeout_seconds
-    with _client(openai.OpenAI, openai.DefaultHttpxClient, endpoint, timeout_seconds) as client:
+    # An event loop of its own: only there can a deadline cut whatever a server does.
+    come: queue.SimpleQueue[Chunk | Exception | None] = queue.SimpleQueue()
+    loop = asyncio.new_event_loop()
+
+    async def ask() -> None:
+        client = open_client(kind, endpoint)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await _write(client, endpoint, request, names, come.put)
+            come.put(None)
+        except TimeoutError:
+            come.put(TransportError("timeout", f"it took longer than {timeout_seconds:g} s"))
+        except Exception as error:
+            come.put(error)
+        finally:
+            await client.aclose()
+
+    task = loop.create_task(ask())
+
+    def run() -> None:
+        with suppress(asyncio.CancelledError):
+            loop.run_until_complete(task)
+        loop.close()
+
+    threading.Thread(target=run, name="exgra-med-stream", daemon=True).start()
+    try:
         while True:
-            request = replace(request, names=dict(names))
             try:
-                yield from _stream_once(client, endpoint, request, timeout_seconds, deadline)
+                chunk = come.get(timeout=SECONDS_OF_SILENCE)
+            except queue.Empty:
+                chunk = "", None
+            if chunk is None:
                 return
-            except TransportError as error:
-                if error.names is None:
-                    raise ServiceError(
-                        f"The model at {endpoint.host} gave no complete answer: {error.detail}.",
-                        error.hint,
-                    ) from None
-                names |= error.names
+            if isinstance(chunk, Exception):
+                raise _told(chunk, endpoint) from None
+            yield chunk
+    finally:
+        # The loop may have ended by itself.
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(task.cancel)
 
 
-def _stream_once(
+def _told(error: Exception, endpoint: Endpoint) -> Exception:
+    """The error of an answer that is being written, as a person is told it."""
+    failed = f"The model at {endpoint.host} gave no complete answer: "
+    if isinstance(error, TransportError):
+        no_connection = error.kind == "connection"
+        detail = "there is no connection, or it broke" if no_connection else error.detail
+        return ServiceError(f"{failed}{detail}.", error.hint)
+    return ServiceError(f"{failed}{error}.") if isinstance(error, ReplyError) else error
+
+
+async def _write(
     client: Any,
     endpoint: Endpoint,
     request: ChatRequest,
-    timeout_seconds: float,
-    deadline: float,
-) -> Generator[Chunk, None, None]:
-    openai = import_extra("openai", "A language-model service", "llm")
-    body = request_body(request, endpoint.host)
+    names: dict[str, str | None],
+    put: Callable[[Chunk], None],
+) -> None:
+    """Hand on the pieces of a reply, asking again where a parameter is not taken."""
+    while True:
+        request = replace(request, names=dict(names))
+        try:
+            async with aclosing(_pieces(client, endpoint, request)) as pieces:
+                async for chunk in pieces:
+                    put(chunk)
+            return
+        except TransportError as error:
+            if error.names is None:
+                raise
+            names |= error.names
+
+
+async def _pieces(
+    client: Any, endpoint: Endpoint, request: ChatRequest
+) -> AsyncGenerator[Chunk, None]:
+    body = request_body(request, endpoint.host) | {"stream": True}
     fault = partial(fault_error, endpoint, request, body)
-    given = {"model": body["model"], "messages": body["messages"], "stream": True}
-    others = {name: value for name, value in body.items() if name not in given}
-    try:
-        # Not every name of a service is an argument of the SDK.
-        headers = _headers(endpoint, openai)
-        with client.chat.completions.create(
-            **given, extra_body=others, extra_headers=headers
-        ) as chunks:
-            for chunk in chunks:
-                if time.monotonic() > deadline:
-                    raise TransportError("timeout", f"it took longer than {timeout_seconds:g} s")
-                # A chunk without choices counts tokens; servers send it at the end.
-                for choice in (getattr(chunk, "choices", None) or [])[:1]:
-                    ended = choice.finish_reason
-                    text = str(getattr(choice.delta, "content", None) or "")
-                    yield text, None if ended is None else _ENDS.get(str(ended).lower(), "stop")
-    except openai.APITimeoutError as error:
-        raise TransportError("timeout", f"it was silent for {timeout_seconds:g} s") from error
-    except openai.APIStatusError as error:
-        said = read_fault(_body_of(error.response))
-        raise fault(said, error.status_code, error.response.headers) from None
-    except openai.APIConnectionError as error:
-        raise TransportError("connection", "there is no connection") from error
-    except openai.APIError as error:
-        said = read_fault(error.body)
-        raise fault(said, said.status, {}) from None
-    except (openai.OpenAIError, ValueError) as error:
-        raise TransportError("server", type(error).__name__) from None
+    async with exchange(client, endpoint, body) as answer, aclosing(answer.events()) as events:
+        if not answer.is_good:
+            said = read_fault(await answer.text())
+            raise fault(said, answer.status, answer.headers)
+        whole = WholeCharacters()
+        num_characters = 0
+        async for value in events:
+            if isinstance(value, dict) and value.get("error"):
+                said = read_fault(value["error"])
+                raise fault(said, said.status, {})
+            text, ended = _piece(value)
+            num_characters += len(text)
+            if num_characters > MAX_REPLY_CHARACTERS:
+                raise ReplyError(f"the answer is longer than {MAX_REPLY_CHARACTERS} characters")
+            if text or ended:
+                yield whole.add(text) + (whole.end() if ended else ""), ended
+        if left := whole.end():
+            yield left, None
 
 
-def _body_of(response: Any) -> str:
-    """The text of an error, read where it was to be a stream."""
-    response.read()
-    return response.text
-
-
-def _headers(endpoint: Endpoint, openai: Any) -> dict[str, Any]:
-    """Azure reads a key in a header of its own; in the usual one it expects another kind of key."""
-    own = {"api-key": endpoint.api_key, "Authorization": openai.Omit()}
-    return own if endpoint.is_azure else {}
-
-
-def _client(kind: Any, http_kind: Any, endpoint: Endpoint, timeout_seconds: float) -> Any:
-    """A client of the SDK that goes to this endpoint and nowhere else."""
-    return kind(
-        base_url=endpoint.base_url,
-        api_key=endpoint.api_key,
-        default_query=dict(parse_qsl(endpoint.query)),
-        timeout=timeout_seconds,
-        max_retries=0,
-        http_client=http_kind(
-            follow_redirects=False,
-            trust_env=not endpoint.is_local,
-            # Reading the certificates costs 50 ms; plain http has none.
-            verify=endpoint.base_url.startswith("https:"),
-        ),
-    )
+def _piece(value: Any) -> Chunk:
+    """Text and end of one event; one without choices counts tokens, as servers do at the end."""
+    choices = value.get("choices") if isinstance(value, dict) else None
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if not isinstance(choice, dict):
+        return "", None
+    delta, ended = choice.get("delta"), choice.get("finish_reason")
+    content = delta.get("content") if isinstance(delta, dict) else None
+    text = content if isinstance(content, str) else ""
+    return text, None if ended is None else _ENDS.get(str(ended).lower(), "stop")

@@ -6,6 +6,7 @@ to this machine alone by default. What their options cannot block is in docs/how
 """
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,8 @@ SERVERS = ("vllm", "transformers")
 NOWHERE = "http://127.0.0.1:9"
 """A proxy that does not exist, so that no remote picture of a request is fetched."""
 _CLOSING_SECONDS = 20
+_EXPORT = "-hf-llava"
+"""Behind the name of a checkpoint: its stock export."""
 
 
 def choose_server(wanted: str | None = None) -> str:
@@ -51,7 +54,7 @@ def prepare_export(source: str, server: str = "vllm") -> Path:
     where needed. A model of another family is served as it is.
 
     Returns:
-        Its absolute path, which is also what a request names as `model`.
+        Its absolute path.
 
     Raises:
         CheckpointError: the source is not usable.
@@ -65,22 +68,45 @@ def prepare_export(source: str, server: str = "vllm") -> Path:
         return folder.resolve()
     if (folder / EXPORTED).is_file():
         return folder.resolve()
-    export = folder.resolve().with_name(f"{folder.name}-hf-llava")
+    export = folder.resolve().with_name(f"{folder.name}{_EXPORT}")
     made_from = read_json_object(export / EXPORTED) if (export / EXPORTED).is_file() else {}
     if made_from.get("sha256") != file_hashes(folder):
         export_checkpoint(str(folder), export)
     return export
 
 
+def served_name(folder: Path) -> str:
+    """What a request gives as its model: a short name without the path on this machine.
+
+    >>> served_name(Path("/home/me/runs/demo/checkpoints/vqa/final-hf-llava"))
+    'demo-vqa'
+    >>> served_name(Path("/home/me/exgra-med-dci"))
+    'exgra-med-dci'
+    """
+    *above, own = folder.parts
+    parts = [*above, own.removesuffix(_EXPORT)]
+    if "checkpoints" in above:
+        # The last folder of that name: a run and its stage stand around it.
+        place = len(above) - 1 - above[::-1].index("checkpoints")
+        parts = [each for each in parts[max(place - 1, 0) :] if each != "checkpoints"]
+        name = "-".join(each for each in parts if each != "final")
+    else:
+        name = parts[-1]
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
+
+
 def server_command(server: str, folder: Path, host: str, port: int, device: str) -> list[str]:
     """The argument list of a server; never a shell string."""
     address = ["--host", host, "--port", str(port)]
     if server == "transformers":
-        program = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(folder)]
+        layer = [sys.executable, "-m", "exgra_med.model.served_app", served_name(folder)]
+        program = [*layer, "serve", str(folder)]
         dtype = ["--dtype", "float32"] if device == "cpu" else []
         return [*program, *address, "--device", device, *dtype]
     folded = isinstance(read_json_object(folder / CONFIG).get("vision_feature_layer"), list)
-    own = ["--served-model-name", str(folder), "--disable-uvicorn-access-log"]
+    # Answers have the first of the names.
+    names = [served_name(folder), str(folder)]
+    own = ["--served-model-name", *names, "--disable-uvicorn-access-log"]
     # vLLM's own LLaVA reads a single vision layer; transformers' reads a list.
     own += ["--model-impl", "transformers"] if folded else []
     own += ["--allowed-media-domains", "nothing.invalid"]
@@ -92,14 +118,17 @@ def server_environment() -> dict[str, str]:
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE)
     proxies |= {name.lower(): NOWHERE for name in proxies}
     cleared = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
-    return cleared | proxies | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    # The server starts in another folder, where a relative path would lead elsewhere.
+    here = [str(Path(each).resolve()) for each in sys.path if each]
+    ours = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    return cleared | proxies | ours | {"PYTHONPATH": os.pathsep.join(here)}
 
 
 def run_server(folder: Path, host: str, port: int, device: str, server: str) -> int:
     """Start a server on a stock export and wait until it ends; SIGTERM and SIGHUP end it too.
 
     Args:
-        folder: from `prepare_export`, absolute: it is also the name of the model in a request.
+        folder: from `prepare_export`, absolute.
         device: cpu, cuda or auto (transformers only).
 
     Returns:

@@ -19,6 +19,7 @@ from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.llm.request import Sampling
 from exgra_med.web.chat_models import ChatModel
 from exgra_med.web.error_log import report_error
+from exgra_med.web.isolated_pictures import PictureProcess
 from exgra_med.web.limits import Limits, RateLimiter
 from exgra_med.web.pictures import PictureStore
 
@@ -130,6 +131,7 @@ class ChatService:
     ) -> None:
         self.models, self.limits, self.log = list(models), limits, log
         self.pictures = PictureStore(limits.max_held_megabytes, limits.forget_after_minutes)
+        self.decoder = PictureProcess(limits.max_pixels)
         self._rate = RateLimiter(limits.questions_per_minute)
 
     def check(

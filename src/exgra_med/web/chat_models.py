@@ -4,7 +4,7 @@ A model turns a conversation into pieces of an answer; the page knows nothing el
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -96,7 +96,10 @@ class ServedChatModel:
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
     ) -> Iterator[TextChunk]:
-        """See `ChatModel`; the end marker of a served export is cut off."""
+        """See `ChatModel`; the end marker of a served export is cut off.
+
+        While the server is silent, pieces without a word come, so that the page can stop.
+        """
         from exgra_med.llm.openai_transport import stream_reply
 
         kinds = find_identifiers("\n".join(turn.text for turn in turns)) if self.host else []
@@ -112,7 +115,7 @@ class ServedChatModel:
         seconds = self.limits.max_seconds_per_answer
         chunks = stream_reply(self.endpoint, request, seconds, self._names)
         try:
-            for words, reason in chunks:
+            for words, reason in _in_growing_steps(chunks):
                 text += words
                 ended = ended or reason
                 # A thought may have headings; only behind it is the marker the end.
@@ -124,12 +127,36 @@ class ServedChatModel:
                 if len(safe) > len(shown):
                     yield TextChunk(safe[len(shown) :], None, None)
                     shown = safe
+                elif not words:
+                    yield TextChunk("", None, None)
                 if whole or len(text) == self.limits.max_answer_characters:
                     ended = "stop" if whole else "length"
                     break
         finally:
             chunks.close()
         yield TextChunk("", None, "length" if ended == "length" else "stop")
+
+
+def _in_growing_steps(chunks: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
+    """Pieces of a reply, put together the more the longer it is; at its end nothing is held back.
+
+    Each piece makes the page read the whole reply anew. Thousands of pieces of one character would
+    take longer than the model.
+    """
+    length, held = 0, ""
+    try:
+        for words, reason in chunks:
+            held += words
+            if words and not reason and len(held) < length // 50:
+                continue
+            yield held, reason
+            length, held = length + len(held), ""
+    except ServiceError:
+        if held:
+            yield held, None
+        raise
+    if held:
+        yield held, None
 
 
 def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Limits of the page, each with its unit in its name and its reason below; a rate limiter."""
 
+import ipaddress
 import threading
 import time
 from collections import OrderedDict
@@ -42,6 +43,8 @@ class Limits:
     """Of one model; a slower answer is cut, and the page says so."""
     max_queue: int = 16
     """Requests that wait; further ones are refused."""
+    max_address_queue: int = 8
+    """Of these, those of one address: a page that opens has four, and others want to ask, too."""
     answers_at_once: int = 1
     """Answers that are written at the same time: one fills a GPU, or two cores."""
     questions_per_minute: int = 20
@@ -50,8 +53,17 @@ class Limits:
     """Of one address: uploads, filters and questions together."""
     max_request_kilobytes: int = 256
     """Of a request that is no upload."""
+    locked_minutes: int = 15
+    """So long an address is locked out that gave `WRONG_PASSWORDS` wrong passwords within that
+    time; the right one does not open it sooner."""
     max_connections: int = 256
-    """Open at the same time."""
+    """Open at the same time. Where there are more, the oldest that asks for nothing is closed."""
+    max_address_connections: int = 64
+    """Of these, those of one address: ten browsers behind one."""
+
+
+WRONG_PASSWORDS = 10
+"""A person who forgot a password tries fewer; a machine gets a thousand a day."""
 
 
 def with_limits(assignments: Sequence[str]) -> Limits:
@@ -76,6 +88,25 @@ _MOST_CLIENTS = 4096
 """Addresses that are remembered; the least recent one is dropped first."""
 
 
+def visitor(address: str) -> str:
+    """The address under which limits count a visitor.
+
+    Whoever has one address of IPv6 has a whole network of 64 bits, so that network is counted.
+
+    >>> visitor("192.0.2.1"), visitor("2001:db8::1"), visitor("::ffff:192.0.2.1")
+    ('192.0.2.1', '2001:db8::', '192.0.2.1')
+    """
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    if isinstance(ip, ipaddress.IPv6Address):
+        ip = ipaddress.IPv6Address(int(ip) >> 64 << 64)
+    return str(ip)
+
+
 class RateLimiter:
     """A token bucket for each address: full at first, one taken by a request, refilled evenly."""
 
@@ -96,3 +127,33 @@ class RateLimiter:
             while len(self._buckets) > _MOST_CLIENTS:
                 self._buckets.popitem(last=False)
             return wait
+
+
+class Lockout:
+    """Wrong passwords of each address; after a number of them it is locked out for a while."""
+
+    def __init__(
+        self,
+        most_wrong: int,
+        locked_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.most_wrong, self.locked_seconds = most_wrong, locked_seconds
+        self._clock = clock
+        self._wrong: OrderedDict[str, list[float]] = OrderedDict()
+
+    def is_locked(self, client: str) -> bool:
+        """Whether an address may not even try."""
+        wrong = self._wrong.get(client, [])
+        # The last one locks; those before it have grown old together with it.
+        return len(wrong) >= self.most_wrong and self._clock() - wrong[-1] < self.locked_seconds
+
+    def add(self, client: str) -> None:
+        """Count a wrong password."""
+        now = self._clock()
+        wrong = self._wrong.pop(client, [])
+        if len(wrong) >= self.most_wrong:
+            wrong = []
+        self._wrong[client] = [*(at for at in wrong if now - at < self.locked_seconds), now]
+        while len(self._wrong) > _MOST_CLIENTS:
+            self._wrong.popitem(last=False)

@@ -13,7 +13,6 @@ from exgra_med.model.published import NOTICE
 from exgra_med.web import chat_view
 from exgra_med.web.chat import ChatService, Dialogue
 from exgra_med.web.limits import MEGABYTE
-from exgra_med.web.pictures import read_picture
 from exgra_med.web.run_view import Views
 from exgra_med.web.runs_tab import alignment_tab, gr, html, runs_tab
 
@@ -298,7 +297,7 @@ def read_uploads(paths: list[str], uploads: Path, chat: ChatService) -> list[Any
             raise DataError(f"The upload has more than {limits.max_upload_megabytes} MB.")
         pictures: list[Any] = []
         for number, each in enumerate(files, start=1):
-            pictures.append(_read_upload(each, f"{number} of {len(files)}", limits.max_pixels))
+            pictures.append(_read_upload(each, f"{number} of {len(files)}", chat))
             # A few bytes can be many pixels: no more is decoded than can be kept.
             chat.pictures.require_room(pictures)
         return pictures
@@ -307,10 +306,10 @@ def read_uploads(paths: list[str], uploads: Path, chat: ChatService) -> list[Any
             each.unlink(missing_ok=True)
 
 
-def _read_upload(file: Path, place: str, max_pixels: int) -> Any:
+def _read_upload(file: Path, place: str, chat: ChatService) -> Any:
     """One picture; an error says which one by its place, as names of files may name patients."""
     try:
-        return read_picture(file.read_bytes(), max_pixels)
+        return chat.decoder.read(file.read_bytes())
     except DataError as error:
         if place == "1 of 1":
             raise

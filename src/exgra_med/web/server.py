@@ -57,6 +57,7 @@ class WebSettings:
         origins: addresses the page has behind a proxy, as `https://NAME`.
         frames: sites that may show the page in a frame.
         behind_proxy: take the client address from the proxy; only where no request can avoid it.
+        proxies: how many stand one behind the other, where one does.
         keep_log: folder where questions and answers are written; None keeps nothing.
         keep_days: after how many days they are deleted.
     """
@@ -74,6 +75,7 @@ class WebSettings:
     origins: Sequence[str] = ()
     frames: Sequence[str] = ()
     behind_proxy: bool = False
+    proxies: int = 1
     keep_log: Path | None = None
     keep_days: int = 30
     limits: Limits = Limits()  # noqa: RUF009 - frozen
@@ -103,7 +105,10 @@ def serve_page(settings: WebSettings, on_open: Callable[[str], None]) -> None:
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with private_folder() as uploads, without_error_text():
         views = Views(settings.runs, settings.data_folder, settings.device)
-        _run(build_app(chat, views, uploads, settings), settings, on_open)
+        try:
+            _run(build_app(chat, views, uploads, settings), settings, on_open)
+        finally:
+            chat.decoder.close()
 
 
 def check_address(settings: WebSettings) -> None:
@@ -217,6 +222,12 @@ def build_app(
         theme=theme(),
         head=HEAD,
     )
+
+    def num_waiting(client: str) -> int:
+        queues = page._queue.event_queue_per_concurrency_id.values()
+        events = [event for each in queues for event in each.queue]
+        return sum(event.request.client.host == client for event in events)
+
     max_waiting_bytes = limits.max_waiting_upload_megabytes * MEGABYTE
     return AccessControl(
         app,
@@ -225,7 +236,9 @@ def build_app(
         origins=settings.origins,
         frames=settings.frames,
         login=settings.login,
+        proxies=settings.proxies if settings.behind_proxy else 0,
         has_disk_space=lambda: folder_bytes(uploads) < max_waiting_bytes,
+        num_waiting=num_waiting,
     )
 
 
@@ -233,6 +246,8 @@ def _run(app: Any, settings: WebSettings, on_open: Callable[[str], None]) -> Non
     import socket
 
     import uvicorn  # pyrefly: ignore
+
+    from exgra_med.web.connections import bounded_protocol
 
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
@@ -250,9 +265,11 @@ def _run(app: Any, settings: WebSettings, on_open: Callable[[str], None]) -> Non
         log_level="error",
         access_log=False,
         server_header=False,
-        proxy_headers=settings.behind_proxy,
-        forwarded_allow_ips="*" if settings.behind_proxy else None,
-        limit_concurrency=settings.limits.max_connections,
+        http=bounded_protocol(settings.limits, not settings.behind_proxy),
+        ws="none",
+        # `AccessControl` reads them: uvicorn would believe what a visitor wrote.
+        proxy_headers=False,
+        limit_concurrency=settings.limits.max_connections + 1,
         timeout_graceful_shutdown=3,
     )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host

@@ -30,11 +30,12 @@ def app() -> Iterator[Any]:
         yield build_app(ChatService([Mute()], Limits()), Views([]), uploads, settings)
 
 
-def get(app: Any, path: str) -> tuple[int, str]:
+async def ask(app: Any, path: str, client: str, value: Any = None) -> tuple[int, str]:
+    """The answer to a request: with a value, one that sends it as JSON."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return {"type": "http.request", "body": json.dumps(value).encode(), "more_body": False}
 
     async def send(message: dict[str, Any]) -> None:
         sent.append(message)
@@ -42,19 +43,35 @@ def get(app: Any, path: str) -> tuple[int, str]:
     scope = {
         "type": "http",
         "http_version": "1.1",
-        "method": "GET",
+        "method": "GET" if value is None else "POST",
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
         "query_string": b"",
         "root_path": "",
-        "headers": [(b"host", b"127.0.0.1:7860")],
-        "client": ("127.0.0.1", 1),
+        "headers": [(b"host", b"127.0.0.1:7860"), (b"content-type", b"application/json")],
+        "client": (client, 1),
         "server": ("127.0.0.1", 7860),
     }
-    asyncio.run(app(scope, receive, send))
+    await app(scope, receive, send)
     body = b"".join(message.get("body", b"") for message in sent[1:])
     return sent[0]["status"], body.decode()
+
+
+def get(app: Any, path: str) -> tuple[int, str]:
+    return asyncio.run(ask(app, path, "127.0.0.1"))
+
+
+def test_one_address_does_not_fill_the_queue(app: Any) -> None:
+    async def attack() -> list[int]:
+        config = json.loads((await ask(app, "/config", "10.0.0.1"))[1])
+        number = next(each["id"] for each in config["dependencies"] if each["queue"])
+        value = {"data": [None], "fn_index": number, "session_hash": "a"}
+        path = "/gradio_api/queue/join"
+        statuses = [(await ask(app, path, "10.0.0.1", value))[0] for _ in range(12)]
+        return [*statuses, (await ask(app, path, "10.0.0.2", value))[0]]
+
+    assert asyncio.run(attack()) == [200] * Limits().max_address_queue + [429] * 4 + [200]
 
 
 def test_the_first_page_has_the_notice_and_says_where_questions_go(app: Any) -> None:

@@ -21,7 +21,23 @@ from exgra_med import __version__
 from exgra_med.errors import ServiceError
 
 BLOCK_BYTES = 2**16
-NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_INTERNET = ipaddress.ip_network("2000::/3")
+"""All that IANA has given out of IPv6; what lies outside is this network, or nowhere."""
+_NO_INTERNET = tuple(
+    ipaddress.ip_network(text)
+    for text in (
+        "2001::/23",  # protocols: Teredo, benchmarks, ORCHID
+        "2001:db8::/32",  # documentation
+        "2002::/16",  # 6to4
+        "3fff::/20",  # documentation
+        "192.88.99.0/24",  # relays of 6to4
+    )
+)
+"""Ways into other networks, and made-up addresses. What Python says of them differs by version."""
+_IPV4_INSIDE = tuple(ipaddress.ip_network(text) for text in ("::ffff:0:0/96", "64:ff9b::/96"))
+"""IPv4 mapped, and NAT64 for machines without IPv4. The last 32 bits are the address."""
+_ISATAP = (0x00005EFE, 0x02005EFE)
+"""Bits 64 to 95 of an address behind which an IPv4 address of any network stands."""
 
 
 @dataclass(frozen=True)
@@ -152,17 +168,21 @@ def check_url(url: str, allow_loopback: bool) -> tuple[SplitResult, tuple[str, i
 
 
 def is_public(address: str) -> bool:
-    """Whether an IP address, and the IPv4 address inside an IPv6 one, is one of the internet."""
+    """Whether an IP address is one of the internet; an IPv4 address inside an IPv6 one decides.
+
+    >>> [is_public(each) for each in ("8.8.8.8", "2606:4700::1", "64:ff9b::8.8.8.8")]
+    [True, True, True]
+    >>> [is_public(each) for each in ("10.0.0.1", "::7f00:1", "64:ff9b::10.0.0.1", "fec0::1")]
+    [False, False, False, False]
+    """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
-        inner = [ip.ipv4_mapped, ip.sixtofour, *(ip.teredo or ())]
-        if ip in NAT64:
-            inner.append(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF))
-        if any(each is not None and not is_public(str(each)) for each in inner):
+        if any(ip in network for network in _IPV4_INSIDE):
+            return is_public(str(ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)))
+        if ip not in _INTERNET or (int(ip) >> 32) & 0xFFFFFFFF in _ISATAP:
             return False
-        if ip.ipv4_mapped is not None:
-            return True
-    return ip.is_global and not ip.is_multicast
+    is_special = any(ip in network for network in _NO_INTERNET if network.version == ip.version)
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved and not is_special
 
 
 @contextmanager

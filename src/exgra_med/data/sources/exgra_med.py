@@ -32,7 +32,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     found: Counter[str] = Counter()
     dropped: list[Dropped] = []
     files = []
-    images = RowImages.of(ImageFolder(source / "images", options.max_pixels))
+    images = RowImages.of(ImageFolder(source / "images", options.max_pixels, within=source))
     splits: dict[str, list[Record]] = {split: [] for split in FILES}
     for split, stem in FILES.items():
         path = source / f"{stem}_w_options_new.json"

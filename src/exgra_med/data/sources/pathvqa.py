@@ -51,7 +51,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
                 split: list(_records(_rows(layout, path), split, dropped))
                 for split, path in files.items()
             }
-            images = ImageFolder(source / "images", options.max_pixels)
+            images = ImageFolder(source / "images", options.max_pixels, within=source)
             notes = {"layout": layout}
             return Collected(splits, images, list(files.values()), dropped, notes)
     if any(source.rglob("train-*.parquet")):

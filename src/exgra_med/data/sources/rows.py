@@ -170,7 +170,7 @@ def image_folder(source: Path, options: PrepareOptions) -> ImageFolder:
     """The images of a folder: in its `images/` where there is one, in any case, else in itself."""
     inside = sorted(path for path in source.glob("[Ii][Mm][Aa][Gg][Ee][Ss]") if path.is_dir())
     # "images" stands behind "IMAGES" and "Images".
-    return ImageFolder(inside[-1] if inside else source, options.max_pixels)
+    return ImageFolder(inside[-1] if inside else source, options.max_pixels, within=source)
 
 
 def has_empty_message(messages: Iterable[Any]) -> bool:

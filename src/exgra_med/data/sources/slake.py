@@ -99,7 +99,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             splits[split] = without_images(splits[split], taken, reason, dropped)
     notes |= facts(splits)
     root = find_path(source, ("imgs", "images"), "Unpack imgs.zip beside the JSON.", is_folder=True)
-    images = ImageFolder(root, options.max_pixels)
+    images = ImageFolder(root, options.max_pixels, within=source)
     return Collected(splits, images, list(files.values()), dropped, notes)
 
 

@@ -109,7 +109,9 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             splits[split].append(record)
     notes = {"completeness": completeness, **facts(splits)}
     root = find_path(source, ("images", "VQA_RAD Image Folder"), is_folder=True)
-    return Collected(splits, ImageFolder(root, options.max_pixels), files, dropped, notes)
+    return Collected(
+        splits, ImageFolder(root, options.max_pixels, within=source), files, dropped, notes
+    )
 
 
 def _splits(

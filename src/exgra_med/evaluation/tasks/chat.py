@@ -98,7 +98,8 @@ def open_chat_set(data: str, split: str = "test", images: Path | None = None) ->
         records, name, fingerprint = read_questions(path, dropped), path.stem, file_sha256(path)
         beside = path.parent / "images"
         root = images or (beside if beside.is_dir() else path.parent)
-        folder, num_dropped = ImageFolder(root, _MAX_PIXELS), len(dropped)
+        within = None if images else path.parent
+        folder, num_dropped = ImageFolder(root, _MAX_PIXELS, within=within), len(dropped)
     else:
         prepared = open_prepared(data)
         name, num_dropped = (

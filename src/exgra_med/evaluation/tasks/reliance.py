@@ -115,8 +115,10 @@ def blinded(
     if kind == "shuffled":
         return shuffled_records(records, seed), images
     if kind == "noise":
-        return list(records), NoiseImages(images.root, images.max_pixels, seed)
-    return list(records), BlankImages(images.root, images.max_pixels)
+        return list(records), NoiseImages(
+            images.root, images.max_pixels, seed, within=images.within
+        )
+    return list(records), BlankImages(images.root, images.max_pixels, within=images.within)
 
 
 def visual_reliance(
@@ -238,7 +240,8 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
         records, images = blinded(kind, session.records, session.images, session.seed)
         blind[kind] = _ask(session, kind, records, images)
     sided = [] if kinds else sided_records(session.records)
-    flipped = MirroredImages(session.images.root, session.images.max_pixels)
+    images = session.images
+    flipped = MirroredImages(images.root, images.max_pixels, within=images.within)
     mirrored = [] if kinds else _ask(session, "mirrored", sided, flipped)
     if not session.is_first:
         return None
