@@ -30,6 +30,7 @@ HOMES = {
         "lab/benchmarks/step.py",
         "llm/exchange.py",
         "llm/fault.py",
+        "llm/openai_transport.py",
         "llm/prompt.py",
         "model/processor.py",
         "model/served_app.py",

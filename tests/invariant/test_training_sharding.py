@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from exgra_med.data.chat_template import encode_prompt
 from exgra_med.data.records import Prepared, Record, Turn
-from exgra_med.errors import CheckpointError
+from exgra_med.errors import CheckpointError, DamagedFileError
 from exgra_med.model.batch import Batch
 from exgra_med.model.bundle import Bundle, load_bundle
 from exgra_med.model.generate import generate
@@ -303,6 +303,10 @@ def test_a_missing_shard_and_a_count_that_does_not_fit_are_refused(tmp_path: Pat
     launch(train_pairs, tmp_path)
     cut_back(tmp_path / "shards, two", tmp_path / "missing")
     next(checkpoint_of(tmp_path / "missing").glob("shard-00001-*")).unlink()
+    with pytest.raises(DamagedFileError, match=r"shard-00001-.* cannot be read"):
+        resume(tmp_path / "missing")
+    # Without digests, as an earlier version left it, the slices are counted.
+    (checkpoint_of(tmp_path / "missing") / "digests.json").unlink()
     with pytest.raises(CheckpointError, match="a file is missing"):
         resume(tmp_path / "missing")
     train(tmp_path / "one", "batch_size: 3")

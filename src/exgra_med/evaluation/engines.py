@@ -30,6 +30,7 @@ from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import CompletionError, Message, StoppedError
 from exgra_med.llm.service import ChatService, ServiceSettings
 from exgra_med.plugins import Registry
+from exgra_med.recipe.run_folder import check_checkpoint
 
 if TYPE_CHECKING:
     from exgra_med.model.bundle import Bundle
@@ -168,6 +169,8 @@ class CheckpointEngine:
         from exgra_med.model.bundle import CONFIG, is_native
 
         folder = Path(self.options.model)
+        # Before its hash makes it another checkpoint than the one that gave the stored answers.
+        check_checkpoint(folder)
         native = not (folder / CONFIG).is_file() or is_native(folder)
         files = sorted(folder.glob("model*.safetensors"))
         return {

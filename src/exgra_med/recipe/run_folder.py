@@ -219,8 +219,18 @@ def last_checkpoint_of(place: str | Path) -> Path:
 
     Raises:
         RunError: the run has not finished.
+        DamagedFileError: it has lost its recipe or its record.
     """
-    return open_run(Path(place)).last_checkpoint if is_run_folder(place) else Path(place)
+    place = Path(place)
+    lost = [name for name in (RECIPE, RECORD) if not (place / name).is_file()]
+    if not lost:
+        return open_run(place).last_checkpoint
+    if len(lost) == 1 and (place / "checkpoints").is_dir():
+        raise DamagedFileError(
+            f"{place / lost[0]} is gone, and without it {place} is no run.",
+            "Copy it again from where it is whole, or name a checkpoint in that folder.",
+        )
+    return place
 
 
 def own_template(checkpoint: Path) -> str:

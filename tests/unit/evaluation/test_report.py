@@ -225,6 +225,7 @@ def test_a_broken_file_is_named(
         ("predictions/vqa/made-up/test.jsonl", None, "predictions/vqa/made-up/test.jsonl: cannot "),
         ("predictions/vqa/made-up/test.jsonl", '{"id": "1", "text": "x"}\n', "has other answers"),
         ("predictions/vqa/made-up/test.about.json", "[1]", "test.about.json is damaged"),
+        ("results.json", None, "results.json is not there, and answers are"),
     ],
 )
 def test_a_report_of_a_run_that_is_not_whole_says_what_is_not(

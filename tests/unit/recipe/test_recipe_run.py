@@ -10,7 +10,13 @@ import pytest
 from exgra_med import files
 from exgra_med.errors import DamagedFileError, RunError
 from exgra_med.recipe.load import load_recipe
-from exgra_med.recipe.run_folder import check_checkpoint, open_run, start_run, unchecked
+from exgra_med.recipe.run_folder import (
+    check_checkpoint,
+    last_checkpoint_of,
+    open_run,
+    start_run,
+    unchecked,
+)
 
 
 def test_a_new_run_holds_the_resolved_recipe_and_its_record(tmp_path: Path) -> None:
@@ -116,6 +122,17 @@ def test_a_run_of_an_earlier_version_is_read_and_said_to_be_unchecked(tmp_path: 
         assert "cannot be checked" in unchecked(tmp_path)
         run.add_to_record("data", {})
     assert files.has_digest(tmp_path / "record.json") and unchecked(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "record.json"])
+def test_a_run_that_lost_what_makes_it_one_is_no_checkpoint(tmp_path: Path, name: str) -> None:
+    run = start_run(tmp_path, load_recipe("demo").recipe, resume=False)
+    run.final("vqa").mkdir(parents=True)
+    assert last_checkpoint_of(tmp_path) == run.final("vqa")
+    (tmp_path / name).unlink()
+    with pytest.raises(DamagedFileError, match=f"{name} is gone"):
+        last_checkpoint_of(tmp_path)
+    assert last_checkpoint_of(run.final("vqa")) == run.final("vqa")
 
 
 def test_a_damaged_last_checkpoint_says_how_to_go_on(tmp_path: Path) -> None:

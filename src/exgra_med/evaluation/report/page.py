@@ -21,7 +21,7 @@ from exgra_med.errors import DamagedFileError, DataError, RunError, ScoreError
 from exgra_med.evaluation import metrics
 from exgra_med.evaluation.answers import Pairing, Question, pair, read_predictions
 from exgra_med.evaluation.engines import facts_path
-from exgra_med.evaluation.results import Entry, Score, read_results
+from exgra_med.evaluation.results import RESULTS_NAME, Entry, Score, read_results
 from exgra_med.evaluation.score import FEWEST_ANSWERS, collapsed, spread_sentence
 from exgra_med.evaluation.session import (
     answered_questions,
@@ -468,6 +468,8 @@ def _lost(run: Path, recipe: dict[str, Any], entries: Sequence[Entry]) -> Iterat
         is_finished = (run / "checkpoints" / stage / "final").is_dir()
         if events is not None and (stage in lost or (is_finished and stage not in ended)):
             yield f"{run / LOG} does not hold all that was logged of stage {stage}."
+    if not entries and next((run / "predictions").rglob("*.jsonl"), None):
+        yield f"{run / RESULTS_NAME} is not there, and answers are; `evaluate` scores them."
     for entry in entries:
         for asked in entry.answers:
             before = len(problems)
