@@ -50,11 +50,11 @@ def _run(name: str, file: str, entry: Entry) -> list[str]:
     return [*lines, ""]
 
 
-def _made_with(made: dict[str, str]) -> list[str]:
+def _made_with(made: dict[str, str | None]) -> list[str]:
+    commit = f", commit `{made['git_commit'][:12]}`" if made["git_commit"] else ""
     return [
-        f"Made with exgra-med {made['exgra_med']}, commit `{str(made['git_commit'])[:12]}`, torch "
-        f"{made['torch']}, {made['platform']}. Other versions and other machines round "
-        "differently, and a toy's answers change with that: your own run may differ by some of "
-        "them.",
+        f"Made with exgra-med {made['exgra_med']}{commit}, torch {made['torch']}, "
+        f"{made['platform']}. Other versions and other machines round differently, and a toy's "
+        "answers change with that: your own run may differ by some of them.",
         "",
     ]

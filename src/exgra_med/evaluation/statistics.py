@@ -5,7 +5,7 @@ randomness comes from an explicit seed.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -187,8 +187,13 @@ def scores_of(
     clusters: NDArray[np.int64],
     num_samples: int,
     seed: int,
+    ratios: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Name -> the mean in percent of a column of (items, names); a row of NaN does not count."""
+    """Name -> the mean in percent of a column of (items, names); a row of NaN does not count.
+
+    Values lie between 0 and 1. `ratios` names those that may be larger: where all images have the
+    same ratio nothing bounds the others, and there is no interval.
+    """
     counted = ~np.isnan(values[:, 0])
     _, codes = np.unique(clusters, return_inverse=True)
     samples = cluster_bootstrap(values, codes, num_samples, seed)
@@ -196,7 +201,12 @@ def scores_of(
     scores = {}
     for column, name in enumerate(names):
         value = float(values[counted, column].mean()) if counted.any() else None
-        bounds = mean_interval(samples[:, [column]], [value], [num_clusters])
+        if name in ratios:
+            bounds = interval(samples[:, column], num_clusters)
+            if bounds is not None and bounds[1] - bounds[0] < _EVEN:
+                bounds = None
+        else:
+            bounds = mean_interval(samples[:, [column]], [value], [num_clusters])
         if value is not None and bounds is not None:
             bounds = 100 * bounds[0], 100 * bounds[1]
         scores[name] = scored(None if value is None else 100 * value, int(counted.sum()), bounds)

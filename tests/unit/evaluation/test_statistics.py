@@ -13,6 +13,7 @@ from exgra_med.evaluation.statistics import (
     mean_interval,
     paired_permutation,
     paired_tests,
+    scores_of,
     smallest_difference,
     wilson,
     without_spread,
@@ -228,3 +229,14 @@ def test_a_mean_with_a_part_without_spread_is_as_wide_as_that_part_is_unsure() -
     varied = np.stack([generator.normal(0.3, 0.05, 4000), closed], axis=1)
     assert mean_interval(varied, [0.3, 0.6], [8, 8], 8) == interval(varied.mean(axis=1), 8)
     assert mean_interval(samples, [0.0, 0.6], [3, 3], 3) is None
+
+
+def test_a_ratio_without_spread_has_no_interval() -> None:
+    """A grade may be above that of the reference, so nothing bounds what was not seen."""
+    values = np.stack([np.full(8, 1.25), np.zeros(8)], axis=1)
+    found = scores_of(values, ("grade", "win"), np.arange(8), 200, 0, ratios=("grade",))
+    assert found["grade"] == {"value": 125.0, "interval": None, "count": 8}
+    assert found["win"]["interval"] == pytest.approx([0.0, 100 * exact_others(8)])
+    values[0, 0] = 0.5
+    found = scores_of(values, ("grade", "win"), np.arange(8), 200, 0, ratios=("grade",))
+    assert found["grade"]["interval"][1] >= 125.0

@@ -251,7 +251,8 @@ def score_judgements(
     clusters = cluster_codes([question.cluster for question in questions])
 
     def measure(rows: NDArray[np.int64]) -> dict[str, Any]:
-        return scores_of(values[rows], MEASURES, clusters[rows], num_bootstrap_samples, seed)
+        arguments = (values[rows], MEASURES, clusters[rows], num_bootstrap_samples, seed)
+        return scores_of(*arguments, ratios=MEASURES[:2])
 
     def grouped(names: Iterable[str]) -> dict[str, Any]:
         return {name: measure(np.array(rows)) for name, rows in sorted(rows_by(names).items())}

@@ -15,6 +15,7 @@ from exgra_med.evaluation.statistics import (
     cluster_bootstrap,
     holm,
     paired_permutation,
+    without_spread,
 )
 from exgra_med.lab.studies.collect import Collected
 from exgra_med.lab.studies.plan import Cell, arm_title
@@ -86,12 +87,13 @@ def metric(values_SQM: Values) -> list[float]:
     return [float(100 * np.nanmean(each, axis=0).mean()) for each in values_SQM]
 
 
-def mean_over_seeds(values_SQM: Values, resampling: Resampling) -> Mean:
+def mean_over_seeds(values_SQM: Values, resampling: Resampling, lowest: float = 0.0) -> Mean:
     """Mean of a score, or of a difference, over seeds.
 
     Args:
         values_SQM: per-question values from 0 to 1 (differences: -1 to 1), NaN where a question
             does not count.
+        lowest: the lowest value there may be; -1 for a difference.
     """
     each = metric(values_SQM)
     samples_BS = resampling.means(values_SQM)
@@ -105,7 +107,10 @@ def mean_over_seeds(values_SQM: Values, resampling: Resampling) -> Mean:
     value = float(np.mean(each))
     error = math.sqrt(from_images + from_seeds)
     bounds = None
-    if num_images >= MIN_CLUSTERS and len(kept):
+    if num_images >= MIN_CLUSTERS and len(kept) and error == 0:
+        low, high = without_spread(value / 100, num_images, 1 - LEVEL, lowest)
+        bounds = (100 * low, 100 * high)
+    elif num_images >= MIN_CLUSTERS and len(kept):
         tail = LEVEL / 2
         stretch = float(stdtrit(freedom, 1 - tail)) / NormalDist().inv_cdf(1 - tail)
         stretch *= math.sqrt(num_images / (num_images - 1))
@@ -245,7 +250,7 @@ class _Grid:
     ) -> dict[str, Any]:
         each = [self.stacked(arm, f, seeds) - self.stacked(baseline, f, seeds) for f in fractions]
         differences = np.mean(each, axis=0)
-        mean = mean_over_seeds(differences, self.resampling)
+        mean = mean_over_seeds(differences, self.resampling, -1.0)
         return {
             "arm": arm,
             "baseline": baseline,

@@ -153,3 +153,12 @@ def test_the_fraction_that_reaches_a_goal() -> None:
     # A larger share that falls below the goal again does not take the smaller one back.
     dips = [(0.1, np.full(100, 61.0)), (0.4, np.full(100, 50.0))]
     assert reached_fraction(dips, goal)[0] == 0.1
+
+
+def test_no_spread_over_images_and_seeds_is_no_certainty() -> None:
+    """All of 40 images wrong under every seed: the exact binomial bound, 1 - 0.025^(1/40)."""
+    others = 100 * (1 - 0.025 ** (1 / 40))
+    nothing = np.zeros((2, 40, 1))
+    assert mean_over_seeds(nothing, resampling()).interval == pytest.approx((0.0, others))
+    difference = mean_over_seeds(nothing, resampling(), -1.0)
+    assert difference.interval == pytest.approx((-others, others))
