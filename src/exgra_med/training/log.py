@@ -59,7 +59,7 @@ class TrainingLog:
         kept = [
             event
             for event in read_log(self.path)
-            if event["stage"] != stage or (step > 0 and event["step"] <= step)
+            if event.get("stage") != stage or (step > 0 and event["step"] <= step)
         ]
         if len(kept) < num_events:
             lost = num_events - len(kept)
@@ -91,7 +91,7 @@ def read_log(path: Path) -> list[dict[str, Any]]:
         lines = files.checked_lines(path.read_bytes(), path, _WITHOUT_LOG)[:-1]
         events = [json.loads(line) for line in lines]
         for each in events:
-            each["stage"], each.setdefault("step", 0)
+            each.setdefault("step", 0)
         return events
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         why = error.strerror if isinstance(error, OSError) else "a line is no event"
