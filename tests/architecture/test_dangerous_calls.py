@@ -21,12 +21,12 @@ HOMES = {
     "FileSystemReader": set(),
     "shell=True": set(),
     "trust_remote_code=True": set(),
-    # Elsewhere files are read within bounds, by `files.py`. These read what a model, a service or a
-    # client sent, whose bytes are counted there, a cell of a table, or what this process wrote.
+    # Elsewhere files are read within bounds, by `reading.py`. These read what a model, a service or
+    # a client sent, whose bytes are counted there, a cell of a table, or what this process wrote.
     "json.loads": {
         "data/sources/options.py",
         "evaluation/reading.py",
-        "files.py",
+        "digests.py",
         "lab/benchmarks/step.py",
         "llm/exchange.py",
         "llm/fault.py",
@@ -34,6 +34,7 @@ HOMES = {
         "llm/prompt.py",
         "model/processor.py",
         "model/served_app.py",
+        "reading.py",
         "web/isolated_pictures.py",
     },
     "json.load": set(),

@@ -120,8 +120,8 @@ def _answered(place: Path) -> Any:
 
 def _studied(place: Path) -> Any:
     results = json.loads((place / "study" / "results.json").read_text("utf-8"))
-    (cell,) = results["cells"]
-    return cell["value"], cell["num_steps"], results["missing"]
+    cells = [(cell["value"], cell["num_steps"]) for cell in results["cells"]]
+    return cells, results["missing"]
 
 
 def works(place: Path) -> list[Work]:
@@ -207,4 +207,4 @@ def _killed(work: Work, place: Path, delay: float, result: Any) -> str:
         return f"exit code {code}: {said.strip()[-300:]}"
     if "Traceback" in said:
         return f"a traceback: {said.strip()[-300:]}"
-    return "" if work.result(place) == result else "another result"
+    return "" if work.result(place) == result else f"another result: {said.strip()[-500:]}"

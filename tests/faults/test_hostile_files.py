@@ -42,12 +42,12 @@ from exgra_med.errors import (
 from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
 from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.session import answers_file, answers_path
-from exgra_med.files import inside, parse_yaml, read_json, read_yaml, stray
 from exgra_med.lab.studies.schema import load_study
 from exgra_med.lab.studies.slurm import write_arrays
 from exgra_med.model.bundle import bounded, check_settings, load_bundle
 from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.inspection import describe_checkpoint
+from exgra_med.reading import inside, parse_yaml, read_json, read_yaml, stray
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.schema import check_recipe
 

@@ -5,7 +5,7 @@ from exgra_med.data.records import Record, Turn, json_line, parse_record
 from exgra_med.data.sources.options import closed_options
 from exgra_med.data.subset import images_for_share, nested_subset
 from exgra_med.data.talks import strip_placeholder
-from exgra_med.files import decode_json
+from exgra_med.reading import decode_json
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 TURNS = [Turn(role="user", text="Q"), Turn(role="assistant", text="A")]

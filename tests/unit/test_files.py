@@ -18,14 +18,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from exgra_med import files
+from exgra_med import digests, files, reading
 from exgra_med.errors import DamagedFileError, RunError, WriteError
 from exgra_med.files import DiskFullError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from exgra_med import files
+from exgra_med import digests, files, reading
 
 path, kind = Path(sys.argv[1]), sys.argv[2]
 opened = files.new_file(path) if kind == "file" else files.new_folder(path)
@@ -247,7 +247,7 @@ def _umask() -> int:
 HOLD_LOCK = """
 import os, sys, time
 from pathlib import Path
-from exgra_med import files
+from exgra_med import digests, files, reading
 
 with files.sole_writer(Path(sys.argv[1]), "The node"):
     if len(sys.argv) > 2 and not os.fork():
@@ -322,68 +322,68 @@ def test_a_folder_with_leftovers_of_a_killed_start_is_unused(tmp_path: Path) -> 
 
 def test_a_document_is_known_again_whatever_its_layout(tmp_path: Path) -> None:
     path, value = tmp_path / "record.json", {"b": [1, 2.5, None], "a": {"name": "ä"}}
-    files.write_document(path, value)
-    assert files.read_document(path) == value and files.has_digest(path)
+    digests.write_document(path, value)
+    assert digests.read_document(path) == value and digests.has_digest(path)
     path.write_text(json.dumps(json.loads(path.read_text("utf-8")), sort_keys=True))
-    assert files.read_document(path) == value
+    assert digests.read_document(path) == value
     path.write_text(path.read_text("utf-8").replace("2.5", "3.5"))
     with pytest.raises(DamagedFileError, match=re.escape(f"{path} is not what was written there")):
-        files.read_document(path)
+        digests.read_document(path)
     # As an earlier version wrote it.
     path.write_text('{"a": 1}')
-    assert files.read_document(path) == {"a": 1} and not files.has_digest(path)
+    assert digests.read_document(path) == {"a": 1} and not digests.has_digest(path)
 
 
 def test_yaml_is_known_again_by_its_first_line(tmp_path: Path) -> None:
     path, value = tmp_path / "recipe.yaml", {"name": "x", "rate": 1e-4, "more": [1, 2]}
-    path.write_text(files.yaml_with_digest(value))
-    assert files.read_yaml_document(path) == value == files.read_yaml(path)
+    path.write_text(digests.yaml_with_digest(value))
+    assert digests.read_yaml_document(path) == value == reading.read_yaml(path)
     path.write_text(path.read_text() + "# a remark\n")
-    assert files.read_yaml_document(path) == value
+    assert digests.read_yaml_document(path) == value
     whole = path.read_text()
     for damaged in (whole.replace("- 2", "- 3"), whole[: whole.index("more")]):
         path.write_text(damaged)
         with pytest.raises(DamagedFileError, match="SHA-256 differs"):
-            files.read_yaml_document(path)
+            digests.read_yaml_document(path)
 
 
 def test_every_cut_and_every_flipped_bit_of_a_file_that_grows_is_noticed(tmp_path: Path) -> None:
     path, before = tmp_path / "log.jsonl", hashlib.sha256(b'{"old": 1}\n')
     events = [{"step": n, "text": "ä\ud800"} for n in range(3)]
-    whole = b'{"old": 1}\n' + files.with_digests(events, before)
+    whole = b'{"old": 1}\n' + digests.with_digests(events, before)
     assert before.hexdigest() == hashlib.sha256(whole).hexdigest()
-    lines = [*files.checked_lines(whole, path)]
+    lines = [*digests.checked_lines(whole, path)]
     # Half of a character cannot be written.
     written = [{"step": n, "text": "ä?"} for n in range(3)]
     assert [json.loads(line) for line in lines[:-1]] == [{"old": 1}, *written] and not lines[-1]
     for end in range(len(whole)):
         # A kill leaves whole lines and a torn one.
-        kept = files.checked_lines(whole[:end], path)
+        kept = digests.checked_lines(whole[:end], path)
         assert kept[:-1] == lines[: len(kept) - 1]
     for place in range(len(whole) - 1):
         damaged = bytearray(whole)
         damaged[place] ^= 1
         with pytest.raises(DamagedFileError, match=r"holds a line \d"):
-            files.checked_lines(bytes(damaged), path)
+            digests.checked_lines(bytes(damaged), path)
 
 
 def test_the_files_of_a_folder_are_known_again(tmp_path: Path) -> None:
     (tmp_path / "adapter").mkdir()
     for name in ("model.safetensors", "adapter/config.json"):
         (tmp_path / name).write_bytes(b"0123")
-    assert not files.check_digests(tmp_path)
-    files.write_digests(tmp_path)
+    assert not digests.check_digests(tmp_path)
+    digests.write_digests(tmp_path)
     (tmp_path / "beside.txt").touch()
-    assert files.check_digests(tmp_path)
+    assert digests.check_digests(tmp_path)
     for name in ("model.safetensors", "adapter/config.json"):
         path = tmp_path / name
         for damage in (lambda p: p.write_bytes(b"0133"), Path.unlink, Path.mkdir):
             damage(path)
             with pytest.raises(DamagedFileError, match=re.escape(str(path))):
-                files.check_digests(tmp_path)
+                digests.check_digests(tmp_path)
         path.rmdir()
         path.write_bytes(b"0123")
-    assert files.check_digests(tmp_path)
+    assert digests.check_digests(tmp_path)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
@@ -405,3 +405,13 @@ def test_an_append_that_does_not_fit_adds_nothing(
     assert path.read_bytes() == b"one\n"
     with pytest.raises(DiskFullError, match="/dev/full"):
         files.append(Path("/dev/full"), b"x" * 8)
+
+
+def test_a_process_that_is_ending_is_waited_for(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    hold = "import sys, time; from pathlib import Path; from exgra_med.files import sole_writer\n"
+    hold += "with sole_writer(Path(sys.argv[1]), 'x'): print('held', flush=True); time.sleep(0.5)"
+    other = subprocess.Popen([sys.executable, "-c", hold, str(lock)], stdout=subprocess.PIPE)
+    assert other.stdout is not None and other.stdout.readline() == b"held\n"
+    with files.sole_writer(lock, "The node", patience=60.0):
+        other.wait(timeout=60)

@@ -15,11 +15,12 @@ from exgra_med.captions.question import PROMPT, requests_of, revision_of
 from exgra_med.captions.records import RecordFile
 from exgra_med.data.records import iterate_lines, json_line
 from exgra_med.errors import DataError
-from exgra_med.files import decode_json, new_file
+from exgra_med.files import new_file
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.openai_transport import FaultError, reply_of, request_body
 from exgra_med.llm.prompt import load_prompt
 from exgra_med.llm.request import ChatRequest, ReplyError, Sampling
+from exgra_med.reading import decode_json
 
 QUEUE_HOST = "api.openai.com"
 """Whose names of parameters a file has; its newest models do not take the older names."""

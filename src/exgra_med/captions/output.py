@@ -21,7 +21,8 @@ from exgra_med.data.records import (
     parse_record,
 )
 from exgra_med.errors import DataError
-from exgra_med.files import decode_json, disk_errors, new_file
+from exgra_med.files import disk_errors, new_file
+from exgra_med.reading import decode_json
 
 
 def failures_path(out: Path) -> Path:

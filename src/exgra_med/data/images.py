@@ -22,7 +22,7 @@ from exgra_med.data.nifti import HEADER_BYTES, is_nifti, num_slices, read_nifti
 from exgra_med.data.rendering import eight_bits
 from exgra_med.data.selection import evenly_spaced, parse_selection, split_name
 from exgra_med.errors import DataError, MissingExtraError
-from exgra_med.files import inside
+from exgra_med.reading import inside
 
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 """Formats that may be decoded; every other decoder is code that hostile bytes never reach."""

@@ -19,16 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationErr
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError
-from exgra_med.files import (
-    decode_json,
-    inside,
-    is_folder,
-    new_file,
-    read_json,
-    read_text,
-    short,
-    stray,
-)
+from exgra_med.files import is_folder, new_file
+from exgra_med.reading import decode_json, inside, read_json, read_text, short, stray
 
 _HEAD = '{"id": "'
 _DECODER = json.JSONDecoder()

@@ -20,17 +20,11 @@ from exgra_med.data.chat_template import has_thoughts
 from exgra_med.data.llava_format import CONVERSATION_KEYS
 from exgra_med.data.records import Record, iterate_lines, parse_record, read_json_list
 from exgra_med.data.talks import strip_placeholder
+from exgra_med.digests import checked_lines, with_digests
 from exgra_med.errors import AnswerError, DataError, ScoreError
 from exgra_med.evaluation.reading import answer_text
-from exgra_med.files import (
-    append,
-    checked_lines,
-    decode_json,
-    disk_errors,
-    read_json,
-    read_text,
-    with_digests,
-)
+from exgra_med.files import append, disk_errors
+from exgra_med.reading import decode_json, read_json, read_text
 
 # The reference side of a score: questions with their answers, and what was odd about the file.
 #

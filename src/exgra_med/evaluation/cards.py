@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.records import open_prepared
+from exgra_med.digests import read_document
 from exgra_med.errors import DataError, RecipeError, RunError
 from exgra_med.evaluation.report.page import gather, template_environment
 from exgra_med.evaluation.session import read_recipe
-from exgra_med.files import parse_yaml, read_document, read_object, read_text, write_text
+from exgra_med.files import write_text
 from exgra_med.model.bundle import shown_architectures
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
 from exgra_med.model.small_parts import ORIGIN, WEIGHTS
 from exgra_med.model.verification import file_hashes
+from exgra_med.reading import parse_yaml, read_object, read_text
 
 NOT_STATED = "not stated"
 RESEARCH_ONLY = ("research only", "-research", "cc by-nc", "cc-by-nc", "no competing use")

@@ -22,9 +22,10 @@ from PIL import Image
 from exgra_med.data.chat_template import question_pieces, question_text
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, file_sha256
+from exgra_med.digests import read_document, write_document
 from exgra_med.errors import DataError, RunError, ServiceError
 from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
-from exgra_med.files import disk_errors, read_document, write_document
+from exgra_med.files import disk_errors
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import CompletionError, Message, StoppedError

@@ -17,8 +17,9 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from exgra_med.data.records import file_sha256
+from exgra_med.digests import read_document, write_document
 from exgra_med.errors import RunError
-from exgra_med.files import LOCK, disk_errors, read_document, sole_writer, write_document
+from exgra_med.files import LOCK, disk_errors, sole_writer
 from exgra_med.section import Section
 
 RESULTS_NAME = "results.json"

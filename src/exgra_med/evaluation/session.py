@@ -14,6 +14,7 @@ from typing import Any
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Prepared, Record, file_sha256, open_prepared
+from exgra_med.digests import read_yaml_document
 from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, RunError
 from exgra_med.evaluation.answers import Prediction, Question, question_of, read_predictions
 from exgra_med.evaluation.engines import (
@@ -30,9 +31,9 @@ from exgra_med.evaluation.engines import (
     stored_template,
 )
 from exgra_med.evaluation.results import Entry, put_result
-from exgra_med.files import inside, read_yaml_document, short, stray
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.llm.service import ServiceSettings
+from exgra_med.reading import inside, short, stray
 from exgra_med.recipe.run_folder import (
     RECIPE,
     RECORD,

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from exgra_med.errors import ServiceError
-from exgra_med.files import read_text
+from exgra_med.reading import read_text
 
 OPENROUTER = "https://openrouter.ai/api/v1"
 NO_KEY = "none"

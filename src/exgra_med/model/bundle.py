@@ -31,20 +31,12 @@ from exgra_med.data.chat_template import IMAGE_PATCH
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, Turn
 from exgra_med.errors import CheckpointError, ExgraMedError, MissingExtraError
-from exgra_med.files import (
-    expand_home,
-    is_file,
-    is_folder,
-    new_folder,
-    read_object,
-    short,
-    stray,
-    write_text,
-)
+from exgra_med.files import expand_home, is_file, is_folder, new_folder, write_text
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
 from exgra_med.model.published import VISION, published_checkpoint
 from exgra_med.model.short_attention import NAME as SHORT_ROWS
 from exgra_med.plugins import Registry
+from exgra_med.reading import read_object, short, stray
 from exgra_med.recipe.run_folder import check_checkpoint, last_checkpoint_of
 from exgra_med.recipe.schema import TextSettings
 

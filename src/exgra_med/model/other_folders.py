@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from exgra_med.errors import CheckpointError
-from exgra_med.files import read_object
+from exgra_med.reading import read_object
 
 _ADAPTER = ("adapter_config.json", "adapter_model.*", "non_lora_trainables.bin")
 _LFS = b"version https://git-lfs.github.com/"

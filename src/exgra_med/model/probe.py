@@ -22,10 +22,11 @@ from torch import Tensor
 
 from exgra_med.data.records import Turn
 from exgra_med.errors import CheckpointError, DataError
-from exgra_med.files import PROBES, cache_folder, decode_json, read_text, write_text
+from exgra_med.files import PROBES, cache_folder, write_text
 from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts, only_full_attention
 from exgra_med.model.batch import Layout, TrainingExample, to_device
 from exgra_med.model.chat_text import PROCESSOR_ERRORS, Told
+from exgra_med.reading import decode_json, read_text
 
 VERSION = 3
 """Of the figures; another one measures anew."""

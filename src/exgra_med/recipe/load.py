@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import RecipeError
-from exgra_med.files import is_file, parse_yaml, read_yaml
+from exgra_med.files import is_file
+from exgra_med.reading import parse_yaml, read_yaml
 from exgra_med.recipe.schema import Recipe, check_recipe
 
 ENVIRONMENT_VARIABLE = "EXGRA_MED_SET"

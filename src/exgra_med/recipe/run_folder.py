@@ -1,6 +1,6 @@
 """A run is one folder: recipe, record, log, checkpoints, predictions, results, report.
 
-What is read again was written with its SHA-256 (`files.py`), and one process at a time writes.
+What is read again was written with its SHA-256 (`digests.py`), and one process at a time writes.
 """
 
 import os
@@ -16,9 +16,10 @@ from typing import Any
 
 from pydantic import Field
 
-from exgra_med import __version__, files
+from exgra_med import __version__, digests, files
+from exgra_med.digests import read_yaml_document
 from exgra_med.errors import DamagedFileError, RunError
-from exgra_med.files import read_yaml_document, write_yaml
+from exgra_med.reading import write_yaml
 from exgra_med.recipe.schema import Name, Recipe, StageSettings, TextSettings, check_recipe
 from exgra_med.terminal import remark
 
@@ -133,7 +134,7 @@ class Run:
         Raises:
             DamagedFileError: it is gone, cannot be read, or is not what was written.
         """
-        return files.read_document(self.path / RECORD)
+        return digests.read_document(self.path / RECORD)
 
     def add_to_record(self, section: str, value: Any) -> None:
         """Set one section of the record, atomically.
@@ -147,7 +148,7 @@ class Run:
             if unchecked(self.path):
                 # The record has a digest from now on, and what was before it has none.
                 record[_UNCHECKED] = True
-            files.write_document(self.path / RECORD, record)
+            digests.write_document(self.path / RECORD, record)
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -198,7 +199,7 @@ def unchecked(run: Path) -> str:
     """A sentence where a run was begun by a version that wrote no digests, else nothing."""
     file = run / RECORD
     try:
-        is_known = files.has_digest(file) and _UNCHECKED not in files.read_document(file)
+        is_known = digests.has_digest(file) and _UNCHECKED not in digests.read_document(file)
     except DamagedFileError:
         return ""  # which whoever reads it says
     if is_known or not file.is_file():
@@ -261,8 +262,8 @@ def start_run(path: Path, recipe: Recipe, resume: bool) -> Run:
         if (path / RECIPE).is_file():
             return _go_on(path, recipe, resume)
         record = {"created": now(), **describe_software(), "seed": recipe.seed}
-        files.write_document(path / RECORD, record)
-        files.write_text(path / RECIPE, files.yaml_with_digest(recipe.model_dump(mode="json")))
+        digests.write_document(path / RECORD, record)
+        files.write_text(path / RECIPE, digests.yaml_with_digest(recipe.model_dump(mode="json")))
     return Run(path, recipe)
 
 
@@ -297,14 +298,14 @@ def check_checkpoint(folder: Path, hint: str = "") -> bool:
     Raises:
         DamagedFileError: a file is gone, or is not what was written; it is named.
     """
-    if not os.path.lexists(folder / files.DIGESTS):
+    if not os.path.lexists(folder / digests.DIGESTS):
         return False
     if not hint and folder.name == "final" and is_run_folder(folder.parents[2]):
         hint = f"Copy it again, or delete {folder}: `exgra-med train ... --resume` makes it anew."
     size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
     if size > _WORTH_A_WORD and os.environ.get("RANK", "0") == "0":
         remark(f"Checking the SHA-256 of the {size / 1e9:.0f} GB in {folder}.")
-    return files.check_digests(folder, hint)
+    return digests.check_digests(folder, hint)
 
 
 def first_difference(old: Recipe, new: Recipe) -> str:

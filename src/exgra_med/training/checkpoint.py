@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.tensor import DTensor
 
-from exgra_med import files
+from exgra_med import digests, files, reading
 from exgra_med.errors import CheckpointError, DataError
 from exgra_med.model.bundle import Bundle, save_bundle
 from exgra_med.model.lora import detach_adapter
@@ -213,14 +213,14 @@ def new_checkpoint(path: Path, sharded: bool) -> Iterator[Path]:
     if not sharded:
         with files.new_folder(path) as target:
             yield target
-            files.write_digests(target)
+            digests.write_digests(target)
         return
     if dist.get_rank() == 0:
         with files.new_folder(path) as target:
             broadcast_from_main(target.name)
             yield target
             dist.barrier()
-            files.write_digests(target)
+            digests.write_digests(target)
     else:
         name = broadcast_from_main("")
         with files.disk_errors(path):
@@ -294,7 +294,7 @@ def _read_metadata(source: Path) -> dict[str, TensorStorageMetadata]:
 def _read_counts(source: Path) -> dict[str, int]:
     """Numbers of a checkpoint's `progress.json`."""
     try:
-        known = files.read_object(source / _PROGRESS)
+        known = reading.read_object(source / _PROGRESS)
         return {name: int(value) for name, value in known.items()}
     except (DataError, ValueError, TypeError) as error:
         raise _unreadable(source / _PROGRESS, error) from error
@@ -337,7 +337,7 @@ def write_final(run: Run, stage: str, bundle: Bundle, alignment: nn.Module | Non
         (folder / "recipe.yaml").write_text(recipe_yaml(run.recipe), encoding="utf-8")
         if alignment is not None:
             save_alignment(alignment, folder)
-        files.write_digests(folder)
+        digests.write_digests(folder)
 
     save_bundle(bundle, run.final(stage), beside)
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from exgra_med.alignment import MultiGraphAlignment
 from exgra_med.alignment.diagnostics import NAMES, cosine_histograms, view_diagnostics
 from exgra_med.errors import CheckpointError, ExgraMedError
-from exgra_med.files import read_object
 from exgra_med.model.batch import Batch, StageDataset, to_device
 from exgra_med.model.bundle import Bundle
+from exgra_med.reading import read_object
 from exgra_med.recipe.run_folder import check_checkpoint
 from exgra_med.training.checkpoint import (
     PARAMETERS,

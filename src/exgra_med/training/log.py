@@ -20,7 +20,7 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.utils import ProjectConfiguration
 
-from exgra_med import files
+from exgra_med import digests, files, reading
 from exgra_med.errors import DamagedFileError, ExgraMedError, MissingExtraError
 from exgra_med.recipe.run_folder import Run
 from exgra_med.section import Section
@@ -42,7 +42,7 @@ class TrainingLog:
             DiskFullError, WriteError: nothing was added.
         """
         if self.active:
-            files.append(self.path, files.with_digests([event], self._before), to_disk=False)
+            files.append(self.path, digests.with_digests([event], self._before), to_disk=False)
 
     def cut_back(self, stage: str, step: int, num_events: int = 0) -> None:
         """Drop what a killed process wrote of `stage` after `step`, and a torn last line.
@@ -65,7 +65,7 @@ class TrainingLog:
             kept.append({"kind": "stage", "stage": stage, "event": LOST, "step": step})
             remark(f"{self.path} lost {lost} of the {num_events} events before step {step}.")
         self.__dict__.pop("_before", None)
-        files.write_bytes(self.path, files.with_digests(kept, hashlib.sha256()))
+        files.write_bytes(self.path, digests.with_digests(kept, hashlib.sha256()))
 
     @cached_property
     def _before(self) -> Any:
@@ -87,10 +87,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     if not os.path.lexists(path):
         return []
     try:
-        lines = files.checked_lines(path.read_bytes(), path, _WITHOUT_LOG)[:-1]
-        events = [files.decode_json(line.decode(), str(path), finite=False) for line in lines]
+        lines = digests.checked_lines(path.read_bytes(), path, _WITHOUT_LOG)[:-1]
+        events = [reading.decode_json(line.decode(), str(path), finite=False) for line in lines]
         for each in events:
-            each["stage"], int(each.setdefault("step", 0))
+            int(each.setdefault("step", 0))
         return events
     except (OSError, ExgraMedError, ValueError, TypeError, KeyError, AttributeError) as error:
         if isinstance(error, DamagedFileError):

@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 
 from exgra_med.errors import DataError
-from exgra_med.files import cache_folder, read_object, write_text
+from exgra_med.files import cache_folder, write_text
+from exgra_med.reading import read_object
 from exgra_med.recipe.run_folder import open_run
 from exgra_med.recipe.schema import Recipe
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.records import IMAGE_PLACEHOLDER, Prepared, open_prepared
+from exgra_med.digests import write_digests
 from exgra_med.errors import RecipeError
-from exgra_med.files import write_digests
 from exgra_med.model.any_model import AnyBundle
 from exgra_med.model.assemble import NATIVE_CONNECTORS, assemble_parts
 from exgra_med.model.batch import Layout, StageDataset, chosen_records

@@ -8,12 +8,12 @@ import yaml
 from made_up_run import HOSTILE, SayingEngine, made_up_session, make_data, write_log
 
 from exgra_med.data.records import open_prepared
+from exgra_med.digests import write_document
 from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.results import put_result
 from exgra_med.evaluation.tasks import vqa
 from exgra_med.evaluation.tasks.multiple_choice import calibration
 from exgra_med.evaluation.tasks.reliance import mirror_probe, sided_records, visual_reliance
-from exgra_med.files import write_document
 
 
 @pytest.fixture(scope="session")

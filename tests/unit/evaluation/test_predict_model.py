@@ -10,6 +10,7 @@ from PIL import Image
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
+from exgra_med.digests import read_document
 from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.engines import (
     Answer,
@@ -18,7 +19,6 @@ from exgra_med.evaluation.engines import (
     answer_all,
     greedy_answers,
 )
-from exgra_med.files import read_document
 from exgra_med.model.build import build_model
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.generate import Generated, generate

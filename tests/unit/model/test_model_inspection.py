@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from any_models import families
 from exgra_med.cli.main import app
+from exgra_med.digests import write_digests
 from exgra_med.errors import CheckpointError, DamagedFileError, MissingExtraError
-from exgra_med.files import write_digests
 from exgra_med.model import bundle as bundles
 from exgra_med.model import inspection, serving
 from exgra_med.model.any_model import Facts

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med import files
+from exgra_med import digests
 from exgra_med.errors import DamagedFileError, RunError
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import (
@@ -121,7 +121,7 @@ def test_a_run_of_an_earlier_version_is_read_and_said_to_be_unchecked(tmp_path: 
     for _ in range(2):
         assert "cannot be checked" in unchecked(tmp_path)
         run.add_to_record("data", {})
-    assert files.has_digest(tmp_path / "record.json") and unchecked(tmp_path)
+    assert digests.has_digest(tmp_path / "record.json") and unchecked(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["recipe.yaml", "record.json"])
@@ -141,7 +141,7 @@ def test_a_damaged_last_checkpoint_says_how_to_go_on(tmp_path: Path) -> None:
     final.mkdir(parents=True)
     (final / "model.safetensors").write_bytes(b"0")
     assert not check_checkpoint(final)
-    files.write_digests(final)
+    digests.write_digests(final)
     assert check_checkpoint(final)
     (final / "model.safetensors").write_bytes(b"1")
     with pytest.raises(DamagedFileError) as caught:

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from exgra_med.errors import DataError
-from exgra_med.files import disk_errors, short, stray
+from exgra_med.files import disk_errors
+from exgra_med.reading import short, stray
 
 MAX_UNPACKED_BYTES = 64 * 2**30
 """All members together; the largest archive of the paper's datasets has 11 GB."""

@@ -27,7 +27,8 @@ from exgra_med.data.images import decode_image
 from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.records import iterate_lines, read_json_list
 from exgra_med.errors import DataError, ExgraMedError, ServiceError, WriteError
-from exgra_med.files import decode_json, disk_errors, write_bytes
+from exgra_med.files import disk_errors, write_bytes
+from exgra_med.reading import decode_json
 from exgra_med.terminal import Reporter
 
 LIST_PATTERN = "*image_urls.jsonl"

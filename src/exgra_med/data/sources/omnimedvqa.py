@@ -15,7 +15,7 @@ from exgra_med.data.sources.options import plain_option
 from exgra_med.data.sources.rows import completeness, text_field, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
-from exgra_med.files import read_json
+from exgra_med.reading import read_json
 
 NAME = "omnimedvqa"
 OPEN_ROWS = 88_996

@@ -18,7 +18,7 @@ from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, So
 from exgra_med.data.sources.values import plain_text
 from exgra_med.data.subset import seeded_key
 from exgra_med.errors import DataError
-from exgra_med.files import decode_json
+from exgra_med.reading import decode_json
 
 NAME = "shards"
 QUESTION = "Describe this image."

@@ -14,7 +14,7 @@ from exgra_med.data.records import iterate_lines
 from exgra_med.data.sources.parquet import iterate_rows
 from exgra_med.data.talks import MESSAGE_LISTS
 from exgra_med.errors import DataError
-from exgra_med.files import decode_json, read_text
+from exgra_med.reading import decode_json, read_text
 
 ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
 SEPARATORS = ",;\t|"

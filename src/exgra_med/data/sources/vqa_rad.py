@@ -22,7 +22,7 @@ from exgra_med.data.sources.rows import (
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.subset import held_out_images, untested_images
 from exgra_med.errors import DataError
-from exgra_med.files import read_json
+from exgra_med.reading import read_json
 
 NAME = "vqa-rad"
 OFFICIAL_FILE = "VQA_RAD Dataset Public.json"

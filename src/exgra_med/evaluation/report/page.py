@@ -17,6 +17,7 @@ from PIL import Image
 from exgra_med.data.chat_template import answer_of
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import file_sha256, numbered_images
+from exgra_med.digests import checked_lines, read_document
 from exgra_med.errors import DamagedFileError, DataError, RunError, ScoreError
 from exgra_med.evaluation import metrics
 from exgra_med.evaluation.answers import Pairing, Question, pair, read_predictions
@@ -44,9 +45,10 @@ from exgra_med.evaluation.tables import (
     tasks,
 )
 from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS, strongest_blind
-from exgra_med.files import checked_lines, decode_json, read_document, write_text
+from exgra_med.files import write_text
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.plugins import import_extra
+from exgra_med.reading import decode_json
 from exgra_med.recipe.run_folder import LOG, RECORD, unchecked
 from exgra_med.terminal import remark
 

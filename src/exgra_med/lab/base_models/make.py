@@ -7,14 +7,14 @@ work/                 log and resumable checkpoints of both
 
 from pathlib import Path
 
-from exgra_med import files
+from exgra_med import files, reading
 from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.errors import RunError
-from exgra_med.files import write_yaml
 from exgra_med.lab.base_models.settings import PartsSettings
 from exgra_med.lab.base_models.vision import train_vision
 from exgra_med.model.assemble import save_language_model
 from exgra_med.model.native import load_native
+from exgra_med.reading import write_yaml
 from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Architecture, DataSettings, ModelSettings, Recipe
 from exgra_med.terminal import Reporter
@@ -65,7 +65,7 @@ def _claim(out: Path, settings: PartsSettings, prepared: Prepared) -> None:
     told = settings.model_dump(mode="json") | {"data_fingerprint": prepared.fingerprint}
     text, path = write_yaml(told), out / "parts.yaml"
     if path.is_file():
-        if files.read_text(path, RunError) != text:
+        if reading.read_text(path, RunError) != text:
             raise RunError(
                 f"{out} holds parts made with other settings or other data.",
                 "Choose another folder, or delete that one.",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from exgra_med.errors import RecipeError
-from exgra_med.files import read_yaml
+from exgra_med.reading import read_yaml
 from exgra_med.recipe.schema import (
     LanguageArchitecture,
     StageSettings,

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from exgra_med import files
+from exgra_med import files, reading
 from exgra_med.data.records import MANIFEST
 from exgra_med.errors import RunError
 from exgra_med.evaluation.results import Entry, read_results
@@ -115,7 +115,7 @@ def read_attempt(folder: Path, node: str) -> Attempt | None:
     if not path.is_file():
         return None
     try:
-        return Attempt(**files.read_object(path, RunError))
+        return Attempt(**reading.read_object(path, RunError))
     except TypeError as error:
         raise RunError(f"{path}: cannot be read.", "Remove it and start again.") from error
 

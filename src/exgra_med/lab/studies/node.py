@@ -24,6 +24,8 @@ from exgra_med.training.loop import TrainingStopped
 from exgra_med.training.preflight import check_before_training
 from exgra_med.training.stages import begin_run, train_run
 
+SECONDS_TO_SAVE = 60.0
+
 
 def run_node(folder: Path, name: str, reporter: Reporter) -> None:
     """Do a node, or go on with it where it was stopped; nothing happens where it is finished.
@@ -45,7 +47,8 @@ def run_node(folder: Path, name: str, reporter: Reporter) -> None:
     if not process_state().is_main_process:
         _work(folder, study, node, reporter)
         return
-    with files.sole_writer(lock, f"The node {name}"):
+    # The node of a start that was killed saves where it is before it ends.
+    with files.sole_writer(lock, f"The node {name}", patience=SECONDS_TO_SAVE):
         _attempt(folder, study, node, reporter)
 
 

@@ -10,7 +10,6 @@ from exgra_med import files
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
 from exgra_med.evaluation.tasks.vqa import strongest_blind
-from exgra_med.files import read_object
 from exgra_med.lab.studies.collect import Collected, collect
 from exgra_med.lab.studies.compare import adjust, compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
@@ -31,6 +30,7 @@ from exgra_med.lab.studies.table import (
     comparison_rows,
     render,
 )
+from exgra_med.reading import read_object
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

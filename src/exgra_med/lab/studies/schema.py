@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from exgra_med.errors import RecipeError, RunError
-from exgra_med.files import read_yaml, write_yaml
+from exgra_med.reading import read_yaml, write_yaml
 from exgra_med.recipe.load import find_file, load_recipe, parse_assignment
 from exgra_med.recipe.schema import Recipe, check_recipe
 from exgra_med.section import Section, Seed, explain

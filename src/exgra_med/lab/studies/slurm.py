@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from exgra_med import files
+from exgra_med import files, reading
 from exgra_med.errors import RunError
 from exgra_med.lab.studies.plan import Node
 
@@ -54,9 +54,9 @@ def check_words(folder: Path, name: str) -> None:
         RunError: a path or the study's name holds a line break and the like.
     """
     for word in (name, str(folder), str(folder.absolute()), str(Path.cwd()), sys.executable):
-        if files.STEERING.search(word):
+        if reading.STEERING.search(word):
             raise RunError(
-                f"{files.short(word)} cannot stand in a script of the shell: it has a line break "
+                f"{reading.short(word)} cannot stand in a script of the shell: it has a line break "
                 "or its like.",
                 "Choose another folder with --out.",
             )

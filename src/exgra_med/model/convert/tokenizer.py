@@ -10,9 +10,9 @@ from transformers import PreTrainedTokenizerFast
 
 from exgra_med.data.chat_template import IMAGE_END, IMAGE_PATCH, IMAGE_START, PAD
 from exgra_med.errors import CheckpointError
-from exgra_med.files import read_object
 from exgra_med.model.bundle import read_json_object
 from exgra_med.model.processor import add_image_tokens, llama_tokenizer
+from exgra_med.reading import read_object
 
 _VARINT, _BYTES, _FIXED = 0, 2, {1: 8, 5: 4}
 """Wire types of protocol buffers; those of fixed size with their bytes."""

@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
 from exgra_med.data.records import file_sha256
+from exgra_med.digests import read_document, write_document
 from exgra_med.errors import RecipeError, RunError, ScoreError
 from exgra_med.evaluation.published import published_curve
 from exgra_med.evaluation.results import Score, put_result, read_results
-from exgra_med.files import read_document, write_document
 from exgra_med.lab.studies.collect import check_comparable
 from exgra_med.lab.studies.conclude import conclude
 from exgra_med.lab.studies.folder import start_study

@@ -204,9 +204,13 @@ def test_a_nodes_command_is_a_list_of_words() -> None:
     assert "--nproc-per-node=4" in node_command(Path("x"), "n", 4)
 
 
-def test_a_node_that_another_process_holds_is_left_alone(tmp_path: Path) -> None:
+def test_a_node_that_another_process_holds_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from exgra_med.lab.studies import node
     from exgra_med.lab.studies.node import run_node
 
+    monkeypatch.setattr(node, "SECONDS_TO_SAVE", 0.2)
     work = Work(tmp_path)
     lock = work.folder / "logs" / "shared__seed-0.lock"
     lock.parent.mkdir()
