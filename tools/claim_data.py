@@ -13,7 +13,7 @@ in either stage, has `meta.seen_look_alike`.
 import argparse
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import networkx
@@ -61,7 +61,7 @@ def marked(records: Iterable[Record], own: Mapping[str, int], seen: list[int]) -
     ]
 
 
-def write(splits: Mapping[str, list[Record]], images: Mapping[str, Path], out: Path) -> None:
+def write(splits: Mapping[str, Sequence[Record]], images: Mapping[str, Path], out: Path) -> None:
     """Prepare a folder of records whose pictures lie in several folders, by the name before `/`."""
     with tempfile.TemporaryDirectory() as scratch:
         source = Path(scratch)
@@ -69,7 +69,7 @@ def write(splits: Mapping[str, list[Record]], images: Mapping[str, Path], out: P
             shutil.copytree(folder, source / "images" / name)
         for split, records in splits.items():
             write_records(source / f"{split}.jsonl", records)
-        prepare("custom", source, out)
+        prepare("custom", source, out, called=out.name)
 
 
 def moved(records: Iterable[Record], folder: str) -> list[Record]:

@@ -80,6 +80,10 @@ def prepare(
             help="Name of a column of your own table. May be repeated.",
         ),
     ] = None,
+    own_name: Annotated[
+        str | None,
+        typer.Option("--name", metavar="WORD", help="What results call your own data."),
+    ] = None,
     option: options.VerbOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
@@ -101,7 +105,7 @@ def prepare(
 ) -> None:
     """Make a prepared folder from the published files of a dataset.
 
-    --map is for `custom` and `shards`, --option for `phantom`, which is made and needs no --source.
+    --map and --name are for `custom` and `shards`, --option for `phantom`, which is made and needs no --source.
     """
     from exgra_med.data.prepare import prepare as prepare_dataset
 
@@ -119,6 +123,7 @@ def prepare(
             overwrite=overwrite,
             drop_broken_images=drop_broken_images,
             mapping=_pairs(column or [], "--map question=Frage"),
+            called=own_name,
             settings=_pairs(option or [], "--option num_images=2000"),
             progress=progress,
         )

@@ -31,6 +31,7 @@ from exgra_med.data.sources.source import (
 )
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.files import put_folder, scratch_folder, write_text
+from exgra_med.reading import stray
 from exgra_med.terminal import ProgressCallback
 
 MAX_PIXELS = 50_000_000
@@ -51,6 +52,7 @@ def prepare(
     drop_broken_images: bool = False,
     max_pixels: int = MAX_PIXELS,
     mapping: dict[str, str] | None = None,
+    called: str | None = None,
     settings: dict[str, str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Prepared:
@@ -64,6 +66,7 @@ def prepare(
         drop_broken_images: list records with a missing or broken image as dropped, instead of
             stopping with an error.
         mapping: field of a record -> column, for `custom` and `shards`.
+        called: what results call such data; the source's name where absent.
         settings: name -> value, for data that is made.
 
     Raises:
@@ -76,6 +79,11 @@ def prepare(
         raise DataError(
             f"{name} has no split variant {variant!r}.", f"Known: {', '.join(found.variants)}."
         )
+    if called is not None:
+        if name not in OWN:
+            raise DataError(f"--name is for the datasets custom and shards, not for {name}.")
+        if problem := stray(called, parts=1):
+            raise DataError(f"--name: {called!r} {problem}.", "Give one word, such as wards.")
     if mapping and name not in OWN:
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
     if found.needs_files:
@@ -99,7 +107,7 @@ def prepare(
         options = PrepareOptions(variant, seed, max_pixels, mapping or {}, settings or {})
         collected = found.collect(source, options)
         origin = {
-            "dataset": _own_name(out) if name in OWN else name,
+            "dataset": called or name,
             "variant": variant,
             "licence": found.licence,
             "seed": seed,
@@ -112,11 +120,6 @@ def prepare(
             },
         }
         return write_prepared(out, collected, origin, overwrite, drop_broken_images, progress)
-
-
-def _own_name(out: Path) -> str:
-    """A name for a user's data: that of its folder, so that results tell two of them apart."""
-    return re.sub(r"[^\w-]+", "-", out.resolve().name).strip("-").lower() or "custom"
 
 
 def _only_folder(folder: Path) -> Path:

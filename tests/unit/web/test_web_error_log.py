@@ -16,9 +16,14 @@ def fail() -> None:
     raise ValueError(SECRET)
 
 
-def test_tracebacks_logs_and_warnings_lose_their_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_tracebacks_logs_and_warnings_lose_their_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     handler = logging.StreamHandler()
     logger = logging.getLogger("uvicorn.error")
+    # A server that another test has started may have made it quieter.
+    monkeypatch.setattr(logger, "level", logging.ERROR)
+    monkeypatch.setattr(logger, "disabled", False)
     logger.addHandler(handler)
     with without_error_text():
         handler.setStream(__import__("sys").stderr)

@@ -64,7 +64,7 @@ def _prepared(place: Path, count: int) -> str:
     sample = open_prepared(DATA)
     copytree(sample.path / "images", place / "source" / "images")
     write_records(place / "source" / "test.jsonl", sample.records("test")[:count])
-    prepare("custom", place / "source", place / "other", overwrite=True)
+    prepare("custom", place / "source", place / "other", overwrite=True, called="other")
     return str(place / "other")
 
 
