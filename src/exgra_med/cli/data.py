@@ -105,7 +105,8 @@ def prepare(
 ) -> None:
     """Make a prepared folder from the published files of a dataset.
 
-    --map and --name are for `custom` and `shards`, --option for `phantom`, which is made and needs no --source.
+    --map and --name are for `custom` and `shards`, --option for `phantom`, which is made and needs
+    no --source.
     """
     from exgra_med.data.prepare import prepare as prepare_dataset
 

@@ -14,21 +14,25 @@ def choose_conversations(
     group: str | None = None,
 ) -> list[Record]:
     """A share of the conversations of a split, see `nested_subset`."""
-    return nested_subset(join_by_image(records, num_questions), fraction, seed, group)
+    kept = [] if group is None else [group]
+    return nested_subset(join_by_image(records, num_questions, kept), fraction, seed, group)
 
 
-def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]:
+def join_by_image(
+    records: Sequence[Record], num_questions: int, kept: Sequence[str] = ()
+) -> list[Record]:
     """Join records of the same image, in their order, into conversations.
 
     Args:
         records: each with one or more questions; those without an image, or with questions that
             place their images, stay alone.
         num_questions: most records in one conversation; 1 leaves everything as it is.
+        kept: further fields of `meta` that a conversation has, those of its first record.
 
     Returns:
         Records named after the first one they hold, with the number of the others added. Extended
         answers are kept where every joined record has them; the answer type of a conversation of
-        several questions is open to neither kind and left out. Of `meta` stays what they agree in.
+        several questions is open to neither kind and left out.
     """
     groups: dict[str, list[Record]] = {}
     joined: list[list[Record]] = []
@@ -42,7 +46,7 @@ def join_by_image(records: Sequence[Record], num_questions: int) -> list[Record]
             if not alone:
                 groups[key] = group
         group.append(record)
-    return [_join(group) for group in joined]
+    return [_join(group, kept) for group in joined]
 
 
 def with_extended_answers(record: Record) -> Record:
@@ -55,7 +59,10 @@ def with_extended_answers(record: Record) -> Record:
     return record.model_copy(update={"turns": turns})
 
 
-def _join(group: list[Record]) -> Record:
+_OF_PICTURES = ("organ", "modality", "split")
+
+
+def _join(group: list[Record], kept: Sequence[str]) -> Record:
     if len(group) == 1:
         return group[0]
     first = group[0]
@@ -66,9 +73,6 @@ def _join(group: list[Record]) -> Record:
         image=first.image,
         turns=[turn for record in group for turn in record.turns],
         extended=extended if complete else None,
-        meta={
-            key: value
-            for key, value in first.meta.items()
-            if all(key in record.meta and record.meta[key] == value for record in group)
-        },
+        # Others are about one question, such as the options it is asked with.
+        meta={key: first.meta[key] for key in (*_OF_PICTURES, *kept) if key in first.meta},
     )

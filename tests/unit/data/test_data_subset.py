@@ -1,5 +1,6 @@
 import pytest
 
+from exgra_med.data.conversation import choose_conversations
 from exgra_med.data.records import Record, Turn
 from exgra_med.data.subset import group_of, images_for_share, nested_subset
 from exgra_med.errors import DataError
@@ -52,6 +53,13 @@ def test_groups_stay_whole_and_nested(group: str, size: int, seed: int) -> None:
         whole = {group_of(r, group) for r in records if r.id in set(subset)}
         assert len(subset) == size * len(whole)
         previous = set(subset)
+
+
+def test_conversations_keep_the_field_they_are_grouped_by() -> None:
+    records = [r.model_copy(update={"meta": r.meta | {"options": ["a"]}}) for r in _grouped()]
+    chosen = choose_conversations(records, 5, 0.5, 0, "patient")
+    assert len(chosen) == 30 and all(len(each.turns) == 10 for each in chosen)
+    assert all(set(each.meta) == {"patient"} for each in chosen)
 
 
 def test_one_group_is_taken_whole() -> None:
