@@ -17,7 +17,7 @@ Examples:
 
 * `exgra-med demo`
 
-* `exgra-med demo --toy --out runs/toy`
+* `exgra-med demo --small --out runs/small-demo`
 
 * `exgra-med demo --self-test`
 """
@@ -27,8 +27,9 @@ SMALL, TOY = "small/demo", "demo"
 def demo(
     out: OutRun = Path("runs/demo"),
     assignments: Set = None,
-    toy: Annotated[
-        bool, typer.Option("--toy", help="Take a toy model with random weights, without network.")
+    small: Annotated[
+        bool,
+        typer.Option("--small", help="Take the model of 160M parameters; 183 MB are fetched once."),
     ] = False,
     self_test: Annotated[
         bool,
@@ -37,10 +38,9 @@ def demo(
 ) -> None:
     """Train a model on bundled images, evaluate it, and write a report.
 
-    It takes minutes on two CPU cores. The model is the small one, whose two pretrained parts are
-    fetched once (183 MB); or a toy, where the package has no small one or its parts cannot be had.
-    Started again, it continues. --self-test takes under a minute. Its exit code is 1 where this
-    installation does not work.
+    It takes minutes on two CPU cores. The model is a toy with random weights; with --small a real
+    one, or the toy where its two pretrained parts cannot be had. Started again, it continues.
+    --self-test takes under a minute. Its exit code is 1 where this installation does not work.
     """
     console = Console()
     if self_test:
@@ -52,7 +52,7 @@ def demo(
             raise typer.Exit(1)
         console.print("The self-test passed: this installation trains, evaluates and answers.")
         return
-    recipe = _recipe(out, toy, console)
+    recipe = _recipe(out, small, console)
     what = "a toy, and so are its scores" if recipe == TOY else "of 160M parameters"
     console.print(f"Research use only. The model of this demo is {what}.")
     run = _run(recipe, out, assignments, console, with_reliance=recipe == SMALL)
@@ -63,17 +63,15 @@ def demo(
     console.print(next_step(f"chat {run.last_checkpoint} IMAGE"), soft_wrap=True)
 
 
-def _recipe(out: Path, toy: bool, console: Console) -> str:
-    """What the folder was begun with; else the small model, or the toy where it cannot be had."""
+def _recipe(out: Path, small: bool, console: Console) -> str:
+    """What the folder was begun with; else the toy, or the small model where it can be had."""
     from exgra_med.errors import CheckpointError
-    from exgra_med.model.small_model import is_packaged, small_model
+    from exgra_med.model.small_model import small_model
     from exgra_med.recipe.run_folder import is_run_folder, open_run
 
-    if toy:  # which a folder that was begun with the small model refuses
-        return TOY
     if is_run_folder(out):
         return TOY if open_run(out).recipe.name == TOY else SMALL
-    if not is_packaged():
+    if not small:
         return TOY
     try:
         small_model()

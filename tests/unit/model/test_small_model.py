@@ -182,18 +182,18 @@ def test_the_demo_falls_back_to_the_toy_and_says_so(
     console = Console(record=True, width=400)
     with pytest.raises(CheckpointError, match="has no model 'small'"):
         local_folder("small")
-    assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
+    assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
     # A plan says what the run would refuse.
     plan = CliRunner().invoke(app, ["train", "small/demo", "--dry-run"])
     assert "This machine cannot run it: This installation has no model 'small'" in plan.output
     package(base)
-    assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
+    assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
     with monkeypatch.context() as without:
         without.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
-        assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
+        assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
     said = console.export_text()
     assert "does not give tiny-language" in said and "toy model takes the place" in said
-    assert demo._recipe(tmp_path / "run", False, console) == demo.SMALL
+    assert demo._recipe(tmp_path / "run", True, console) == demo.SMALL
 
 
 @pytest.mark.network
