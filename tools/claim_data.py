@@ -69,7 +69,7 @@ def write(splits: Mapping[str, Sequence[Record]], images: Mapping[str, Path], ou
             shutil.copytree(folder, source / "images" / name)
         for split, records in splits.items():
             write_records(source / f"{split}.jsonl", records)
-        prepare("custom", source, out, called=out.name)
+        prepare("custom", source, out, dataset_name=out.name)
 
 
 def moved(records: Iterable[Record], folder: str) -> list[Record]:

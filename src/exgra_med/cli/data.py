@@ -124,7 +124,7 @@ def prepare(
             overwrite=overwrite,
             drop_broken_images=drop_broken_images,
             mapping=_pairs(column or [], "--map question=Frage"),
-            called=own_name,
+            dataset_name=own_name,
             settings=_pairs(option or [], "--option num_images=2000"),
             progress=progress,
         )

@@ -70,7 +70,8 @@ def _recipe(out: Path, small: bool, console: Console) -> str:
     from exgra_med.recipe.run_folder import is_run_folder, open_run
 
     if is_run_folder(out):
-        return TOY if open_run(out).recipe.name == TOY else SMALL
+        # With --small a folder that was begun with the toy is refused.
+        return TOY if not small and open_run(out).recipe.name == TOY else SMALL
     if not small:
         return TOY
     try:

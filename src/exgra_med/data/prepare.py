@@ -52,7 +52,7 @@ def prepare(
     drop_broken_images: bool = False,
     max_pixels: int = MAX_PIXELS,
     mapping: dict[str, str] | None = None,
-    called: str | None = None,
+    dataset_name: str | None = None,
     settings: dict[str, str] | None = None,
     progress: ProgressCallback | None = None,
 ) -> Prepared:
@@ -66,7 +66,7 @@ def prepare(
         drop_broken_images: list records with a missing or broken image as dropped, instead of
             stopping with an error.
         mapping: field of a record -> column, for `custom` and `shards`.
-        called: what results call such data; the source's name where absent.
+        dataset_name: what results call such data; the source's name where absent.
         settings: name -> value, for data that is made.
 
     Raises:
@@ -79,11 +79,11 @@ def prepare(
         raise DataError(
             f"{name} has no split variant {variant!r}.", f"Known: {', '.join(found.variants)}."
         )
-    if called is not None:
+    if dataset_name is not None:
         if name not in OWN:
             raise DataError(f"--name is for the datasets custom and shards, not for {name}.")
-        if problem := stray(called, parts=1):
-            raise DataError(f"--name: {called!r} {problem}.", "Give one word, such as wards.")
+        if problem := stray(dataset_name, parts=1):
+            raise DataError(f"--name: {dataset_name!r} {problem}.", "Give one word, such as wards.")
     if mapping and name not in OWN:
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
     if found.needs_files:
@@ -107,7 +107,7 @@ def prepare(
         options = PrepareOptions(variant, seed, max_pixels, mapping or {}, settings or {})
         collected = found.collect(source, options)
         origin = {
-            "dataset": called or name,
+            "dataset": dataset_name or name,
             "variant": variant,
             "licence": found.licence,
             "seed": seed,

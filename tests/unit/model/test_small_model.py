@@ -16,13 +16,15 @@ from exgra_med import load
 from exgra_med.cli import demo
 from exgra_med.cli.main import app
 from exgra_med.data.records import SAMPLES, Turn
-from exgra_med.errors import CheckpointError
+from exgra_med.errors import CheckpointError, RunError
 from exgra_med.files import cache_folder
 from exgra_med.model import small_model, small_parts
 from exgra_med.model.bundle import local_folder
 from exgra_med.model.join import join_parts
 from exgra_med.model.small_model import CARD, WEIGHTS, add_difference, difference
 from exgra_med.model.small_parts import Part
+from exgra_med.recipe.load import load_recipe
+from exgra_med.recipe.run_folder import start_run
 from exgra_med.recipe.schema import Parts
 from tiny_wheels import tiny_parts
 
@@ -194,6 +196,11 @@ def test_the_demo_falls_back_to_the_toy_and_says_so(
     said = console.export_text()
     assert "does not give tiny-language" in said and "toy model takes the place" in said
     assert demo._recipe(tmp_path / "run", True, console) == demo.SMALL
+    # A folder that was begun with the toy goes on with it, and is refused with --small.
+    toy = start_run(tmp_path / "toy", load_recipe("demo").recipe, resume=False)
+    assert demo._recipe(toy.path, False, console) == demo.TOY
+    told = CliRunner().invoke(app, ["demo", "--small", "--out", str(toy.path)])
+    assert isinstance(told.exception, RunError) and "holds another run" in str(told.exception)
 
 
 @pytest.mark.network

@@ -16,8 +16,16 @@ from exgra_med.data.records import file_sha256, open_prepared
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
 from exgra_med.evaluation.results import Entry, read_results
-from exgra_med.evaluation.score import as_scorer, by_name, item_values, parts_of
-from exgra_med.evaluation.session import answers_file
+from exgra_med.evaluation.score import (
+    Measure,
+    PairedValues,
+    ScorerName,
+    as_scorer,
+    by_name,
+    item_values,
+    parts_of,
+)
+from exgra_med.evaluation.session import answers_file, stored_answers
 from exgra_med.evaluation.statistics import cluster_codes
 from exgra_med.lab.studies.folder import is_finished, metric_value, tested
 from exgra_med.lab.studies.plan import DATA_NODE, Cell, Node
@@ -93,10 +101,12 @@ def _others(
 ) -> dict[str, Collected]:
     """The outcomes beside the score of the main test."""
     outcomes: dict[str, Collected] = {}
+    scorer, columns = _scorer_and_columns(study.metric)
     for number, test in enumerate(["", *study.evaluation.also]):
-        questions, name = own, ""
+        questions, name, fingerprint = own, "", None
         if test:
             prepared = open_prepared(test)
+            fingerprint = prepared.fingerprint
             questions = [question_of(record) for record in prepared.records("test")]
             name = prepared.manifest["dataset"]
             name = test if name in outcomes else name
@@ -110,29 +120,26 @@ def _others(
             place = folder / node.id
             entry = tested(place, node, study, "vqa")[number]
             assert entry is not None, "a finished cell has its scores"
-            _same_data(entry, test, node.id)
-            seen[node.cell] = _item_values(
-                place / entry.answers["questions"], study.metric, questions
-            )
+            if fingerprint not in (None, entry.data_fingerprint):
+                raise ScoreError(
+                    f"{test} is not the data that {node.id} was scored on.",
+                    "Put the prepared folder back, or run the study anew in another folder.",
+                )
+            answers = pair(stored_answers(place, entry), questions)
+            seen[node.cell] = item_values(answers, scorer, columns)
+            if not lost:
+                continue
+            without = tested(place, node, study, "reliance")[number]
+            assert without is not None, "a finished cell has its scores"
             for kind, values in lost.items():
-                without = tested(place, node, study, "reliance")[number]
-                assert without is not None, "a finished cell has its scores"
-                blind = _item_values(place / without.answers[kind], study.metric, questions)
-                values[node.cell] = seen[node.cell] - blind
+                blind = pair(stored_answers(place, without, kind), questions)
+                values[node.cell] = PairedValues.of(answers, blind, scorer, columns).answered
         named = {name: seen} if test else {}
         named |= {f"{name}: {LOST_WITH[k]}".removeprefix(": "): v for k, v in lost.items()}
         outcomes |= {
             title: Collected([], [], questions, clusters, values) for title, values in named.items()
         }
     return outcomes
-
-
-def _same_data(entry: Entry, test: str, run: str) -> None:
-    if test and entry.data_fingerprint != open_prepared(test).fingerprint:
-        raise ScoreError(
-            f"{test} is not the data that {run} was scored on.",
-            "Put the prepared folder back, or run the study anew in another folder.",
-        )
 
 
 def check_comparable(scores: Sequence[Score]) -> None:
@@ -191,6 +198,7 @@ def _score(folder: Path, node: Node, study: Study) -> Score:
         facts={
             "predictions": f"{node.id}/{entry.answers['questions']}",
             "basis": _basis(place, entry),
+            "unanswered": _unanswered(place, node, study),
             "interval_images_only": entry.score(scorer, measure).interval,
             "baselines": {
                 name: (each["scores"].get(scorer, {}).get(measure) or {}).get("value")
@@ -207,6 +215,18 @@ def _score(folder: Path, node: Node, study: Study) -> Score:
             "diagnostics": _diagnostics(run),
         },
     )
+
+
+def _unanswered(place: Path, node: Node, study: Study) -> int:
+    """Questions without an answer, over all tests and all kinds of pictures."""
+    missing = 0
+    for entry in tested(place, node, study, "vqa"):
+        missing += ((entry and entry.counts()) or {}).get("missing", 0)
+    if study.evaluation.conditions:
+        for entry in tested(place, node, study, "reliance"):
+            for kind in study.evaluation.conditions:
+                missing += ((entry and entry.counts(kind)) or {}).get("missing", 0)
+    return missing
 
 
 def _basis(place: Path, entry: Entry) -> dict[str, Any]:
@@ -247,7 +267,9 @@ def _questions(folder: Path, study: Study, score: Score) -> list[Question]:
 def _values(
     folder: Path, metric: str, score: Score, questions: list[Question]
 ) -> NDArray[np.float64]:
-    own = _item_values(folder / score.facts["predictions"], metric, questions)
+    scorer, columns = _scorer_and_columns(metric)
+    answers = read_predictions(folder / score.facts["predictions"]).predictions
+    own = item_values(pair(answers, questions), scorer, columns)
     name = metric.split(".")[2]
     value = float((by_name(name).factor * np.nanmean(own, axis=0)).mean())
     if abs(value - score.value) > 1e-6:
@@ -258,8 +280,6 @@ def _values(
     return own
 
 
-def _item_values(path: Path, metric: str, questions: list[Question]) -> NDArray[np.float64]:
+def _scorer_and_columns(metric: str) -> tuple[ScorerName, list[Measure]]:
     _, scorer, name = metric.split(".")
-    columns = [by_name(part) for part in parts_of(by_name(name))]
-    answers = read_predictions(path).predictions
-    return item_values(pair(answers, questions), as_scorer(scorer), columns)
+    return as_scorer(scorer), [by_name(part) for part in parts_of(by_name(name))]

@@ -32,8 +32,8 @@ def conclude(
     titles = {arm: each["title"] for arm, each in statistics["arms"].items()}
     lacking = dict(unanswered or {})
     sentences = [
-        f"{number} questions have no answer in runs of {titles[arm]} and score 0 there: no verdict "
-        "on it until they are answered."
+        f"{number} questions have no answer in runs of {titles[arm]}, over all tests and kinds of "
+        "pictures: no verdict on it until they are answered."
         for arm, number in lacking.items()
     ]
     if study.baseline in lacking:

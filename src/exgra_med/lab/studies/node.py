@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 from exgra_med import files
+from exgra_med.data.records import open_prepared
 from exgra_med.errors import ExgraMedError, RecipeError, RunError
 from exgra_med.evaluation.held_out import held_out_scorer
 from exgra_med.evaluation.session import open_session
@@ -106,6 +107,9 @@ def _train_and_evaluate(place: Path, study: Study, node: Node, reporter: Reporte
     recipe, counted = node.recipe, None
     if node.budget is not None:
         recipe, counted = spend_like(recipe, node.budget)
+    # What is asked afterwards is looked for before hours of training.
+    for test in study.evaluation.also:
+        open_prepared(test).split_path("test")
     if process_state().is_main_process:
         check_before_training(recipe, place)
     run = begin_run(place, recipe, resume=True)

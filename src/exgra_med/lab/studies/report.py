@@ -315,7 +315,7 @@ def unanswered(collected: Collected) -> dict[str, int]:
     """Arms with questions that a run did not answer, and how many; empty where all are answered."""
     found: dict[str, int] = {}
     for score in collected.scores:
-        if number := score.facts["basis"].get("missing", 0):
+        if number := score.facts["unanswered"]:
             found[score.cell.arm] = found.get(score.cell.arm, 0) + number
     return found
 

@@ -339,10 +339,10 @@ def test_an_answer_that_fits_no_option_is_refused_by_name(
 
 def test_own_data_has_a_name_of_its_own(mine: Path, tmp_path: Path) -> None:
     (mine / "train.csv").write_text(HEAD + "a.png,Q?,yes\n")
-    prepared = prepare("custom", mine, tmp_path / "out", called="wards")
+    prepared = prepare("custom", mine, tmp_path / "out", dataset_name="wards")
     assert prepared.manifest["dataset"] == "wards"
     for name in ("../up", "a/b", "", "two\nlines"):
         with pytest.raises(DataError, match="--name"):
-            prepare("custom", mine, tmp_path / "other", called=name)
+            prepare("custom", mine, tmp_path / "other", dataset_name=name)
     with pytest.raises(DataError, match="--name is for"):
-        prepare("slake", mine, tmp_path / "other", called="mine")
+        prepare("slake", mine, tmp_path / "other", dataset_name="mine")

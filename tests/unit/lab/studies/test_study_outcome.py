@@ -418,7 +418,7 @@ def test_nothing_is_concluded_of_runs_that_lack_answers(tmp_path: Path) -> None:
             fake_cell(folder, study, node, 0.9, num_missing=26)
     found = write_results(folder)["conclusion"]
     assert found[0] == (
-        "26 questions have no answer in runs of ExGra-Med and score 0 there: no verdict on it "
-        "until they are answered."
+        "26 questions have no answer in runs of ExGra-Med, over all tests and kinds of "
+        "pictures: no verdict on it until they are answered."
     )
     assert "is better" not in "\n".join(found) and "reaches" not in "\n".join(found)

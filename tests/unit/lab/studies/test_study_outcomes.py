@@ -11,14 +11,16 @@ from made_up_run import SayingEngine, made_up_session
 
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import open_prepared, write_records
-from exgra_med.errors import ScoreError
+from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.statistics import holm
 from exgra_med.evaluation.tasks import reliance
 from exgra_med.lab.studies.folder import is_finished, start_study
+from exgra_med.lab.studies.node import run_node
 from exgra_med.lab.studies.report import write_outcome, write_results
 from exgra_med.lab.studies.schema import load_study
 from exgra_med.lab.studies.table import blocks, comparison_rows
 from exgra_med.recipe.run_folder import start_run
+from exgra_med.terminal import Silent
 
 STUDY = """
 name: outcomes
@@ -40,12 +42,16 @@ SKILL = {
 }
 
 
-def _answer(folder: Path, node, data: str, own: list, skill: tuple[float, float]) -> None:
+def _answer(
+    folder: Path, node, data: str, own: list, skill: tuple[float, float], silent: str = ""
+) -> None:
     run = start_run(folder / node.id, node.recipe, resume=True)
     luck = dict(zip([r.id for r in own], np.random.default_rng(0).random(len(own)), strict=True))
     shown = {record.id: record.images for record in own}
 
-    def say(record) -> str:
+    def say(record) -> str | None:
+        if record.id == silent and record.images != shown[record.id]:
+            return None
         chance = skill[record.images != shown[record.id]]
         answers = {each.id: each.answer for each in own}
         return answers[record.id] if luck[record.id] < chance else "nothing of that"
@@ -64,11 +70,11 @@ def _prepared(place: Path, count: int) -> str:
     sample = open_prepared(DATA)
     copytree(sample.path / "images", place / "source" / "images")
     write_records(place / "source" / "test.jsonl", sample.records("test")[:count])
-    prepare("custom", place / "source", place / "other", overwrite=True, called="other")
+    prepare("custom", place / "source", place / "other", overwrite=True, dataset_name="other")
     return str(place / "other")
 
 
-def _study(place: Path, other: str, finish: bool = True):
+def _study(place: Path, other: str, finish: bool = True, silent: str = ""):
     study = load_study(str(write_study(place, STUDY.replace("OTHER", other))))
     folder = place / "study"
     nodes = start_study(folder, study)
@@ -76,7 +82,9 @@ def _study(place: Path, other: str, finish: bool = True):
         for data in (other, DATA) if finish else (DATA,):
             own = list(open_prepared(data).records("test"))
             name = DATA if data == DATA else "other"
-            _answer(folder, node, data, own, SKILL[name, node.cell.method])
+            method = node.cell.method
+            quiet = silent if method == "exgra-med" else ""
+            _answer(folder, node, data, own, SKILL[name, method], quiet)
     return folder, study, nodes
 
 
@@ -131,3 +139,20 @@ def test_a_test_that_was_changed_is_refused(tmp_path, other):
     _prepared(tmp_path / "mine", 11)
     with pytest.raises(ScoreError, match="is not the data"):
         write_results(folder)
+
+
+def test_answers_that_are_missing_with_other_pictures_leave_no_verdict(tmp_path, other):
+    silent = open_prepared(other).records("test")[0].id
+    folder, _, _ = _study(tmp_path, other, silent=silent)
+    told = write_results(folder)["conclusion"]
+    # Two seeds; the question stands in both tests.
+    assert told[0].startswith("4 questions have no answer in runs of ExGra-Med")
+    assert not any("better" in each or "worse" in each for each in told)
+
+
+def test_a_test_that_is_not_there_is_said_before_training(tmp_path):
+    study = load_study(str(write_study(tmp_path, STUDY.replace("OTHER", "data/gone"))))
+    node = next(each for each in start_study(tmp_path / "study", study) if each.cell)
+    with pytest.raises(DataError, match="data/gone"):
+        run_node(tmp_path / "study", node.id, Silent())
+    assert not (tmp_path / "study" / node.id).exists()
