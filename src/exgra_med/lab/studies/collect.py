@@ -219,14 +219,12 @@ def _score(folder: Path, node: Node, study: Study) -> Score:
 
 def _unanswered(place: Path, node: Node, study: Study) -> int:
     """Questions without an answer, over all tests and all kinds of pictures."""
-    missing = 0
-    for entry in tested(place, node, study, "vqa"):
-        missing += ((entry and entry.counts()) or {}).get("missing", 0)
-    if study.evaluation.conditions:
-        for entry in tested(place, node, study, "reliance"):
-            for kind in study.evaluation.conditions:
-                missing += ((entry and entry.counts(kind)) or {}).get("missing", 0)
-    return missing
+    kinds = study.evaluation.conditions
+    counts = [each.counts() for each in tested(place, node, study, "vqa") if each]
+    if kinds:
+        blind = [each for each in tested(place, node, study, "reliance") if each]
+        counts += [each.counts(kind) for each in blind for kind in kinds]
+    return sum((each or {}).get("missing", 0) for each in counts)
 
 
 def _basis(place: Path, entry: Entry) -> dict[str, Any]:
