@@ -11,7 +11,7 @@ help:  ## say what can be made
 demo: .venv/.ready  ## install the pinned set, train the demo, write runs/demo/report.html
 	$(BIN)/exgra-med demo --out runs/demo
 
-test: .venv/.ready-test  ## install the pinned set, run the default tests (offline, under 3 minutes)
+test: .venv/.ready-test  ## install the pinned set, run the default tests (offline)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-all: .venv/.ready-test  ## also the slow tests
