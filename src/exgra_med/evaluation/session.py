@@ -371,9 +371,9 @@ class Session:
         )
 
     def keep(self, entry: Entry) -> Entry:
-        """Write an entry into `results.json`."""
-        put_result(self.run.path, entry)
-        return entry
+        """Write an entry into `results.json`, and give it as it stands there."""
+        kept = put_result(self.run.path, entry).results
+        return next(each for each in kept if each.key == entry.key)
 
     def _facts(self, about: dict[str, Any]) -> dict[str, Any]:
         return {"data": self.fingerprint, "split": self.split} | about

@@ -13,7 +13,7 @@ from exgra_med.data.records import Record, file_sha256
 from exgra_med.evaluation.answers import Prediction, Question, pair
 from exgra_med.evaluation.report.comparison import write_comparison
 from exgra_med.evaluation.report.page import Content, Finding, gather, render_html
-from exgra_med.evaluation.results import Score, put_result, read_results
+from exgra_med.evaluation.results import Entry, Score, put_result, read_results
 from exgra_med.evaluation.score import answer_spread, collapsed, spread_sentence
 from exgra_med.evaluation.tasks import vqa
 
@@ -42,8 +42,8 @@ def run(data: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def answer(run: Path, data: Path, say: Any) -> None:
-    vqa.evaluate(made_up_session(run, data, SayingEngine(say), num_bootstrap_samples=50))
+def answer(run: Path, data: Path, say: Any) -> Entry | None:
+    return vqa.evaluate(made_up_session(run, data, SayingEngine(say), num_bootstrap_samples=50))
 
 
 def found(content: Content) -> dict[str, Finding]:
@@ -169,6 +169,14 @@ def test_nothing_missing_is_said_too(run: Path, data: Path) -> None:
     missing = found(gather(run))[MISSING]
     assert missing.state == "good" and "every question has an answer" in missing.answer
     assert gather(run).findings[0].question == BETTER
+
+
+def test_what_an_evaluation_gives_is_what_it_wrote(run: Path, data: Path) -> None:
+    entry = answer(run, data, right)
+    assert entry is not None
+    (file,) = (run / "predictions").rglob("*.jsonl")
+    assert entry.sha256() == file_sha256(file)
+    assert [entry] == read_results(run).find("vqa")
 
 
 def test_answers_that_are_not_those_that_were_scored_are_named(run: Path, data: Path) -> None:
