@@ -1,20 +1,24 @@
 """SIGKILL at random moments, then the same command again: the result is that of no kill."""
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 # What commands import, once for all of them.
+import exgra_med.captions.generate
 import exgra_med.data.prepare
 import exgra_med.evaluation.held_out
 import exgra_med.evaluation.tasks.vqa
@@ -52,10 +56,36 @@ class Process:
         _, status = os.waitpid(self.id, 0)
         return os.waitstatus_to_exitcode(status)
 
+    def kill(self, numbers: random.Random) -> None:
+        """End it at once; of several processes one of them, or all."""
+        children = Path(f"/proc/{self.id}/task/{self.id}/children")
+        workers = [int(each) for each in children.read_text("ascii").split()]
+        if workers and os.getpgid(self.id) == self.id and numbers.random() < 0.5:
+            os.kill(numbers.choice(workers), signal.SIGKILL)
+        elif os.getpgid(self.id) == self.id:
+            os.killpg(self.id, signal.SIGKILL)
+        else:
+            os.kill(self.id, signal.SIGKILL)
 
-def start(words: list[str], place: Path) -> Process:
+
+def start(words: list[str], place: Path, num_processes: int = 1) -> Process:
     """Begin a command in a folder."""
-    said = place / f"said-{time.monotonic_ns()}.txt"
+    # Beside the folder: that one may be full, or may not be written.
+    said = place.parent / f"said-{time.monotonic_ns()}.txt"
+    if num_processes > 1:
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        launcher += ["--nproc_per_node", str(num_processes), "-m", "exgra_med"]
+        own = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        with said.open("w", encoding="utf-8") as stream:
+            group = subprocess.Popen(
+                [*launcher, *words],
+                cwd=place,
+                env=os.environ | own,
+                stdout=stream,
+                stderr=stream,
+                start_new_session=True,
+            )
+        return Process(group.pid, said)
     child = os.fork()
     if child:
         return Process(child, said)
@@ -89,6 +119,33 @@ class Work:
     codes: tuple[int, ...] = (0,)
     """Exit codes of a command that got to its end."""
     before: Callable[[Path], None] = lambda place: None
+    num_processes: int = 1
+
+    def start(self, words: list[str], place: Path) -> Process:
+        """Begin the command."""
+        return start(words, place, self.num_processes)
+
+
+class Service(BaseHTTPRequestHandler):
+    """A language model that answers the same request with the same words."""
+
+    def do_POST(self) -> None:
+        """Answer after a moment, so that kills fall between answers."""
+        asked = self.rfile.read(int(self.headers["content-length"]))
+        time.sleep(0.02)
+        words = json.dumps({"revision": f"In more words: {sha256(asked).hexdigest()}."})
+        message = {"role": "assistant", "content": words}
+        choice = {"index": 0, "finish_reason": "stop", "message": message}
+        usage = {"prompt_tokens": 100, "completion_tokens": 20}
+        raw = json.dumps({"id": "x", "choices": [choice], "usage": usage}).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
 
 
 def _hashes(folder: Path) -> dict[str, str]:
@@ -118,6 +175,11 @@ def _answered(place: Path) -> Any:
     return answers, entry["scores"]
 
 
+def _extended(place: Path) -> Any:
+    # In the order in which the answers came.
+    return sorted((place / "long.jsonl").read_text("utf-8").splitlines())
+
+
 def _studied(place: Path) -> Any:
     results = json.loads((place / "study" / "results.json").read_text("utf-8"))
     cells = [(cell["value"], cell["num_steps"]) for cell in results["cells"]]
@@ -137,8 +199,16 @@ def works(place: Path) -> list[Work]:
     # Pictures are drawn: there is something to be killed in.
     prepare = ["data", "prepare", "phantom", "--out", "data", "--option", "num_images=400"]
     study = ["study", "run", str(place / "study.yaml"), "--out", "study"]
+    # A process of its own: copies of one with threads may find their locks taken.
+    service = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    multiprocessing.get_context("fork").Process(target=service.serve_forever, daemon=True).start()
+    captions = ["captions", "generate", "bundled:vqa-rad-sample", "--out", "long.jsonl"]
+    captions += ["--model", "m", "--base-url", f"http://127.0.0.1:{service.server_port}/v1"]
+    captions += ["--concurrency", "2", "--cache", "answers.jsonl"]
+    spread = [*train, "--set", "stages.connector=null", "--set", "stages.vqa.max_steps=4"]
     return [
         Work("train", train, [*train, "--resume"], _trained),
+        Work("captions", captions, captions, _extended),
         # A model of four steps answers nothing that can be used, which is exit code 1.
         Work(
             "evaluate",
@@ -150,13 +220,14 @@ def works(place: Path) -> list[Work]:
         ),
         Work("prepare", prepare, prepare, lambda where: _hashes(where / "data")),
         Work("study", study, study, _studied, (0, 1)),
+        Work("two processes", spread, [*spread, "--resume"], _trained, num_processes=2),
     ]
 
 
 def kill_at_random(
     place: Path, count: int, seed: int = 0, only: str | None = None
 ) -> Iterator[tuple[str, str]]:
-    """Kill `count` times, one kind of work after the other, a study every seventh time.
+    """Kill `count` times, one kind of work after the other, the long ones every ninth time.
 
     Yields:
         What was killed and when, and what was not right about what came of it.
@@ -164,40 +235,42 @@ def kill_at_random(
     numbers = random.Random(seed)
     chosen = [each for each in works(place / "common") if only in (None, each.name)]
     if only is None:
-        # A study is many processes, and takes as long as all the others.
-        *short, study = chosen
-        chosen = [*short, *short, study]
+        # What starts processes of its own takes as long as all the others.
+        *short, study, spread = chosen
+        chosen = [*short, *short, study, *short, *short, spread]
     wanted: dict[str, tuple[float, Any]] = {}
     for number in range(count):
         work = chosen[number % len(chosen)]
         if work.name not in wanted:
-            wanted[work.name] = _undisturbed(work, place / f"whole-{work.name}")
+            wanted[work.name] = undisturbed(work, place / f"whole-{work.name}")
         seconds, result = wanted[work.name]
         delay = numbers.uniform(0, seconds)
         where = place / "killed"
         shutil.rmtree(where, ignore_errors=True)
-        yield f"{work.name}, killed after {delay:.2f} s", _killed(work, where, delay, result)
+        where.mkdir()
+        work.before(where)
+        process = work.start(work.first, where)
+        time.sleep(delay)
+        process.kill(numbers)
+        process.wait()
+        yield f"{work.name}, killed after {delay:.2f} s", again(work, where, result)
 
 
-def _undisturbed(work: Work, place: Path) -> tuple[float, Any]:
+def undisturbed(work: Work, place: Path) -> tuple[float, Any]:
+    """Seconds and result of a command that nothing happens to."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir()
     work.before(place)
     started = time.monotonic()
-    process = start(work.first, place)
+    process = work.start(work.first, place)
     assert process.wait() in work.codes, process.said.read_text("utf-8")
     return time.monotonic() - started, work.result(place)
 
 
-def _killed(work: Work, place: Path, delay: float, result: Any) -> str:
-    place.mkdir()
-    work.before(place)
-    process = start(work.first, place)
-    time.sleep(delay)
-    os.kill(process.id, signal.SIGKILL)
-    process.wait()
+def again(work: Work, place: Path, result: Any) -> str:
+    """The same command once more; what is not right about it."""
     for attempt in range(20):
-        process = start(work.again, place)
+        process = work.start(work.again, place)
         code, said = process.wait(), process.said.read_text("utf-8")
         # The nodes of a killed study finish the step that they are in, and then end.
         if "is being written by" not in said:

@@ -11,6 +11,8 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+from rich.filesize import decimal
+
 from exgra_med.alignment.controls import CONTROLS
 from exgra_med.alignment.loss import directed_pairs
 from exgra_med.alignment.matching import check_size
@@ -296,8 +298,8 @@ def check_disk(recipe: Recipe, out: Path) -> None:
     free = shutil.disk_usage(place).free
     if needed - written > free:
         raise RunError(
-            f"{out} needs about {(needed - written) / 1e9:.1f} GB more, and the disk has "
-            f"{free / 1e9:.1f} GB.",
+            f"{out} needs about {decimal(needed - written)} more, and the disk has "
+            f"{decimal(free)}.",
             "Choose another disk with --out, or keep fewer checkpoints.",
         )
 

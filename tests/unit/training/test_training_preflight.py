@@ -120,7 +120,7 @@ def test_a_missing_image_of_the_held_out_split(copy: Path, tmp_path: Path) -> No
 def test_a_disk_without_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "free")
     monkeypatch.setattr("shutil.disk_usage", lambda place: usage(5e6))
-    with pytest.raises(RunError, match=r"needs about .* and the disk has 0\.0 GB"):
+    with pytest.raises(RunError, match=r"needs about .* and the disk has 5\.0 MB"):
         check(tmp_path)
     # What the run holds already is not needed again.
     kept = tmp_path / "run/checkpoints/vqa/step-000002"
