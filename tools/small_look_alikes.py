@@ -1,0 +1,52 @@
+"""Scores of a run with and without the test pictures that look like a training picture.
+
+    PYTHONPATH=src python tools/small_look_alikes.py RUN data/slake
+
+RUN has answers to the test of the prepared folder: `exgra-med evaluate vqa RUN --data data/slake`.
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from exgra_med.data.inspect.audit import near_pairs, perceptual_hash
+from exgra_med.data.records import Prepared, Record, open_prepared
+from exgra_med.evaluation.results import read_results
+from exgra_med.evaluation.score import score_vqa
+from exgra_med.evaluation.session import stored_answers
+
+MEASURES = ("average", "open_recall", "closed_accuracy")
+
+
+def hashes(prepared: Prepared, records: Iterable[Record]) -> dict[str, int]:
+    """Picture -> its perceptual hash."""
+    images = prepared.image_folder(50_000_000)
+    names = sorted({name for record in records for name in record.images})
+    return {name: perceptual_hash(images.open(name)) for name in names}
+
+
+def main(run: Path, data: str) -> None:
+    """Print both rows of the table."""
+    prepared = open_prepared(data)
+    (entry,) = read_results(run).find("vqa", prepared.manifest["dataset"])
+    answers = stored_answers(run, entry)
+    records = [each.first_exchange() for each in prepared.records("test")]
+    own = hashes(prepared, records)
+    names, seen = list(own), hashes(prepared, prepared.records("train"))
+    near = {names[row] for row, _ in near_pairs(list(own.values()), list(seen.values()))}
+    print(f"{len(near)} of {len(names)} pictures look like a training picture")
+    for title, chosen in (
+        ("all", records),
+        ("without look-alikes", [r for r in records if near.isdisjoint(r.images)]),
+    ):
+        ids = {each.id for each in chosen}
+        scores = score_vqa([a for a in answers if a.id in ids], chosen, groups=False)["scores"]
+        cells = []
+        for name in MEASURES:
+            low, high = scores[name]["interval"]
+            cells.append(f"{scores[name]['value']:.1f} ({low:.1f} to {high:.1f})")
+        print(f"| {title} | {len(chosen)} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2])
