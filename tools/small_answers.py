@@ -19,12 +19,12 @@ from exgra_med.evaluation.session import stored_answers
 from exgra_med.files import write_text
 
 DATA = "bundled:slake-sample"
-WIDTH = 160
+WIDTH = 120
 """Pixels of a picture in the table."""
 
 
-def chosen(records: list[Record], answers: dict[str, str]) -> list[tuple[str, Record, bool]]:
-    """(kind of question, record, whether it was answered rightly), each picture at most once."""
+def chosen(records: list[Record], answers: dict[str, str]) -> list[tuple[Record, bool]]:
+    """(record, whether it was answered rightly) by kind of question, each picture at most once."""
     by_kind: dict[str, dict[bool, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda record: seeded_key(0, record.id)):
         right = words(answers[record.id]) == words(record.answer)
@@ -36,7 +36,7 @@ def chosen(records: list[Record], answers: dict[str, str]) -> list[tuple[str, Re
             new = [each for each in by_kind[kind][right] if each.image_group not in shown]
             if new:
                 shown.add(new[0].image_group)
-                found.append((kind, new[0], right))
+                found.append((new[0], right))
     return found
 
 
@@ -47,16 +47,15 @@ def main(run: Path, out: Path) -> None:
     prepared = open_prepared(DATA)
     images = prepared.image_folder(50_000_000)
     out.mkdir(parents=True, exist_ok=True)
-    lines = ["| picture | kind | question | SLAKE says | the model says | |", "| --- " * 6 + "|"]
-    for number, (kind, record, right) in enumerate(chosen(prepared.records("test"), answers)):
+    lines = ["| picture | question, and SLAKE's answer | `small` |", "| --- " * 3 + "|"]
+    for number, (record, right) in enumerate(chosen(prepared.records("test"), answers)):
         picture = images.open(record.images[0])
         picture.thumbnail((WIDTH, WIDTH))
         picture.save(out / f"{number:02}.jpg", quality=85)
         alt = f"{record.meta['modality']} of SLAKE"
-        cells = (
-            f"![{alt}](../figures/small/{number:02}.jpg)", kind, record.question, record.answer,
-            answers[record.id], "right" if right else "wrong",
-        )  # fmt: skip
+        said = f"{'right' if right else '**wrong**'}: {answers[record.id]}"
+        question = f"{record.question} SLAKE: {record.answer}"
+        cells = (f"![{alt}](../figures/small/{number:02}.jpg)", question, said)
         lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     write_text(out / "answers.md", "\n".join(lines) + "\n")
 

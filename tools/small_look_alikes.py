@@ -36,7 +36,7 @@ def main(run: Path, data: str) -> None:
     near = {names[row] for row, _ in near_pairs(list(own.values()), list(seen.values()))}
     print(f"{len(near)} of {len(names)} pictures look like a training picture")
     for title, chosen in (
-        ("all", records),
+        ("in all", records),
         ("without look-alikes", [r for r in records if near.isdisjoint(r.images)]),
     ):
         ids = {each.id for each in chosen}
@@ -45,7 +45,7 @@ def main(run: Path, data: str) -> None:
         for name in MEASURES:
             low, high = scores[name]["interval"]
             cells.append(f"{scores[name]['value']:.1f} ({low:.1f} to {high:.1f})")
-        print(f"| {title} | {len(chosen)} | " + " | ".join(cells) + " |")
+        print(f"| {len(chosen):,} {title} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
