@@ -82,6 +82,32 @@ def test_only_readers_come_beside_a_writer(small: Grid, tmp_path: Path) -> None:
     assert (run / "log.jsonl").read_bytes() == log
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of the size of files there")
+def test_answers_that_no_longer_fit_end_in_a_sentence_and_go_on(
+    small: Grid, tmp_path: Path
+) -> None:
+    """A file may not grow beyond 4 kB, as if the disk were full; then it may."""
+    import resource
+
+    run = tmp_path / "run"
+    shutil.copytree(small.whole, run)
+    answers = run / f"{ANSWERS}.jsonl"
+    for path in (answers, run / f"{ANSWERS}.about.json", run / "results.json"):
+        path.unlink()
+    words = next(each.words(run) for each in acts(SMALL) if each.name == "evaluate")
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        found = command(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert found.code == 1 and f"{answers}: cannot be written (File too large)." in found.said
+    assert answers.stat().st_size <= 4096
+    command(*words)
+    whole = small.whole / f"{ANSWERS}.jsonl"
+    assert answers.read_text("utf-8") == whole.read_text("utf-8")
+
+
 @pytest.mark.slow
 def test_damage_to_any_file_is_named_or_changes_nothing(tmp_path: Path) -> None:
     make_run(tmp_path / "whole", *WHOLE)
