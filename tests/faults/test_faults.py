@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from damage import SMALL, WHOLE, Case, Grid, acts, command, make_run
+from damage import DAMAGES, SMALL, WHOLE, Case, Grid, acts, command, make_run
 from kills import kill_at_random
 
 
@@ -32,7 +32,10 @@ KINDS = [
     ("resume an unfinished run", f"{STEP}/parameters.safetensors", "flipped late"),
     ("resume an unfinished run", f"{STEP}/optimizer.safetensors", "flipped early"),
     ("resume an unfinished run", f"{STEP}/optimizer.safetensors", "empty"),
+    ("resume an unfinished run", "recipe.yaml", "not UTF-8"),
+    ("resume an unfinished run", "record.json", "folder"),
     ("resume an unfinished run", "log.jsonl", "digit"),
+    ("resume an unfinished run", "log.jsonl", "not UTF-8"),
     ("resume an unfinished run", "log.jsonl", "gone"),
     ("evaluate", "results.json", "other type"),
     ("evaluate", f"{ANSWERS}.jsonl", "digit"),
@@ -56,6 +59,25 @@ KINDS = [
 def test_damage_is_named_or_changes_nothing(small: Grid, act: str, file: str, damage: str) -> None:
     found = {each.name: each for each in acts(SMALL)}[act]
     assert not small.problem(Case(found, file, damage))
+
+
+def test_a_step_that_was_changed_is_named(small: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    def another_step(path: Path) -> None:
+        text = path.read_text("utf-8")
+        assert text.count('"step": 2') == 1
+        path.write_text(text.replace('"step": 2', '"step": 3'), "utf-8")
+
+    monkeypatch.setitem(DAMAGES, "another step", another_step)
+    found = {each.name: each for each in acts(SMALL)}["resume an unfinished run"]
+    assert not small.problem(Case(found, f"{STEP}/progress.json", "another step"))
+
+
+def test_a_card_names_a_record_that_is_not_utf_8(small: Grid, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small.whole, run)
+    DAMAGES["not UTF-8"](run / "record.json")
+    found = command("evaluate", "card", str(run))
+    assert found.code == 2 and f"{run / 'record.json'}: not UTF-8" in found.said
 
 
 HOLD = (

@@ -312,6 +312,15 @@ def test_every_reader_of_yaml_is_the_bounded_one(tmp_path: Path, read: Any) -> N
         read(tmp_path / "a.yaml" if read is read_yaml else str(tmp_path / "a.yaml"))
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-32", "cp1252"])
+@pytest.mark.parametrize("read", [load_recipe, load_study, read_yaml])
+def test_yaml_of_another_encoding_is_refused(tmp_path: Path, read: Any, encoding: str) -> None:
+    text = "name: a\ndescription: d\u00e9j\u00e0 vu\n"
+    (tmp_path / "a.yaml").write_bytes(text.encode(encoding))
+    with pytest.raises(RecipeError, match=r"a\.yaml: not UTF-8|a\.yaml is not valid YAML"):
+        read(tmp_path / "a.yaml" if read is read_yaml else str(tmp_path / "a.yaml"))
+
+
 JSONS: dict[str, tuple[bytes, str]] = {
     "deep": (b"[" * 200 + b"]" * 200, "nested too deeply"),
     "deeper": (b"[" * 100_000, "nested too deeply|not valid JSON"),
