@@ -9,17 +9,19 @@ else that is not as it was is found. A folder that is written at once, such as a
 A file without any is of an earlier version or of another tool, and nothing of it can be checked.
 """
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, RecipeError
 from exgra_med.files import write_text
-from exgra_med.reading import read_json, read_object, read_yaml, write_yaml
+from exgra_med.reading import read_json, read_object, read_yaml, short, stray, write_yaml
 
 DIGEST = "sha256"
 DIGESTS = "digests.json"
@@ -174,6 +176,9 @@ def check_digests(folder: Path, hint: str = "") -> bool:
     known = read_document(listed, hint).get("files")
     if not isinstance(known, dict):
         raise _damaged(listed, "is damaged: it names no files", hint or f"{_COPY_AGAIN}.")
+    for name in known:
+        if problem := stray(name, folder="its folder"):
+            raise _damaged(listed, f"names {short(name)}, which {problem}", hint)
     stamp = _stamp(folder, known)
     if None not in stamp and _CHECKED.get(str(folder.resolve())) == stamp:
         return True
@@ -208,6 +213,9 @@ def _stamp(folder: Path, names: Collection[str]) -> tuple[tuple[int, int] | None
 
 
 def _sha256(path: Path) -> str:
+    if not stat.S_ISREG(path.stat().st_mode):
+        # A device or a pipe, to which a link may lead, need not end.
+        raise OSError(errno.EINVAL, "it is no file")
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

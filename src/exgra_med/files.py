@@ -18,7 +18,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -116,6 +116,22 @@ def check_working_folder() -> None:
         ) from error
 
 
+def check_names(names: Iterable[str]) -> None:
+    """See that what a command was given is text. Systems take names of any bytes; what is not
+    UTF-8 in them can be opened, but neither shown nor written into a report.
+
+    Raises:
+        RunError: a name is not.
+    """
+    for name in names:
+        try:
+            name.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise RunError(
+                f"{os.fsencode(name)!r} is not UTF-8 text.", "Give the file or folder another name."
+            ) from error
+
+
 def _is_about(error: OSError, path: Path) -> bool:
     """Whether an error names the target, something in it, its unfinished twin, or its folder."""
     if not isinstance(error.filename, str | os.PathLike):
@@ -167,7 +183,15 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         DiskFullError, WriteError: an older file of that name is untouched.
     """
-    write_bytes(path, text.encode("utf-8"))
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        half = text[max(0, error.start - 30) : error.end].splitlines()[-1]
+        raise WriteError(
+            f"{path}: cannot be written, a name or a text in it is not UTF-8 ({half!r}).",
+            "Give the file or folder another name.",
+        ) from error
+    write_bytes(path, content)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from damage import SMALL, WHOLE, Case, Grid, acts, command, make_run
+from damage import DAMAGES, SMALL, WHOLE, Case, Grid, acts, command, make_run
 from kills import kill_at_random
 
 
@@ -32,7 +32,10 @@ KINDS = [
     ("resume an unfinished run", f"{STEP}/parameters.safetensors", "flipped late"),
     ("resume an unfinished run", f"{STEP}/optimizer.safetensors", "flipped early"),
     ("resume an unfinished run", f"{STEP}/optimizer.safetensors", "empty"),
+    ("resume an unfinished run", "recipe.yaml", "not UTF-8"),
+    ("resume an unfinished run", "record.json", "folder"),
     ("resume an unfinished run", "log.jsonl", "digit"),
+    ("resume an unfinished run", "log.jsonl", "not UTF-8"),
     ("resume an unfinished run", "log.jsonl", "gone"),
     ("evaluate", "results.json", "other type"),
     ("evaluate", f"{ANSWERS}.jsonl", "digit"),
@@ -58,6 +61,25 @@ def test_damage_is_named_or_changes_nothing(small: Grid, act: str, file: str, da
     assert not small.problem(Case(found, file, damage))
 
 
+def test_a_step_that_was_changed_is_named(small: Grid, monkeypatch: pytest.MonkeyPatch) -> None:
+    def another_step(path: Path) -> None:
+        text = path.read_text("utf-8")
+        assert text.count('"step": 2') == 1
+        path.write_text(text.replace('"step": 2', '"step": 3'), "utf-8")
+
+    monkeypatch.setitem(DAMAGES, "another step", another_step)
+    found = {each.name: each for each in acts(SMALL)}["resume an unfinished run"]
+    assert not small.problem(Case(found, f"{STEP}/progress.json", "another step"))
+
+
+def test_a_card_names_a_record_that_is_not_utf_8(small: Grid, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small.whole, run)
+    DAMAGES["not UTF-8"](run / "record.json")
+    found = command("evaluate", "card", str(run))
+    assert found.code == 2 and f"{run / 'record.json'}: not UTF-8" in found.said
+
+
 HOLD = (
     "import sys, time; from pathlib import Path; from exgra_med import files\n"
     "with files.sole_writer(Path(sys.argv[1]) / files.LOCK, 'it'):\n"
@@ -80,6 +102,32 @@ def test_only_readers_come_beside_a_writer(small: Grid, tmp_path: Path) -> None:
     holder.communicate()
     assert command(*words["resume a finished run"]).code == 0
     assert (run / "log.jsonl").read_bytes() == log
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of the size of files there")
+def test_answers_that_no_longer_fit_end_in_a_sentence_and_go_on(
+    small: Grid, tmp_path: Path
+) -> None:
+    """A file may not grow beyond 4 kB, as if the disk were full; then it may."""
+    import resource
+
+    run = tmp_path / "run"
+    shutil.copytree(small.whole, run)
+    answers = run / f"{ANSWERS}.jsonl"
+    for path in (answers, run / f"{ANSWERS}.about.json", run / "results.json"):
+        path.unlink()
+    words = next(each.words(run) for each in acts(SMALL) if each.name == "evaluate")
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        found = command(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert found.code == 1 and f"{answers}: cannot be written (File too large)." in found.said
+    assert answers.stat().st_size <= 4096
+    command(*words)
+    whole = small.whole / f"{ANSWERS}.jsonl"
+    assert answers.read_text("utf-8") == whole.read_text("utf-8")
 
 
 @pytest.mark.slow

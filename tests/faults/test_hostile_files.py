@@ -44,12 +44,15 @@ from exgra_med.evaluation.results import Entry
 from exgra_med.evaluation.session import answers_file, answers_path
 from exgra_med.lab.studies.schema import load_study
 from exgra_med.lab.studies.slurm import write_arrays
+from exgra_med.model import chat_text
 from exgra_med.model.bundle import bounded, check_settings, load_bundle
+from exgra_med.model.chat_text import ChatText
 from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.inspection import describe_checkpoint
 from exgra_med.reading import inside, parse_yaml, read_json, read_yaml, stray
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.schema import check_recipe
+from families import make
 
 BAD_NAMES = [
     "../evil", "/etc/evil", "a/../../evil", "a/..", "..", "..\\evil", "a\\b", "C:\\evil", "C:evil",
@@ -309,6 +312,15 @@ def test_every_reader_of_yaml_is_the_bounded_one(tmp_path: Path, read: Any) -> N
         read(tmp_path / "a.yaml" if read is read_yaml else str(tmp_path / "a.yaml"))
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16", "utf-16-le", "utf-32", "cp1252"])
+@pytest.mark.parametrize("read", [load_recipe, load_study, read_yaml])
+def test_yaml_of_another_encoding_is_refused(tmp_path: Path, read: Any, encoding: str) -> None:
+    text = "name: a\ndescription: d\u00e9j\u00e0 vu\n"
+    (tmp_path / "a.yaml").write_bytes(text.encode(encoding))
+    with pytest.raises(RecipeError, match=r"a\.yaml: not UTF-8|a\.yaml is not valid YAML"):
+        read(tmp_path / "a.yaml" if read is read_yaml else str(tmp_path / "a.yaml"))
+
+
 JSONS: dict[str, tuple[bytes, str]] = {
     "deep": (b"[" * 200 + b"]" * 200, "nested too deeply"),
     "deeper": (b"[" * 100_000, "nested too deeply|not valid JSON"),
@@ -560,6 +572,45 @@ def test_odd_files_of_a_processor_are_refused_by_name_or_run_no_code(
                 checkpoint(model)
     finally:
         (model / file).write_text(before)
+
+
+TEMPLATES = {
+    "loop": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+             "takes longer than"),
+    "loop in a macro": ("{% macro m() %}{% for i in range(9) %}{{ m() }}{% endfor %}{% endmacro %}"
+                        "{{ m() }}", "recursion|takes longer"),
+    "flood": ("{% for i in range(200) %}{{ 'x' * 100000 }}{% endfor %}", "20000000 characters"),
+    "more than there is": ("{{ 'x' * 10**15 }}", "MemoryError"),
+    "half": ("{% for", "unexpected 'end of template'"),
+    "code": ("{{ messages.__class__.__mro__ }}", "unsafe"),
+    "code, other spelling": ("{{ ''['__class__'] }}", "does not write answers"),
+    "change": ("{{ messages.append(1) }}", "unsafe|not safely callable"),
+    "other template": ("{% include '/etc/passwd' %}", "no loader"),
+    "own error": ("{{ raise_exception('one\ntwo') }}", "cannot be used: one. Mend"),
+    "no error": ("{{ raise_exception('') }}", "TemplateError"),
+    "unknown filter": ("{{ messages | evil }}", "evil"),
+    "division": ("{{ 1 // 0 }}", "by zero"),
+    "text of another kind": ("{{ messages + 1 }}", "concatenate"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def other_processor() -> Any:
+    _, processor = make("llava_next")
+    return processor
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_hostile_chat_template_is_a_sentence(
+    other_processor: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other_processor.chat_template, message = TEMPLATES[name]
+    monkeypatch.setattr(chat_text, "MOST_SECONDS", 0.3)
+    begin = time.process_time()
+    with pytest.raises(CheckpointError, match=message) as caught:
+        ChatText(other_processor)
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+    assert time.process_time() - begin < 5
 
 
 INDICES = {

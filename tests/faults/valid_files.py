@@ -407,4 +407,8 @@ CHECKPOINT = {
 CHECKPOINT |= {
     f"other {name}": CHECKPOINT[name] for name in ("config", "processor", "tokenizer config")
 }
+CHECKPOINT |= {
+    "other template": Kind("chat_template.jinja", checkpoint),
+    "other generation": Kind("generation_config.json", checkpoint, "json"),
+}
 NEEDS = {"parquet": "pyarrow", "dicom": "pydicom", "nifti": "nibabel", "nifti.gz": "nibabel"}

@@ -386,6 +386,32 @@ def test_the_files_of_a_folder_are_known_again(tmp_path: Path) -> None:
     assert digests.check_digests(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["/dev/zero", "../secret", "a/../../secret", "a\nb"])
+def test_digests_name_files_of_their_folder_alone(tmp_path: Path, name: str) -> None:
+    (tmp_path / "secret").write_bytes(b"1")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    digests.write_document(
+        folder / digests.DIGESTS, {"files": {name: hashlib.sha256(b"1").hexdigest()}}
+    )
+    with pytest.raises(DamagedFileError, match=r"digests\.json names .* (leaves|is not a name)"):
+        digests.check_digests(folder)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no device that never ends")
+def test_what_never_ends_is_not_hashed(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"1")
+    digests.write_digests(tmp_path)
+    for what in ("/dev/zero", "pipe"):
+        (tmp_path / "model.safetensors").unlink()
+        if what == "pipe":
+            os.mkfifo(tmp_path / "model.safetensors")
+        else:
+            (tmp_path / "model.safetensors").symlink_to(what)
+        with pytest.raises(DamagedFileError, match=r"model\.safetensors cannot be read \(it is no"):
+            digests.check_digests(tmp_path)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_an_append_that_does_not_fit_adds_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -415,3 +441,11 @@ def test_a_process_that_is_ending_is_waited_for(tmp_path: Path) -> None:
     assert other.stdout is not None and other.stdout.readline() == b"held\n"
     with files.sole_writer(lock, "The node", patience=60.0):
         other.wait(timeout=60)
+
+
+def test_text_that_is_not_utf_8_is_a_sentence_and_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.html"
+    path.write_text("old")
+    with pytest.raises(WriteError, match=r"a\.html: cannot be written, .* is not UTF-8 \('a r"):
+        files.write_text(path, "<h1>\na r\udce9n</h1>")
+    assert path.read_text() == "old" and [path] == list(tmp_path.iterdir())

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -32,7 +33,7 @@ from exgra_med.cli import (
     web,
 )
 from exgra_med.errors import CommandError, ExgraMedError
-from exgra_med.files import check_working_folder, system_error_in_words
+from exgra_med.files import check_names, check_working_folder, system_error_in_words
 from exgra_med.terminal import printable
 
 OLD_VERBS = {
@@ -237,6 +238,7 @@ def run() -> None:
     try:
         # Where it is gone, libraries of torch end the process with words of their own.
         check_working_folder()
+        check_names([*sys.argv[1:], str(Path.cwd())])
         app()
     except ExgraMedError as error:
         _fail(error.message, error.hint, error.exit_code)

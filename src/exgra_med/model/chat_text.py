@@ -5,9 +5,13 @@ answer and end. Lead and end are read off the template once, with an answer that
 """
 
 import re
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import FrameType
 from typing import Any
 
 from PIL import Image
@@ -19,6 +23,33 @@ from exgra_med.errors import CheckpointError, DataError
 _ANSWER = "the-answer"
 PROCESSOR_ERRORS = (ValueError, IndexError, TypeError, KeyError, RuntimeError)
 """What processors raise at images that they do not take."""
+MOST_SECONDS = 10.0
+"""Of writing one conversation; templates take some milliseconds."""
+MOST_CHARACTERS = 10_000_000
+"""Of one written conversation: more than any model reads."""
+
+
+@contextmanager
+def _in_time(seconds: float) -> Iterator[None]:
+    """Stop a chat template that goes on for longer. It can loop without a word, and a thread cannot
+    be ended, so each line of the template looks at the clock.
+
+    Raises:
+        TimeoutError: in the block.
+    """
+    end = time.monotonic() + seconds
+
+    def watch(frame: FrameType, _: str, __: Any) -> Any:
+        if time.monotonic() > end:
+            raise TimeoutError(f"it takes longer than {seconds:g} s")
+        return watch if frame.f_code.co_filename == "<template>" else None
+
+    before = sys.gettrace()
+    sys.settrace(watch)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 @dataclass(frozen=True)
@@ -79,9 +110,22 @@ class ChatText:
         return str(self.tokenizer.eos_token)
 
     def _write(self, messages: list[Any], ask: bool) -> str:
-        return self.processor.apply_chat_template(
-            messages, add_generation_prompt=ask, tokenize=False
-        )
+        # A template is a program of whoever made the folder. It runs in a sandbox, which keeps it
+        # from the system, and from no error, endless loop or flood of text.
+        try:
+            with _in_time(MOST_SECONDS):
+                text = self.processor.apply_chat_template(
+                    messages, add_generation_prompt=ask, tokenize=False
+                )
+            if len(text) > MOST_CHARACTERS:
+                raise ValueError(f"it writes {len(text)} characters")
+        except Exception as error:
+            said = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise CheckpointError(
+                f"The chat template of the model cannot be used: {said[:200].rstrip('.')}.",
+                "Mend the chat_template.jinja of the model's folder.",
+            ) from error
+        return text
 
     def prompt(
         self, turns: Sequence[Turn], num_images: int = 0, options: Sequence[str] | None = None

@@ -23,6 +23,7 @@ from exgra_med.evaluation.score import group_of, measures
 from exgra_med.evaluation.session import answered_questions, read_recipe, stored_answers
 from exgra_med.evaluation.tables import cell
 from exgra_med.lab.studies.report import read_study_results, render_fragment
+from exgra_med.reading import STEERING
 from exgra_med.recipe.run_folder import Run, open_run
 
 _DEPTH = 6
@@ -67,6 +68,8 @@ def _walk(folder: Path, depth: int) -> Iterator[tuple[Path, Literal["run", "stud
         return
     for inside in sorted(folder.iterdir()):
         hidden = inside.name.startswith(".") or inside.name in _NO_RUNS_INSIDE
+        # Of a name that cannot be shown, none could choose, and no page could be sent.
+        hidden = hidden or STEERING.search(inside.name) is not None
         if inside.is_dir() and not inside.is_symlink() and not hidden:
             yield from _walk(inside, depth - 1)
 

@@ -76,3 +76,35 @@ def test_a_working_folder_that_is_gone_is_a_sentence(
         assert found is not None and "is gone" in found.message
     finally:
         os.chdir(here)
+
+
+@pytest.mark.parametrize("words", [["evaluate", "report"], ["train", "debug/tiny", "--out"]])
+def test_a_name_that_is_not_utf_8_is_a_sentence(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+) -> None:
+    named = str(tmp_path / os.fsdecode(b"r\xe9n"))
+    monkeypatch.setattr(sys, "argv", ["exgra-med", *words, named])
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert r"r\xe9n' is not UTF-8 text. Give the file or folder another name." in " ".join(
+        said.split()
+    )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_a_working_folder_that_is_not_utf_8_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    here = tmp_path / os.fsdecode(b"r\xe9n")
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setattr(sys, "argv", ["exgra-med", "recipe", "list"])
+    with pytest.raises(SystemExit) as caught:
+        main.run()
+    assert caught.value.code == 2 and "is not UTF-8 text" in capsys.readouterr().err

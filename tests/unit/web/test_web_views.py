@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,13 @@ def test_links_and_checkpoints_are_not_followed(runs: Path, tmp_path: Path) -> N
     for name in ("recipe.yaml", "record.json"):
         (copy / name).write_text("{}")
     assert find_runs([tmp_path / "inside"]) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are text")
+def test_names_that_cannot_be_shown_are_left_out(runs: Path, tmp_path: Path) -> None:
+    for name in (b"r\xe9n", b"a\nb", b"a\x1b[2Jb", "rén".encode()):
+        shutil.copytree(runs / "demo", tmp_path / "all" / os.fsdecode(name))
+    assert list(find_runs([tmp_path / "all"])) == ["all/rén"]
 
 
 @pytest.mark.parametrize(
