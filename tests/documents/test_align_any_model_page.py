@@ -14,7 +14,10 @@ PAGE = PROJECT / "docs" / "how-to" / "align-any-model.md"
 NAME = "Qwen/Qwen2.5-VL-3B-Instruct"
 
 
-@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl", "internvl", "llava_onevision"])
+SLOW = [pytest.param(each, marks=pytest.mark.slow) for each in ("llava", "internvl")]
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava_onevision", *SLOW])
 def test_the_blocks_run_one_after_the_other(
     family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

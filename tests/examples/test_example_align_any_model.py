@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
 import torch
 
 FOLDER = Path(__file__).parents[2] / "examples"
@@ -15,6 +16,7 @@ def load(name: str):
     return module
 
 
+@pytest.mark.slow
 def test_both_losses_fall() -> None:
     losses = torch.tensor(load("align_any_model").main(steps=25))
     first, last = losses[:5].mean(0), losses[-5:].mean(0)

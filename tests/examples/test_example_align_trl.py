@@ -87,6 +87,7 @@ def test_a_batch_of_texts_alone_adds_nothing(tmp_path: Path) -> None:
     assert torch.equal(loss, outputs.loss) and not trainer.alignment_losses
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_its_graph_layers(tmp_path: Path) -> None:
     first = trainer_in(tmp_path)
     first.train()
@@ -106,6 +107,7 @@ def test_what_is_saved_loads_as_a_stock_model(tmp_path: Path) -> None:
     assert trainer.model.alignment_adapter is not None
 
 
+@pytest.mark.slow
 def test_adapters_of_peft_do_not_freeze_ours(tmp_path: Path) -> None:
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(target_modules=r".*language_model.*\.q_proj", r=2)

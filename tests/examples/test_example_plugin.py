@@ -36,6 +36,7 @@ def exgra_med(installed: Path, *arguments: object) -> "subprocess.CompletedProce
     return run([sys.executable, "-m", "exgra_med", *map(str, arguments)], installed)
 
 
+@pytest.mark.slow
 def test_its_data_set_is_listed_and_prepared(installed: Path, tmp_path: Path) -> None:
     listed = exgra_med(installed, "data", "list")
     assert "pocket" in listed.stdout and "three invented records" in listed.stdout, listed.stderr

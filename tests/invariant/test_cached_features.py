@@ -100,6 +100,7 @@ def test_a_native_run_is_equal_bit_for_bit(
     assert facts(kept)["num_computed"] == facts(kept)["num_images"] > 10
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_rates_of_parts_goes_on_with_what_is_kept(tmp_path: Path) -> None:
     settings = (
         "stages.aligned.cache_features=true",
@@ -114,6 +115,7 @@ def test_a_killed_run_with_rates_of_parts_goes_on_with_what_is_kept(tmp_path: Pa
     assert computed == [0, 0]
 
 
+@pytest.mark.slow
 @families(slow=[each for each in NAMES if each != "gemma3"])
 def test_any_model_is_equal_bit_for_bit(name: str, tmp_path: Path) -> None:
     parts = ["language"] if name in IN_TOWER else ["connector", "language"]
@@ -147,6 +149,7 @@ def test_two_processes_fill_one_folder_and_follow_the_trajectory_of_one(tmp_path
     assert losses(tmp_path / "two") == pytest.approx(losses(one.path), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_tower_of_another_family_does_not_run_in_a_step(
     tmp_path: Path, only_before_steps: list[str]
 ) -> None:

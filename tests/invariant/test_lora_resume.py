@@ -23,6 +23,7 @@ ONLY_ALIGNED = (
 )
 
 
+@pytest.mark.slow
 def test_a_killed_run_with_adapters_resumes_to_the_same_weights(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", *ONLY_ALIGNED)
     with pytest.raises(Killed):

@@ -60,6 +60,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     yield train(tmp_path_factory.mktemp("undisturbed") / "run")
 
 
+@pytest.mark.slow
 def test_two_runs_of_one_seed_are_equal_and_of_two_seeds_are_not(
     undisturbed: Run, tmp_path: Path
 ) -> None:
@@ -98,6 +99,7 @@ def test_a_killed_run_resumes_to_the_same_weights_and_log(
     assert story(resumed) == story(undisturbed)
 
 
+@pytest.mark.slow
 def test_alignment_weight_zero_is_plain_language_model_training(tmp_path: Path) -> None:
     plain = train(tmp_path / "plain", "stages.vqa=null", "stages.aligned.alignment=null")
     zero = train(tmp_path / "zero", "stages.vqa=null", "stages.aligned.alignment.weight=0")
@@ -108,6 +110,7 @@ def test_alignment_weight_zero_is_plain_language_model_training(tmp_path: Path) 
     assert any("matching_accuracy" in event for event in held_out)
 
 
+@pytest.mark.slow
 def test_accumulated_passes_equal_one_large_pass(tmp_path: Path) -> None:
     off = "stages.aligned={alignment: null, distinct_images: false}"
     only = ("stages.connector=null", "stages.vqa=null", off)

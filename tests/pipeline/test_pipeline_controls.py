@@ -32,12 +32,12 @@ def train(folder: Path, *assignments: str) -> tuple[Run, list[dict]]:
     [
         "stages.aligned.alignment.num_layers=0",
         pytest.param("stages.aligned.alignment.objective=pairwise", marks=pytest.mark.slow),
-        "stages.aligned.alignment.objective=infonce",
+        pytest.param("stages.aligned.alignment.objective=infonce", marks=pytest.mark.slow),
         pytest.param("stages.aligned.alignment.objective=siglip", marks=pytest.mark.slow),
         pytest.param(
             "stages.aligned.alignment.objective=optimal-transport", marks=pytest.mark.slow
         ),
-        "stages.aligned.alignment.views=image-answer",
+        pytest.param("stages.aligned.alignment.views=image-answer", marks=pytest.mark.slow),
         pytest.param("stages.aligned.answers=both", marks=pytest.mark.slow),
         "stages.aligned.answers=extended",
         "stages.connector.alignment.weight=1.0",

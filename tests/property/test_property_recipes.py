@@ -42,7 +42,7 @@ from exgra_med.recipe.schema import Recipe, StageSettings
 from exgra_med.section import Section
 
 STAGES = ("connector", "aligned", "vqa")
-FEW = 6
+FEW = 2
 MANY = int(os.environ.get("EXGRA_MED_DRAWS", "300"))
 FIRST = int(os.environ.get("EXGRA_MED_FIRST_DRAW", "0"))
 PATIENCE = 300

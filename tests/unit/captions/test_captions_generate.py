@@ -126,6 +126,7 @@ def test_sigkill_many_times(records: Records, tmp_path: Path) -> None:
     check_kills(records(3000), 3000, tmp_path / "out.jsonl", kills=5, rest=0.8)
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_cleanly_and_keeps_what_was_finished(records: Records, tmp_path: Path) -> None:
     out = tmp_path / "out.jsonl"
     with BadServer(latency=0.05) as server:

@@ -54,6 +54,7 @@ def test_one_question(folder: Path, assistant: Assistant) -> None:
     assert [c for c in told.strip() if c.isalnum()] == [c for c in expected if c.isalnum()]
 
 
+@pytest.mark.slow
 def test_a_dialogue_remembers(folder: Path, assistant: Assistant) -> None:
     conversation = Conversation(assistant.bundle, [Image.open(PICTURE)])
     first, second = conversation.ask("What is shown?"), conversation.ask("Where?")
@@ -88,6 +89,7 @@ def test_unknown_names_are_not_made_up() -> None:
         _ = exgra_med.nothing
 
 
+@pytest.mark.slow
 def test_the_template_can_be_chosen(folder: Path, assistant: Assistant, tmp_path: Path) -> None:
     def told(*arguments: object) -> str:
         return json.loads(chat(*arguments, "--json"))["text"]

@@ -104,6 +104,7 @@ def test_an_extended_answer_of_slake_says_what_its_record_says() -> None:
     assert not any(record.extended for record in SLAKE.records("test"))
 
 
+@pytest.mark.slow
 def test_the_part_of_slake_can_be_rebuilt(shared: Path, tmp_path: Path) -> None:
     import runpy
 

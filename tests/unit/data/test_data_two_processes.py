@@ -70,6 +70,7 @@ def test_a_killed_process_leaves_no_folder_and_the_next_run_is_equal(
     assert not list(tmp_path.glob(".*"))
 
 
+@pytest.mark.slow
 def test_readers_beside_a_writer_see_a_whole_folder_or_none(rad: Path, tmp_path: Path) -> None:
     done = tmp_path / "done"
     readers = [start(READ, tmp_path / "out", done) for _ in range(2)]

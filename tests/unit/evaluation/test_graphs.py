@@ -110,7 +110,7 @@ def test_what_a_data_set_says_is_text(graph: int, tmp_path: Path) -> None:
     assert set(re.findall(r'(?:src|href)="([^"]{10})', html)) <= {"data:image"}
 
 
-@pytest.mark.parametrize("views", ["all", "image-answer"])
+@pytest.mark.parametrize("views", ["all", pytest.param("image-answer", marks=pytest.mark.slow)])
 def test_accuracy_is_what_training_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, views: str
 ) -> None:
@@ -142,6 +142,7 @@ def test_accuracy_is_what_training_measures(
         assert without.after.accuracy == graphs.after.accuracy
 
 
+@pytest.mark.slow
 def test_draws_differ_and_repeat(run: Run) -> None:
     one, again, other = (measure_graphs(run, num_nodes=3, draw=draw) for draw in (0, 0, 1))
     assert one.records == again.records and one.after == again.after

@@ -61,6 +61,7 @@ def call(*arguments: object) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_scores_of_every_data_set_stay(run: Path) -> None:
     for name in ("second", "third"):
         said = call("evaluate", "vqa", run, "--data", run.parent / name)
@@ -90,6 +91,7 @@ def test_scores_of_every_data_set_stay(run: Path) -> None:
     assert "third, test" in (run / "card.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_order_of_runs_decides_nothing(run: Path, tmp_path: Path) -> None:
     """A run on other data is asked the second data set too, and both are found, either way."""
     other = tmp_path / "other"

@@ -62,7 +62,7 @@ def _coverage(num_clusters: int, runs: int) -> float:
     return covered / runs
 
 
-@pytest.mark.parametrize("num_clusters", [40, 200])
+@pytest.mark.parametrize("num_clusters", [40, pytest.param(200, marks=pytest.mark.slow)])
 def test_intervals_of_95_percent_cover_93_to_97(num_clusters: int) -> None:
     assert 0.93 <= _coverage(num_clusters, runs=1000) <= 0.97
 

@@ -35,7 +35,9 @@ def change(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> N
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
 
-@pytest.mark.parametrize("connector", ["none", "dci", "sci"])
+@pytest.mark.parametrize(
+    "connector", ["dci", *(pytest.param(each, marks=pytest.mark.slow) for each in ("none", "sci"))]
+)
 def test_a_saved_bundle_comes_back_bit_for_bit(
     make_bundle: Callable[..., Bundle], connector: str, tmp_path: Path, pictures: list[Image.Image]
 ) -> None:
@@ -88,6 +90,7 @@ def test_without_a_connector_the_folder_is_stock(
     assert torch.equal(ours, model(input_ids=ids, pixel_values=pixels).logits)
 
 
+@pytest.mark.slow
 def test_a_stock_export_that_transformers_wrote_again_is_loaded(
     folder: Path, tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_refusal_by_what_was_measured_is_told(
     assert "texts are padded, images are padded (leak 1e-01" in measured_in_words(found["measured"])
 
 
+@pytest.mark.slow
 @families(["gemma3", "internvl"])
 def test_a_changed_weight_of_another_family_is_noticed(name: str, tmp_path: Path) -> None:
     folder = saved(name, tmp_path / name)

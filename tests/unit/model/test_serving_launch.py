@@ -23,6 +23,7 @@ def native(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_an_export_is_made_once_and_again_when_the_weights_change(native: Path) -> None:
     export = serving.prepare_export(str(native))
     assert export == native.with_name("native-hf-llava")

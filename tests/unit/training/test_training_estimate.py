@@ -112,7 +112,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+IN_SECONDS = ("aligned", "adapters")
+
+
+@pytest.mark.parametrize(
+    "case",
+    [each if each in IN_SECONDS else pytest.param(each, marks=pytest.mark.slow) for each in CASES],
+)
 def test_the_formula_of_memory_fits_a_measured_step(
     small: Bundle, sample: Prepared, case: str
 ) -> None:

@@ -134,6 +134,7 @@ def test_a_short_answer_may_still_be_cut_behind_the_images(toy: Bundle, folder: 
         dataset(toy, folder, [many(4)], max_length=last)
 
 
+@pytest.mark.slow
 def test_a_mixed_batch_trains_with_its_graphs(folder: Path, tmp_path: Path) -> None:
     settings = [f"data.folder={folder}", "data.questions_per_record=2", "text.max_length=1024"]
     settings += ["stages.aligned.max_steps=2", "stages.aligned.batch_size=8"]

@@ -180,6 +180,7 @@ def _comparison_lines(results: dict[str, Any]) -> list[str]:
     return [line for line in lines[start:] if line.startswith("|")][: len(results["comparisons"])]
 
 
+@pytest.mark.slow
 def test_half_a_study_is_concluded_as_half_a_study(tmp_path: Path) -> None:
     folder = fake_study(tmp_path, {"instruct": {0.1: 0.3}}, SMALL)
     results = write_outcome(folder)

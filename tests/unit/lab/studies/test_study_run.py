@@ -130,6 +130,7 @@ def test_a_failed_node_stops_only_what_needs_it(tmp_path: Path) -> None:
     assert set(work.state().values()) == {"finished"}
 
 
+@pytest.mark.slow
 def test_a_signal_asks_the_nodes_and_leaves_a_study_that_can_go_on(tmp_path: Path) -> None:
     work = Work(tmp_path)
 
@@ -151,6 +152,7 @@ def test_a_signal_asks_the_nodes_and_leaves_a_study_that_can_go_on(tmp_path: Pat
     assert set(work.state().values()) == {"finished"}
 
 
+@pytest.mark.slow
 def test_nodes_wait_for_what_they_need(tmp_path: Path) -> None:
     work = Work(tmp_path)
     work.run(jobs=4)

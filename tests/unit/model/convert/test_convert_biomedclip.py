@@ -86,6 +86,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_l", "length"), [(None, 2), (1, 1)])
 def test_features_are_the_means_of_blocks(
     tower: tuple[Path, dict[str, Tensor]],

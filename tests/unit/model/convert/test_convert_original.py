@@ -71,6 +71,7 @@ def test_bin_and_safetensors_import_alike(source: Path, out: Path, num_shards: i
     assert all(torch.equal(one[name], weight) for name, weight in two.state_dict().items())
 
 
+@pytest.mark.slow
 def test_what_was_inferred_is_written_with_its_evidence(source: Path, out: Path) -> None:
     report = import_checkpoint(str(source), VISION, out)
     stored = json.loads((out / "import.json").read_text())
@@ -162,6 +163,7 @@ def test_the_graph_layers_are_kept_beside_the_model(source: Path, out: Path) -> 
     assert list(kept) == ["message_passing.conv1.lin_rel.weight"]
 
 
+@pytest.mark.slow
 def test_the_projector_of_stage_1_goes_into_a_checkpoint(source: Path, tmp_path: Path) -> None:
     native = tmp_path / "native"
     import_checkpoint(str(source), VISION, native)
@@ -250,6 +252,7 @@ def test_verify_needs_something_recorded(source: Path, out: Path) -> None:
         verify_checkpoint(out)
 
 
+@pytest.mark.slow
 def test_inspect_tells_the_layouts_apart(source: Path, out: Path, tmp_path: Path) -> None:
     import_checkpoint(str(source), VISION, out)
     export_checkpoint(str(out), tmp_path / "export")
