@@ -6,6 +6,8 @@ line, over all bytes before it in the file: a kill leaves a torn last line at mo
 else that is not as it was is found. A folder that is written at once, such as a checkpoint, has
 `digests.json`.
 
+A split of prepared data has it in the manifest of its folder, and a cached answer in its table.
+
 A file without any is of an earlier version or of another tool, and nothing of it can be checked.
 """
 
@@ -15,7 +17,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -128,34 +131,52 @@ def checked_lines(raw: bytes, path: Path, hint: str = "") -> list[bytes]:
     Raises:
         DamagedFileError: a line is not what was written there; the first such one is named.
     """
-    lines = raw.split(b"\n")
-    before, has_digests, found = hashlib.sha256(), False, []
+    lines = [line.removesuffix(b"\n") for line in iterate_checked(BytesIO(raw), path, hint)]
+    return lines if raw and not raw.endswith(b"\n") else [*lines, b""]
+
+
+def iterate_checked(lines: Iterable[bytes], path: Path, hint: str = "") -> Iterator[bytes]:
+    """The lines of a file that grows one by one, with their line ends and without their digests.
+
+    Args:
+        lines: as they are in the file; one without a line end is torn.
+        path: the file, for the sentence.
+        hint: how to go on without it.
+
+    Raises:
+        DamagedFileError: a line is not what was written there.
+    """
+    before, has_digests = hashlib.sha256(), False
     for number, line in enumerate(lines, start=1):
         match = _LINE_DIGEST.search(line)
-        body = line[: match.start()] if match else line
-        before.update(body)
         if match:
+            before.update(line[: match.start()])
             is_whole = before.hexdigest()[:_LINE_DIGITS].encode() == match[1]
             before.update(line[match.start() :])
         else:
-            is_whole = not has_digests or number == len(lines) or not line.strip()
+            before.update(line)
+            is_whole = not has_digests or not line.endswith(b"\n") or not line.strip()
         if not is_whole:
             where = f"holds a line {number} that is not what was written there, or stands after one"
             own = f"If it was changed on purpose, delete `{DIGEST}` from its lines."
             raise _damaged(path, where, hint or own)
-        before.update(b"\n")
         has_digests = has_digests or match is not None
-        found.append(body + b"}" if match else line)
-    return found
+        yield without_digest(line)
+
+
+def without_digest(line: bytes) -> bytes:
+    """A line of `with_digests` as it was before; any other line as it is."""
+    return _LINE_DIGEST.sub(b"}", line)
 
 
 def write_digests(folder: Path) -> None:
     """Write `digests.json`: the SHA-256 of every file that lies in a folder now.
 
-    It reads every file once, mostly from memory as they were just written: about a second for each
-    gigabyte.
+    Left out is what people read and may change, `*.md`. It reads every file once, mostly from
+    memory as they were just written: about a second for each gigabyte.
     """
-    names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    files = (p for p in folder.rglob("*") if p.is_file() and p.suffix != ".md")
+    names = sorted(p.relative_to(folder).as_posix() for p in files if p.name != DIGESTS)
     write_document(folder / DIGESTS, {"files": {name: _sha256(folder / name) for name in names}})
 
 
@@ -220,16 +241,26 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def read_yaml_document(path: Path, error: type[ExgraMedError] = RecipeError) -> Any:
+def read_yaml_document(
+    path: Path, error: type[ExgraMedError] = RecipeError, again: str = _COPY_AGAIN
+) -> Any:
     """Read a file of `yaml_with_digest`, or one without a digest, which is not checked.
+
+    Args:
+        path: the file.
+        error: what is raised where it cannot be read.
+        again: how to get it back, a sentence without its end.
 
     Raises:
         ExgraMedError: of the kind `error`: the file cannot be read, or is not YAML.
         DamagedFileError: its values are not those that were written.
     """
-    value = read_yaml(path, error)
+    try:
+        value = read_yaml(path, error)
+    except ExgraMedError as fault:
+        raise error(fault.message, fault.hint or f"{again}.") from fault
     found = _YAML_DIGEST.match(path.read_text(encoding="utf-8"))
     if found and _digest(value) != found[1]:
-        own = f"{_COPY_AGAIN}; if it was changed on purpose, delete its first line."
+        own = f"{again}; if it was changed on purpose, delete its first line."
         raise _damaged(path, _DIFFERS, own)
     return value

@@ -50,7 +50,8 @@ class RunError(ExgraMedError):
 
 
 class DamagedFileError(RunError):
-    """A file of a run folder or checkpoint is gone, cannot be read, or is not what was written."""
+    """A file of a run, checkpoint, prepared folder or study is gone, cannot be read, or is not what
+    was written."""
 
 
 class ScoreError(ExgraMedError):

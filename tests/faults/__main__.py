@@ -29,9 +29,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         if given.what == "damage":
-            damage.make_run(place / "whole", *damage.WHOLE)
-            grid = damage.Grid(place / "whole", place, damage.WHOLE)
-            found = grid.try_all(given.count, given.seed, given.only)
+            found = damage.damage_all(place, given.count, given.seed, given.only)
         else:
             happens = kills.kill_at_random if given.what == "kills" else disks.full_at_random
             found = happens(place, given.count or 20, given.seed, given.only)

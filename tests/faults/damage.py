@@ -1,4 +1,5 @@
-"""Every file of a run folder, damaged in every way, before every command that reads it.
+"""Every file of a run folder, and of what lies beside runs, damaged in every way, before every
+command that reads it.
 
 What is right: the command ends in one sentence that names the file or its folder, or says so beside
 its result, or its result is that of the whole run folder.
@@ -20,7 +21,13 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "evaluation"))
+from chat_server import ChatServer, graded
+
 from exgra_med.cli import main
+from exgra_med.evaluation.answers import Prediction, PredictionWriter
+from exgra_med.lab.studies.folder import start_study
+from exgra_med.lab.studies.schema import load_study
 
 STAGE = "vqa"
 TRACEBACK = -1
@@ -70,6 +77,67 @@ WHOLE = (
     "stages.vqa.max_steps=40",
     "stages.vqa.learning_rate=0.01",
 )
+
+
+# What lies beside runs ----------------------------------------------------------------------------
+
+_STUDY = """
+name: try
+description: Two runs.
+recipe: debug/tiny
+methods: {one: {title: One}, other: {title: Other}}
+fractions: [1.0]
+seeds: [0]
+baseline: one
+evaluation: {num_bootstrap_samples: 20}
+"""
+
+
+def make_beside(run: Path, place: Path) -> None:
+    """Prepared data, extended captions, an export, judged answers and a study, as commands and
+    their functions leave them; `run` is one of `make_run`."""
+
+    def done(*words: str) -> None:
+        found = command(*words)
+        assert found.code == 0, found.said
+
+    place.mkdir()
+    sample, data, long = "bundled:vqa-rad-sample", str(place / "data"), str(place / "long.jsonl")
+    done("data", "subset", sample, "--fraction", "0.2", "--out", data)
+    done("captions", "compose", data, "--out", long)
+    done("checkpoint", "export", str(run), "--out", str(place / "export"))
+    rows, answers = [], place / "judged/predictions/chat/questions/test.jsonl"
+    for number in range(3):
+        name = str(number)
+        about = {"question_id": name, "pair_id": name, "image": name, "domain": {"mri": True}}
+        asked = {"text": f"What is {number}?", "gpt4_answer": "A lung.", "fig_caption": "A chest."}
+        rows.append(about | asked | {"type": "conversation", "in_text_mention": []})
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (place / "questions.jsonl").write_text(lines, "utf-8")
+    with PredictionWriter(answers) as writer:
+        for number in range(3):
+            writer.append([Prediction(str(number), f"A lung, {number}.")])
+    with ChatServer(lambda body: graded(8, 4)) as server:
+        (place / "address").write_text(server.url)
+        done(*judge_again(place))
+    (place / "try.yaml").write_text(_STUDY, "utf-8")
+    for node in start_study(place / "study", load_study(str(place / "try.yaml"))):
+        if node.cell is not None:
+            left_out = shutil.ignore_patterns("checkpoints", "*.html", ".writer")
+            shutil.copytree(run, place / "study" / node.id, ignore=left_out)
+    done(*report_study(place))
+
+
+def judge_again(place: Path) -> list[str]:
+    """A judge that has replied before, and is not asked again."""
+    asked = ["--data", str(place / "questions.jsonl"), "--judge", "local"]
+    paid = ["--base-url", (place / "address").read_text(), "--cache", str(place / "paid.sqlite")]
+    return ["evaluate", "judge", str(place / "judged"), *asked, *paid]
+
+
+def report_study(place: Path) -> list[str]:
+    """The numbers of a study."""
+    return ["study", "report", str(place / "study"), "--format", "csv"]
 
 
 def unfinished(run: Path) -> None:
@@ -214,6 +282,63 @@ def acts(settings: tuple[str, ...]) -> list[Act]:
     ]
 
 
+def acts_beside() -> list[Act]:
+    """What is done with what `make_beside` made."""
+    again = [word for each in SMALL for word in ("--set", each)]
+
+    def train(place: Path) -> list[str]:
+        out = ["--out", str(place.parent / "exported"), *again]
+        return ["train", "debug/tiny", *out, "--set", f"data.folder={place / 'data'}"]
+
+    def merge(place: Path) -> list[str]:
+        out = str(place.parent / "exported")
+        return ["captions", "merge", str(place / "data"), str(place / "long.jsonl"), "--out", out]
+
+    def study_numbers(place: Path) -> Any:
+        results = json.loads((place / "study/results.json").read_text("utf-8"))
+        return {name: results[name] for name in results if name != "sha256"}
+
+    def is_text(name: str) -> bool:
+        return name.startswith("data/") and not name.startswith("data/images")
+
+    cell = "study/cells/one/"
+    return [
+        Act(
+            "train on prepared data",
+            train,
+            lambda place: _files_of(place.parent / f"exported/checkpoints/{STAGE}/final"),
+            is_text,
+        ),
+        Act(
+            "merge captions",
+            merge,
+            lambda place: _files_of(place.parent / "exported"),
+            lambda name: is_text(name) or name == "long.jsonl",
+        ),
+        Act(
+            "verify an export",
+            lambda place: ["checkpoint", "verify", str(place / "export")],
+            lambda place: None,
+            lambda name: name.startswith("export/") and not name.endswith(".md"),
+        ),
+        Act(
+            "judge again",
+            judge_again,
+            lambda place: _scores_of(place / "judged"),
+            # What the judge said is for people.
+            lambda name: name.startswith("judged/") and "judged-by" not in name,
+        ),
+        Act(
+            "report of a study",
+            report_study,
+            study_numbers,
+            lambda name: (
+                name.startswith(cell) or name in ("study/study.yaml", "study/results.json")
+            ),
+        ),
+    ]
+
+
 # The property -------------------------------------------------------------------------------------
 
 
@@ -235,7 +360,7 @@ class Grid:
 
     whole: Path
     work: Path
-    settings: tuple[str, ...]
+    acts: list[Act]
 
     def __post_init__(self) -> None:
         self.run = self.work / "run"
@@ -250,7 +375,7 @@ class Grid:
         ]
         return [
             Case(act, file, damage)
-            for act in acts(self.settings)
+            for act in self.acts
             for file in files
             if act.reads(file)
             for damage in DAMAGES
@@ -290,7 +415,7 @@ class Grid:
         found = command(*act.words(self.run))
         try:
             return found, act.result(self.run)
-        except (OSError, KeyError, TypeError, ValueError):
+        except (OSError, LookupError, TypeError, ValueError):
             return found, None
 
     def try_all(
@@ -302,3 +427,17 @@ class Grid:
             cases = random.Random(seed).sample(cases, min(count, len(cases)))
         for case in cases:
             yield case, self.problem(case)
+
+
+def damage_all(
+    place: Path, count: int | None, seed: int, only: str | None
+) -> Iterator[tuple[Case, str]]:
+    """Every case, or so many at random of a run and of what lies beside it, or of one act."""
+    beside = acts_beside()
+    if only not in [each.name for each in beside]:
+        make_run(place / "whole", *WHOLE)
+        yield from Grid(place / "whole", place, acts(WHOLE)).try_all(count, seed, only)
+    if only is None or only in [each.name for each in beside]:
+        make_run(place / "small", *SMALL)
+        make_beside(place / "small", place / "beside")
+        yield from Grid(place / "beside", place, beside).try_all(count, seed, only)

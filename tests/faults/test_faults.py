@@ -6,8 +6,23 @@ import sys
 from pathlib import Path
 
 import pytest
-from damage import DAMAGES, SMALL, WHOLE, Case, Grid, acts, command, make_run
+from damage import (
+    DAMAGES,
+    SMALL,
+    STAGE,
+    Case,
+    Grid,
+    acts,
+    acts_beside,
+    command,
+    damage_all,
+    make_beside,
+    make_run,
+    unfinished,
+)
 from kills import kill_at_random
+
+from exgra_med.recipe.run_folder import open_run
 
 
 @pytest.fixture(scope="module")
@@ -15,7 +30,16 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Grid:
     """A run of four steps, made once."""
     place = tmp_path_factory.mktemp("damage")
     make_run(place / "whole", *SMALL)
-    return Grid(place / "whole", place, SMALL)
+    return Grid(place / "whole", place, acts(SMALL))
+
+
+@pytest.fixture(scope="module")
+def beside(small: Grid) -> Grid:
+    """What lies beside that run."""
+    place = small.work / "others"
+    place.mkdir()
+    make_beside(small.whole, place / "whole")
+    return Grid(place / "whole", place, acts_beside())
 
 
 FINAL, STEP = "checkpoints/vqa/final", "checkpoints/vqa/step-000002"
@@ -80,6 +104,47 @@ def test_a_card_names_a_record_that_is_not_utf_8(small: Grid, tmp_path: Path) ->
     assert found.code == 2 and f"{run / 'record.json'}: not UTF-8" in found.said
 
 
+KINDS_BESIDE = [
+    ("train on prepared data", "data/train.jsonl", "digit"),
+    ("train on prepared data", "data/manifest.json", "digit"),
+    ("train on prepared data", "data/manifest.json", "folder"),
+    ("merge captions", "data/test.jsonl", "empty"),
+    ("merge captions", "long.jsonl", "digit"),
+    ("merge captions", "long.jsonl", "cut"),
+    ("verify an export", "export/processor_config.json", "digit"),
+    ("judge again", "judged/predictions/chat/questions/test.jsonl", "digit"),
+    ("judge again", "judged/results.json", "other type"),
+    ("report of a study", "study/study.yaml", "digit"),
+    ("report of a study", "study/results.json", "digit"),
+    ("report of a study", "study/cells/one/1/seed-0/log.jsonl", "gone"),
+    ("report of a study", "study/cells/one/1/seed-0/record.json", "not UTF-8"),
+]
+
+
+@pytest.mark.parametrize(("act", "file", "damage"), KINDS_BESIDE)
+def test_damage_beside_runs_is_named_or_changes_nothing(
+    beside: Grid, act: str, file: str, damage: str
+) -> None:
+    found = {each.name: each for each in beside.acts}[act]
+    assert (beside.whole / file).is_file()
+    assert not beside.problem(Case(found, file, damage))
+
+
+def test_a_stage_does_not_go_on_with_other_data(small: Grid, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(small.whole, run)
+    unfinished(run)
+    opened = open_run(run)
+    data = opened.record()["data"]
+    data[STAGE]["fingerprint"] = 64 * "0"  # as if it had been prepared anew since
+    opened.add_to_record("data", data)
+    words = {each.name: each.words(run) for each in acts(SMALL)}["resume an unfinished run"]
+    found = command(*words)
+    said = " ".join(found.said.split())
+    assert found.code == 2 and f"The stage '{STAGE}' of {run} began with other data" in said
+    assert not opened.final(STAGE).exists()
+
+
 HOLD = (
     "import sys, time; from pathlib import Path; from exgra_med import files\n"
     "with files.sole_writer(Path(sys.argv[1]) / files.LOCK, 'it'):\n"
@@ -132,8 +197,7 @@ def test_answers_that_no_longer_fit_end_in_a_sentence_and_go_on(
 
 @pytest.mark.slow
 def test_damage_to_any_file_is_named_or_changes_nothing(tmp_path: Path) -> None:
-    make_run(tmp_path / "whole", *WHOLE)
-    found = list(Grid(tmp_path / "whole", tmp_path, WHOLE).try_all())
+    found = list(damage_all(tmp_path, None, 0, None))
     wrong = [f"{case}: {problem}" for case, problem in found if problem]
     assert len(found) > 500 and not wrong
 

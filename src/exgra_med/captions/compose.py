@@ -73,7 +73,7 @@ def compose_captions(
             f"{data}: nothing else is published of any picture of its training split.",
             "Give --captions a prepared folder about the same pictures.",
         )
-    write_records(out, made)
+    write_records(out, made, stands_alone=True)
     return {"out": str(out), **counts}
 
 

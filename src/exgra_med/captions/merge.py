@@ -77,7 +77,7 @@ def merge_captions(
             yield from joined(open_records(data).iterate(), are_needed=True)
             check()
 
-        write_records(out, checked())
+        write_records(out, checked(), stands_alone=True)
     return result | {"without": len(missing), "unused": len(extended) - len(used)}
 
 

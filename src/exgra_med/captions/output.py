@@ -4,6 +4,7 @@ The file of records only grows, in the order in which answers arrive; a process 
 leaves at most one cut line, which the next run removes.
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ from exgra_med.data.records import (
     leading_id,
     parse_record,
 )
+from exgra_med.digests import DIGEST, iterate_checked, with_digests, without_digest
 from exgra_med.errors import DataError
 from exgra_med.files import disk_errors, new_file
 from exgra_med.reading import decode_json
@@ -42,6 +44,7 @@ class ExtendedFile:
 
     Raises:
         DataError: the file is no output of this verb, or of another model or prompt.
+        DamagedFileError: a line is not what was written.
         WriteError: a file cannot be written.
     """
 
@@ -51,13 +54,15 @@ class ExtendedFile:
         self.origin = origin
         with disk_errors(path):
             _remove_cut_line(path)
-        self._check_origin()
         self._finished = {hash(name) for name, _ in finished_ids(path)}
+        self._check_origin()
 
     def __enter__(self) -> "ExtendedFile":
         with disk_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._records: IO[bytes] = self.path.open("ab")
+            with self.path.open("rb") as stream:
+                self._before = hashlib.file_digest(stream, "sha256")
         with disk_errors(self.failures):
             self._failures: IO[bytes] = self.failures.open("wb")
         return self
@@ -75,7 +80,7 @@ class ExtendedFile:
         """Append a finished record."""
         meta = record.meta | {"extended_by": self.origin}
         done = record.model_copy(update={"extended": extended, "meta": meta})
-        self._append(self._records, json_line(done.to_json()))
+        self._append(self._records, with_digests([done.to_json()], self._before))
 
     def fail(self, record: Record, turn: int, kind: str, detail: str, attempts: int) -> None:
         """List a record that could not be extended, without any of its text."""
@@ -107,10 +112,11 @@ def finished_ids(path: Path) -> Iterator[tuple[str, int]]:
 
     Raises:
         DataError: a line has no id.
+        DamagedFileError: a line is not what was written.
     """
     offset = 0
     with path.open("rb") if path.exists() else Path(os.devnull).open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
+        for number, raw in enumerate(iterate_checked(stream, path, _GENERATE_AGAIN), start=1):
             try:
                 text = raw.decode("utf-8")
             except UnicodeDecodeError as error:
@@ -122,7 +128,13 @@ def finished_ids(path: Path) -> Iterator[tuple[str, int]]:
             if not isinstance(name, str):
                 raise DataError(f"{path}:{number}: no record of this verb.")
             yield name, offset
-            offset += len(raw)
+            offset = stream.tell()
+
+
+_GENERATE_AGAIN = (
+    "Remove that line and all behind it, and generate again, which asks for nothing that was paid; "
+    f"if it was changed on purpose, delete `{DIGEST}` from its lines."
+)
 
 
 def _remove_cut_line(path: Path) -> None:
@@ -182,8 +194,8 @@ def write_original(source: RecordFile, extended: Path, out: Path) -> int:
                 continue
             stream.seek(offset)
             where = f"{extended}, byte {offset}"
-            line = decode_json(stream.readline().decode("utf-8"), where)
-            item = original_item(parse_record(line, where))
+            line = without_digest(stream.readline()).decode("utf-8")
+            item = original_item(parse_record(decode_json(line, where), where))
             target.write(b",\n" if number else b"\n")
             target.write(json.dumps(item, ensure_ascii=False, indent=4).encode("utf-8"))
             number += 1

@@ -176,6 +176,7 @@ def verify(
     as_json: Json = False,
 ) -> None:
     """Compare hashes and logits with those recorded. The exit code is 1 where one differs."""
+    from exgra_med.digests import DIGESTS, write_digests
     from exgra_med.model.bundle import load_bundle, local_folder
     from exgra_med.model.verification import verify_checkpoint as check
     from exgra_med.model.verification import write_verification
@@ -183,6 +184,8 @@ def verify(
     path = local_folder(model)
     if record:
         write_verification(load_bundle(path, dtype="auto"), path)
+        if (path / DIGESTS).is_file():
+            write_digests(path)
     findings = check(path)
     lines = (f"{'ok' if e.passed else 'WRONG':<5} {e.name}: {e.detail}" for e in findings)
     show([asdict(each) for each in findings], as_json, lines)

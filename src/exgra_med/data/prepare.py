@@ -29,9 +29,10 @@ from exgra_med.data.sources.source import (
     PrepareOptions,
     kind_of_reason,
 )
+from exgra_med.digests import write_document
 from exgra_med.errors import DataError, ExgraMedError
-from exgra_med.files import put_folder, scratch_folder, write_text
-from exgra_med.reading import stray
+from exgra_med.files import put_folder, scratch_folder
+from exgra_med.reading import decode_json, stray
 from exgra_med.terminal import ProgressCallback
 
 MAX_PIXELS = 50_000_000
@@ -152,8 +153,9 @@ def write_prepared(
     with scratch_folder(out) as temporary:
         (temporary / "images").mkdir()
         manifest = _write_content(temporary, collected, origin, drop_broken_images, progress)
-        text = json.dumps(manifest, ensure_ascii=False, indent=2, sort_keys=True) + "\n"
-        write_text(temporary / MANIFEST, text)
+        # Sorted, so that the same again is the same file.
+        text = json.dumps(manifest, sort_keys=True)
+        write_document(temporary / MANIFEST, decode_json(text, MANIFEST))
         _put_in_place(temporary, out, overwrite)
     return open_prepared(out)
 
@@ -179,7 +181,7 @@ def _put_in_place(temporary: Path, out: Path, overwrite: bool) -> None:
         if (
             old.fingerprint == file_sha256(temporary / MANIFEST)
             and all(file_sha256(old.path / name) == sha for name, sha in files.items())
-            and old.manifest["images"] == _image_digest(old.path / "images")
+            and old.manifest["images"] == image_digest(old.path / "images")
         ):
             return
         if not overwrite:
@@ -228,7 +230,7 @@ def _write_content(
         "counts_by_type": types,
         "dropped": [{"id": item.id, "reason": item.reason} for item in dropped],
         "files": {f"{split}.jsonl": file_sha256(folder / f"{split}.jsonl") for split in counts},
-        "images": _image_digest(folder / "images"),
+        "images": image_digest(folder / "images"),
         "notes": collected.notes,
     }
 
@@ -324,7 +326,7 @@ class _ImageStore:
         return self.refused.get(name)
 
 
-def _image_digest(folder: Path) -> dict[str, Any]:
+def image_digest(folder: Path) -> dict[str, Any]:
     """How many images there are, and one sha256 over their names and contents."""
     paths = {
         path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()

@@ -18,9 +18,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.errors import DataError
+from exgra_med.digests import DIGEST, iterate_checked, read_document, with_digests
+from exgra_med.errors import DamagedFileError, DataError
 from exgra_med.files import is_folder, new_file
-from exgra_med.reading import decode_json, inside, read_json, read_text, short, stray
+from exgra_med.reading import decode_json, inside, read_json, short, stray
 
 _HEAD = '{"id": "'
 _DECODER = json.JSONDecoder()
@@ -259,15 +260,16 @@ def leading_id(line: str) -> str | None:
 
 
 def iterate_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield (`FILE:LINE`, text) of each line that is not blank.
+    """Yield (`FILE:LINE`, text) of each line that is not blank, without its SHA-256.
 
     Raises:
         DataError: the file is absent, cannot be read, or is not UTF-8.
+        DamagedFileError: its lines have digests, and one is not what was written.
     """
     number = 0
     try:
         with path.open("rb") as stream:
-            for number, raw in enumerate(stream, start=1):
+            for number, raw in enumerate(iterate_checked(stream, path, _MAKE_AGAIN), start=1):
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 if text.strip():
                     yield f"{path}:{number}", text
@@ -301,21 +303,31 @@ def read_records(path: Path) -> list[Record]:
     return list(iterate_records(path))
 
 
-def write_records(path: Path, records: Iterable[Record]) -> int:
+_MAKE_AGAIN = (
+    f"Make the file again; if it was changed on purpose, delete `{DIGEST}` from its lines."
+)
+
+
+def write_records(path: Path, records: Iterable[Record], stands_alone: bool = False) -> int:
     """Write records atomically and return how many there were.
+
+    Args:
+        stands_alone: no manifest has the SHA-256 of the file, so its lines have it.
 
     Raises:
         WriteError: the disk is full or the folder cannot be written; `path` is as it was before.
         DataError: an id comes twice.
     """
     seen: set[int] = set()
+    before = hashlib.sha256()
     with new_file(path) as stream:
         for record in records:
             key = hash(record.id)
             if key in seen:
                 raise DataError(f"{path}: the id {record.id!r} comes twice.")
             seen.add(key)
-            stream.write(json_line(record.to_json()))
+            value = record.to_json()
+            stream.write(with_digests([value], before) if stands_alone else json_line(value))
     return len(seen)
 
 
@@ -332,7 +344,7 @@ SPLITS = ("train", "validation", "test")
 FORMAT = 1
 """Version of the layout; a reader refuses folders of a later one."""
 
-_AGAIN = "Prepare the folder again."
+_AGAIN = "Delete the folder and prepare it again."
 
 BUNDLED = "bundled:"
 SAMPLES = Path(__file__).parent / "samples"
@@ -359,37 +371,44 @@ class Prepared:
         return [*(name for name in SPLITS if name in counts), *sorted(set(counts) - set(SPLITS))]
 
     def split_path(self, split: str) -> Path:
-        """The file of a split.
+        """The file of a split, which is the one that was prepared.
 
         Raises:
             DataError: the folder has no such split.
+            DamagedFileError: its file was changed.
         """
         path = self.path / f"{split}.jsonl"
-        if split not in self.manifest["counts"] or not path.is_file():
+        if split not in self.manifest["counts"]:
             raise DataError(
                 f"{self.path}: there is no split {split!r}.", f"It has {', '.join(self.splits)}."
+            )
+        try:
+            found = file_sha256(path)
+        except OSError as error:
+            raise DamagedFileError(f"{path} cannot be read ({error.strerror}).", _AGAIN) from error
+        if found != self.manifest["files"].get(path.name):
+            raise DamagedFileError(
+                f"{path} is not the file that {MANIFEST} describes: its SHA-256 differs.",
+                f"{_AGAIN} If it was changed on purpose, say so in {MANIFEST}: under `files` it is "
+                f"{found}, and `{DIGEST}` is deleted.",
             )
         return path
 
     def records(self, split: str) -> list[Record]:
-        """All records of a split, after a check that its file is the one that was prepared.
+        """All records of a split.
 
         Raises:
-            DataError: no such split, or its file was changed, cut short or is malformed.
+            DataError: no such split, or a line is malformed.
+            DamagedFileError: its file was changed.
         """
-        path = self.split_path(split)
-        if file_sha256(path) != self.manifest["files"].get(path.name):
-            raise DataError(
-                f"{path}: the file is not the one that {MANIFEST} describes.",
-                "Prepare the folder again, or make your own with `exgra-med data prepare custom`.",
-            )
-        return read_records(path)
+        return list(self.iterate(split))
 
     def iterate(self, split: str) -> Iterator[Record]:
         """Stream the records of a split without holding them.
 
         Raises:
             DataError: no such split, or a line is malformed.
+            DamagedFileError: its file was changed.
         """
         return iterate_records(self.split_path(split))
 
@@ -402,7 +421,8 @@ def open_prepared(folder: str | Path) -> Prepared:
     """Open a prepared folder, or with `bundled:NAME` a sample that comes with the package.
 
     Raises:
-        DataError: not a prepared folder, or one in which a file is missing.
+        DataError: not a prepared folder.
+        DamagedFileError: a file is missing, or the manifest is not what was written.
     """
     path = Path(folder)
     if str(folder).startswith(BUNDLED):
@@ -420,9 +440,9 @@ def open_prepared(folder: str | Path) -> Prepared:
             f"{path}: not a prepared folder, there is no {MANIFEST}.",
             "Make one with `exgra-med data prepare`.",
         )
-    text = read_text(manifest_path)
-    manifest = decode_json(text, str(manifest_path))
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+    own = f"{_AGAIN} If it was changed on purpose, delete `{DIGEST}` in it."
+    manifest = read_document(manifest_path, own)
+    if not isinstance(manifest.get("format"), int):
         raise DataError(f"{manifest_path}: not the manifest of a prepared folder.")
     if manifest["format"] > FORMAT:
         raise DataError(
@@ -437,10 +457,10 @@ def open_prepared(folder: str | Path) -> Prepared:
         if not inside(
             path, f"{split}.jsonl", f"{manifest_path}: the split {short(split)}"
         ).is_file():
-            raise DataError(f"{path}: {split}.jsonl is missing.", _AGAIN)
+            raise DamagedFileError(f"{path / split}.jsonl is missing.", _AGAIN)
     if not (path / "images").is_dir():
-        raise DataError(f"{path}: the folder images/ is missing.", _AGAIN)
-    return Prepared(path, manifest, hashlib.sha256(text.encode("utf-8")).hexdigest())
+        raise DamagedFileError(f"{path}: the folder images/ is missing.", _AGAIN)
+    return Prepared(path, manifest, file_sha256(manifest_path))
 
 
 class _Notes(BaseModel):

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import file_sha256, open_prepared, read_json
-from exgra_med.errors import DataError, ScoreError
+from exgra_med.data.records import file_sha256, open_prepared
+from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, ScoreError
 from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
@@ -18,7 +18,7 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
-from exgra_med.evaluation.engines import facts_path
+from exgra_med.evaluation.engines import read_facts
 from exgra_med.evaluation.results import Entry, read_results, rules_text
 from exgra_med.evaluation.score import (
     Measure,
@@ -466,12 +466,9 @@ def _differing(
     if first.is_dir() and second.is_dir():
         recipes = (read_recipe(first), read_recipe(second))
         found = [each for each in differing_values(*recipes) if each[0] not in _NO_DIFFERENCE]
-    made = [facts_path(file) for file in (first_file, second_file)]
-    if all(path.is_file() for path in made):
-        found += [
-            (f"answers: {path}", old, new)
-            for path, old, new in differing_values(*(read_json(each) for each in made))
-        ]
+    made = read_facts(first_file), read_facts(second_file)
+    if all(made):
+        found += [(f"answers: {path}", old, new) for path, old, new in differing_values(*made)]
     return found
 
 
@@ -524,11 +521,11 @@ def _questions(
     entries: dict[Path, Entry], data_folder: str | None
 ) -> tuple[list[Question], ImageFolder]:
     """From whichever run still finds them, so that the order of the runs decides nothing."""
-    problem: DataError | None = None
+    problem: ExgraMedError | None = None
     for run, entry in entries.items():
         try:
             return answered_questions(run, entry, data_folder)
-        except DataError as error:
+        except (DataError, DamagedFileError) as error:
             problem = problem or error
     dataset = next(iter(entries.values())).label
     raise ScoreError(

@@ -619,20 +619,28 @@ def facts_path(out: Path) -> Path:
     return out.with_suffix(".about.json")
 
 
+def read_facts(out: Path) -> dict[str, Any]:
+    """How the answers of a file were made; nothing where that was not written.
+
+    Raises:
+        DamagedFileError: it is not what was written.
+    """
+    facts = facts_path(out)
+    return read_document(facts, _ASK_AGAIN) if os.path.lexists(facts) else {}
+
+
 def stored_template(out: Path) -> str | None:
     """The chat template that stored answers were asked with; None where a server chose it."""
-    facts = facts_path(out)
-    return read_document(facts, _ASK_AGAIN).get("template") if facts.is_file() else None
+    return read_facts(out).get("template")
 
 
 def stored_adapted(out: Path) -> dict[str, str | None]:
     """What a service did not take of the parameters when it gave some of the stored answers."""
-    facts = facts_path(out)
-    return read_document(facts, _ASK_AGAIN).get(_ADAPTED, {}) if facts.is_file() else {}
+    return read_facts(out).get(_ADAPTED, {})
 
 
 def _store_adapted(out: Path, adapted: dict[str, str | None]) -> None:
-    facts = read_document(facts_path(out), _ASK_AGAIN)
+    facts = read_facts(out)
     facts[_ADAPTED] = facts.get(_ADAPTED, {}) | adapted
     write_document(facts_path(out), facts)
 

@@ -180,7 +180,7 @@ def _put(run: Path, entry: Entry) -> Results:
     entry = entry.model_copy(update={"answers_sha256": digests})
     entries = {each.key: each for each in read_results(run).results}
     known = entries.get(entry.key)
-    if known is not None and entry.task == "chat":
+    if known is not None and entry.task == "chat" and known.answers_sha256 in ({}, digests):
         judges = (known.details.get("judges") or {}) | (entry.details.get("judges") or {})
         joined = {
             "scores": known.scores | entry.scores,

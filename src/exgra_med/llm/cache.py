@@ -1,9 +1,11 @@
 """Answers on disk by content hash: what was paid once is never paid again, across files and runs.
 
-SQLite in write-ahead mode, one transaction an answer, so a killed process loses nothing that had
-arrived. Keys are hashes; questions and API keys are not stored.
+SQLite in write-ahead mode, so a killed process loses nothing that had arrived. Keys are hashes;
+questions and API keys are not stored. Beside each answer stands its SHA-256: one that is not as it
+was stored is asked for again.
 """
 
+import hashlib
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,9 +23,16 @@ CREATE TABLE IF NOT EXISTS answers (
     prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL,
     cost REAL, created TEXT NOT NULL
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS digests (
+    key TEXT PRIMARY KEY, sha256 TEXT NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 _INSERT = "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)"
+_FOUND = """
+SELECT text, prompt_tokens, completion_tokens, cost, sha256
+FROM answers LEFT JOIN digests USING (key) WHERE key = ?
+"""
 _SPENT = """
 SELECT model, COUNT(*), SUM(prompt_tokens), SUM(completion_tokens), SUM(cost)
 FROM answers GROUP BY model ORDER BY model
@@ -33,6 +42,12 @@ FROM answers GROUP BY model ORDER BY model
 def default_cache_path() -> Path:
     """Where answers are kept when no file is named: in the user's cache folder."""
     return cache_folder() / "answers.sqlite"
+
+
+def _digest(key: str, reply: Reply) -> str:
+    cost = None if reply.cost is None else float(reply.cost)  # as SQLite gives it back
+    kept = (key, reply.text, reply.prompt_tokens, reply.completion_tokens, cost)
+    return hashlib.sha256(repr(kept).encode()).hexdigest()
 
 
 class AnswerCache:
@@ -54,15 +69,18 @@ class AnswerCache:
             self._connection.executescript(_TABLES)
 
     def get(self, key: str) -> Reply | None:
-        """The stored answer of a request, or None."""
-        found = "SELECT text, prompt_tokens, completion_tokens, cost FROM answers WHERE key = ?"
-        rows = self._rows(found, key)
-        return Reply(*rows[0]) if rows else None
+        """The stored answer of a request, or None; one of an earlier version is not checked."""
+        for *values, sha256 in self._rows(_FOUND, key):
+            reply = Reply(*values)
+            if sha256 in (None, _digest(key, reply)):
+                return reply
+        return None
 
     def put(self, key: str, model: str, reply: Reply) -> None:
         """Store an answer; it is on disk when this returns."""
         created = datetime.now(UTC).isoformat(timespec="seconds")
         tokens = (reply.prompt_tokens, reply.completion_tokens)
+        self._rows("INSERT OR REPLACE INTO digests VALUES (?, ?)", key, _digest(key, reply))
         self._rows(_INSERT, key, model, reply.text, *tokens, reply.cost, created)
 
     def remember(self, name: str, value: str) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PreTrainedTokenizerFast
 
+from exgra_med.digests import write_digests
 from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import (
     CONFIG,
@@ -28,6 +29,7 @@ from exgra_med.model.convert.vision import VisionSource, read_vision
 from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.native import ExgraConfig, NativeBundle, connector_layers
 from exgra_med.model.processor import make_processor
+from exgra_med.recipe.run_folder import check_checkpoint
 from exgra_med.recipe.schema import Parts
 
 NATIVE_CONNECTORS = ("none", "dci", "sci")
@@ -99,7 +101,9 @@ def read_language(folder: Path) -> tuple[Any, dict[str, Tensor], PreTrainedToken
 
     Raises:
         CheckpointError: the folder holds another kind of model, or no embedding.
+        DamagedFileError: it has the SHA-256 of its files, and one is not what was written.
     """
+    check_checkpoint(folder)
     values = read_json_object(folder / CONFIG)
     config = language_config(values, str(folder))
     tokenizer = read_base_tokenizer(folder)
@@ -181,3 +185,4 @@ def save_language_model(bundle: NativeBundle, folder: Path) -> None:
         # The head is not tied to the embeddings, whatever the library's default says.
         config = read_json_object(fresh / CONFIG)
         write_json(fresh / CONFIG, config | {"tie_word_embeddings": False})
+        write_digests(fresh)

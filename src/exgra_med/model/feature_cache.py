@@ -20,21 +20,22 @@ import PIL
 import torch
 import transformers
 from PIL import Image
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 import exgra_med
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.selection import split_name
-from exgra_med.errors import DataError
+from exgra_med.errors import DamagedFileError
 from exgra_med.files import cache_folder, write_bytes
 from exgra_med.model.batch import FEATURES, stand_in
 from exgra_med.model.bundle import Bundle
 
-VERSION = 1
+VERSION = 2
 """Of the files; another one computes anew."""
 _SIZE = "size"
+_DIGEST_BYTES = 32
+"""Of the SHA-256 at the end of a file."""
 
 
 @dataclass(eq=False)
@@ -62,7 +63,8 @@ class FeatureCache:
             image = self.images.open(name, where)
             features = bundle.image_features(image)
             kept = {str(n): each.cpu().contiguous() for n, each in enumerate(features)}
-            write_bytes(path, save(kept | {_SIZE: torch.tensor(image.size)}))
+            content = save(kept | {_SIZE: torch.tensor(image.size)})
+            write_bytes(path, content + hashlib.sha256(content).digest())
         self.paths[name] = path
         return is_new
 
@@ -70,17 +72,21 @@ class FeatureCache:
         """The stand-in of a picture that is kept.
 
         Raises:
-            DataError: its file was removed or damaged.
+            DamagedFileError: its file was removed, or is not what was written.
         """
         path = self.paths[name]
         try:
-            tensors = load(path.read_bytes())
-            size = tensors.pop(_SIZE).tolist()
-        except (OSError, SafetensorError, KeyError) as error:
-            raise DataError(
-                f"{where}: the features of {name!r} in {path} cannot be read.",
+            raw = path.read_bytes()
+            content = raw[:-_DIGEST_BYTES]
+            if hashlib.sha256(content).digest() != raw[-_DIGEST_BYTES:]:
+                raise ValueError("not what was written there: its SHA-256 differs")
+            tensors = load(content)
+        except (OSError, ValueError) as error:
+            raise DamagedFileError(
+                f"{where}: the features of {name!r} in {path} cannot be read ({error}).",
                 "Delete that file and go on with --resume; it is computed anew.",
             ) from error
+        size = tensors.pop(_SIZE).tolist()
         return stand_in((size[0], size[1]), [tensors[str(n)] for n in range(len(tensors))])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.records import file_sha256
+from exgra_med.digests import DIGESTS
 from exgra_med.errors import CheckpointError
 from exgra_med.files import write_text
 from exgra_med.model.bundle import CONFIG, read_json_object
@@ -53,7 +54,14 @@ def _download(name: str, patterns: list[str], revision: str | None, tries: int =
     endpoint = os.environ.get("HF_ENDPOINT")
     try:
         return Path(
-            snapshot_download(name, revision=revision, allow_patterns=patterns, endpoint=endpoint)
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=patterns,
+                # It names files that are not fetched; the hub has hashes of its own.
+                ignore_patterns=[DIGESTS],
+                endpoint=endpoint,
+            )
         )
     except (OSError, HFValidationError, transport_error()) as error:
         if isinstance(error, transport_error()) and tries > 1:

@@ -49,6 +49,7 @@ from exgra_med.model.bundle import (
 )
 from exgra_med.model.convert.original import IGNORED_SUFFIX
 from exgra_med.model.convert.weights import weight_files
+from exgra_med.recipe.run_folder import check_checkpoint
 from exgra_med.recipe.schema import Parts
 
 IMAGE = "<image>"
@@ -254,7 +255,9 @@ def read_decoder(folder: Path) -> tuple[Any, Any]:
 
     Raises:
         CheckpointError: the folder holds another kind of model, or a damaged one.
+        DamagedFileError: it has the SHA-256 of its files, and one is not what was written.
     """
+    check_checkpoint(folder)
     values = read_json_object(folder / CONFIG)
     model = _load(AutoModelForCausalLM, folder, decoder_config(values, str(folder)))
     # Without a vocabulary transformers makes an empty tokenizer, and says nothing.
@@ -379,7 +382,9 @@ def read_tower(folder: Path) -> tuple[Any, Any]:
 
     Raises:
         CheckpointError: the folder holds another kind of model, or a damaged one.
+        DamagedFileError: it has the SHA-256 of its files, and one is not what was written.
     """
+    check_checkpoint(folder)
     config = tower_config(read_json_object(folder / CONFIG), str(folder))
     settings = preprocessing(folder)
     tower = _load(AutoModel, folder, config)

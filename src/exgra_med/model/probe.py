@@ -21,12 +21,13 @@ from PIL import Image
 from torch import Tensor
 
 from exgra_med.data.records import Turn
-from exgra_med.errors import CheckpointError, DataError
-from exgra_med.files import PROBES, cache_folder, write_text
+from exgra_med.digests import read_document, write_document
+from exgra_med.errors import CheckpointError, DamagedFileError, DataError
+from exgra_med.files import PROBES, cache_folder
 from exgra_med.model.any_model import POSITIONS, AnyBundle, Facts, only_full_attention
 from exgra_med.model.batch import Layout, TrainingExample, to_device
 from exgra_med.model.chat_text import PROCESSOR_ERRORS, Told
-from exgra_med.reading import decode_json, read_text
+from exgra_med.reading import decode_json
 
 VERSION = 3
 """Of the figures; another one measures anew."""
@@ -310,15 +311,17 @@ def _header(path: Path) -> bytes:
 
 def _read(place: Path) -> Facts | None:
     try:
+        text = read_document(place)["facts"]
         # What was not measured is infinite.
-        return Facts(**decode_json(read_text(place), str(place), finite=False))
-    except (DataError, TypeError):
-        return None  # not there, or of another version: measured anew
+        return Facts(**decode_json(text, str(place), finite=False))
+    except (DamagedFileError, DataError, KeyError, TypeError):
+        return None  # not there, of another version, or not what was written: measured anew
 
 
 def _keep(place: Path, facts: Facts) -> None:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, json.dumps(asdict(facts), indent=2) + "\n")
+        # As a text: infinity is no value of JSON.
+        write_document(place, {"facts": json.dumps(asdict(facts))})
     except OSError:
         return  # a home that cannot be written to: it is measured every time

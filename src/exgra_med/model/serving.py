@@ -20,6 +20,7 @@ from exgra_med.model.bundle import CONFIG, is_native, load_processor, local_fold
 from exgra_med.model.convert.checkpoint import EXPORTED, export_checkpoint
 from exgra_med.model.sizes import folder_config
 from exgra_med.model.verification import file_hashes
+from exgra_med.recipe.run_folder import check_checkpoint
 
 SERVERS = ("vllm", "transformers")
 NOWHERE = "http://127.0.0.1:9"
@@ -61,6 +62,7 @@ def prepare_export(source: str, server: str = "vllm") -> Path:
         MissingExtraError: transformers, the server, lacks what the model's processor needs.
     """
     folder = local_folder(source)
+    check_checkpoint(folder)
     if not is_native(folder):
         folder_config(folder)
         if server == "transformers":
@@ -72,6 +74,7 @@ def prepare_export(source: str, server: str = "vllm") -> Path:
     made_from = read_json_object(export / EXPORTED) if (export / EXPORTED).is_file() else {}
     if made_from.get("sha256") != file_hashes(folder):
         export_checkpoint(str(folder), export)
+    check_checkpoint(export, f"Delete {export}; it is made anew.")
     return export
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from exgra_med.data.records import file_sha256
+from exgra_med.digests import write_digests
 from exgra_med.errors import CheckpointError
 from exgra_med.files import cache_folder, scratch_folder
 from exgra_med.model.small_parts import SMALL_PARTS, cached_part, fetch_parts, part_named
@@ -99,14 +100,15 @@ def small_model() -> Path:
         }
         model, processor = join_parts(SMALL.model_copy(update=own), seed=0)
         add_difference(model, load_file(PACKAGED / WEIGHTS))
-        save_bundle(AnyBundle(model, processor), folder, _write_card)
+        save_bundle(AnyBundle(model, processor), folder, _write_beside)
     return folder
 
 
-def _write_card(folder: Path) -> None:
-    """Origin, licences, scores and limits go with the weights."""
+def _write_beside(folder: Path) -> None:
+    """Origin, licences, scores, limits and the SHA-256 go with the weights."""
     if (PACKAGED / CARD).is_file():
         shutil.copyfile(PACKAGED / CARD, folder / CARD)
+    write_digests(folder)
 
 
 @torch.no_grad()

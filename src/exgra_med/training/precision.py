@@ -16,9 +16,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from exgra_med.errors import DataError
-from exgra_med.files import cache_folder, write_text
-from exgra_med.reading import read_object
+from exgra_med.digests import read_document, write_document
+from exgra_med.errors import DamagedFileError
+from exgra_med.files import cache_folder
 from exgra_med.recipe.run_folder import open_run
 from exgra_med.recipe.schema import Recipe
 
@@ -34,12 +34,12 @@ def bfloat16_speedup() -> float:
     it was measured before."""
     place = _cache_file()
     try:
-        return float(read_object(place)["bfloat16_speedup"])
-    except (DataError, ValueError, KeyError, TypeError):
+        return float(read_document(place)["bfloat16_speedup"])
+    except (DamagedFileError, ValueError, KeyError, TypeError):
         speedup = _measured()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_text(place, json.dumps({"bfloat16_speedup": speedup}) + "\n")
+        write_document(place, {"bfloat16_speedup": speedup})
     except OSError:
         pass  # a home that cannot be written to: it is measured every time
     return speedup

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from exgra_med.data.conversation import join_by_image
-from exgra_med.data.records import IMAGE_PLACEHOLDER, Prepared, open_prepared
+from exgra_med.data.records import IMAGE_PLACEHOLDER, MANIFEST, Prepared, open_prepared
 from exgra_med.digests import write_digests
-from exgra_med.errors import RecipeError
+from exgra_med.errors import RecipeError, RunError
 from exgra_med.model.any_model import AnyBundle
 from exgra_med.model.assemble import NATIVE_CONNECTORS, assemble_parts
 from exgra_med.model.batch import Layout, StageDataset, chosen_records
@@ -28,6 +28,7 @@ from exgra_med.recipe.run_folder import (
 )
 from exgra_med.recipe.schema import DataSettings, ModelSettings, Recipe, StageSettings
 from exgra_med.terminal import Reporter, Silent
+from exgra_med.training.checkpoint import read_progress
 from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer
 from exgra_med.training.loop import StageTraining
@@ -151,8 +152,15 @@ def _train_stage(
         )
     best = BestCheckpoint(run.stage_folder(name), scorer if stage.load_best_model_at_end else None)
     graph_weights = start / "alignment.safetensors"
+    data = run.record().get("data", {})
+    known = data.get(name, {}).get("fingerprint", prepared.fingerprint)
+    if known != prepared.fingerprint and read_progress(run.stage_folder(name)) is not None:
+        raise RunError(
+            f"The stage {name!r} of {run.path} began with other data: the SHA-256 of "
+            f"{prepared.path / MANIFEST} was another one.",
+            "Put that data back, or train into another folder with --out.",
+        )
     if process_state().is_main_process:
-        data = run.record().get("data", {})
         data[name] = {
             "folder": settings.folder,
             "split": settings.split,

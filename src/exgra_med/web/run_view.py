@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.errors import DataError, RunError
+from exgra_med.errors import DamagedFileError, DataError, RunError
 from exgra_med.evaluation.answers import Question, pair
 from exgra_med.evaluation.report.page import (
     Example,
@@ -193,7 +193,10 @@ def _study(place: FoundRun) -> dict[str, Any]:
     try:
         results = read_study_results(place.path)
         answer, description = render_fragment(results), results["description"]
-    except RunError:  # its sentence names a folder of this machine
+    # Their sentences name a folder of this machine.
+    except DamagedFileError:
+        problem = "Its results.json is not what was written: `exgra-med study report` says more."
+    except RunError:
         problem = "It has no results to show yet: `exgra-med study report` writes them."
     return {
         "name": place.name,

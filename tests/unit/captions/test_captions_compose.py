@@ -1,6 +1,7 @@
 """Extended answers from what else is published of a picture."""
 
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -11,7 +12,7 @@ from exgra_med.captions.merge import merge_captions
 from exgra_med.cli.main import app
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import open_prepared, read_records
-from exgra_med.errors import DataError
+from exgra_med.errors import DamagedFileError, DataError
 
 QUESTIONS = [
     ("train", "a", "Which side?", "Left"),
@@ -91,3 +92,22 @@ def test_the_command_says_what_it_did(tmp_path):
     assert (
         "3 answers extended: 0 by a caption, 2 by other questions, 1 by nothing." in result.output
     )
+
+
+def test_a_changed_extended_answer_is_found(tmp_path):
+    data, long = _prepared(tmp_path, "data", QUESTIONS), tmp_path / "long.jsonl"
+    compose_captions(data, [], long)
+    whole = long.read_text("utf-8")
+    long.write_text(whole.replace("enlarged? No", "enlarged? Yes"), "utf-8")
+    for read in (
+        lambda: merge_captions(data, long, tmp_path / "merged"),
+        lambda: read_records(long),
+    ):
+        with pytest.raises(DamagedFileError, match=r"long\.jsonl holds a line 1 that is not"):
+            read()
+    assert not (tmp_path / "merged").exists()
+    # Changed on purpose, as the sentence says.
+    long.write_text(re.sub(r', "sha256": "\w+"}', "}", long.read_text("utf-8")), "utf-8")
+    merge_captions(data, long, tmp_path / "merged")
+    first = open_prepared(tmp_path / "merged").records("train")[0]
+    assert first.extended == ["Left. Is the heart enlarged? Yes."]

@@ -12,10 +12,11 @@ import pytest
 from typer.testing import CliRunner
 
 from exgra_med.captions.batch import write_batches
-from exgra_med.captions.records import open_records
+from exgra_med.captions.output import ExtendedFile, failures_path, write_original
+from exgra_med.captions.records import RecordFile, open_records
 from exgra_med.cli.main import app
 from exgra_med.data.records import iterate_records, leading_id, open_prepared, read_records
-from exgra_med.errors import DataError, MissingExtraError
+from exgra_med.errors import DamagedFileError, DataError, MissingExtraError
 from exgra_med.llm.cache import AnswerCache
 from exgra_med.llm.request import ChatRequest, ReplyError, Sampling
 from exgra_med.llm.vllm_transport import VllmTransport
@@ -214,3 +215,23 @@ def test_missing_packages_are_named(records, tmp_path: Path, monkeypatch) -> Non
     with pytest.raises(MissingExtraError, match=r"exgra-med\[llm\]"):
         verb(*given, "--base-url", "http://localhost:1/v1")
     assert not (tmp_path / "o.jsonl").exists()
+
+
+def test_a_changed_answer_is_not_gone_on_from(records, tmp_path: Path) -> None:
+    data, out, cut = records(3), tmp_path / "long.jsonl", failures_path(tmp_path / "long.jsonl")
+    origin = {"model": "m", "prompt": "p"}
+    asked = read_records(data)
+    for record in asked[:2]:  # each by a process of its own
+        with ExtendedFile(out, cut, origin) as file:
+            file.write(record, ["Long."])
+    whole = out.read_bytes()
+    out.write_bytes(whole.replace(b"Long.", b"Lung.", 1))
+    with pytest.raises(DamagedFileError, match="holds a line 1 that is not") as refused:
+        ExtendedFile(out, cut, origin)
+    assert "Remove that line and all behind it, and generate again" in refused.value.hint
+    out.write_bytes(b"")  # as the sentence says
+    with ExtendedFile(out, cut, origin) as file:
+        for record in asked:
+            file.write(record, ["Long."])
+    assert out.read_bytes().startswith(whole)
+    assert write_original(RecordFile(data, 3, None), out, tmp_path / "out.json") == 3

@@ -1,6 +1,7 @@
 """`data check` with a tokenizer: what training would stop at is a fault, what it cuts a notice."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,15 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 @pytest.fixture(scope="module")
 def tokenizer(sample: Prepared) -> PreTrainedTokenizerFast:
     return train_tokenizer([record.question for record in sample.records("train")], 400)
+
+
+def test_an_image_changed_since_is_a_fault(sample: Prepared, tmp_path: Path) -> None:
+    folder = tmp_path / "changed"
+    shutil.copytree(sample.path, folder)
+    first, second = sorted((folder / "images").iterdir())[:2]
+    shutil.copyfile(second, first)
+    [fault] = check_prepared(open_prepared(folder)).faults
+    assert str(folder / "images") in fault and "Prepare the folder again" in fault
 
 
 def lengths(sample: Prepared, tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:

@@ -2,6 +2,7 @@ import hashlib
 import json
 import os
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from exgra_med.data import prepare as prepare_module
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import open_prepared
-from exgra_med.errors import DataError, WriteError
+from exgra_med.errors import DamagedFileError, DataError, WriteError
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -157,7 +158,7 @@ def test_an_empty_answer_is_dropped_and_listed(rad: Path, tmp_path: Path, change
 def test_a_folder_that_is_not_whole_is_refused(rad, tmp_path, damage, message) -> None:
     path = prepare("vqa-rad", rad, tmp_path / "out").path
     damage(path)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises((DataError, DamagedFileError), match=message):
         open_prepared(path)
 
 
@@ -165,10 +166,43 @@ def test_a_changed_split_is_refused(rad: Path, tmp_path: Path) -> None:
     prepared = prepare("vqa-rad", rad, tmp_path / "out")
     path = prepared.path / "train.jsonl"
     path.write_bytes(path.read_bytes().splitlines(keepends=True)[0])
-    with pytest.raises(DataError, match=r"not the one that manifest\.json describes"):
+    for read in (prepared.records, prepared.iterate, prepared.split_path):
+        with pytest.raises(DamagedFileError, match=r"train\.jsonl is not the file that manifest"):
+            read("train")
+        with pytest.raises(DataError, match="no split 'dev'"):
+            read("dev")
+
+
+def test_a_split_changed_on_purpose_is_read_as_its_sentence_says(rad: Path, tmp_path: Path) -> None:
+    prepared = prepare("vqa-rad", rad, tmp_path / "out")
+    path, manifest = prepared.path / "train.jsonl", prepared.path / "manifest.json"
+    first = path.read_bytes().splitlines(keepends=True)[0]
+    path.write_bytes(first)
+    with pytest.raises(DamagedFileError) as refused:
         prepared.records("train")
-    with pytest.raises(DataError, match="no split 'dev'"):
-        prepared.records("dev")
+    values = json.loads(manifest.read_text("utf-8"))
+    own = values["files"]["train.jsonl"] = sha256(first).hexdigest()
+    assert f"under `files` it is {own}, and `sha256` is deleted" in refused.value.hint
+    manifest.write_text(json.dumps(values), "utf-8")
+    with pytest.raises(DamagedFileError, match=r"manifest\.json is not what was written there"):
+        open_prepared(prepared.path)
+    del values["sha256"]
+    manifest.write_text(json.dumps(values), "utf-8")
+    changed = open_prepared(prepared.path)
+    assert len(changed.records("train")) == 1 and changed.fingerprint != prepared.fingerprint
+
+
+def test_a_changed_number_in_the_manifest_is_found(rad: Path, tmp_path: Path) -> None:
+    prepared = prepare("vqa-rad", rad, tmp_path / "out")
+    path = prepared.path / "manifest.json"
+    text = path.read_text("utf-8")
+    path.write_text(text.replace('"test": 4', '"test": 5'), "utf-8")
+    assert path.read_text("utf-8") != text
+    with pytest.raises(DamagedFileError, match="Delete the folder and prepare it again"):
+        open_prepared(prepared.path)
+    # Not a folder of somebody else, which another --out would have to be named for.
+    with pytest.raises(DamagedFileError, match="SHA-256 differs"):
+        prepare("vqa-rad", rad, tmp_path / "out")
 
 
 def test_the_manifest_names_sources_by_hash(rad: Path, tmp_path: Path) -> None:

@@ -59,6 +59,18 @@ def test_scores_of_earlier_judges_of_the_same_chat_answers_stay(tmp_path: Path) 
     assert entry.details == {"judges": {"a": {"date": 3.0}, "b": {"date": 2.0}}}
 
 
+def test_scores_of_a_judge_of_other_chat_answers_go(tmp_path: Path) -> None:
+    answers = tmp_path / "answers.jsonl"
+    for judge, text in (("a", "yes"), ("b", "yes"), ("c", "no")):
+        answers.write_text(text)
+        scores = {judge: {"win_rate": Score(value=1.0)}}
+        kept = an_entry(task="chat", scores=scores, answers={"questions": answers.name})
+        put_result(tmp_path, kept.model_copy(update={"details": {"judges": {judge: {}}}}))
+        (entry,) = read_results(tmp_path).results
+        assert list(entry.scores) == list(entry.details["judges"])
+        assert list(entry.scores) == {"a": ["a"], "b": ["a", "b"], "c": ["c"]}[judge]
+
+
 def test_splits_and_data_sets_lie_side_by_side(tmp_path: Path) -> None:
     data = make_data(tmp_path / "data")
     for split, text in (("test", "yes"), ("train", "nothing")):

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -296,3 +298,18 @@ def test_the_prompt_changes_only_with_its_version() -> None:
 
 def test_tokens_are_estimated_by_script() -> None:
     assert [estimate_tokens(text) for text in ("", "abcd", "abcde", "日本")] == [0, 1, 2, 2]
+
+
+def test_a_stored_answer_that_was_changed_is_asked_for_again(tmp_path: Path) -> None:
+    cache = AnswerCache(tmp_path / "c.sqlite")
+    for key, cost in (("whole", 0), ("changed", 0.5), ("earlier", None)):
+        cache.put(key, "m", Reply("Grade 8.", 3, 4, cost))
+    with closing(sqlite3.connect(cache.path, isolation_level=None)) as file:
+        file.execute("UPDATE answers SET text = 'Grade 9.' WHERE key != 'whole'")
+        file.execute("DELETE FROM digests WHERE key = 'earlier'")
+    assert cache.get("whole") == Reply("Grade 8.", 3, 4, 0.0)
+    assert cache.get("changed") is None
+    # Of a version that kept no SHA-256.
+    assert cache.get("earlier") == Reply("Grade 9.", 3, 4, None)
+    cache.put("changed", "m", Reply("Grade 8.", 3, 4, 0.5))
+    assert cache.get("changed") == Reply("Grade 8.", 3, 4, 0.5)

@@ -282,6 +282,10 @@ def test_a_folder_is_loaded_by_what_it_is(
     monkeypatch.setattr("exgra_med.model.probe.probe", lambda _: pytest.fail("measured again"))
     again = load_bundle(tmp_path / "model")
     assert isinstance(again, AnyBundle) and again.facts == bundle.facts
+    (kept,) = (tmp_path / "cache/exgra-med/probes").iterdir()
+    kept.write_text(kept.read_text().replace("true", "false", 1))
+    with pytest.raises(pytest.fail.Exception, match="measured again"):
+        load_bundle(tmp_path / "model")
 
 
 @families(FEW)

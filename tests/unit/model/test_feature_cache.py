@@ -11,7 +11,7 @@ from torch import nn
 
 from any_models import bundle_of, pictures
 from exgra_med.data.images import ImageFolder
-from exgra_med.errors import DataError, RecipeError
+from exgra_med.errors import DamagedFileError, RecipeError
 from exgra_med.model.batch import carried_features, stand_in
 from exgra_med.model.feature_cache import FeatureCache, tower_folder
 from exgra_med.model.tower_output import TowerOutput
@@ -125,11 +125,19 @@ def test_other_weights_processors_and_precisions_have_other_folders(folder: Imag
     assert len(places) == 5
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b"nothing")])
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("damage", [Path.unlink, flip, lambda path: path.write_bytes(b"nothing")])
 def test_a_file_that_is_gone_or_damaged_is_said(folder: ImageFolder, damage: Any) -> None:
     bundle: Any = bundle_of("gemma3")
     cache = FeatureCache(tower_folder(bundle, "float32"), folder)
     cache.keep(bundle, "0.png")
     damage(cache.paths["0.png"])
-    with pytest.raises(DataError, match=r"case: the features of '0.png' in .* cannot be read"):
+    with pytest.raises(
+        DamagedFileError, match=r"case: the features of '0.png' in .* cannot be read"
+    ):
         cache.open("0.png", "case")

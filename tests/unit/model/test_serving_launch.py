@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.errors import CheckpointError
+from exgra_med.errors import CheckpointError, DamagedFileError
 from exgra_med.model import serving
 from exgra_med.model.convert.checkpoint import import_checkpoint
 
@@ -32,6 +32,9 @@ def test_an_export_is_made_once_and_again_when_the_weights_change(native: Path) 
     assert (export / "config.json").stat().st_mtime_ns == stamp
     tokenizer = native / "tokenizer.json"
     tokenizer.write_text(tokenizer.read_text() + "\n")
+    with pytest.raises(DamagedFileError, match=r"if it was changed on purpose, delete .*digests"):
+        serving.prepare_export(str(native))
+    (native / "digests.json").unlink()
     assert (serving.prepare_export(str(native)) / "config.json").stat().st_mtime_ns != stamp
 
 

@@ -54,6 +54,8 @@ def test_it_is_the_faster_of_pairs_and_measured_once(
     kept.write_text("{")
     precision.faster_precision()
     assert len(ran) == 44
+    kept.write_text(kept.read_text().replace('"bfloat16_speedup": ', '"bfloat16_speedup": 9'))
+    assert precision.faster_precision() == means and len(ran) == 66
 
 
 def test_a_run_says_what_it_means_and_keeps_it(

@@ -11,9 +11,9 @@ from exgra_med.data.chat_template import (
     encode_conversation,
     encode_text,
 )
-from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import Prepared, Record
-from exgra_med.errors import DataError
+from exgra_med.data.prepare import MAX_PIXELS, image_digest
+from exgra_med.data.records import MANIFEST, Prepared, Record
+from exgra_med.errors import DamagedFileError, DataError
 from exgra_med.terminal import ProgressCallback
 
 LONG_TEXT_CHARACTERS = 6000
@@ -81,7 +81,7 @@ def check_prepared(
     for split in prepared.splits:
         try:
             records = prepared.records(split)
-        except DataError as error:
+        except (DataError, DamagedFileError) as error:
             report.faults.append(str(error))
             continue
         report.counts[split] = len(records)
@@ -114,6 +114,12 @@ def check_prepared(
             report.faults.append(error.message)
         if progress:
             progress("images", number)
+    known = prepared.manifest.get("images") or {}
+    if known and known != image_digest(prepared.path / "images"):
+        report.faults.append(
+            f"{prepared.path / 'images'}: the images are not those that {MANIFEST} describes. "
+            "Prepare the folder again, unless you have changed them on purpose."
+        )
     shared = sum({"train", "test"} <= splits for splits in images.values())
     tested = sum("test" in splits for splits in images.values())
     twice = triples.total() - len(triples)

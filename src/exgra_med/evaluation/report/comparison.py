@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from exgra_med.data.records import open_prepared
-from exgra_med.errors import DataError, ScoreError
+from exgra_med.errors import DamagedFileError, DataError, ScoreError
 from exgra_med.evaluation.compare import (
     RULE,
     Comparison,
@@ -175,7 +175,7 @@ def _pairs(
     for run, name in zip(runs[1:], names[1:], strict=True):
         try:
             found = stored_comparison(runs[0], run, data_folder=data_folder, seed=seed)
-        except (DataError, ScoreError) as error:
+        except (DataError, DamagedFileError, ScoreError) as error:
             problems.append(f"{names[0]} and {name} were not compared: {error.message}")
             continue
         compared.append(replace(found, names=(names[0], name)))

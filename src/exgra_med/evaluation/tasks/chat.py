@@ -35,9 +35,10 @@ from exgra_med.evaluation.answers import (
     read_predictions,
 )
 from exgra_med.evaluation.engines import CHECKPOINT
-from exgra_med.evaluation.results import Entry, put_result
+from exgra_med.evaluation.results import Entry, put_result, read_results
 from exgra_med.evaluation.score import Measure
 from exgra_med.evaluation.session import Session, answers_path, open_engine, open_to_answer
+from exgra_med.evaluation.session import stored_answers as check_answers
 from exgra_med.evaluation.statistics import cluster_codes, interval, rows_by, scores_of
 from exgra_med.evaluation.tables import Block, Task, group_table
 from exgra_med.evaluation.tasks.judge import (
@@ -403,6 +404,7 @@ def judge_run(
 
     Raises:
         RunError: the run has no answers yet.
+        DamagedFileError: they are not those that were counted when they were given.
         ServiceError: the judge cannot be used.
         AnswerError: the judge graded nothing; what it wrote is in the transcripts.
     """
@@ -498,8 +500,12 @@ def _answer_file(source: Path, chat: ChatSet) -> Path:
     file = source if source.is_file() else answers_path(source, NAME, chat.name, chat.split)
     if not file.is_file():
         raise RunError(
-            f"{source} has no answers to {chat.name} yet.", "Run `exgra-med evaluate chat` first."
+            f"{source} has no answers to {chat.name} yet: there is no {file}.",
+            "Run `exgra-med evaluate chat` first.",
         )
+    if source.is_dir():
+        for entry in read_results(source).find(NAME, chat.name, chat.split):
+            check_answers(source, entry)
     return file
 
 

@@ -16,6 +16,7 @@ from transformers import CLIPImageProcessorPil, CLIPVisionConfig, CLIPVisionMode
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
+from exgra_med.digests import write_digests
 from exgra_med.errors import DataError, TrainingError
 from exgra_med.lab.base_models.settings import PastedShapesSettings, VisionPart
 from exgra_med.model.build import vision_config
@@ -193,3 +194,4 @@ def train_vision(
     with replace_folder(out) as fresh:
         model.tower.save_pretrained(fresh)
         processor.save_pretrained(fresh)
+        write_digests(fresh)

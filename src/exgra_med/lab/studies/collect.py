@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.records import file_sha256, open_prepared
-from exgra_med.errors import ScoreError
+from exgra_med.errors import DamagedFileError, ScoreError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
 from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.score import (
@@ -184,6 +184,8 @@ def _score(folder: Path, node: Node, study: Study) -> Score:
     entry, record = tested(place, node, study, "vqa")[0], run.record()
     value = None if entry is None else metric_value(entry, metric)
     assert entry is not None and value is not None, "a finished cell has its score"
+    stored_answers(place, entry)  # says what is wrong with them
+    events = _whole_log(run)
     # A cell may have been asked other data sets since, under splits of the same names.
     others = [each for each in read_results(place).find("vqa", entry.dataset) if each != entry]
     _, scorer, measure = metric.split(".")
@@ -209,10 +211,10 @@ def _score(folder: Path, node: Node, study: Study) -> Score:
             "software": {key: record.get(key) for key in ("exgra_med", "git_commit", "versions")},
             "num_steps": {
                 event["stage"]: event["total_steps"]
-                for event in read_log(run.log)
-                if event["kind"] == "stage" and event.get("event") == "end"
+                for event in events
+                if event.get("kind") == "stage" and event.get("event") == "end"
             },
-            "diagnostics": _diagnostics(run),
+            "diagnostics": _diagnostics(events),
         },
     )
 
@@ -232,7 +234,25 @@ def _basis(place: Path, entry: Entry) -> dict[str, Any]:
     return {**(entry.counts() or {}), "sha256": file_sha256(answers_file(place, entry))}
 
 
-def _diagnostics(run: Run) -> list[dict[str, Any]]:
+def _whole_log(run: Run) -> list[dict[str, Any]]:
+    """The events of a finished run.
+
+    Raises:
+        DamagedFileError: they are not what was written, or do not reach the end.
+    """
+    events = read_log(run.log)
+    stages = [event for event in events if event.get("kind") == "stage"]
+    began = {event["stage"] for event in stages}
+    ended = {event["stage"] for event in stages if event.get("event") in ("end", "lost")}
+    if not events or began - ended:
+        raise DamagedFileError(
+            f"{run.log} does not hold all that was logged.",
+            f"Put it back from a copy, or remove {run.path} and run the study again.",
+        )
+    return events
+
+
+def _diagnostics(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What was measured on held-out records along training, one entry a measurement.
 
     `stage, step` and as far as measured: `language_loss`, `alignment_loss`, `matching_accuracy` and
@@ -240,13 +260,13 @@ def _diagnostics(run: Run) -> list[dict[str, Any]]:
     gap, cosines and their histograms.
     """
     entries: dict[tuple[str, int], dict[str, Any]] = {}
-    for event in read_log(run.log):
-        if event["kind"] not in ("held_out", "views"):
+    for event in events:
+        if event.get("kind") not in ("held_out", "views"):
             continue
         key = (event["stage"], event["step"])
         entry = entries.setdefault(key, {"stage": key[0], "step": key[1]})
         rest = {name: each for name, each in event.items() if name not in ("kind", *entry)}
-        entry |= {"views": rest} if event["kind"] == "views" else rest
+        entry |= {"views": rest} if event.get("kind") == "views" else rest
     return list(entries.values())
 
 

@@ -4,7 +4,7 @@ A node is finished when its run has its results. Beside that, each node leaves a
 file about its last attempt in `logs/`; they explain, and decide nothing.
 """
 
-import json
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,12 +12,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from exgra_med import files, reading
+from exgra_med import files
 from exgra_med.data.records import MANIFEST
-from exgra_med.errors import RunError
+from exgra_med.digests import read_document, write_document, yaml_with_digest
+from exgra_med.errors import DamagedFileError, RunError
 from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.lab.studies.plan import Node, plan_study
-from exgra_med.lab.studies.schema import STUDY_FILE, Study, read_study, study_yaml
+from exgra_med.lab.studies.schema import STUDY_FILE, Study, read_study
 from exgra_med.recipe.run_folder import first_difference, open_run
 from exgra_med.recipe.schema import Recipe
 from exgra_med.training.precision import with_precision
@@ -55,7 +56,7 @@ def start_study(folder: Path, study: Study) -> list[Node]:
         )
     with files.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    files.write_text(folder / STUDY_FILE, study_yaml(study))
+    files.write_text(folder / STUDY_FILE, yaml_with_digest(study.model_dump(mode="json")))
     return nodes
 
 
@@ -110,21 +111,26 @@ def log_path(folder: Path, node: str) -> Path:
 
 
 def read_attempt(folder: Path, node: str) -> Attempt | None:
-    """The last attempt at a node, or None."""
+    """The last attempt at a node, or None.
+
+    Raises:
+        DamagedFileError: what is there is not what was written.
+    """
     path = log_path(folder, node).with_suffix(".json")
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    hint = "Remove it: it says how the last attempt went, and decides nothing."
     try:
-        return Attempt(**reading.read_object(path, RunError))
+        return Attempt(**read_document(path, hint))
     except TypeError as error:
-        raise RunError(f"{path}: cannot be read.", "Remove it and start again.") from error
+        raise DamagedFileError(f"{path} is no report of an attempt.", hint) from error
 
 
 def write_attempt(folder: Path, node: str, attempt: Attempt) -> None:
     """Replace what is known of a node's last attempt."""
     path = log_path(folder, node).with_suffix(".json")
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.write_text(path, json.dumps(asdict(attempt), indent=2) + "\n")
+    write_document(path, asdict(attempt))
 
 
 def states(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str, Attempt]:
@@ -160,7 +166,7 @@ def write_status(folder: Path, study: Study, nodes: Sequence[Node]) -> dict[str,
         "counts": dict(Counter(attempt.state for attempt in found.values())),
         "nodes": {name: asdict(attempt) for name, attempt in found.items()},
     }
-    files.write_text(folder / STATUS_FILE, json.dumps(status, indent=2) + "\n")
+    write_document(folder / STATUS_FILE, status)
     return status
 
 

@@ -1,13 +1,14 @@
 """The page of a study: the answer first, then figures, tests, and what all that does not show."""
 
-import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from exgra_med import files
-from exgra_med.errors import RecipeError, RunError
+from exgra_med.digests import DIGEST, read_document, write_document
+from exgra_med.errors import DamagedFileError, RecipeError, RunError
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
 from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
@@ -30,7 +31,6 @@ from exgra_med.lab.studies.table import (
     comparison_rows,
     render,
 )
-from exgra_med.reading import read_object
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -202,9 +202,12 @@ def write_results(folder: Path) -> dict[str, Any]:
         RecipeError: the study is none that this version can read, and has no results.
         RunError: there is no study, or the folder has runs that the stored results lack and lacks
             runs that they have.
+        DamagedFileError: the stored results, or what a run is read from, are not what was written.
         ScoreError: the cells' numbers are not of one kind.
     """
-    stored = _stored_results(folder)
+    # Damaged ones are not written over: the folder may lack runs that they have.
+    is_first = not os.path.lexists(folder / RESULTS_FILE)
+    stored: dict[str, Any] = {"cells": []} if is_first else read_study_results(folder)
     try:
         study, nodes = open_study(folder)
     except RecipeError as error:
@@ -230,17 +233,8 @@ def write_results(folder: Path) -> dict[str, Any]:
             f"({gone}): it was kept as it is, and all this is of the numbers in it."
         )
         return stored | {"kept": kept}
-    text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)
-    files.write_text(folder / RESULTS_FILE, text + "\n")
+    write_document(folder / RESULTS_FILE, results)
     return results
-
-
-def _stored_results(folder: Path) -> dict[str, Any]:
-    """The results as they are on disk; no cells where there are none, or none that can be read."""
-    try:
-        return read_study_results(folder)
-    except RunError:
-        return {"cells": []}
 
 
 def read_study_results(folder: Path) -> dict[str, Any]:
@@ -248,14 +242,18 @@ def read_study_results(folder: Path) -> dict[str, Any]:
 
     Raises:
         RunError: there are none, or they are of another version.
+        DamagedFileError: they are not what was written.
     """
     path = folder / RESULTS_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise RunError(f"{folder}: the study has no results yet.", "Run it first.")
-    again = f"exgra-med study report {folder} writes it anew."
-    results = read_object(path, RunError)
+    again = f"Remove it: exgra-med study report {folder} writes it anew from the runs in there."
+    results = read_document(path, f"{again} If it was changed on purpose, delete `{DIGEST}` in it.")
     if results.get("schema_version") != SCHEMA_VERSION:
         raise RunError(f"{path} is not of version {SCHEMA_VERSION}.", again)
+    cells = results.get("cells")
+    if not isinstance(cells, list) or not all(isinstance(e, dict) and "folder" in e for e in cells):
+        raise DamagedFileError(f"{path} names no runs.", again)
     return results
 
 

@@ -159,6 +159,7 @@ class _Scheduler:
         waiting = [each for each in self.nodes if each.id not in self.finished]
         title = f"{self.study.name}, {len(self.nodes)} nodes"
         self.reporter.start(title, len(self.nodes), len(self.finished))
+        self._tell()  # a damaged report of an attempt is said before anything begins
         asked = 0
         try:
             while waiting or self.running:

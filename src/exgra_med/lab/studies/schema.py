@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
+from exgra_med.digests import read_yaml_document
 from exgra_med.errors import RecipeError, RunError
 from exgra_med.reading import read_yaml, write_yaml
 from exgra_med.recipe.load import find_file, load_recipe, parse_assignment
@@ -268,6 +269,8 @@ def read_study(folder: Path) -> Study:
 
     Raises:
         RunError: there is none.
+        RecipeError: it is none that this version can read.
+        DamagedFileError: it is not what was written.
     """
     path = folder / STUDY_FILE
     if not path.is_file():
@@ -275,7 +278,7 @@ def read_study(folder: Path) -> Study:
             f"{folder} is not a study folder: it has no {STUDY_FILE}.",
             "Make one with `exgra-med study run NAME --out FOLDER`.",
         )
-    values = read_yaml(path)
+    values = read_yaml_document(path, again=f"Write it anew: exgra-med study show NAME > {path}")
     if not isinstance(values, dict):
         raise RunError(f"{path}: not a study.")
     return check_study(values, str(path))

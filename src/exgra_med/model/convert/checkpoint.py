@@ -7,6 +7,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from exgra_med.digests import write_digests
 from exgra_med.errors import CheckpointError
 from exgra_med.files import new_folder
 from exgra_med.model.bundle import (
@@ -91,6 +92,7 @@ def import_checkpoint(
         write_json(fresh / PROVENANCE, report)
         (fresh / CARD).write_text(_card(Path(source).name), encoding="utf-8")
         write_verification(imported.bundle, fresh)
+        write_digests(fresh)
     return report
 
 
@@ -130,6 +132,7 @@ def export_checkpoint(
         write_json(fresh / EXPORTED, {"format": form, "sha256": file_hashes(folder)})
         (fresh / CARD).write_text(_card(folder.name), encoding="utf-8")
         write_verification(bundle, fresh, stored)
+        write_digests(fresh)
 
 
 def _export_gguf(folder: Path, out: Path, llama_cpp: Path | None) -> None:

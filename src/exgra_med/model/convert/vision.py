@@ -18,6 +18,7 @@ from exgra_med.errors import CheckpointError
 from exgra_med.model.bundle import CONFIG, key_problems, quiet, read_json_object, refuse
 from exgra_med.model.convert.weights import read_weights, weight_files
 from exgra_med.model.processor import clip_image_processor
+from exgra_med.recipe.run_folder import check_checkpoint
 
 OPEN_CLIP_CONFIG = "open_clip_config.json"
 WEIGHT_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
@@ -142,7 +143,9 @@ def read_vision(folder: Path) -> VisionSource:
 
     Raises:
         CheckpointError: the folder holds another kind of model, or no vision weights.
+        DamagedFileError: it has the SHA-256 of its files, and one is not what was written.
     """
+    check_checkpoint(folder)
     if (folder / OPEN_CLIP_CONFIG).is_file():
         vit, named, settings = read_open_clip(folder)
         return VisionSource(

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from exgra_med.data.records import Prepared, open_prepared
-from exgra_med.errors import RecipeError, RunError
+from exgra_med.errors import DamagedFileError, RecipeError, RunError
 from exgra_med.lab.base_models import vision
 from exgra_med.lab.base_models.make import make_parts
 from exgra_med.lab.base_models.settings import (
@@ -18,7 +18,7 @@ from exgra_med.lab.base_models.settings import (
     load_parts,
 )
 from exgra_med.lab.base_models.vision import draw_shapes, windows
-from exgra_med.model.assemble import assemble_parts, save_language_model
+from exgra_med.model.assemble import assemble_parts, read_language, save_language_model
 from exgra_med.model.build import build_model
 from exgra_med.model.convert.vision import read_vision
 from exgra_med.recipe.schema import Architecture, Parts
@@ -141,6 +141,12 @@ def test_a_language_model_alone_says_what_it_said_in_its_bundle(tmp_path: Path) 
     ids = torch.tensor([bundle.tokenizer("a lesion in the lung")["input_ids"]])
     with torch.no_grad():
         assert torch.equal(alone(ids).logits, bundle.model(input_ids=ids).logits)
+    file = tmp_path / "language" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"model\.safetensors is not what was written there"):
+        read_language(tmp_path / "language")
 
 
 def test_what_is_pasted_has_the_size_and_contrast_that_was_asked_for() -> None:

@@ -14,15 +14,22 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.data.records import file_sha256
 from exgra_med.digests import read_document, write_document
-from exgra_med.errors import RecipeError, RunError, ScoreError
+from exgra_med.errors import (
+    DamagedFileError,
+    ExgraMedError,
+    RecipeError,
+    RunError,
+    ScoreError,
+)
 from exgra_med.evaluation.published import published_curve
 from exgra_med.evaluation.results import Score, put_result, read_results
 from exgra_med.lab.studies.collect import check_comparable
 from exgra_med.lab.studies.conclude import conclude
-from exgra_med.lab.studies.folder import start_study
+from exgra_med.lab.studies.folder import Attempt, log_path, open_study, start_study, write_attempt
 from exgra_med.lab.studies.report import write_outcome, write_results
 from exgra_med.lab.studies.schema import read_study
 from exgra_med.lab.studies.table import blocks, one_block, render
+from exgra_med.web.run_view import FoundRun, run_html
 
 SKILL = {
     "instruct": {0.1: 0.2, 1.0: 0.5},
@@ -365,6 +372,73 @@ def test_a_study_of_another_version_is_told_from_its_results(tmp_path: Path) -> 
     (folder / "results.json").unlink()
     done = CliRunner().invoke(app, ["study", "report", str(folder), "--format", "csv"])
     assert isinstance(done.exception, RecipeError)
+
+
+NUMBER = re.compile(r'("value": \d+\.)\d*')
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "hint"),
+    [
+        (
+            "results.json",
+            lambda text: NUMBER.sub(r"\g<1>77", text, count=1),
+            "Remove it: exgra-med",
+        ),
+        ("results.json", lambda text: text[: len(text) // 2], "Remove it: exgra-med"),
+        ("results.json", lambda text: "[1]", "Remove it: exgra-med"),
+        ("results.json", lambda text: '{"schema_version": 1}', "Remove it: exgra-med"),
+        ("study.yaml", lambda text: text.replace("- 0\n", "- 9\n", 1), "Write it anew: exgra-med"),
+    ],
+)
+def test_a_damaged_file_of_a_study_is_named(
+    small: Path, tmp_path: Path, name: str, change: Any, hint: str
+) -> None:
+    folder = tmp_path / "study"
+    copytree(small, folder)
+    path = folder / name
+    text = path.read_text("utf-8")
+    path.write_text(change(text), "utf-8")
+    before = path.read_bytes()
+    assert before != text.encode()
+    done = CliRunner().invoke(app, ["study", "report", str(folder), "--format", "csv"])
+    error = done.exception
+    assert isinstance(error, ExgraMedError) and error.exit_code == 2, done.output
+    assert str(path) in error.message and hint in error.hint
+    assert path.read_bytes() == before
+
+
+def test_a_damaged_report_of_an_attempt_is_named_and_can_be_removed(
+    small: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "study"
+    copytree(small, folder)
+    node = open_study(folder)[1][-1].id
+    write_attempt(folder, node, Attempt("failed", sentence="A disk is full."))
+    assert "A disk is full." in CliRunner().invoke(app, ["study", "status", str(folder)]).stdout
+    path = log_path(folder, node).with_suffix(".json")
+    path.write_text(path.read_text().replace("full", "slow"))
+    done = CliRunner().invoke(app, ["study", "status", str(folder)])
+    assert isinstance(done.exception, DamagedFileError) and "Remove it" in done.exception.hint
+    path.unlink()
+    assert CliRunner().invoke(app, ["study", "status", str(folder)]).exit_code == 0
+
+
+def test_the_page_says_that_results_are_damaged(small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study"
+    copytree(small, folder)
+    results = folder / "results.json"
+    results.write_text(NUMBER.sub(r"\g<1>77", results.read_text("utf-8"), count=1), "utf-8")
+    page = run_html(FoundRun("study", folder, "study"))
+    assert "Its results.json is not what was written" in page and str(tmp_path) not in page
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study of two finished runs, with its results."""
+    folder = fake_study(tmp_path_factory.mktemp("small"), {"instruct": {0.1: 0.3}}, SMALL)
+    write_results(folder)
+    return folder
 
 
 @pytest.mark.slow  # draws every figure twice

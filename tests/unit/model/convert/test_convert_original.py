@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
-from exgra_med.errors import CheckpointError
+from exgra_med.errors import CheckpointError, DamagedFileError
 from exgra_med.model.bundle import load_bundle
 from exgra_med.model.convert.checkpoint import export_checkpoint, import_checkpoint
 from exgra_med.model.convert.tokenizer import read_sentencepiece
@@ -241,13 +241,17 @@ def test_verify_notices_a_changed_weight(source: Path, out: Path) -> None:
     import_checkpoint(str(source), VISION, out)
     assert all(finding.passed for finding in verify_checkpoint(out))
     change(out, lambda weights: weights["lm_head.weight"][0].add_(1e-3))
+    with pytest.raises(DamagedFileError, match=r"model\.safetensors is not what was written there"):
+        verify_checkpoint(out)
+    (out / "digests.json").unlink()  # an earlier version wrote none
     wrong = [finding.name for finding in verify_checkpoint(out) if not finding.passed]
     assert wrong == ["hash of model.safetensors", "logits of image", "logits of text"]
 
 
 def test_verify_needs_something_recorded(source: Path, out: Path) -> None:
     import_checkpoint(str(source), VISION, out)
-    (out / "verification.json").unlink()
+    for name in ("verification.json", "digests.json"):
+        (out / name).unlink()
     with pytest.raises(CheckpointError, match="nothing was recorded"):
         verify_checkpoint(out)
 
