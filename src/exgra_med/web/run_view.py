@@ -186,16 +186,18 @@ def num_pages(rows: Sequence[AnswerRow]) -> int:
 
 def _study(place: FoundRun) -> dict[str, Any]:
     runs = [path for path, kind in _walk(place.path, _DEPTH) if kind == "run"]
-    answer, description, problem = "", "", ""
+    answer, description, problem, toys = "", "", "", False
     try:
         results = read_study_results(place.path)
         answer, description = render_fragment(results), results["description"]
+        toys = results["is_toy"]
     except RunError:  # its sentence names a folder of this machine
         problem = "It has no results to show yet: `exgra-med study report` writes them."
     return {
         "name": place.name,
         "answer": answer,
         "description": description,
+        "is_toy": toys,
         "problem": problem,
         "rows": [_run_row(place.path, run) for run in runs[:_MOST_RUNS]],
         "num_runs": len(runs),

@@ -17,7 +17,7 @@ pytest.importorskip("gradio", reason="the page needs the extra [web]")
 
 
 class Mute:
-    name, host = "mute", "models.example"
+    name, kind, host = "mute", "", "models.example"
 
     def answer(self, *_: Any) -> Any:
         return iter(())
