@@ -224,16 +224,19 @@ def _answer_with(chat: ChatService) -> Callable[..., Iterator[tuple[Any, ...]]]:
                 top_p=float(top_p),
                 seed=int(seed or 0),
             )
+            # Once: a later update would take away what a visitor types meanwhile, or "Stopped.".
+            rest: tuple[Any, ...] = ("", "", "")
             for _ in chat.ask(dialogue, text or "", names or [], sampling, client):
-                yield dialogue, chat_view.conversation_html(dialogue), "", "", ""
+                yield dialogue, chat_view.conversation_html(dialogue), *rest
+                rest = (gr.skip(),) * 3
         except (ExgraMedError, TypeError, ValueError) as error:
             known = isinstance(error, ExgraMedError)
             sentence = str(error) if known else "The settings are not numbers."
             yield dialogue, gr.skip(), chat_view.problem_html(sentence), gr.skip(), ""
             return
         # The last update says how each answer ended.
-        done = _status("The answer is complete.")
-        yield dialogue, chat_view.conversation_html(dialogue), "", "", done
+        done = _status("Stopped." if dialogue.stop.is_set() else "The answer is complete.")
+        yield dialogue, chat_view.conversation_html(dialogue), gr.skip(), gr.skip(), done
 
     return answer
 
