@@ -60,6 +60,8 @@ def live(run_folder: Path, words: Any, tmp_path_factory: pytest.TempPathFactory)
         "--option",
         "requests_per_minute=2000",
         "--option",
+        "max_address_queue=100",
+        "--option",
         "max_upload_megabytes=2",
     )
     yield page

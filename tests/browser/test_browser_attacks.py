@@ -78,7 +78,7 @@ def test_an_upload_cannot_be_a_path_or_an_address(live: Any, path: str) -> None:
         listener.settimeout(2)
         path = path.format(address=f"127.0.0.1:{listener.getsockname()[1]}")
         file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
-        events = call(live, 2, 5, [None, file], uuid.uuid4().hex)
+        events = call(live, 2, 6, [None, file], uuid.uuid4().hex)
         assert "root:" not in events and "data:image/jpeg" not in events
         with pytest.raises(TimeoutError):
             listener.accept()

@@ -229,6 +229,8 @@ def test_every_view_is_kept_as_a_picture(
 
     page.get_by_role("tab", name="Runs").click()
     page.wait_for_selector("#answers .card")
+    questions = page.locator("#overview .findings dt").all_inner_texts()
+    assert len(questions) == 6 and all(each.endswith("?") for each in questions)
     keep_picture(page, f"runs-{scheme}-{size}")
     open_study(page)
     assert page.locator("#overview .study figure svg").count() == 4

@@ -41,7 +41,7 @@ def web(
         typer.Option("--runs", metavar="FOLDER", help="Folder of runs. May be repeated."),
     ] = None,
     data: options.OptionalData = None,
-    template: options.Template = "exgra",
+    template: options.OptionalTemplate = None,
     device: options.Device = "cpu",
     host: options.Host = "127.0.0.1",
     port: options.Port = 7860,

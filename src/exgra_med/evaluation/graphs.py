@@ -23,7 +23,7 @@ from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import RunError
 from exgra_med.model.batch import Layout, StageDataset, to_device
 from exgra_med.model.bundle import load_bundle
-from exgra_med.recipe.run_folder import Run
+from exgra_med.recipe.run_folder import Run, is_toy
 from exgra_med.recipe.schema import StageAlignment
 from exgra_med.training.checkpoint import load_alignment
 from exgra_med.training.held_out import pair_accuracies, unrelated
@@ -132,6 +132,8 @@ def measure_graphs(
     data = run.recipe.stage_data(name)
     images = open_prepared(data.folder).image_folder(data.max_pixels)
     notes = []
+    if is_toy(run.path):
+        notes.append("The model is a toy: it began with random weights.")
     if settings.objective in CONTROLS:
         notes.append(
             f"This stage was trained with the control {settings.objective}, which matches no "

@@ -73,6 +73,16 @@ def cached_model(name: str) -> Path | None:
     return small_model() if name == NAME else None
 
 
+def is_small(folder: Path) -> bool:
+    """Whether a folder is the one of the small model, as `small_model` made it."""
+    return is_packaged() and folder.resolve() == _folder().resolve()
+
+
+def _folder() -> Path:
+    """Named by what the package holds, so that another version of it makes a folder of its own."""
+    return cache_folder() / "models" / f"{NAME}-{file_sha256(PACKAGED / WEIGHTS)[:12]}"
+
+
 def small_model() -> Path:
     """The folder of the small model, in the user's cache.
 
@@ -83,7 +93,7 @@ def small_model() -> Path:
         WriteError: the cache cannot be written.
     """
     check_packaged()
-    folder = cache_folder() / "models" / f"{NAME}-{file_sha256(PACKAGED / WEIGHTS)[:12]}"
+    folder = _folder()
     if folder.is_dir():
         return folder
     from exgra_med.model.any_model import AnyBundle

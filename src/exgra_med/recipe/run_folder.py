@@ -18,7 +18,7 @@ from pydantic import Field
 
 from exgra_med import __version__, digests, files
 from exgra_med.digests import read_yaml_document
-from exgra_med.errors import DamagedFileError, RunError
+from exgra_med.errors import DamagedFileError, ExgraMedError, RunError
 from exgra_med.reading import write_yaml
 from exgra_med.recipe.schema import Name, Recipe, StageSettings, TextSettings, check_recipe
 from exgra_med.terminal import remark
@@ -240,6 +240,26 @@ def own_template(checkpoint: Path) -> str:
     values = read_yaml_document(file) if file.is_file() else {}
     text = values.get("text") if isinstance(values, dict) else None
     return str((text or {}).get("template") or TextSettings().template)
+
+
+def is_toy(place: Path) -> bool:
+    """Whether the weights of a run or a checkpoint began as random ones, by its own recipe and
+    those of what it started from, as far as these are here and can be read."""
+    seen: set[Path] = set()
+    # A checkpoint has a copy of the recipe, so a chain goes on where a run's folder is gone.
+    while (place / RECIPE).is_file() and place.resolve() not in seen:
+        seen.add(place.resolve())
+        try:
+            values = read_yaml_document(place / RECIPE)
+        except ExgraMedError:
+            return False  # which whoever reads that run says
+        model = (values.get("model") if isinstance(values, dict) else None) or {}
+        if model.get("architecture"):
+            return True
+        if not model.get("start"):
+            return False
+        place = Path(str(model["start"]))
+    return False
 
 
 def start_run(path: Path, recipe: Recipe, resume: bool) -> Run:

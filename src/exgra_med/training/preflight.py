@@ -298,7 +298,7 @@ def check_disk(recipe: Recipe, out: Path) -> None:
     free = shutil.disk_usage(place).free
     if needed - written > free:
         raise RunError(
-            f"{out} needs about {decimal(needed - written)} more, and the disk has "
+            f"{out} needs about {decimal(int(needed - written))} more, and the disk has "
             f"{decimal(free)}.",
             "Choose another disk with --out, or keep fewer checkpoints.",
         )

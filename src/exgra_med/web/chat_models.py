@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from PIL import Image
 
-from exgra_med.data.chat_template import answer_start, images_by_turn
+from exgra_med.data.chat_template import answer_start, chat_template, images_by_turn
 from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ServiceError
 from exgra_med.llm.endpoint import Endpoint
@@ -35,10 +35,16 @@ class TextChunk:
     """`stop` or `length` with the last piece."""
 
 
+Kind = Literal["small", "toy", ""]
+"""What is known of a model beside its name: it is the one that comes with the package, or it began
+with random weights."""
+
+
 class ChatModel(Protocol):
     """One model of the page."""
 
     name: str
+    kind: Kind
     host: str
     """Where questions and pictures go; empty for this machine."""
 
@@ -63,8 +69,10 @@ class LocalChatModel:
 
     host = ""
 
-    def __init__(self, name: str, bundle: "Bundle", template: str = "exgra") -> None:
-        self.name, self.bundle, self.template = name, bundle, template
+    def __init__(
+        self, name: str, bundle: "Bundle", template: str = "exgra", kind: Kind = ""
+    ) -> None:
+        self.name, self.bundle, self.template, self.kind = name, bundle, template, kind
 
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
@@ -87,6 +95,8 @@ class LocalChatModel:
 
 class ServedChatModel:
     """A model behind an address; whether text may be sent there was checked before."""
+
+    kind: Kind = ""
 
     def __init__(self, model: str, endpoint: Endpoint, limits: Limits) -> None:
         self.name, self.endpoint, self.limits = model, endpoint, limits
@@ -179,17 +189,19 @@ def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[
 
 
 def open_chat_model(
-    source: str, device: str, template: str, allow_remote: bool, limits: Limits
+    source: str, device: str, template: str | None, allow_remote: bool, limits: Limits
 ) -> ChatModel:
     """A model by its name on the command line.
 
     Args:
         source: a checkpoint folder, a run folder (its last checkpoint), a hub name, or
             `NAME@http://HOST/v1` for a model at a server.
+        template: chat template of a local model, where it is not the model's own.
         allow_remote: questions and pictures may leave this machine.
 
     Raises:
         CheckpointError, RunError: a local model cannot be loaded.
+        DataError: there is no such template.
         ServiceError: a server is elsewhere and that was not allowed, or its address is malformed.
     """
     name, at, address = source.partition("@http")
@@ -206,13 +218,18 @@ def open_chat_model(
         return ServedChatModel(name, endpoint, limits)
     import torch
 
-    from exgra_med.model.bundle import load_bundle
-    from exgra_med.recipe.run_folder import is_run_folder, last_checkpoint_of
+    from exgra_med.model.bundle import load_bundle, local_folder
+    from exgra_med.model.small_model import is_small
+    from exgra_med.recipe.run_folder import is_run_folder, is_toy, last_checkpoint_of, own_template
 
-    folder = last_checkpoint_of(source) if is_run_folder(source) else source
+    if template is not None:
+        chat_template(template)
+    named = last_checkpoint_of(source) if is_run_folder(source) else source
+    folder = local_folder(named)
     # Half precision is slow or missing on CPUs, and what an accelerator is for.
     bundle = load_bundle(folder, torch.float32 if device == "cpu" else "auto", device)
-    return LocalChatModel(display_name(folder), bundle, template)
+    kind: Kind = "small" if is_small(folder) else "toy" if is_toy(folder) else ""
+    return LocalChatModel(display_name(named), bundle, template or own_template(folder), kind)
 
 
 def display_name(folder: str | Path) -> str:

@@ -5,13 +5,26 @@ from html import escape
 
 from PIL import Image
 
-from exgra_med.data.records import Record, open_prepared
 from exgra_med.evaluation.report.page import jpeg
 from exgra_med.web.chat import Dialogue, ModelAnswer
+from exgra_med.web.chat_models import ChatModel
 
 _SIDE_PIXELS = 640
-_THUMBNAIL_PIXELS = 120
-_SAMPLE = "bundled:vqa-rad-sample"
+_ABOUT = {
+    "small": (
+        "160M parameters",
+        "A real model, for trying things out. It gives one short answer to one question about one "
+        "picture. SLAKE, English test: strict average 71.2 % (one seed); the best baseline that "
+        "sees no picture has 53.8 %. It cannot answer VQA-RAD’s questions: 38.8 %, where such a "
+        "baseline has 40.6 %. Research use only.",
+    ),
+    "toy": (
+        "toy model",
+        "It began with random weights, not with a pretrained model. Its answers show that the "
+        "software works, and nothing about medicine.",
+    ),
+}
+"""By the kind of a model: a badge, and what a visitor has to know before he asks."""
 _ENDED = {
     "stop": "",
     "length": "cut at the longest length allowed",
@@ -19,6 +32,16 @@ _ENDED = {
     "time": "cut, because it took too long",
     "failed": "failed",
 }
+
+
+def models_html(models: Sequence[ChatModel]) -> str:
+    """Which models answer, and what is known of each."""
+    items = []
+    for model in models:
+        badge, about = _ABOUT.get(model.kind, ("", ""))
+        shown = f' <span class="badge">{badge}</span>' if badge else ""
+        items.append(f"<li><b>{escape(model.name)}</b> answers.{shown} {about}</li>")
+    return f'<ul class="models">{"".join(items)}</ul>'
 
 
 def conversation_html(dialogue: Dialogue) -> str:
@@ -106,32 +129,3 @@ def pictures_html(pictures: Sequence[Image.Image]) -> str:
 def problem_html(sentence: str) -> str:
     """An error message, announced by screen readers."""
     return f'<p class="problem" role="alert">{escape(sentence)}</p>' if sentence else ""
-
-
-def example_records(number: int = 4) -> list[Record]:
-    """Questions of the bundled sample's test split, one an image."""
-    prepared = open_prepared(_SAMPLE)
-    by_image: dict[str, Record] = {}
-    for record in prepared.records("test"):
-        by_image.setdefault(record.images[0], record)
-    return list(by_image.values())[:number]
-
-
-def example_picture(record: Record, max_pixels: int) -> Image.Image:
-    """The picture of an example."""
-    return open_prepared(_SAMPLE).image_folder(max_pixels).open(record.images[0], record.id)
-
-
-def examples_html(records: Sequence[Record], max_pixels: int) -> str:
-    """Buttons with a thumbnail and a question each; `data-example` is the number."""
-    buttons = [
-        f'<button type="button" class="example" data-example="{number}">'
-        f'<img alt="" src="data:image/jpeg;base64,'
-        f'{jpeg(example_picture(record, max_pixels), _THUMBNAIL_PIXELS)}">'
-        f"<span>{escape(record.question)}</span></button>"
-        for number, record in enumerate(records)
-    ]
-    return (
-        '<p class="hint">Or begin with an example (VQA-RAD, CC0):</p>'
-        f'<div class="examples">{"".join(buttons)}</div>'
-    )

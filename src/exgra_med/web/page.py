@@ -12,6 +12,7 @@ from exgra_med.llm.request import Sampling
 from exgra_med.model.published import NOTICE
 from exgra_med.web import chat_view
 from exgra_med.web.chat import ChatService, Dialogue
+from exgra_med.web.examples import Examples, examples_for
 from exgra_med.web.limits import MEGABYTE
 from exgra_med.web.run_view import Views
 from exgra_med.web.runs_tab import alignment_tab, gr, html, runs_tab
@@ -97,6 +98,13 @@ _PICK = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
   if (button) trigger('click', {example: Number(button.dataset.example)});
 });"""
+_SHOW_ASK = """async () => {
+  await new Promise(requestAnimationFrame);
+  await document.querySelector('#picture img')?.decode();
+  const send = document.getElementById('send');
+  if (send.getBoundingClientRect().bottom > innerHeight) send.scrollIntoView({block: 'center'});
+}"""
+"""On a phone the button is a screen below the examples, and the picture moves it further."""
 
 
 def build_page(chat: ChatService, views: Views, uploads: Path, kept_days: int | None) -> Any:
@@ -117,7 +125,7 @@ def build_page(chat: ChatService, views: Views, uploads: Path, kept_days: int | 
 
 def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
     limits = chat.limits
-    records = chat_view.example_records()
+    examples = examples_for(chat.models)
     names = [model.name for model in chat.models]
     state = gr.State(
         None,
@@ -126,6 +134,7 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
             chat.pictures.drop(dialogue.pictures) if dialogue else None
         ),
     )
+    html(chat_view.models_html(chat.models), "answering")
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             picture = html(chat_view.pictures_html([]), "picture")
@@ -135,7 +144,7 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
                 elem_id="upload",
                 height=170,
             )
-            examples = html(chat_view.examples_html(records, limits.max_pixels), "examples", _PICK)
+            buttons = html(examples.html(limits.max_pixels), "examples", _PICK)
             models = gr.CheckboxGroup(
                 names, value=names, label="Models to ask", visible=len(names) > 1, elem_id="models"
             )
@@ -189,9 +198,10 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
         queue=False,
         **QUIET,
     )
-    shown = [state, picture, conversation, problem]
+    shown = [state, picture, conversation, problem, status]
     upload.upload(_upload_with(chat, uploads), [state, upload], [*shown, upload], **QUIET)
-    examples.click(_example_with(chat, records), [state], [*shown, question], **QUIET)
+    chosen = buttons.click(_example_with(chat, examples), [state], [*shown, question], **QUIET)
+    chosen.then(None, js=_SHOW_ASK, **QUIET)
 
 
 def _answer_with(chat: ChatService) -> Callable[..., Iterator[tuple[Any, ...]]]:
@@ -214,16 +224,19 @@ def _answer_with(chat: ChatService) -> Callable[..., Iterator[tuple[Any, ...]]]:
                 top_p=float(top_p),
                 seed=int(seed or 0),
             )
+            # Once: a later update would take away what a visitor types meanwhile, or "Stopped.".
+            rest: tuple[Any, ...] = ("", "", "")
             for _ in chat.ask(dialogue, text or "", names or [], sampling, client):
-                yield dialogue, chat_view.conversation_html(dialogue), "", "", ""
+                yield dialogue, chat_view.conversation_html(dialogue), *rest
+                rest = (gr.skip(),) * 3
         except (ExgraMedError, TypeError, ValueError) as error:
             known = isinstance(error, ExgraMedError)
             sentence = str(error) if known else "The settings are not numbers."
             yield dialogue, gr.skip(), chat_view.problem_html(sentence), gr.skip(), ""
             return
         # The last update says how each answer ended.
-        done = _status("The answer is complete.")
-        yield dialogue, chat_view.conversation_html(dialogue), "", "", done
+        done = _status("Stopped." if dialogue.stop.is_set() else "The answer is complete.")
+        yield dialogue, chat_view.conversation_html(dialogue), gr.skip(), gr.skip(), done
 
     return answer
 
@@ -263,7 +276,7 @@ def _begin(chat: ChatService, dialogue: Dialogue | None, images: list[Any]) -> t
     """New pictures begin a new conversation: earlier questions were about others."""
     fresh = Dialogue(pictures=chat.pictures.put(images))
     _end(chat, dialogue)
-    return fresh, chat_view.pictures_html(images), chat_view.conversation_html(fresh), ""
+    return fresh, chat_view.pictures_html(images), chat_view.conversation_html(fresh), "", ""
 
 
 def _upload_with(chat: ChatService, uploads: Path) -> Callable[..., tuple[Any, ...]]:
@@ -272,7 +285,7 @@ def _upload_with(chat: ChatService, uploads: Path) -> Callable[..., tuple[Any, .
             images = read_uploads(paths or [], uploads, chat)
             return *_begin(chat, dialogue, images), None
         except ExgraMedError as error:
-            return dialogue, gr.skip(), gr.skip(), chat_view.problem_html(str(error)), None
+            return dialogue, gr.skip(), gr.skip(), chat_view.problem_html(str(error)), "", None
 
     return take
 
@@ -316,12 +329,12 @@ def _read_upload(file: Path, place: str, chat: ChatService) -> Any:
         raise DataError(f"File {place}: {error.message}", error.hint) from error
 
 
-def _example_with(chat: ChatService, records: Any) -> Callable[..., tuple[Any, ...]]:
+def _example_with(chat: ChatService, examples: Examples) -> Callable[..., tuple[Any, ...]]:
     def choose(dialogue: Dialogue | None, event: gr.EventData) -> tuple[Any, ...]:
         number = event._data.get("example") if isinstance(event._data, dict) else None
-        if not isinstance(number, int) or not 0 <= number < len(records):
-            return dialogue, *[gr.skip()] * 4
-        image = chat_view.example_picture(records[number], chat.limits.max_pixels)
-        return *_begin(chat, dialogue, [image]), records[number].question
+        if not isinstance(number, int) or not 0 <= number < len(examples.records):
+            return dialogue, *[gr.skip()] * 5
+        image = examples.picture(number, chat.limits.max_pixels)
+        return *_begin(chat, dialogue, [image]), examples.records[number].question
 
     return choose

@@ -189,10 +189,11 @@ def num_pages(rows: Sequence[AnswerRow]) -> int:
 
 def _study(place: FoundRun) -> dict[str, Any]:
     runs = [path for path, kind in _walk(place.path, _DEPTH) if kind == "run"]
-    answer, description, problem = "", "", ""
+    answer, description, problem, toys = "", "", "", False
     try:
         results = read_study_results(place.path)
         answer, description = render_fragment(results), results["description"]
+        toys = results["is_toy"]
     # Their sentences name a folder of this machine.
     except DamagedFileError:
         problem = "Its results.json is not what was written: `exgra-med study report` says more."
@@ -202,6 +203,7 @@ def _study(place: FoundRun) -> dict[str, Any]:
         "name": place.name,
         "answer": answer,
         "description": description,
+        "is_toy": toys,
         "problem": problem,
         "rows": [_run_row(place.path, run) for run in runs[:_MOST_RUNS]],
         "num_runs": len(runs),

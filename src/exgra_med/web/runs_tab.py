@@ -47,7 +47,7 @@ def alignment_tab(page: gr.Blocks, views: Views) -> None:
         stage = gr.Dropdown([], label="Stage that aligns", elem_id="graphs-stage", scale=2)
         nodes = gr.Slider(2, 16, 8, step=1, label="Records", scale=2, min_width=200)
         draw = gr.Number(0, label="Draw", precision=0, minimum=0, scale=1, min_width=110)
-        layers = gr.Checkbox(True, label="With the graph layers", scale=1, min_width=220)
+        layers = gr.Checkbox(True, label="With the graph layers", elem_id="graphs-layers")
     button = gr.Button("Draw the graphs", variant="primary", elem_id="graphs-draw")
     shown = html(_NONE, "graphs")
 

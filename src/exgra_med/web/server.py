@@ -51,7 +51,7 @@ class WebSettings:
         data_folder: the prepared folder of the questions, where it is not the one that the recipe
             names.
         port: to listen on; 0 takes a free one.
-        template: chat template of local models.
+        template: chat template of local models, where it is not each model's own.
         allow_remote: questions and pictures may leave this machine.
         public: anyone who reaches the port may use the page.
         origins: addresses the page has behind a proxy, as `https://NAME`.
@@ -68,7 +68,7 @@ class WebSettings:
     host: str = "127.0.0.1"
     port: int = 7860
     device: str = "cpu"
-    template: str = "exgra"
+    template: str | None = None
     allow_remote: bool = False
     public: bool = False
     login: Login | None = None

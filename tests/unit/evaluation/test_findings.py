@@ -130,7 +130,7 @@ def test_missing_answers_come_first_and_can_refuse_the_verdict(run: Path, data: 
     assert content.findings[0].answer == (
         "Without a usable answer: 18 of 30 questions of made-up, test (vqa); they score 0."
     )
-    assert "12 of 30 questions answered, 18 missing" in content.verdict
+    assert "12 of 30 questions answered, 18 missing" in found(content)[BETTER].answer
     assert "12 of 30 questions answered, 18 missing" in content.tiles[0].detail
     (entry,) = read_results(run).find("vqa")
     baseline = entry.details["baselines"]["majority"]
@@ -161,7 +161,7 @@ def test_a_verdict_stands_where_the_missing_answers_cannot_turn_it(
     for name, bounds in (("lowest", lowest), ("highest", highest)):
         baseline[name] = {"average": {"value": 0.0, "interval": bounds, "count": 30}}
     put_result(run, entry)
-    assert words in gather(run).verdict
+    assert words in found(gather(run))[BETTER].answer
 
 
 def test_nothing_missing_is_said_too(run: Path, data: Path) -> None:
@@ -190,7 +190,9 @@ def test_answers_that_are_not_those_that_were_scored_are_named(run: Path, data: 
     assert content.findings[0].question == MISSING
     assert "were changed after they were scored" in content.findings[0].answer
     assert "exgra-med evaluate vqa mine" in content.findings[0].answer
-    assert content.verdict.startswith("Of answers that are no longer those of the run: ")
+    assert found(content)[BETTER].answer.startswith(
+        "Of answers that are no longer those of the run: "
+    )
     page = write_comparison([run, run], run / "two.html").read_text()
     assert page.index("were changed after they were scored") < page.index("<main>")
     # Results of earlier versions have no digest, but the number of answers.

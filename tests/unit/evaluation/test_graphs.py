@@ -116,6 +116,7 @@ def test_accuracy_is_what_training_measures(
 ) -> None:
     run = aligned_run(tmp_path / "run", f"stages.aligned.alignment.views={views}")
     graphs = measure_graphs(run, num_nodes=6)
+    assert "The model is a toy: it began with random weights." in graphs.notes
     assert len(graphs.after.pairs) == (3 if views == "all" else 2)
     assert graphs.stage == "aligned" and graphs.split == "validation"
     assert len({record.images[0] for record in graphs.records}) == 6

@@ -21,6 +21,7 @@ from exgra_med.evaluation.report.page import (
     write_report,
 )
 from exgra_med.evaluation.results import Score, put_result, read_results
+from exgra_med.recipe.run_folder import is_toy
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +146,22 @@ def test_files_are_written_and_equal_when_written_again(demo_run: Path, tmp_path
     assert len(baselines) == 2 and len(rows) == 1 + number
 
 
+def test_what_is_made_from_a_toy_is_a_toy(demo_run: Path, tmp_path: Path) -> None:
+    recipe = yaml.safe_load((demo_run / "recipe.yaml").read_text())
+    start = demo_run
+    for name in ("second", "third"):
+        run = tmp_path / name
+        run.mkdir()
+        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"model": {"start": str(start)}}))
+        content = gather(run)
+        assert content.is_toy and "The model is a toy" in " ".join(content.limits)
+        start = run
+    # A chain that leads back to itself, or to what cannot be read, says nothing.
+    for text in (yaml.safe_dump(recipe | {"model": {"start": str(run)}}), "{"):
+        (tmp_path / "second" / "recipe.yaml").write_text(text)
+        assert not is_toy(run)
+
+
 def test_a_run_from_a_checkpoint_is_no_toy_and_gaps_are_said(
     demo_run: Path, tmp_path: Path
 ) -> None:
@@ -179,7 +196,7 @@ def test_closed_questions_alone_are_told_by_their_accuracy(demo_run: Path, tmp_p
     }
     put_result(run, entry.model_copy(update={"scores": scores}))
     content = gather(run)
-    assert content.verdict.startswith("The strict closed accuracy is ")
+    assert content.findings[1].answer.startswith("The strict closed accuracy is ")
     assert [tile.label for tile in content.tiles] == [
         "strict closed accuracy",
         "legacy closed accuracy",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from PIL import Image
 
 from exgra_med.data.chat_template import encode_prompt
@@ -14,8 +15,11 @@ from exgra_med.errors import DataError, ServiceError
 from exgra_med.evaluation.engines import data_url
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.request import Sampling
+from exgra_med.model import bundle as model_bundle
+from exgra_med.model import small_model
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.generate import generate
+from exgra_med.model.small_model import CARD, PACKAGED
 from exgra_med.web import chat_view
 from exgra_med.web.chat import ChatLog, ChatService, Dialogue
 from exgra_med.web.chat_models import (
@@ -27,6 +31,7 @@ from exgra_med.web.chat_models import (
     number_equal_names,
     open_chat_model,
 )
+from exgra_med.web.examples import examples_for
 from exgra_med.web.limits import Limits
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x.png>![a](http://evil.example/)"
@@ -37,7 +42,7 @@ SAMPLING = Sampling(max_tokens=8, temperature=0.0, top_p=1.0, seed=0)
 class Parrot:
     """Says the given words; remembers what it was asked."""
 
-    host = ""
+    kind, host = "", ""
 
     def __init__(self, name: str, *words: str, fault: Exception | None = None) -> None:
         self.name, self.words, self.fault = name, words, fault
@@ -251,10 +256,40 @@ def test_placeholders_that_do_not_fit_the_pictures_are_a_sentence(
 
 
 def test_examples_come_with_the_package() -> None:
-    records = chat_view.example_records()
-    assert len({record.images[0] for record in records}) == 4
-    html = chat_view.examples_html(records, 10**7)
+    examples = examples_for([Parrot("any")])
+    assert len({record.images[0] for record in examples.records}) == 4
+    html = examples.html(10**7)
     assert html.count("<button") == 4 and "http" not in html
+    assert "VQA-RAD, CC0" in html and "SLAKE" not in html
+
+
+def test_the_small_model_is_shown_what_it_was_made_for() -> None:
+    small = Parrot("small")
+    small.kind = "small"
+    examples = examples_for([Parrot("another"), small])
+    assert {record.meta["modality"] for record in examples.records} == {"X-Ray", "MRI"}
+    assert len({record.images[0] for record in examples.records}) == 4
+    html = examples.html(10**7)
+    assert html.count("<img") == html.count("SLAKE says: ") == 4 and "http" not in html
+    assert html.count("small is known to fail here.") == 1
+    assert "SLAKE 1.0 (Liu et al., ISBI 2021), CC BY 4.0" in html and "CC BY-SA 4.0" in html
+
+
+def test_the_page_says_which_model_answers_and_what_it_can() -> None:
+    small, toy = Parrot("small"), Parrot("<b>")
+    small.kind, toy.kind = "small", "toy"
+    html = chat_view.models_html([small, toy, Parrot("any")])
+    assert html.count("<li>") == 3 and "<li><b>any</b> answers. </li>" in html
+    assert "&lt;b&gt;</b> answers." in html and "toy model" in html and "random weights" in html
+    assert "160M parameters" in html and "Research use only." in html
+    # The figures are those of its card, of which each test has a line.
+    card = (PACKAGED / CARD).read_text(encoding="utf-8")
+    (slake,), (vqa_rad,) = (
+        [line for line in card.splitlines() if line.startswith(f"| {test}")]
+        for test in ("SLAKE, English test", "VQA-RAD, official test")
+    )
+    for score, line in (("71.2", slake), ("53.8", slake), ("38.8", vqa_rad), ("40.6", vqa_rad)):
+        assert f"{score} %" in html and f"| {score} " in line
 
 
 def test_a_local_model_answers_as_it_does_elsewhere(bundle: Bundle) -> None:
@@ -381,6 +416,35 @@ def test_a_server_elsewhere_must_be_allowed(
     assert (local.name, local.host) == ("toy", "")
     with pytest.raises(ServiceError, match="No model is named"):
         open_chat_model("@http://127.0.0.1:8000/v1", "cpu", "exgra", False, Limits())
+
+
+def test_the_packaged_model_and_toys_are_known(
+    bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(small_model, "PACKAGED", tmp_path / "packaged")
+    small_model.PACKAGED.mkdir()
+    (small_model.PACKAGED / small_model.WEIGHTS).write_bytes(b"weights")
+    # As it is once it was made: nothing is fetched.
+    small_model._folder().mkdir(parents=True)
+    monkeypatch.setattr(model_bundle, "load_bundle", lambda *_: bundle)
+    own = {"text": {"template": "original-train"}}
+    toy = own | {"model": {"architecture": {"connector": "none"}}}
+    known = {"unknown": {}, "later": own | {"model": {"start": "toy"}}, "toy": toy}
+    for name, recipe in known.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    opened = {
+        name: open_chat_model(name, "cpu", None, False, Limits()) for name in ("small", *known)
+    }
+    assert [model.name for model in opened.values()] == list(opened)
+    assert [model.kind for model in opened.values()] == ["small", "", "toy", "toy"]
+    # Each is asked in the template that it was trained with.
+    templates = [model.template for model in opened.values() if isinstance(model, LocalChatModel)]
+    assert templates == ["exgra", "exgra", "original-train", "original-train"]
+    with pytest.raises(DataError, match="no chat template 'none'"):
+        open_chat_model("toy", "cpu", "none", False, Limits())
 
 
 def test_names_are_short_and_differ(tmp_path: Path) -> None:

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from exgra_med.web.chat import ChatService
+from exgra_med.web import chat as chat_module
+from exgra_med.web.chat import ChatService, Dialogue
+from exgra_med.web.chat_models import TextChunk
 from exgra_med.web.limits import Limits
 from exgra_med.web.run_view import Views
 from exgra_med.web.server import WebSettings, build_app, private_folder
@@ -17,7 +20,7 @@ pytest.importorskip("gradio", reason="the page needs the extra [web]")
 
 
 class Mute:
-    name, host = "mute", "models.example"
+    name, kind, host = "mute", "", "models.example"
 
     def answer(self, *_: Any) -> Any:
         return iter(())
@@ -93,3 +96,43 @@ def test_the_theme_names_no_other_machine(app: Any) -> None:
     status, css = get(app, "/theme.css")
     assert status == 200
     assert not re.findall(r"url\(['\"]?https?:|@import", css)
+
+
+class Talker:
+    """Says five words, and calls a function before the third."""
+
+    name, kind, host = "talker", "", ""
+
+    def __init__(self) -> None:
+        self.on_third: Callable[[], None] = lambda: None
+
+    def answer(self, *_: Any) -> Iterator[TextChunk]:
+        for number in range(1, 6):
+            if number == 3:
+                self.on_third()
+            yield TextChunk("word ", number, None)
+        yield TextChunk("", 5, "stop")
+
+
+def test_an_answer_takes_nothing_from_what_is_typed_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from exgra_med.web import page
+
+    monkeypatch.setattr(chat_module, "_SECONDS_BETWEEN_UPDATES", -1)
+    talker = Talker()
+    answer = page._answer_with(ChatService([talker], Limits()))
+
+    def asked(dialogue: Dialogue) -> list[tuple[Any, ...]]:
+        request = SimpleNamespace(client=None)
+        return [each[2:] for each in answer(dialogue, "What?", ["talker"], 8, 0, 1, 0, request)]
+
+    first, *later, last = asked(Dialogue())
+    assert first == ("", "", "")
+    kept = page.gr.skip()
+    assert len(later) > 3 and all(each == (kept, kept, kept) for each in later)
+    assert last[:2] == (kept, kept) and "The answer is complete." in last[2]
+    dialogue = Dialogue()
+    talker.on_third = dialogue.stop.set
+    *_, last = asked(dialogue)
+    assert "Stopped." in last[2] and dialogue.exchanges[0].answers[0].text == "word word "

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from exgra_med.errors import RunError
+from exgra_med.evaluation.report.page import gather, render_html
 from exgra_med.web.run_view import (
     ANY,
     MARKS,
@@ -97,10 +98,22 @@ def test_a_run_shows_scores_with_intervals_and_curves(runs: Path) -> None:
     assert re.search(r"<small>\d+\.\d to \d+\.\d</small>", html)
 
 
+def test_a_run_begins_with_the_answers_of_its_report(runs: Path) -> None:
+    shown = Views([runs]).overview("runs/demo")
+    content = gather(runs / "demo")
+    report = render_html(content)
+    first, rest = shown.split("</dl>", 1)
+    said = first[first.index('<dl class="findings">') :]
+    assert said in report and said.count("<dt>") == len(content.findings) == 5
+    assert "Better than without the picture?" in said and "What is missing?" in said
+    # Nothing but name and description stands before them.
+    assert "<table" not in first and "<table" in rest and 'class="tile"' in rest
+
+
 def test_a_study_lists_its_runs(runs: Path) -> None:
     views = Views([runs])
     html = views.overview(STUDY)
-    assert "2 runs" in html and "cells/plain/1.0/seed-0" in html
+    assert "2 runs" in html and "cells/plain/1.0/seed-0" in html and "toy models" in html
     assert html.count("<figure") >= 2 and "What this does not show" in html
     assert views.answers(STUDY) is None
     with pytest.raises(RunError, match="no graphs of its own"):

@@ -49,7 +49,7 @@ from exgra_med.files import write_text
 from exgra_med.llm.request import adapted_sentence
 from exgra_med.plugins import import_extra
 from exgra_med.reading import decode_json
-from exgra_med.recipe.run_folder import LOG, RECORD, unchecked
+from exgra_med.recipe.run_folder import LOG, RECORD, is_toy, unchecked
 from exgra_med.terminal import remark
 
 _QUALITY = 80
@@ -345,9 +345,8 @@ class Content:
     description: str
     is_toy: bool
     notice: str
-    verdict: str
     findings: list[Finding]
-    """The first screen; the verdict is the first of them."""
+    """The first screen."""
     tiles: list[Tile]
     overview: Block | None
     parts: list[Part]
@@ -379,7 +378,7 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
     if said := unchecked(run):
         problems.append(said)
     problems = [_within(run, each) for each in problems]
-    is_toy = bool((recipe.get("model") or {}).get("architecture"))
+    toy = is_toy(run)
     vqa = [each for each in entries if each.task == "vqa"]
     known = tasks()
     overview = Block("Every data set", overview_table(vqa)) if len(vqa) > 1 else None
@@ -389,14 +388,12 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         _part(run, recipe, entry, known[entry.task], f"part-{number}", data_folder)
         for number, entry in enumerate(order, start=1)
     ]
-    findings = _findings(run, entries, stages, recipe)
     return Content(
         name=run.resolve().name,
         description=what_ran(recipe, entries, stages),
-        is_toy=is_toy,
+        is_toy=toy,
         notice=NOTICE,
-        verdict=next(each.answer for each in findings if each.question == BETTER),
-        findings=findings,
+        findings=_findings(run, entries, stages, recipe),
         tiles=_score_tiles(vqa[:1]),
         overview=overview,
         parts=parts,
@@ -404,7 +401,7 @@ def gather(run: Path, data_folder: str | None = None) -> Content:
         stages=stages,
         alignment=[each for stage in stages for each in _alignment_block(stage)],
         provenance=_provenance(run, recipe, record, entries),
-        limits=[*problems, *limits(entries, is_toy)],
+        limits=[*problems, *limits(entries, toy)],
         problems=problems,
     )
 
@@ -495,9 +492,6 @@ def headline(entry: Entry, scorer: str) -> str | None:
     return next((each for each in HEADLINES if entry.score(scorer, each).value is not None), None)
 
 
-BETTER = "Better than without the picture?"
-
-
 def _findings(
     run: Path,
     entries: Sequence[Entry],
@@ -528,7 +522,7 @@ def _baseline_value(baseline: Mapping[str, Any] | None, measure: str) -> float |
 
 def _against_blind(entries: Sequence[Entry]) -> Finding:
     """The score, and whether it can be told apart from answering blindly."""
-    question = BETTER
+    question = "Better than without the picture?"
     name = headline(entries[0], "strict") if entries else None
     if name is None:
         return Finding(question, "open", "This run has not been scored on questions yet.")
