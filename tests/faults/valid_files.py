@@ -188,7 +188,7 @@ def write_all(folder: Path) -> None:
         "log": '{"kind": "train", "stage": "a", "step": 1, "loss": 2.0}\n'
         '{"kind": "held_out", "stage": "a", "step": 1, "language_loss": 2.0, "chance": 0.5}\n',
         "attempt": '{"state": "failed", "started": "", "seconds": 1.0, "sentence": "x"}',
-        "study results": '{"schema_version": 1, "study": "x"}',
+        "study results": '{"schema_version": 1, "study": "x", "cells": []}',
         "env": "A=1\nexport B='x'\n# c\n",
     }  # fmt: skip
     for name, content in text.items():

@@ -123,12 +123,16 @@ def test_a_study_lists_its_runs(runs: Path) -> None:
 def test_a_study_without_results_lists_its_runs_all_the_same(runs: Path, tmp_path: Path) -> None:
     folder = tmp_path / "study"
     shutil.copytree(runs / "study", folder)
-    for content in (None, "{", '{"schema_version": 0}'):
+    for content, problem in (
+        (None, "no results to show yet"),
+        ("{", "is not what was written"),
+        ('{"schema_version": 0}', "no results to show yet"),
+    ):
         (folder / "results.json").unlink()
         if content is not None:
             (folder / "results.json").write_text(content, encoding="utf-8")
         html = Views([folder]).overview("study")
-        assert "no results to show yet" in html and "2 runs" in html
+        assert problem in html and "2 runs" in html
         assert str(tmp_path) not in html
         (folder / "results.json").touch()
 
