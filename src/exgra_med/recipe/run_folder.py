@@ -273,6 +273,11 @@ def start_run(path: Path, recipe: Recipe, resume: bool) -> Run:
     """
     # The recipe is written last: before it, a kill has left nothing that counts.
     if not (path / RECIPE).is_file() and not files.is_unused(path, leftovers=(RECORD,)):
+        if (path / RECORD).is_file() and ((path / LOG).exists() or (path / "checkpoints").exists()):
+            raise DamagedFileError(
+                f"{path / RECIPE} is gone, and without it {path} is no run.",
+                "Copy it again from where it is whole, or choose another folder with --out.",
+            )
         raise RunError(
             f"{path} exists and is not a run folder.", "Choose an empty or new folder with --out."
         )
@@ -318,14 +323,31 @@ def check_checkpoint(folder: Path, hint: str = "") -> bool:
     Raises:
         DamagedFileError: a file is gone, or is not what was written; it is named.
     """
-    if not os.path.lexists(folder / digests.DIGESTS):
-        return False
-    if not hint and folder.name == "final" and is_run_folder(folder.parents[2]):
+    above = list(folder.absolute().parents)
+    is_final = folder.name == "final" and len(above) > 2 and is_run_folder(above[2])
+    if not hint and is_final:
         hint = f"Copy it again, or delete {folder}: `exgra-med train ... --resume` makes it anew."
+    if not os.path.lexists(folder / digests.DIGESTS):
+        if is_final and _had_digests(above[2], folder.absolute().parent.name):
+            raise DamagedFileError(
+                f"{folder / digests.DIGESTS} is gone: nothing says whether the checkpoint is what "
+                "was written.",
+                hint,
+            )
+        return False
     size = sum(each.stat().st_size for each in folder.rglob("*") if each.is_file())
     if size > _WORTH_A_WORD and os.environ.get("RANK", "0") == "0":
         remark(f"Checking the SHA-256 of the {size / 1e9:.0f} GB in {folder}.")
     return digests.check_digests(folder, hint)
+
+
+def _had_digests(run: Path, stage: str) -> bool:
+    """Whether a version that writes digests finished a stage: its line of the log has one."""
+    wanted = (b'"event": "end"', f'"stage": "{stage}"'.encode(), b'"sha256"')
+    if not files.is_file(run / LOG):
+        return False
+    with (run / LOG).open("rb") as lines:
+        return any(all(each in line for each in wanted) for line in lines)
 
 
 def first_difference(old: Recipe, new: Recipe) -> str:
