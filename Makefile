@@ -36,7 +36,7 @@ format: .venv/.ready-test  ## mend what can be mended by itself
 pins:  ## renew the pinned sets in requirements/ (needs pip-tools)
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
-	  --constraint requirements/constraints.txt --extra report \
+	  --constraint requirements/constraints.txt --extra report --extra lora \
 	  --output-file requirements/run.txt pyproject.toml requirements/build.in
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \

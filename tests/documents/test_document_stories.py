@@ -41,6 +41,8 @@ def environment(home: Path) -> dict[str, str]:
     return os.environ | {
         "HOME": str(home),
         "HF_HUB_OFFLINE": "1",
+        # So the demo takes the toy, whose settings are shortened below.
+        "PIP_NO_INDEX": "1",
         "OMP_NUM_THREADS": "1",
         "PATH": f"{programs}:{os.environ['PATH']}",
         "PYTHONPATH": str(PROJECT / "src"),

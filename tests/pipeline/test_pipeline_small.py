@@ -84,7 +84,7 @@ def test_the_small_road_from_parts_to_the_demo(parts: Parts, tmp_path: Path) -> 
     for name, weight in trained.items():
         assert (made[name] - weight).norm() <= 1e-2 * weight.norm(), name
 
-    assert demo._recipe(tmp_path / "demo", True, demo.Console()) == demo.SMALL
+    assert demo._recipe(tmp_path / "demo", False, demo.Console()) == demo.SMALL
     few = ["data.fraction=0.1", "stages.aligned.max_steps=1", "stages.vqa.max_steps=1"]
     few += ["evaluation.max_new_tokens=2", "evaluation.num_bootstrap_samples=100"]
     few += ["stages.aligned.num_held_out_batches=1", "stages.vqa.num_held_out_batches=1"]

@@ -2,6 +2,7 @@
 
 import copy
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,22 +185,28 @@ def test_the_demo_falls_back_to_the_toy_and_says_so(
     console = Console(record=True, width=400)
     with pytest.raises(CheckpointError, match="has no model 'small'"):
         local_folder("small")
-    assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
+    assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
     # A plan says what the run would refuse.
     plan = CliRunner().invoke(app, ["train", "small/demo", "--dry-run"])
     assert "This machine cannot run it: This installation has no model 'small'" in plan.output
     package(base)
-    assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
+    assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
     with monkeypatch.context() as without:
         without.setenv("PIP_FIND_LINKS", str(tmp_path / "nothing"))
-        assert demo._recipe(tmp_path / "run", True, console) == demo.TOY
+        assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "peft", None)
+        assert demo._recipe(tmp_path / "run", False, console) == demo.TOY
     said = console.export_text()
-    assert "does not give tiny-language" in said and "toy model takes the place" in said
-    assert demo._recipe(tmp_path / "run", True, console) == demo.SMALL
-    # A folder that was begun with the toy goes on with it, and is refused with --small.
+    assert "does not give tiny-language" in said and "needs the extra [lora]" in said
+    assert said.count("toy model takes the place") == 3
+    assert demo._recipe(tmp_path / "run", False, console) == demo.SMALL
+    # A folder goes on with what it was begun with, and refuses the other.
     toy = start_run(tmp_path / "toy", load_recipe("demo").recipe, resume=False)
     assert demo._recipe(toy.path, False, console) == demo.TOY
-    told = CliRunner().invoke(app, ["demo", "--small", "--out", str(toy.path)])
+    small = start_run(tmp_path / "small", load_recipe("small/demo").recipe, resume=False)
+    assert demo._recipe(small.path, False, console) == demo.SMALL
+    told = CliRunner().invoke(app, ["demo", "--toy", "--out", str(small.path)])
     assert isinstance(told.exception, RunError) and "holds another run" in str(told.exception)
 
 
