@@ -25,6 +25,7 @@ import yaml
 from valid_files import CHECKPOINT, KINDS, NEEDS, Kind, folder_of, has, write_all
 
 from exgra_med.errors import ExgraMedError
+from exgra_med.files import LOCK
 
 COUNT = int(os.environ.get("EXGRA_MED_MUTATIONS", "30"))
 FEW = 4
@@ -171,8 +172,8 @@ def attack(
             wrong.append(f"{name}, seed {seed}: {said}")
         new = {each.name for each in folder.parent.iterdir()} - around
         new |= {each.name for each in folder.iterdir()} - inside - {"out"}
-        # SQLite keeps two files beside an open one.
-        if new - {"a.sqlite-shm", "a.sqlite-wal"}:
+        # SQLite keeps two files beside an open one, and a writer its lock.
+        if new - {"a.sqlite-shm", "a.sqlite-wal", LOCK}:
             wrong.append(f"{name}, seed {seed}: wrote {sorted(new)}")
         shutil.rmtree(folder / "out")
     path.write_bytes(content)

@@ -56,6 +56,7 @@ from exgra_med.model.packed_rows import (
 from exgra_med.model.short_attention import use_short_attention
 from exgra_med.model.sizes import part_of
 from exgra_med.model.tower_output import Pass, TowerOutput
+from exgra_med.reading import short
 from exgra_med.recipe.schema import TextSettings
 
 Inputs = dict[str, Any]
@@ -102,6 +103,22 @@ TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 HALF_TOLERANCE = 5e-2
 
 
+def _token_ids(settings: GenerationConfig, name: str) -> list[int]:
+    """The tokens that a folder's generation settings name: none, one, or several.
+
+    Raises:
+        CheckpointError: they are no numbers of tokens.
+    """
+    value = getattr(settings, name, None)
+    found = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(type(each) is int and 0 <= each < 2**31 for each in found):
+        raise CheckpointError(
+            f"The model's generation_config.json: {name} is {short(value)}, and no token's number.",
+            "Get the file again from where the model is from.",
+        )
+    return found
+
+
 class AnyBundle(Bundle):
     """A model of any family with its processor; see `Bundle`.
 
@@ -121,8 +138,8 @@ class AnyBundle(Bundle):
         self.accepted = set(inspect.signature(model.forward).parameters) - {"labels"}
         # How answers are generated is said by whoever asks, not by the folder.
         self._own_generation = model.generation_config
-        stops = self._own_generation.eos_token_id
-        stops = [] if stops is None else stops if isinstance(stops, list) else [stops]
+        stops = _token_ids(self._own_generation, "eos_token_id")
+        _token_ids(self._own_generation, "bos_token_id")
         self.chat = ChatText(processor, stops)
         use_short_attention(model)
         model.generation_config = GenerationConfig(

@@ -290,6 +290,15 @@ def test_a_folder_is_loaded_by_what_it_is(
         load_bundle(tmp_path / "model")
 
 
+@pytest.mark.parametrize("value", [{"a": 1}, "2", [1, None], [[2]], -1, 1.5, True, 10**30])
+@pytest.mark.parametrize("name", ["eos_token_id", "bos_token_id"])
+def test_stop_tokens_that_are_no_tokens_are_one_sentence(name: str, value: Any) -> None:
+    model, processor = make("smolvlm")
+    setattr(model.generation_config, name, value)
+    with pytest.raises(CheckpointError, match=f"generation_config.json: {name} is .*no token's"):
+        AnyBundle(model, processor)
+
+
 @families(FEW)
 def test_control_tokens_of_a_question_are_plain_text(name: str) -> None:
     bundle = bundle_of(name)
