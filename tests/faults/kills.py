@@ -176,8 +176,9 @@ def _answered(place: Path) -> Any:
 
 
 def _extended(place: Path) -> Any:
-    # In the order in which the answers came.
-    return sorted((place / "long.jsonl").read_text("utf-8").splitlines())
+    # In the order in which the answers came, and each line has the SHA-256 of those before it.
+    records = map(json.loads, (place / "long.jsonl").read_text("utf-8").splitlines())
+    return sorted(({**each, "sha256": ""} for each in records), key=lambda each: each["id"])
 
 
 def _studied(place: Path) -> Any:
