@@ -54,7 +54,7 @@ def _made_with(made: dict[str, str | None]) -> list[str]:
     commit = f", commit `{made['git_commit'][:12]}`" if made["git_commit"] else ""
     return [
         f"Made with exgra-med {made['exgra_med']}{commit}, torch {made['torch']}, "
-        f"{made['platform']}. Other versions and other machines round differently, and a toy's "
+        f"{made['platform']}. Other versions and other machines round differently, and a model's "
         "answers change with that: your own run may differ by some of them.",
         "",
     ]
