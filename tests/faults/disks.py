@@ -15,6 +15,7 @@ from typing import Any
 from kills import Work, again, undisturbed, works
 
 ROOM = "size=1g"
+PAGE = 4096
 KINDS = ("small", "full later", "small", "full later", "read-only")
 REASONS = ("No space left", "disk is full", "the disk has", "Read-only", "readonly")
 
@@ -37,16 +38,18 @@ class Disk:
         if kind == "read-only":
             _mount("-o", "remount,ro", self.place)
         elif kind == "small":
-            needed = sum(each.stat().st_size + 4096 for each in self.whole.rglob("*"))
-            _mount("-o", f"remount,size={max(taken, int(numbers.uniform(0, needed)))}", self.place)
+            needed = sum(each.stat().st_size + PAGE for each in self.whole.rglob("*"))
+            room = max(taken, int(numbers.uniform(PAGE, needed)))
+            _mount("-o", f"remount,size={room}", self.place)
         else:
             delay = numbers.uniform(0, self.seconds)
         case = f"{self.work.name}, {kind}" + (f" ({delay:.2f} s)" if delay else "")
         process = self.work.start(self.work.first, self.place)
         if delay:
             time.sleep(delay)
-            # No page more than it has.
-            _mount("-o", f"remount,size={shutil.disk_usage(self.place).used}", self.place)
+            # Hardly a page more than it has; no size at all would be any size.
+            room = max(shutil.disk_usage(self.place).used, PAGE)
+            _mount("-o", f"remount,size={room}", self.place)
         code, said = process.wait(), process.said.read_text("utf-8")
         _mount("-o", f"remount,rw,{ROOM}", self.place)
         result = self.work.result(self.whole)
