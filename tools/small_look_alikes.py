@@ -6,23 +6,17 @@ RUN has answers to the test of the prepared folder: `exgra-med evaluate vqa RUN 
 """
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 
-from exgra_med.data.inspect.audit import near_pairs, perceptual_hash
-from exgra_med.data.records import Prepared, Record, open_prepared
+from claim_data import hashes
+
+from exgra_med.data.inspect.audit import near_pairs
+from exgra_med.data.records import open_prepared
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.session import stored_answers
 
 MEASURES = ("average", "open_recall", "closed_accuracy")
-
-
-def hashes(prepared: Prepared, records: Iterable[Record]) -> dict[str, int]:
-    """Picture -> its perceptual hash."""
-    images = prepared.image_folder(50_000_000)
-    names = sorted({name for record in records for name in record.images})
-    return {name: perceptual_hash(images.open(name)) for name in names}
 
 
 def main(run: Path, data: str) -> None:

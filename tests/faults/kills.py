@@ -202,6 +202,8 @@ def works(place: Path) -> list[Work]:
     study = ["study", "run", str(place / "study.yaml"), "--out", "study"]
     # A process of its own: copies of one with threads may find their locks taken.
     service = ThreadingHTTPServer(("127.0.0.1", 0), Service)
+    # Who asks is killed.
+    service.handle_error = lambda *_: None
     multiprocessing.get_context("fork").Process(target=service.serve_forever, daemon=True).start()
     captions = ["captions", "generate", "bundled:vqa-rad-sample", "--out", "long.jsonl"]
     captions += ["--model", "m", "--base-url", f"http://127.0.0.1:{service.server_port}/v1"]

@@ -38,9 +38,9 @@ def demo(
 ) -> None:
     """Train a model on bundled images, evaluate it, and write a report.
 
-    It takes ten minutes on two CPU cores. The model has 160M parameters and comes with the package;
-    its two pretrained parts (183 MB) are fetched once. Where they cannot be had, a toy with random
-    weights takes its place, and three minutes. Started again, it continues.
+    It takes less than ten minutes on two CPU cores. The model has 160M parameters and comes with
+    the package; its two pretrained parts (183 MB) are fetched once. Where they cannot be had, a toy
+    with random weights takes its place, and three minutes. Started again, it continues.
     --self-test takes under a minute. Its exit code is 1 where this installation does not work.
     """
     console = Console()

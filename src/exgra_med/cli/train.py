@@ -58,7 +58,7 @@ def train(
         return
     from exgra_med.evaluation.held_out import held_out_scorer
     from exgra_med.files import is_unused
-    from exgra_med.recipe.run_folder import unchecked
+    from exgra_med.recipe.run_folder import RECORD, unchecked
     from exgra_med.training.distributed import process_state, refuse_other_engines
     from exgra_med.training.preflight import check_before_training, start_notes
     from exgra_med.training.stages import begin_run, train_run
@@ -72,7 +72,7 @@ def train(
     if process_state().is_main_process:
         for note in start_notes(loaded.recipe):
             told.console.print(f"Note: {note}")
-    if resume and process_state().is_main_process and is_unused(folder, leftovers=("record.json",)):
+    if resume and process_state().is_main_process and is_unused(folder, leftovers=(RECORD,)):
         told.console.print(f"There is nothing to go on with in {folder}: a new run begins.")
     run = begin_run(folder, loaded.recipe, resume)
     if (said := unchecked(folder)) and process_state().is_main_process:

@@ -227,19 +227,28 @@ def last_checkpoint_of(place: str | Path) -> Path:
     if not lost:
         return open_run(place).last_checkpoint
     if len(lost) == 1 and (place / "checkpoints").is_dir():
-        raise DamagedFileError(
-            f"{place / lost[0]} is gone, and without it {place} is no run.",
-            "Copy it again from where it is whole, or name a checkpoint in that folder.",
-        )
+        raise _lost(place / lost[0], "name a checkpoint in that folder")
     return place
+
+
+def _lost(file: Path, otherwise: str) -> DamagedFileError:
+    return DamagedFileError(
+        f"{file} is gone, and without it {file.parent} is no run.",
+        f"Copy it again from where it is whole, or {otherwise}.",
+    )
+
+
+def _part(values: Any, name: str) -> dict[str, Any]:
+    """A part of a recipe that is read as it is; empty where it has none, or of another type."""
+    part = values.get(name) if isinstance(values, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 def own_template(checkpoint: Path) -> str:
     """The chat template that a checkpoint was trained with; the default where nothing says so."""
     file = checkpoint / RECIPE
     values = read_yaml_document(file) if file.is_file() else {}
-    text = values.get("text") if isinstance(values, dict) else None
-    return str((text or {}).get("template") or TextSettings().template)
+    return str(_part(values, "text").get("template") or TextSettings().template)
 
 
 def is_toy(place: Path) -> bool:
@@ -253,7 +262,7 @@ def is_toy(place: Path) -> bool:
             values = read_yaml_document(place / RECIPE)
         except ExgraMedError:
             return False  # which whoever reads that run says
-        model = (values.get("model") if isinstance(values, dict) else None) or {}
+        model = _part(values, "model")
         if model.get("architecture"):
             return True
         if not model.get("start"):
@@ -274,10 +283,7 @@ def start_run(path: Path, recipe: Recipe, resume: bool) -> Run:
     # The recipe is written last: before it, a kill has left nothing that counts.
     if not (path / RECIPE).is_file() and not files.is_unused(path, leftovers=(RECORD,)):
         if (path / RECORD).is_file() and ((path / LOG).exists() or (path / "checkpoints").exists()):
-            raise DamagedFileError(
-                f"{path / RECIPE} is gone, and without it {path} is no run.",
-                "Copy it again from where it is whole, or choose another folder with --out.",
-            )
+            raise _lost(path / RECIPE, "choose another folder with --out")
         raise RunError(
             f"{path} exists and is not a run folder.", "Choose an empty or new folder with --out."
         )

@@ -192,8 +192,8 @@ def _study(place: FoundRun) -> dict[str, Any]:
     answer, description, problem, toys = "", "", "", False
     try:
         results = read_study_results(place.path)
-        answer, description = render_fragment(results), results["description"]
-        toys = results["is_toy"]
+        answer = render_fragment(results)
+        description, toys = str(results.get("description", "")), bool(results["is_toy"])
     # Their sentences name a folder of this machine.
     except DamagedFileError:
         problem = "Its results.json is not what was written: `exgra-med study report` says more."

@@ -12,8 +12,10 @@ from exgra_med.errors import DamagedFileError, RunError
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import (
     check_checkpoint,
+    is_toy,
     last_checkpoint_of,
     open_run,
+    own_template,
     start_run,
     unchecked,
 )
@@ -148,3 +150,10 @@ def test_a_damaged_last_checkpoint_says_how_to_go_on(tmp_path: Path) -> None:
         check_checkpoint(final)
     assert "model.safetensors is not what was written there" in caught.value.message
     assert caught.value.hint.endswith("`exgra-med train ... --resume` makes it anew.")
+
+
+@pytest.mark.parametrize("part", ["[1]", "x", "3", "null", "{start: [1]}", "{start: 3}"])
+def test_a_recipe_of_other_types_beside_weights_says_nothing(tmp_path: Path, part: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"model: {part}\ntext: {part}\n", "utf-8")
+    assert not is_toy(tmp_path)
+    assert own_template(tmp_path) == "exgra"

@@ -127,6 +127,8 @@ def test_a_study_without_results_lists_its_runs_all_the_same(runs: Path, tmp_pat
         (None, "no results to show yet"),
         ("{", "is not what was written"),
         ('{"schema_version": 0}', "no results to show yet"),
+        ('{"schema_version": 1, "cells": []}', "is not what was written"),
+        ('{"schema_version": 1, "cells": [{"folder": 1}], "is_toy": 1}', "is not what was written"),
     ):
         (folder / "results.json").unlink()
         if content is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from exgra_med import files
 from exgra_med.digests import DIGEST, read_document, write_document
-from exgra_med.errors import DamagedFileError, RecipeError, RunError
+from exgra_med.errors import DamagedFileError, ExgraMedError, RecipeError, RunError
 from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
 from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
@@ -58,9 +58,20 @@ def render_fragment(results: dict[str, Any]) -> str:
     """The answer, the figures, the tests and the limits, to stand in a page that has `study_css`.
 
     Raises:
+        DamagedFileError: they were read from a file, and are not what a study writes.
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    return _render("study_fragment.html.j2", results, failed=())
+    try:
+        return _render("study_fragment.html.j2", results, failed=())
+    except ExgraMedError:
+        raise
+    except Exception as error:
+        # A file that was made by hand or by an earlier version has no digest to tell it by, and
+        # templates have errors of their own.
+        raise DamagedFileError(
+            f"The results of the study cannot be shown ({type(error).__name__}: {error}).",
+            f"Remove its {RESULTS_FILE}: `exgra-med study report` writes it anew.",
+        ) from error
 
 
 def study_css() -> str:
