@@ -8,10 +8,8 @@ import pytest
 TESTS = Path(__file__).resolve().parents[1]
 PROJECT = TESTS.parent
 SOURCE = PROJECT / "src" / "exgra_med"
-FAITHFULNESS = "\n".join(
-    path.read_text(encoding="utf-8")
-    for path in sorted((PROJECT / "docs/faithfulness").glob("*.md"))
-)
+PAGES = sorted((PROJECT / "docs" / "faithfulness").glob("*.md"))
+FAITHFULNESS = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
 ROWS = [line for line in FAITHFULNESS.splitlines() if line.startswith("| ") and "---" not in line]
 MARKDOWN = [
     path
