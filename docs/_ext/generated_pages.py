@@ -2,7 +2,7 @@
 
 They lie in `docs/generated/`, which is not in version control: what is generated cannot go stale.
 Pages written by hand include them; the pages of the commands, one a verb, are pages of their own in
-`docs/reference/commands/`.
+`docs/reference/commands/`, and each notebook has its page beside it.
 """
 
 from pathlib import Path
@@ -12,6 +12,7 @@ from architecture_picture import architecture_svg, imported_folders
 from benchmark_pages import benchmark_page
 from command_page import command_pages, command_table
 from model_page import model_page
+from notebook_pages import notebook_page
 from picture_page import picture_page
 from recipe_page import recipe_page
 from result_pages import result_page
@@ -22,12 +23,11 @@ from exgra_med.files import write_text
 SOURCE = Path(exgra_med.__file__).parent
 
 
-def generate(folder: Path, results: Path, commands: Path) -> list[Path]:
+def generate(docs: Path, results: Path) -> list[Path]:
     """Write every generated page.
 
     Args:
-        folder: where to.
-        commands: where the pages of the commands go.
+        docs: the folder of the documentation.
         results: the committed benchmark results, `benchmarks/results`.
 
     Returns:
@@ -42,8 +42,15 @@ def generate(folder: Path, results: Path, commands: Path) -> list[Path]:
         "models.md": model_page(results),
         "results.md": result_page(results),
     }
-    texts = {folder / name: text for name, text in pages.items()}
-    texts |= {commands / f"{verb}.md": text for verb, text in command_pages().items()}
+    texts = {docs / "generated" / name: text for name, text in pages.items()}
+    texts |= {
+        docs / "reference" / "commands" / f"{verb}.md": text
+        for verb, text in command_pages().items()
+    }
+    texts |= {
+        path.with_suffix(".md"): notebook_page(path, path.parent / "pictures")
+        for path in sorted((docs / "notebooks").glob("*.ipynb"))
+    }
     for path, text in texts.items():
         path.parent.mkdir(exist_ok=True)
         # A page that did not change keeps its time, so that Sphinx need not read it again.
@@ -54,8 +61,7 @@ def generate(folder: Path, results: Path, commands: Path) -> list[Path]:
 
 def _before_reading(app: Any) -> None:
     docs = Path(app.srcdir)
-    results = docs.parent / "benchmarks" / "results"
-    generate(docs / "generated", results, docs / "reference" / "commands")
+    generate(docs, docs.parent / "benchmarks" / "results")
 
 
 def setup(app: Any) -> dict[str, Any]:
