@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help demo test test-all test-browser check format docs docs-links sbom audit clean-tree release clean pins
+.PHONY: help demo test test-all test-browser check format docs notebooks docs-links sbom audit clean-tree release clean pins
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,10 @@ docs: .venv/.ready-docs  ## build the documentation into docs/_build/html; a war
 	$(BIN)/python -m sphinx -b html -W --keep-going -n -q docs docs/_build/html
 	$(BIN)/python -m sphinx -b doctest -W --keep-going -n -q docs docs/_build/doctest
 	@echo "Open docs/_build/html/index.html"
+
+notebooks: .venv/.ready-test  ## run the documentation's notebooks anew and keep their outputs in them
+	$(PIP) nbclient ipykernel
+	OMP_NUM_THREADS=1 $(BIN)/python tools/run_notebooks.py
 
 docs-links: .venv/.ready-docs  ## also look up external links (needs the internet)
 	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/links

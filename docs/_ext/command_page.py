@@ -14,10 +14,27 @@ def commands() -> Iterator[tuple[str, Any]]:
     yield from _walk(get_command(app), "exgra-med")
 
 
-def command_page() -> str:
-    """The reference as Markdown: one heading a command."""
-    parts = []
+def command_pages() -> dict[str, str]:
+    """The reference as Markdown, by first verb: one page a verb, one heading a command."""
+    verbs: dict[str, list[tuple[str, Any]]] = {}
     for name, command in commands():
+        verbs.setdefault(name.split()[1], []).append((name, command))
+    return {verb: _page(verb, found) for verb, found in verbs.items()}
+
+
+def command_table() -> str:
+    """Every command with the first sentence of its help, and where it is described."""
+    rows = ["| command | |", "| --- | --- |"]
+    for name, command in commands():
+        heading = name.replace(" ", "-")
+        link = f"[`{name}`](commands/{name.split()[1]}.md#{heading})"
+        rows.append(f"| {link} | {_cell((command.help or '').split('. ')[0].rstrip('.'))} |")
+    return "\n".join(rows) + "\n"
+
+
+def _page(verb: str, found: list[tuple[str, Any]]) -> str:
+    parts = [f"# {verb}", ""]
+    for name, command in found:
         parts += [f"## `{name}`", "", _paragraphs(command.help or ""), ""]
         parts += ["```text", usage(name, command), "```", ""]
         rows = [_row(each) for each in command.params]

@@ -23,7 +23,7 @@ from architecture_picture import (  # noqa: E402
     layers,
 )
 from benchmark_pages import TABLES, benchmark_page  # noqa: E402
-from command_page import command_page, commands, shown  # noqa: E402
+from command_page import command_pages, command_table, commands, shown  # noqa: E402
 from keep_results import recipe_digest  # noqa: E402
 from model_page import model_page  # noqa: E402
 from picture_page import CASES, picture_page  # noqa: E402
@@ -32,9 +32,11 @@ from result_pages import result_page  # noqa: E402
 
 
 def test_every_command_and_option_is_on_the_page() -> None:
-    page = command_page()
+    pages, table = command_pages(), command_table()
     for name, command in commands():
-        part = page.split(f"## `{name}`\n")[1].split("\n## ")[0]
+        verb = name.split()[1]
+        assert f"[`{name}`](commands/{verb}.md#{name.replace(' ', '-')})" in table
+        part = pages[verb].split(f"## `{name}`\n")[1].split("\n## ")[0]
         for each in command.params:
             name = each.opts[0] if each.param_type_name == "option" else shown(each)
             assert f"`{name}`" in part
