@@ -5,6 +5,7 @@ import random
 import statistics
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from exgra_med.captions.faults import (
 )
 from exgra_med.captions.question import pairs_of
 from exgra_med.captions.records import RecordFile
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError
 from exgra_med.plugins import import_extra
 
@@ -33,6 +35,11 @@ class CheckedAnswer:
     answer: str
     extended: str
     faults: list[Fault]
+
+    @property
+    def kinds(self) -> set[str]:
+        """Names of its faults."""
+        return {fault.kind for fault in self.faults}
 
     @property
     def badness(self) -> int:
@@ -87,6 +94,23 @@ class CaptionCheck:
         }
 
 
+def checked_records(records: Iterable[Record]) -> Iterator[tuple[Record, list[CheckedAnswer]]]:
+    """Each record with its extended answers and what may be wrong with them; of a record without
+    any, none."""
+    seen: dict[int, int] = {}
+    for record in records:
+        answers = []
+        pairs = zip(pairs_of(record), record.extended or [], strict=bool(record.extended))
+        for turn, ((question, answer), extended) in enumerate(pairs):
+            faults = find_faults(question, answer, extended)
+            # The same extension of another answer says little about either.
+            text, of = hash(tuple(lower_words(extended))), hash(tuple(lower_words(answer)))
+            if seen.setdefault(text, of) != of:
+                faults.append(Fault("duplicate", "the same as that of another answer"))
+            answers.append(CheckedAnswer(record.id, turn, question, answer, extended, faults))
+        yield record, answers
+
+
 def check_captions(
     source: RecordFile, num_worst: int = 50, num_sample: int = 50, seed: int = 0
 ) -> CaptionCheck:
@@ -100,29 +124,21 @@ def check_captions(
     ratios = array("f")
     copied = 0.0
     worst: list[tuple[int, int, CheckedAnswer]] = []
-    seen: dict[int, int] = {}
-    for record in source.iterate():
-        if record.extended is None:
+    for record, answers in checked_records(source.iterate()):
+        if not answers:
             report.without += 1
             continue
         report.records += 1
         by = record.meta.get("extended_by")
         known = isinstance(by, dict)
         report.origins[f"{by.get('model')}, prompt {by.get('prompt')}" if known else "unknown"] += 1
-        for turn, (question, answer) in enumerate(pairs_of(record)):
-            extended = record.extended[turn]
-            faults = find_faults(question, answer, extended)
-            # The same extension of another answer says little about either.
-            text, of = hash(tuple(lower_words(extended))), hash(tuple(lower_words(answer)))
-            if seen.setdefault(text, of) != of:
-                faults.append(Fault("duplicate", "the same as that of another answer"))
-            example = CheckedAnswer(record.id, turn, question, answer, extended, faults)
+        for example in answers:
             number = report.answers
             report.answers += 1
-            ratios.append(length_ratio(answer, extended))
-            copied += copy_rate(answer, extended)
-            report.counts.update({fault.kind for fault in faults})
-            if faults:
+            ratios.append(length_ratio(example.answer, example.extended))
+            copied += copy_rate(example.answer, example.extended)
+            report.counts.update(example.kinds)
+            if example.faults:
                 report.faulty += 1
                 heapq.heappush(worst, (example.badness, -number, example))
                 if len(worst) > num_worst:

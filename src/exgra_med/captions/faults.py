@@ -136,8 +136,8 @@ _EVERYDAY = (
     " all of in on at to for from by with and or as if than then also both either"
     " evidence sign finding see sees seen show shows showing shown visible visualized visualised"
     " present presence noted identified detected observed found appear apparent evident"
-    " demonstrated depicted suggest suggested indicate indicates suspicion patient you your i we some"
-    " clearly definitely case view"
+    " demonstrated depicted suggest suggested indicate indicates suspicion patient you your i we"
+    " clearly definitely case view some"
 )
 """Words of a question that do not say what is asked about."""
 

@@ -228,7 +228,19 @@ def check(
     show(value, as_json, lines())
 
 
-@app.command(epilog="Example: `exgra-med captions merge data/slake long.jsonl --out data/long`")
+@app.command(
+    epilog="""
+Examples:
+
+* `exgra-med captions merge data/slake long.jsonl --out data/long`
+
+* `exgra-med captions merge data/slake long.jsonl --out data/long --only-extended` takes what is
+  there
+
+* `exgra-med captions merge data/slake long.jsonl --out data/long --leave-out rejected
+  --leave-out "answer flipped"`
+"""
+)
 def merge(
     data: Source,
     captions: Captions,
@@ -236,17 +248,54 @@ def merge(
         Path,
         typer.Option("--out", metavar="PATH", help="Prepared folder to make, or file of records."),
     ],
+    only_extended: Annotated[
+        bool, typer.Option("--only-extended", help="Leave out records without an extended answer.")
+    ] = False,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--leave-out",
+            metavar="WHAT",
+            help="Leave out records that are `rejected` by a rater, `flagged` by the check, or "
+            "have one kind of sign. May be repeated.",
+        ),
+    ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="A record may have no extended answer.")
+        bool, typer.Option("--allow-missing", help="Keep records without an extended answer.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Join extended answers to the data they were made from. Stage 2 trains on the result."""
-    from exgra_med.captions.merge import merge_captions
+    """Join extended answers to the data they were made from. Stage 2 trains on the result.
 
-    result = merge_captions(data, captions, out, allow_missing)
-    line = f"Written: {out} ({result['without']} without, {result['unused']} unused)."
-    show(result, as_json, [line])
+    Of a prepared folder, only the training split loses records. What a rater accepts and nobody
+    rejects stays, whatever the check says.
+    """
+    from exgra_med.captions.merge import merge_captions, reasons_text
+
+    result = merge_captions(
+        data,
+        captions,
+        out,
+        allow_missing,
+        only_extended=only_extended,
+        leave_out=leave_out or (),
+    )
+
+    def lines() -> Iterator[str]:
+        kind = "training records" if "fingerprint" in result else "records"
+        extended, without = result["extended"], result["without"]
+        yield f"Written: {out}, {result['written']} {kind}, {extended} with an extended answer."
+        if result["had"]:
+            yield f"{result['had']} keep the extended answer that they had."
+        if without:
+            yield f"{without} have none, and are {'left out' if only_extended else 'kept'}."
+        if leave_out:
+            told = reasons_text(result["left_out"]) or "none"
+            yield f"Left out by --leave-out: {told}."
+        if result["unused"]:
+            yield f"{result['unused']} captions are of no record there."
+
+    show(result, as_json, lines())
 
 
 @app.command(epilog="Example: `exgra-med captions cost --cache answers.sqlite`")
