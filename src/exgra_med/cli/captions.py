@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -124,13 +125,35 @@ def generate(
     outcome.require_one()
 
 
+_SAMPLE_CHARACTERS = 300
+"""Of each message that a dry run shows."""
+
+
 def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
-    yield f"{figures['requests']} requests, {figures['from_cache']} answers in the cache."
+    yield (
+        f"{figures['answers']:,} answers: {figures['requests']:,} requests to send, "
+        f"{figures['from_cache']:,} answered in the cache, {figures['duplicates']:,} the same as "
+        "another and asked once."
+    )
     yield f"About {figures['prompt_tokens']:,} + {figures['completion_tokens']:,} tokens."
     cost = figures["cost"]
     yield f"Cost: {'unknown, give --price' if cost is None else f'about ${cost:.2f}'}."
     yield f"Address: {figures['address']}{', another machine' if figures['remote'] else ''}."
-    yield "--json also shows one whole request."
+    if figures["example"] is None:
+        yield "Nothing would be sent."
+        return
+    yield "The first request begins so:"
+    for message in figures["example"]["messages"]:
+        text = message["content"]
+        cut = len(text) > _SAMPLE_CHARACTERS
+        shown = text[:_SAMPLE_CHARACTERS] + f"... ({len(text):,} characters)" * cut
+        yield fill(
+            " ".join(shown.split()),
+            width=100,
+            initial_indent=f"    {message['role']}: ",
+            subsequent_indent="        ",
+        )
+    yield "--json shows it whole."
 
 
 def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -138,7 +161,8 @@ def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
 
     yield f"{summary['done']} extended, {summary['failed']} failed, {summary['left']} left."
     cost = "unknown cost" if summary["cost"] is None else f"${summary['cost']:.4f}"
-    yield f"{summary['requests']} requests, {summary['from_cache']} from the cache, {cost}."
+    free = f"{summary['from_cache']} answers needed none (in the cache, or the same as another)"
+    yield f"{summary['requests']} requests, {cost}; {free}."
     if summary["adapted"]:
         yield adapted_sentence(summary["adapted"], summary["model"])
     yield f"Written: {summary['out']}"

@@ -183,7 +183,27 @@ def test_batch_files_fill_the_cache_that_generate_reads(records, tmp_path: Path)
     out = tmp_path / "never.jsonl"
     estimate = verb("generate", data, "--out", out, "--cache", cache, *service, "--dry-run")
     assert not out.exists()
-    assert (estimate["requests"], estimate["from_cache"]) == (3, 1)
+    assert (estimate["requests"], estimate["from_cache"], estimate["duplicates"]) == (3, 1, 0)
+
+
+def test_a_dry_run_tells_duplicates_from_the_cache_and_shows_a_short_sample(
+    prepared, tmp_path: Path
+) -> None:
+    rows = [("train", f"{n}", f"What is at {n % 3}?", "A mass") for n in range(5)]
+    cache, out = tmp_path / "c.sqlite", tmp_path / "never.jsonl"
+    given = ["captions", "generate", prepared("data", rows), "--out", str(out), "--model", "m"]
+    given += ["--base-url", "http://localhost:9/v1", "--cache", str(cache), "--dry-run"]
+    told = CliRunner().invoke(app, given, catch_exceptions=False).output
+    first, *rest = told.splitlines()
+    assert first == (
+        "5 answers: 3 requests to send, 0 answered in the cache, 2 the same as another and asked "
+        "once."
+    )
+    assert len(rest) < 15 and "{'" not in told
+    assert '    user: {"instruction": "What is at 0?", "answer": "A mass"}' in rest
+    assert any(line.startswith("    system: You are a careful medical editor.") for line in rest)
+    assert rest[-1] == "--json shows it whole."
+    assert not out.exists()
 
 
 def test_large_batches_become_several_files(records, tmp_path: Path) -> None:
