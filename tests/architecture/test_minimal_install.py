@@ -67,10 +67,6 @@ def figures():
     from exgra_med.evaluation.report.page import pyplot
     pyplot()
 
-def check_page():
-    from exgra_med.captions.check import render_check
-    render_check(None, "x")
-
 def service():
     from exgra_med.llm.openai_transport import OpenAITransport
     OpenAITransport(None)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -21,8 +22,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from exgra_med.captions.check import CheckedAnswer
+from exgra_med.captions.check import CheckedAnswer, checked_records
 from exgra_med.captions.output import remove_cut_line
+from exgra_med.captions.records import RecordFile
 from exgra_med.data.records import BUNDLED
 from exgra_med.digests import checked_lines, with_digests
 from exgra_med.errors import DataError
@@ -206,24 +208,78 @@ def judged(by_rater: Mapping[str, Mapping[Place, Judgement]], place: Place, text
     return Judged([each for each in found if each.text == text_digest(text)])
 
 
-def export_rows(
-    answers: Iterable[CheckedAnswer], by_rater: Mapping[str, Mapping[Place, Judgement]]
-) -> Iterator[dict[str, Any]]:
-    """Each judgement that counts, with question, answer, extension and signs of faults."""
-    for answer in answers:
-        for each in judged(by_rater, (answer.id, answer.turn), answer.extended).judgements:
-            yield {
-                "id": answer.id,
-                "turn": answer.turn,
-                "question": answer.question,
-                "answer": answer.answer,
-                "extended": answer.extended,
-                "signs": "; ".join(f"{fault.kind}: {fault.detail}" for fault in answer.faults),
-                "rater": each.rater,
-                "verdict": each.verdict,
-                "note": each.note,
-                "time": each.time,
-            }
+@dataclass(frozen=True, slots=True)
+class JudgedAnswer:
+    """A judgement that counts, with what it is about."""
+
+    answer: CheckedAnswer
+    judgement: Judgement
+    image_group: str
+
+    @property
+    def place(self) -> Place:
+        """What it is about."""
+        return self.judgement.place
+
+    @property
+    def rater(self) -> str:
+        """Who judged."""
+        return self.judgement.rater
+
+    @property
+    def verdict(self) -> str:
+        """What was said; empty of a note alone."""
+        return self.judgement.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """As it is exported."""
+        return {
+            "id": self.answer.id,
+            "turn": self.answer.turn,
+            "question": self.answer.question,
+            "answer": self.answer.answer,
+            "extended": self.answer.extended,
+            "signs": "; ".join(f"{fault.kind}: {fault.detail}" for fault in self.answer.faults),
+            "rater": self.rater,
+            "verdict": self.verdict,
+            "note": self.judgement.note,
+            "time": self.judgement.time,
+        }
+
+
+def judgement_rows(captions: str, source: RecordFile) -> Iterator[JudgedAnswer]:
+    """Every judgement of the captions as they are now, in their order.
+
+    Raises:
+        DataError: nobody has judged them, or a file is malformed.
+    """
+    by_rater = read_judgements(captions)
+    if not by_rater:
+        raise DataError(
+            f"{captions}: nobody has judged these captions.",
+            f"Judge them with `exgra-med captions review {captions} --rater NAME`.",
+        )
+    for record, answers in checked_records(source.iterate()):
+        for answer in answers:
+            for said in judged(by_rater, (answer.id, answer.turn), answer.extended).judgements:
+                if said.verdict or said.note:
+                    yield JudgedAnswer(answer, said, record.image_group)
+
+
+def judgement_counts(captions: str, rows: Iterable[JudgedAnswer]) -> dict[str, Any]:
+    """How often each rater gave each verdict; and how many judgements are of other texts."""
+    by_rater = read_judgements(captions)
+    found = {rater: Counter(dict.fromkeys(VERDICTS, 0)) for rater in by_rater}
+    count = 0
+    for row in rows:
+        count += 1
+        if row.verdict:
+            found[row.rater][row.verdict] += 1
+    stored = [each for said in by_rater.values() for each in said.values()]
+    return {
+        "raters": {rater: dict(counts) for rater, counts in found.items()},
+        "of_other_texts": sum(bool(each.verdict or each.note) for each in stored) - count,
+    }
 
 
 def write_export(path: Path, rows: list[dict[str, Any]]) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import combinations
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exgra_med.cli import options
-from exgra_med.files import write_text
 from exgra_med.llm.request import Sampling, adapted_sentence
-from exgra_med.terminal import next_step, reporter, show
+from exgra_med.terminal import next_step, remark, reporter, show
 
 if TYPE_CHECKING:
     from exgra_med.llm.cache import AnswerCache
@@ -25,6 +25,12 @@ batch = typer.Typer(help="Write and read files of a service's batch queue.", no_
 
 Source = Annotated[
     str, typer.Argument(metavar="IN", help="Prepared folder, records, or JSON of the original.")
+]
+ReviewedCaptions = Annotated[
+    str,
+    typer.Argument(
+        metavar="CAPTIONS", help="Output of `generate` or `compose`, merged data, original's JSON."
+    ),
 ]
 Captions = Annotated[Path, typer.Argument(metavar="CAPTIONS", help="Output of `generate`.")]
 
@@ -215,41 +221,181 @@ def compose(
     show(result, as_json, lines())
 
 
-@app.command(epilog="Example: `exgra-med captions check long.jsonl --html check.html`")
+@app.command(epilog="Example: `exgra-med captions check long.jsonl`")
 def check(
-    captions: Annotated[
-        str, typer.Argument(metavar="CAPTIONS", help="Output of `generate`, or original's JSON.")
-    ],
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Page to write.")
-    ] = None,
-    worst: Annotated[int, typer.Option("--worst", min=0, help="Worst examples on the page.")] = 50,
-    sample: Annotated[
-        int, typer.Option("--sample", min=0, help="Random examples on the page, to judge.")
-    ] = 50,
-    seed: options.Seed = 0,
+    captions: ReviewedCaptions,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="Worst examples to show.")] = 3,
     as_json: options.Json = False,
 ) -> None:
-    """Look for signs of faults: flipped sides, lost numbers, refusals, copies and more."""
-    from exgra_med.captions.check import check_captions, render_check
+    """Look for signs of faults: flipped answers, leaked prompts, lost numbers and more.
+
+    `exgra-med captions review` shows each of them beside its picture.
+    """
+    from exgra_med.captions.check import check_captions
     from exgra_med.captions.records import open_records
 
-    source = open_records(captions)
-    report = check_captions(source, worst, sample, seed)
-    if html is not None:
-        write_text(html, render_check(report, source.path.name))
+    report = check_captions(open_records(captions), worst)
 
     def lines() -> Iterator[str]:
         yield f"{report.answers} extended answers, {report.faulty} with signs of a fault."
+        if report.without:
+            yield f"{report.without} records have no extended answer."
         for kind, count in report.counts.most_common():
             yield f"    {kind}: {count}"
         low, middle, high = report.length_ratio
         yield f"Length over the answer's: median {middle} ({low} to {high})."
-        yield f"Written: {html}" if html else "Give --html FILE to see the examples."
-        yield next_step(f"captions merge DATA {captions} --out FOLDER")
+        if report.worst:
+            yield f"The worst {len(report.worst)}:" if len(report.worst) > 1 else "The worst:"
+        for each in report.worst:
+            signs = "; ".join(f"{fault.kind} ({fault.detail})" for fault in each.faults)
+            yield f"    {each.id}, answer {each.turn + 1}: {signs}"
+            for name in ("question", "answer", "extended"):
+                yield _shown(name, getattr(each, name))
+        yield next_step(f"captions review {captions} --rater NAME --data DATA")
 
-    value = report.to_json() | {"html": None if html is None else str(html)}
-    show(value, as_json, lines())
+    show(report.to_json(), as_json, lines())
+
+
+def _shown(name: str, text: str) -> str:
+    text = " ".join(text.split())
+    return f"        {name}: {text if len(text) <= 200 else f'{text[:200]}...'}"
+
+
+@app.command(
+    epilog="""
+Examples:
+
+* `exgra-med captions review long.jsonl --data data/slake --rater ana`
+
+* `exgra-med captions review long.jsonl --data data/slake --rater bo --sample 100` shows 100 at
+  random; another rater gets the same ones
+"""
+)
+def review(
+    captions: ReviewedCaptions,
+    rater: Annotated[
+        str, typer.Option("--rater", metavar="NAME", help="Who judges; part of the file's name.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option("--data", metavar="DATA", help="Prepared folder that has the pictures."),
+    ] = None,
+    flagged: Annotated[
+        bool, typer.Option("--flagged", help="Only answers with a sign of a fault.")
+    ] = False,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", min=1, help="Only N, drawn at random.")
+    ] = None,
+    seed: options.Seed = 0,
+    port: options.Port = 7861,
+) -> None:
+    """Open a page to accept or reject extended answers, with picture, differences and signs.
+
+    The worst come first. Each judgement is stored at once, in a file of the rater's beside
+    CAPTIONS; the page and this command may be stopped at any time. --port 0 takes a free port.
+    """
+    from exgra_med.captions.judgements import JudgementFile
+    from exgra_med.captions.records import open_records
+    from exgra_med.data.prepare import MAX_PIXELS
+    from exgra_med.data.records import open_prepared
+    from exgra_med.web.review import Review, choose_items, serve_review
+
+    source = open_records(captions)
+    folder = captions if data is None and _is_prepared(captions) else data
+    images = None if folder is None else open_prepared(folder).image_folder(MAX_PIXELS)
+    items = choose_items(source, flagged, sample, seed)
+    with JudgementFile(captions, rater) as file:
+        page = Review(captions, items, images, file)
+
+        def on_open(address: str) -> None:
+            done = sum(map(bool, page.overview()["verdicts"]))
+            remark(f"{len(items)} answers to judge, {done} judged before. Stored: {file.path}")
+            remark(f"The page is open: {address}")
+            remark("Ctrl-C ends it.")
+
+        serve_review(page, port, on_open)
+    remark(next_step(f"captions judgements {captions}"))
+
+
+def _is_prepared(captions: str) -> bool:
+    from exgra_med.data.records import BUNDLED
+
+    return captions.startswith(BUNDLED) or Path(captions).is_dir()
+
+
+@app.command(
+    epilog="""
+Examples:
+
+* `exgra-med captions judgements long.jsonl`
+
+* `exgra-med captions judgements long.jsonl --out judged.csv`
+"""
+)
+def judgements(
+    captions: ReviewedCaptions,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write them, as .csv or .jsonl."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Count what raters said of extended answers, say how far they agree, and write it all down."""
+    from exgra_med.captions.judgements import judgement_counts, judgement_rows, write_export
+    from exgra_med.captions.records import open_records
+    from exgra_med.evaluation.agreement import agreement
+
+    rows = list(judgement_rows(captions, open_records(captions)))
+    if out is not None:
+        write_export(out, [row.to_json() for row in rows])
+    result: dict[str, Any] = judgement_counts(captions, rows)
+    result["agreement"] = []
+    for first, second in combinations(result["raters"], 2):
+        said = {
+            rater: {row.place: row for row in rows if row.rater == rater and row.verdict}
+            for rater in (first, second)
+        }
+        if both := [place for place in said[first] if place in said[second]]:
+            ones, twos = ([said[rater][place] for place in both] for rater in (first, second))
+            found = agreement(
+                [row.verdict for row in ones],
+                [row.verdict for row in twos],
+                [row.image_group for row in ones],
+            )
+        else:
+            found = {"items": 0}
+        result["agreement"].append({"raters": [first, second], **found})
+
+    show(
+        result | {"out": None if out is None else str(out)}, as_json, _judgement_lines(result, out)
+    )
+
+
+def _judgement_lines(result: dict[str, Any], out: Path | None) -> Iterator[str]:
+    for rater, counts in result["raters"].items():
+        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        yield f"{rater}: {said}."
+    if result["of_other_texts"]:
+        yield f"{result['of_other_texts']} judgements are of texts that have changed; not counted."
+    for each in result["agreement"]:
+        names = " and ".join(each["raters"])
+        if not each["items"]:
+            yield f"{names}: no answer that both judged."
+            continue
+        value, bounds = each["kappa"]["value"], each["kappa"]["interval"]
+        kappa = "no kappa, since both gave one verdict alone"
+        if value is not None:
+            kappa = f"Cohen's kappa {value:.2f}"
+            within = "no interval, fewer than five images"
+            kappa += f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if bounds else f" ({within})"
+        yield f"{names}: agree on {each['agreed']} of {each['items']}, {kappa}."
+        for one, others in each["table"].items():
+            for two, count in others.items():
+                if count and one != two:
+                    first, second = each["raters"]
+                    yield f"    {one} by {first}, {two} by {second}: {count}"
+    if out is not None:
+        yield f"Written: {out}"
 
 
 @app.command(

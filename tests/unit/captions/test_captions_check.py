@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from exgra_med.captions.check import check_captions, render_check
+from exgra_med.captions.check import check_captions
 from exgra_med.captions.faults import WEIGHTS, copy_rate, find_faults
 from exgra_med.captions.records import open_records
 from exgra_med.cli.main import app
@@ -133,20 +133,17 @@ def write(path: Path, rows: list[tuple[str, str, str]], **meta: object) -> Path:
     return path
 
 
-def test_the_worst_come_first_and_the_sample_is_seeded(tmp_path: Path) -> None:
+def test_the_worst_come_first(tmp_path: Path) -> None:
     good = ("What?", "A mass", "A mass can be seen in picture {}.")
     rows = [(good[0], good[1], good[2].format("x" * n)) for n in range(1, 30)]
     rows[7] = ("Where?", "In the left lung", "It is in the right lung.")
     rows[9] = ("Size?", "A mass", "A mass of 12 mm.")
     origin = {"model": "m", "prompt": "p"}
     path = write(tmp_path / "long.jsonl", rows, extended_by=origin)
-    report = check_captions(open_records(str(path)), num_worst=2, num_sample=5, seed=3)
+    report = check_captions(open_records(str(path)), num_worst=2)
     assert [example.id for example in report.worst] == ["r/7", "r/9"]
     assert (report.answers, report.faulty, report.counts["side flipped"]) == (29, 2, 1)
     assert report.origins == {"m, prompt p": 29}
-    same = check_captions(open_records(str(path)), num_sample=5, seed=3)
-    other = check_captions(open_records(str(path)), num_sample=5, seed=4)
-    assert same.sample == report.sample != other.sample
 
 
 def test_one_extension_for_two_answers_is_a_duplicate(tmp_path: Path) -> None:
@@ -156,26 +153,17 @@ def test_one_extension_for_two_answers_is_a_duplicate(tmp_path: Path) -> None:
     assert report.counts["duplicate"] == 1
 
 
-def test_the_page_shows_text_as_text(tmp_path: Path) -> None:
-    evil = "<script>alert(1)</script> <img src=http://x.example/y>"
-    path = write(tmp_path / "a.jsonl", [(evil, "left " + evil, "right " + evil)])
-    page = render_check(check_captions(open_records(str(path))), evil)
-    assert "<script" not in page and "<img" not in page
-    assert page.count("&lt;script&gt;") >= 6
-    assert "What this does not show" in page
-
-
-def test_the_verb_writes_page_and_json(tmp_path: Path) -> None:
+def test_the_verb_shows_the_worst_and_counts_in_json(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [case[1:] for case in CASES])
-    page = tmp_path / "check.html"
-    given = ["captions", "check", str(path), "--html", str(page), "--json"]
-    shown = CliRunner().invoke(app, given, catch_exceptions=False)
+    given = ["captions", "check", str(path)]
+    shown = CliRunner().invoke(app, [*given, "--json"], catch_exceptions=False)
     found = json.loads(shown.stdout)
     assert list(found["faults"]) == list(WEIGHTS)
     assert found["answers"] == found["faulty"] == len(CASES)
-    assert "side flipped" in page.read_text(encoding="utf-8")
     assert "right lung" not in shown.stdout
-    assert CliRunner().invoke(app, ["captions", "check", str(path)]).exit_code == 0
+    told = CliRunner().invoke(app, [*given, "--worst", "1"], catch_exceptions=False).output
+    assert "The worst:\n    r/" in told and told.count("extended: ") == 1
+    assert f"Next: exgra-med captions review {path} --rater NAME" in told
 
 
 def test_a_file_without_extended_answers_is_an_error(records) -> None:
