@@ -111,7 +111,7 @@ def page():
     import exgra_med.web.page
 
 asked = {}
-for function in (page, report, figures, check_page, service, engine, adapters, processor, server,
+for function in (page, report, figures, service, engine, adapters, processor, server,
                  parquet, dicom, nifti):
     try:
         function()

@@ -384,9 +384,10 @@ def _leaks(question: str, answer: str, extended: str) -> Iterator[Fault]:
     if leaked := (_runs(words, _LEAKED_WORDS) & _prompt_runs()) - known:
         yield Fault("prompt leaked", " ".join(min(leaked)))
         return
-    asked = lower_words(question)
-    size = len(asked)
-    if size >= _REPEATED_WORDS and tuple(asked) in _runs(words, size) - _runs(theirs, size):
+    asked = question.strip(" \n?.!:").split()
+    whole = r"\s+".join(map(re.escape, asked))
+    repeated = re.compile(rf"(?<!\w){whole}\s*(?:[?.!:]|$)", re.IGNORECASE)
+    if len(asked) >= _REPEATED_WORDS and repeated.search(extended) and not repeated.search(answer):
         yield Fault("prompt leaked", "it repeats the question")
 
 

@@ -86,8 +86,10 @@ def judgements_path(captions: str, rater: str) -> Path:
 
 def _beside(captions: str, rater: str) -> Path:
     path = Path(captions.removeprefix(BUNDLED))
-    stem = path.resolve().name if is_folder(path) else path.stem
-    return path.resolve().with_name(f"{stem}.judgements.{rater}.jsonl")
+    if is_folder(path):
+        path = path.resolve()
+        return path.with_name(f"{path.name}.judgements.{rater}.jsonl")
+    return path.with_name(f"{path.stem}.judgements.{rater}.jsonl")
 
 
 class JudgementFile:

@@ -94,6 +94,7 @@ def test_a_fault_is_seen(kind: str, question: str, answer: str, extended: str) -
         ("Is there a fracture?", "No", "A fracture is not seen; the bones are whole."),
         ("Is there a fracture?", "No", "The bones of the hand are free of any fracture."),
         ("Is there an effusion?", "Yes", "There is an effusion; a mass cannot be ruled out."),
+        ("Is this an MRI?", "Yes", "Yes. Is this an MRI image of the head? Yes."),
         ("Is there a mass?", "No", "A mass is absent from this picture of the lung."),
         ("Are the lungs normal?", "No", "The lungs are abnormal in this picture."),
         ("Is the heart of normal size?", "Yes", "The heart is of normal size."),

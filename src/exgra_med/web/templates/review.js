@@ -92,6 +92,9 @@ function signs(answer) {
 
 async function show(wanted) {
   const answer = await ask(`answers/${wanted}`);
+  // On a phone the next picture would be out of sight, above.
+  const main = document.querySelector("main");
+  if (shown && scrollY > main.offsetTop) main.scrollIntoView();
   number = wanted;
   shown = answer;
   saved = answer.note;
