@@ -137,7 +137,7 @@ def run(program: str) -> str:
 
 def test_every_module_imports_and_a_missing_extra_is_one_sentence() -> None:
     asked = json.loads(run(IMPORT_ALL + ASK))
-    assert len(asked) == 12
+    assert len(asked) == 11
     for name, (message, hint) in asked.items():
         found = re.fullmatch(r"[A-Z`][^.]+ needs the extra \[(\w+)\]\.", message)
         assert found, f"{name}: {message}"

@@ -34,6 +34,7 @@ def merge_captions(
     *,
     only_extended: bool = False,
     leave_out: Collection[str] = (),
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Join extended answers by record id, else by published id, and return what came of it.
 
@@ -45,14 +46,16 @@ def merge_captions(
             original's JSON with longer answers.
         out: a prepared folder where `data` is one, else JSON Lines of records.
         allow_missing: records without an extended answer are kept. Stages that align need them.
-        only_extended: records without an extended answer are left out.
+        only_extended: records of which `captions` has nothing are left out, also where they have an
+            extended answer already.
         leave_out: of `REASONS`, for which a record is left out. What a rater accepts and nobody
             rejects stays, whatever its signs.
+        overwrite: replace another prepared folder at `out`.
 
     Returns:
         How many records are `written`; how many of these are `extended`, and `had` their extended
-        answer before; how many were `without` one (kept or not); why others were `left_out`; and
-        `unused` captions.
+        answer before; how many were `without` one, kept or left out; why others were `left_out`;
+        and `unused` captions.
 
     Raises:
         DataError: nothing fits, a record has no extended answer, they do not fit its turns, no
@@ -83,30 +86,31 @@ def merge_captions(
 
     def chosen(records: Iterable[Record]) -> Iterator[Record]:
         for record, answers in checked_records(joined(records)):
+            if only_extended and record.id not in used:
+                missing.append(record.id)
+                continue
             if record.extended is None:
                 missing.append(record.id)
             elif reason := _reason(answers, used.get(record.id, record.id), leave_out, by_rater):
                 left_out[reason] += 1
                 continue
-            if record.extended is not None or not only_extended:
-                kept["written"] += 1
-                kept["extended"] += record.extended is not None
-                kept["had"] += record.extended is not None and record.id not in used
-                yield record
+            kept["written"] += 1
+            kept["extended"] += record.extended is not None
+            kept["had"] += record.extended is not None and record.id not in used
+            yield record
 
     def check() -> None:
         if not used:
             raise DataError(f"{captions}: no id of it is in {data}.")
         if missing and not (allow_missing or only_extended):
-            total = len(missing) + kept["extended"] + left_out.total()
-            have = total - len(missing)
+            have = kept["extended"] + left_out.total()
             raise DataError(
-                f"{captions}: {len(missing)} of {total} records have no extended answer, first "
-                f"{missing[0]!r}.",
-                f"--only-extended takes the {have} that have one; or generate the rest.",
+                f"{captions}: {len(missing)} of {len(missing) + have} records have no extended "
+                f"answer, first {missing[0]!r}.",
+                "--only-extended leaves them out; or generate the rest.",
             )
         if not kept["written"]:
-            told = reasons_text(left_out)
+            told = reasons_text(left_out | ({"without a caption": len(missing)} if missing else {}))
             raise DataError(f"{captions}: no record is left, {told}.", "Leave out less.")
 
     result: dict[str, Any] = {"out": str(out)}
@@ -125,7 +129,9 @@ def merge_captions(
         }
         if only_extended or leave_out:
             how["left_out"] = dict(left_out) | ({"without": len(missing)} if only_extended else {})
-        result["fingerprint"] = write_derived(prepared, splits, how, out).fingerprint
+        result["fingerprint"] = write_derived(
+            prepared, splits, how, out, overwrite=overwrite
+        ).fingerprint
     else:
 
         def checked() -> Iterator[Record]:

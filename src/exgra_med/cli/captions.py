@@ -278,7 +278,11 @@ def review(
     ],
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="DATA", help="Prepared folder that has the pictures."),
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="Prepared folder, or `bundled:vqa-rad-sample`. Its pictures are shown.",
+        ),
     ] = None,
     flagged: Annotated[
         bool, typer.Option("--flagged", help="Only answers with a sign of a fault.")
@@ -305,7 +309,7 @@ def review(
     images = None if folder is None else open_prepared(folder).image_folder(MAX_PIXELS)
     items = choose_items(source, flagged, sample, seed)
     with JudgementFile(captions, rater) as file:
-        page = Review(captions, items, images, file)
+        page = Review(Path(captions).name, items, images, file)
 
         def on_open(address: str) -> None:
             done = sum(map(bool, page.overview()["verdicts"]))
@@ -419,7 +423,8 @@ def merge(
         typer.Option("--out", metavar="PATH", help="Prepared folder to make, or file of records."),
     ],
     only_extended: Annotated[
-        bool, typer.Option("--only-extended", help="Leave out records without an extended answer.")
+        bool,
+        typer.Option("--only-extended", help="Leave out records that CAPTIONS has nothing of."),
     ] = False,
     leave_out: Annotated[
         list[str] | None,
@@ -432,6 +437,9 @@ def merge(
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Keep records without an extended answer.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -449,6 +457,7 @@ def merge(
         allow_missing,
         only_extended=only_extended,
         leave_out=leave_out or (),
+        overwrite=overwrite,
     )
 
     def lines() -> Iterator[str]:
@@ -458,12 +467,17 @@ def merge(
         if result["had"]:
             yield f"{result['had']} keep the extended answer that they had."
         if without:
-            yield f"{without} have none, and are {'left out' if only_extended else 'kept'}."
+            state = (
+                f"of which {captions} has nothing are left out" if only_extended else "have none"
+            )
+            yield f"{without} {state}."
         if leave_out:
             told = reasons_text(result["left_out"]) or "none"
             yield f"Left out by --leave-out: {told}."
         if result["unused"]:
             yield f"{result['unused']} captions are of no record there."
+        if "fingerprint" in result:
+            yield next_step(f"train demo --out runs/long --set data.folder={out}")
 
     show(result, as_json, lines())
 

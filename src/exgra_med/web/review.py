@@ -31,6 +31,7 @@ from exgra_med.captions.judgements import JudgementFile, text_digest
 from exgra_med.captions.records import RecordFile
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, ExgraMedError, ServiceError
+from exgra_med.reading import decode_json
 
 _FILES = Path(__file__).parent / "templates"
 # The report's own style, read as a file: importing the report takes longer than all else here.
@@ -277,11 +278,11 @@ def _handler(review: Review, key: str) -> type[BaseHTTPRequestHandler]:
                 raise _RefusedError(415, "Send JSON.")
             if not length.isdecimal() or len(length) > 6 or int(length) > _MAX_BODY_BYTES:
                 raise _RefusedError(413, "The request is too large.")
-            try:
-                given = json.loads(self.rfile.read(int(length)))
-                verdict, note = given["verdict"], given["note"]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                verdict = note = None
+            text = self.rfile.read(int(length)).decode("utf-8", "replace")
+            given = decode_json(text, "the request")
+            verdict, note = (
+                given.get(name) if isinstance(given, dict) else None for name in ("verdict", "note")
+            )
             if not isinstance(verdict, str) or not isinstance(note, str):
                 raise _RefusedError(400, "Send verdict and note.")
             return _json(review.judge(self._number(match[1]), verdict, note))

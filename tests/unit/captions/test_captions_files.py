@@ -56,7 +56,7 @@ def test_merge_with_a_file_of_records(records, tmp_path: Path) -> None:
     long.write_text("".join(long.read_text().splitlines(keepends=True)[:2]))
     with pytest.raises(DataError, match="1 of 3 records have no extended answer") as refused:
         verb("merge", data, long, "--out", tmp_path / "second.jsonl")
-    assert "--only-extended takes the 2 that have one" in refused.value.hint
+    assert "--only-extended leaves them out" in refused.value.hint
     assert not (tmp_path / "second.jsonl").exists()
     result = verb("merge", data, long, "--out", tmp_path / "second.jsonl", "--allow-missing")
     assert (result["without"], result["written"], result["extended"]) == (1, 3, 2)
@@ -79,7 +79,7 @@ def test_merge_takes_what_is_there(prepared, tmp_path: Path) -> None:
     given = ["captions", "merge", data, str(long), "--out", str(out), "--only-extended"]
     told = CliRunner().invoke(app, given, catch_exceptions=False).output
     assert "3 training records, 3 with an extended answer." in told
-    assert "4 have none, and are left out." in told
+    assert f"4 of which {long} has nothing are left out." in told
     with pytest.raises(DataError, match="--allow-missing keeps what"):
         verb(*given[1:], "--allow-missing")
 
@@ -92,6 +92,12 @@ def test_merge_says_how_many_keep_what_they_had(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, given, catch_exceptions=False).output
     assert "198 with an extended answer" in told
     assert "193 keep the extended answer that they had." in told
+    given.append("--only-extended")
+    with pytest.raises(DataError, match="holds another prepared folder") as refused:
+        CliRunner().invoke(app, given, catch_exceptions=False)
+    assert "--overwrite" in refused.value.hint
+    told = CliRunner().invoke(app, [*given, "--overwrite"], catch_exceptions=False).output
+    assert "5 training records, 5 with an extended answer." in told
 
 
 FLIPPED, FINE, ODD = "No, nothing is there.", "Yes, a mass is there.", "Yes, of 99 mm."
