@@ -15,7 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -115,7 +115,7 @@ class JudgementFile:
                 remove_cut_line(self.path)
                 whole = self.path.read_bytes() if self.path.exists() else b""
             self._before = hashlib.sha256(whole)
-            self.latest = _latest(self.path) if whole else {}
+            self.latest = _latest(self.path, self.rater) if whole else {}
             self._held = stack.pop_all()
         return self
 
@@ -149,11 +149,11 @@ class JudgementFile:
         return made
 
 
-def _latest(path: Path) -> dict[Place, Judgement]:
-    return {each.place: each for each in _read(path)}
+def _latest(path: Path, rater: str) -> dict[Place, Judgement]:
+    return {each.place: each for each in _read(path, rater)}
 
 
-def _read(path: Path) -> Iterator[Judgement]:
+def _read(path: Path, rater: str) -> Iterator[Judgement]:
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -164,9 +164,11 @@ def _read(path: Path) -> Iterator[Judgement]:
         row = decode_json(line.decode("utf-8", "replace"), where)
         values = [row.get(name) if isinstance(row, dict) else None for name in Judgement.__slots__]
         kinds = [str, int, *[str] * 5]
-        if not all(isinstance(value, kind) for value, kind in zip(values, kinds, strict=True)):
+        is_whole = all(isinstance(*each) for each in zip(values, kinds, strict=True))
+        if not is_whole or row["verdict"] not in ("", *VERDICTS):
             raise DataError(f"{where}: not a judgement.", "Each rater's file has one a line.")
-        yield Judgement(*values)  # pyrefly: ignore
+        # The file's name says whose they are, also where it was renamed.
+        yield replace(Judgement(*values), rater=rater)  # pyrefly: ignore
 
 
 def read_judgements(captions: str) -> dict[str, dict[Place, Judgement]]:
@@ -183,7 +185,7 @@ def read_judgements(captions: str) -> dict[str, dict[Place, Judgement]]:
     for path in paths:
         rater = path.name.removeprefix(first).removesuffix(last)
         if path.name == f"{first}{rater}{last}" and _RATER.fullmatch(rater):
-            found[rater] = _latest(path)
+            found[rater] = _latest(path, rater)
     return found
 
 

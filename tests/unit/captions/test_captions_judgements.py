@@ -128,6 +128,13 @@ def test_judgements_of_changed_texts_do_not_count(tmp_path: Path) -> None:
     assert "1 judgements are of texts that have changed; not counted." in output
 
 
+def test_a_file_that_was_renamed_is_of_the_rater_in_its_name(tmp_path: Path) -> None:
+    path = captions(tmp_path, 2)
+    judge(path, "ana", "ar")
+    judgements_path(str(path), "ana").rename(judgements_path(str(path), "bo"))
+    assert told("judgements", path).startswith("bo: 1 accept, 1 reject, 0 unsure.")
+
+
 def test_nobody_has_judged(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nobody has judged these captions"):
         told("judgements", captions(tmp_path, 1))
