@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from exgra_med.llm.cache import AnswerCache
 
 app = typer.Typer(
-    help="Extend answers with a language model, check them, merge them.", no_args_is_help=True
+    help="Extend answers with a language model; check, review and merge them.", no_args_is_help=True
 )
 batch = typer.Typer(help="Write and read files of a service's batch queue.", no_args_is_help=True)
 
