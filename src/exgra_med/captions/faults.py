@@ -130,6 +130,9 @@ _DENIES = re.compile(
 _STATEMENT_END = re.compile(r"[.!?。](?:\s|$)|;")
 _CLAUSE_END = re.compile(r"[,;:()]|\b(?:but|although|though|except|while|whereas)\b", re.IGNORECASE)
 _MODALITIES = "ct mri mr pet us x-ray xray radiograph ultrasound scan image picture film figure"
+_PLACE = re.compile(r"\b(?:in|on|within) (?:this|the|these|that)\b", re.IGNORECASE)
+_IS_THERE = re.compile(r"\W*(?:is|are|was|were) there\b", re.IGNORECASE)
+_MODALITY_END = re.compile(rf"\b(?:{_MODALITIES.replace(' ', '|')})s?\W*$", re.IGNORECASE)
 _EVERYDAY = (
     "is are was were be been being am do does did has have had can could will would should may"
     " might there here this that these those it its they them their he she his her the a an any"
@@ -310,7 +313,14 @@ def _asserts(sentence: str, asked: set[str]) -> str | None:
 
 
 def _subject(question: str) -> set[str]:
-    """Stems of what a question asks about; of a modality only where it asks for nothing else."""
+    """Stems of what a question asks about; of a modality only where it asks for nothing else.
+
+    Where it lies is no part of it if the question is whether it is there: an answer may leave that
+    out. Nor is "in this chest X-ray" of any question.
+    """
+    place = _PLACE.search(question)
+    if place and (_IS_THERE.match(question) or _MODALITY_END.search(question)):
+        question = question[: place.start()]
     asked = _stems(question)
     return asked - _SAY_NOTHING or asked - _stems(_EVERYDAY)
 
