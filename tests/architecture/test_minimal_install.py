@@ -67,10 +67,6 @@ def figures():
     from exgra_med.evaluation.report.page import pyplot
     pyplot()
 
-def check_page():
-    from exgra_med.captions.check import render_check
-    render_check(None, "x")
-
 def service():
     from exgra_med.llm.openai_transport import OpenAITransport
     OpenAITransport(None)
@@ -115,7 +111,7 @@ def page():
     import exgra_med.web.page
 
 asked = {}
-for function in (page, report, figures, check_page, service, engine, adapters, processor, server,
+for function in (page, report, figures, service, engine, adapters, processor, server,
                  parquet, dicom, nifti):
     try:
         function()
@@ -141,7 +137,7 @@ def run(program: str) -> str:
 
 def test_every_module_imports_and_a_missing_extra_is_one_sentence() -> None:
     asked = json.loads(run(IMPORT_ALL + ASK))
-    assert len(asked) == 12
+    assert len(asked) == 11
     for name, (message, hint) in asked.items():
         found = re.fullmatch(r"[A-Z`][^.]+ needs the extra \[(\w+)\]\.", message)
         assert found, f"{name}: {message}"

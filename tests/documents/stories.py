@@ -124,6 +124,7 @@ STORIES: dict[str, tuple[Prepare, ...]] = {
     "docs/how-to/evaluate.md": (
         rad_at("vqa_rad"), trained("runs/demo", "runs/a", "runs/b"),
     ),
+    "docs/how-to/extended-captions.md": (),
     "docs/how-to/lora.md": (),
     "docs/how-to/prepare-data.md": (
         rad_at("Downloads/vqa_rad"), german_table, long_answers, checkpoint("checkpoints/start"),

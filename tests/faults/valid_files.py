@@ -17,14 +17,22 @@ import numpy as np
 from PIL import Image
 
 from exgra_med.captions.batch import read_batches
+from exgra_med.captions.judgements import (
+    JudgementFile,
+    judgement_counts,
+    judgement_rows,
+    text_digest,
+    write_export,
+)
 from exgra_med.captions.merge import merge_captions
 from exgra_med.captions.output import finished_ids
+from exgra_med.captions.records import RecordFile
 from exgra_med.data.download.archives import tar_members, unpack
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.inspect.check import check_prepared
 from exgra_med.data.inspect.describe import describe_manifest, describe_record
 from exgra_med.data.prepare import prepare
-from exgra_med.data.records import iterate_records, json_line, open_prepared
+from exgra_med.data.records import Record, Turn, iterate_records, json_line, open_prepared
 from exgra_med.data.sources import custom, shards
 from exgra_med.data.sources.pathvqa import read_plain_pickle
 from exgra_med.data.sources.source import PrepareOptions
@@ -182,6 +190,9 @@ def write_all(folder: Path) -> None:
         "captions": '{"id": "a/1", "extended": ["Yes, it is."]}\n'
         '{"id": "a/2", "extended": ["Yes."]}\n',
         "extended": '{"id": "a/1"}\n{ "id": "a/2" }\n',
+        "judgements": "".join(json.dumps({"id": f"a/{n}", "turn": 0, "text": text_digest("Yes."),
+            "verdict": "reject", "note": "", "rater": "ana", "time": "2026"}) + "\n"
+            for n in (1, 2)),
         "batch": json.dumps({"custom_id": "k", "response": {"status_code": 200, "body": {
             "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}],
             "usage": {"prompt_tokens": 1, "completion_tokens": 1}}}}) + "\n",
@@ -333,6 +344,17 @@ def _merged(folder: Path) -> None:
     merge_captions(str(data), folder / "a.jsonl", folder / "out" / "a.jsonl", allow_missing=True)
 
 
+def _judged(folder: Path) -> None:
+    name = str(folder / "a.jsonl")
+    talk = [Turn(role="user", text="Is it?"), Turn(role="assistant", text="Yes")]
+    record = Record(id="a/1", turns=talk, extended=["Yes."])
+    rows = list(judgement_rows(name, RecordFile(folder / "a.jsonl", 1, [record])))
+    judgement_counts(name, rows)
+    write_export(folder / "out" / "a.csv", [row.to_json() for row in rows])
+    with JudgementFile(name, "ana") as file:
+        file.add(("a/1", 0), "Yes.", "accept", "")
+
+
 def _run(folder: Path) -> None:
     run = open_run(folder)
     run.record()
@@ -342,7 +364,6 @@ def _run(folder: Path) -> None:
 
 def checkpoint(folder: Path) -> None:
     """Load a checkpoint, say what it is, and let it answer."""
-    from exgra_med.data.records import Turn
     from exgra_med.model.bundle import load_bundle
     from exgra_med.model.generate import generate
     from exgra_med.model.inspection import describe_checkpoint
@@ -372,6 +393,7 @@ KINDS = {
     "results": Kind("results.json", lambda f: read_results(f), "json"),
     "record": Kind("record.json", _run, "json"),
     "captions": Kind("a.jsonl", _merged, "lines"),
+    "judgements": Kind("a.judgements.ana.jsonl", _judged, "lines"),
     "extended": Kind("a.jsonl", lambda f: list(finished_ids(f / "a.jsonl")), "lines"),
     "batch": Kind("a.jsonl", _batch, "lines"),
     "log": Kind("log.jsonl", lambda f: (read_log(f / "log.jsonl"), read_curves(f / "log.jsonl")),

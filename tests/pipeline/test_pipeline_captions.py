@@ -27,7 +27,7 @@ def test_generate_then_merge_gives_what_stage_2_trains_on(tmp_path: Path) -> Non
     with BadServer(share=0.2, faults=("server error", "invalid JSON", "rate limit")) as server:
         more = ("--base-url", server.url, "--cache", tmp_path / "c.sqlite")
         verb("captions", "generate", data, "--out", long, "--model", "m", *more)
-    verb("captions", "check", long, "--html", tmp_path / "check.html")
+    verb("captions", "check", long)
     verb("captions", "merge", data, long, "--out", merged)
     verb("train", "debug/tiny", "--out", run, "--set", f"data.folder={merged}")
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -38,3 +38,16 @@ def test_generate_then_merge_gives_what_stage_2_trains_on(tmp_path: Path) -> Non
     manifest = json.loads((merged / "manifest.json").read_text())
     assert manifest["made_from"]["made_by"] == "merge-captions"
     assert "fingerprint" in str(seen)
+
+
+@pytest.mark.slow
+def test_thirty_captions_are_enough_to_train_on(tmp_path: Path) -> None:
+    long, merged, run = tmp_path / "long.jsonl", tmp_path / "merged", tmp_path / "run"
+    data = "bundled:vqa-rad-sample"
+    verb("captions", "compose", data, "--out", long)
+    long.write_text("".join(long.read_text().splitlines(keepends=True)[:30]))
+    verb("captions", "merge", data, long, "--out", merged, "--only-extended")
+    assert len(open_prepared(merged).records("train")) == 30
+    verb("train", "debug/tiny", "--out", run, "--set", f"data.folder={merged}")
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row for row in rows if row.get("stage") == "aligned" and "alignment_loss" in row]

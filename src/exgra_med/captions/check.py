@@ -1,12 +1,11 @@
-"""Extended answers -> counts of faults, the worst examples, and a seeded sample for a person."""
+"""Extended answers -> counts of faults and the worst examples."""
 
 import heapq
-import random
 import statistics
 from array import array
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from exgra_med.captions.faults import (
@@ -19,8 +18,8 @@ from exgra_med.captions.faults import (
 )
 from exgra_med.captions.question import pairs_of
 from exgra_med.captions.records import RecordFile
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError
-from exgra_med.plugins import import_extra
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,11 @@ class CheckedAnswer:
     answer: str
     extended: str
     faults: list[Fault]
+
+    @property
+    def kinds(self) -> set[str]:
+        """Names of its faults."""
+        return {fault.kind for fault in self.faults}
 
     @property
     def badness(self) -> int:
@@ -52,10 +56,8 @@ class CaptionCheck:
         length_ratio: quartiles of length over the answer's length.
         copy_rate: mean share of runs of four words taken from the answer.
         origins: number of records by model and prompt.
-        sample: answers drawn at random under `seed`, for a person to judge.
     """
 
-    seed: int
     records: int = 0
     without: int = 0
     answers: int = 0
@@ -65,7 +67,6 @@ class CaptionCheck:
     copy_rate: float = 0.0
     origins: Counter[str] = field(default_factory=Counter)
     worst: list[CheckedAnswer] = field(default_factory=list)
-    sample: list[CheckedAnswer] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Figures and ids, without the texts."""
@@ -82,55 +83,55 @@ class CaptionCheck:
                 {"id": one.id, "turn": one.turn, "faults": [fault.kind for fault in one.faults]}
                 for one in self.worst
             ],
-            "sample": [{"id": one.id, "turn": one.turn} for one in self.sample],
-            "seed": self.seed,
         }
 
 
-def check_captions(
-    source: RecordFile, num_worst: int = 50, num_sample: int = 50, seed: int = 0
-) -> CaptionCheck:
+def checked_records(records: Iterable[Record]) -> Iterator[tuple[Record, list[CheckedAnswer]]]:
+    """Each record with its extended answers and what may be wrong with them; of a record without
+    any, none."""
+    seen: dict[int, int] = {}
+    for record in records:
+        answers = []
+        pairs = zip(pairs_of(record), record.extended or [], strict=bool(record.extended))
+        for turn, ((question, answer), extended) in enumerate(pairs):
+            faults = find_faults(question, answer, extended)
+            # The same extension of another answer says little about either.
+            text, of = hash(tuple(lower_words(extended))), hash(tuple(lower_words(answer)))
+            if seen.setdefault(text, of) != of:
+                faults.append(Fault("duplicate", "the same as that of another answer"))
+            answers.append(CheckedAnswer(record.id, turn, question, answer, extended, faults))
+        yield record, answers
+
+
+def check_captions(source: RecordFile, num_worst: int = 50) -> CaptionCheck:
     """Check every extended answer of a file; memory does not grow with its length.
 
     Raises:
         DataError: a record is malformed, or no record has extended answers.
     """
-    report = CaptionCheck(seed)
-    chance = random.Random(seed)
+    report = CaptionCheck()
     ratios = array("f")
     copied = 0.0
     worst: list[tuple[int, int, CheckedAnswer]] = []
-    seen: dict[int, int] = {}
-    for record in source.iterate():
-        if record.extended is None:
+    for record, answers in checked_records(source.iterate()):
+        if not answers:
             report.without += 1
             continue
         report.records += 1
         by = record.meta.get("extended_by")
         known = isinstance(by, dict)
         report.origins[f"{by.get('model')}, prompt {by.get('prompt')}" if known else "unknown"] += 1
-        for turn, (question, answer) in enumerate(pairs_of(record)):
-            extended = record.extended[turn]
-            faults = find_faults(question, answer, extended)
-            # The same extension of another answer says little about either.
-            text, of = hash(tuple(lower_words(extended))), hash(tuple(lower_words(answer)))
-            if seen.setdefault(text, of) != of:
-                faults.append(Fault("duplicate", "the same as that of another answer"))
-            example = CheckedAnswer(record.id, turn, question, answer, extended, faults)
+        for example in answers:
             number = report.answers
             report.answers += 1
-            ratios.append(length_ratio(answer, extended))
-            copied += copy_rate(answer, extended)
-            report.counts.update({fault.kind for fault in faults})
-            if faults:
+            ratios.append(length_ratio(example.answer, example.extended))
+            copied += copy_rate(example.answer, example.extended)
+            report.counts.update(example.kinds)
+            if example.faults:
                 report.faulty += 1
                 heapq.heappush(worst, (example.badness, -number, example))
                 if len(worst) > num_worst:
                     heapq.heappop(worst)
-            if len(report.sample) < num_sample:
-                report.sample.append(example)
-            elif (place := chance.randrange(report.answers)) < num_sample:
-                report.sample[place] = example
     if not report.answers:
         raise DataError(
             f"{source.path}: no record has extended answers.", "Check the output of `generate`."
@@ -145,26 +146,3 @@ def _quartiles(values: array) -> list[float]:
     if len(values) == 1:
         return [round(values[0], 2)] * 3
     return [round(value, 2) for value in statistics.quantiles(values, n=4, method="inclusive")]
-
-
-_TEMPLATES = Path(__file__).parent / "templates"
-
-
-def render_check(report: CaptionCheck, name: str) -> str:
-    """The findings as a self-contained HTML page: counts, worst examples, and the sample to judge.
-
-    Every text is escaped.
-
-    Raises:
-        MissingExtraError: jinja2 is not installed.
-    """
-    jinja2 = import_extra("jinja2", "The page of the check", "report")
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("check.html.j2")
-    return template.render(report=report, name=name, kinds=list(WEIGHTS))

@@ -281,7 +281,9 @@ def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> d
     prompt's length rule allows on average.
 
     Returns:
-        Requests, tokens and cost of what is not in the cache, and one full request.
+        Of all `answers`, how many are `requests` that would be sent, how many are `from_cache`, and
+        how many are `duplicates`, whose request is that of an earlier one; tokens and cost of the
+        requests; and the first one in full.
 
     Raises:
         DataError: malformed records.
@@ -291,26 +293,30 @@ def dry_run(name: str, settings: ServiceSettings, limit: int | None = None) -> d
     model, sampling = settings.served_name(endpoint), settings.sampling
     price = settings.known_price(endpoint)
     prompt = load_prompt(PROMPT)
-    answers = prompt_tokens = completion_tokens = 0
+    counts = Counter(requests=0, from_cache=0, duplicates=0)
+    prompt_tokens = completion_tokens = 0
     example: dict[str, Any] | None = None
-    asked: set[str] = set()
+    seen: set[str] = set()
     with closing(settings.open_cache()) as cache:
         source = open_records(name, limit)
         for answer, request in requests_of(source.iterate(), prompt, model, sampling):
-            answers += 1
+            if request.key in seen:
+                counts["duplicates"] += 1
+                continue
+            seen.add(request.key)
+            if cache.get(request.key) is not None:
+                counts["from_cache"] += 1
+                continue
+            counts["requests"] += 1
             if example is None:
                 example = request_body(request)
-            if request.key in asked or cache.get(request.key) is not None:
-                continue
-            asked.add(request.key)
             prompt_tokens += request.prompt_tokens
             revision = max(60, min(400, 2 * estimate_tokens(answer)))
             completion_tokens += min(sampling.max_tokens, EXPLANATION_TOKENS + revision)
     return {
         "records": source.total,
-        "answers": answers,
-        "requests": len(asked),
-        "from_cache": answers - len(asked),
+        "answers": counts.total(),
+        **counts,
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "cost": None if price is None else price.cost(prompt_tokens, completion_tokens),

@@ -53,7 +53,7 @@ class ExtendedFile:
         self.failures = failures
         self.origin = origin
         with disk_errors(path):
-            _remove_cut_line(path)
+            remove_cut_line(path)
         self._finished = {hash(name) for name, _ in finished_ids(path)}
         self._check_origin()
 
@@ -137,7 +137,8 @@ _GENERATE_AGAIN = (
 )
 
 
-def _remove_cut_line(path: Path) -> None:
+def remove_cut_line(path: Path) -> None:
+    """Remove what a process that was killed left of a last line."""
     if not path.is_file():
         return
     with path.open("rb+") as stream:

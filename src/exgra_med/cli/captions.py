@@ -4,26 +4,33 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import combinations
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exgra_med.cli import options
-from exgra_med.files import write_text
 from exgra_med.llm.request import Sampling, adapted_sentence
-from exgra_med.terminal import next_step, reporter, show
+from exgra_med.terminal import next_step, remark, reporter, show
 
 if TYPE_CHECKING:
     from exgra_med.llm.cache import AnswerCache
 
 app = typer.Typer(
-    help="Extend answers with a language model, check them, merge them.", no_args_is_help=True
+    help="Extend answers with a language model; check, review and merge them.", no_args_is_help=True
 )
 batch = typer.Typer(help="Write and read files of a service's batch queue.", no_args_is_help=True)
 
 Source = Annotated[
     str, typer.Argument(metavar="IN", help="Prepared folder, records, or JSON of the original.")
+]
+ReviewedCaptions = Annotated[
+    str,
+    typer.Argument(
+        metavar="CAPTIONS", help="Output of `generate` or `compose`, merged data, original's JSON."
+    ),
 ]
 Captions = Annotated[Path, typer.Argument(metavar="CAPTIONS", help="Output of `generate`.")]
 
@@ -124,13 +131,35 @@ def generate(
     outcome.require_one()
 
 
+_SAMPLE_CHARACTERS = 300
+"""Of each message that a dry run shows."""
+
+
 def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
-    yield f"{figures['requests']} requests, {figures['from_cache']} answers in the cache."
+    yield (
+        f"{figures['answers']:,} answers: {figures['requests']:,} requests to send, "
+        f"{figures['from_cache']:,} answered in the cache, {figures['duplicates']:,} the same as "
+        "another and asked once."
+    )
     yield f"About {figures['prompt_tokens']:,} + {figures['completion_tokens']:,} tokens."
     cost = figures["cost"]
     yield f"Cost: {'unknown, give --price' if cost is None else f'about ${cost:.2f}'}."
     yield f"Address: {figures['address']}{', another machine' if figures['remote'] else ''}."
-    yield "--json also shows one whole request."
+    if figures["example"] is None:
+        yield "Nothing would be sent."
+        return
+    yield "The first request begins so:"
+    for message in figures["example"]["messages"]:
+        text = message["content"]
+        cut = len(text) > _SAMPLE_CHARACTERS
+        shown = text[:_SAMPLE_CHARACTERS] + f"... ({len(text):,} characters)" * cut
+        yield fill(
+            " ".join(shown.split()),
+            width=100,
+            initial_indent=f"    {message['role']}: ",
+            subsequent_indent="        ",
+        )
+    yield "--json shows it whole."
 
 
 def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -138,7 +167,8 @@ def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
 
     yield f"{summary['done']} extended, {summary['failed']} failed, {summary['left']} left."
     cost = "unknown cost" if summary["cost"] is None else f"${summary['cost']:.4f}"
-    yield f"{summary['requests']} requests, {summary['from_cache']} from the cache, {cost}."
+    free = f"{summary['from_cache']} answers needed none (in the cache, or the same as another)"
+    yield f"{summary['requests']} requests, {cost}; {free}."
     if summary["adapted"]:
         yield adapted_sentence(summary["adapted"], summary["model"])
     yield f"Written: {summary['out']}"
@@ -191,44 +221,200 @@ def compose(
     show(result, as_json, lines())
 
 
-@app.command(epilog="Example: `exgra-med captions check long.jsonl --html check.html`")
+@app.command(epilog="Example: `exgra-med captions check long.jsonl`")
 def check(
-    captions: Annotated[
-        str, typer.Argument(metavar="CAPTIONS", help="Output of `generate`, or original's JSON.")
-    ],
-    html: Annotated[
-        Path | None, typer.Option("--html", metavar="FILE", help="Page to write.")
-    ] = None,
-    worst: Annotated[int, typer.Option("--worst", min=0, help="Worst examples on the page.")] = 50,
-    sample: Annotated[
-        int, typer.Option("--sample", min=0, help="Random examples on the page, to judge.")
-    ] = 50,
-    seed: options.Seed = 0,
+    captions: ReviewedCaptions,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="Worst examples to show.")] = 3,
     as_json: options.Json = False,
 ) -> None:
-    """Look for signs of faults: flipped sides, lost numbers, refusals, copies and more."""
-    from exgra_med.captions.check import check_captions, render_check
+    """Look for signs of faults: flipped answers, leaked prompts, lost numbers and more.
+
+    `exgra-med captions review` shows each of them beside its picture.
+    """
+    from exgra_med.captions.check import check_captions
     from exgra_med.captions.records import open_records
 
-    source = open_records(captions)
-    report = check_captions(source, worst, sample, seed)
-    if html is not None:
-        write_text(html, render_check(report, source.path.name))
+    report = check_captions(open_records(captions), worst)
 
     def lines() -> Iterator[str]:
         yield f"{report.answers} extended answers, {report.faulty} with signs of a fault."
+        if report.without:
+            yield f"{report.without} records have no extended answer."
         for kind, count in report.counts.most_common():
             yield f"    {kind}: {count}"
         low, middle, high = report.length_ratio
         yield f"Length over the answer's: median {middle} ({low} to {high})."
-        yield f"Written: {html}" if html else "Give --html FILE to see the examples."
-        yield next_step(f"captions merge DATA {captions} --out FOLDER")
+        if report.worst:
+            yield f"The worst {len(report.worst)}:" if len(report.worst) > 1 else "The worst:"
+        for each in report.worst:
+            signs = "; ".join(f"{fault.kind} ({fault.detail})" for fault in each.faults)
+            yield f"    {each.id}, answer {each.turn + 1}: {signs}"
+            for name in ("question", "answer", "extended"):
+                yield _shown(name, getattr(each, name))
+        yield next_step(f"captions review {captions} --rater NAME --data DATA")
 
-    value = report.to_json() | {"html": None if html is None else str(html)}
-    show(value, as_json, lines())
+    show(report.to_json(), as_json, lines())
 
 
-@app.command(epilog="Example: `exgra-med captions merge data/slake long.jsonl --out data/long`")
+def _shown(name: str, text: str) -> str:
+    text = " ".join(text.split())
+    return f"        {name}: {text if len(text) <= 200 else f'{text[:200]}...'}"
+
+
+@app.command(
+    epilog="""
+Examples:
+
+* `exgra-med captions review long.jsonl --data data/slake --rater ana`
+
+* `exgra-med captions review long.jsonl --data data/slake --rater bo --sample 100` shows 100 at
+  random; another rater gets the same ones
+"""
+)
+def review(
+    captions: ReviewedCaptions,
+    rater: Annotated[
+        str, typer.Option("--rater", metavar="NAME", help="Who judges; part of the file's name.")
+    ],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            metavar="DATA",
+            help="Prepared folder, or `bundled:vqa-rad-sample`. Its pictures are shown.",
+        ),
+    ] = None,
+    flagged: Annotated[
+        bool, typer.Option("--flagged", help="Only answers with a sign of a fault.")
+    ] = False,
+    sample: Annotated[
+        int | None, typer.Option("--sample", metavar="N", min=1, help="Only N, drawn at random.")
+    ] = None,
+    seed: options.Seed = 0,
+    port: options.Port = 7861,
+) -> None:
+    """Open a page to accept or reject extended answers, with picture, differences and signs.
+
+    The worst come first. Each judgement is stored at once, in a file of the rater's beside
+    CAPTIONS; the page and this command may be stopped at any time. --port 0 takes a free port.
+    """
+    from exgra_med.captions.judgements import JudgementFile
+    from exgra_med.captions.records import open_records
+    from exgra_med.data.prepare import MAX_PIXELS
+    from exgra_med.data.records import open_prepared
+    from exgra_med.web.review import Review, choose_items, serve_review
+
+    source = open_records(captions)
+    folder = captions if data is None and _is_prepared(captions) else data
+    images = None if folder is None else open_prepared(folder).image_folder(MAX_PIXELS)
+    items = choose_items(source, flagged, sample, seed)
+    with JudgementFile(captions, rater) as file:
+        page = Review(Path(captions).name, items, images, file)
+
+        def on_open(address: str) -> None:
+            done = sum(map(bool, page.overview()["verdicts"]))
+            remark(f"{len(items)} answers to judge, {done} judged before. Stored: {file.path}")
+            remark(f"The page is open: {address}")
+            remark("Ctrl-C ends it.")
+
+        serve_review(page, port, on_open)
+    remark(next_step(f"captions judgements {captions}"))
+
+
+def _is_prepared(captions: str) -> bool:
+    from exgra_med.data.records import BUNDLED
+
+    return captions.startswith(BUNDLED) or Path(captions).is_dir()
+
+
+@app.command(
+    epilog="""
+Examples:
+
+* `exgra-med captions judgements long.jsonl`
+
+* `exgra-med captions judgements long.jsonl --out judged.csv`
+"""
+)
+def judgements(
+    captions: ReviewedCaptions,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Write them, as .csv or .jsonl."),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Count what raters said of extended answers, say how far they agree, and write it all down."""
+    from exgra_med.captions.judgements import judgement_counts, judgement_rows, write_export
+    from exgra_med.captions.records import open_records
+    from exgra_med.evaluation.agreement import agreement
+
+    rows = list(judgement_rows(captions, open_records(captions)))
+    if out is not None:
+        write_export(out, [row.to_json() for row in rows])
+    result: dict[str, Any] = judgement_counts(captions, rows)
+    result["agreement"] = []
+    for first, second in combinations(result["raters"], 2):
+        said = {
+            rater: {row.place: row for row in rows if row.rater == rater and row.verdict}
+            for rater in (first, second)
+        }
+        if both := [place for place in said[first] if place in said[second]]:
+            ones, twos = ([said[rater][place] for place in both] for rater in (first, second))
+            found = agreement(
+                [row.verdict for row in ones],
+                [row.verdict for row in twos],
+                [row.image_group for row in ones],
+            )
+        else:
+            found = {"items": 0}
+        result["agreement"].append({"raters": [first, second], **found})
+
+    show(
+        result | {"out": None if out is None else str(out)}, as_json, _judgement_lines(result, out)
+    )
+
+
+def _judgement_lines(result: dict[str, Any], out: Path | None) -> Iterator[str]:
+    for rater, counts in result["raters"].items():
+        said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+        yield f"{rater}: {said}."
+    if result["of_other_texts"]:
+        yield f"{result['of_other_texts']} judgements are of texts that have changed; not counted."
+    for each in result["agreement"]:
+        names = " and ".join(each["raters"])
+        if not each["items"]:
+            yield f"{names}: no answer that both judged."
+            continue
+        value, bounds = each["kappa"]["value"], each["kappa"]["interval"]
+        kappa = "no kappa, since both gave one verdict alone"
+        if value is not None:
+            kappa = f"Cohen's kappa {value:.2f}"
+            within = "no interval, fewer than five images"
+            kappa += f" ({bounds[0]:.2f} to {bounds[1]:.2f})" if bounds else f" ({within})"
+        yield f"{names}: agree on {each['agreed']} of {each['items']}, {kappa}."
+        for one, others in each["table"].items():
+            for two, count in others.items():
+                if count and one != two:
+                    first, second = each["raters"]
+                    yield f"    {one} by {first}, {two} by {second}: {count}"
+    if out is not None:
+        yield f"Written: {out}"
+
+
+@app.command(
+    epilog="""
+Examples:
+
+* `exgra-med captions merge data/slake long.jsonl --out data/long`
+
+* `exgra-med captions merge data/slake long.jsonl --out data/long --only-extended` takes what is
+  there
+
+* `exgra-med captions merge data/slake long.jsonl --out data/long --leave-out rejected
+  --leave-out "answer flipped"`
+"""
+)
 def merge(
     data: Source,
     captions: Captions,
@@ -236,17 +422,64 @@ def merge(
         Path,
         typer.Option("--out", metavar="PATH", help="Prepared folder to make, or file of records."),
     ],
+    only_extended: Annotated[
+        bool,
+        typer.Option("--only-extended", help="Leave out records that CAPTIONS has nothing of."),
+    ] = False,
+    leave_out: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--leave-out",
+            metavar="WHAT",
+            help="Leave out records that are `rejected` by a rater, `flagged` by the check, or "
+            "have one kind of sign. May be repeated.",
+        ),
+    ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="A record may have no extended answer.")
+        bool, typer.Option("--allow-missing", help="Keep records without an extended answer.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Join extended answers to the data they were made from. Stage 2 trains on the result."""
-    from exgra_med.captions.merge import merge_captions
+    """Join extended answers to the data they were made from. Stage 2 trains on the result.
 
-    result = merge_captions(data, captions, out, allow_missing)
-    line = f"Written: {out} ({result['without']} without, {result['unused']} unused)."
-    show(result, as_json, [line])
+    Of a prepared folder, only the training split loses records. What a rater accepts and nobody
+    rejects stays, whatever the check says.
+    """
+    from exgra_med.captions.merge import merge_captions, reasons_text
+
+    result = merge_captions(
+        data,
+        captions,
+        out,
+        allow_missing,
+        only_extended=only_extended,
+        leave_out=leave_out or (),
+        overwrite=overwrite,
+    )
+
+    def lines() -> Iterator[str]:
+        kind = "training records" if "fingerprint" in result else "records"
+        extended, without = result["extended"], result["without"]
+        yield f"Written: {out}, {result['written']} {kind}, {extended} with an extended answer."
+        if result["had"]:
+            yield f"{result['had']} keep the extended answer that they had."
+        if without:
+            state = (
+                f"of which {captions} has nothing are left out" if only_extended else "have none"
+            )
+            yield f"{without} {state}."
+        if leave_out:
+            told = reasons_text(result["left_out"]) or "none"
+            yield f"Left out by --leave-out: {told}."
+        if result["unused"]:
+            yield f"{result['unused']} captions are of no record there."
+        if "fingerprint" in result:
+            yield next_step(f"train demo --out runs/long --set data.folder={out}")
+
+    show(result, as_json, lines())
 
 
 @app.command(epilog="Example: `exgra-med captions cost --cache answers.sqlite`")

@@ -158,12 +158,14 @@ def write_derived(
     out: Path,
     images: ImageBytes | None = None,
     progress: ProgressCallback | None = None,
+    overwrite: bool = False,
 ) -> Prepared:
     """Write a prepared folder whose manifest says which folder it was made from, and how.
 
     Args:
         how: facts for the manifest; at least `made_by`.
         images: of the records; those of `prepared` where absent.
+        overwrite: replace another prepared folder at `out`.
 
     Raises:
         DataError: an image is broken, or `out` holds something else.
@@ -175,4 +177,4 @@ def write_derived(
     origin["made_from"] = {"fingerprint": prepared.fingerprint, **how}
     images = images or prepared.image_folder(MAX_PIXELS)
     collected = Collected(splits, images, [], notes=facts(splits))
-    return write_prepared(out, collected, origin, progress=progress)
+    return write_prepared(out, collected, origin, overwrite, progress=progress)

@@ -284,7 +284,8 @@ def check_data(recipe: Recipe, name: str) -> None:
         raise DataError(
             f"{len(missing)} of the {len(records)} records of stage {name!r} have no extended "
             f"answers, which alignment and `answers` need; the first is {missing[0]!r}.",
-            "Make them with `exgra-med captions generate`, or set the stage's alignment to null.",
+            "Make them with `exgra-med captions generate`, keep the records that have one with "
+            "`captions merge --only-extended`, or set the stage's alignment to null.",
         )
 
 

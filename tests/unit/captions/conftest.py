@@ -3,6 +3,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from exgra_med.data.prepare import prepare
 
 
 @pytest.fixture
@@ -22,6 +25,27 @@ def records(tmp_path: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Callable[..., str]:
+    """Prepares a folder of (split, image, question, answer), an image for each name."""
+
+    def make(name: str, rows: list[tuple[str, str, str, str]]) -> str:
+        source = tmp_path / f"{name}-source"
+        for number, (split, image, question, answer) in enumerate(rows):
+            (source / "images").mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), (len(image), ord(image[0]), 0)).save(
+                source / "images" / f"{image}.png"
+            )
+            turns = [{"role": "user", "text": question}, {"role": "assistant", "text": answer}]
+            record = {"id": f"{split}/{number}", "image": f"{image}.png", "turns": turns}
+            with (source / f"{split}.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        prepare("custom", source, tmp_path / name)
+        return str(tmp_path / name)
+
+    return make
 
 
 @pytest.fixture(autouse=True)

@@ -1,16 +1,13 @@
 """Extended answers from what else is published of a picture."""
 
-import json
 import re
 
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from exgra_med.captions.compose import compose_captions
 from exgra_med.captions.merge import merge_captions
 from exgra_med.cli.main import app
-from exgra_med.data.prepare import prepare
 from exgra_med.data.records import open_prepared, read_records
 from exgra_med.errors import DamagedFileError, DataError
 
@@ -22,24 +19,9 @@ QUESTIONS = [
 ]
 
 
-def _prepared(tmp_path, name, rows):
-    source = tmp_path / f"{name}-source"
-    for number, (split, image, question, answer) in enumerate(rows):
-        (source / "images").mkdir(parents=True, exist_ok=True)
-        Image.new("RGB", (8, 8), (len(image), ord(image[0]), 0)).save(
-            source / "images" / f"{image}.png"
-        )
-        turns = [{"role": "user", "text": question}, {"role": "assistant", "text": answer}]
-        record = {"id": f"{split}/{number}", "image": f"{image}.png", "turns": turns}
-        with (source / f"{split}.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
-    prepare("custom", source, tmp_path / name)
-    return str(tmp_path / name)
-
-
-def test_an_answer_is_followed_by_caption_and_other_questions(tmp_path):
-    data = _prepared(tmp_path, "data", QUESTIONS)
-    captions = _prepared(tmp_path, "captions", [("train", "a", "Describe.", "An X-ray")])
+def test_an_answer_is_followed_by_caption_and_other_questions(prepared, tmp_path):
+    data = prepared("data", QUESTIONS)
+    captions = prepared("captions", [("train", "a", "Describe.", "An X-ray")])
     counts = compose_captions(data, [captions], tmp_path / "long.jsonl")
     assert counts["answers"] == 3
     assert (counts["with_caption"], counts["with_question"], counts["bare"]) == (2, 2, 1)
@@ -53,20 +35,20 @@ def test_an_answer_is_followed_by_caption_and_other_questions(tmp_path):
     assert [r.extended for r in open_prepared(tmp_path / "merged").records("train")] == extended
 
 
-def test_nothing_of_a_test_question_gets_in(tmp_path):
+def test_nothing_of_a_test_question_gets_in(prepared, tmp_path):
     rows = [
         *QUESTIONS,
         ("test", "a", "Secret?", "Hidden"),
         ("validation", "b", "Secret?", "Hidden"),
     ]
-    data = _prepared(tmp_path, "data", rows)
+    data = prepared("data", rows)
     compose_captions(data, [data], tmp_path / "long.jsonl", num_questions=9)
     assert "idden" not in (tmp_path / "long.jsonl").read_text()
 
 
-def test_the_seed_chooses_and_the_number_bounds(tmp_path):
+def test_the_seed_chooses_and_the_number_bounds(prepared, tmp_path):
     rows = [("train", "a", f"Question {n}?", f"{n}") for n in range(9)]
-    data = _prepared(tmp_path, "data", rows)
+    data = prepared("data", rows)
     texts = []
     for seed in (0, 0, 1):
         compose_captions(data, [], tmp_path / "long.jsonl", num_questions=3, seed=seed)
@@ -77,15 +59,15 @@ def test_the_seed_chooses_and_the_number_bounds(tmp_path):
         assert record.turns[0].text not in record.extended[0]
 
 
-def test_where_nothing_is_known_it_is_refused(tmp_path):
-    data = _prepared(tmp_path, "data", [("train", "a", "Which side?", "Left")])
+def test_where_nothing_is_known_it_is_refused(prepared, tmp_path):
+    data = prepared("data", [("train", "a", "Which side?", "Left")])
     with pytest.raises(DataError, match="nothing else is published"):
         compose_captions(data, [], tmp_path / "long.jsonl")
     assert not (tmp_path / "long.jsonl").exists()
 
 
-def test_the_command_says_what_it_did(tmp_path):
-    data = _prepared(tmp_path, "data", QUESTIONS)
+def test_the_command_says_what_it_did(prepared, tmp_path):
+    data = prepared("data", QUESTIONS)
     out = str(tmp_path / "long.jsonl")
     result = CliRunner().invoke(app, ["captions", "compose", data, "--out", out])
     assert result.exit_code == 0, result.output
@@ -94,8 +76,8 @@ def test_the_command_says_what_it_did(tmp_path):
     )
 
 
-def test_a_changed_extended_answer_is_found(tmp_path):
-    data, long = _prepared(tmp_path, "data", QUESTIONS), tmp_path / "long.jsonl"
+def test_a_changed_extended_answer_is_found(prepared, tmp_path):
+    data, long = prepared("data", QUESTIONS), tmp_path / "long.jsonl"
     compose_captions(data, [], long)
     whole = long.read_text("utf-8")
     long.write_text(whole.replace("enlarged? No", "enlarged? Yes"), "utf-8")

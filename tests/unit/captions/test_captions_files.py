@@ -12,6 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from exgra_med.captions.batch import write_batches
+from exgra_med.captions.judgements import JudgementFile
 from exgra_med.captions.output import ExtendedFile, failures_path, write_original
 from exgra_med.captions.records import RecordFile, open_records
 from exgra_med.cli.main import app
@@ -53,14 +54,99 @@ def test_merge_with_a_file_of_records(records, tmp_path: Path) -> None:
     assert verb("merge", data, long, "--out", out)["unused"] == 0
     assert [one.id for one in read_records(out)] == ["r/0", "r/1", "r/2"]
     long.write_text("".join(long.read_text().splitlines(keepends=True)[:2]))
-    with pytest.raises(DataError, match="1 records have no extended answer"):
+    with pytest.raises(DataError, match="1 of 3 records have no extended answer") as refused:
         verb("merge", data, long, "--out", tmp_path / "second.jsonl")
+    assert "--only-extended leaves them out" in refused.value.hint
     assert not (tmp_path / "second.jsonl").exists()
     result = verb("merge", data, long, "--out", tmp_path / "second.jsonl", "--allow-missing")
-    assert result["without"] == 1
+    assert (result["without"], result["written"], result["extended"]) == (1, 3, 2)
     with pytest.raises(DataError, match="no id of it"):
         other = fake_extended("bundled:vqa-rad-sample", tmp_path / "other.jsonl")
         verb("merge", data, other, "--out", tmp_path / "third.jsonl")
+
+
+def test_merge_takes_what_is_there(prepared, tmp_path: Path) -> None:
+    rows = [("train", f"{n}", "What?", f"Mass {n}") for n in range(7)]
+    data = prepared("data", [*rows, ("test", "t", "What?", "Mass")])
+    long, out = fake_extended(data, tmp_path / "long.jsonl"), tmp_path / "merged"
+    long.write_text("".join(long.read_text().splitlines(keepends=True)[:3]))
+    result = verb("merge", data, long, "--out", out, "--only-extended")
+    assert (result["written"], result["extended"], result["without"]) == (3, 3, 4)
+    after = open_prepared(out)
+    assert [one.answer for one in after.records("train")] == ["Mass 0", "Mass 1", "Mass 2"]
+    assert len(after.records("test")) == 1
+    assert after.manifest["made_from"]["left_out"] == {"without": 4}
+    given = ["captions", "merge", data, str(long), "--out", str(out), "--only-extended"]
+    told = CliRunner().invoke(app, given, catch_exceptions=False).output
+    assert "3 training records, 3 with an extended answer." in told
+    assert f"4 of which {long} has nothing are left out." in told
+    with pytest.raises(DataError, match="--allow-missing keeps what"):
+        verb(*given[1:], "--allow-missing")
+
+
+def test_merge_says_how_many_keep_what_they_had(tmp_path: Path) -> None:
+    data = "bundled:vqa-rad-sample"
+    long = fake_extended(data, tmp_path / "long.jsonl")
+    long.write_text("".join(long.read_text().splitlines(keepends=True)[:5]))
+    given = ["captions", "merge", data, str(long), "--out", str(tmp_path / "merged")]
+    told = CliRunner().invoke(app, given, catch_exceptions=False).output
+    assert "198 with an extended answer" in told
+    assert "193 keep the extended answer that they had." in told
+    given.append("--only-extended")
+    with pytest.raises(DataError, match="holds another prepared folder") as refused:
+        CliRunner().invoke(app, given, catch_exceptions=False)
+    assert "--overwrite" in refused.value.hint
+    told = CliRunner().invoke(app, [*given, "--overwrite"], catch_exceptions=False).output
+    assert "5 training records, 5 with an extended answer." in told
+
+
+FLIPPED, FINE, ODD = "No, nothing is there.", "Yes, a mass is there.", "Yes, of 99 mm."
+
+
+def judged_captions(tmp_path: Path, texts: list[str]) -> tuple[Path, Path]:
+    data, long = tmp_path / "in.jsonl", tmp_path / "long.jsonl"
+    talk = [{"role": "user", "text": "Is a mass seen?"}, {"role": "assistant", "text": "Yes"}]
+    rows = [{"id": f"r/{n}", "turns": talk} for n in range(len(texts))]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    both = zip(rows, texts, strict=True)
+    long.write_text("".join(json.dumps(row | {"extended": [text]}) + "\n" for row, text in both))
+    return data, long
+
+
+def left(tmp_path: Path, data: Path, long: Path, *reasons: str) -> tuple[list[str], Any]:
+    out = tmp_path / "out.jsonl"
+    given = [each for reason in reasons for each in ("--leave-out", reason)]
+    result = verb("merge", data, long, "--out", out, *given)
+    return [one.id for one in read_records(out)], result["left_out"]
+
+
+def test_merge_leaves_out_what_is_flagged_or_rejected(tmp_path: Path) -> None:
+    data, long = judged_captions(tmp_path, [FLIPPED, FINE, ODD, f"{FINE} It is round."])
+    assert left(tmp_path, data, long, "flagged") == (["r/1", "r/3"], {"flagged": 2})
+    only = {"answer flipped": 1}
+    assert left(tmp_path, data, long, "answer flipped") == (["r/1", "r/2", "r/3"], only)
+    with pytest.raises(DataError, match="nobody has judged these captions") as refused:
+        left(tmp_path, data, long, "rejected")
+    assert "captions review" in refused.value.hint
+    with JudgementFile(str(long), "ana") as ana, JudgementFile(str(long), "bo") as bo:
+        ana.add(("r/1", 0), FINE, "reject", "the side is wrong")
+        ana.add(("r/0", 0), FLIPPED, "accept", "")
+        ana.add(("r/2", 0), ODD, "accept", "")
+        bo.add(("r/0", 0), FLIPPED, "reject", "")
+        bo.add(("r/3", 0), "a text that has changed since", "reject", "")
+    assert left(tmp_path, data, long, "rejected") == (["r/2", "r/3"], {"rejected": 2})
+    # What somebody accepts and nobody rejects stays, whatever its signs.
+    assert left(tmp_path, data, long, "flagged") == (["r/1", "r/2", "r/3"], {"flagged": 1})
+    with pytest.raises(DataError, match="'rejcted' is nothing to leave out") as refused:
+        left(tmp_path, data, long, "rejcted")
+    assert "flagged, rejected, answer flipped" in refused.value.hint
+
+
+def test_merge_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
+    data, long = judged_captions(tmp_path, [FLIPPED, FLIPPED])
+    with pytest.raises(DataError, match="no record is left, 2 flagged"):
+        left(tmp_path, data, long, "flagged")
+    assert not (tmp_path / "out.jsonl").exists()
 
 
 def result_line(request: dict[str, Any], content: str, status: int = 200) -> str:
@@ -103,7 +189,27 @@ def test_batch_files_fill_the_cache_that_generate_reads(records, tmp_path: Path)
     out = tmp_path / "never.jsonl"
     estimate = verb("generate", data, "--out", out, "--cache", cache, *service, "--dry-run")
     assert not out.exists()
-    assert (estimate["requests"], estimate["from_cache"]) == (3, 1)
+    assert (estimate["requests"], estimate["from_cache"], estimate["duplicates"]) == (3, 1, 0)
+
+
+def test_a_dry_run_tells_duplicates_from_the_cache_and_shows_a_short_sample(
+    prepared, tmp_path: Path
+) -> None:
+    rows = [("train", f"{n}", f"What is at {n % 3}?", "A mass") for n in range(5)]
+    cache, out = tmp_path / "c.sqlite", tmp_path / "never.jsonl"
+    given = ["captions", "generate", prepared("data", rows), "--out", str(out), "--model", "m"]
+    given += ["--base-url", "http://localhost:9/v1", "--cache", str(cache), "--dry-run"]
+    told = CliRunner().invoke(app, given, catch_exceptions=False).output
+    first, *rest = told.splitlines()
+    assert first == (
+        "5 answers: 3 requests to send, 0 answered in the cache, 2 the same as another and asked "
+        "once."
+    )
+    assert len(rest) < 15 and "{'" not in told
+    assert '    user: {"instruction": "What is at 0?", "answer": "A mass"}' in rest
+    assert any(line.startswith("    system: You are a careful medical editor.") for line in rest)
+    assert rest[-1] == "--json shows it whole."
+    assert not out.exists()
 
 
 def test_large_batches_become_several_files(records, tmp_path: Path) -> None:
