@@ -45,7 +45,8 @@ from exgra_med.recipe.run_folder import differing_values
 LEVEL = 0.05
 RULE = (
     "Two runs are told apart where p, adjusted by Holm over the table, is below "
-    f"{LEVEL}. The interval is of the same test at the same level, so it then leaves 0 out."
+    f"{LEVEL}. The interval is what the same test does not refuse, at the level that the "
+    f"adjustment leaves it ({1 - LEVEL:.0%} for all rows together), so it leaves 0 out just then."
 )
 Verdict = Literal["first", "second", "same", "open"]
 """Which run is better; `same` where they cannot be told apart, `open` where missing answers could

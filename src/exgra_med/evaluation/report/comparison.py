@@ -24,7 +24,6 @@ from exgra_med.evaluation.report.page import (
     judge,
     make_card,
     template_environment,
-    template_text,
 )
 from exgra_med.evaluation.results import Entry, read_results, rules_text
 from exgra_med.evaluation.session import read_recipe
@@ -39,6 +38,7 @@ from exgra_med.evaluation.tables import (
     overview_table,
 )
 from exgra_med.files import write_text
+from exgra_med.page_style import PAGE_CSS
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def write_comparison(
         "rule": RULE,
         "seeds": _seeds(rows),
         "notice": NOTICE,
-        "css": template_text("report.css"),
+        "css": PAGE_CSS,
     }
     html = template_environment(escape=True).get_template("runs.html.j2").render(values)
     write_text(out, html)

@@ -10,6 +10,7 @@ from functools import partial
 from html import escape
 from io import BytesIO, StringIO
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, TypeVar
 
 from PIL import Image
@@ -47,6 +48,7 @@ from exgra_med.evaluation.tables import (
 from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS, strongest_blind
 from exgra_med.files import write_text
 from exgra_med.llm.request import adapted_sentence
+from exgra_med.page_style import PAGE_CSS
 from exgra_med.plugins import import_extra
 from exgra_med.reading import decode_json
 from exgra_med.recipe.run_folder import LOG, RECORD, is_toy, unchecked
@@ -733,8 +735,11 @@ def _tied(stage: StageCurves) -> Finding:
     return Finding(question, "bad", f"{told}. That is not surely above the floor.")
 
 
-_FLAT = 0.01
-"""Share of a loss within which it neither rises nor falls."""
+_FLAT, _CLEAR = 0.01, 0.05
+"""Shares of a loss: within the first it neither rises nor falls; a rise above the second needs no
+second measurement. Prechelt (1998), "Early stopping - but when?", stops at 5 % in the same way."""
+_NOISE = 2.0
+"""How many standard deviations a loss may differ from its lowest value by chance."""
 
 
 def _learning(stages: Sequence[StageCurves], recipe: Mapping[str, Any]) -> Finding:
@@ -763,22 +768,41 @@ def _learning(stages: Sequence[StageCurves], recipe: Mapping[str, Any]) -> Findi
 def _end_of(curve: Curve) -> tuple[Literal["good", "bad", "open"], str]:
     values, steps = curve.values, curve.steps
     lowest, last = min(values), values[-1]
-    at = steps[values.index(lowest)]
-    if last > lowest * (1 + _FLAT):
-        return "bad", (
-            f"it rises, from {lowest:.3f} at step {at:g} to {last:.3f} at the end: overfitting."
-        )
+    place = values.index(lowest)
+    near = lowest + max(_FLAT * abs(lowest), _NOISE * _jitter(values))
+    if last > near:
+        way = f"from {lowest:.3f} at step {steps[place]:g} to {last:.3f} at the end"
+        if last <= lowest * (1 + _CLEAR) and values[-2] <= near:
+            return "open", f"one measurement that rises, {way}, is no trend yet."
+        rises = f"it rises by {100 * (last / lowest - 1):.0f} %, {way}:"
+        if place:
+            return "bad", f"{rises} overfitting."
+        return "bad", f"{rises} this stage has not learned, or overfits from its start."
     if len(values) == 2:
+        fell = values[0] > last + near - lowest
+        change = "it fell" if fell else "it hardly changed,"
         return "open", (
-            f"it fell from {values[0]:.3f} to {last:.3f}; two measurements do not show whether it "
-            "still falls."
+            f"{change} from {values[0]:.3f} to {last:.3f}; two measurements do not show "
+            "where it goes."
         )
-    if values[-2] > last * (1 + _FLAT):
+    if values[-2] > last + near - lowest:
         return "open", (
             f"it still falls, from {values[-2]:.3f} at step {steps[-2]:g} to {last:.3f} at the "
             "end: more steps may help."
         )
-    return "good", f"it has levelled off at {last:.3f}."
+    noise = f", within its ups and downs since the lowest, {lowest:.3f} at step {steps[place]:g}"
+    return "good", f"it has levelled off at {last:.3f}{noise if last > lowest else ''}."
+
+
+def _jitter(values: Sequence[float]) -> float:
+    """Standard deviation of a curve about its own trend, from second differences; their median
+    lets no single jump decide. 0 below five values, which show none."""
+    if len(values) < 5:
+        return 0.0
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    # Of independent noise a second difference has 1 + 4 + 1 times the variance; 0.6745 is the
+    # median of |z| of a normal z.
+    return median(bends) / 0.6745 / 6**0.5
 
 
 def _alignment_block(stage: StageCurves) -> list[Block]:
@@ -1184,4 +1208,4 @@ def render_html(content: Content) -> str:
     """The page. Whatever a model or a data set says is shown as text, never as markup."""
     template = template_environment(escape=True).get_template("report.html.j2")
     figures = training_figures(content.stages)
-    return template.render(report=content, figures=figures, css=template_text("report.css"))
+    return template.render(report=content, figures=figures, css=PAGE_CSS)
