@@ -97,6 +97,30 @@ def test_the_verdict_is_against_the_strongest_baseline_without_a_picture(
     assert "(30 of 30 questions answered" in verdict.answer
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "bounds", "state", "words"),
+    [
+        (70.0, [55.0, 82.0], "good", "70.0 %, the most likely option without it gives 41.0 %. All"),
+        (50.0, [35.0, 65.0], "bad", "The two cannot be told apart."),
+        (20.0, [10.0, 30.0], "bad", "is below that"),
+        (50.0, None, "open", "too few images"),
+    ],
+)
+def test_chosen_options_stand_beside_guessing_and_the_text_alone(
+    run: Path, accuracy: float, bounds: list[float] | None, state: str, words: str
+) -> None:
+    """A run that answered multiple choice alone was said not to have been scored."""
+    scores = {
+        "likelihood": {"accuracy": Score(value=accuracy, interval=bounds, count=40)},
+        "text_only_baseline": {"accuracy": Score(value=41.0, count=40)},
+        "guessing": {"accuracy": Score(value=25.0, count=40)},
+    }
+    given: dict[str, Any] = {"dataset": "made-up", "split": "test", "engine": {}}
+    put_result(run, Entry(task="multiple-choice", scores=scores, **given))
+    verdict = found(gather(run))[BETTER]
+    assert verdict.state == state and words in verdict.answer
+
+
 def test_what_knowing_the_picture_is_worth_is_told_where_it_is_more(run: Path, data: Path) -> None:
     answer(run, data, right)
     scores = {"majority": 20.0, "text_nearest": 30.7, "same_image_nearest": 63.5}

@@ -111,9 +111,9 @@ def pick_examples(
     generator.shuffle(rows)
     marks = {row: judge(pairing.questions[row], pairing.answers[row]) for row in rows}
     missed = [row for row in rows if marks[row][1] != "right"]
-    sample = _spread(rows, pairing.questions, num_examples)
+    sample = spread(rows, pairing.questions, num_examples)
     shown = set(sample)
-    wrong = _spread([row for row in missed if row not in shown], pairing.questions, num_examples)
+    wrong = spread([row for row in missed if row not in shown], pairing.questions, num_examples)
     cards = {
         row: make_card(pairing.questions[row], pairing.answers[row], marks[row], images)
         for row in [*sample, *wrong]
@@ -121,7 +121,8 @@ def pick_examples(
     return Examples([cards[row] for row in sample], [cards[row] for row in wrong], len(missed))
 
 
-def _spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
+def spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
+    """So many of the rows, the first of each image before all others."""
     first: dict[str, int] = {}
     for row in rows:
         first.setdefault(questions[row].cluster, row)
@@ -505,6 +506,9 @@ def _findings(
     if vqa and changed_answers(run, vqa[0]):
         answer = f"Of answers that are no longer those of the run: {against.answer}"
         against = Finding(against.question, "open", answer)
+    choices = [each for each in entries if each.task == "multiple-choice"]
+    if choices and not vqa:
+        against = _choices_against_blind(choices[0])
     found = [against, missing]
     if missing.state == "bad":
         found.reverse()  # every other number rests on it
@@ -527,7 +531,7 @@ def _against_blind(entries: Sequence[Entry]) -> Finding:
     question = "Better than without the picture?"
     name = headline(entries[0], "strict") if entries else None
     if name is None:
-        return Finding(question, "open", "This run has not been scored on questions yet.")
+        return Finding(question, "open", "This run has not been scored on short questions yet.")
     entry = entries[0]
     where = f" on {entry.label}" if len(entries) > 1 else ""
     counts = entry.counts()
@@ -550,6 +554,31 @@ def _against_blind(entries: Sequence[Entry]) -> Finding:
             f"({BASELINE_LABELS['same_image_nearest']})."
         )
     return Finding(question, state, f"{told} {said}")
+
+
+def _choices_against_blind(entry: Entry) -> Finding:
+    """Chosen options beside guessing, and beside the options' likelihood without the picture."""
+    question = "Better than without the picture?"
+    scored = [each for each in ("likelihood", "generation_strict") if each in entry.scores]
+    labels = {"text_only_baseline": "the most likely option without it", "guessing": "guessing"}
+    known = {name: entry.score(name, "accuracy").value for name in labels}
+    floors = {name: value for name, value in known.items() if value is not None}
+    score = entry.score(scored[0], "accuracy") if scored else Score(value=None)
+    if score.value is None or not floors:
+        return Finding(question, "open", "Nothing was scored beside which it could stand.")
+    floor = max(floors, key=lambda name: floors[name])
+    shown = cell(score)
+    told = f"The accuracy of chosen options is {shown.text} %, {labels[floor]} gives "
+    told += f"{floors[floor]:.1f} %"
+    if score.interval is None:
+        return Finding(question, "open", f"{told}; too few images to tell the two apart.")
+    side = _side([bound - floors[floor] for bound in score.interval])
+    if side == 0:
+        told = f"{told}, which is within the 95 % interval {shown.bounds}."
+        return Finding(question, "bad", f"{told} The two cannot be told apart.")
+    where = "above" if side > 0 else "below"
+    told = f"{told}. All of the 95 % interval {shown.bounds} is {where} that."
+    return Finding(question, "good" if side > 0 else "bad", told)
 
 
 def _told_apart(
@@ -1189,7 +1218,8 @@ def write_report(run: Path, data_folder: str | None = None) -> Path:
     """Write `report.html` and `scores.csv` of a run; what is not whole in it is said on the page,
     and on standard error.
 
-    The page needs no network, no other file and no script to be read; gives its path.
+    The page needs no network, no other file and no script to be read; gives its path. A page that
+    says all of this and more (a copy of a run without its answers was reported on) stays.
 
     Raises:
         RunError: the folder is no run.
@@ -1198,10 +1228,31 @@ def write_report(run: Path, data_folder: str | None = None) -> Path:
     content = gather(run, data_folder)
     for problem in content.problems:
         remark(f"Note: {problem}")
+    if _says_less(run, content):
+        remark(
+            "Note: report.html was kept. It has scores or answers that are not in the folder any "
+            "more; remove it to write it without them."
+        )
+        return run / PAGE
     html = render_html(content)
-    write_text(run / "scores.csv", scores_csv(content.entries))
-    write_text(run / "report.html", html)
-    return run / "report.html"
+    write_text(run / SCORES, scores_csv(content.entries))
+    write_text(run / PAGE, html)
+    return run / PAGE
+
+
+PAGE, SCORES = "report.html", "scores.csv"
+
+
+def _says_less(run: Path, content: Content) -> bool:
+    """Whether there is a page that has every score of this one, and scores or answers besides."""
+    if not ((run / PAGE).is_file() and (run / SCORES).is_file()):
+        return False
+    stored, page = (
+        (run / name).read_text(encoding="utf-8", errors="replace") for name in (SCORES, PAGE)
+    )
+    before, now = set(stored.splitlines()), set(scores_csv(content.entries).splitlines())
+    has_answers = any(part.examples for part in content.parts)
+    return now < before or (now == before and not has_answers and '<article class="card' in page)
 
 
 def render_html(content: Content) -> str:
