@@ -333,9 +333,9 @@ def differing_sentences(result: Mapping[str, Any]) -> list[str]:
     """What differs between the runs of a result of `compare`, a sentence each; or that nothing."""
     found = result["differing"]
     if not found:
-        return [
-            "Neither their recipes and training data nor the way their answers were made differ."
-        ]
+        # Of bare files of answers there is neither recipe nor record.
+        known = "their recipes, in their training data or in how their answers were made"
+        return [f"No difference is known in {known}."]
     lines = [
         f"{each['path']}: {_value(each['first'])} in {result['runs'][0]}, "
         f"{_value(each['second'])} in {result['runs'][1]}"

@@ -181,7 +181,7 @@ def test_answers_that_differ_and_score_the_same_are_counted() -> None:
     assert lines[2] == "On 1 of 40 questions their answers differ and score the same."
     same = compare(first, first, CLOSED)
     assert disagreement_sentences(same) == ["They score differently on none of 40 questions."]
-    assert differing_sentences(same)[0].startswith("Neither their recipes and training data nor")
+    assert differing_sentences(same)[0].startswith("No difference is known in their recipes")
 
 
 def test_other_training_data_in_a_folder_of_one_name_is_told(
