@@ -10,8 +10,8 @@ import exgra_med
 
 ROOT = Path(exgra_med.__file__).parent
 ORDER = (
-    "errors plugins files terminal section alignment recipe data llm captions model training "
-    "evaluation lab web cli"
+    "errors plugins files terminal section page_style alignment recipe data llm captions model "
+    "training evaluation lab web cli"
 ).split()
 NAME = re.compile(r"exgra_med\.[\w.]+(:\w+)?")
 """A module that is imported by its name: `exgra_med.data.sources.slake:SOURCE`."""

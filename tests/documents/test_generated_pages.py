@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import exgra_med
+from exgra_med.lab.studies.report import read_study_results
+from exgra_med.lab.studies.table import render
 from exgra_med.recipe.schema import Architecture, StageSettings
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -92,6 +94,12 @@ def test_the_committed_demo_is_of_the_recipe_that_is_shipped() -> None:
     """A change of the recipe asks for a new run: `tools/keep_results.py` keeps its numbers."""
     results = json.loads((RESULTS / "run-demo.json").read_text(encoding="utf-8"))["results"][0]
     assert results["details"]["made_with"]["recipe_sha256"] == recipe_digest("demo")
+
+
+@pytest.mark.parametrize("folder", sorted((RESULTS / "studies").iterdir()), ids=lambda e: e.name)
+def test_the_committed_table_of_a_study_is_of_its_committed_numbers(folder: Path) -> None:
+    table = (folder / "table.md").read_text(encoding="utf-8")
+    assert table == render(read_study_results(folder), "markdown")
 
 
 def test_every_kind_of_picture_that_is_tested_is_in_the_table() -> None:

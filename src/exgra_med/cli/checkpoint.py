@@ -175,11 +175,14 @@ def verify(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Compare hashes and logits with those recorded. The exit code is 1 where one differs."""
+    """Compare hashes and logits with those recorded, and say what that shows.
+
+    The exit code is 1 where one differs.
+    """
     from exgra_med.digests import DIGESTS, write_digests
     from exgra_med.model.bundle import load_bundle, local_folder
     from exgra_med.model.verification import verify_checkpoint as check
-    from exgra_med.model.verification import write_verification
+    from exgra_med.model.verification import what_verification_shows, write_verification
 
     path = local_folder(model)
     if record:
@@ -187,8 +190,12 @@ def verify(
         if (path / DIGESTS).is_file():
             write_digests(path)
     findings = check(path)
-    lines = (f"{'ok' if e.passed else 'WRONG':<5} {e.name}: {e.detail}" for e in findings)
-    show([asdict(each) for each in findings], as_json, lines)
+    lines = [f"{'ok' if e.passed else 'WRONG':<5} {e.name}: {e.detail}" for e in findings]
+    show(
+        [asdict(each) for each in findings],
+        as_json,
+        filter(None, [*lines, what_verification_shows(path)]),
+    )
     if not all(each.passed for each in findings):
         raise typer.Exit(1)
 

@@ -427,7 +427,7 @@ def compare(
             f"{one} against {other}: {result['num_compared']} questions on "
             f"{result['num_images']} images"
         )
-        columns = ("measure", one, other, "difference", "95 % interval", "p (Holm)", "")
+        columns = ("measure", one, other, "difference", "interval", "p (Holm)", "")
         yield table(title, columns, comparison_rows(result))
         yield result["rule"]
         yield from differing_sentences(result)

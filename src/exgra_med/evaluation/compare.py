@@ -9,7 +9,8 @@ import numpy as np
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import file_sha256, open_prepared
-from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, ScoreError
+from exgra_med.digests import read_document
+from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, RunError, ScoreError
 from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
@@ -40,12 +41,13 @@ from exgra_med.evaluation.statistics import (
     mcnemar,
     smallest_difference,
 )
-from exgra_med.recipe.run_folder import differing_values
+from exgra_med.recipe.run_folder import RECORD, differing_values
 
 LEVEL = 0.05
 RULE = (
     "Two runs are told apart where p, adjusted by Holm over the table, is below "
-    f"{LEVEL}. The interval is of the same test at the same level, so it then leaves 0 out."
+    f"{LEVEL}. The interval is what the same test does not refuse, at the level that the "
+    f"adjustment leaves it ({1 - LEVEL:.0%} for all rows together), so it leaves 0 out just then."
 )
 Verdict = Literal["first", "second", "same", "open"]
 """Which run is better; `same` where they cannot be told apart, `open` where missing answers could
@@ -124,6 +126,16 @@ class Comparison:
         sizes = np.nan_to_num(np.abs(self.values.answered)).max(axis=1)
         rows = sorted(range(len(sizes)), key=lambda row: -sizes[row])
         return [row for row in rows if sizes[row] > 0]
+
+    @property
+    def num_other_words(self) -> int:
+        """Questions with equal scores of different answers, such as two that are both wrong."""
+        differ = set(self.disagreements)
+        said = zip(*(each.answers for each in self.pairings), strict=True)
+        return sum(
+            None not in both and both[0].strip() != both[1].strip() and row not in differ
+            for row, both in enumerate(said)
+        )
 
     def disagreement(self, row: int) -> dict[str, Any]:
         """One question with both answers and their scores from 0 to 1, JSON-ready."""
@@ -206,6 +218,7 @@ def told(comparison: Comparison, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "rows": rows,
         "differing": [dict(zip(names, each, strict=True)) for each in comparison.differing],
         "disagreements": [comparison.disagreement(row) for row in comparison.disagreements],
+        "num_other_words": comparison.num_other_words,
         "notes": comparison.notes,
     }
 
@@ -461,15 +474,32 @@ def distinct_names(paths: Sequence[Path]) -> list[str]:
 def _differing(
     first: Path, second: Path, first_file: Path, second_file: Path
 ) -> list[tuple[str, Any, Any]]:
-    """What differs in the recipes of two runs, then in how their answers were made."""
+    """What differs in the recipes of two runs, in the data they trained on, then in how their
+    answers were made."""
     found = []
     if first.is_dir() and second.is_dir():
         recipes = (read_recipe(first), read_recipe(second))
         found = [each for each in differing_values(*recipes) if each[0] not in _NO_DIFFERENCE]
+        data = [_trained_on(run) for run in (first, second)]
+        found += [
+            (f"training data: {path}", old, new)
+            for path, old, new in differing_values(data[0], data[1])
+            # The recipes say where it lies; a folder that moved is the same data.
+            if not path.endswith("folder")
+        ]
     made = read_facts(first_file), read_facts(second_file)
     if all(made):
         found += [(f"answers: {path}", old, new) for path, old, new in differing_values(*made)]
     return found
+
+
+def _trained_on(run: Path) -> dict[str, Any]:
+    """What the record of a run says of its data; nothing where there is no whole record."""
+    try:
+        found = read_document(run / RECORD).get("data")
+    except (DataError, RunError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _other_data(names: Sequence[str], entries: dict[Path, Entry]) -> Iterator[str]:

@@ -159,13 +159,15 @@ def parse_results(values: Any, where: str) -> Results:
 def put_result(run: Path, entry: Entry) -> Results:
     """Add an entry to `results.json`, or replace the one of the same task, data set and split.
 
-    The scores of earlier judges of the same chat answers stay.
+    The scores of earlier judges of the same chat answers stay, and so do those of other answers
+    that are still in the run, such as those to pictures that were not shown again.
 
     Returns:
         The results after that.
 
     Raises:
-        RunError: the file there is not what this software writes; another process writes the run.
+        RunError: the file there is not what this software writes; the stored scores are of more
+            answers than these, which would be lost; another process writes the run.
         WriteError: the disk is full; what was there stays as it was.
     """
     with disk_errors(run):
@@ -187,11 +189,66 @@ def _put(run: Path, entry: Entry) -> Results:
             "details": entry.details | {"judges": judges},
         }
         entry = entry.model_copy(update=joined)
+    elif known is not None and entry.task != "chat":
+        entry = _with_what_was_known(run, known, entry)
     entries[entry.key] = entry
     results = Results(results=list(entries.values()))
     values = results.model_dump(mode="json")
     write_document(run / RESULTS_NAME, values)
     return results
+
+
+def _with_what_was_known(run: Path, known: Entry, entry: Entry) -> Entry:
+    """An entry with the scores of the earlier one that it has not, of answers that are still those.
+
+    Raises:
+        RunError: it is of fewer answers, or of answers that are gone.
+    """
+    # An entry that names no answers was not made by asking.
+    more = {
+        name: path
+        for name, path in known.answers.items()
+        if entry.answers and name not in entry.answers
+    }
+    digests = {name: file_sha256(run / more[name]) for name in more if (run / more[name]).is_file()}
+    gone = [
+        more[name]
+        for name in more
+        if name not in digests or known.sha256(name) not in (None, digests[name])
+    ]
+    before, now = (_num_answered(each) for each in (known, entry))
+    what = f"{run / RESULTS_NAME} has scores of"
+    if gone:
+        told = f"{what} answers that are not in the run as they were: {', '.join(gone)}."
+    elif before > now:
+        told = f"{what} {before} answers to {entry.label} ({entry.task}), and {now} are there now."
+    else:
+        lost = [name for name in known.scores if name not in entry.scores]
+        if not more or not lost:
+            return entry
+        details = dict(entry.details)
+        for name, value in known.details.items():
+            found = details.get(name)
+            if isinstance(value, dict) and isinstance(found, dict):
+                found = value | found
+            details[name] = value if found is None else found
+        joined = {
+            "scores": {name: known.scores[name] for name in lost} | entry.scores,
+            "answers": known.answers | entry.answers,
+            "answers_sha256": digests | entry.answers_sha256,
+            "details": details,
+        }
+        return entry.model_copy(update=joined)
+    raise RunError(
+        f"{told} Scores are not overwritten by those of fewer.",
+        "Bring the answers back, or evaluate into a new folder with --out. To give up those scores "
+        f"remove {RESULTS_NAME}.",
+    )
+
+
+def _num_answered(entry: Entry) -> int:
+    counts = entry.counts()
+    return counts["questions"] - counts["missing"] if counts else 0
 
 
 def from_schema_1(values: dict[str, Any]) -> Results:

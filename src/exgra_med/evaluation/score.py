@@ -745,9 +745,11 @@ def answer_spread(pairing: Pairing) -> dict[str, Any]:
         `all`, `open`, `closed`, each with `answered`, `different` (answers), and of the most
         frequent one `answer`, `count`, and `expected`: how often it is the right one. A closed
         answer is the option that was read in it, any other its words. `yes_no_to_open`: open
-        questions answered by yes or no where the reference is neither.
+        questions answered by yes or no where the reference is neither. `by_kind`: the same as of
+        `all` for the questions of a type that begin with the same word ("open where").
     """
     given: dict[str, list[tuple[str, str]]] = {"all": [], "open": [], "closed": []}
+    kinds: dict[str, list[tuple[str, str]]] = {}
     yes_no_to_open = 0
     for question, answer in zip(pairing.questions, pairing.answers, strict=True):
         if answer is None:
@@ -759,31 +761,46 @@ def answer_spread(pairing: Pairing) -> dict[str, Any]:
             said, right = closed.chosen or said, closed.expected
         elif metrics.yes_or_no(said) and not metrics.yes_or_no(right):
             yes_no_to_open += 1
-        for kind in ("all", question.answer_type.lower()):
+        of_type = question.answer_type.lower()
+        for kind in ("all", of_type):
             given[kind].append((said, right))
-    spread: dict[str, Any] = {"yes_no_to_open": yes_no_to_open}
-    for kind, pairs in given.items():
-        counted = Counter(said for said, _ in pairs)
-        answer, count = counted.most_common(1)[0] if counted else ("", 0)
-        spread[kind] = {
-            "answered": len(pairs),
-            "different": len(counted),
-            "answer": answer,
-            "count": count,
-            "expected": sum(right == answer for _, right in pairs),
+        first_word = next(iter(reading.words(question.text)), "")
+        kinds.setdefault(f"{of_type} {first_word}".strip(), []).append((said, right))
+    by_kind = {name: _most_frequent(pairs) for name, pairs in sorted(kinds.items())}
+    return (
+        {"yes_no_to_open": yes_no_to_open}
+        | {kind: _most_frequent(pairs) for kind, pairs in given.items()}
+        | {
+            "by_kind": {
+                k: each for k, each in by_kind.items() if each["answered"] >= FEWEST_ANSWERS
+            }
         }
-    return spread
+    )
+
+
+def _most_frequent(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """What `answer_spread` tells of answers, each with the right one."""
+    counted = Counter(said for said, _ in pairs)
+    answer, count = counted.most_common(1)[0] if counted else ("", 0)
+    return {
+        "answered": len(pairs),
+        "different": len(counted),
+        "answer": answer,
+        "count": count,
+        "expected": sum(right == answer for _, right in pairs),
+    }
 
 
 FEWEST_ANSWERS = 5
 """Below this one frequent answer is no sign of anything."""
 _MOST, _EXCESS, _ALL_BUT = 0.5, 0.25, 0.95
+_NEARLY_ALL_OF_A_KIND = 0.9
 
 
 def collapsed(spread: Mapping[str, Any]) -> list[str]:
     """Of `open` and `closed`, then `all`, where one answer stands for most, as `answer_spread` has
     it: for over half of the answers and a quarter more of them than it should, or for nearly all
-    where it should not."""
+    where it should not. Else `by_kind`, where each kind of question gets its one answer."""
     found = []
     for kind in ("open", "closed", "all"):
         each = spread[kind]
@@ -792,7 +809,18 @@ def collapsed(spread: Mapping[str, Any]) -> list[str]:
         share, right = (each[name] / each["answered"] for name in ("count", "expected"))
         if share > _MOST and (share - right >= _EXCESS or right < _ALL_BUT <= share):
             found.append(kind)
+    kinds = (spread.get("by_kind") or {}).values()
+    total, given, right = (
+        sum(each[k] for each in kinds) for k in ("answered", "count", "expected")
+    )
+    is_given = len(kinds) > 1 and given >= _NEARLY_ALL_OF_A_KIND * total
+    if not found and is_given and given - right >= _EXCESS * total:
+        found.append("by_kind")
     return found
+
+
+_MOST_KINDS = 4
+"""Kinds of question that a sentence names."""
 
 
 def spread_sentence(spread: Mapping[str, Any]) -> str:
@@ -801,6 +829,8 @@ def spread_sentence(spread: Mapping[str, Any]) -> str:
     if everything["answered"] < FEWEST_ANSWERS:
         return f"Too few answers ({everything['answered']}) to see whether they vary."
     found = collapsed(spread)
+    if found == ["by_kind"]:
+        return _by_kind_sentence(spread["by_kind"])
     parts = [
         f"“{spread[kind]['answer'] or '(empty)'}” to {spread[kind]['count']} of "
         f"{spread[kind]['answered']} {kind} questions, where it is right for "
@@ -822,6 +852,23 @@ def spread_sentence(spread: Mapping[str, Any]) -> str:
             "answered by yes or no, which is no answer to them."
         )
     return sentence
+
+
+def _by_kind_sentence(by_kind: Mapping[str, Any]) -> str:
+    largest = sorted(by_kind.items(), key=lambda each: -each[1]["count"])
+    parts = [
+        f"“{each['answer'] or '(empty)'}” to {each['count']} of {each['answered']} {kind} "
+        f"questions, where it is right for {each['expected']}"
+        for name, each in largest[:_MOST_KINDS]
+        for of_type, _, word in [name.partition(" ")]
+        for kind in [f"{of_type} “{word}”" if word else of_type]
+    ]
+    more = len(largest) - _MOST_KINDS
+    rest = f"; and so for {more} more kinds" if more > 0 else ""
+    return (
+        "Collapsed: one answer stands for nearly all questions that begin with the same word. "
+        f"{'; '.join(parts)}{rest}."
+    )
 
 
 def closed_answers(pairing: Pairing, version: str = reading.NORMALISER_VERSION) -> dict[str, Any]:

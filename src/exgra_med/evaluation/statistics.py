@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
-from scipy.stats import binomtest
+from scipy.stats import beta, binomtest
 
 from exgra_med.data.records import linked_images
 from exgra_med.errors import ScoreError
@@ -221,9 +221,10 @@ def mean_interval(
 ) -> tuple[float, float] | None:
     """95 % interval of the plain mean of measures that lie between 0 and 1.
 
-    It is that of the resamples (see `interval`), unless all images of a measure have the same
-    value: that one gets the bounds of `without_spread`, and bounds of a mean are put together from
-    the distances of its parts' bounds, root of the sum of squares (Zou and Donner 2008).
+    It is that of the resamples (see `interval`), unless a measure is so near to 0 or 1 that they
+    cannot show how far it may be from there: that one gets the exact bounds of `_near_an_end`, and
+    bounds of a mean are put together from the distances of its parts' bounds, root of the sum of
+    squares (Zou and Donner 2008). It never leaves out what the resamples of the mean reach.
 
     Args:
         samples: (resamples, measures), of `cluster_bootstrap`.
@@ -235,19 +236,51 @@ def mean_interval(
     bounds = interval(samples.mean(axis=1), whole)
     if bounds is None:
         return None
-    even = [bool(np.nanmax(column) - np.nanmin(column) < _EVEN) for column in samples.T]
-    if not any(even):
+    parts = list(zip(samples.T, values, num_clusters, strict=True))
+    exact = [_near_an_end(*part) for part in parts]
+    if not any(exact):
         return bounds
     distances = np.zeros(2)
-    for column, value, count, is_even in zip(samples.T, values, num_clusters, even, strict=True):
-        assert value is not None, "there are resamples of it"
-        own = without_spread(value, count) if is_even else interval(column, count)
-        if own is None:
+    for (column, value, count), found in zip(parts, exact, strict=True):
+        own = found or interval(column, count)
+        if own is None or value is None:
             return None
         distances += (value - own[0]) ** 2, (own[1] - value) ** 2
     middle = sum(value for value in values if value is not None) / len(values)
     below, above = np.sqrt(distances) / len(values)
-    return max(0.0, middle - float(below)), min(1.0, middle + float(above))
+    # The distances know nothing of parts that rise and fall together; the resamples do.
+    low, high = min(bounds[0], middle - float(below)), max(bounds[1], middle + float(above))
+    return max(0.0, low), min(1.0, high)
+
+
+FEWEST_HITS = 5
+"""With fewer hits or misses of independent questions, resamples say too little about a share."""
+
+
+def _near_an_end(
+    samples: Values, value: float | None, num_clusters: int, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Bounds of a mean that is 0 or 1, or near to it; None elsewhere, and without an interval.
+
+    Resamples of a few hits hold those hits alone. The exact binomial interval (Clopper and Pearson
+    1934) knows better, but takes questions as independent. It is therefore taken of as many
+    independent questions as have the variance of the resamples, value (1 - value) / variance (Korn
+    and Graubard 1998), and never leaves out what the resamples reach. Without any spread there is
+    no variance, and each image counts as one question.
+    """
+    known = interval(samples, num_clusters, level)
+    if known is None or value is None:
+        return None
+    if np.nanmax(samples) - np.nanmin(samples) < _EVEN:
+        return without_spread(value, num_clusters, level)
+    variance = float(np.nanvar(samples)) * num_clusters / (num_clusters - 1)
+    number = value * (1 - value) / variance
+    hits, misses = value * number, (1 - value) * number
+    if not 0 < value < 1 or min(hits, misses) >= FEWEST_HITS:
+        return None
+    tail = (1 - level) / 2
+    low, high = beta.ppf(tail, hits, misses + 1), beta.ppf(1 - tail, hits + 1, misses)
+    return min(known[0], float(low)), max(known[1], float(high))
 
 
 def _cluster_sums(values: Values, clusters: NDArray[np.int64]) -> tuple[Values, Values]:

@@ -330,8 +330,12 @@ MOST_DIFFERING = 12
 
 
 def differing_sentences(result: Mapping[str, Any]) -> list[str]:
-    """What differs between the runs of a result of `compare`, a sentence each."""
+    """What differs between the runs of a result of `compare`, a sentence each; or that nothing."""
     found = result["differing"]
+    if not found:
+        # Of bare files of answers there is neither recipe nor record.
+        known = "their recipes, in their training data or in how their answers were made"
+        return [f"No difference is known in {known}."]
     lines = [
         f"{each['path']}: {_value(each['first'])} in {result['runs'][0]}, "
         f"{_value(each['second'])} in {result['runs'][1]}"
@@ -346,19 +350,24 @@ _MOST_DISAGREEMENTS = 10
 
 def disagreement_sentences(result: Mapping[str, Any]) -> list[str]:
     """The questions on which the runs of a result of `compare` disagree, the first ones in full."""
-    found = result["disagreements"]
+    found, alike = result["disagreements"], result["num_other_words"]
+    number = result["num_compared"]
+    rest = f"On {alike} of {number} questions their answers differ and score the same."
+    behind = [rest] if alike else []
     if not found:
-        return ["They disagree on no question."]
+        return [f"They score differently on none of {number} questions.", *behind]
     one, other = result["runs"]
-    lines = [f"They disagree on {len(found)} of {result['num_compared']} questions:"]
+    lines = [f"They score differently on {len(found)} of {number} questions:"]
     for each in found[:_MOST_DISAGREEMENTS]:
         sides = ", ".join(
             f"{name} “{_value(each[side])}” ({100 * each[f'{side}_score']:.0f} %)"
             for name, side in ((one, "first"), (other, "second"))
         )
-        lines.append(f"  {each['id']}: {each['question']} “{_value(each['reference'])}”; {sides}")
+        pictures = f" ({', '.join(each['images'])})" if each["images"] else ""
+        asked = f"{each['id']}{pictures}: {each['question']} “{_value(each['reference'])}”"
+        lines.append(f"  {asked}; {sides}")
     more = len(found) - _MOST_DISAGREEMENTS
-    return [*lines, f"  {more} more are in --json"] if more > 0 else lines
+    return [*lines, *([f"  {more} more are in --json"] if more > 0 else []), *behind]
 
 
 def _value(value: Any) -> str:

@@ -38,6 +38,32 @@ class Finding:
     detail: str
 
 
+ITSELF, SOURCE = "itself", "source"
+"""Whose logits were recorded: of the checkpoint in the folder by its own code, or of the native one
+that it was exported from."""
+_SHOWS = {
+    ITSELF: (
+        "The logits were recorded from this very checkpoint, by this software: equal ones show "
+        "that its files and this machine compute what they did then. They do not show that an "
+        "import was right. Exporting it and verifying the export does more: stock transformers "
+        "then compute the same logits from it."
+    ),
+    SOURCE: (
+        "The logits were recorded from the checkpoint that this one was exported from, by this "
+        "project's own model: equal ones show that stock transformers compute the same from it."
+    ),
+}
+
+
+def what_verification_shows(folder: Path) -> str:
+    """What equal logits of a folder show, and what they do not; empty where none were recorded."""
+    if not (folder / RECORD).is_file():
+        return ""
+    of = read_json_object(folder / RECORD).get("logits_of")
+    told = _SHOWS.get(of) if isinstance(of, str) else None
+    return told or "Whose logits these are was not kept: an earlier version recorded them."
+
+
 QUESTION = [Turn(role="user", text="What does the image show?")]
 PICTURE_SIDE = 224
 """Of the picture that a model of another family is asked about."""
@@ -86,16 +112,17 @@ def compute(bundle: Bundle, stored: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def write_verification(
-    bundle: Bundle, folder: Path, stored: dict[str, Tensor] | None = None
+    bundle: Bundle, folder: Path, stored: dict[str, Tensor] | None = None, of: str = ITSELF
 ) -> None:
     """Record inputs, logits and hashes of a folder whose other files are complete.
 
-    `stored` are logits recorded earlier, which the new folder must reproduce.
+    `stored` are logits recorded earlier, which the new folder must reproduce; `of` is whose logits
+    they are, `ITSELF` or `SOURCE`.
     """
     hashes = file_hashes(folder)
     save_file(stored or example_logits(bundle), folder / TENSORS)
     dtype = str(bundle.model.dtype).removeprefix("torch.")
-    write_json(folder / RECORD, {"dtype": dtype, "sha256": hashes})
+    write_json(folder / RECORD, {"dtype": dtype, "sha256": hashes, "logits_of": of})
 
 
 def verify_checkpoint(folder: Path, device: str = "cpu") -> list[Finding]:

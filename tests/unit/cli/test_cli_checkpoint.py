@@ -20,10 +20,16 @@ def test_import_export_verify_and_inspect(tmp_path: Path) -> None:
     told = run("import", DATA / "checkpoint_none", "--vision", vision, "--out", native)
     assert "connector: none" in told
     run("export", native, "--format", "hf-llava", "--out", export)
-    assert "WRONG" not in run("verify", export)
+    # An import writes the numbers that it is verified by, and must not be taken for their proof.
+    verified = " ".join(run("verify", native).split())
+    assert "recorded from this very checkpoint" in verified
+    assert "do not show that an import was right" in verified
+    verified = " ".join(run("verify", export).split())
+    assert "WRONG" not in verified and "stock transformers compute the same" in verified
     assert json.loads(run("inspect", export, "--json"))["layout"] == "stock LLaVA"
     # Recorded anew, it is what was written.
     assert all(each["passed"] for each in json.loads(run("verify", export, "--record", "--json")))
+    assert "from this very checkpoint" in " ".join(run("verify", export).split())
     for name in ("verification.json", "digests.json"):
         (export / name).unlink()
     assert all(each["passed"] for each in json.loads(run("verify", export, "--record", "--json")))

@@ -10,12 +10,14 @@ import yaml
 from scipy.stats import binomtest
 
 from exgra_med.data.records import file_sha256
+from exgra_med.digests import read_document, write_document
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.answers import Prediction, Question
 from exgra_med.evaluation.compare import compare, compare_stored
 from exgra_med.evaluation.report.comparison import write_comparison
 from exgra_med.evaluation.results import put_result, read_results
 from exgra_med.evaluation.score import measures, paired_summary, with_functions
+from exgra_med.evaluation.tables import differing_sentences, disagreement_sentences
 
 QUESTIONS = [
     Question(str(i), "Is it?", "yes", "CLOSED", (f"{i // 4}.jpg",))
@@ -165,6 +167,34 @@ def test_where_two_runs_disagree_both_answers_are_listed() -> None:
         "id": "0", "question": "Is it?", "reference": "yes", "images": ["0.jpg"],
         "first": "yes", "first_score": 1.0, "second": "no", "second_score": 0.0,
     }  # fmt: skip
+
+
+def test_answers_that_differ_and_score_the_same_are_counted() -> None:
+    """Two wrong answers disagree too, though no score shows it."""
+    first, second = said(*["yes"] * 38, "no", "no"), said("no", *["yes"] * 37, "no", "maybe")
+    result = compare(first, second, CLOSED)
+    assert [each["id"] for each in result["disagreements"]] == ["0"]
+    assert result["num_other_words"] == 1
+    lines = disagreement_sentences(result)
+    assert lines[0] == "They score differently on 1 of 40 questions:"
+    assert lines[1].startswith("  0 (0.jpg): Is it? “yes”; the first run “yes” (100 %)")
+    assert lines[2] == "On 1 of 40 questions their answers differ and score the same."
+    same = compare(first, first, CLOSED)
+    assert disagreement_sentences(same) == ["They score differently on none of 40 questions."]
+    assert differing_sentences(same)[0].startswith("No difference is known in their recipes")
+
+
+def test_other_training_data_in_a_folder_of_one_name_is_told(
+    demo_run: Path, tmp_path: Path
+) -> None:
+    runs = [tmp_path / name for name in ("one", "two")]
+    for run, print_ in zip(runs, ("aa", "bb"), strict=True):
+        shutil.copytree(demo_run, run)
+        data = {"vqa": {"folder": f"/data/{run.name}", "fingerprint": print_, "num_records": 9}}
+        write_document(run / "record.json", read_document(run / "record.json") | {"data": data})
+    assert compare_stored(*runs)["differing"] == [
+        {"path": "training data: vqa.fingerprint", "first": "aa", "second": "bb"}
+    ]
 
 
 def test_only_closed_questions_give_one_row() -> None:

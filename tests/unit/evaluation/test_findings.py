@@ -97,6 +97,30 @@ def test_the_verdict_is_against_the_strongest_baseline_without_a_picture(
     assert "(30 of 30 questions answered" in verdict.answer
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "bounds", "state", "words"),
+    [
+        (70.0, [55.0, 82.0], "good", "70.0 %, the most likely option without it gives 41.0 %. All"),
+        (50.0, [35.0, 65.0], "bad", "The two cannot be told apart."),
+        (20.0, [10.0, 30.0], "bad", "is below that"),
+        (50.0, None, "open", "too few images"),
+    ],
+)
+def test_chosen_options_stand_beside_guessing_and_the_text_alone(
+    run: Path, accuracy: float, bounds: list[float] | None, state: str, words: str
+) -> None:
+    """A run that answered multiple choice alone was said not to have been scored."""
+    scores = {
+        "likelihood": {"accuracy": Score(value=accuracy, interval=bounds, count=40)},
+        "text_only_baseline": {"accuracy": Score(value=41.0, count=40)},
+        "guessing": {"accuracy": Score(value=25.0, count=40)},
+    }
+    given: dict[str, Any] = {"dataset": "made-up", "split": "test", "engine": {}}
+    put_result(run, Entry(task="multiple-choice", scores=scores, **given))
+    verdict = found(gather(run))[BETTER]
+    assert verdict.state == state and words in verdict.answer
+
+
 def test_what_knowing_the_picture_is_worth_is_told_where_it_is_more(run: Path, data: Path) -> None:
     answer(run, data, right)
     scores = {"majority": 20.0, "text_nearest": 30.7, "same_image_nearest": 63.5}
@@ -228,12 +252,39 @@ def log(run: Path, **stages: list[tuple[int, float]]) -> None:
 @pytest.mark.parametrize(
     ("curve", "state", "words"),
     [
-        ([2.0, 1.2, 1.5], "bad", "it rises, from 1.200 at step 10 to 1.500 at the end: overfit"),
+        (
+            [2.0, 1.2, 1.5],
+            "bad",
+            "it rises by 25 %, from 1.200 at step 10 to 1.500 at the end: over",
+        ),
+        (
+            [2.0, 1.2, 1.23, 1.24],
+            "bad",
+            "it rises by 3 %, from 1.200 at step 10 to 1.240 at the en",
+        ),
         ([2.0, 1.5, 1.2], "open", "it still falls, from 1.500 at step 10 to 1.200 at the end"),
-        ([2.0, 1.2, 1.195], "good", "it has levelled off at 1.195"),
-        ([2.0, 1.2, 1.205], "good", "it has levelled off at 1.205"),
-        ([2.0, 1.2], "open", "two measurements do not show whether it still falls"),
-        ([1.2, 2.0], "bad", "it rises, from 1.200 at step 0 to 2.000 at the end"),
+        ([2.0, 1.2, 1.195], "good", "it has levelled off at 1.195."),
+        ([2.0, 1.2, 1.205], "good", "it has levelled off at 1.205, within its ups and downs since"),
+        ([2.0, 1.2], "open", "it fell from 2.000 to 1.200; two measurements do not show where"),
+        ([1.2, 1.205], "open", "it hardly changed, from 1.200 to 1.205; two measurements do not"),
+        (
+            [1.2, 2.0],
+            "bad",
+            "it rises by 67 %, from 1.200 at step 0 to 2.000 at the end: this stage",
+        ),
+        # A small rise at one measurement is no trend, with two measurements or with three.
+        (
+            [1.2, 1.22],
+            "open",
+            "one measurement that rises, from 1.200 at step 0 to 1.220 at the en",
+        ),
+        ([2.0, 1.2, 1.22], "open", "one measurement that rises, from 1.200 at step 10 to 1.220"),
+        # A curve that jumps up and down by 4 % anyway.
+        (
+            [1.25, 1.2, 1.25, 1.2, 1.25, 1.2, 1.25, 1.24],
+            "good",
+            "it has levelled off at 1.240, within",
+        ),
         ([2.0], "open", "Not measured: no loss on held-out records"),
     ],
 )
@@ -330,12 +381,14 @@ def test_whether_it_looks_is_what_another_picture_costs(
 
 
 def spread(*asked: tuple[str, str, str, int]) -> dict[str, Any]:
-    """Kind, reference, answer, how often."""
+    """Kind (and how the question begins), reference, answer, how often."""
     questions, predictions = [], []
     for kind, reference, said, times in asked:
+        answer_type, _, begins = kind.partition(" ")
         for _ in range(times):
             name = str(len(questions))
-            questions.append(Question(name, "Is it, or where?", reference, kind))  # type: ignore
+            text = f"{begins} it, or where?"
+            questions.append(Question(name, text, reference, answer_type))  # type: ignore
             predictions.append(Prediction(name, said))
     return answer_spread(pair(predictions, questions))
 
@@ -359,6 +412,16 @@ def spread(*asked: tuple[str, str, str, int]) -> dict[str, Any]:
         # Constant where nine tenths are so.
         ([("CLOSED", "no", "no", 18), ("CLOSED", "yes", "no", 2)], ["closed", "all"]),
         ([("CLOSED", "yes", "yes", 10), ("CLOSED", "no", "no", 10)], []),
+        # One answer to each kind of question, here to all that begin with the same word.
+        ([("OPEN where", "left lung", "liver", 3), ("OPEN where", "liver", "liver", 3),
+          ("OPEN what", "CT", "MRI", 6),
+          ("CLOSED is", "yes", "yes", 5)], ["by_kind"]),
+        # The same answers, where they are the right ones.
+        ([("OPEN where", "liver", "liver", 6), ("OPEN what", "MRI", "MRI", 6),
+          ("CLOSED is", "yes", "yes", 6)], []),
+        # Answers that vary within a kind.
+        ([("OPEN where", "left lung", "liver", 3), ("OPEN where", "liver", "left lung", 3),
+          ("OPEN what", "CT", "MRI", 3), ("OPEN what", "MRI", "CT", 3)], []),
         # Saying nothing to all.
         ([("OPEN", "a", "", 5), ("OPEN", "b", "", 5)], ["open", "all"]),
         # Too few to tell.
@@ -382,6 +445,21 @@ def test_collapse_is_told_with_its_counts() -> None:
     )
     varied = spread(("CLOSED", "yes", "yes", 5), ("CLOSED", "no", "no", 5), ("OPEN", "b", "b", 5))
     assert spread_sentence(varied).startswith("Not collapsed: 3 different answers to 15 questions")
+
+
+def test_one_answer_to_each_kind_is_told_with_the_kinds() -> None:
+    found = spread(
+        ("OPEN where", "left lung", "liver", 6), ("OPEN what", "CT", "MRI", 6),
+        ("CLOSED is", "yes", "yes", 8),
+    )  # fmt: skip
+    assert spread_sentence(found) == (
+        "Collapsed: one answer stands for nearly all questions that begin with the same word. "
+        "“yes” to 8 of 8 closed “is” questions, where it is right for 8; “mri” to 6 of 6 open "
+        "“what” questions, where it is right for 0; “liver” to 6 of 6 open “where” questions, "
+        "where it is right for 0."
+    )
+    del found["by_kind"]  # as results of earlier versions are
+    assert spread_sentence(found).startswith("Not collapsed")
 
 
 def test_the_report_and_the_terminal_call_a_yes_sayer_collapsed(run: Path, data: Path) -> None:

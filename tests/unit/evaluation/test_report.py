@@ -283,6 +283,29 @@ def test_a_run_of_an_earlier_version_is_said_to_be_unchecked(
     assert "demo was begun by an earlier version" in gather(run).problems[0]
 
 
+@pytest.mark.parametrize("lost", ["results.json", "predictions"])
+def test_a_report_is_not_written_over_by_one_that_says_less(
+    demo_run: Path, tmp_path: Path, lost: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of a copy that was passed on without the answers."""
+    run = tmp_path / "run"
+    shutil.copytree(demo_run, run)
+    write_report(run)
+    before = {name: (run / name).read_bytes() for name in ("report.html", "scores.csv")}
+    path = run / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    write_report(run)
+    assert before == {name: (run / name).read_bytes() for name in before}
+    assert "report.html was kept" in capsys.readouterr().err
+    (run / "report.html").unlink()
+    write_report(run)
+    assert (run / "report.html").read_bytes() != before["report.html"]
+
+
+def test_pictures_are_there_without_scrolling(html: str) -> None:
+    assert html.count("<img ") > 3 and "lazy" not in html
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a run folder"):
         gather(tmp_path)

@@ -87,7 +87,7 @@ def test_a_disagreement_has_its_picture_and_both_answers(runs: list[Path], tmp_p
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = write_comparison(runs[:2], tmp_path / "c.html").read_text(encoding="utf-8")
     (section,) = re.findall(r"<details open>.*?</details>", page, re.DOTALL)
-    assert "Where they disagree: 1 questions" in section
+    assert "Where they score differently: 1 question<" in section
     assert section.count("<article") == section.count("<img") == 1
     said = re.findall(r'<dt>(\w+)</dt><dd class="said">(.*?)</dd>', section)
     assert said == [("first", "no"), ("second", "yes &lt;b&gt;it is&lt;/b&gt;")]

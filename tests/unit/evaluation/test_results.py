@@ -1,6 +1,7 @@
 """`results.json` is whole at every moment, reads its first schema, and refuses what it is not."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from exgra_med.evaluation.results import (
     read_results,
 )
 from exgra_med.evaluation.session import answers_file
-from exgra_med.evaluation.tasks import vqa
+from exgra_med.evaluation.tasks import reliance, vqa
 
 COMMITTED = Path(__file__).with_name("results_of_schema_1.json")
 """Of a run of version 0.1."""
@@ -360,3 +361,35 @@ def test_a_committed_file_of_schema_1_is_read() -> None:
             assert score.count == kinds.get(name, 22)
     assert entry.details["baselines"].keys() == {"majority", "text_nearest"}
     assert entry.details["leaks"]["counts"] == values["leaks"]["counts"]
+
+
+def test_scores_are_not_overwritten_by_those_of_fewer_answers(tmp_path: Path) -> None:
+    """Whether the answers were removed, or another service answers fewer of them."""
+    data, run = make_data(tmp_path / "data"), tmp_path / "run"
+    vqa.evaluate(made_up_session(run, data, SayingEngine(lambda record: record.answer)))
+    before = (run / "results.json").read_bytes()
+    shutil.rmtree(run / "predictions")
+    lazy = SayingEngine(lambda record: record.answer if record.answer_type == "OPEN" else None)
+    with pytest.raises(
+        RunError, match=r"has scores of 30 answers to made-up, test .* 12 are there"
+    ):
+        vqa.evaluate(made_up_session(run, data, lazy))
+    assert (run / "results.json").read_bytes() == before
+    # The rest is answered, and then it is scored.
+    vqa.evaluate(made_up_session(run, data, SayingEngine(lambda _: "no")))
+    (entry,) = read_results(run).results
+    assert entry.counts() == {**(entry.counts() or {}), "questions": 30, "missing": 0}
+
+
+def test_pictures_that_are_not_shown_again_keep_their_scores(tmp_path: Path) -> None:
+    data, run = make_data(tmp_path / "data"), tmp_path / "run"
+    session = made_up_session(run, data, SayingEngine(lambda record: record.answer))
+    full = reliance.evaluate(session)
+    again = reliance.evaluate(session, ["shuffled"])
+    assert full is not None and again is not None
+    assert again.scores.keys() == full.scores.keys() and again.answers == full.answers
+    assert again.details == full.details and again.answers_sha256 == full.answers_sha256
+    (run / full.answers["blank"]).unlink()
+    with pytest.raises(RunError, match=r"not in the run as they were: .*reliance/blank"):
+        reliance.evaluate(session, ["shuffled"])
+    assert again in read_results(run).results

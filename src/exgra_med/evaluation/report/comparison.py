@@ -23,8 +23,8 @@ from exgra_med.evaluation.report.page import (
     changed_answers,
     judge,
     make_card,
+    spread,
     template_environment,
-    template_text,
 )
 from exgra_med.evaluation.results import Entry, read_results, rules_text
 from exgra_med.evaluation.session import read_recipe
@@ -39,6 +39,7 @@ from exgra_med.evaluation.tables import (
     overview_table,
 )
 from exgra_med.files import write_text
+from exgra_med.page_style import PAGE_CSS
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Pair:
     disagreements: list[Disagreement]
     num_disagreements: int
     """In all, shown or not."""
+    num_other_words: int
+    """Questions whose answers differ and score the same."""
 
 
 def write_comparison(
@@ -99,14 +102,14 @@ def write_comparison(
     problems = [*changed, *problems, *_other_rules(rows)]
     values = {
         "num_runs": len(rows),
-        "first": names[0],
+        "names": names,
         "scores": _scores(rows),
         "pairs": pairs,
         "problems": problems,
         "rule": RULE,
         "seeds": _seeds(rows),
         "notice": NOTICE,
-        "css": template_text("report.css"),
+        "css": PAGE_CSS,
     }
     html = template_environment(escape=True).get_template("runs.html.j2").render(values)
     write_text(out, html)
@@ -186,6 +189,8 @@ def _pairs(
 def _pair(comparison: Comparison, rows: list[dict[str, Any]]) -> Pair:
     result = told(comparison, rows)
     chosen = comparison.disagreements
+    # Where many are equally large, different pictures come first.
+    shown = spread(chosen, comparison.pairings[0].questions, MOST_PICTURES)
     return Pair(
         names=comparison.names,
         warnings=[*comparison.warnings, *comparison.notes],
@@ -199,8 +204,9 @@ def _pair(comparison: Comparison, rows: list[dict[str, Any]]) -> Pair:
             for row in rows
         ],
         differing=differing_sentences(result),
-        disagreements=[_disagreement(comparison, row) for row in chosen[:MOST_PICTURES]],
+        disagreements=[_disagreement(comparison, row) for row in shown],
         num_disagreements=len(chosen),
+        num_other_words=comparison.num_other_words,
     )
 
 

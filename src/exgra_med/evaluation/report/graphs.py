@@ -16,6 +16,7 @@ from exgra_med.evaluation.report.page import (
 )
 from exgra_med.evaluation.tables import Column, Row, Table
 from exgra_med.files import write_text
+from exgra_med.page_style import PAGE_CSS
 
 # Colours are CSS variables of the page, so light and dark both work; a wrong match is also dashed,
 # so that nobody needs to tell green from red. Every text is escaped.
@@ -202,7 +203,7 @@ def write_graphs(graphs: Graphs, out: Path) -> Path:
 
 def graphs_css() -> str:
     """Style of the report and of the pictures."""
-    return template_text("report.css") + template_text("graphs.css")
+    return PAGE_CSS + template_text("graphs.css")
 
 
 def _values(graphs: Graphs) -> dict[str, object]:

@@ -10,6 +10,7 @@ from functools import partial
 from html import escape
 from io import BytesIO, StringIO
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal, TypeVar
 
 from PIL import Image
@@ -47,6 +48,7 @@ from exgra_med.evaluation.tables import (
 from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS, strongest_blind
 from exgra_med.files import write_text
 from exgra_med.llm.request import adapted_sentence
+from exgra_med.page_style import PAGE_CSS
 from exgra_med.plugins import import_extra
 from exgra_med.reading import decode_json
 from exgra_med.recipe.run_folder import LOG, RECORD, is_toy, unchecked
@@ -109,9 +111,9 @@ def pick_examples(
     generator.shuffle(rows)
     marks = {row: judge(pairing.questions[row], pairing.answers[row]) for row in rows}
     missed = [row for row in rows if marks[row][1] != "right"]
-    sample = _spread(rows, pairing.questions, num_examples)
+    sample = spread(rows, pairing.questions, num_examples)
     shown = set(sample)
-    wrong = _spread([row for row in missed if row not in shown], pairing.questions, num_examples)
+    wrong = spread([row for row in missed if row not in shown], pairing.questions, num_examples)
     cards = {
         row: make_card(pairing.questions[row], pairing.answers[row], marks[row], images)
         for row in [*sample, *wrong]
@@ -119,7 +121,8 @@ def pick_examples(
     return Examples([cards[row] for row in sample], [cards[row] for row in wrong], len(missed))
 
 
-def _spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
+def spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
+    """So many of the rows, the first of each image before all others."""
     first: dict[str, int] = {}
     for row in rows:
         first.setdefault(questions[row].cluster, row)
@@ -503,6 +506,9 @@ def _findings(
     if vqa and changed_answers(run, vqa[0]):
         answer = f"Of answers that are no longer those of the run: {against.answer}"
         against = Finding(against.question, "open", answer)
+    choices = [each for each in entries if each.task == "multiple-choice"]
+    if choices and not vqa:
+        against = _choices_against_blind(choices[0])
     found = [against, missing]
     if missing.state == "bad":
         found.reverse()  # every other number rests on it
@@ -525,7 +531,7 @@ def _against_blind(entries: Sequence[Entry]) -> Finding:
     question = "Better than without the picture?"
     name = headline(entries[0], "strict") if entries else None
     if name is None:
-        return Finding(question, "open", "This run has not been scored on questions yet.")
+        return Finding(question, "open", "This run has not been scored on short questions yet.")
     entry = entries[0]
     where = f" on {entry.label}" if len(entries) > 1 else ""
     counts = entry.counts()
@@ -548,6 +554,31 @@ def _against_blind(entries: Sequence[Entry]) -> Finding:
             f"({BASELINE_LABELS['same_image_nearest']})."
         )
     return Finding(question, state, f"{told} {said}")
+
+
+def _choices_against_blind(entry: Entry) -> Finding:
+    """Chosen options beside guessing, and beside the options' likelihood without the picture."""
+    question = "Better than without the picture?"
+    scored = [each for each in ("likelihood", "generation_strict") if each in entry.scores]
+    labels = {"text_only_baseline": "the most likely option without it", "guessing": "guessing"}
+    known = {name: entry.score(name, "accuracy").value for name in labels}
+    floors = {name: value for name, value in known.items() if value is not None}
+    score = entry.score(scored[0], "accuracy") if scored else Score(value=None)
+    if score.value is None or not floors:
+        return Finding(question, "open", "Nothing was scored beside which it could stand.")
+    floor = max(floors, key=lambda name: floors[name])
+    shown = cell(score)
+    told = f"The accuracy of chosen options is {shown.text} %, {labels[floor]} gives "
+    told += f"{floors[floor]:.1f} %"
+    if score.interval is None:
+        return Finding(question, "open", f"{told}; too few images to tell the two apart.")
+    side = _side([bound - floors[floor] for bound in score.interval])
+    if side == 0:
+        told = f"{told}, which is within the 95 % interval {shown.bounds}."
+        return Finding(question, "bad", f"{told} The two cannot be told apart.")
+    where = "above" if side > 0 else "below"
+    told = f"{told}. All of the 95 % interval {shown.bounds} is {where} that."
+    return Finding(question, "good" if side > 0 else "bad", told)
 
 
 def _told_apart(
@@ -733,8 +764,11 @@ def _tied(stage: StageCurves) -> Finding:
     return Finding(question, "bad", f"{told}. That is not surely above the floor.")
 
 
-_FLAT = 0.01
-"""Share of a loss within which it neither rises nor falls."""
+_FLAT, _CLEAR = 0.01, 0.05
+"""Shares of a loss: within the first it neither rises nor falls; a rise above the second needs no
+second measurement. Prechelt (1998), "Early stopping - but when?", stops at 5 % in the same way."""
+_NOISE = 2.0
+"""How many standard deviations a loss may differ from its lowest value by chance."""
 
 
 def _learning(stages: Sequence[StageCurves], recipe: Mapping[str, Any]) -> Finding:
@@ -763,22 +797,41 @@ def _learning(stages: Sequence[StageCurves], recipe: Mapping[str, Any]) -> Findi
 def _end_of(curve: Curve) -> tuple[Literal["good", "bad", "open"], str]:
     values, steps = curve.values, curve.steps
     lowest, last = min(values), values[-1]
-    at = steps[values.index(lowest)]
-    if last > lowest * (1 + _FLAT):
-        return "bad", (
-            f"it rises, from {lowest:.3f} at step {at:g} to {last:.3f} at the end: overfitting."
-        )
+    place = values.index(lowest)
+    near = lowest + max(_FLAT * abs(lowest), _NOISE * _jitter(values))
+    if last > near:
+        way = f"from {lowest:.3f} at step {steps[place]:g} to {last:.3f} at the end"
+        if last <= lowest * (1 + _CLEAR) and values[-2] <= near:
+            return "open", f"one measurement that rises, {way}, is no trend yet."
+        rises = f"it rises by {100 * (last / lowest - 1):.0f} %, {way}:"
+        if place:
+            return "bad", f"{rises} overfitting."
+        return "bad", f"{rises} this stage has not learned, or overfits from its start."
     if len(values) == 2:
+        fell = values[0] > last + near - lowest
+        change = "it fell" if fell else "it hardly changed,"
         return "open", (
-            f"it fell from {values[0]:.3f} to {last:.3f}; two measurements do not show whether it "
-            "still falls."
+            f"{change} from {values[0]:.3f} to {last:.3f}; two measurements do not show "
+            "where it goes."
         )
-    if values[-2] > last * (1 + _FLAT):
+    if values[-2] > last + near - lowest:
         return "open", (
             f"it still falls, from {values[-2]:.3f} at step {steps[-2]:g} to {last:.3f} at the "
             "end: more steps may help."
         )
-    return "good", f"it has levelled off at {last:.3f}."
+    noise = f", within its ups and downs since the lowest, {lowest:.3f} at step {steps[place]:g}"
+    return "good", f"it has levelled off at {last:.3f}{noise if last > lowest else ''}."
+
+
+def _jitter(values: Sequence[float]) -> float:
+    """Standard deviation of a curve about its own trend, from second differences; their median
+    lets no single jump decide. 0 below five values, which show none."""
+    if len(values) < 5:
+        return 0.0
+    bends = [abs(a - 2 * b + c) for a, b, c in zip(values, values[1:], values[2:], strict=False)]
+    # Of independent noise a second difference has 1 + 4 + 1 times the variance; 0.6745 is the
+    # median of |z| of a normal z.
+    return median(bends) / 0.6745 / 6**0.5
 
 
 def _alignment_block(stage: StageCurves) -> list[Block]:
@@ -1165,7 +1218,8 @@ def write_report(run: Path, data_folder: str | None = None) -> Path:
     """Write `report.html` and `scores.csv` of a run; what is not whole in it is said on the page,
     and on standard error.
 
-    The page needs no network, no other file and no script to be read; gives its path.
+    The page needs no network, no other file and no script to be read; gives its path. A page that
+    says all of this and more (a copy of a run without its answers was reported on) stays.
 
     Raises:
         RunError: the folder is no run.
@@ -1174,14 +1228,35 @@ def write_report(run: Path, data_folder: str | None = None) -> Path:
     content = gather(run, data_folder)
     for problem in content.problems:
         remark(f"Note: {problem}")
+    if _says_less(run, content):
+        remark(
+            "Note: report.html was kept. It has scores or answers that are not in the folder any "
+            "more; remove it to write it without them."
+        )
+        return run / PAGE
     html = render_html(content)
-    write_text(run / "scores.csv", scores_csv(content.entries))
-    write_text(run / "report.html", html)
-    return run / "report.html"
+    write_text(run / SCORES, scores_csv(content.entries))
+    write_text(run / PAGE, html)
+    return run / PAGE
+
+
+PAGE, SCORES = "report.html", "scores.csv"
+
+
+def _says_less(run: Path, content: Content) -> bool:
+    """Whether there is a page that has every score of this one, and scores or answers besides."""
+    if not ((run / PAGE).is_file() and (run / SCORES).is_file()):
+        return False
+    stored, page = (
+        (run / name).read_text(encoding="utf-8", errors="replace") for name in (SCORES, PAGE)
+    )
+    before, now = set(stored.splitlines()), set(scores_csv(content.entries).splitlines())
+    has_answers = any(part.examples for part in content.parts)
+    return now < before or (now == before and not has_answers and '<article class="card' in page)
 
 
 def render_html(content: Content) -> str:
     """The page. Whatever a model or a data set says is shown as text, never as markup."""
     template = template_environment(escape=True).get_template("report.html.j2")
     figures = training_figures(content.stages)
-    return template.render(report=content, figures=figures, css=template_text("report.css"))
+    return template.render(report=content, figures=figures, css=PAGE_CSS)

@@ -261,8 +261,8 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
                 "counts_by_variant": {
                     kind: counts_of(pair(answers, asked)) for kind, answers in blind.items()
                 },
-                "mirrored": mirror_probe(seen, mirrored, sided),
-            },
+            }
+            | ({} if kinds else {"mirrored": mirror_probe(seen, mirrored, sided)}),
         )
     )
 

@@ -1,7 +1,7 @@
 """Collected cells -> the numbers of a study: curves, paired comparisons, data efficiency."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -209,6 +209,19 @@ def adjust(comparisons: Sequence[dict[str, Any]]) -> None:
     """Give comparisons `p_holm`, their p-values adjusted by Holm over all of them."""
     for each, adjusted in zip(comparisons, holm([one["p"] for one in comparisons]), strict=True):
         each["p_holm"] = adjusted
+
+
+TOLD_APART = (
+    f"Two methods are told apart where p, adjusted by Holm, is below {LEVEL} and the 95 % interval "
+    "leaves 0 out."
+)
+
+
+def told_apart(row: Mapping[str, Any]) -> bool:
+    """Whether the two methods of a comparison are told apart, by the rule `TOLD_APART`."""
+    bounds = row["interval"]
+    holds_0 = bounds is not None and bounds[0] <= 0 <= bounds[1]
+    return row["p_holm"] < LEVEL and not holds_0 and not row.get("same_scores")
 
 
 class _Grid:

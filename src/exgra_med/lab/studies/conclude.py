@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from exgra_med.evaluation.published import published_curve
-from exgra_med.lab.studies.compare import LEVEL
+from exgra_med.lab.studies.compare import LEVEL, told_apart
 from exgra_med.lab.studies.schema import Study
 
 
@@ -97,9 +97,8 @@ def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> st
             f"{arm} and {baseline} have the same score for every question {where}: this study can "
             "tell nothing about a difference there."
         )
-    # One rule: told apart is what both the adjusted test and the interval say.
-    holds_0 = bounds is not None and bounds[0] <= 0 <= bounds[1]
-    if row["p_holm"] >= LEVEL or holds_0:
+    if not told_apart(row):
+        holds_0 = bounds is not None and bounds[0] <= 0 <= bounds[1]
         size = f", the interval is {_points(bounds[0])} to {_points(bounds[1])}" if bounds else ""
         numbers = f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})"
         if row["p"] < LEVEL and not holds_0:

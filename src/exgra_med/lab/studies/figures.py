@@ -11,6 +11,7 @@ from typing import Any
 from exgra_med.evaluation.published import CURVES
 from exgra_med.evaluation.report.page import GRID, INK, STYLE, inline_svg, pyplot
 from exgra_med.evaluation.tasks.vqa import strongest_blind
+from exgra_med.lab.studies.compare import told_apart
 from exgra_med.lab.studies.conclude import percent
 
 _COLOURS = "#5d6875 #0b6e69 #b4540a #4b5fb0 #a83279 #6d7f12 #8a5a3c #2f7fb5".split()
@@ -87,7 +88,7 @@ def difference_figure(results: dict[str, Any]) -> Drawing | None:
             colour, mark = styles[row["arm"]]
             if row["interval"] is not None:
                 axes.plot(row["interval"], [place, place], color=colour, linewidth=1.6)
-            filling = colour if row["p_holm"] < 0.05 else "none"
+            filling = colour if told_apart(row) else "none"
             axes.plot(
                 row["value"], place, mark, color=colour, markersize=6, markerfacecolor=filling
             )
@@ -104,7 +105,7 @@ def difference_figure(results: dict[str, Any]) -> Drawing | None:
             "differences",
             f"Against {baseline}",
             "Line: 95 % interval over images and seeds. Ticks: every seed. Filled: told apart "
-            "after Holm's correction; hollow: not told apart.",
+            "(by Holm's correction and by the interval); hollow: not told apart.",
         )
 
 

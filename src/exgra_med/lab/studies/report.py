@@ -9,10 +9,10 @@ from typing import Any
 from exgra_med import files
 from exgra_med.digests import DIGEST, read_document, write_document
 from exgra_med.errors import DamagedFileError, ExgraMedError, RecipeError, RunError
-from exgra_med.evaluation.report.page import NOTICE, template_environment, template_text
+from exgra_med.evaluation.report.page import NOTICE, template_environment
 from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
-from exgra_med.lab.studies.compare import adjust, compare_arms
+from exgra_med.lab.studies.compare import TOLD_APART, adjust, compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
 from exgra_med.lab.studies.figures import (
     Drawing,
@@ -31,6 +31,7 @@ from exgra_med.lab.studies.table import (
     comparison_rows,
     render,
 )
+from exgra_med.page_style import PAGE_CSS
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -46,7 +47,7 @@ def render_report(results: dict[str, Any], failed: Sequence[tuple[str, str]] = (
         "study.html.j2",
         results,
         failed=failed,
-        css=template_text("report.css"),
+        css=PAGE_CSS,
         study_css=study_css(),
         notice=NOTICE,
         runs=[_cell_row(results, cell) for cell in results["cells"]],
@@ -89,6 +90,7 @@ def _render(template: str, results: dict[str, Any], **values: Any) -> str:
             percent=percent,
             columns=COMPARISON_COLUMNS,
             comparisons=comparison_rows(results),
+            told_apart=TOLD_APART,
             figures=figures(results),
             budgets=budget_sentences(results),
             limits=limits(results),

@@ -14,6 +14,7 @@ from exgra_med.evaluation.answers import SHORT_DIGEST
 from exgra_med.evaluation.published import CURVE_METRIC, CURVE_SOURCE, CURVES
 from exgra_med.evaluation.report.page import plain
 from exgra_med.evaluation.tables import Cell, bounded
+from exgra_med.lab.studies.compare import told_apart
 from exgra_med.lab.studies.conclude import percent
 
 FORMATS = ("markdown", "latex", "csv")
@@ -75,7 +76,7 @@ def one_block(results: dict[str, Any]) -> Block:
 
 def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
     """Every comparison as text: method (and outcome, where it is another than the score), fraction,
-    difference, interval, p (Holm), p, detectable."""
+    difference, interval, p (Holm), p, detectable, told apart."""
     told = [("", each) for each in results["comparisons"]]
     for name, outcome in results.get("outcomes", {}).items():
         told += [(f" ({name})", each) for each in outcome["comparisons"]]
@@ -88,6 +89,7 @@ def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
             *(f"{each[p]:.2g}" for p in ("p_holm", "p", "p_images")),
             # Equal scores have no spread, from which nothing follows.
             "–" if each.get("same_scores") else f"{each['detectable']:.1f}",
+            "yes" if told_apart(each) else "no",
         )
         for of_what, each in told
         for cell in [bounded(each["value"], each["interval"])]
@@ -96,7 +98,7 @@ def comparison_rows(results: dict[str, Any]) -> list[tuple[str, ...]]:
 
 COMPARISON_COLUMNS = (
     "method", "data", "difference", "95 % interval", "p (Holm)", "p", "p, images only",
-    "could find",
+    "could find", "told apart",
 )  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from exgra_med.model.convert.weights import read_weights
 from exgra_med.model.hub import download_checkpoint
 from exgra_med.model.native import load_native
 from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
-from exgra_med.model.verification import TENSORS, file_hashes, write_verification
+from exgra_med.model.verification import SOURCE, TENSORS, file_hashes, write_verification
 from exgra_med.recipe.run_folder import check_checkpoint
 
 PROVENANCE = "import.json"
@@ -131,7 +131,7 @@ def export_checkpoint(
             write_json(fresh / PROVENANCE, read_json_object(folder / PROVENANCE))
         write_json(fresh / EXPORTED, {"format": form, "sha256": file_hashes(folder)})
         (fresh / CARD).write_text(_card(folder.name), encoding="utf-8")
-        write_verification(bundle, fresh, stored)
+        write_verification(bundle, fresh, stored, SOURCE)
         write_digests(fresh)
 
 

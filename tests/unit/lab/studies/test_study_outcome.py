@@ -25,10 +25,11 @@ from exgra_med.evaluation.published import published_curve
 from exgra_med.evaluation.results import Score, put_result, read_results
 from exgra_med.lab.studies.collect import check_comparable
 from exgra_med.lab.studies.conclude import conclude
+from exgra_med.lab.studies.figures import difference_figure
 from exgra_med.lab.studies.folder import Attempt, log_path, open_study, start_study, write_attempt
 from exgra_med.lab.studies.report import write_outcome, write_results
 from exgra_med.lab.studies.schema import read_study
-from exgra_med.lab.studies.table import blocks, one_block, render
+from exgra_med.lab.studies.table import blocks, comparison_rows, one_block, render
 from exgra_med.web.run_view import FoundRun, run_html
 
 SKILL = {
@@ -109,6 +110,25 @@ def row(
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("value", "p", "alone", "apart"),
+    [(5, 0.01, 0.01, "yes"), (1, 0.01, 0.01, "no"), (3, 0.06, 0.03, "no"), (1, 0.4, 0.4, "no")],
+)
+def test_words_table_and_figure_tell_apart_by_one_rule(
+    folder: Path, value: float, p: float, alone: float, apart: str
+) -> None:
+    """An interval that holds 0, or a p-value above 0.05, is enough against it, everywhere."""
+    one = row(value, p, alone=alone) | {"each": [value], "p_images": p}
+    arms = {name: {"title": name, "points": []} for name in ("instruct", "exgra-med")}
+    results = {"comparisons": [one], "arms": arms, "baseline": "instruct"}
+    assert comparison_rows(results)[0][-1] == apart
+    assert (" is better than " in said(folder, one)) == (apart == "yes")
+    drawing = difference_figure(results)
+    assert drawing is not None
+    filled = "fill: var(--arm-1); stroke: var(--arm-1); stroke-linejoin: miter"
+    assert (filled in drawing.inline) == (apart == "yes")
+
+
 def said(
     folder: Path,
     *rows: dict[str, Any],
@@ -178,7 +198,7 @@ def test_answers_that_never_differ_tell_nothing(tmp_path: Path) -> None:
     text = "\n".join(results["conclusion"])
     assert "can tell nothing about a difference" in text
     assert "reaches" not in text and "could find" not in text and "No difference" not in text
-    assert all(line.rstrip(" |").endswith("–") for line in _comparison_lines(results))
+    assert all(line.rstrip(" |").endswith("– | no") for line in _comparison_lines(results))
 
 
 def _comparison_lines(results: dict[str, Any]) -> list[str]:
