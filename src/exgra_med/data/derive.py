@@ -123,7 +123,7 @@ def write_split(
 
 def open_answers(records: Iterable[Record]) -> list[str]:
     """Answers of open questions, lower-cased, each once, in order: the original's candidates."""
-    answers = (record.answer.lower() for record in records if record.answer_type == "OPEN")
+    answers = (record.answer.lower() for record in records if record.known_type == "OPEN")
     return list(dict.fromkeys(answers))
 
 

@@ -30,6 +30,23 @@ IMAGE_PLACEHOLDER = "<image>"
 """Where an image stands in a question; a record without any has its images in the usual place."""
 
 AnswerType = Literal["OPEN", "CLOSED"]
+_YES_NO = frozenset(("yes", "no", "是", "不是"))
+
+
+def type_by_answer(answer: str) -> AnswerType:
+    """The type of a question that states none: CLOSED for yes or no, OPEN for any other answer.
+
+    Preparing, checking, auditing and scoring all ask this function.
+
+    >>> type_by_answer("Yes."), type_by_answer("yes, on the left")
+    ('CLOSED', 'OPEN')
+    """
+    said = answer.strip().rstrip(".!。").rstrip().casefold()
+    return "CLOSED" if said in _YES_NO else "OPEN"
+
+
+GUESSED = "state no answer type; yes and no count as CLOSED, every other answer as OPEN"
+"""What is said of records for which `type_by_answer` decides, behind their number."""
 
 
 class _Frozen(BaseModel):
@@ -130,6 +147,11 @@ class Record(_Frozen):
     def answer(self) -> str:
         """The text of the first assistant turn: the reference answer of a VQA record."""
         return self.turns[1].text
+
+    @property
+    def known_type(self) -> AnswerType:
+        """Whether the first question is OPEN or CLOSED: as stated, else by its answer."""
+        return self.answer_type or type_by_answer(self.answer)
 
     def first_exchange(self) -> "Record":
         """The first question with its images, and its answer; `extended` is left out."""

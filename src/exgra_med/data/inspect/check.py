@@ -12,7 +12,7 @@ from exgra_med.data.chat_template import (
     encode_text,
 )
 from exgra_med.data.prepare import MAX_PIXELS, image_digest
-from exgra_med.data.records import MANIFEST, Prepared, Record
+from exgra_med.data.records import GUESSED, MANIFEST, Prepared, Record
 from exgra_med.errors import DamagedFileError, DataError
 from exgra_med.terminal import ProgressCallback
 
@@ -42,13 +42,19 @@ class CheckReport:
     """
 
     counts: dict[str, int] = field(default_factory=dict)
+    answer_types: dict[str, dict[str, int]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The report for a person."""
-        lines = [f"{split}: {count} records" for split, count in self.counts.items()]
+        lines = [
+            f"{split}: {count} records ({types})"
+            if (types := ", ".join(f"{kind} {n}" for kind, n in self.answer_types[split].items()))
+            else f"{split}: {count} records"
+            for split, count in self.counts.items()
+        ]
         lines += [f"{key.replace('_', ' ')}: {value}" for key, value in self.facts.items()]
         for kind, texts in (("notice", self.notices), ("fault", self.faults)):
             lines += [f"{kind}: {text}" for text in texts[:MAX_LINES]]
@@ -77,7 +83,7 @@ def check_prepared(
     lengths: Counter[str] = Counter()
     images: dict[str, set[str]] = defaultdict(set)
     triples: Counter[tuple[str, ...]] = Counter()
-    longest = 0
+    longest = guessed = 0
     for split in prepared.splits:
         try:
             records = prepared.records(split)
@@ -86,6 +92,9 @@ def check_prepared(
             continue
         report.counts[split] = len(records)
         expected = prepared.manifest["counts"][split]
+        types = Counter(record.known_type for record in records)
+        report.answer_types[split] = dict(sorted(types.items()))
+        guessed += sum(record.answer_type is None for record in records)
         if len(records) != expected:
             report.faults.append(f"{split}: the manifest says {expected}, found {len(records)}.")
         for record in records:
@@ -135,6 +144,8 @@ def check_prepared(
         report.notices.append(f"{shared} of {tested} test images are in train too.")
     if twice:
         report.notices.append(f"{twice} records repeat image, question and answer of another.")
+    if guessed:
+        report.notices.append(f"{guessed} records {GUESSED}.")
     if window:
         report.facts["max_length_in_tokens"] = window.max_length
     else:

@@ -36,7 +36,7 @@ def _of_records(records: list[Record]) -> dict[str, Any]:
         "images": len({name for record in records for name in record.images}),
         "turns": sum(len(record.turns) for record in records),
         "with_extended_answers": sum(record.extended is not None for record in records),
-        "answer_types": dict(Counter(record.answer_type or "none" for record in records)),
+        "answer_types": dict(Counter(record.known_type for record in records)),
         "words_per_question": _spread([len(r.question.split()) for r in records]),
         "words_per_answer": _spread([len(text.split()) for r in records for text in r.answers]),
         "words_per_extended_answer": _spread(

@@ -122,12 +122,6 @@ def _raw(value: Any) -> Any:
         return str(value)
 
 
-def is_yes_or_no(answer: Any) -> bool:
-    """Whether a published answer is yes or no and nothing else, a final stop apart."""
-    plain = plain_text(answer, "an answer").casefold().rstrip(".!").rstrip()
-    return plain in ("yes", "no")
-
-
 def check_counts(name: str, found: Counter[Any], expected: Mapping[Any, int]) -> str:
     """Hold a release that is as long as the published one against its published counts.
 
