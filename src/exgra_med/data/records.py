@@ -368,6 +368,9 @@ FORMAT = 1
 
 _AGAIN = "Delete the folder and prepare it again."
 
+NOT_STATED = "not stated"
+"""What a manifest says of a licence or origin that nobody named."""
+
 BUNDLED = "bundled:"
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -486,6 +489,7 @@ def open_prepared(folder: str | Path) -> Prepared:
 
 
 class _Notes(BaseModel):
+    identifiers_left_out: dict[str, str] = {}
     columns_left_out: list[str] = []
     closed_without_options: list[str] = []
 
@@ -497,6 +501,7 @@ class _Manifest(BaseModel):
     dataset: str
     variant: str | None = None
     licence: str | None = None
+    origin: str | None = None
     counts: dict[str, NonNegativeInt]
     files: dict[str, str]
     counts_by_type: dict[str, dict[str, int]] = {}
