@@ -4,7 +4,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,16 @@ import typer
 from exgra_med.cli import options
 from exgra_med.errors import DataError
 from exgra_med.files import write_text
-from exgra_med.terminal import counting, next_step, print_json, reporter, say, show, table
+from exgra_med.terminal import (
+    counting,
+    next_step,
+    print_json,
+    printable,
+    reporter,
+    say,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -170,7 +180,7 @@ def prepare(
     mapping = _pairs(column or [], "--map question=Frage")
     if group_by is not None and mapping.setdefault("group", group_by) != group_by:
         raise DataError("--group-by and --map group= name different columns.", "Give one of them.")
-    asks = not (yes or as_json) and sys.stdin.isatty() and sys.stdout.isatty()
+    asks = not (yes or as_json) and _asks()
     own = None
     if name == "custom" or any((images, sheet, group_by, keep_column, drop_column)):
         approve = partial(_approve, asks=asks) if not as_json else None
@@ -182,7 +192,14 @@ def prepare(
         if source is None:
             raise DataError("--download needs --source.", "It is the folder to download into.")
         _download(name, source, workers, allow_loopback)
-    with counting(silent=as_json) as progress:
+    with ExitStack() as stack:
+        # Not before the first image: a live line would be drawn over the question.
+        counter = cache(lambda: stack.enter_context(counting(silent=as_json)))
+
+        def progress(what: str, done: int) -> None:
+            if tell := counter():
+                tell(what, done)
+
         prepared = prepare_dataset(
             name,
             source,
@@ -202,6 +219,11 @@ def prepare(
     _show_prepared(prepared, as_json)
 
 
+def _asks() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
 def _asked(question: str) -> str | None:
     said = typer.prompt(f"{question}? (Enter: not stated)", default="", show_default=False)
     return said.strip() or None
@@ -209,7 +231,12 @@ def _asked(question: str) -> str | None:
 
 def _approve(columns: list["Column"], asks: bool) -> None:
     """Show what each column is taken for, and ask where somebody can answer."""
-    rows = [(each.name, f"-> {each.meaning}", each.first) for each in columns[:_MOST_COLUMNS]]
+    from rich.markup import escape
+
+    rows = [
+        [escape(printable(text)) for text in (each.name, f"-> {each.meaning}", each.first)]
+        for each in columns[:_MOST_COLUMNS]
+    ]
     show(None, False, [table("Columns", ("column", "is", "first value"), rows, numbers=False)])
     if len(columns) > _MOST_COLUMNS:
         say(f"... and {len(columns) - _MOST_COLUMNS} more columns")
@@ -250,7 +277,8 @@ def _show_prepared(prepared: "Prepared", as_json: bool) -> None:
 
     value = {"path": str(prepared.path), "fingerprint": prepared.fingerprint, **prepared.manifest}
     step = f"data check {prepared.path}"
-    if prepared.manifest["counts"].keys() == {"train"}:
+    counts = prepared.manifest["counts"]
+    if counts.get("train") == sum(counts.values()):
         step = f"data split {prepared.path} --out {prepared.path}-split"
     lines = [*describe_manifest(prepared), next_step(step)]
     show(value, as_json, lines)

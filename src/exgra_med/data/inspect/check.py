@@ -12,7 +12,7 @@ from exgra_med.data.chat_template import (
     encode_text,
 )
 from exgra_med.data.prepare import MAX_PIXELS, image_digest
-from exgra_med.data.records import GUESSED, MANIFEST, Prepared, Record
+from exgra_med.data.records import GUESSED, MANIFEST, NOT_STATED, Prepared, Record
 from exgra_med.errors import DamagedFileError, DataError
 from exgra_med.terminal import ProgressCallback
 
@@ -82,6 +82,7 @@ def check_prepared(
     report = CheckReport()
     lengths: Counter[str] = Counter()
     images: dict[str, set[str]] = defaultdict(set)
+    groups: dict[str, set[str]] = defaultdict(set)
     triples: Counter[tuple[str, ...]] = Counter()
     longest = guessed = 0
     for split in prepared.splits:
@@ -102,6 +103,8 @@ def check_prepared(
             triples[(*record.images, record.question, record.answer)] += 1
             for name in record.images:
                 images[name].add(split)
+            if "group" in record.meta:
+                groups[str(record.meta["group"])].add(split)
             segments = conversation_segments(record, template)
             has_answer = any(clean_text(text) for text in record.answers)
             if not has_answer or not any(segment.supervised for segment in segments):
@@ -136,12 +139,21 @@ def check_prepared(
         "images": len(images),
         "test_images": tested,
         "test_images_in_train": shared,
+        **({"groups": len(groups)} if groups else {}),
         "repeated_records": twice,
         "longest_conversation_in_characters": longest,
         **lengths,
     }
     if shared:
         report.notices.append(f"{shared} of {tested} test images are in train too.")
+    if divided := sum(len(splits) > 1 for splits in groups.values()):
+        report.notices.append(
+            f"{divided} of {len(groups)} groups are in more than one split; `data split` makes "
+            "new ones."
+        )
+    for name in ("licence", "origin"):
+        if prepared.manifest.get(name) == NOT_STATED:
+            report.notices.append(f"the {name} is not stated; `data prepare --{name}` says it.")
     if twice:
         report.notices.append(f"{twice} records repeat image, question and answer of another.")
     if guessed:

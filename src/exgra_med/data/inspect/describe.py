@@ -42,7 +42,10 @@ def describe_manifest(prepared: Prepared) -> list[str]:
         )
         count = f"{split}: {manifest['counts'][split]} records"
         groups = notes.get("groups", {}).get(split)
-        details = [*([types] if types else []), *([f"{groups} groups"] if groups else [])]
+        details = [
+            *([types] if types else []),
+            *([f"{groups} group{'s' * (groups > 1)}"] if groups else []),
+        ]
         strata = notes.get("strata", {}).get(split, {})
         details += [f"{value} {number}" for value, number in strata.items()]
         lines.append(f"{count} ({'; '.join(details)})" if details else count)

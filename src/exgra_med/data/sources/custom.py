@@ -87,6 +87,8 @@ SAMPLE_ROWS = 50
 """Rows at the beginning of a file from which a column without a known name is guessed."""
 _NUMBERED = re.compile(r"(?:image|img)(?:path|name)?\d+")
 _WHAT = {"user": "question", "assistant": "answer"}
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+"""Of pictures that stand in a row as bytes."""
 _FILE_NAME = re.compile(r".+\.(?:jpe?g|png|bmp|tiff?|webp|dcm|nii|nii\.gz)(?:#.*)?", re.IGNORECASE)
 
 
@@ -426,6 +428,9 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     found = {path: list(reader.file(path, split)) for path, split in files.items()}
     _refuse_unknown_columns(source, reader)
     rows = [row for read in found.values() for _, row in read]
+    if not rows:
+        listed = ", ".join(path.name for path in found)
+        raise DataError(f"{listed}: there is no row of a question.", "Is it the right table?")
     columns, group = _columns(reader, rows)
     if own.approve:
         own.approve(columns)
@@ -577,7 +582,7 @@ def _all(values: Iterable[Any], words: Collection[str]) -> bool:
 def _are_images(values: list[Any]) -> bool:
     return all(
         (isinstance(value, str) and _FILE_NAME.fullmatch(value.strip()))
-        or isinstance(value, bytes)
+        or (isinstance(value, bytes) and value.startswith(_BEGINNINGS))
         or (isinstance(value, dict) and "bytes" in value)
         for value in values
     )

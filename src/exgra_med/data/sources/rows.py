@@ -168,7 +168,7 @@ def image_folder(source: Path, options: PrepareOptions) -> ImageFolder:
     """
     if options.own.images is not None:
         if not options.own.images.is_dir():
-            raise DataError(f"{options.own.images}: no such folder.", "It is what --images names.")
+            raise DataError(f"{options.own.images}: not a folder.", "It is what --images names.")
         return ImageFolder(options.own.images, options.max_pixels)
     inside = sorted(
         path

@@ -12,6 +12,8 @@ from exgra_med.plugins import import_extra
 MAX_BYTES = 2**30
 """Of all that is packed in the file; a million rows of questions have some hundred megabytes."""
 
+_ERRORS = ("#N/A", "#REF!", "#VALUE!", "#DIV/0!", "#NAME?", "#NUM!", "#NULL!")
+"""What a cell shows whose formula has no value."""
 _SAVE = "Open it, and save it as .xlsx or as CSV (UTF-8)."
 
 
@@ -76,5 +78,6 @@ def _cells(sheet: Any) -> Iterator[tuple[int, list[Any]]]:
     # What a file says of its own size is often wrong; the rows are read as they come.
     sheet.reset_dimensions()
     for number, cells in enumerate(sheet.iter_rows(values_only=True), start=1):
-        if any(cell is not None and str(cell).strip() for cell in cells):
-            yield number, list(cells)
+        values = [None if cell in _ERRORS else cell for cell in cells]
+        if any(value is not None and str(value).strip() for value in values):
+            yield number, values

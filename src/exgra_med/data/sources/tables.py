@@ -151,7 +151,8 @@ def _sheet(path: Path, sheet: str | None) -> Iterator[Row]:
             ):
                 # The first column of pandas' to_excel has no name and numbers the rows.
                 raise DataError(
-                    f"{where}: column {place + 1} has no name and holds {str(cell)[:40]!r}."
+                    f"{where}: column {place + 1} has no name and holds {str(cell)[:40]!r}.",
+                    "The first row that is not empty has the names of all columns.",
                 )
         yield where, row
     if not header:

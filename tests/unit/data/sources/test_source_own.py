@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from exgra_med.data.derive import write_split
+from exgra_med.data.inspect.check import check_prepared
 from exgra_med.data.inspect.describe import describe_manifest
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import Prepared
@@ -101,6 +102,7 @@ def test_who_says_no_makes_nothing(mine: Path) -> None:
         (f"{HEAD},answer\n0.png,Q?,x,y\n", "column 'answer' is there twice"),
         (f"{HEAD},split\n0.png,Q?,x,fold 1\n", "'split', the split, says 'fold 1'.*--drop-column"),
         (f"{HEAD},split\n0.png,Q?,x,\n", "'split', the split, is empty"),
+        (f"{HEAD}\n", "cases.csv: there is no row"),
         (f"{HEAD}\n0.png,Q?,\n", r"left \(1 dropped: empty answer\).*right columns.*--map"),
         (f"{HEAD}\na/0.png,Q?,x\n", "1 record has an image .*is missing.*looked for in"),
         (
@@ -143,11 +145,12 @@ def test_a_column_says_the_split(mine: Path) -> None:
 
 def test_a_sheet_of_excel(mine: Path) -> None:
     rows = [[], ["Image", "Question", "Answer", None], [None] * 4, ["0.png", "How many?", 3.0],
-            ["1.png", "Lung?", True, " "], ["2.png", "Where?", None]]  # fmt: skip
+            ["1.png", "Lung?", True, " "], ["2.png", "Where?", None],
+            ["3.png", "Where?", "#N/A"]]  # fmt: skip
     path = workbook(mine, empty=[], data=rows)
     prepared = prepare("custom", path, mine.parent / "out")
     assert [record.answer for record in prepared.records("train")] == ["3", "yes"]
-    assert [row["reason"] for row in prepared.manifest["dropped"]] == ["empty answer"]
+    assert [row["reason"] for row in prepared.manifest["dropped"]] == ["empty answer"] * 2
     [source] = prepared.manifest["sources"]
     assert source == "cases.xlsx"
 
@@ -195,7 +198,7 @@ def test_pictures_in_a_folder_elsewhere(mine: Path) -> None:
     (mine / "images").rename(mine.parent / "scans")
     scans = mine.parent / "scans"
     assert len(make(mine, f"{HEAD}\nscans/0.png,Lung?,yes\n", images=scans).records("train")) == 1
-    with pytest.raises(DataError, match=r"nowhere: no such folder.*--images"):
+    with pytest.raises(DataError, match=r"nowhere: not a folder.*--images"):
         make(mine, f"{HEAD}\n0.png,Lung?,yes\n", images=mine / "nowhere")
 
 
@@ -348,3 +351,7 @@ def test_groups_of_a_field_and_a_group_in_two_given_splits(mine: Path) -> None:
     given = make(mine, table)
     assert given.manifest["notes"]["groups_in_two_splits"] == 1
     assert any("in more than one split" in line for line in describe_manifest(given))
+    report = check_prepared(given)
+    assert report.facts["groups"] == 1 and not report.faults
+    assert any(each.startswith("1 of 1 groups are in more than one") for each in report.notices)
+    assert any("licence is not stated" in each for each in report.notices)
