@@ -104,10 +104,7 @@ def prepare(
             help="Which column is question, answer, image, id, split, group, ... May be repeated.",
         ),
     ] = None,
-    images: Annotated[
-        Path | None,
-        of_own("--images", metavar="FOLDER", help="Folder of the pictures, if not beside it."),
-    ] = None,
+    images: options.Images = None,
     sheet: Annotated[
         str | None, of_own("--sheet", metavar="NAME", help="Sheet of an Excel file.")
     ] = None,
@@ -457,10 +454,11 @@ def split(
     ] = 0.1,
     group_by: Annotated[
         str | None,
-        typer.Option(
+        of_own(
             "--group-by",
-            metavar="FIELD",
-            help="Column of the group, or a field of `meta`. The default is the group, if known.",
+            metavar="COLUMN",
+            help="Column, such as the patient, that splits must not divide. Also a field of "
+            "`meta`. The default is the group of `data prepare`.",
         ),
     ] = None,
     stratify: Annotated[

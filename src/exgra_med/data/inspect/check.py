@@ -135,7 +135,9 @@ def check_prepared(
     shared = sum({"train", "test"} <= splits for splits in images.values())
     tested = sum("test" in splits for splits in images.values())
     twice = triples.total() - len(triples)
+    said = {name: prepared.manifest.get(name) for name in ("licence", "origin")}
     report.facts = {
+        **{name: text for name, text in said.items() if text},
         "images": len(images),
         "test_images": tested,
         "test_images_in_train": shared,
