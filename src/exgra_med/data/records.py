@@ -490,6 +490,13 @@ def open_prepared(folder: str | Path) -> Prepared:
 
 class _Notes(BaseModel):
     identifiers_left_out: dict[str, str] = {}
+    group_column: str = ""
+    groups: dict[str, int] = {}
+    groups_in_two_splits: int = 0
+    rows_without_group: int = 0
+    rows_with_identifiers_in_image_names: int = 0
+    rows_with_identifiers_in_texts: int = 0
+    strata: dict[str, dict[str, int]] = {}
     columns_left_out: list[str] = []
     closed_without_options: list[str] = []
 

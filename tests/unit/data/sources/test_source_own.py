@@ -11,7 +11,7 @@ from exgra_med.data.derive import write_split
 from exgra_med.data.inspect.check import check_prepared
 from exgra_med.data.inspect.describe import describe_manifest
 from exgra_med.data.prepare import prepare
-from exgra_med.data.records import Prepared
+from exgra_med.data.records import Prepared, open_prepared
 from exgra_med.data.sources.identifiers import by_name, identifying
 from exgra_med.data.sources.source import Column, OwnData
 from exgra_med.errors import DataError
@@ -355,3 +355,14 @@ def test_groups_of_a_field_and_a_group_in_two_given_splits(mine: Path) -> None:
     assert report.facts["groups"] == 1 and not report.faults
     assert any(each.startswith("1 of 1 groups are in more than one") for each in report.notices)
     assert any("licence is not stated" in each for each in report.notices)
+
+
+@pytest.mark.parametrize(
+    "notes", [{"groups": "many"}, {"strata": {"train": 3}}, {"identifiers_left_out": ["dob"]}]
+)
+def test_notes_of_another_type_are_refused(mine: Path, notes: dict[str, Any]) -> None:
+    prepared = make(mine, f"{HEAD}\n0.png,Lung?,yes\n")
+    manifest = {key: value for key, value in prepared.manifest.items() if key != "sha256"}
+    (prepared.path / "manifest.json").write_text(json.dumps(manifest | {"notes": notes}))
+    with pytest.raises(DataError, match=rf"manifest\.json: notes\.{next(iter(notes))}"):
+        open_prepared(prepared.path)
