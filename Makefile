@@ -40,7 +40,7 @@ pins:  ## renew the pinned sets in requirements/ (needs pip-tools)
 	  --output-file requirements/run.txt pyproject.toml requirements/build.in
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \
-	  --constraint requirements/run.txt --constraint requirements/constraints.txt --extra report --extra vlm --extra lora --extra llm --extra parquet --extra dicom --extra web --extra optim --extra tensorboard --extra dev --extra oracle \
+	  --constraint requirements/run.txt --constraint requirements/constraints.txt --extra report --extra vlm --extra lora --extra llm --extra parquet --extra excel --extra dicom --extra web --extra optim --extra tensorboard --extra dev --extra oracle \
 	  --output-file requirements/test.txt pyproject.toml requirements/build.in
 	$(BIN)/python -m piptools compile --quiet --strip-extras --no-emit-index-url \
 	  --no-emit-find-links --no-emit-trusted-host --no-header --no-annotate \

@@ -2,8 +2,9 @@
 
     python examples/own_data.py mine
 
-Each of 60 grey pictures shows one bright shape, left or right, large or small. It stands in for
-your own images in docs/tutorials/own-data.md. Nothing medical is in it.
+Each of 60 grey pictures shows one bright shape, left or right, large or small. Three pictures each
+are of one made-up patient. It stands in for your own images in docs/tutorials/own-data.md. Nothing
+medical is in it, and nobody was born on these days.
 """
 
 import csv
@@ -34,7 +35,7 @@ def draw(path: Path, scene: dict[str, str], numbers: random.Random) -> None:
 
 
 def make(folder: Path, num_images: int = 60) -> None:
-    """Write `images/` and `train.csv`; the same folder every time."""
+    """Write `images/` and `cases.csv`; the same folder every time."""
     (folder / "images").mkdir(parents=True)
     numbers = random.Random(0)
     rows = []
@@ -47,10 +48,12 @@ def make(folder: Path, num_images: int = 60) -> None:
         scene["is_circle"] = "yes" if scene["shape"] == "circle" else "no"
         draw(folder / "images" / f"{number:03}.png", scene, numbers)
         for question, key, kind in QUESTIONS:
-            rows.append((f"{number:03}.png", question, scene[key], kind))
-    with (folder / "train.csv").open("w", newline="", encoding="utf-8") as stream:
+            patient = number // 3
+            person = (f"P{patient:04}", f"19{40 + patient}-05-17")
+            rows.append((*person, f"{number:03}.png", question, scene[key], kind))
+    with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow(("image", "question", "answer", "answer_type"))
+        writer.writerow(("patient_id", "birth_date", "picture", "question", "answer", "type"))
         writer.writerows(rows)
     print(f"{num_images} images and {len(rows)} questions in {folder}")
 

@@ -25,6 +25,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "parquet": ("pyarrow",),
+    "excel": ("openpyxl",),
     "dicom": ("pydicom", "nibabel", "gdcm", "pylibjpeg", "openjpeg"),
 }
 """What each extra brings, as modules; the rest of these tests runs without any of them."""
@@ -99,6 +100,10 @@ def parquet():
     from exgra_med.data.sources.parquet import iterate_rows
     list(iterate_rows([Path("x")], []))
 
+def excel():
+    from exgra_med.data.sources.spreadsheets import sheet_rows
+    next(sheet_rows(Path("x.xlsx")))
+
 def dicom():
     from exgra_med.data.dicom import read_dicom
     read_dicom(None, 10, "x.dcm", "x.dcm")
@@ -112,7 +117,7 @@ def page():
 
 asked = {}
 for function in (page, report, figures, service, engine, adapters, processor, server,
-                 parquet, dicom, nifti):
+                 parquet, excel, dicom, nifti):
     try:
         function()
         asked[function.__name__] = ["nothing was missing", ""]
@@ -137,7 +142,7 @@ def run(program: str) -> str:
 
 def test_every_module_imports_and_a_missing_extra_is_one_sentence() -> None:
     asked = json.loads(run(IMPORT_ALL + ASK))
-    assert len(asked) == 11
+    assert len(asked) == 12
     for name, (message, hint) in asked.items():
         found = re.fullmatch(r"[A-Z`][^.]+ needs the extra \[(\w+)\]\.", message)
         assert found, f"{name}: {message}"

@@ -4,7 +4,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,14 +14,26 @@ import typer
 from exgra_med.cli import options
 from exgra_med.errors import DataError
 from exgra_med.files import write_text
-from exgra_med.terminal import counting, next_step, print_json, reporter, say, show
+from exgra_med.terminal import (
+    counting,
+    next_step,
+    print_json,
+    printable,
+    reporter,
+    say,
+    show,
+    table,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from exgra_med.data.records import Prepared
+    from exgra_med.data.sources.source import Column
 
 app = typer.Typer(help="Prepare datasets, look at them, check them.", no_args_is_help=True)
+of_own = partial(typer.Option, rich_help_panel="Your own data")
+_MOST_COLUMNS = 60
 of_download = partial(typer.Option, rich_help_panel="Download")
 
 
@@ -54,7 +67,9 @@ Examples:
 
 * `exgra-med data prepare phantom --out data/phantom --option num_images=2000`
 
-* `exgra-med data prepare custom --source mine --out data/mine --map question=Frage`
+* `exgra-med data prepare custom cases.xlsx --out data/mine`
+
+* `exgra-med data prepare custom cases.csv --images ~/scans --map answer=finding --out data/mine`
 """
 
 
@@ -62,8 +77,17 @@ Examples:
 def prepare(
     name: Annotated[str, typer.Argument(help="Name from `exgra-med data list`.")],
     out: options.Out,
+    file: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="SOURCE",
+            show_default=False,
+            help="Folder, zip or tar with the published files. For `custom` your table, or its "
+            "folder: .csv, .tsv, .xlsx, .json, .jsonl, .parquet.",
+        ),
+    ] = None,
     source: Annotated[
-        Path | None, typer.Option("--source", help="Folder, zip or tar with the published files.")
+        Path | None, typer.Option("--source", help="The same as SOURCE, as an option.")
     ] = None,
     split_variant: Annotated[
         str | None,
@@ -74,16 +98,51 @@ def prepare(
     seed: options.Seed = 0,
     column: Annotated[
         list[str] | None,
-        typer.Option(
+        of_own(
             "--map",
             metavar="FIELD=COLUMN",
-            help="Name of a column of your own table. May be repeated.",
+            help="Which column is question, answer, image, id, split, group, ... May be repeated.",
         ),
+    ] = None,
+    images: options.Images = None,
+    sheet: Annotated[
+        str | None, of_own("--sheet", metavar="NAME", help="Sheet of an Excel file.")
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        of_own(
+            "--group-by",
+            metavar="COLUMN",
+            help="Column, such as the patient, that splits must not divide. Only numbers are kept "
+            "of it.",
+        ),
+    ] = None,
+    keep_column: Annotated[
+        list[str] | None,
+        of_own(
+            "--keep-column",
+            metavar="COLUMN",
+            help="Keep a column although it may say who a person is. May be repeated.",
+        ),
+    ] = None,
+    drop_column: Annotated[
+        list[str] | None,
+        of_own("--drop-column", metavar="COLUMN", help="Leave a column out. May be repeated."),
     ] = None,
     own_name: Annotated[
         str | None,
-        typer.Option("--name", metavar="WORD", help="What results call your own data."),
+        of_own("--name", metavar="WORD", help="What results call your own data."),
     ] = None,
+    licence: Annotated[
+        str | None,
+        of_own("--licence", metavar="TEXT", help="What images and texts may be used for."),
+    ] = None,
+    data_origin: Annotated[
+        str | None, of_own("--origin", metavar="TEXT", help="Where images and texts come from.")
+    ] = None,
+    yes: Annotated[
+        bool, of_own("--yes", help="Ask nothing, and take the columns as they are understood.")
+    ] = False,
     option: options.VerbOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a prepared folder that differs.")
@@ -105,16 +164,39 @@ def prepare(
 ) -> None:
     """Make a prepared folder from the published files of a dataset.
 
-    --map and --name are for `custom` and `shards`, --option for `phantom`, which is made and needs
-    no --source.
+    Your own data is `custom`: each column is shown with what it is taken for, and in a terminal you
+    are asked whether that is right. Columns that may say who a person is are left out.
+    --option is for `phantom`, which is made and needs no SOURCE.
     """
     from exgra_med.data.prepare import prepare as prepare_dataset
+    from exgra_med.data.sources.source import OwnData
 
+    if file is not None and source is not None:
+        raise DataError("SOURCE and --source are the same.", "Give one of them.")
+    source = file or source
+    mapping = _pairs(column or [], "--map question=Frage")
+    if group_by is not None and mapping.setdefault("group", group_by) != group_by:
+        raise DataError("--group-by and --map group= name different columns.", "Give one of them.")
+    asks = not (yes or as_json) and _asks()
+    own = None
+    if name == "custom" or any((images, sheet, group_by, keep_column, drop_column)):
+        approve = partial(_approve, asks=asks) if not as_json else None
+        own = OwnData(images, sheet, tuple(keep_column or ()), tuple(drop_column or ()), approve)
+    if name == "custom" and asks:
+        licence = licence or _asked("Licence: what may images and texts be used for")
+        data_origin = data_origin or _asked("Origin: where do images and texts come from")
     if download:
         if source is None:
             raise DataError("--download needs --source.", "It is the folder to download into.")
         _download(name, source, workers, allow_loopback)
-    with counting(silent=as_json) as progress:
+    with ExitStack() as stack:
+        # Not before the first image: a live line would be drawn over the question.
+        counter = cache(lambda: stack.enter_context(counting(silent=as_json)))
+
+        def progress(what: str, done: int) -> None:
+            if tell := counter():
+                tell(what, done)
+
         prepared = prepare_dataset(
             name,
             source,
@@ -123,12 +205,43 @@ def prepare(
             seed=seed,
             overwrite=overwrite,
             drop_broken_images=drop_broken_images,
-            mapping=_pairs(column or [], "--map question=Frage"),
+            mapping=mapping,
             dataset_name=own_name,
+            own=own,
+            licence=licence,
+            data_origin=data_origin,
             settings=_pairs(option or [], "--option num_images=2000"),
             progress=progress,
         )
     _show_prepared(prepared, as_json)
+
+
+def _asks() -> bool:
+    """Whether somebody is there to answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def _asked(question: str) -> str | None:
+    said = typer.prompt(f"{question}? (Enter: not stated)", default="", show_default=False)
+    return said.strip() or None
+
+
+def _approve(columns: list["Column"], asks: bool) -> None:
+    """Show what each column is taken for, and ask where somebody can answer."""
+    from rich.markup import escape
+
+    rows = [
+        [escape(printable(text)) for text in (each.name, f"-> {each.meaning}", each.first)]
+        for each in columns[:_MOST_COLUMNS]
+    ]
+    show(None, False, [table("Columns", ("column", "is", "first value"), rows, numbers=False)])
+    if len(columns) > _MOST_COLUMNS:
+        say(f"... and {len(columns) - _MOST_COLUMNS} more columns")
+    if asks and not typer.confirm("Is that right?", default=True):
+        raise DataError(
+            "Nothing was made.",
+            "Say what is meant with --map FIELD=COLUMN, --keep-column or --drop-column.",
+        )
 
 
 def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -> None:
@@ -160,7 +273,11 @@ def _show_prepared(prepared: "Prepared", as_json: bool) -> None:
     from exgra_med.data.inspect.describe import describe_manifest
 
     value = {"path": str(prepared.path), "fingerprint": prepared.fingerprint, **prepared.manifest}
-    lines = [*describe_manifest(prepared), next_step(f"data check {prepared.path}")]
+    step = f"data check {prepared.path}"
+    counts = prepared.manifest["counts"]
+    if counts.get("train") == sum(counts.values()):
+        step = f"data split {prepared.path} --out {prepared.path}-split"
+    lines = [*describe_manifest(prepared), next_step(step)]
     show(value, as_json, lines)
 
 
@@ -252,12 +369,18 @@ def _half_blocks(image: "Image.Image", columns: int = 72) -> str:
 def stats(
     data: options.DataArgument, out: options.OptionalOutFile = None, as_json: options.Json = False
 ) -> None:
-    """Count records, images, words and answers. With --out, write a page with pictures."""
-    from exgra_med.data.inspect.statistics import statistics, statistics_page
+    """Count records, images, words and answers. With --out, write a page of all questions.
+
+    The page is one HTML file, with pictures, search and filters.
+    """
+    from exgra_med.data.inspect.statistics import statistics
 
     prepared = _open(data)
     if out is not None:
-        write_text(out, statistics_page(prepared))
+        from exgra_med.evaluation.report.data_page import data_page
+
+        with counting(silent=as_json) as progress:
+            write_text(out, data_page(prepared, progress))
     if as_json or out is None:
         found = statistics(prepared)
         show(found, as_json, _outline(found))
@@ -329,13 +452,34 @@ def split(
     validation: Annotated[
         float, typer.Option("--validation", help="Share of the records, 0 to 1.")
     ] = 0.1,
+    group_by: Annotated[
+        str | None,
+        of_own(
+            "--group-by",
+            metavar="COLUMN",
+            help="Column, such as the patient, that splits must not divide. Also a field of "
+            "`meta`. The default is the group of `data prepare`.",
+        ),
+    ] = None,
+    stratify: Annotated[
+        str | None,
+        typer.Option(
+            "--stratify",
+            metavar="FIELD",
+            help="`answer_type`, or a field of `meta`: keep its shares alike in all splits.",
+        ),
+    ] = None,
     seed: options.Seed = 0,
     as_json: options.Json = False,
 ) -> None:
-    """Split the records anew, so that no image is in two splits."""
+    """Split the records anew, so that no image and no group, such as a patient, is in two splits.
+
+    Groups are those of `data prepare custom`: of its column `patient`, or of --group-by.
+    """
     from exgra_med.data.derive import write_split
 
-    _show_prepared(write_split(_open(data), validation, test, seed, out), as_json)
+    made = write_split(_open(data), validation, test, seed, out, group_by, stratify)
+    _show_prepared(made, as_json)
 
 
 @app.command(epilog="Example: `exgra-med data resize data/rad --shortest 336 --out data/rad-336`")

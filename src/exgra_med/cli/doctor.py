@@ -23,6 +23,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),
     "parquet": ("pyarrow",),
+    "excel": ("openpyxl",),
     "dicom": ("pydicom", "nibabel", "gdcm", "pylibjpeg", "openjpeg"),
 }
 """Extra -> modules that come with it."""

@@ -109,7 +109,8 @@ class ImageFolder:
         try:
             if not path.is_file():
                 state = "is not a file" if path.exists() else f"is missing{_near(path)}"
-                hint = f"It was looked for in {str(self.root)!r}."
+                is_empty = self.root.is_dir() and not any(self.root.iterdir())
+                hint = f"It was looked for in {str(self.root)!r}{', which is empty' * is_empty}."
                 if "#" in name:
                     hint += " Behind '#' stands what to select, for example #frame=3."
                 raise DataError(f"{label} {state}.", hint)

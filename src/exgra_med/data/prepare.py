@@ -15,6 +15,7 @@ from exgra_med.data.records import (
     FORMAT,
     IMAGE_PLACEHOLDER,
     MANIFEST,
+    NOT_STATED,
     Prepared,
     Record,
     file_sha256,
@@ -26,6 +27,7 @@ from exgra_med.data.sources.source import (
     Collected,
     Dropped,
     ImageBytes,
+    OwnData,
     PrepareOptions,
     kind_of_reason,
 )
@@ -55,13 +57,16 @@ def prepare(
     mapping: dict[str, str] | None = None,
     dataset_name: str | None = None,
     settings: dict[str, str] | None = None,
+    own: OwnData | None = None,
+    licence: str | None = None,
+    data_origin: str | None = None,
     progress: ProgressCallback | None = None,
 ) -> Prepared:
     """Prepare a dataset from a local folder with its published files.
 
     Args:
-        source: folder with the published files, or a zip or tar archive of it; None for data that
-            is made.
+        source: folder with the published files, or a zip or tar archive of it; for `custom` also
+            one table; None for data that is made.
         variant: split variant; the source's first where absent.
         seed: seed of splits that are not published.
         drop_broken_images: list records with a missing or broken image as dropped, instead of
@@ -69,6 +74,9 @@ def prepare(
         mapping: field of a record -> column, for `custom` and `shards`.
         dataset_name: what results call such data; the source's name where absent.
         settings: name -> value, for data that is made.
+        own: what a user says about data of their own, for `custom`.
+        licence: of data of somebody's own; the published one of other data sets.
+        data_origin: where data of somebody's own comes from, in their words.
 
     Raises:
         DataError: something in the source, or `out` holds something else.
@@ -87,6 +95,15 @@ def prepare(
             raise DataError(f"--name: {dataset_name!r} {problem}.", "Give one word, such as wards.")
     if mapping and name not in OWN:
         raise DataError(f"--map is for the datasets custom and shards, not for {name}.")
+    if (licence or data_origin) and name not in OWN:
+        raise DataError(
+            f"--licence and --origin are for the datasets custom and shards, not for {name}."
+        )
+    if own and name != "custom":
+        raise DataError(
+            "--images, --sheet, --group-by, --keep-column and --drop-column are for the dataset "
+            f"custom, not for {name}."
+        )
     if found.needs_files:
         if settings:
             raise DataError(f"--option is for data that is made, not for {found.name}.")
@@ -101,19 +118,24 @@ def prepare(
             folder = unpacked.enter_context(scratch_folder(out)) / "unpacked"
             unpack(source, folder)
             source = _only_folder(folder)
-        if not source.is_dir():
-            raise DataError(
-                f"{source}: no such folder.", f"Give the folder with the files of {name}."
-            )
-        options = PrepareOptions(variant, seed, max_pixels, mapping or {}, settings or {})
+        if not (source.is_dir() or (source.is_file() and name == "custom")):
+            what, hint = "folder", f"Give the folder with the files of {name}."
+            if name == "custom":
+                what, hint = "table or folder", "Give the table with your questions, or its folder."
+            raise DataError(f"{source}: {'not a' if source.exists() else 'no such'} {what}.", hint)
+        options = PrepareOptions(
+            variant, seed, max_pixels, mapping or {}, settings or {}, own or OwnData()
+        )
         collected = found.collect(source, options)
+        folder = source if source.is_dir() else source.parent
         origin = {
             "dataset": dataset_name or name,
             "variant": variant,
-            "licence": found.licence,
+            "licence": licence or found.licence,
+            **({"origin": data_origin or NOT_STATED} if name in OWN else {}),
             "seed": seed,
             "sources": {
-                path.relative_to(source).as_posix(): {
+                path.relative_to(folder).as_posix(): {
                     "sha256": file_sha256(path),
                     "bytes": path.stat().st_size,
                 }
@@ -218,10 +240,12 @@ def _write_content(
     if not sum(counts.values()):
         reasons = Counter(kind_of_reason(item.reason).rstrip(".") for item in dropped)
         listed = "; ".join(f"{count} dropped: {reason}" for reason, count in reasons.most_common())
-        raise DataError(
-            f"No record is left ({listed})." if listed else "No record is left.",
-            "Is this the right folder for --source?",
-        )
+        hint = "Is this the right folder for --source?"
+        if store.broken:
+            hint = f"The first image that cannot be used: {_first(store.broken[0])}"
+        elif dropped:
+            hint = "Are these the right columns? Others are named with --map."
+        raise DataError(f"No record is left ({listed})." if listed else "No record is left.", hint)
     return {
         **origin,
         "format": FORMAT,
@@ -233,6 +257,10 @@ def _write_content(
         "images": image_digest(folder / "images"),
         "notes": collected.notes,
     }
+
+
+def _first(item: Dropped) -> str:
+    return f"{item.reason} {item.hint}".rstrip()
 
 
 def _by_reason(broken: list[Dropped]) -> Iterator[str]:

@@ -30,6 +30,23 @@ IMAGE_PLACEHOLDER = "<image>"
 """Where an image stands in a question; a record without any has its images in the usual place."""
 
 AnswerType = Literal["OPEN", "CLOSED"]
+_YES_NO = frozenset(("yes", "no", "是", "不是"))
+
+
+def type_by_answer(answer: str) -> AnswerType:
+    """The type of a question that states none: CLOSED for yes or no, OPEN for any other answer.
+
+    Preparing, checking, auditing and scoring all ask this function.
+
+    >>> type_by_answer("Yes."), type_by_answer("yes, on the left")
+    ('CLOSED', 'OPEN')
+    """
+    said = answer.strip().rstrip(".!。").rstrip().casefold()
+    return "CLOSED" if said in _YES_NO else "OPEN"
+
+
+GUESSED = "state no answer type; yes and no count as CLOSED, every other answer as OPEN"
+"""What is said of records for which `type_by_answer` decides, behind their number."""
 
 
 class _Frozen(BaseModel):
@@ -130,6 +147,11 @@ class Record(_Frozen):
     def answer(self) -> str:
         """The text of the first assistant turn: the reference answer of a VQA record."""
         return self.turns[1].text
+
+    @property
+    def known_type(self) -> AnswerType:
+        """Whether the first question is OPEN or CLOSED: as stated, else by its answer."""
+        return self.answer_type or type_by_answer(self.answer)
 
     def first_exchange(self) -> "Record":
         """The first question with its images, and its answer; `extended` is left out."""
@@ -346,6 +368,9 @@ FORMAT = 1
 
 _AGAIN = "Delete the folder and prepare it again."
 
+NOT_STATED = "not stated"
+"""What a manifest says of a licence or origin that nobody named."""
+
 BUNDLED = "bundled:"
 SAMPLES = Path(__file__).parent / "samples"
 
@@ -464,6 +489,14 @@ def open_prepared(folder: str | Path) -> Prepared:
 
 
 class _Notes(BaseModel):
+    identifiers_left_out: dict[str, str] = {}
+    group_column: str = ""
+    groups: dict[str, int] = {}
+    groups_in_two_splits: int = 0
+    rows_without_group: int = 0
+    rows_with_identifiers_in_image_names: int = 0
+    rows_with_identifiers_in_texts: int = 0
+    strata: dict[str, dict[str, int]] = {}
     columns_left_out: list[str] = []
     closed_without_options: list[str] = []
 
@@ -475,6 +508,7 @@ class _Manifest(BaseModel):
     dataset: str
     variant: str | None = None
     licence: str | None = None
+    origin: str | None = None
     counts: dict[str, NonNegativeInt]
     files: dict[str, str]
     counts_by_type: dict[str, dict[str, int]] = {}

@@ -56,6 +56,24 @@ def group_of(record: Record, group: str) -> str:
     return str(record.meta[group])
 
 
+def stratum_of(record: Record, stratify: str | None) -> str:
+    """What a record is counted as where shares are kept; one for all where nothing is asked for.
+
+    Raises:
+        DataError: the record lacks the field of `meta`.
+    """
+    if stratify is None:
+        return ""
+    if stratify == "answer_type":
+        return record.known_type
+    if record.meta.get(stratify) is None:
+        raise DataError(
+            f"Record {record.id!r} has no {stratify!r} in its meta, whose shares are to be kept.",
+            "Give `answer_type`, or a field that every record has.",
+        )
+    return str(record.meta[stratify])
+
+
 def images_for_share(counts: Mapping[str, int], share: float, seed: int, salt: str) -> set[str]:
     """Choose whole images until they hold about a share of all records, for a split by image.
 
@@ -90,6 +108,47 @@ def held_out_images(
     share = validation / (1 - test)
     chosen = images_for_share(rest, share, seed, "validation") if validation else set()
     return dict.fromkeys(tested, "test") | dict.fromkeys(chosen, "validation")
+
+
+def held_out_groups(
+    strata: Mapping[str, Mapping[str, int]], validation: float, test: float, seed: int
+) -> dict[str, str]:
+    """Group -> `test` or `validation` for shares of all records and of each stratum.
+
+    With one stratum it is `held_out_images`. With several, groups are looked at in a drawn order,
+    and one is taken where the held-out counts of all strata get nearer to their shares by it, by
+    the sum of squares.
+
+    Args:
+        strata: records of each group by stratum.
+    """
+    counts = {group: sum(each.values()) for group, each in strata.items()}
+    if len({name for each in strata.values() for name in each}) < 2:
+        return held_out_images(counts, validation, test, seed)
+    totals: Counter[str] = Counter()
+    for each in strata.values():
+        totals.update(each)
+    held: dict[str, str] = {}
+    for side, share in (("test", test), ("validation", validation)):
+        missing = {name: share * total for name, total in totals.items()}
+        free = [name for name in strata if name not in held]
+        free.sort(key=lambda name: seeded_key(seed, f"{side}:{name}"))
+
+        def gain(group: str, missing: Mapping[str, float] = missing) -> float:
+            """|m|^2 - |m - g|^2, where m is missing and g is what the group brings."""
+            return sum(n * (2 * missing[name] - n) for name, n in strata[group].items())
+
+        if not share or len(free) < 2:
+            continue
+        for group in free:
+            if gain(group) > 0:
+                held[group] = side
+                for name, number in strata[group].items():
+                    missing[name] -= number
+        if side not in held.values():
+            # Groups are larger than the share: the one that misses it least.
+            held[max(free, key=gain)] = side
+    return held
 
 
 def untested_images(

@@ -14,11 +14,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from exgra_med.data.chat_template import has_thoughts
 from exgra_med.data.llava_format import CONVERSATION_KEYS
-from exgra_med.data.records import Record, iterate_lines, parse_record, read_json_list
+from exgra_med.data.records import (
+    AnswerType,
+    Record,
+    iterate_lines,
+    parse_record,
+    read_json_list,
+    type_by_answer,
+)
 from exgra_med.data.talks import strip_placeholder
 from exgra_med.digests import checked_lines, with_digests
 from exgra_med.errors import AnswerError, DataError, ScoreError
@@ -33,14 +40,13 @@ from exgra_med.reading import decode_json, read_json, read_text
 # person who scores it.
 
 # The three types of PathVQA beside the two of VQA-RAD and SLAKE.
-_TYPES: dict[str, Literal["OPEN", "CLOSED"]] = {
+_TYPES: dict[str, AnswerType] = {
     "OPEN": "OPEN",
     "CLOSED": "CLOSED",
     "YES/NO": "CLOSED",
     "OTHER": "OPEN",
     "NUMBER": "OPEN",
 }
-_YES_NO = {"yes", "no", "是", "不是"}
 _META = ("modality", "image_organ", "question_type")
 
 
@@ -51,7 +57,7 @@ class Question:
     id: str
     text: str
     answer: str
-    answer_type: Literal["OPEN", "CLOSED"]
+    answer_type: AnswerType
     images: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     type_had_blanks: bool = False
@@ -100,11 +106,12 @@ def question_of(record: Record, oddities: Counter[str] | None = None) -> Questio
     oddities = Counter() if oddities is None else oddities
     if len(record.answers) > 1:
         oddities["only_first_turn_scored"] += 1
+    oddities["answer_type_guessed"] += record.answer_type is None
     return Question(
         id=record.id,
         text=record.question,
         answer=record.answer,
-        answer_type=record.answer_type or _guess_type(record.answer, oddities),
+        answer_type=record.known_type,
         images=tuple(record.question_images),
         options=tuple(str(option) for option in record.meta.get("options") or ()),
         meta=record.meta,
@@ -166,11 +173,10 @@ def _text(turn: Any, where: str, oddities: Counter[str]) -> str:
     return str(value)
 
 
-def _original_type(
-    value: Any, answer: str, where: str, oddities: Counter[str]
-) -> Literal["OPEN", "CLOSED"]:
+def _original_type(value: Any, answer: str, where: str, oddities: Counter[str]) -> AnswerType:
     if value is None:
-        return _guess_type(answer, oddities)
+        oddities["answer_type_guessed"] += 1
+        return type_by_answer(answer)
     cleaned = str(value).strip().upper()
     if cleaned not in _TYPES:
         raise DataError(
@@ -180,11 +186,6 @@ def _original_type(
     if cleaned not in ("OPEN", "CLOSED"):
         oddities["pathvqa_answer_type"] += 1
     return _TYPES[cleaned]
-
-
-def _guess_type(answer: str, oddities: Counter[str]) -> Literal["OPEN", "CLOSED"]:
-    oddities["answer_type_guessed"] += 1
-    return "CLOSED" if answer.strip().strip(".").casefold() in _YES_NO else "OPEN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.records import open_prepared
+from exgra_med.data.records import NOT_STATED, open_prepared
 from exgra_med.digests import read_document
 from exgra_med.errors import DataError, RecipeError, RunError
 from exgra_med.evaluation.report.page import gather, template_environment
@@ -17,7 +17,6 @@ from exgra_med.model.small_parts import ORIGIN, WEIGHTS
 from exgra_med.model.verification import file_hashes
 from exgra_med.reading import parse_yaml, read_object, read_text
 
-NOT_STATED = "not stated"
 RESEARCH_ONLY = ("research only", "-research", "cc by-nc", "cc-by-nc", "no competing use")
 """Words of a licence, in small letters, that forbid commercial use of what is made from it."""
 
@@ -285,19 +284,26 @@ def data_card(folder: str | Path) -> str:
     values = {
         "manifest": manifest,
         "fingerprint": prepared.fingerprint,
-        # Of your own data only you can say it.
-        "licence": "" if stated == "yours" else stated,
+        # Earlier versions wrote "yours" for data of somebody's own.
+        "licence": "" if stated in ("yours", NOT_STATED) else stated,
+        "origin": manifest.get("origin", ""),
         "rows": [_split(manifest, split) for split in prepared.splits],
         "dropped": dict(reasons.most_common()),
         "notes": {
             name.replace("_", " "): note
             for name, note in (manifest.get("notes") or {}).items()
             if isinstance(note, str | int | float)
-        },
+        }
+        | _left_out(manifest),
         "sources": manifest.get("sources") or {},
         "made_from": (manifest.get("made_from") or {}).get("fingerprint", ""),
     }
     return template_environment(escape=False).get_template("data-card.md.j2").render(values)
+
+
+def _left_out(manifest: dict[str, Any]) -> dict[str, str]:
+    columns = (manifest.get("notes") or {}).get("identifiers_left_out") or {}
+    return {"columns left out, may say who a person is": ", ".join(columns)} if columns else {}
 
 
 def _split(manifest: dict[str, Any], split: str) -> dict[str, Any]:

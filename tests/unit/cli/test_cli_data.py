@@ -115,3 +115,36 @@ def rad_folder(tmp_path: Path) -> Path:
     rows = [row | {"qid": 1, "phrase_type": "para"}, row | {"qid": 2, "phrase_type": "test_para"}]
     (folder / "VQA_RAD Dataset Public.json").write_text(json.dumps(rows))
     return folder
+
+
+def test_own_data_is_shown_before_it_is_made_and_asked_about_in_a_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    # What looks like markup or steers a terminal is data.
+    head = "image,question,answer,[/red],\x1b[31mevil\n"
+    (tmp_path / "cases.csv").write_text(head + "a.png,Lung?,yes,[bold],x\n")
+    words = ["data", "prepare", "custom", str(tmp_path / "cases.csv"), "--out", str(tmp_path / "o")]
+    result = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "-> question" in result.stdout and "[/red]" in result.stdout
+    assert "\x1b" not in result.stdout and "licence: not stated" in result.stdout
+    assert "Next: exgra-med data split" in result.stdout
+
+    asked: list[str] = []
+    monkeypatch.setattr("exgra_med.cli.data._asks", lambda: True)
+    monkeypatch.setattr("typer.prompt", lambda text, **_: asked.append(text) or "CC0")
+    monkeypatch.setattr("typer.confirm", lambda text, **_: False)
+    words[-1] = str(tmp_path / "p")
+    refused = CliRunner().invoke(app, words)
+    assert "Nothing was made." in str(refused.exception) and not (tmp_path / "p").exists()
+    assert [text.partition(":")[0] for text in asked] == ["Licence", "Origin"]
+    monkeypatch.setattr("typer.confirm", lambda text, **_: True)
+    said = json.loads(
+        (CliRunner().invoke(app, words) and tmp_path / "p" / "manifest.json").read_text()
+    )
+    assert said["licence"] == said["origin"] == "CC0"
+    done = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "q"), "--yes"])
+    assert done.exit_code == 0 and len(asked) == 4

@@ -243,11 +243,15 @@ REFUSED = {
         "3 cells, and the header has 2",
     ),
     "csv-quote": ("custom", replace("train.csv", b'question,answer\n"a"b,c\n'), "not valid CSV"),
-    "csv-no-column": ("custom", replace("train.csv", b"q,answer\na,b\n"), "no column 'question'"),
+    "csv-no-column": (
+        "custom",
+        replace("train.csv", b"image,asked,answer\na.png,a,b\n"),
+        "no column 'question'",
+    ),
     "csv-and-jsonl": ("custom", lambda f: (f / "train.jsonl").write_text(""), "both"),
     "csv-no-image-column": (
         "custom",
-        replace("train.csv", b"imgae,question,answer\nx.png,a,b\n"),
+        replace("train.csv", b"imgae,question,answer\nx,a,b\n"),
         "no column 'image'",
     ),
     "csv-no-image": (
@@ -266,7 +270,7 @@ REFUSED = {
         replace("train.csv", b"image;question;answer\nnone.png;a, b;c\n"),
         "'none.png' is missing",
     ),
-    "csv-nothing": ("custom", lambda f: (f / "train.csv").unlink(), "none of train"),
+    "csv-nothing": ("custom", lambda f: (f / "train.csv").unlink(), "no table is there"),
 }
 
 DROPPED = {

@@ -98,5 +98,6 @@ def test_a_flag_means_the_same_in_every_verb() -> None:
     assert len(means) > 60
 
 
-OF_THE_VERB = {"--out", "--format", "--engine"}
-"""What they name is the verb's own: a folder or a file, its formats, who may answer."""
+OF_THE_VERB = {"--out", "--format", "--engine", "--origin"}
+"""What they name is the verb's own: a folder or a file, its formats, who may answer, where
+data comes from or a page is reached."""

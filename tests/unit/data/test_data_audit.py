@@ -4,9 +4,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from exgra_med.data.derive import open_answers
 from exgra_med.data.inspect.audit import audit, near_pairs, perceptual_hash, word_overlap
+from exgra_med.data.inspect.check import check_prepared
+from exgra_med.data.inspect.statistics import statistics
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import Record, Turn
+from exgra_med.evaluation.answers import question_of
 
 
 def make(name: str, image: str, question: str, answer: str, **meta: str) -> Record:
@@ -97,3 +101,27 @@ def test_the_image_disjoint_variant_has_no_leak(shared: Path, tmp_path: Path) ->
     train = prepared.records("train") + prepared.records("validation")
     found = audit(train, prepared.records("test"))
     assert found.test_images_in_train == found.duplicate_image_questions == 0
+
+
+def test_types_that_are_not_stated_are_those_of_check_and_evaluate(tmp_path: Path) -> None:
+    folder = tmp_path / "mine"
+    (folder / "images").mkdir(parents=True)
+    scene(0).save(folder / "images/a.png")
+    rows = "image,question,answer\na.png,Lung?,Yes.\na.png,Where?,left\na.png,Side?,是。\n"
+    for split in ("train", "test"):
+        (folder / f"{split}.csv").write_text(rows, encoding="utf-8")
+    prepared = prepare("custom", folder, tmp_path / "out")
+    train, test = prepared.records("train"), prepared.records("test")
+    assert not any(record.answer_type for record in test)
+
+    found = audit(train, test)
+    asked = [question_of(record) for record in test]
+    report = check_prepared(prepared)
+
+    assert [question.answer_type for question in asked] == ["CLOSED", "OPEN", "CLOSED"]
+    assert report.answer_types["test"] == {"CLOSED": 2, "OPEN": 1}
+    assert (found.open_answers_in_train, found.open_answers, found.guessed_types) == (1, 1, 3)
+    assert "1 of 1 open test answers are answers in train (3 state no" in found.lines()[-1]
+    assert any(notice.startswith("6 records state no") for notice in report.notices)
+    assert statistics(prepared)["test"]["answer_types"] == {"CLOSED": 2, "OPEN": 1}
+    assert open_answers(train) == ["left"]

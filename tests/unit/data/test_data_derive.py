@@ -1,12 +1,11 @@
 import json
-import re
 from pathlib import Path
 
 import pytest
 
 from exgra_med.captions.merge import merge_captions
 from exgra_med.data.derive import open_answers, write_split
-from exgra_med.data.inspect.statistics import statistics, statistics_page
+from exgra_med.data.inspect.statistics import statistics
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
@@ -98,26 +97,3 @@ def test_statistics_count_what_is_there() -> None:
     assert numbers["with_extended_answers"] == 198
     assert sum(numbers["organ"].values()) == 198
     assert numbers["commonest_answers"]["no"] > 10
-
-
-def test_the_page_is_self_contained_and_escaped(rad: Path, tmp_path: Path, change_rad) -> None:
-    evil = "<script>alert(1)</script><img src=http://example.org/x.png>"
-    change_rad(0, question=evil, answer_type="OPEN", answer=evil)
-    page = statistics_page(prepare("vqa-rad", rad, tmp_path / "out"))
-    assert "<script" not in page and "<img src=http" not in page
-    assert "&lt;script&gt;" in page and "data:image/jpeg;base64" in page
-
-
-def test_the_page_says_what_to_know_before_training(rad, tmp_path, change_rad) -> None:
-    change_rad(0, answer=" ")
-    page = statistics_page(prepare("vqa-rad", rad, tmp_path / "out"))
-    assert "2 of 2 test images are in train too." in page
-    assert "1 rows were left out: empty answer" in page
-    sample = statistics_page(SAMPLE)
-    assert "test images are in train" not in sample and "left out" not in sample
-    shown = sample.partition("<h2>train</h2>")[2].partition("commonest answers")[2]
-    bars = shown.partition("</section>")[0]
-    counts = re.findall(r"<span>(\d+)</span></div>", bars)
-    assert len(counts) == 13 and sum(map(int, counts)) == 198
-    # One picture an image, although each image has several questions.
-    assert sample.count("<figure>") == 18 + 12 + 8

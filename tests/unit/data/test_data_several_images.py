@@ -20,7 +20,6 @@ from exgra_med.data.conversation import join_by_image
 from exgra_med.data.derive import write_derived, write_split
 from exgra_med.data.inspect.audit import audit
 from exgra_med.data.inspect.check import check_prepared
-from exgra_med.data.inspect.statistics import statistics_page
 from exgra_med.data.records import (
     Record,
     Turn,
@@ -30,6 +29,7 @@ from exgra_med.data.records import (
     read_records,
 )
 from exgra_med.errors import DataError
+from exgra_med.evaluation.report.data_page import data_page
 from several_images import TALKS, make_several, talk
 
 
@@ -193,11 +193,12 @@ def test_a_folder_is_checked_counted_and_drawn(folder: Path) -> None:
     prepared = open_prepared(folder)
     report = check_prepared(prepared)
     assert not report.faults and report.facts["images"] == 8
-    page = statistics_page(prepared)
-    # "two" and "in a sentence" show the same two images, and are drawn once.
-    drawn = len({talk(name).image_group for name in TALKS if TALKS[name][0] is not None})
-    assert page.count("<figure>") == 3 * drawn
-    assert page.count("<img") == 3 * (1 + 2 + 4 + 1 + 2 + 3)
+    page = data_page(prepared)
+    # Each group of images is drawn once, with the questions of all three splits; texts stand apart.
+    drawn = {talk(name).image_group: talk(name).images for name in TALKS}
+    assert page.count('<article class="card">') == len(drawn) - 1 + 3
+    assert page.count("<img") == sum(map(len, drawn.values()))
+    assert page.count("<li data-split=") == 3 * len(TALKS)
 
 
 def test_records_that_share_an_image_stay_in_one_split(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from scipy.fft import dctn
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import Record, file_sha256
+from exgra_med.data.records import GUESSED, Record, file_sha256
 from exgra_med.terminal import ProgressCallback
 
 NEAR_BITS = 6
@@ -68,6 +68,8 @@ class Audit:
             that shares half of its words.
         rephrased_by_phrase_type: the same by the training record's `phrase_type`, where it has one.
         open_answers_in_train: open test answers that are an answer in training.
+        open_answers: how many open test answers there are.
+        guessed_types: test records that state no answer type, so that it is taken from the answer.
     """
 
     test_images: int
@@ -80,6 +82,8 @@ class Audit:
     rephrased_questions: int
     rephrased_by_phrase_type: dict[str, int]
     open_answers_in_train: int
+    open_answers: int
+    guessed_types: int
     near_pairs: list[tuple[str, str]] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -96,7 +100,8 @@ class Audit:
             f"{self.duplicate_records} test records are in train, answer included",
             f"{self.rephrased_questions} test records are in train in other words"
             + (f" ({phrases})" if phrases else ""),
-            f"{self.open_answers_in_train} open test answers are answers in train",
+            f"{self.open_answers_in_train} of {self.open_answers} open test answers are answers in "
+            "train" + (f" ({self.guessed_types} {GUESSED})" if self.guessed_types else ""),
         ]
 
 
@@ -161,7 +166,7 @@ def _compare_texts(train: Sequence[Record], test: Sequence[Record]) -> dict[str,
             about_image.add((image, _plain(record.question)))
             by_image_answer[image, _plain(record.answer)].append(record)
     names = ("duplicate_questions", "duplicate_image_questions", "duplicate_records")
-    names += ("rephrased_questions", "open_answers_in_train")
+    names += ("rephrased_questions", "open_answers_in_train", "open_answers", "guessed_types")
     counts = dict.fromkeys(names, 0)
     phrases: Counter[str] = Counter()
     for record in test:
@@ -173,12 +178,14 @@ def _compare_texts(train: Sequence[Record], test: Sequence[Record]) -> dict[str,
             if word_overlap(record.question, other.question) >= REPHRASED_OVERLAP
         }
         phrases.update(kinds)
-        is_open = record.answer_type == "OPEN"
+        is_open = record.known_type == "OPEN"
         counts["duplicate_questions"] += question in questions
         counts["duplicate_image_questions"] += any(
             (image, question) in about_image for image in record.images
         )
         counts["duplicate_records"] += question in {_plain(other.question) for other in others}
+        counts["guessed_types"] += record.answer_type is None
+        counts["open_answers"] += is_open
         counts["open_answers_in_train"] += is_open and answer in answers
         counts["rephrased_questions"] += bool(kinds)
     return {**counts, "rephrased_by_phrase_type": dict(sorted(phrases.items()))}

@@ -12,7 +12,7 @@ from exgra_med.data.chat_template import (
     encode_text,
 )
 from exgra_med.data.prepare import MAX_PIXELS, image_digest
-from exgra_med.data.records import MANIFEST, Prepared, Record
+from exgra_med.data.records import GUESSED, MANIFEST, NOT_STATED, Prepared, Record
 from exgra_med.errors import DamagedFileError, DataError
 from exgra_med.terminal import ProgressCallback
 
@@ -42,13 +42,19 @@ class CheckReport:
     """
 
     counts: dict[str, int] = field(default_factory=dict)
+    answer_types: dict[str, dict[str, int]] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """The report for a person."""
-        lines = [f"{split}: {count} records" for split, count in self.counts.items()]
+        lines = [
+            f"{split}: {count} records ({types})"
+            if (types := ", ".join(f"{kind} {n}" for kind, n in self.answer_types[split].items()))
+            else f"{split}: {count} records"
+            for split, count in self.counts.items()
+        ]
         lines += [f"{key.replace('_', ' ')}: {value}" for key, value in self.facts.items()]
         for kind, texts in (("notice", self.notices), ("fault", self.faults)):
             lines += [f"{kind}: {text}" for text in texts[:MAX_LINES]]
@@ -76,8 +82,9 @@ def check_prepared(
     report = CheckReport()
     lengths: Counter[str] = Counter()
     images: dict[str, set[str]] = defaultdict(set)
+    groups: dict[str, set[str]] = defaultdict(set)
     triples: Counter[tuple[str, ...]] = Counter()
-    longest = 0
+    longest = guessed = 0
     for split in prepared.splits:
         try:
             records = prepared.records(split)
@@ -86,6 +93,9 @@ def check_prepared(
             continue
         report.counts[split] = len(records)
         expected = prepared.manifest["counts"][split]
+        types = Counter(record.known_type for record in records)
+        report.answer_types[split] = dict(sorted(types.items()))
+        guessed += sum(record.answer_type is None for record in records)
         if len(records) != expected:
             report.faults.append(f"{split}: the manifest says {expected}, found {len(records)}.")
         for record in records:
@@ -93,6 +103,8 @@ def check_prepared(
             triples[(*record.images, record.question, record.answer)] += 1
             for name in record.images:
                 images[name].add(split)
+            if "group" in record.meta:
+                groups[str(record.meta["group"])].add(split)
             segments = conversation_segments(record, template)
             has_answer = any(clean_text(text) for text in record.answers)
             if not has_answer or not any(segment.supervised for segment in segments):
@@ -123,18 +135,31 @@ def check_prepared(
     shared = sum({"train", "test"} <= splits for splits in images.values())
     tested = sum("test" in splits for splits in images.values())
     twice = triples.total() - len(triples)
+    said = {name: prepared.manifest.get(name) for name in ("licence", "origin")}
     report.facts = {
+        **{name: text for name, text in said.items() if text},
         "images": len(images),
         "test_images": tested,
         "test_images_in_train": shared,
+        **({"groups": len(groups)} if groups else {}),
         "repeated_records": twice,
         "longest_conversation_in_characters": longest,
         **lengths,
     }
     if shared:
         report.notices.append(f"{shared} of {tested} test images are in train too.")
+    if divided := sum(len(splits) > 1 for splits in groups.values()):
+        report.notices.append(
+            f"{divided} of {len(groups)} groups are in more than one split; `data split` makes "
+            "new ones."
+        )
+    for name in ("licence", "origin"):
+        if prepared.manifest.get(name) == NOT_STATED:
+            report.notices.append(f"the {name} is not stated; `data prepare --{name}` says it.")
     if twice:
         report.notices.append(f"{twice} records repeat image, question and answer of another.")
+    if guessed:
+        report.notices.append(f"{guessed} records {GUESSED}.")
     if window:
         report.facts["max_length_in_tokens"] = window.max_length
     else:

@@ -4,7 +4,7 @@ from typing import Any
 
 from exgra_med.data.chat_template import conversation_segments
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import BUNDLED, SAMPLES, Prepared, Record, open_prepared
+from exgra_med.data.records import BUNDLED, NOT_STATED, SAMPLES, Prepared, Record, open_prepared
 from exgra_med.data.sources import SOURCES
 from exgra_med.data.sources.source import kind_of_reason
 from exgra_med.errors import DataError
@@ -32,12 +32,23 @@ def describe_sources() -> list[dict[str, Any]]:
 def describe_manifest(prepared: Prepared) -> list[str]:
     """Lines for a person: counts, dropped rows, and where the folder is."""
     manifest = prepared.manifest
+    notes = manifest.get("notes", {})
     lines = []
     for split in prepared.splits:
         of_split = manifest.get("counts_by_type", {}).get(split, {})
-        types = ", ".join(f"{key} {n}" for key, n in of_split.items())
+        types = ", ".join(
+            f"{n} without a stated answer type" if key == "none" else f"{key} {n}"
+            for key, n in of_split.items()
+        )
         count = f"{split}: {manifest['counts'][split]} records"
-        lines.append(f"{count} ({types})" if types else count)
+        groups = notes.get("groups", {}).get(split)
+        details = [
+            *([types] if types else []),
+            *([f"{groups} group{'s' * (groups > 1)}"] if groups else []),
+        ]
+        strata = notes.get("strata", {}).get(split, {})
+        details += [f"{value} {number}" for value, number in strata.items()]
+        lines.append(f"{count} ({'; '.join(details)})" if details else count)
     lines.append(f"images: {manifest.get('images', {}).get('count', '?')}")
     dropped: dict[str, list[str]] = {}
     for item in manifest.get("dropped", []):
@@ -47,14 +58,35 @@ def describe_manifest(prepared: Prepared) -> list[str]:
         lines.append(f"dropped {len(ids)}: {reason.rstrip('.')} ({named})")
     if dropped:
         lines.append("every dropped row is listed in manifest.json")
-    notes = manifest.get("notes", {})
     if notes.get("system_prompts_in_meta"):
         lines.append(f"{notes['system_prompts_in_meta']} system prompts are kept, not trained on")
+    for column, why in notes.get("identifiers_left_out", {}).items():
+        lines.append(f"column {column!r} is left out, it may say who a person is: {why}")
+    if notes.get("identifiers_left_out"):
+        lines.append("  --keep-column NAME keeps one; --map group=NAME keeps numbers in its place")
+    for where in ("image_names", "texts"):
+        if number := notes.get(f"rows_with_identifiers_in_{where}"):
+            lines.append(
+                f"{number} rows hold a value that was left out, or that of a group, in their "
+                f"{where.replace('_', ' ')}, which are kept as they are"
+            )
+    if "group_column" in notes:
+        apart = notes.get("rows_without_group", 0)
+        more = f"; {apart} rows without one are groups of their own" if apart else ""
+        lines.append(f"groups are those of {notes['group_column']!r}{more}")
+    shared = notes.get("groups_in_two_splits", 0)
+    if shared:
+        lines.append(f"{shared} groups are in more than one split: `data split` makes new splits")
     if notes.get("columns_left_out"):
         lines.append(f"columns left out, they hold bytes: {', '.join(notes['columns_left_out'])}")
     without = len(notes.get("closed_without_options", []))
     if without:
         lines.append(f"{without} closed questions do not say their options, see manifest.json")
+    if "licence" in manifest:
+        said = {"licence": manifest["licence"], "origin": manifest.get("origin")}
+        line = ", ".join(f"{what}: {text}" for what, text in said.items() if text)
+        missing = [f"--{what}" for what, text in said.items() if text == NOT_STATED]
+        lines.append(f"{line} ({' and '.join(missing)} say it)" if missing else line)
     lines.append(f"{prepared.path}  sha256 {prepared.fingerprint[:16]}")
     return lines
 

@@ -1,16 +1,19 @@
-"""Your own data: `train`, `validation`, `test` as a table, JSON, JSON Lines or parquet.
+"""Your own data: one table of any name, or `train`, `validation`, `test`, of any kind that is read.
 
 A row is a question with its answer, a conversation in any shape of `data/talks.py`, or a record of
 this project. One way leads from each of them to a record.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.records import SPLITS, Record, parse_record
+from exgra_med.data.records import NOT_STATED, SPLITS, Record, parse_record
+from exgra_med.data.sources.identifiers import by_name, identifying, mentions
 from exgra_med.data.sources.options import (
     Options,
     answers_among,
@@ -22,8 +25,15 @@ from exgra_med.data.sources.options import (
 )
 from exgra_med.data.sources.pictures import RowImages
 from exgra_med.data.sources.rows import check_mapping, facts, image_folder, vqa_record
-from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
-from exgra_med.data.sources.tables import ENDINGS, field_columns, folded, read_rows
+from exgra_med.data.sources.source import (
+    Collected,
+    Column,
+    Dropped,
+    OwnData,
+    PrepareOptions,
+    Source,
+)
+from exgra_med.data.sources.tables import ENDINGS, TABLES, field_columns, folded, read_rows
 from exgra_med.data.sources.values import is_null, json_value, plain_text
 from exgra_med.data.talks import (
     LONG_KEYS,
@@ -36,7 +46,7 @@ from exgra_med.data.talks import (
 from exgra_med.errors import DataError
 
 NAME = "custom"
-NOT_READ = (".xlsx", ".xls", ".ods", ".arrow", ".feather")
+NOT_READ = (".xls", ".xlsb", ".ods", ".numbers", ".arrow", ".feather")
 """Endings of tables that a person has to save in another format first."""
 OTHER_NAMES = ("train", "val", "dev", "test")
 SPLIT_WORDS = {"val": "validation", "valid": "validation", "validate": "validation"}
@@ -45,21 +55,41 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "id": ("question_id", "qid"),
     "image": (
         "images", "image_path", "image_paths", "image_name", "image_names", "image_file",
-        "img", "imgs", "img_path", "img_name", "file_name", "figure_path",
+        "img", "imgs", "img_path", "img_name", "file", "file_name", "file_path", "figure_path",
+        "picture", "scan", "bild", "imagen", "imagem", "immagine", "图像", "图片",
     ),
-    "question": (),
-    "answer": (),
+    "question": (
+        "question_text", "prompt", "q", "frage", "pregunta", "pergunta", "domanda", "问题", "вопрос"
+    ),
+    "answer": (
+        "answer_text", "reply", "response", "label", "ground_truth", "target", "antwort",
+        "respuesta", "réponse", "resposta", "risposta", "答案", "回答", "ответ",
+    ),
     "answer_type": (),
     "extended": (),
     "options": ("choices", "candidates"),
+    "split": (),
 }  # fmt: skip
 """Fields that a column can be mapped to, and the columns that are taken for them without a `--map`;
 other columns go to `meta`."""
+GROUP_NAMES = (
+    "group",
+    "patient",
+    "patient_id",
+    "subject",
+    "subject_id",
+    "pat_id",
+    "participant",
+)
+"""Columns that are taken for the group of a row, the first one that is there."""
+FIELDS = (*ALIASES, "group")
+SAMPLE_ROWS = 50
+"""Rows at the beginning of a file from which a column without a known name is guessed."""
 _NUMBERED = re.compile(r"(?:image|img)(?:path|name)?\d+")
 _WHAT = {"user": "question", "assistant": "answer"}
-
-
-_FILE_NAME = re.compile(r"\S+\.(?:jpe?g|png|bmp|tiff?|webp|dcm|nii|nii\.gz)", re.IGNORECASE)
+_BEGINNINGS = (b"\x89PNG", b"\xff\xd8\xff", b"BM", b"II*\0", b"MM\0*", b"RIFF")
+"""Of pictures that stand in a row as bytes."""
+_FILE_NAME = re.compile(r".+\.(?:jpe?g|png|bmp|tiff?|webp|dcm|nii|nii\.gz)(?:#.*)?", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -74,6 +104,8 @@ class _Columns:
     """Columns of one option each."""
     split: str
     """The column that says which split a row is of; empty where there is none."""
+    group: str
+    """The column of what must not be divided, such as a patient; empty where there is none."""
 
 
 @dataclass
@@ -88,6 +120,8 @@ class _Row:
     answer_type: str | None
     extended: list[str] | None
     options: Options | None
+    group: str
+    """What the file says of whose row it is; it goes no further than its number."""
 
 
 @dataclass
@@ -96,6 +130,7 @@ class _Reader:
 
     mapping: Mapping[str, str]
     images: RowImages
+    own: OwnData
     dropped: list[Dropped] = field(default_factory=list)
     left_out: set[str] = field(default_factory=set)
     """Columns of bytes that are no image; a record cannot hold them."""
@@ -103,6 +138,75 @@ class _Reader:
     ids: set[str] = field(default_factory=set)
     known: dict[tuple[str, ...], _Columns] = field(default_factory=dict)
     """By the names of a row's columns, which are the same in nearly all rows."""
+    splits_by_row: bool = False
+    """Whether the rows of the file that is read may be of several splits."""
+    sample: dict[str, list[Any]] = field(default_factory=dict)
+    """Column -> values at the beginning of the file that is read."""
+    first: dict[str, str] = field(default_factory=dict)
+    """Column -> its first value that is not empty, cut short, in the order of the file."""
+    columns_dropped: set[str] = field(default_factory=set)
+    num_rows: Counter[str] = field(default_factory=Counter)
+    """Of each split."""
+
+    def rows(self, path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The rows of a file without the columns that are not to be read."""
+        dropped = {folded(name) for name in self.own.drop}
+        for where, row in read_rows(path, self.known_columns, self.own.sheet):
+            self.columns_dropped |= {*filter(lambda name: folded(name) in dropped, row)}
+            yield where, {key: value for key, value in row.items() if folded(key) not in dropped}
+
+    def file(self, path: Path, split: str) -> Iterator[tuple[str, _Row | Record | None]]:
+        """The split and what was read of each row of a file.
+
+        Args:
+            split: of all its rows; empty where a column says it, or nothing does.
+        """
+        rows = self.rows(path)
+        begin = list(islice(rows, SAMPLE_ROWS))
+        self.sample, self.splits_by_row = {}, not split
+        for _, row in begin:
+            for key, value in row.items():
+                if not is_null(value) and value != "":
+                    self.sample.setdefault(key, []).append(value)
+        is_table = path.suffix.lower() in TABLES
+        for where, row in chain(begin, rows):
+            for key, value in row.items():
+                if not self.first.get(key):
+                    self.first[key] = _shown(value)
+            named = self._split_of(row, where, split)
+            number = self.num_rows[named]
+            self.num_rows[named] += 1
+            yield named, self.read(row, where, named, number, is_table)
+
+    def _split_of(self, row: dict[str, Any], where: str, split: str) -> str:
+        """The split of a row: of its file, of its column, or `train` where nothing is said."""
+        if "turns" in row:
+            meta = row.get("meta")
+            said = meta.get("split") if isinstance(meta, dict) else None
+            return split or (said if said in SPLITS else "train")
+        column = self.columns(row, where).split
+        said = plain_text(row.get(column), f"{where}: the split").lower()
+        named = SPLIT_WORDS.get(said, said)
+        if split:
+            if said and named != split:
+                raise DataError(
+                    f"{where}: its column {column!r} says {row.get(column)!r}, the file's name "
+                    f"{split!r}.",
+                    f"Give the file itself instead of its folder, or --drop-column {column}.",
+                )
+            return split
+        if not column:
+            return "train"
+        if named not in SPLITS:
+            if not said and all(is_null(value) or value == "" for value in row.values()):
+                return "train"
+            what = f"says {row[column]!r}" if said else "is empty"
+            raise DataError(
+                f"{where}: its column {column!r}, the split, {what}.",
+                "Splits are train, validation and test; --drop-column "
+                f"{column} reads the rows without it.",
+            )
+        return named
 
     def read(
         self, row: dict[str, Any], where: str, split: str, number: int, is_table: bool
@@ -111,11 +215,12 @@ class _Reader:
         if "turns" in row:
             return self.images.found(parse_record(row, where), where)
         columns = self.columns(row, where)
-        self._check_split(row.get(columns.split), where, split)
         talk = self._talk(row, where)
-        used = {*columns.fields.values(), *columns.options, *columns.images, columns.split}
+        used = {*columns.fields.values(), *columns.options, *columns.images, columns.group}
         if talk:
-            used = {*used, *TALK_KEYS} - {columns.fields.get(name) for name in _WHAT.values()}
+            # A question beside a conversation is a further fact.
+            used -= {columns.fields.get(name) for name in _WHAT.values()}
+            used |= {*TALK_KEYS}
         # A line of JSON may be a text without an image; a table says so by an empty cell.
         needed = [] if talk else ["question", "answer", *(["image"] if is_table else [])]
         for name in needed:
@@ -135,8 +240,6 @@ class _Reader:
             said = (("user", values["question"]), ("assistant", values["answer"]))
             talk = Talk([Message(role, text) for role, text in said], "")
         images = self.images.names(image_values(row, columns.images, talk, where), where)
-        if not images and not columns.images:
-            self._refuse_unread_image(row, where)
         options = self._options(row, columns, where)
         if options and len(talk.messages) != 2:
             raise DataError(f"{where}: options, and more than one question.", "Split the row.")
@@ -159,15 +262,8 @@ class _Reader:
             return None
         extended = extended_answers(row, values.get("extended"), where)
         kind = "CLOSED" if options else kind
-        return _Row(name, where, messages, images, meta, kind, extended, options)
-
-    def _check_split(self, value: Any, where: str, split: str) -> None:
-        said = plain_text(value, f"{where}: the split").lower()
-        if said and SPLIT_WORDS.get(said, said) != split:
-            raise DataError(
-                f"{where}: its column 'split' says {value!r}, the file's name {split!r}.",
-                "Put each split into a file of its own, or rename the column.",
-            )
+        group = plain_text(row.get(columns.group), f"{where}: the group")
+        return _Row(name, where, messages, images, meta, kind, extended, options, group)
 
     def _talk(self, row: Mapping[str, Any], where: str) -> Talk | None:
         """The conversation of a row, unless --map says where question and answer are."""
@@ -182,6 +278,7 @@ class _Reader:
         names = tuple(row)
         if names not in self.known:
             fields = field_columns(names, self.mapping, ALIASES, where)
+            group = fields.pop("group", "")
             if "image" not in self.mapping and {"image", "images"} <= set(map(folded, names)):
                 raise DataError(
                     f"{where}: both 'image' and 'images' are there.",
@@ -189,11 +286,52 @@ class _Reader:
                 )
             numbered = [name for name in names if _NUMBERED.fullmatch(folded(name))]
             numbered.sort(key=lambda name: (len(folded(name)), folded(name)))
+            by_fold = {folded(name): name for name in reversed(names)}
+            of_group = [by_fold[known] for known in map(folded, GROUP_NAMES) if known in by_fold]
+            free = [name for name in names if name not in {*fields.values(), *numbered, group}]
+            if "group" not in self.mapping:
+                group = next((name for name in of_group if name in free), "")
+            free = [name for name in free if name != group]
+            self._guess(names, fields, [] if numbered else ["image"], free, where)
             images = [fields["image"]] if "image" in fields else numbered
-            free = [name for name in names if name not in fields.values()]
-            split = next((name for name in free if folded(name) == "split"), "")
-            self.known[names] = _Columns(fields, images, option_columns(free), split)
+            free = [name for name in free if name not in fields.values()]
+            split = fields.get("split", "")
+            self.known[names] = _Columns(fields, images, option_columns(free), split, group)
         return self.known[names]
+
+    def _guess(
+        self,
+        names: tuple[str, ...],
+        fields: dict[str, str],
+        wanted: list[str],
+        free: list[str],
+        where: str,
+    ) -> None:
+        """Add the fields that no name tells, but what is in a column does.
+
+        Raises:
+            DataError: two columns look like the same field.
+        """
+        if {"question", "answer"} & self.mapping.keys() or not {*TALK_KEYS} & {*names}:
+            wanted = [*wanted, "question"]
+        for name in (*wanted, "answer_type", *(["split"] if self.splits_by_row else [])):
+            if name in fields or name in self.mapping:
+                continue
+            looks = _LOOKS_LIKE[name]
+            found = [
+                column
+                for column in free
+                if column not in fields.values()
+                and self.sample.get(column)
+                and looks(self.sample[column])
+            ]
+            if len(found) > 1 and name in ("image", "question"):
+                raise DataError(
+                    f"{where}: {' and '.join(map(repr, found))} may be the column {name!r}.",
+                    f"Say which: --map {name}=COLUMN.",
+                )
+            if len(found) == 1:
+                fields[name] = found[0]
 
     def _options(self, row: Mapping[str, Any], columns: _Columns, where: str) -> Options | None:
         named = columns.fields.get("options", "")
@@ -205,14 +343,6 @@ class _Reader:
                 "Remove one of them.",
             )
         return given or apart
-
-    def _refuse_unread_image(self, row: Mapping[str, Any], where: str) -> None:
-        for column, value in row.items():
-            if isinstance(value, str) and _FILE_NAME.fullmatch(value.strip()):
-                raise DataError(
-                    f"{where}: no column names an image, and {column!r} holds {value!r}.",
-                    f"Give --map image={column}.",
-                )
 
     def _meta(self, row: Mapping[str, Any], where: str) -> dict[str, Any]:
         meta = {}
@@ -253,12 +383,19 @@ class _Reader:
         }
         return parse_record(value, row.where)
 
-    def with_bytes(self, paths: list[Path], records: list[Record | None]) -> Iterator[Record]:
-        """The records again, each when the bytes of its images have been read for writing."""
-        rows = (row for path in paths for row in read_rows(path, self.known_columns))
+    def with_bytes(
+        self, files: Mapping[Path, list[tuple[str, Record | None]]], wanted: str
+    ) -> Iterator[Record]:
+        """The records of a split again, each when its images' bytes were read for writing."""
         self.images.keep_bytes = True
-        for record, (where, row) in zip(records, rows, strict=True):
-            if record is None:
+        of_split = (path for path in files if any(split == wanted for split, _ in files[path]))
+        rows = (
+            (*each, *row)
+            for path in of_split
+            for each, row in zip(files[path], self.rows(path), strict=True)
+        )
+        for split, record, where, row in rows:
+            if record is None or split != wanted:
                 continue
             if "turns" not in row:
                 talk = self._talk(row, where)
@@ -269,38 +406,43 @@ class _Reader:
     @property
     def known_columns(self) -> list[str]:
         """Names that decide between two separators of a table."""
-        return [*ALIASES, *self.mapping.values()]
+        return [*ALIASES, *GROUP_NAMES, *self.mapping.values()]
 
 
 def collect(source: Path, options: PrepareOptions) -> Collected:
-    """Read the splits that are there; `--map question=Frage` names a column.
+    """Read one file, or the splits of a folder; `--map question=Frage` names a column.
 
-    Rows that have `turns` are taken as records of this project.
+    Columns are known by their names, else by what is in them; `own.approve` is told what each was
+    taken for. Rows that have `turns` are taken as records of this project.
 
     Raises:
         DataError: no split, an unknown mapping, or a row that cannot be understood.
-        MissingExtraError: a parquet file, and pyarrow is not installed.
+        MissingExtraError: a parquet or Excel file, and what reads it is not installed.
     """
-    check_mapping(options.mapping, tuple(ALIASES))
-    files = _split_files(source)
-    reader = _Reader(options.mapping, RowImages.of(image_folder(source, options)))
+    check_mapping(options.mapping, FIELDS)
+    own = options.own
+    folder = source if source.is_dir() else source.parent
+    reader = _Reader(options.mapping, RowImages.of(image_folder(folder, options)), own)
     reader.images.keep_bytes = False
-    found: dict[str, list[_Row | Record | None]] = {split: [] for split in SPLITS}
-    for split, paths in files.items():
-        for path in paths:
-            is_table = path.suffix.lower() in (".csv", ".tsv", ".parquet")
-            for where, row in read_rows(path, reader.known_columns):
-                number = len(found[split])
-                found[split].append(reader.read(row, where, split, number, is_table))
-    for name, column in options.mapping.items():
-        if reader.ids and not any(name in each.fields for each in reader.known.values()):
-            raise DataError(f"{source}: no row has the column {column!r} of --map {name}={column}.")
-    _choose([row for rows in found.values() for row in rows if isinstance(row, _Row)])
+    files = _files(source)
+    found = {path: list(reader.file(path, split)) for path, split in files.items()}
+    _refuse_unknown_columns(source, reader)
+    rows = [row for read in found.values() for _, row in read]
+    if not rows:
+        listed = ", ".join(path.name for path in found)
+        raise DataError(f"{listed}: there is no row of a question.", "Is it the right table?")
+    columns, group = _columns(reader, rows)
+    if own.approve:
+        own.approve(columns)
+    _choose([row for row in rows if isinstance(row, _Row)])
     made = {
-        split: [reader.record(row) if isinstance(row, _Row) else row for row in rows]
-        for split, rows in found.items()
+        path: [(split, reader.record(row) if isinstance(row, _Row) else row) for split, row in read]
+        for path, read in found.items()
     }
-    records = {split: [each for each in rows if each] for split, rows in made.items()}
+    records = {
+        split: [each for read in made.values() for its, each in read if each and its == split]
+        for split in SPLITS
+    }
     every_record = [record for each in records.values() for record in each]
     if every_record and not any(record.images for record in every_record):
         raise DataError(
@@ -308,16 +450,162 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             f"The column {options.mapping.get('image', 'image')!r} has their names; another: "
             "--map image=COLUMN.",
         )
-    notes = facts(records)
+    notes = facts(records) | group
     if reader.num_system_prompts:
         notes["system_prompts_in_meta"] = reader.num_system_prompts
     if reader.left_out:
         notes["columns_left_out"] = sorted(reader.left_out)
-    every = [path for paths in files.values() for path in paths]
     splits: Mapping[str, Iterable[Record]] = records
     if reader.images.in_rows:
-        splits = {split: reader.with_bytes(files[split], made[split]) for split in SPLITS}
-    return Collected(splits, reader.images, every, reader.dropped, notes)
+        splits = {split: reader.with_bytes(made, split) for split in SPLITS}
+    if "" in files.values():
+        splits = {split: splits[split] for split in SPLITS if records[split]}
+    return Collected(splits, reader.images, list(found), reader.dropped, notes)
+
+
+def _refuse_unknown_columns(source: Path, reader: _Reader) -> None:
+    """Refuse a name of --map, --keep-column or --drop-column that no row has.
+
+    Raises:
+        DataError: there is one.
+    """
+    for name, column in reader.mapping.items():
+        fields = [
+            {*each.fields, *(["group"] if each.group else [])} for each in reader.known.values()
+        ]
+        if reader.ids and not any(name in each for each in fields):
+            raise DataError(f"{source}: no row has the column {column!r} of --map {name}={column}.")
+    names = [*reader.first, *sorted(reader.columns_dropped)]
+    for option in ("keep", "drop"):
+        for column in getattr(reader.own, option):
+            if names and folded(column) not in map(folded, names):
+                raise DataError(
+                    f"{source}: no row has the column {column!r} of --{option}-column.",
+                    f"It has {', '.join(names)}.",
+                )
+
+
+def _columns(
+    reader: _Reader, rows: list[_Row | Record | None]
+) -> tuple[list[Column], dict[str, Any]]:
+    """What each column was taken for; groups become numbers, and what names a person is taken out.
+
+    Returns:
+        The columns in the order of the file, and notes for the manifest.
+
+    Raises:
+        DataError: the ids of records would be what names a person.
+    """
+    metas = [row.meta for row in rows if row is not None]
+    kept = {folded(name) for name in reader.own.keep}
+    left_out = {name: why for name, why in identifying(metas).items() if folded(name) not in kept}
+    named = {
+        column: field for each in reader.known.values() for field, column in each.fields.items()
+    }
+    for column, name in named.items():
+        if name == "id" and by_name(column) and folded(column) not in kept:
+            raise DataError(
+                f"The column {column!r} may say who a person is, and would be in the id of every "
+                "record.",
+                f"Leave out --map id={column}; or give --keep-column {column} besides.",
+            )
+    grouped_by = next((each.group for each in reader.known.values() if each.group), "")
+    numbers: dict[str, int] = {}
+    without_group = in_images = in_texts = 0
+    for row in rows:
+        if row is None:
+            continue
+        taken = [row.meta.pop(name) for name in left_out if name in row.meta]
+        if isinstance(row, _Row):
+            texts = [str(message.text) for message in row.messages]
+            group = row.group
+            if grouped_by:
+                if "group" in row.meta:
+                    raise DataError(
+                        f"{row.where}: {grouped_by!r} is the group, and 'group' is there too.",
+                        "Give --drop-column group, or --map group=group.",
+                    )
+                without_group += not group
+                number = numbers.setdefault(group or f"\0{row.id}", len(numbers) + 1)
+                row.meta["group"] = number
+        else:
+            texts, group = [turn.text for turn in row.turns], ""
+        searched = [*taken, *([group] if group else [])]
+        in_images += mentions(searched, row.images)
+        in_texts += mentions(searched, texts)
+    notes: dict[str, Any] = {}
+    if left_out:
+        notes["identifiers_left_out"] = left_out
+    if numbers:
+        notes["group_column"] = grouped_by
+        notes["rows_without_group"] = without_group
+    if in_images:
+        notes["rows_with_identifiers_in_image_names"] = in_images
+    if in_texts:
+        notes["rows_with_identifiers_in_texts"] = in_texts
+    return [_column(reader, name, named, left_out) for name in reader.first], notes
+
+
+def _column(reader: _Reader, name: str, named: dict[str, str], left_out: dict[str, str]) -> Column:
+    known = reader.known.values()
+    if name in left_out:
+        return Column(name, f"left out, may name a person: {left_out[name]}", "")
+    if name in (each.group for each in known):
+        return Column(name, "group, kept as a number", "")
+    if name in named:
+        meaning = named[name].replace("_", " ")
+    elif any(name in each.images for each in known):
+        meaning = "image"
+    elif any(name in each.options for each in known):
+        meaning = "an option"
+    elif name in TALK_KEYS:
+        meaning = "conversation"
+    elif name in reader.left_out:
+        meaning = "left out: bytes"
+    else:
+        meaning = "meta"
+    return Column(name, meaning, reader.first[name])
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value, for a person."""
+    if is_null(value):
+        return ""
+    text = "bytes" if isinstance(value, bytes) else " ".join(str(value).split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def _all(values: Iterable[Any], words: Collection[str]) -> bool:
+    return {str(value).strip().lower() for value in values} <= {*words}
+
+
+def _are_images(values: list[Any]) -> bool:
+    return all(
+        (isinstance(value, str) and _FILE_NAME.fullmatch(value.strip()))
+        or (isinstance(value, bytes) and value.startswith(_BEGINNINGS))
+        or (isinstance(value, dict) and "bytes" in value)
+        for value in values
+    )
+
+
+def _are_questions(values: list[Any]) -> bool:
+    asked = [str(value).rstrip().endswith(("?", "？")) for value in values]
+    return 2 * sum(asked) >= len(asked)
+
+
+def _are_splits(values: list[Any]) -> bool:
+    words = {*SPLITS, *SPLIT_WORDS}
+    # Without `train`, words such as "valid" may mean anything.
+    return _all(values, words) and not _all(values, words - {"train", "training"})
+
+
+_LOOKS_LIKE: dict[str, Callable[[list[Any]], bool]] = {
+    "image": _are_images,
+    "question": _are_questions,
+    "answer_type": lambda values: _all(values, ("open", "closed")),
+    "split": _are_splits,
+}
+"""Field -> whether the values of a column look like it."""
 
 
 def image_values(
@@ -387,49 +675,63 @@ def _choose(rows: list[_Row]) -> None:
             row.messages[1] = replace(row.messages[1], text=text)
 
 
-def _split_files(source: Path) -> dict[str, list[Path]]:
-    """Split -> its file, or its parquet shards.
+def _files(source: Path) -> dict[Path, str]:
+    """The files to read, and the split of each; empty where its rows say it.
 
     Raises:
         DataError: no split, two files of one, or a table that nobody would read.
     """
+    if source.is_file():
+        stem = source.stem.lower()
+        split = SPLIT_WORDS.get(stem, stem)
+        return {_readable(source): split if split in SPLITS else ""}
     inside = [path for path in (source, source / "data") if path.is_dir()]
     tables = sorted(
         path
         for folder in inside
         for path in folder.iterdir()
-        if path.is_file() and path.suffix.lower() in (*ENDINGS, *NOT_READ)
+        if path.is_file()
+        and path.suffix.lower() in (*ENDINGS, *NOT_READ)
+        and not path.name.startswith((".", "~$"))
     )
-    files: dict[str, list[Path]] = {}
+    files: dict[Path, str] = {}
     for split in SPLITS:
         shard = re.compile(rf"{split}(-\d+(-of-\d+(-[0-9a-f]+)?)?)?\.parquet", re.IGNORECASE)
         names = [f"{split}{ending}" for ending in ENDINGS]
-        files[split] = [
+        found = [
             path for path in tables if path.name.lower() in names or shard.fullmatch(path.name)
         ]
-        kinds = {path.name if not shard.fullmatch(path.name) else "" for path in files[split]}
+        kinds = {path.name if not shard.fullmatch(path.name) else "" for path in found}
         if len(kinds) > 1:
-            first, second = files[split][:2]
-            raise DataError(f"{source}: both {first.name} and {second.name} are there.")
-    read = [path for paths in files.values() for path in paths]
-    unread = [path.name for path in tables if path not in read and path.parent == source]
-    others = [name for name in unread if name.lower().startswith(OTHER_NAMES)]
-    if others or not read:
-        listed = ", ".join(others or unread)
+            raise DataError(f"{source}: both {found[0].name} and {found[1].name} are there.")
+        files |= dict.fromkeys(found, split)
+    unread = [path for path in tables if path not in files and path.parent == source]
+    if not files and len(unread) == 1:
+        return _files(unread[0])
+    others = [path.name for path in unread if path.name.lower().startswith(OTHER_NAMES)]
+    if others or not files:
+        listed = ", ".join(others or [path.name for path in unread])
         raise DataError(
-            f"{source}: {listed} would not be read."
-            if listed
-            else f"{source}: none of train, validation or test is there.",
-            "Splits are train, validation and test, each as .csv, .tsv, .json, .jsonl or .parquet; "
-            "save a spreadsheet as CSV (UTF-8).",
+            f"{source}: {listed} would not be read." if listed else f"{source}: no table is there.",
+            f"Splits are train, validation and test, each as {', '.join(ENDINGS)}; one table of "
+            "another name is given itself: data prepare custom FILE.",
         )
     return files
 
 
+def _readable(path: Path) -> Path:
+    if path.suffix.lower() in ENDINGS:
+        return path
+    raise DataError(
+        f"{path}: tables that end in {path.suffix or 'nothing'} are not read.",
+        f"Save it as one of {', '.join(ENDINGS)}.",
+    )
+
+
 SOURCE = Source(
     name=NAME,
-    title="your own train, validation, test as a table, JSON, JSON Lines or parquet, with --map",
-    licence="yours",
+    title="your own table or JSON, of any name: one file, or train, validation and test",
+    licence=NOT_STATED,
     variants={"given": "the files' own split"},
     collect=collect,
 )

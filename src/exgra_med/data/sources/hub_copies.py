@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from exgra_med.data.records import SPLITS, Record
+from exgra_med.data.records import SPLITS, Record, type_by_answer
 from exgra_med.data.sources.parquet import iterate_rows
 from exgra_med.data.sources.pictures import RowImages
-from exgra_med.data.sources.rows import image_folder, is_yes_or_no, vqa_record
+from exgra_med.data.sources.rows import image_folder, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions
+from exgra_med.data.sources.values import plain_text
 from exgra_med.data.subset import untested_images
 from exgra_med.errors import DataError
 
@@ -83,7 +84,7 @@ def _records(
             row,
             where,
             image=names,
-            answer_type="CLOSED" if is_yes_or_no(row["answer"]) else "OPEN",
+            answer_type=type_by_answer(plain_text(row["answer"], "an answer")),
             meta={"split": split, "row": count},
             dropped=dropped,
         )

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record, read_json_list
+from exgra_med.data.records import AnswerType, Record, read_json_list, type_by_answer
 from exgra_med.data.sources.hub_copies import collect_parquet
-from exgra_med.data.sources.rows import is_yes_or_no, vqa_record
+from exgra_med.data.sources.rows import vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
+from exgra_med.data.sources.values import plain_text
 from exgra_med.errors import DataError
 
 NAME = "pathvqa"
@@ -111,7 +112,9 @@ def _records(rows: Iterator[Row], split: str, dropped: list[Dropped]) -> Iterato
             )
         path = f"{SPLITS[split]}/{image}.jpg"
         # `other` answers that happen to be "yes" stay open, as in the original.
-        closed = kind == "yes/no" if kind else is_yes_or_no(row["answer"])
+        answer_type: AnswerType = "CLOSED" if kind == "yes/no" else "OPEN"
+        if kind is None:
+            answer_type = type_by_answer(plain_text(row["answer"], f"{where}: the answer"))
         meta = {"split": split, "published_image": Path(path).stem}
         if row.get("question_id") is not None:
             meta["published_id"] = row["question_id"]
@@ -122,7 +125,7 @@ def _records(rows: Iterator[Row], split: str, dropped: list[Dropped]) -> Iterato
             row,
             where,
             image=path,
-            answer_type="CLOSED" if closed else "OPEN",
+            answer_type=answer_type,
             meta=meta,
             dropped=dropped,
         )

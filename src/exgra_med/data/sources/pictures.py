@@ -29,7 +29,8 @@ class RowImages(ImageBytes):
 
     A name that is no file as it stands is understood where only one file can be meant: `\\` for
     `/`, `./`, the folder's own name in front (`images/a.png`), another case (`a.PNG`), a missing
-    ending. Any other name stays as it is, and is refused when it is read.
+    ending, and a path of another place or machine whose end is a file here (`C:\\scans\\a.png`).
+    Any other name stays as it is, and is refused when it is read.
     """
 
     folder: ImageFolder
@@ -39,6 +40,8 @@ class RowImages(ImageBytes):
     in_rows: set[str] = field(default_factory=set)
     """Names of the images that came as bytes."""
     _known: dict[str, str] = field(default_factory=dict, repr=False)
+    _ends: dict[str, str] = field(default_factory=dict, repr=False)
+    """File -> the absolute path that it was found for."""
     _by_case: dict[str, list[str]] | None = field(default=None, repr=False)
 
     @classmethod
@@ -118,6 +121,8 @@ class RowImages(ImageBytes):
                 "Download it into the folder images/ first, and write the name of the file.",
             )
         if re.match(r"[A-Za-z]:[\\/]|[\\/]|~", name):
+            if found := self._end_of(name, where):
+                return found
             last = name.replace("\\", "/").rpartition("/")[2]
             raise DataError(
                 f"{where}: the image {name!r} is an absolute path.",
@@ -141,6 +146,28 @@ class RowImages(ImageBytes):
             if len(files := self._any_case(path)) == 1:
                 return files[0] + choice
         return name
+
+    def _end_of(self, name: str, where: str) -> str:
+        """The file whose name is the longest end of an absolute path; empty where none is.
+
+        Raises:
+            DataError: another absolute path ended in the same file, so one of them is not here.
+        """
+        written, mark, choice = name.replace("\\", "/").partition("#")
+        parts = [part for part in written.split("/") if part not in ("", ".")]
+        for start in range(1, len(parts)):
+            path = "/".join(parts[start:])
+            if not self._is_file(path):
+                continue
+            before = self._ends.setdefault(path, written)
+            if before != written:
+                raise DataError(
+                    f"{where}: both {before!r} and {written!r} end in {path!r}, and one such file "
+                    f"is in {str(self.folder.root)!r}.",
+                    "Copy the images with their folders, and write names relative to these.",
+                )
+            return path + mark + choice
+        return ""
 
     def _is_file(self, name: str) -> bool:
         path = Path(name)

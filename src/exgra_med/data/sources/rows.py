@@ -2,10 +2,11 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.images import ImageFolder
+from exgra_med.data.images import PLAIN_ENDINGS, ImageFolder
 from exgra_med.data.records import Record, parse_record
 from exgra_med.data.sources.options import closed_options
 from exgra_med.data.sources.source import Dropped, PrepareOptions
@@ -122,12 +123,6 @@ def _raw(value: Any) -> Any:
         return str(value)
 
 
-def is_yes_or_no(answer: Any) -> bool:
-    """Whether a published answer is yes or no and nothing else, a final stop apart."""
-    plain = plain_text(answer, "an answer").casefold().rstrip(".!").rstrip()
-    return plain in ("yes", "no")
-
-
 def check_counts(name: str, found: Counter[Any], expected: Mapping[Any, int]) -> str:
     """Hold a release that is as long as the published one against its published counts.
 
@@ -167,10 +162,26 @@ def find_path(source: Path, names: Sequence[str], hint: str = "", is_folder: boo
 
 
 def image_folder(source: Path, options: PrepareOptions) -> ImageFolder:
-    """The images of a folder: in its `images/` where there is one, in any case, else in itself."""
-    inside = sorted(path for path in source.glob("[Ii][Mm][Aa][Gg][Ee][Ss]") if path.is_dir())
+    """The images of a folder: in its `images/` where there is one, in any case, else in itself.
+
+    An `images/` with nothing in it does not hide the pictures that lie beside it.
+    """
+    if options.own.images is not None:
+        if not options.own.images.is_dir():
+            raise DataError(f"{options.own.images}: not a folder.", "It is what --images names.")
+        return ImageFolder(options.own.images, options.max_pixels)
+    inside = sorted(
+        path
+        for path in source.glob("[Ii][Mm][Aa][Gg][Ee][Ss]")
+        if path.is_dir() and (any(path.iterdir()) or not _holds_pictures(source))
+    )
     # "images" stands behind "IMAGES" and "Images".
     return ImageFolder(inside[-1] if inside else source, options.max_pixels, within=source)
+
+
+def _holds_pictures(folder: Path) -> bool:
+    endings = (*PLAIN_ENDINGS, ".tif", ".tiff", ".dcm", ".nii", ".gz")
+    return any(path.suffix.lower() in endings for path in folder.rglob("*"))
 
 
 def has_empty_message(messages: Iterable[Any]) -> bool:
@@ -197,7 +208,10 @@ def without_images(
 
 
 def facts(splits: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """What the manifest says of VQA records: closed questions without options, repeated rows."""
+    """What the manifest says of records: closed questions without options, repeated rows, groups.
+
+    A group is what `meta.group` says, such as the patient of a picture.
+    """
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     without = []
     for records in splits.values():
@@ -205,7 +219,16 @@ def facts(splits: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
             groups[(*record.images, record.question, record.answer)].append(record.id)
             if record.answer_type == "CLOSED" and "options" not in record.meta:
                 without.append(record.id)
-    return {
+    found: dict[str, Any] = {
         "closed_without_options": without,
         "duplicate_triples": [ids for ids in groups.values() if len(ids) > 1],
     }
+    of_split = {
+        split: {record.meta["group"] for record in records if "group" in record.meta}
+        for split, records in splits.items()
+    }
+    if any(of_split.values()):
+        counted = Counter(chain.from_iterable(of_split.values()))
+        found["groups"] = {split: len(names) for split, names in of_split.items()}
+        found["groups_in_two_splits"] = sum(number > 1 for number in counted.values())
+    return found

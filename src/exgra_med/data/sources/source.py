@@ -70,12 +70,45 @@ class Collected:
 
 
 @dataclass(frozen=True)
+class Column:
+    """What a column of somebody's own table was taken for."""
+
+    name: str
+    meaning: str
+    """A field of a record, or why it is left out."""
+    first: str
+    """The first value that is not empty, cut short; nothing where it may say who a person is."""
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What a user says about data of their own, for `custom`.
+
+    Args:
+        images: folder of the pictures; `images/` beside the table, or the table's folder, where
+            absent.
+        sheet: of an Excel file; the one that holds rows where absent.
+        keep: columns that are kept although they may say who a person is.
+        drop: columns that are not read at all.
+        approve: is told what each column was taken for, before a record is made; whatever it
+            raises ends the work.
+    """
+
+    images: Path | None = None
+    sheet: str | None = None
+    keep: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+    approve: Callable[[list[Column]], None] | None = None
+
+
+@dataclass(frozen=True)
 class PrepareOptions:
     """What a user asked for.
 
     Args:
         seed: seed of every split that is not published.
         settings: name -> value, for data that is made and not read.
+        own: what a user says about data of their own.
     """
 
     variant: str
@@ -83,6 +116,7 @@ class PrepareOptions:
     max_pixels: int
     mapping: dict[str, str] = field(default_factory=dict)
     settings: dict[str, str] = field(default_factory=dict)
+    own: OwnData = field(default_factory=OwnData)
 
 
 @dataclass(frozen=True)

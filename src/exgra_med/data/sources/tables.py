@@ -1,5 +1,6 @@
-"""Rows of a table or a list: CSV and its kin, JSON, JSON Lines, parquet. What is in a cell is left
-as it is; `data/sources/values.py` says what it means.
+"""Rows of a table or a list: CSV and its kin, Excel, JSON, JSON Lines, parquet.
+
+What is in a cell is left as it is; `data/sources/values.py` says what it means.
 """
 
 import csv
@@ -12,11 +13,14 @@ from typing import Any
 
 from exgra_med.data.records import iterate_lines
 from exgra_med.data.sources.parquet import iterate_rows
+from exgra_med.data.sources.spreadsheets import sheet_rows
+from exgra_med.data.sources.values import is_null, plain_text
 from exgra_med.data.talks import MESSAGE_LISTS
 from exgra_med.errors import DataError
 from exgra_med.reading import decode_json, read_text
 
-ENDINGS = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
+TABLES = (".csv", ".tsv", ".xlsx", ".parquet")
+ENDINGS = (*TABLES, ".json", ".jsonl")
 SEPARATORS = ",;\t|"
 _SNIFFED_ROWS = 200
 _LONGEST_CELL = 512 * 2**20
@@ -26,17 +30,22 @@ Row = tuple[str, dict[str, Any]]
 """Where it stands, for errors; and its values by name."""
 
 
-def read_rows(path: Path, known: Iterable[str] = ()) -> Iterator[Row]:
+def read_rows(path: Path, known: Iterable[str] = (), sheet: str | None = None) -> Iterator[Row]:
     """The rows of a file, by its ending; a `.json` file may hold a list or one object a line.
 
     Args:
         known: names of columns, which decide between two separators that both fit.
+        sheet: of an Excel file; the one that holds rows where absent.
 
     Raises:
         DataError: the file cannot be read; names file and row.
-        MissingExtraError: a parquet file, and pyarrow is not installed.
+        MissingExtraError: a parquet or Excel file, and what reads it is not installed.
     """
     ending = path.suffix.lower()
+    if sheet is not None and ending != ".xlsx":
+        raise DataError(f"{path}: --sheet is for .xlsx files.", "Leave it out.")
+    if ending == ".xlsx":
+        return _sheet(path, sheet)
     if ending == ".parquet":
         return ((f"{file.name}: row {number}", row) for file, number, row in iterate_rows([path]))
     return _json_rows(path) if ending in (".json", ".jsonl") else _table_rows(path, known)
@@ -117,6 +126,35 @@ def _table_rows(path: Path, known: Iterable[str]) -> Iterator[Row]:
             f"{where}: not valid CSV ({error}).",
             'In a cell between double quotes, write "" for a quote of the text.',
         ) from error
+    if not header:
+        raise DataError(f"{path}: the table is empty.")
+
+
+def _sheet(path: Path, sheet: str | None) -> Iterator[Row]:
+    header: list[str] = []
+    for where, cells in sheet_rows(path, sheet):
+        if not header:
+            header = ["" if cell is None else plain_text(cell, where) for cell in cells]
+            _refuse_duplicates([name for name in header if name], str(path))
+            continue
+        width = max(len(header), len(cells))
+        padded = [*cells, *[None] * (width - len(cells))]
+        row = {}
+        for place, cell in enumerate(padded):
+            name = header[place] if place < len(header) else ""
+            if name:
+                row[name] = cell
+            elif (
+                not is_null(cell)
+                and str(cell).strip()
+                and not (place == 0 and isinstance(cell, int))
+            ):
+                # The first column of pandas' to_excel has no name and numbers the rows.
+                raise DataError(
+                    f"{where}: column {place + 1} has no name and holds {str(cell)[:40]!r}.",
+                    "The first row that is not empty has the names of all columns.",
+                )
+        yield where, row
     if not header:
         raise DataError(f"{path}: the table is empty.")
 

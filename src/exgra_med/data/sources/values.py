@@ -57,6 +57,12 @@ def plain_text(value: Any, what: str) -> str:
                 "Give one; a longer wording of the same answer goes to `extended`.",
             )
         return texts.pop() if texts else ""
+    if isinstance(value, (date, time)):
+        raise DataError(
+            f"{what} is the date or time {value}.",
+            "Spreadsheets make dates of texts such as 3-4: format the column as text, and write "
+            "the value again.",
+        )
     raise DataError(f"{what} is neither text nor a number.")
 
 

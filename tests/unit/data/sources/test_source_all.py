@@ -366,7 +366,7 @@ def test_custom_csv_with_a_mapping_and_custom_json_lines(tmp_path: Path) -> None
     assert record.image == "a.png" and record.meta["station"] == "3"
     [text_only] = prepared.records("test")
     assert text_only.image is None and text_only.extended == ["Genau hier."]
-    with pytest.raises(DataError, match="no column 'question'"):
-        prepare("custom", root, tmp_path / "other")
+    guessed = prepare("custom", root, tmp_path / "other")
+    assert guessed.records("train") == prepared.records("train")
     with pytest.raises(DataError, match="unknown field 'colour'"):
         prepare("custom", root, tmp_path / "other", mapping={"colour": "x"})
