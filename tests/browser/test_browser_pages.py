@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import STUDY
 from test_browser_access import serious
+
+from conftest import STUDY
 
 pytestmark = pytest.mark.browser
 PROJECT = Path(__file__).resolve().parents[2]

@@ -31,14 +31,10 @@ from exgra_med.captions.judgements import JudgementFile, text_digest
 from exgra_med.captions.records import RecordFile
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, ExgraMedError, ServiceError
+from exgra_med.page_style import PAGE_CSS
 from exgra_med.reading import decode_json
 
 _FILES = Path(__file__).parent / "templates"
-# The report's own style, read as a file: importing the report takes longer than all else here.
-_STYLES = (
-    Path(__file__).parents[1] / "evaluation/report/templates/report.css",
-    _FILES / "review.css",
-)
 _SIDE_PIXELS = 1000
 _QUALITY = 85
 """Of a picture on the page."""
@@ -211,7 +207,7 @@ def _handler(review: Review, key: str) -> type[BaseHTTPRequestHandler]:
     static = {
         "": ("text/html", (_FILES / "review.html").read_bytes()),
         "review.js": ("text/javascript", (_FILES / "review.js").read_bytes()),
-        "review.css": ("text/css", b"".join(path.read_bytes() for path in _STYLES)),
+        "review.css": ("text/css", PAGE_CSS.encode() + (_FILES / "review.css").read_bytes()),
     }
 
     class Handler(BaseHTTPRequestHandler):

@@ -11,6 +11,7 @@ from exgra_med.data.prepare import MAX_PIXELS
 from exgra_med.data.records import GUESSED, Prepared, Record, numbered_images
 from exgra_med.data.subset import seeded_key
 from exgra_med.evaluation.report.page import jpeg, template_environment, template_text
+from exgra_med.page_style import PAGE_CSS
 from exgra_med.terminal import ProgressCallback
 
 MAX_PICTURES = 1000
@@ -81,7 +82,7 @@ def data_page(prepared: Prepared, progress: ProgressCallback | None = None) -> s
         "splits": list(numbers),
         "types": sorted({record.known_type for _, record in records}),
         "fingerprint": prepared.fingerprint,
-        "css": template_text("report.css") + template_text("data.css"),
+        "css": PAGE_CSS + template_text("data.css"),
         "script": script,
         "script_hash": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     }
