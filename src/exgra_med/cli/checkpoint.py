@@ -89,8 +89,8 @@ def parts(out: Out, as_json: Json = False) -> None:
     """
     from exgra_med.model.small_parts import SMALL_PARTS, fetch_parts
 
-    with counting(silent=as_json) as progress:
-        found = fetch_parts(SMALL_PARTS, out, remark, progress or (lambda what, done: None))
+    with counting("fetching the small parts") as progress:
+        found = fetch_parts(SMALL_PARTS, out, remark, progress)
 
     def lines() -> Iterator[str]:
         for name, origin in found.items():

@@ -114,7 +114,7 @@ def prepare(
         if source is None:
             raise DataError("--download needs --source.", "It is the folder to download into.")
         _download(name, source, workers, allow_loopback)
-    with counting(silent=as_json) as progress:
+    with counting(f"preparing {name}") as progress:
         prepared = prepare_dataset(
             name,
             source,
@@ -188,7 +188,7 @@ def check(
         from exgra_med.model.bundle import load_tokenizer
 
         window = Window(*load_tokenizer(tokenizer), max_length)
-    with counting(silent=as_json) as progress:
+    with counting("checking") as progress:
         report = check_prepared(prepared, progress, window, template)
     show({"ok": not report.faults, **vars(report)}, as_json, report.lines())
     if report.faults:
@@ -287,7 +287,7 @@ def audit(
     from exgra_med.data.inspect.audit import audit as compare
     from exgra_med.data.llava_format import read_any
 
-    with counting(silent=as_json) as progress:
+    with counting("comparing") as progress:
         found = compare(read_any(train), read_any(test), images, progress)
     show(vars(found), as_json, found.lines())
 
@@ -350,7 +350,7 @@ def resize(
     """Copy a folder with images of the model's size, so that training decodes less."""
     from exgra_med.data.derive import write_resized
 
-    with counting(silent=as_json) as progress:
+    with counting("resizing") as progress:
         prepared = write_resized(_open(data), shortest, out, progress)
     _show_prepared(prepared, as_json)
 

@@ -113,6 +113,7 @@ def _train_stage(
     run: Run, name: str, start: Path, reporter: Reporter, scorers: ScorerFactory | None
 ) -> None:
     recipe, stage = run.recipe, run.recipe.stages[name]
+    told = reporter if process_state().is_main_process else Silent()
     bundle = load_bundle(start)
     if recipe.model.images is not None:
         set_image_budget(bundle.processor, bundle.model.config, recipe.model.images)
@@ -136,10 +137,11 @@ def _train_stage(
         with_extended,
         stage.answers,
         stage.train_on_prompts,
+        reporter=told,
     )
     dataset.check_learnt()
     held_out = HeldOut(
-        _held_out_dataset(prepared, settings, dataset, stage),
+        _held_out_dataset(prepared, settings, dataset, stage, told),
         stage.batch_size,
         stage.num_held_out_batches,
         stage.measure_views,
@@ -174,14 +176,18 @@ def _train_stage(
         bundle,
         dataset,
         held_out,
-        reporter if process_state().is_main_process else Silent(),
+        told,
         best,
         graph_weights if graph_weights.is_file() else None,
     ).train()
 
 
 def _held_out_dataset(
-    prepared: Prepared, settings: DataSettings, like: StageDataset, stage: StageSettings
+    prepared: Prepared,
+    settings: DataSettings,
+    like: StageDataset,
+    stage: StageSettings,
+    reporter: Reporter,
 ) -> StageDataset | None:
     """The records to measure on, always with their original answers as answers."""
     if settings.held_out_split is None:
@@ -199,4 +205,5 @@ def _held_out_dataset(
         with_extended=with_extended,
         answers="original",
         train_on_prompts=False,
+        reporter=reporter,
     )
