@@ -9,6 +9,7 @@ one at the end.
 """
 
 import json
+import math
 import re
 import sys
 import threading
@@ -59,7 +60,8 @@ class Reporter(Protocol):
     def advance(self, done: int, note: str, left: float | None = None) -> None:
         """`done` are finished; `note` has the newest figures, and further lines stand below.
 
-        `left`: seconds that are left, where the work knows better than its rate.
+        `left`: seconds that are left, where the work knows better than its rate; infinite where it
+        cannot know yet.
         """
 
     def finish(self) -> None:
@@ -170,7 +172,7 @@ class RichReporter:
             parts.append(spoken_rate(new / seconds))
             if self.total is not None and self.done < self.total:
                 left = (self.total - self.done) * seconds / new
-        if left is not None:
+        if left is not None and math.isfinite(left):
             waited = self.clock() - self._reported
             parts.append(f"{spoken_time(max(0.0, left - waited))} left")
         return "  ".join(parts)

@@ -62,6 +62,8 @@ def test_work_that_knows_better_says_how_long_it_takes() -> None:
     clock.now += 100
     line.advance(2, "1 running", left=500.0)
     assert line.figures() == "2/4 nodes  8 min left"
+    line.advance(2, "1 running", left=float("inf"))
+    assert line.figures() == "2/4 nodes"
 
 
 def test_work_of_unknown_length_has_a_rate_and_no_end() -> None:

@@ -341,7 +341,7 @@ def _time_here(seconds: float | None, jobs: int, is_done: bool) -> str:
         return "On this machine: everything is finished."
     if seconds is None:
         return (
-            "On this machine: not known before a node is finished here; then this plan and "
+            "On this machine: not known before a run is finished here; then this plan and "
             "`study status` say it."
         )
     return (

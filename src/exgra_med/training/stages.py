@@ -27,7 +27,7 @@ from exgra_med.recipe.run_folder import (
     start_run,
 )
 from exgra_med.recipe.schema import DataSettings, ModelSettings, Recipe, StageSettings
-from exgra_med.terminal import Reporter, Silent
+from exgra_med.terminal import Reporter, Silent, waiting_for
 from exgra_med.training.checkpoint import read_progress
 from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer
@@ -50,7 +50,8 @@ def starting_checkpoint(run: Run) -> Path:
     folder = run.stage_folder("start") / "final"
     with process_state().main_process_first():
         if not folder.is_dir():
-            save_bundle(_built(model, run.recipe), folder, write_digests)
+            with waiting_for("Building the model that the first stage starts from"):
+                save_bundle(_built(model, run.recipe), folder, write_digests)
     return folder
 
 

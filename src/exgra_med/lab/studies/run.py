@@ -5,6 +5,7 @@ asks the nodes: they save where they are, and the next run goes on from there.
 """
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -286,5 +287,6 @@ class _Scheduler:
             lines.append(f"{node.id}: {said or 'starting'}")
         self.told_at = time.monotonic()
         passed = self.told_at - self.counted_at
-        left = None if self.left is None else max(0.0, self.left - passed)
+        # Nodes differ: a rate over those that made data would say nothing of the runs.
+        left = math.inf if self.left is None else max(0.0, self.left - passed)
         self.reporter.advance(len(self.finished), "\n".join(lines), left)

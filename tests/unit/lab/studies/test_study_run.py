@@ -155,6 +155,8 @@ def test_the_progress_of_the_node_that_runs_is_shown(
     assert any("shared/seed-0: aligned: 15/50 steps  3.1/s" in each for each in told.notes)
     assert "shared/seed-0: starting" in "\n".join(told.notes)
     assert not any("earlier attempt" in each for each in told.notes) and told.is_finished
+    # Nothing is finished that a time could be learnt from, and a rate of nodes is none.
+    assert set(told.left) == {float("inf")}
 
 
 def test_the_plan_counts_cells_and_says_how_long_they_take_here_if_it_can(
@@ -167,7 +169,7 @@ def test_the_plan_counts_cells_and_says_how_long_they_take_here_if_it_can(
     words = ["study", "run", str(tmp_path / "try.yaml"), "--out", str(work.folder), "--dry-run"]
     said = CliRunner().invoke(app, words).stdout
     assert "8 nodes" in said and "6 of them are cells" in said
-    assert "On this machine: not known before a node is finished here" in said
+    assert "On this machine: not known before a run is finished here" in said
     work.run()
     for node in work.nodes:
         write_attempt(work.folder, node.id, Attempt("finished", "", 60.0))
