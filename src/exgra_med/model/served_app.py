@@ -10,6 +10,7 @@ that goes away ends its answer.
 
 import asyncio
 import json
+import os
 import secrets
 import socket
 import sys
@@ -364,9 +365,11 @@ def open_port(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
+        # Python adds the address, which the sentence has.
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         raise ServiceError(
-            f"Port {port} of {host} cannot be opened: {error.strerror or error}.",
-            "Choose another one with --port; another server may have it.",
+            f"Port {port} of {host} cannot be opened: {reason}.",
+            "Choose another --port, or an address of this machine with --host.",
         ) from error
 
 

@@ -168,9 +168,9 @@ def _check_fields(body: dict[str, Any]) -> None:
             continue
         shown = field if len(field) <= 40 else f"{field[:40]}..."
         if field not in _NEUTRAL:
-            raise RefusedError(400, f"There is no field {shown!r} here; leave it out.", field[:100])
+            raise RefusedError(400, f"Unknown field {shown!r}; leave it out.", field[:100])
         if value not in _NEUTRAL[field]:
-            raise RefusedError(400, f"{shown} is not done here; leave it out.", field)
+            raise RefusedError(400, f"{shown} is not supported here; leave it out.", field)
 
 
 def _number(body: dict[str, Any], name: str, least: int, most: int, kind: type) -> Any:

@@ -16,6 +16,7 @@ from PIL import Image
 
 from exgra_med.data.records import Turn
 from exgra_med.errors import DataError, ServiceError
+from exgra_med.llm.fault import read_fault, refused_parameters
 from exgra_med.model import served_app
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.generate import generate
@@ -381,6 +382,14 @@ def test_what_is_not_done_here_is_refused_by_name(more: dict[str, Any], param: s
     assert status == 400
     assert value["error"]["param"] == param and value["error"]["message"].endswith(".")
     assert value["error"]["type"] == "invalid_request_error"
+
+
+def test_the_client_of_this_project_leaves_out_what_is_refused() -> None:
+    schema = {"type": "json_schema", "json_schema": {"name": "a", "schema": {}}}
+    _, value = whole(Said(), response_format=schema)
+    assert value["error"]["message"] == "response_format is not supported here; leave it out."
+    sent = asked(response_format=schema)
+    assert refused_parameters(read_fault(value), sent, []) == ["response_format"]
 
 
 def test_the_pictures_of_a_request_have_one_limit_together(
