@@ -1,44 +1,82 @@
-"""The progress of long work: a bar with rate and time left, or plain lines in a file."""
+"""What a person sees of long work, and of the result of a verb.
+
+Long work has one line: what, how many of what unit, rate, time left, the figures that matter.
+
+    aligned ━━━━━━━━━━──  42/50 steps  3.1/s  3 s left  loss 3.62  matched 70%
+
+It is live on a terminal. In a file or a pipe it is a line at the begin, one every 30 seconds, and
+one at the end.
+"""
 
 import json
+import math
 import re
 import sys
+import threading
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
-    from rich.progress import Progress, TaskID
+    from rich.live import Live
 
-ProgressCallback = Callable[[str, int], None]
-"""For work whose total is not known: called with what is counted, and how many are done."""
+ProgressCallback = Callable[[str, int, int | None], None]
+"""Called with the unit that is counted, how many are done, and of how many; None: not known."""
+
+SECONDS_BETWEEN_LINES = 30.0
+"""In a file or a pipe."""
+PATIENCE_SECONDS = 2.0
+"""What is done sooner needs no word."""
+_RATE_SECONDS, _RATE_REPORTS = 60.0, 5
+"""The rate is that of the last minute, or of the last few reports where these are rarer."""
+_APART_SECONDS = 0.5
+_BAR_WIDTH = 12
 
 
 class Reporter(Protocol):
     """Receives the progress of a piece of work."""
 
-    def start(self, title: str, total: int, done: int) -> None:
-        """A piece of work of `total` steps begins, `done` of them finished earlier."""
+    def start(
+        self, title: str, total: int | None, done: int, unit: str, patient: bool = False
+    ) -> None:
+        """A piece of work begins.
 
-    def advance(self, done: int, note: str) -> None:
-        """`done` steps are finished; `note` has the newest figures."""
+        Args:
+            title: what is done.
+            total: how many there are of the unit; None where it is not known.
+            done: how many of them were finished earlier.
+            unit: what is counted, in the plural: steps, questions.
+            patient: say nothing of it where it takes less than two seconds.
+        """
+
+    def advance(self, done: int, note: str, left: float | None = None) -> None:
+        """`done` are finished; `note` has the newest figures, and further lines stand below.
+
+        `left`: seconds that are left, where the work knows better than its rate; infinite where it
+        cannot know yet.
+        """
 
     def finish(self) -> None:
-        """The piece of work is done."""
+        """The piece of work is done, or given up."""
 
 
 class Silent:
     """Shows nothing; for tests and for processes other than the first."""
 
-    def start(self, title: str, total: int, done: int) -> None:
+    def start(
+        self, title: str, total: int | None, done: int, unit: str, patient: bool = False
+    ) -> None:
         """See `Reporter`."""
 
-    def advance(self, done: int, note: str) -> None:
+    def advance(self, done: int, note: str, left: float | None = None) -> None:
         """See `Reporter`."""
 
     def finish(self) -> None:
@@ -46,56 +84,160 @@ class Silent:
 
 
 class RichReporter:
-    """A live bar on a terminal; one line for each tenth of the work in a file or pipe."""
+    """The line of long work on a console.
 
-    def __init__(self, console: "Console") -> None:
-        self.console = console
-        self.bar: Progress | None = None
-        self.task: TaskID | None = None
-        self.title, self.total, self.next_line = "", 0, 0.0
+    Args:
+        console: where it goes; live if that is a terminal.
+        seconds_between_lines: in a file or a pipe.
+        clock: seconds that never go back.
+    """
 
-    def start(self, title: str, total: int, done: int) -> None:
+    def __init__(
+        self,
+        console: Console,
+        seconds_between_lines: float = SECONDS_BETWEEN_LINES,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.console, self.clock = console, clock
+        self.seconds_between_lines = seconds_between_lines
+        self.title = self.unit = self.note = ""
+        self.total: int | None = None
+        self.done = 0
+        self._left: float | None = None
+        self._live: Live | None = None
+        self._reports: deque[tuple[float, int]] = deque()
+        self._begun = self._reported = self._line_at = 0.0
+        self._is_open = self._is_shown = False
+
+    def start(
+        self, title: str, total: int | None, done: int, unit: str, patient: bool = False
+    ) -> None:
         """See `Reporter`."""
-        self.title, self.total, self.next_line = title, total, done + total / 10
-        if not self.console.is_terminal:
-            self.console.print(f"{title}: {total} steps, {done} done before")
-            return
-        # Not before it is drawn: `--help` shall answer at once.
-        from rich import progress
+        self.finish()
+        self.title, self.total, self.done, self.unit = printable(title), total, done, unit
+        self.note, self._left = "", None
+        self._begun = self._reported = self._line_at = self.clock()
+        self._reports = deque([(self._begun, done)])
+        self._is_open, self._is_shown = True, False
+        if not patient:
+            self._show()
 
-        self.bar = progress.Progress(
-            progress.TextColumn("{task.description}"),
-            progress.BarColumn(),
-            progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(),
-            progress.TextColumn("{task.fields[note]}"),
-            console=self.console,
-        )
-        self.bar.start()
-        self.task = self.bar.add_task(title, total=total, completed=done, note="", rate="")
-
-    def advance(self, done: int, note: str) -> None:
+    def advance(self, done: int, note: str, left: float | None = None) -> None:
         """See `Reporter`."""
-        if self.bar is not None and self.task is not None:
-            speed = self.bar.tasks[0].speed
-            self.bar.update(
-                self.task, completed=done, note=note, rate=f"{speed:.1f}/s" if speed else ""
-            )
-        elif done >= self.next_line or done == self.total:
-            self.console.print(f"{self.title}: {done}/{self.total}  {note}")
-            self.next_line += self.total / 10
+        now, self.note, self._left = self.clock(), printable(note), left
+        if done != self.done or left is not None:
+            self.done, self._reported = done, now
+        if now - self._reports[-1][0] >= _APART_SECONDS and done != self._reports[-1][1]:
+            self._reports.append((now, done))
+        while len(self._reports) > _RATE_REPORTS and now - self._reports[1][0] >= _RATE_SECONDS:
+            self._reports.popleft()
+        if not self._is_shown:
+            if now - self._begun >= PATIENCE_SECONDS:
+                self._show()
+        elif self._live is None and now - self._line_at >= self.seconds_between_lines:
+            self._line_at = now
+            self._print(self.figures(), note)
 
     def finish(self) -> None:
         """See `Reporter`."""
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None
+        if not self._is_open:
+            return
+        self._is_open = False
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+        elif self._is_shown:
+            took = spoken_time(self.clock() - self._begun)
+            self._print(f"{self._count()} in {took}", self.note)
+
+    def _show(self) -> None:
+        self._is_shown = True
+        if not self.console.is_terminal:
+            self._print(self._count())
+            return
+        # Not before it is drawn: `--help` shall answer at once.
+        from rich.live import Live
+
+        self._live = Live(
+            get_renderable=self._rows, console=self.console, refresh_per_second=4, transient=False
+        )
+        self._live.start()
+
+    def figures(self) -> str:
+        """Count, rate and time left, as far as they are known."""
+        parts, left = [self._count()], self._left
+        begun, before = self._reports[0]
+        new, seconds = self.done - before, self._reported - begun
+        if left is None and new > 0 and seconds > 0:
+            parts.append(spoken_rate(new / seconds))
+            if self.total is not None and self.done < self.total:
+                left = (self.total - self.done) * seconds / new
+        if left is not None and math.isfinite(left):
+            waited = self.clock() - self._reported
+            parts.append(f"{spoken_time(max(0.0, left - waited))} left")
+        return "  ".join(parts)
+
+    def _count(self) -> str:
+        if self.total is None:
+            return f"{self.done:,} {self.unit}"
+        return f"{self.done:,}/{self.total:,} {self.unit}"
+
+    def _print(self, figures: str, note: str = "") -> None:
+        noted = "; ".join(line.strip() for line in note.splitlines())
+        line = f"{self.title}: {figures}" + (f"  {noted}" if noted else "")
+        # Neither broken at 80 columns nor read for markup.
+        self.console.print(Text(line), soft_wrap=True)
+
+    def _rows(self) -> Group:
+        """The live line; figures that do not fit beside it stand below."""
+        first, *below = self.note.splitlines() or [""]
+        bar = ""
+        if self.total:
+            full = min(_BAR_WIDTH, _BAR_WIDTH * self.done // self.total)
+            signs = "━─" if self.console.encoding.startswith("utf") else "#-"
+            bar = f"{signs[0] * full}{signs[1] * (_BAR_WIDTH - full)}  "
+        line = f"{self.title}  {bar}{self.figures()}"
+        if first and len(line) + 2 + len(first) <= self.console.width:
+            line += f"  {first}"
+        elif first:
+            below.insert(0, first)
+        rows = [line, *(f"  {each.strip()}" for each in below)]
+        return Group(*(Text(row, no_wrap=True, overflow="crop") for row in rows))
 
 
-def reporter(on_stderr: bool = True) -> RichReporter:
+def reporter(
+    on_stderr: bool = True, seconds_between_lines: float = SECONDS_BETWEEN_LINES
+) -> RichReporter:
     """What tells the person at the terminal how far a verb is."""
-    return RichReporter(Console(stderr=on_stderr))
+    return RichReporter(Console(stderr=on_stderr), seconds_between_lines)
+
+
+def spoken_time(seconds: float) -> str:
+    """A duration for a person.
+
+    >>> spoken_time(8.4), spoken_time(100), spoken_time(750), spoken_time(9000), spoken_time(400000)
+    ('8 s', '1 min 40 s', '12 min', '2.5 h', '4.6 days')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 300:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 5400:
+        return f"{whole // 60} min"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+
+
+def spoken_rate(per_second: float) -> str:
+    """How many in a second, or in a minute or an hour where that is more than one.
+
+    >>> spoken_rate(250), spoken_rate(3.14), spoken_rate(0.5), spoken_rate(0.004)
+    ('250/s', '3.1/s', '30/min', '14/h')
+    """
+    units = ((1, "s"), (60, "min"), (3600, "h"))
+    factor, unit = next((each for each in units if per_second * each[0] >= 1), units[-1])
+    number = per_second * factor
+    return f"{number:,.1f}/{unit}" if number < 10 else f"{number:,.0f}/{unit}"
 
 
 def show(value: Any, as_json: bool, lines: Iterable[Any]) -> None:
@@ -156,14 +298,42 @@ def table(
 
 
 @contextmanager
-def counting(silent: bool) -> Iterator[Callable[[str, int], None] | None]:
-    """A counter on standard error for long work; nothing where no person looks."""
-    if silent or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def counting(title: str) -> Iterator[ProgressCallback]:
+    """A callback for work that counts itself, shown on standard error where it takes a while."""
+    shown = reporter()
+    counted: tuple[str, int | None] | None = None
 
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda what, done: progress.update(task, description=f"{done} {what}")
+    def count(unit: str, done: int, total: int | None) -> None:
+        nonlocal counted
+        if counted != (unit, total):
+            shown.start(title, total, 0, unit, patient=True)
+            counted = unit, total
+        shown.advance(done, "")
+
+    try:
+        yield count
+    finally:
+        shown.finish()
+
+
+@contextmanager
+def waiting_for(what: str, is_true: Callable[[], bool] = lambda: True) -> Iterator[None]:
+    """Say on a terminal what is being done, where it takes more than two seconds.
+
+    `is_true`: asked after these, where the work may be past what would be said.
+    """
+    if not sys.stderr.isatty():
+        yield
+        return
+
+    def tell() -> None:
+        if is_true():
+            remark(f"{what} ...")
+
+    word = threading.Timer(PATIENCE_SECONDS, tell)
+    word.daemon = True
+    word.start()
+    try:
+        yield
+    finally:
+        word.cancel()

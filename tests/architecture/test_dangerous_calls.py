@@ -33,7 +33,7 @@ HOMES = {
         "llm/openai_transport.py",
         "llm/prompt.py",
         "model/processor.py",
-        "model/served_app.py",
+        "model/served_requests.py",
         "reading.py",
         "web/isolated_pictures.py",
     },

@@ -19,7 +19,7 @@ EXTRAS = {
     "vlm": ("torchvision", "num2words"),
     "lora": ("peft",),
     "web": ("gradio",),
-    "serve": ("fastapi", "uvicorn"),
+    "serve": ("uvicorn",),
     "optim": ("torchao",),
     "track": ("trackio",),
     "tensorboard": ("tensorboard",),

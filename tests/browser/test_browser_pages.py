@@ -21,8 +21,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 CUT = """() => {
   const scrolls = (e) => {
     for (let p = e; p; p = p.parentElement) {
-      const how = getComputedStyle(p).overflowX;
-      if (p !== document.documentElement && p !== document.body && /auto|scroll/.test(how)) return true;
+      if (p === document.body || p === document.documentElement) return false;
+      if (/auto|scroll/.test(getComputedStyle(p).overflowX)) return true;
     }
     return false;
   };
@@ -42,7 +42,8 @@ CUT = """() => {
   return found.slice(0, 8);
 }"""
 """What stands beyond the right edge without a scroll bar, and text that is cut."""
-UNSEEN = """() => [...document.images].filter((e) => e.checkVisibility() && !(e.complete && e.naturalWidth))
+UNSEEN = """() => [...document.images]
+  .filter((e) => e.checkVisibility() && !(e.complete && e.naturalWidth))
   .map((e) => e.alt || e.src.slice(0, 60))"""
 """Pictures that a capture or a print of the whole page would show black."""
 

@@ -1,4 +1,4 @@
-"""`exgra-med serve` for real: a transformers server, asked by the openai client."""
+"""`exgra-med serve` for real: a process, asked by the openai client."""
 
 import base64
 import os
@@ -36,7 +36,7 @@ def asked(bundle: Bundle, max_new_tokens: int) -> Any:
 def bundle() -> Bundle:
     """A model that writes a few tokens and then `###`."""
     bundle = import_original(DATA / "checkpoint_dci", DATA / "clip_tiny").bundle
-    # Random bytes are no text, and the server's incremental decoder ends the stream with an error.
+    # Random bytes are no text.
     bundle.model.lm_head.weight.data[3:259] = 0
     written = asked(bundle, 24).token_ids
     place = next(i for i in range(4, 24) if written[i] not in written[:i])
@@ -49,7 +49,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def client(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    pytest.importorskip("fastapi")
+    pytest.importorskip("uvicorn")
     openai = pytest.importorskip("openai")
     folder = tmp_path_factory.mktemp("served") / "native"
     save_bundle(bundle, folder)

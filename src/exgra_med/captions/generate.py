@@ -105,8 +105,8 @@ async def extend_all(
         return before
 
     records = source.iterate(is_finished)
-    reporter.start("extend", source.total, 0)
     stop = asyncio.Event()
+    is_begun = False
 
     async def extend(record: Record) -> None:
         extended: list[str] = []
@@ -124,7 +124,12 @@ async def extend_all(
         outcome.done += 1
 
     async def work() -> None:
+        nonlocal is_begun
         for record in records:
+            if not is_begun:
+                # The iterator has passed over what was finished earlier: no part of the rate.
+                reporter.start("extending answers", source.total, outcome.done, "records")
+                is_begun = True
             try:
                 await extend(record)
             except StoppedError as error:

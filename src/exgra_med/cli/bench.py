@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from exgra_med.cli.options import Device, Json, OptionalOutFile
+from exgra_med.cli.options import Device, Json, OptionalOutFile, device_for
 from exgra_med.terminal import counting, show
 
 app = typer.Typer(help="Measure speed and quality on this machine.", no_args_is_help=True)
@@ -30,7 +30,7 @@ def matching(
     """Time the matching solvers and compare their objectives, over sizes and regimes."""
     from exgra_med.lab.benchmarks.matching import benchmark_matching, markdown_tables
 
-    with counting(as_json) as report:
+    with counting("measuring the solvers") as report:
         if quick:
             result = benchmark_matching((8, 16), num_steps=2, dim=512, report=report)
         else:
@@ -51,7 +51,7 @@ def step(
     shape: Annotated[
         str, typer.Option("--shape", metavar="NAME", help="Model size: tiny, small, llama-7b.")
     ] = "small",
-    device: Device = "cpu",
+    device: Device = "auto",
     dtype: Annotated[
         str, typer.Option("--dtype", metavar="NAME", help="float32 or bfloat16.")
     ] = "float32",
@@ -66,10 +66,11 @@ def step(
     as_json: Json = False,
 ) -> None:
     """Time one stage-2 step beside the original's way of it: time, memory, alignment, MFU."""
+    device = device_for(device)
     from exgra_med.lab.benchmarks.step import Settings, benchmark_step, markdown_table
 
     settings = Settings(shape, device, dtype, records, rounds, repeats)
-    with counting(as_json) as report:
+    with counting("measuring the step") as report:
         result = benchmark_step(settings, report)
     _show_result(result, markdown_table(result), out, as_json)
 

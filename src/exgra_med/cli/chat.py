@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from exgra_med.cli.options import Device, Json, ModelArgument, OptionalTemplate
+from exgra_med.cli.options import Device, Json, ModelArgument, OptionalTemplate, device_for
 from exgra_med.errors import DataError
 from exgra_med.terminal import printable
 
@@ -34,7 +34,7 @@ def chat(
         list[Path] | None,
         typer.Option("--image", metavar="IMAGE", help="A picture; give it again for several."),
     ] = None,
-    device: Device = "cpu",
+    device: Device = "auto",
     template: OptionalTemplate = None,
     as_json: Json = False,
 ) -> None:
@@ -44,6 +44,7 @@ def chat(
     (docs/reference/record-format.md). Questions can also come from a pipe, one a line. --json
     prints one object for each answer.
     """
+    device = device_for(device)
     import torch
 
     from exgra_med.data.chat_template import chat_template

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from exgra_med.cli.options import Json, ModelArgument, Out
-from exgra_med.terminal import counting, next_step, remark, say, show, table
+from exgra_med.terminal import counting, next_step, remark, say, show, table, waiting_for
 
 app = typer.Typer(
     help="List published checkpoints, import them, export them, check them; fetch small parts.",
@@ -73,7 +73,8 @@ def import_(
     """Convert a checkpoint of the original. Say what was inferred, and from what."""
     from exgra_med.model.convert.checkpoint import import_checkpoint
 
-    report = import_checkpoint(source, vision, out, connector, revision, onto, num_l)
+    with waiting_for(f"Importing {source}"):
+        report = import_checkpoint(source, vision, out, connector, revision, onto, num_l)
     found = [f"{e['what']}: {e['value']}  ({e['evidence']})" for e in report["inferred"]]
     next_line = next_step(f"checkpoint verify {out}")
     show(report, as_json, [*found, f"Written: {out}", next_line])
@@ -89,8 +90,8 @@ def parts(out: Out, as_json: Json = False) -> None:
     """
     from exgra_med.model.small_parts import SMALL_PARTS, fetch_parts
 
-    with counting(silent=as_json) as progress:
-        found = fetch_parts(SMALL_PARTS, out, remark, progress or (lambda what, done: None))
+    with counting("fetching the small parts") as progress:
+        found = fetch_parts(SMALL_PARTS, out, remark, progress)
 
     def lines() -> Iterator[str]:
         for name, origin in found.items():
@@ -135,7 +136,8 @@ def export(
     knows transformers; or GGUF for llama.cpp, through its own converter."""
     from exgra_med.model.convert.checkpoint import export_checkpoint
 
-    export_checkpoint(source, out, form, llama_cpp)
+    with waiting_for(f"Writing {out}"):
+        export_checkpoint(source, out, form, llama_cpp)
     say(f"Written: {out}")
     if form != "gguf":
         say(next_step(f"checkpoint verify {out}"))
@@ -189,7 +191,8 @@ def verify(
         write_verification(load_bundle(path, dtype="auto"), path)
         if (path / DIGESTS).is_file():
             write_digests(path)
-    findings = check(path)
+    with waiting_for("Comparing hashes and logits"):
+        findings = check(path)
     lines = [f"{'ok' if e.passed else 'WRONG':<5} {e.name}: {e.detail}" for e in findings]
     show(
         [asdict(each) for each in findings],

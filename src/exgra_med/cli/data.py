@@ -4,8 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -189,14 +188,7 @@ def prepare(
         if source is None:
             raise DataError("--download needs --source.", "It is the folder to download into.")
         _download(name, source, workers, allow_loopback)
-    with ExitStack() as stack:
-        # Not before the first image: a live line would be drawn over the question.
-        counter = cache(lambda: stack.enter_context(counting(silent=as_json)))
-
-        def progress(what: str, done: int) -> None:
-            if tell := counter():
-                tell(what, done)
-
+    with counting(f"preparing {name}") as progress:
         prepared = prepare_dataset(
             name,
             source,
@@ -305,7 +297,7 @@ def check(
         from exgra_med.model.bundle import load_tokenizer
 
         window = Window(*load_tokenizer(tokenizer), max_length)
-    with counting(silent=as_json) as progress:
+    with counting("checking") as progress:
         report = check_prepared(prepared, progress, window, template)
     show({"ok": not report.faults, **vars(report)}, as_json, report.lines())
     if report.faults:
@@ -379,7 +371,7 @@ def stats(
     if out is not None:
         from exgra_med.evaluation.report.data_page import data_page
 
-        with counting(silent=as_json) as progress:
+        with counting("drawing the page") as progress:
             write_text(out, data_page(prepared, progress))
     if as_json or out is None:
         found = statistics(prepared)
@@ -410,7 +402,7 @@ def audit(
     from exgra_med.data.inspect.audit import audit as compare
     from exgra_med.data.llava_format import read_any
 
-    with counting(silent=as_json) as progress:
+    with counting("comparing") as progress:
         found = compare(read_any(train), read_any(test), images, progress)
     show(vars(found), as_json, found.lines())
 
@@ -494,7 +486,7 @@ def resize(
     """Copy a folder with images of the model's size, so that training decodes less."""
     from exgra_med.data.derive import write_resized
 
-    with counting(silent=as_json) as progress:
+    with counting("resizing") as progress:
         prepared = write_resized(_open(data), shortest, out, progress)
     _show_prepared(prepared, as_json)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from exgra_med.cli.options import OutRun, Set
 from exgra_med.errors import MissingExtraError
 from exgra_med.recipe.load import load_recipe
-from exgra_med.terminal import RichReporter, next_step
+from exgra_med.terminal import RichReporter, next_step, remark
 
 EXAMPLES = """
 Examples:
@@ -96,8 +96,10 @@ def _run(
     """Train all stages and answer the test questions; gives the opened run."""
     from exgra_med.evaluation.session import open_session
     from exgra_med.evaluation.tasks import reliance, vqa
+    from exgra_med.model.bundle import choose_device, device_sentence
     from exgra_med.training.stages import begin_run, train_run
 
+    remark(device_sentence(choose_device()))
     run = begin_run(out, load_recipe(recipe, assignments or ()).recipe, resume=True)
     reporter = RichReporter(console)
     train_run(run, reporter)

@@ -18,7 +18,7 @@ EXTRAS = {
     "lora": ("peft",),
     "optim": ("torchao",),
     "web": ("gradio", "matplotlib", "jinja2"),
-    "serve": ("fastapi", "uvicorn", "openai"),
+    "serve": ("uvicorn",),
     "track": ("trackio",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),

@@ -9,7 +9,7 @@ import typer
 
 from exgra_med.cli import options
 from exgra_med.errors import CommandError
-from exgra_med.terminal import next_step, print_json, reporter, say, show, table
+from exgra_med.terminal import next_step, print_json, remark, reporter, say, show, table
 
 if TYPE_CHECKING:
     from exgra_med.evaluation.results import Entry
@@ -70,7 +70,9 @@ class _Asked(options.Service, _Answers):
         """The evaluation of a prepared folder."""
         from exgra_med.evaluation.session import open_session
 
-        return open_session(source, reporter(), data=data, split=split, **self.answering(source))
+        found = open_session(source, reporter(), data=data, split=split, **self.answering(source))
+        _tell_device(self.engine)
+        return found
 
     def answering(self, model: str) -> dict[str, Any]:
         """Arguments of `open_session`.
@@ -93,6 +95,16 @@ class _Asked(options.Service, _Answers):
                 "--temperature and --seed are for a service: --engine openai.",
             )
         return {name: getattr(self, name) for name in names} | {"service": service}
+
+
+def _tell_device(engine: str) -> None:
+    """Say where a checkpoint answers; a service is where it is."""
+    from exgra_med.evaluation.engines import CHECKPOINT, best_place, launched_processes
+
+    if engine == CHECKPOINT and launched_processes().is_first:
+        from exgra_med.model.bundle import device_sentence
+
+        remark(device_sentence(best_place().device))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -221,7 +233,9 @@ def chat(
     from exgra_med.evaluation.tasks import chat as task
 
     found = task.open_chat_set(data, split, images)
-    session = task.answer(source, found, reporter(), **_ChatAsked(**asked).answering(source))
+    settings = _ChatAsked(**asked)
+    _tell_device(settings.engine)
+    session = task.answer(source, found, reporter(), **settings.answering(source))
     if not session.is_first:
         return
     for problem in session.problems:
@@ -450,13 +464,14 @@ def graphs(
         int, typer.Option("--draw", min=0, max=2**31, help="Number of the draw of records.")
     ] = 0,
     bare: Annotated[bool, typer.Option("--bare", help="Without the graph layers.")] = False,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
 ) -> None:
     """Draw the graphs of a few records, and how they are matched before and after training.
 
     Thumbnails and texts are nodes, nearest neighbours are edges. Right and wrong matches have their
     own colours. The similarities stand beside them.
     """
+    device = options.device_for(device)
     from exgra_med.evaluation.graphs import measure_graphs
     from exgra_med.evaluation.report.graphs import write_graphs
     from exgra_med.recipe.run_folder import open_run

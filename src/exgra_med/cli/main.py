@@ -34,7 +34,7 @@ from exgra_med.cli import (
 )
 from exgra_med.errors import CommandError, ExgraMedError
 from exgra_med.files import check_names, check_working_folder, system_error_in_words
-from exgra_med.terminal import printable
+from exgra_med.terminal import printable, waiting_for
 
 OLD_VERBS = {
     "card": "evaluate card",
@@ -239,7 +239,8 @@ def run() -> None:
         # Where it is gone, libraries of torch end the process with words of their own.
         check_working_folder()
         check_names([*sys.argv[1:], str(Path.cwd())])
-        app()
+        with waiting_for("Loading torch and transformers", is_true=_is_importing):
+            app()
     except ExgraMedError as error:
         _fail(error.message, error.hint, error.exit_code)
     except ImportError:
@@ -259,6 +260,16 @@ def run() -> None:
         show_cursor = "\x1b[?25h" if sys.stderr.isatty() else ""
         typer.secho(f"{show_cursor}\nStopped.", err=True)
         sys.exit(INTERRUPTED)
+
+
+def _is_importing() -> bool:
+    """Whether one of the slow packages, or what stands on them, is just being imported."""
+    slow = "torch", "transformers", "gradio", "matplotlib", "exgra_med"
+    return any(
+        name.partition(".")[0] in slow and getattr(module.__spec__, "_initializing", False)
+        for name, module in list(sys.modules.items())
+        if getattr(module, "__spec__", None) is not None
+    )
 
 
 def _fail(message: str, hint: str, exit_code: int) -> None:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exgra_med.terminal import remark
+
 if TYPE_CHECKING:
     from exgra_med.llm.request import Sampling
     from exgra_med.llm.service import ServiceSettings
@@ -89,7 +91,25 @@ OptionalOutFile = Annotated[
 OutRun = Annotated[Path, typer.Option("--out", metavar="RUN", help="Run folder.")]
 OptionalOutRun = Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Run folder.")]
 
-Device = Annotated[str, typer.Option("--device", help="`cpu`, `cuda` or `cuda:N`.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", help="`auto` (an accelerator if there is one), `cpu`, `cuda:N`, ..."),
+]
+
+
+def device_for(wanted: str) -> str:
+    """The device of `--device`; it is said on standard error.
+
+    Raises:
+        CommandError: there is no such device here.
+    """
+    from exgra_med.model.bundle import choose_device, device_sentence
+
+    device = choose_device(wanted)
+    remark(device_sentence(device))
+    return device
+
+
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Say what would be done and what it costs. Do nothing.")
 ]

@@ -11,14 +11,18 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from exgra_med.cli.options import Data, DryRun, Gpu, Json, OptionalOutRun, Out, Set
-from exgra_med.terminal import next_step, reporter, say, show
+from exgra_med.terminal import next_step, reporter, say, show, spoken_time
 
 if TYPE_CHECKING:
     from exgra_med.lab.studies.cost import Cost
     from exgra_med.lab.studies.plan import Node
     from exgra_med.lab.studies.schema import Study
 
-app = typer.Typer(help="Ask one question of many runs: plan, run, compare.", no_args_is_help=True)
+app = typer.Typer(
+    help="Ask one question of many runs: see the plan (`run --dry-run`), run, compare.",
+    rich_markup_mode="markdown",
+    no_args_is_help=True,
+)
 StudyArgument = Annotated[
     str, typer.Argument(metavar="STUDY", help="Name of a shipped study, or a YAML file.")
 ]
@@ -108,7 +112,7 @@ def run(
     loaded = load_study(study, scale, assignments or ())
     folder = out or Path("runs/studies") / "-".join(filter(None, (loaded.name, loaded.scale)))
     if dry_run:
-        _print_plan(loaded, folder, gpu, as_json)
+        _print_plan(loaded, folder, gpu, jobs, as_json)
         return
     from exgra_med.lab.studies.folder import start_study
     from exgra_med.lab.studies.slurm import check_words
@@ -166,6 +170,9 @@ def _slurm(folder: Path, study: "Study", nodes: "list[Node]", jobs: int, submit_
     say(f"Afterwards: exgra-med study report {folder}")
 
 
+_NODE_SECONDS = 10.0
+
+
 @app.command(
     hidden=True, epilog="Example: `exgra-med study node runs/studies/x cells/exgra-med/0.1/seed-0`"
 )
@@ -178,16 +185,18 @@ def node(
     """Do one node of a study in this process. `study run` and Slurm call this."""
     from exgra_med.lab.studies.node import run_node
 
-    run_node(folder, name, reporter(on_stderr=False))
+    # `study run` shows the last line of each log.
+    run_node(folder, name, reporter(on_stderr=False, seconds_between_lines=_NODE_SECONDS))
 
 
 @app.command(epilog="Example: `exgra-med study status runs/studies/data-efficiency-smoke`")
 def status(folder: FolderArgument, as_json: Json = False) -> None:
     """Say which nodes are finished, running, waiting or failed, and why."""
-    from exgra_med.lab.studies.folder import open_study, write_status
+    from exgra_med.lab.studies.folder import open_study, remaining_seconds, states, write_status
 
     study, nodes = open_study(folder)
     found = write_status(folder, study, nodes)
+    left = remaining_seconds(nodes, states(folder, study, nodes), jobs=1)
 
     def lines() -> Iterator[str]:
         for name, attempt in found["nodes"].items():
@@ -195,6 +204,8 @@ def status(folder: FolderArgument, as_json: Json = False) -> None:
             took = f"{seconds:.0f} s" if seconds and attempt["state"] != "running" else ""
             yield f"{attempt['state']:<9} {took:>7}  {name}  {attempt['sentence']}".rstrip()
         yield ", ".join(f"{count} {state}" for state, count in found["counts"].items())
+        if left is not None:
+            yield f"About {spoken_time(left)} left with --jobs 1."
         yield next_step(f"study report {folder}")
 
     show(found, as_json, lines())
@@ -272,14 +283,17 @@ def make_parts(
     show(places, as_json, [f"Finished. In a recipe:\nmodel:\n  parts: {json.dumps(places)}"])
 
 
-def _print_plan(study: "Study", folder: Path, gpu: str, as_json: bool) -> None:
-    """Print every node of a study, and what its runs cost."""
+def _print_plan(study: "Study", folder: Path, gpu: str, jobs: int, as_json: bool) -> None:
+    """Print every node of a study, what its runs cost, and how long they take here if known."""
     from exgra_med.lab.studies.cost import study_cost
-    from exgra_med.lab.studies.folder import is_finished
+    from exgra_med.lab.studies.folder import remaining_seconds, states
     from exgra_med.lab.studies.plan import plan_study
 
     nodes = plan_study(study, folder)
-    finished = {node.id for node in nodes if is_finished(folder, node, study)}
+    found = states(folder, study, nodes)
+    finished = {name for name, attempt in found.items() if attempt.state == "finished"}
+    cells = [node.id for node in nodes if node.kind == "cell"]
+    seconds = remaining_seconds(nodes, found, jobs)
     costs = study_cost(study, nodes, folder, gpu)
     known = [cost for cost in costs if cost.hours is not None]
     hours = sum(cost.num_runs * (cost.hours or 0.0) for cost in known)
@@ -297,10 +311,18 @@ def _print_plan(study: "Study", folder: Path, gpu: str, as_json: bool) -> None:
         "runs": [asdict(cost) for cost in costs],
         "tokens": tokens if all_known else None,
         "hours": hours if all_known else None,
+        "num_cells": len(cells),
+        "num_cells_finished": len(finished.intersection(cells)),
+        "jobs": jobs,
+        "seconds_left_here": seconds,
     }
 
     def lines() -> Iterator[str]:
-        yield f"{study.name}: {len(nodes)} nodes in {folder}, {len(finished)} finished"
+        yield (
+            f"{study.name}: {len(nodes)} nodes in {folder}, {len(finished)} finished; "
+            f"{len(cells)} of them are cells (runs that are compared), "
+            f"{len(finished.intersection(cells))} finished"
+        )
         yield from (f"  {node.id}" for node in nodes if node.is_made)
         width = max(len(cost.name) for cost in costs)
         head = f"{'runs':>4} {'steps':>9} {'tokens':>9} {'hours':>8}   (of one run)"
@@ -309,8 +331,22 @@ def _print_plan(study: "Study", folder: Path, gpu: str, as_json: bool) -> None:
         if all_known:
             yield f"\nIn all: {_short(tokens)} tokens, {hours:.1f} hours of one {gpu} in training."
         yield "Hours are operations over what the GPU is assumed to reach; answers are not counted."
+        yield _time_here(seconds, jobs, len(finished) == len(nodes))
 
     show(value, as_json, lines())
+
+
+def _time_here(seconds: float | None, jobs: int, is_done: bool) -> str:
+    if is_done:
+        return "On this machine: everything is finished."
+    if seconds is None:
+        return (
+            "On this machine: not known before a run is finished here; then this plan and "
+            "`study status` say it."
+        )
+    return (
+        f"On this machine: about {spoken_time(seconds)} with --jobs {jobs}, from what is finished."
+    )
 
 
 def _figures(cost: "Cost") -> str:

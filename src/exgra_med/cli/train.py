@@ -10,7 +10,7 @@ import typer
 from exgra_med.cli.options import PLAN, DryRun, Gpu, Json, OptionalOutRun, Resume, Set
 from exgra_med.errors import RecipeError
 from exgra_med.recipe.load import load_recipe, shipped_recipes
-from exgra_med.terminal import next_step, reporter, show
+from exgra_med.terminal import next_step, remark, reporter, show, waiting_for
 
 if TYPE_CHECKING:
     from exgra_med.recipe.schema import Recipe, StageSettings
@@ -64,10 +64,17 @@ def train(
     from exgra_med.training.stages import begin_run, train_run
 
     refuse_other_engines()
+    if process_state().is_main_process:
+        from exgra_med.model.bundle import device_sentence
+
+        told_device = device_sentence(str(process_state().device))
+        count = process_state().num_processes
+        remark(told_device if count == 1 else f"{told_device} {count} processes.")
     loaded = load_recipe(recipe, assignments or ())
     folder = out or Path("runs") / loaded.recipe.name
     if process_state().is_main_process:
-        check_before_training(loaded.recipe, folder)
+        with waiting_for("Checking recipe, data and model"):
+            check_before_training(loaded.recipe, folder)
     told = reporter(as_json)
     if process_state().is_main_process:
         for note in start_notes(loaded.recipe):

@@ -42,7 +42,7 @@ def web(
     ] = None,
     data: options.OptionalData = None,
     template: options.OptionalTemplate = None,
-    device: options.Device = "cpu",
+    device: options.Device = "auto",
     host: options.Host = "127.0.0.1",
     port: options.Port = 7860,
     option: options.VerbOption = None,
@@ -94,6 +94,7 @@ def web(
     option says so. --data is for runs whose prepared folder has moved. --option changes a limit.
     --port 0 takes a free port.
     """
+    device = options.device_for(device)
     from exgra_med.model.published import NOTICE
     from exgra_med.web.access import Login
     from exgra_med.web.limits import with_limits

@@ -350,7 +350,7 @@ class _ImageStore:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
             if self.progress:
-                self.progress("images", len(self.stored) + len(self.refused))
+                self.progress("pictures", len(self.stored) + len(self.refused), None)
         return self.refused.get(name)
 
 

@@ -32,6 +32,7 @@ from exgra_med.llm.request import CompletionError, Message, StoppedError
 from exgra_med.llm.service import ChatService, ServiceSettings
 from exgra_med.plugins import Registry
 from exgra_med.recipe.run_folder import check_checkpoint
+from exgra_med.terminal import waiting_for
 
 if TYPE_CHECKING:
     from exgra_med.model.bundle import Bundle
@@ -170,13 +171,15 @@ class CheckpointEngine:
         from exgra_med.model.bundle import CONFIG, is_native
 
         folder = Path(self.options.model)
-        # Before its hash makes it another checkpoint than the one that gave the stored answers.
-        check_checkpoint(folder)
-        native = not (folder / CONFIG).is_file() or is_native(folder)
-        files = sorted(folder.glob("model*.safetensors"))
+        with waiting_for("Hashing the weights"):
+            # Before its hash makes it another checkpoint than the one that gave the stored answers.
+            check_checkpoint(folder)
+            native = not (folder / CONFIG).is_file() or is_native(folder)
+            files = sorted(folder.glob("model*.safetensors"))
+            hashes = {path.name: file_sha256(path) for path in files}
         return {
             "name": CHECKPOINT,
-            "checkpoint": {path.name: file_sha256(path) for path in files},
+            "checkpoint": hashes,
             "dtype": self._place.dtype,
             "template": self.options.template if native else None,
             "decoding": "greedy",

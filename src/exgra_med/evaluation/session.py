@@ -383,10 +383,20 @@ class Session:
     ) -> list[Prediction]:
         out = self.path(task)
         reporter = self.reporter if self.is_first else Silent()
-        reporter.start(title, total, 0)
+        is_begun = False
+
+        def tell(done: int, _: int) -> None:
+            nonlocal is_begun
+            if is_begun:
+                reporter.advance(done, "")
+            else:
+                # What was answered earlier is no part of the rate.
+                reporter.start(title, total, done, "questions")
+                is_begun = True
+
         try:
             with self.run.writing():
-                work(out, lambda done, _: reporter.advance(done, ""))
+                work(out, tell)
         except ExgraMedError:
             raise
         except Exception as error:
@@ -398,7 +408,8 @@ class Session:
                 f"{type(error).__name__}: {' '.join(str(error).split())}.",
                 "What was answered is kept; the same call goes on.",
             ) from error
-        reporter.finish()
+        finally:
+            reporter.finish()
         return read_predictions(out).predictions if out.exists() else []
 
 

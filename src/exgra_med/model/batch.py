@@ -14,7 +14,7 @@ Shapes: R rows of L tokens, N images in the batch, M nodes of its graphs.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import torch
@@ -30,6 +30,7 @@ from exgra_med.data.records import Record
 from exgra_med.errors import CheckpointError, DataError
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.schema import DataSettings, TextSettings
+from exgra_med.terminal import Reporter, Silent
 
 if TYPE_CHECKING:
     from exgra_med.model.feature_cache import FeatureCache
@@ -284,19 +285,31 @@ class StageDataset(Dataset[TrainingExample]):
     features: "FeatureCache | None" = None
     """Of the pictures, in their place, once they are kept; see `training.features`."""
 
-    def __post_init__(self) -> None:
+    reporter: InitVar[Reporter | None] = None
+    """Told how many records were looked at, where that takes a while: some models have to see the
+    size of each picture."""
+
+    def __post_init__(self, reporter: Reporter | None) -> None:
         needed = (self.with_alignment and self.with_extended) or self.answers != "original"
-        for record in self.records:
-            for name in record.images:
-                self.images.locate(name, record.id)
-            if needed and record.extended is None:
-                raise DataError(
-                    f"Record {record.id!r} has no extended answers, which the stage needs.",
-                    "Generate them, or set the stage's `alignment` to null and `answers` to "
-                    "original.",
-                )
-            for each in conversations_of(record, self.answers):
-                self.bundle.check_images_fit(each, self.images, self.text)
+        reporter = reporter or Silent()
+        reporter.start("measuring pictures", len(self.records), 0, "records", patient=True)
+        try:
+            for done, record in enumerate(self.records, start=1):
+                self._check(record, needed)
+                reporter.advance(done, "")
+        finally:
+            reporter.finish()
+
+    def _check(self, record: Record, needed: bool) -> None:
+        for name in record.images:
+            self.images.locate(name, record.id)
+        if needed and record.extended is None:
+            raise DataError(
+                f"Record {record.id!r} has no extended answers, which the stage needs.",
+                "Generate them, or set the stage's `alignment` to null and `answers` to original.",
+            )
+        for each in conversations_of(record, self.answers):
+            self.bundle.check_images_fit(each, self.images, self.text)
 
     def __len__(self) -> int:
         return len(self.records)

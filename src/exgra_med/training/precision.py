@@ -21,6 +21,7 @@ from exgra_med.errors import DamagedFileError
 from exgra_med.files import cache_folder
 from exgra_med.recipe.run_folder import open_run
 from exgra_med.recipe.schema import Recipe
+from exgra_med.terminal import waiting_for
 
 SPEED = "speed"
 """Folder of `cache_folder` in which the figures of machines are kept."""
@@ -36,7 +37,8 @@ def bfloat16_speedup() -> float:
     try:
         return float(read_document(place)["bfloat16_speedup"])
     except (DamagedFileError, ValueError, KeyError, TypeError):
-        speedup = _measured()
+        with waiting_for("Measuring once which precision is faster here"):
+            speedup = _measured()
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_document(place, {"bfloat16_speedup": speedup})

@@ -27,7 +27,7 @@ from exgra_med.recipe.run_folder import (
     start_run,
 )
 from exgra_med.recipe.schema import DataSettings, ModelSettings, Recipe, StageSettings
-from exgra_med.terminal import Reporter, Silent
+from exgra_med.terminal import Reporter, Silent, waiting_for
 from exgra_med.training.checkpoint import read_progress
 from exgra_med.training.distributed import process_state
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer
@@ -50,7 +50,8 @@ def starting_checkpoint(run: Run) -> Path:
     folder = run.stage_folder("start") / "final"
     with process_state().main_process_first():
         if not folder.is_dir():
-            save_bundle(_built(model, run.recipe), folder, write_digests)
+            with waiting_for("Building the model that the first stage starts from"):
+                save_bundle(_built(model, run.recipe), folder, write_digests)
     return folder
 
 
@@ -113,6 +114,7 @@ def _train_stage(
     run: Run, name: str, start: Path, reporter: Reporter, scorers: ScorerFactory | None
 ) -> None:
     recipe, stage = run.recipe, run.recipe.stages[name]
+    told = reporter if process_state().is_main_process else Silent()
     bundle = load_bundle(start)
     if recipe.model.images is not None:
         set_image_budget(bundle.processor, bundle.model.config, recipe.model.images)
@@ -136,10 +138,11 @@ def _train_stage(
         with_extended,
         stage.answers,
         stage.train_on_prompts,
+        reporter=told,
     )
     dataset.check_learnt()
     held_out = HeldOut(
-        _held_out_dataset(prepared, settings, dataset, stage),
+        _held_out_dataset(prepared, settings, dataset, stage, told),
         stage.batch_size,
         stage.num_held_out_batches,
         stage.measure_views,
@@ -174,14 +177,18 @@ def _train_stage(
         bundle,
         dataset,
         held_out,
-        reporter if process_state().is_main_process else Silent(),
+        told,
         best,
         graph_weights if graph_weights.is_file() else None,
     ).train()
 
 
 def _held_out_dataset(
-    prepared: Prepared, settings: DataSettings, like: StageDataset, stage: StageSettings
+    prepared: Prepared,
+    settings: DataSettings,
+    like: StageDataset,
+    stage: StageSettings,
+    reporter: Reporter,
 ) -> StageDataset | None:
     """The records to measure on, always with their original answers as answers."""
     if settings.held_out_split is None:
@@ -199,4 +206,5 @@ def _held_out_dataset(
         with_extended=with_extended,
         answers="original",
         train_on_prompts=False,
+        reporter=reporter,
     )

@@ -57,7 +57,7 @@ def test_interrupted_and_repeated_is_equal(
 ) -> None:
     reference = contents(prepare("vqa-rad", rad, tmp_path / "a").path)
 
-    def stop(what: str, done: int) -> None:
+    def stop(unit: str, done: int, total: int | None) -> None:
         if done == 3:
             raise KeyboardInterrupt
 

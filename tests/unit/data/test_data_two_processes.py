@@ -16,7 +16,7 @@ import sys, time
 from pathlib import Path
 from exgra_med.data.prepare import prepare
 
-def slowly(what, done):
+def slowly(unit, done, total):
     Path(sys.argv[3]).write_text(str(done))
     time.sleep(0.05 if len(sys.argv) > 4 else 0)
 

@@ -32,11 +32,13 @@ class Told:
     def __init__(self) -> None:
         self.told: list[object] = []
 
-    def start(self, title: str, total: int, done: int) -> None:
+    def start(
+        self, title: str, total: int | None, done: int, unit: str, patient: bool = False
+    ) -> None:
         """See `Reporter`."""
-        self.told.append((title, total, done))
+        self.told.append((title, total, done, unit))
 
-    def advance(self, done: int, note: str) -> None:
+    def advance(self, done: int, note: str, left: float | None = None) -> None:
         """See `Reporter`."""
         self.told.append(done)
 
@@ -48,7 +50,10 @@ class Told:
 @pytest.mark.parametrize(
     ("processes", "told"),
     [
-        (Processes(), [("answers to made-up/test", 30, 0), 0, 6, 12, 18, 24, 30, "finished"]),
+        (
+            Processes(),
+            [("answers to made-up/test", 30, 0, "questions"), 6, 12, 18, 24, 30, "finished"],
+        ),
         (Processes(1, 2), []),
     ],
 )

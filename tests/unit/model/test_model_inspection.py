@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from any_models import families
 from exgra_med.cli.main import app
 from exgra_med.digests import write_digests
-from exgra_med.errors import CheckpointError, DamagedFileError, MissingExtraError
+from exgra_med.errors import CheckpointError, DamagedFileError
 from exgra_med.model import bundle as bundles
 from exgra_med.model import inspection, serving
 from exgra_med.model.any_model import Facts
@@ -135,10 +135,10 @@ def test_another_family_is_served_as_it_is_and_needs_no_export(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved("gemma3", tmp_path / "gemma3")
-    assert serving.prepare_export(str(folder), "transformers") == folder.resolve()
+    assert serving.prepare_export(str(folder)) == folder.resolve()
     assert [each.name for each in tmp_path.iterdir()] == ["gemma3"]
     monkeypatch.setattr("shutil.which", lambda name: name)
-    assert "--model-impl" not in serving.server_command("vllm", folder, "127.0.0.1", 8000, "cpu")
+    assert "--model-impl" not in serving.server_command(folder, "127.0.0.1", 8000)
     with pytest.raises(CheckpointError, match=r"plain transformers already.*gemma3") as caught:
         export_checkpoint(str(folder), tmp_path / "out")
     assert "exgra-med serve" in caught.value.hint
@@ -147,10 +147,8 @@ def test_another_family_is_served_as_it_is_and_needs_no_export(
         raise ImportError("torchvision")
 
     monkeypatch.setattr(bundles.AutoProcessor, "from_pretrained", absent)
-    with pytest.raises((MissingExtraError, CheckpointError)):
-        serving.prepare_export(str(folder), "transformers")
     # vLLM has an environment of its own.
-    assert serving.prepare_export(str(folder), "vllm") == folder.resolve()
+    assert serving.prepare_export(str(folder)) == folder.resolve()
 
 
 def test_a_folder_that_holds_no_weights_has_a_configuration(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, DamagedFileError
-from exgra_med.model import serving
+from exgra_med.model import served_app, serving
 from exgra_med.model.convert.checkpoint import import_checkpoint
 
 DATA = Path(__file__).parents[2] / "golden" / "data" / "model"
@@ -43,15 +44,6 @@ def test_the_layout_of_the_original_is_refused(native: Path) -> None:
         serving.prepare_export(str(DATA / "checkpoint_dci"))
 
 
-def test_transformers_runs_here_and_listens_where_it_is_told(native: Path) -> None:
-    command = serving.server_command("transformers", native, "127.0.0.1", 8123, "cpu")
-    layer = [sys.executable, "-m", "exgra_med.model.served_app", "native"]
-    assert command[:6] == [*layer, "serve", str(native)]
-    assert command[command.index("--host") + 1] == "127.0.0.1"
-    assert command[command.index("--port") + 1] == "8123"
-    assert "--trust-remote-code" not in command
-
-
 @pytest.mark.parametrize(("layers", "through_transformers"), [(-2, False), ([0, 23], True)])
 def test_vllm_reads_a_folded_connector_through_transformers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layers: object, through_transformers: bool
@@ -59,8 +51,11 @@ def test_vllm_reads_a_folded_connector_through_transformers(
     monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
     (tmp_path / "config.json").write_text(json.dumps({"vision_feature_layer": layers}))
     assert serving.choose_server() == "vllm"
-    command = serving.server_command("vllm", tmp_path, "127.0.0.1", 8000, "cuda")
+    command = serving.server_command(tmp_path, "127.0.0.1", 8123)
     assert command[:3] == ["/bin/vllm", "serve", str(tmp_path)]
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--port") + 1] == "8123"
+    assert "--trust-remote-code" not in command
     assert ("--model-impl" in command) == through_transformers
     assert "--allowed-media-domains" in command
 
@@ -86,7 +81,7 @@ def test_nothing_remote_is_reached(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_server_runs_in_an_empty_folder(native: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look = "import os; raise SystemExit(3 + len(os.listdir()))"
     monkeypatch.setattr(serving, "server_command", lambda *_: [sys.executable, "-c", look])
-    assert serving.run_server(native, "127.0.0.1", 8000, "cpu", "transformers") == 3
+    assert serving.run_vllm(native, "127.0.0.1", 8000) == 3
 
 
 STAND_IN = """
@@ -103,7 +98,7 @@ import sys
 from pathlib import Path
 from exgra_med.model import serving as launch
 launch.server_command = lambda *_: [sys.executable, "-c", sys.argv[1]]
-raise SystemExit(launch.run_server(Path(), "127.0.0.1", 8000, "cpu", "transformers"))
+raise SystemExit(launch.run_vllm(Path(), "127.0.0.1", 8000))
 """
 
 
@@ -125,14 +120,20 @@ def test_sigterm_reaches_the_server_and_is_waited_for() -> None:
 def test_the_model_that_a_request_names_is_printed(
     native: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, list[str]] = {}
-
-    def run(command: list[str], environment: dict[str, str], folder: str) -> int:
-        seen["command"] = command
-        return 0
-
-    monkeypatch.setattr(serving, "_run", run)
+    seen: list[str] = []
+    monkeypatch.setattr(served_app, "run_app", lambda app, _: seen.append(app.name))
     monkeypatch.setattr(serving, "find_spec", lambda name: name)
     monkeypatch.chdir(native.parent)
-    found = CliRunner().invoke(app, ["serve", native.name, "--server", "transformers"])
-    assert "model: native\n" in found.stderr and "native" in seen["command"]
+    given = ["serve", native.name, "--server", "transformers", "--port", "0"]
+    found = CliRunner().invoke(app, given)
+    lines = found.stderr.splitlines()
+    assert lines[0].startswith("Device: ")
+    assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*/v1", lines[-2])
+    assert lines[-1] == "model: native" and seen == ["native"]
+
+
+def test_what_vllm_decides_itself_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+    for given in (["--device", "cpu"], ["--template", "exgra"]):
+        found = CliRunner().invoke(app, ["serve", "model", *given])
+        assert "vLLM chooses its device itself" in str(found.exception)

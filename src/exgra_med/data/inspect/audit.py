@@ -143,11 +143,12 @@ def _compare(
     folder = ImageFolder(root, MAX_PIXELS)
     exact: dict[str, str] = {}
     looks: dict[str, int] = {}
-    for done, name in enumerate(sorted({*test, *train}), start=1):
+    every = sorted({*test, *train})
+    for done, name in enumerate(every, start=1):
         exact[name] = file_sha256(folder.locate(name))
         looks[name] = perceptual_hash(folder.open(name))
         if progress:
-            progress("images", done)
+            progress("pictures", done, len(every))
     known = {exact[name] for name in train}
     by_bytes = {name for name in test if exact[name] in known}
     others = [name for name in test if name not in same | by_bytes]

@@ -125,7 +125,7 @@ def check_prepared(
         except DataError as error:
             report.faults.append(error.message)
         if progress:
-            progress("images", number)
+            progress("pictures", number, len(images))
     known = prepared.manifest.get("images") or {}
     if known and known != image_digest(prepared.path / "images"):
         report.faults.append(

@@ -1,11 +1,11 @@
 """The sheet of an Excel file (extra `excel`), row by row."""
 
 import warnings
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from exgra_med.data.download.archives import unpacked_bytes
 from exgra_med.errors import DataError
 from exgra_med.plugins import import_extra
 
@@ -33,10 +33,7 @@ def sheet_rows(path: Path, sheet: str | None = None) -> Iterator[tuple[str, list
     # Of styles and extensions that are not read anyway.
     warnings.filterwarnings("ignore", module="openpyxl")
     try:
-        with zipfile.ZipFile(path) as packed:
-            # No member yields more than it says here.
-            size = sum(member.file_size for member in packed.infolist())
-        if size > MAX_BYTES:
+        if (size := unpacked_bytes(path)) > MAX_BYTES:
             raise DataError(f"{path}: {size} bytes unpacked are more than {MAX_BYTES}.", _SAVE)
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except DataError:

@@ -65,7 +65,7 @@ def data_page(prepared: Prepared, progress: ProgressCallback | None = None) -> s
         pictures = [jpeg(folder.open(each, first.id), PICTURE_PIXELS) for each in first.images]
         shown.append(Shown(pictures, [_asked(*each) for each in groups[name]]))
         if progress:
-            progress("pictures", number)
+            progress("pictures", number, len(drawn))
     script = template_text("data.js")
     values = {
         "title": " · ".join(filter(None, (manifest["dataset"], manifest.get("variant")))),

@@ -182,10 +182,12 @@ def judge_answers(
             await asyncio.gather(*tasks, return_exceptions=True)
             await service.close()
 
-    reporter.start(f"gradings by {settings.model}", len(pairs), 0)
-    with closing(settings.open_cache()) as cache:
-        result = asyncio.run(work())
-    reporter.finish()
+    reporter.start(f"judging by {settings.model}", len(pairs), 0, "gradings")
+    try:
+        with closing(settings.open_cache()) as cache:
+            result = asyncio.run(work())
+    finally:
+        reporter.finish()
     judgements, _ = result
     counts = reply_counts(judgements)
     # A score of nothing is none; a judge that replied without grades is told by its transcripts.

@@ -167,7 +167,7 @@ def train_vision(
     scheduler = build_scheduler(optimizer, stage, total, done)
     size, to_do = settings.batch_size, range(done, total)
     steps = list(micro_batches(partial(plan_epoch, len(pictures), size, 1, seed), to_do, range(1)))
-    reporter.start("image tower", total, done)
+    reporter.start("image tower", total, done, "steps")
     for step, pixels in enumerate(DataLoader(pictures, batch_sampler=steps), start=done):
         stream = torch.Generator().manual_seed(seed_number([seed, step]))
         pasted = draw_shapes(len(pixels), pixels.shape[-1], settings, stream)

@@ -32,6 +32,7 @@ from exgra_med.alignment.matching import MatchingResult, solve_matching
 from exgra_med.alignment.solvers.protocol import Solver
 from exgra_med.alignment.solvers.state import HAS_NUMBA
 from exgra_med.errors import MatchingError
+from exgra_med.terminal import ProgressCallback
 
 # Matching problems as they occur in training, made from synthetic embeddings.
 #
@@ -127,7 +128,7 @@ def benchmark_matching(
     num_steps: int = 5,
     repetitions: int = 5,
     others: Mapping[str, Solver] | None = None,
-    report: Callable[[str, int], None] | None = None,
+    report: ProgressCallback | None = None,
 ) -> dict[str, Any]:
     """Run every contender on the problems of training steps.
 
@@ -151,14 +152,16 @@ def benchmark_matching(
     for contender in _contenders(8, others):
         _solve(make_problems(align, "random", 8, seed=0), "unary", contender, 0, others)  # compile
     rows: list[dict[str, Any]] = []
+    done = 0
     for size, regime in places:
         steps = range(num_steps if size <= SMALL else 1)
         problems = [make_problems(align, regime, size, seed=step) for step in steps]
         for phase, costs in (("forward", "unary"), ("perturbed", "perturbed")):
             place = {"nodes": size, "regime": regime, "phase": phase}
             rows += [place | row for row in _measure(problems, costs, size, repetitions, others)]
+            done += 1
             if report is not None:
-                report("rows", len(rows))
+                report("measurements", done, 2 * len(places))
     return {"metadata": _metadata(dim, num_steps, repetitions), "rows": rows}
 
 

@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -45,6 +44,7 @@ from exgra_med.model.batch import (
 from exgra_med.model.build import build_model
 from exgra_med.model.native import NativeBundle, NativeConversation
 from exgra_med.recipe.schema import Architecture, StageAlignment, StageSettings
+from exgra_med.terminal import ProgressCallback
 from exgra_med.training.estimate import peak_of, step_operations
 from exgra_med.training.memory import shape_of
 from exgra_med.training.objective import Objective, pool_views
@@ -151,10 +151,8 @@ class Settings:
             raise RecipeError(f"There is no device {self.device!r} here.", "Use --device cpu.")
 
 
-def benchmark_step(
-    settings: Settings, report: Callable[[str, int], None] | None = None
-) -> dict[str, Any]:
-    """Measure every way in processes of their own; `report` gets a word and a count after each.
+def benchmark_step(settings: Settings, report: ProgressCallback | None = None) -> dict[str, Any]:
+    """Measure every way in processes of their own; `report` is told after each.
 
     Returns:
         `metadata`, `ways` (every process), `speedup`, `peak_memory_ratio`, `alignment_share`,
@@ -170,7 +168,7 @@ def benchmark_step(
         way = WAYS[number % len(WAYS)]
         found[way].append(_in_own_process(way, settings))
         if report is not None:
-            report("processes", number + 1)
+            report("processes", number + 1, settings.repeats * len(WAYS))
     return summary(settings, found)
 
 

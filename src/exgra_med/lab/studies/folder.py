@@ -25,6 +25,8 @@ from exgra_med.training.precision import with_precision
 
 STATUS_FILE = "status.json"
 LOGS = "logs"
+_TAIL_BYTES = 2000
+"""Of a log: the last line is shown, and is not longer."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,21 @@ def metric_value(entry: Entry, metric: str) -> float | None:
 def log_path(folder: Path, node: str) -> Path:
     """Where a node's process writes what it would say on a terminal."""
     return folder / LOGS / f"{node.replace('/', '__')}.log"
+
+
+def last_line(folder: Path, node: str, begin: int = 0) -> str:
+    """What a node's process said last, behind the first `begin` bytes of its log; empty where it
+    said nothing yet."""
+    path = log_path(folder, node)
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(begin, stream.tell() - _TAIL_BYTES))
+            lines = stream.read().decode("utf-8", "replace").splitlines()
+    except OSError:
+        # It explains, and decides nothing.
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def read_attempt(folder: Path, node: str) -> Attempt | None:
@@ -224,13 +241,6 @@ def remaining_seconds(
         return None
     total = sum(learnt) + (len(expected) - len(learnt)) * mean(learnt)
     return total / min(jobs, len(left))
-
-
-def spoken(seconds: float) -> str:
-    """`40 s`, `12 min`, `3.5 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _keys(node: Node) -> list[tuple[object, ...]]:

@@ -5,6 +5,7 @@ asks the nodes: they save where they are, and the next run goes on from there.
 """
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -18,10 +19,10 @@ from exgra_med.errors import ExgraMedError
 from exgra_med.lab.studies.folder import (
     Attempt,
     is_finished,
+    last_line,
     log_path,
     read_attempt,
     remaining_seconds,
-    spoken,
     states,
     write_attempt,
     write_status,
@@ -31,6 +32,8 @@ from exgra_med.lab.studies.schema import Study
 from exgra_med.terminal import Reporter
 
 _POLL_SECONDS = 0.1
+_TELL_SECONDS = 2.0
+"""Between two looks at what the nodes say of themselves."""
 
 
 class StudyStopped(ExgraMedError):
@@ -152,13 +155,18 @@ class _Scheduler:
     finished: set[str] = field(default_factory=set)
     failed: dict[str, str] = field(default_factory=dict)
     """Node -> sentence, also of those that were not run because of another one."""
+    log_begins: dict[str, int] = field(default_factory=dict)
+    """Node -> bytes of its log that an earlier attempt wrote."""
+    left: float | None = None
+    """Expected seconds until all is done, at the time of `counted_at`."""
+    counted_at: float = 0.0
+    told_at: float = 0.0
 
     def run(self, signals: Sequence[int]) -> None:
         """Run until all is done, or one of the growing `signals` asks to stop, a second to kill."""
         self.finished = {each.id for each in self.nodes if self._is_done(each)}
         waiting = [each for each in self.nodes if each.id not in self.finished]
-        title = f"{self.study.name}, {len(self.nodes)} nodes"
-        self.reporter.start(title, len(self.nodes), len(self.finished))
+        self.reporter.start(self.study.name, len(self.nodes), len(self.finished), "nodes")
         self._tell()  # a damaged report of an attempt is said before anything begins
         asked = 0
         try:
@@ -171,13 +179,15 @@ class _Scheduler:
                 elif not self.running:
                     break
                 self._reap(bool(asked))
+                if time.monotonic() - self.told_at > _TELL_SECONDS:
+                    self._show()
                 time.sleep(_POLL_SECONDS)
         finally:
             # Also where this process meets a fault of its own, no node is left alone.
             self._pass_on(signal.SIGTERM)
             for _, process in self.running.values():
                 process.wait()
-        self.reporter.finish()
+            self.reporter.finish()
         write_status(self.folder, self.study, self.nodes)
         if asked:
             raise StudyStopped(
@@ -212,6 +222,7 @@ class _Scheduler:
         log = log_path(self.folder, node.id)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
+            self.log_begins[node.id] = stream.tell()
             process = subprocess.Popen(
                 self.command(self.folder, node.id, self.resources.processes),
                 stdin=subprocess.DEVNULL,
@@ -260,11 +271,22 @@ class _Scheduler:
                 os.killpg(process.pid, number)
 
     def _tell(self) -> None:
+        """Count anew what is done and how long the rest will take."""
         found = states(self.folder, self.study, self.nodes)
-        seconds = remaining_seconds(self.nodes, found, self.resources.jobs)
+        self.left = remaining_seconds(self.nodes, found, self.resources.jobs)
+        self.counted_at = time.monotonic()
+        self._show()
+
+    def _show(self) -> None:
         parts = [f"{len(self.running)} running"]
         if self.failed:
             parts.append(f"{len(self.failed)} failed or not run")
-        if seconds is not None:
-            parts.append(f"about {spoken(seconds)} left")
-        self.reporter.advance(len(self.finished), ", ".join(parts))
+        lines = [", ".join(parts)]
+        for _, (node, _process) in sorted(self.running.items()):
+            said = last_line(self.folder, node.id, self.log_begins[node.id])
+            lines.append(f"{node.id}: {said or 'starting'}")
+        self.told_at = time.monotonic()
+        passed = self.told_at - self.counted_at
+        # Nodes differ: a rate over those that made data would say nothing of the runs.
+        left = math.inf if self.left is None else max(0.0, self.left - passed)
+        self.reporter.advance(len(self.finished), "\n".join(lines), left)

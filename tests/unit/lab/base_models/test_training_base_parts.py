@@ -59,7 +59,7 @@ class KillAt(Silent):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def advance(self, done: int, note: str) -> None:
+    def advance(self, done: int, note: str, left: float | None = None) -> None:
         if done == self.step:
             raise Killed
 

@@ -8,19 +8,23 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_study import STUDY, fake_cell, fake_study, write_study
+from typer.testing import CliRunner
 
 from exgra_med import files
+from exgra_med.cli.main import app
 from exgra_med.errors import RunError
+from exgra_med.lab.studies.cost import Cost
 from exgra_med.lab.studies.folder import (
     Attempt,
     lock_path,
+    log_path,
     open_study,
     read_attempt,
     remaining_seconds,
-    spoken,
     start_study,
     states,
     write_attempt,
@@ -108,6 +112,78 @@ def test_everything_runs_once_and_only_what_is_missing_runs_again(tmp_path: Path
     assert [each["node"] for each in work.told()][len(names) :] == ["cells/exgra-med/1/seed-1"]
     status = json.loads((work.folder / "status.json").read_text())
     assert status["counts"] == {"finished": len(names)}
+
+
+class Told(Silent):
+    """Keeps what a person would see."""
+
+    def __init__(self) -> None:
+        self.started: list[Any] = []
+        self.notes: list[str] = []
+        self.left: list[float | None] = []
+        self.is_finished = False
+
+    def start(
+        self, title: str, total: int | None, done: int, unit: str, patient: bool = False
+    ) -> None:
+        self.started.append((title, total, done, unit))
+
+    def advance(self, done: int, note: str, left: float | None = None) -> None:
+        self.notes.append(note)
+        self.left.append(left)
+
+    def finish(self) -> None:
+        self.is_finished = True
+
+
+def test_the_progress_of_the_node_that_runs_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work, told = Work(tmp_path), Told()
+    monkeypatch.setattr("exgra_med.lab.studies.run._TELL_SECONDS", 0.05)
+    log = log_path(work.folder, "shared/seed-0")
+    log.parent.mkdir(parents=True)
+    log.write_text("of an earlier attempt\n")
+    says = "import time; print('aligned: 15/50 steps  3.1/s', flush=True); time.sleep(1)"
+
+    def command(folder: Path, node: str, processes: int) -> list[str]:
+        return [sys.executable, "-c", says if node == "shared/seed-0" else "exit(3)"]
+
+    with pytest.raises(StudyFailed):
+        run_study(work.folder, work.study, work.nodes, Resources(1, 1, 1), told, command)
+    assert told.started == [(work.study.name, len(work.nodes), 0, "nodes")]
+    assert any("shared/seed-0: aligned: 15/50 steps  3.1/s" in each for each in told.notes)
+    assert "shared/seed-0: starting" in "\n".join(told.notes)
+    assert not any("earlier attempt" in each for each in told.notes) and told.is_finished
+    # Nothing is finished that a time could be learnt from, and a rate of nodes is none.
+    assert set(told.left) == {float("inf")}
+
+
+def test_the_plan_counts_cells_and_says_how_long_they_take_here_if_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(tmp_path)
+    monkeypatch.setattr("exgra_med.lab.studies.cost.study_cost", lambda *_: [
+        Cost("cells/exgra-med/1", 2, 10, 1e6, 0.5)
+    ])  # fmt: skip
+    words = ["study", "run", str(tmp_path / "try.yaml"), "--out", str(work.folder), "--dry-run"]
+    said = CliRunner().invoke(app, words).stdout
+    assert "8 nodes" in said and "6 of them are cells" in said
+    assert "On this machine: not known before a run is finished here" in said
+    work.run()
+    for node in work.nodes:
+        write_attempt(work.folder, node.id, Attempt("finished", "", 60.0))
+    assert "On this machine: everything is finished." in CliRunner().invoke(app, words).stdout
+    (work.folder / "cells/exgra-med/1/seed-1/results.json").unlink()
+    (work.folder / "cells/exgra-med/1/seed-0/results.json").unlink()
+    words += ["--jobs", "2"]
+    said = CliRunner().invoke(app, words).stdout
+    assert "4 finished" in said and "On this machine: about 1 min 0 s with --jobs 2" in said
+    found = json.loads(CliRunner().invoke(app, [*words, "--json"]).stdout)
+    assert (found["num_cells"], found["num_cells_finished"]) == (6, 4)
+    assert found["seconds_left_here"] == 60.0
+    said = CliRunner().invoke(app, ["study", "status", str(work.folder)]).stdout
+    assert "About 2 min 0 s left with --jobs 1." in said
 
 
 def test_a_failed_node_stops_only_what_needs_it(tmp_path: Path) -> None:
@@ -299,7 +375,6 @@ def test_the_rest_takes_as_long_as_what_is_like_it() -> None:
     assert remaining_seconds(cells, found, 2) == (10 + 100 + 2 * 10 + 2 * 100) / 2
     found["b-1.0-1"] = Attempt("failed")
     assert remaining_seconds(cells, found, 1) == 10 + 100 + 2 * 10 + 100
-    assert [spoken(seconds) for seconds in (30, 600, 7200)] == ["30 s", "10 min", "2.0 h"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's end")
