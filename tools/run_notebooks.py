@@ -54,7 +54,7 @@ def main() -> None:
     """All notebooks, each in a folder of its own."""
     os.environ["PYTHONPATH"] = str(PROJECT / "src")
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    os.environ["COLUMNS"] = "100"
+    os.environ["COLUMNS"] = "90"
     with tempfile.TemporaryDirectory() as scratch:
         toy = Path(scratch) / "toy"
         app(["demo", "--toy", "--out", str(toy)], standalone_mode=False)

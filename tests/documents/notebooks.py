@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -42,7 +43,7 @@ def _as_python(line: str) -> str:
 
 
 def _run(command: str) -> None:
-    program, *arguments = command.split()
+    program, *arguments = shlex.split(command)
     assert program == "exgra-med"
     done = subprocess.run(
         [sys.executable, "-m", "exgra_med", *arguments],

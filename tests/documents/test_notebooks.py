@@ -44,6 +44,15 @@ def test_a_checkpoint_is_evaluated(tmp_path: Path, capsys: pytest.CaptureFixture
     assert (tmp_path / "runs" / "checked" / "report.html").is_file()
 
 
+@pytest.mark.slow
+def test_own_data_become_a_report(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    run_cells(NOTEBOOKS / "own-data.ipynb", {})
+    assert "24 questions" in capsys.readouterr().out
+    assert (tmp_path / "runs" / "mine" / "report.html").is_file()
+    manifest = (tmp_path / "data" / "split" / "train.jsonl").read_text(encoding="utf-8")
+    assert "P000" not in manifest and "-05-17" not in manifest
+
+
 @pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_says_what_its_outputs_are(path: Path) -> None:
     assert cells(path, "markdown")[0].startswith("# ")
