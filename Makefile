@@ -12,10 +12,10 @@ demo: .venv/.ready  ## install the pinned set, train the demo, write runs/demo/r
 	$(BIN)/exgra-med demo --out runs/demo
 
 test: .venv/.ready-test  ## install the pinned set, run the default tests (offline)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-all: .venv/.ready-test  ## also the slow tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not gpu and not network and not browser"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not network and not browser"
 
 test-browser: .venv/.ready-test  ## drive the page with Debian's chromium; screenshots go to runs/screenshots/
 	$(PIP) playwright axe-playwright-python

@@ -324,9 +324,10 @@ def unpacked_bytes(path: Path) -> int:
     """Bytes of all members of a zip, by its table; no member yields more than that says.
 
     Raises:
-        DataError: not a complete zip, or its table is too large.
+        DataError: its table is too large.
+        BadZipFile, OSError, ValueError: it is no complete zip.
     """
-    with path.open("rb") as stream, broken_archives(path):
+    with path.open("rb") as stream:
         if _directory_bytes(stream, os.fstat(stream.fileno()).st_size) > MAX_DIRECTORY_BYTES:
             raise DataError(f"{path}: a table of more than {MAX_DIRECTORY_BYTES} bytes.")
         with zipfile.ZipFile(stream) as packed:
