@@ -11,7 +11,7 @@ import pytest
 
 from exgra_med.web import chat as chat_module
 from exgra_med.web.chat import ChatService, Dialogue
-from exgra_med.web.chat_models import TextChunk
+from exgra_med.web.chat_models import ChatModel, TextChunk
 from exgra_med.web.limits import Limits
 from exgra_med.web.run_view import Views
 from exgra_med.web.server import WebSettings, build_app, private_folder
@@ -19,7 +19,7 @@ from exgra_med.web.server import WebSettings, build_app, private_folder
 pytest.importorskip("gradio", reason="the page needs the extra [web]")
 
 
-class Mute:
+class Mute(ChatModel):
     name, kind, host = "mute", "", "models.example"
 
     def answer(self, *_: Any) -> Any:
@@ -98,7 +98,7 @@ def test_the_theme_names_no_other_machine(app: Any) -> None:
     assert not re.findall(r"url\(['\"]?https?:|@import", css)
 
 
-class Talker:
+class Talker(ChatModel):
     """Says five words, and calls a function before the third."""
 
     name, kind, host = "talker", "", ""
@@ -114,6 +114,11 @@ class Talker:
         yield TextChunk("", 5, "stop")
 
 
+def asked_of(model: str) -> tuple[Any, ...]:
+    """What the page sends with a question: two models, two switches, four settings."""
+    return "What?", model, "no other model", False, False, 8, 0, 1, 0
+
+
 def test_an_answer_takes_nothing_from_what_is_typed_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -125,12 +130,12 @@ def test_an_answer_takes_nothing_from_what_is_typed_meanwhile(
 
     def asked(dialogue: Dialogue) -> list[tuple[Any, ...]]:
         request = SimpleNamespace(client=None)
-        return [each[2:] for each in answer(dialogue, "What?", ["talker"], 8, 0, 1, 0, request)]
+        return [each[2:] for each in answer(dialogue, *asked_of("talker"), request)]
 
     first, *later, last = asked(Dialogue())
-    assert first == ("", "", "")
+    assert first[:3] == ("", "", "") and first[4] == ""
     kept = page.gr.skip()
-    assert len(later) > 3 and all(each == (kept, kept, kept) for each in later)
+    assert len(later) > 3 and all(each == (kept,) * 5 for each in later)
     assert last[:2] == (kept, kept) and "The answer is complete." in last[2]
     dialogue = Dialogue()
     talker.on_third = dialogue.stop.set
