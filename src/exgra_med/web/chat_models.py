@@ -6,11 +6,12 @@ page knows nothing else of it.
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
@@ -44,7 +45,7 @@ Kind = Literal["small", "toy", ""]
 with random weights."""
 
 
-class ChatModel(Protocol):
+class ChatModel(ABC):
     """One model of the page. It has to be loaded before it answers."""
 
     name: str
@@ -54,15 +55,18 @@ class ChatModel(Protocol):
     is_loaded: bool = True
 
     def load(self) -> Any:
-        """Take the memory that it needs to answer.
+        """Take the memory that it needs to answer; a model at a server needs none.
 
         Raises:
             CheckpointError: its weights cannot be read.
         """
+        return None
 
     def close(self) -> None:
         """Give the memory back; a later `load` takes it again."""
+        return
 
+    @abstractmethod
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
     ) -> Iterator[TextChunk]:
@@ -76,12 +80,12 @@ class ChatModel(Protocol):
             DataError: the conversation is too long for the model, or must not be sent away.
             ServiceError: a server does not answer.
         """
-        ...
 
     def scorer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], answer: str
     ) -> "Scorer | None":
         """How likely its answer is with other pictures; None where that is not known of it."""
+        return None
 
 
 class LocalChatModel(ChatModel):

@@ -167,25 +167,36 @@ def tallies_html(tallies: Sequence[Tally], is_kept: bool) -> str:
     """Votes on each pair of models, with an interval."""
     if not tallies:
         return ""
+    heads = ("Blind", "First : second", "Equal", "First is better, %")
     rows = "".join(
         f'<tr><th scope="row">{escape(each.models[0])}<small>or {escape(each.models[1])}</small>'
-        f"</th><td>{'yes' if each.blind else 'no'}</td>"
-        f'<td class="n">{each.wins[0]} : {each.wins[1]}</td><td class="n">{each.num_equal}</td>'
-        f'<td class="n">{_share(each)}</td></tr>'
+        f"</th>{''.join(_cells(each, heads))}</tr>"
         for each in tallies
     )
+    titles = "".join(f'<th scope="col" class="n">{head}</th>' for head in heads)
     kept = "are kept in a file" if is_kept else "are counted until this page is closed"
     return (
         "<h3>Votes</h3>"
-        '<div class="scroll" tabindex="0" role="region" aria-label="Votes"><table class="votes">'
-        '<thead><tr><th scope="col">First, or second model</th><th scope="col">Blind</th>'
-        '<th scope="col" class="n">First : second</th><th scope="col" class="n">Equal</th>'
-        '<th scope="col" class="n">First is better, %</th></tr></thead>'
+        '<div class="scroll" tabindex="0" role="region" aria-label="Votes"><table class="stack">'
+        f'<thead><tr><th scope="col">First, or second model</th>{titles}</tr></thead>'
         f"<tbody>{rows}</tbody></table></div>"
         f'<p class="under">Votes of all visitors {kept}: which models, which was better, nothing '
         "of question or picture. The share is of the votes that found one better, with Wilson’s "
         "95 % interval. An interval that holds 50 does not tell the two apart.</p>"
     )
+
+
+def _cells(tally: Tally, heads: Sequence[str]) -> list[str]:
+    told = (
+        "yes" if tally.blind else "no",
+        f"{tally.wins[0]} : {tally.wins[1]}",
+        str(tally.num_equal),
+        _share(tally),
+    )
+    return [
+        f'<td class="n" data-label="{head}">{text}</td>'
+        for head, text in zip(heads, told, strict=True)
+    ]
 
 
 def _share(tally: Tally) -> str:

@@ -67,7 +67,7 @@ def read_stages(log: Path) -> list[LiveStage]:
         speed = event.get("tokens_per_second")
         stage.tokens_per_second = speed if _is_number(speed) else stage.tokens_per_second
         for measure in CURVES:
-            value = event.get(measure)
+            value: Any = event.get(measure)
             if _is_number(value):
                 stage.curves.setdefault((str(kind), measure), {})[step] = float(value)
     return list(stages.values())

@@ -315,7 +315,7 @@ class Views:
 
     def compared(self, names: Sequence[str]) -> str:
         """Scores of several runs, and what differs between their recipes."""
-        runs = {place.name: place.path for place in map(self.place, names) if place.kind == "run"}
+        runs = {name: self.place(name).path for name in names}
         scores, about_scores = scores_table(runs)
         settings, about_settings = differences_table(runs)
         return _render(

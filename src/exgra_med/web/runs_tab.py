@@ -133,8 +133,9 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
         return text, gr.Timer(active=bool(text)), ended
 
     def beside(name: str | None, more: list[str] | None) -> str:
-        names = list(dict.fromkeys([*([name] if name else []), *(more or [])]))
-        if not more or len(names) < 2:
+        runs = views.names("run")
+        names = [each for each in dict.fromkeys([name, *(more or [])]) if each in runs]
+        if name not in runs or len(names) < 2:
             return ""
         return _result_or(lambda: views.compared(names), lambda problem: problem)
 

@@ -28,8 +28,8 @@ def study_rows(
     Args:
         folder: of the study.
         runs: the run folders in it, relative to it.
-        results: its `results.json`, empty where there is none; a run in it counts though its folder is
-            gone, as in a study that was copied without its runs.
+        results: its `results.json`, empty where there is none. A run in it counts though its
+            folder is gone, as in a study that was copied without its runs.
         is_running: whether a run folder is being written.
 
     Returns:
@@ -70,10 +70,7 @@ def _attempts(folder: Path) -> dict[str, Attempt]:
     """The state of every planned run; none where this version cannot read the study."""
     try:
         study, nodes = open_study(folder)
-        planned = [node for node in nodes if not node.is_made]
-        return {
-            each.id: found for each in planned for found in [states(folder, study, [each])[each.id]]
-        }
+        return states(folder, study, [node for node in nodes if not node.is_made])
     except ExgraMedError:
         return {}
 
