@@ -155,3 +155,17 @@ def open_study(page: Any) -> None:
     page.get_by_role("option", name="data-efficiency", exact=True).click()
     page.wait_for_selector("#overview .study figure svg")
     page.wait_for_selector("#answers .card", state="detached")  # they fade meanwhile
+
+
+def look(page: Any) -> None:
+    """Asks again with words drawn at random, as the toy says nothing else, and makes its map."""
+    page.get_by_role("button", name="Decoding").click()
+    page.get_by_label("Temperature").first.fill("1.5")
+    page.keyboard.press("Tab")
+    page.fill("#question textarea", "Where?")
+    page.click("#send")
+    page.locator("#conversation li").nth(1).wait_for()
+    page.wait_for_selector("#status >> text=The answer is complete")
+    page.click("#look")
+    page.wait_for_selector("#looked .problem")
+    assert page.locator("#looked rect").count() == 64

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conftest import open_study
+from conftest import look, open_study
 
 pytestmark = pytest.mark.browser
 
@@ -29,15 +29,10 @@ def test_axe_finds_nothing_serious(visit: Callable[..., Any], words: Any, scheme
     page.wait_for_selector("#picture img")
     page.click("#send")
     page.wait_for_selector("#status >> text=The answer is complete")
-    page.click("#look")
-    page.wait_for_selector("#looked .look rect")
-    page.wait_for_selector("#looked progress", state="detached")
+    look(page)
     page.click("#vote-a")
     page.wait_for_selector("#tallies table")
     found = serious(page)
-    page.get_by_role("button", name="Decoding").click()
-    page.wait_for_timeout(300)
-    found += serious(page)
     page.get_by_role("tab", name="Alignment").click()
     page.click("#graphs-draw")
     page.wait_for_selector("svg.graphs")

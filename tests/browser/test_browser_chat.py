@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from conftest import PICTURES, open_study
+from conftest import PICTURES, look, open_study
 
 pytestmark = pytest.mark.browser
 SAMPLE = Path(__file__).resolve().parents[2] / "src/exgra_med/data/samples/vqa-rad-sample/images"
@@ -218,10 +218,7 @@ def test_every_view_is_kept_as_a_picture(
     boxes = [box.bounding_box() for box in page.locator("#conversation .reply").all()]
     beside = boxes[0]["y"] == boxes[1]["y"]
     assert beside == (size == "desktop")
-    page.click("#look")
-    page.wait_for_selector("#looked .look rect")
-    page.wait_for_selector("#looked progress", state="detached")
-    assert page.locator("#looked rect").count() == 64
+    look(page)
     assert "does not say how likely" in page.locator("#looked .problem").inner_text()
     page.click("#vote-b")
     page.wait_for_selector("#tallies table")

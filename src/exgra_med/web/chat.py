@@ -361,8 +361,8 @@ class ChatService:
                 questions of this address.
         """
         exchange = dialogue.exchanges[-1] if dialogue.exchanges else None
-        answers = [each for each in exchange.answers if each.written] if exchange else []
-        if exchange is None or not answers:
+        answers = exchange.answers if exchange else []
+        if exchange is None or not all(each.ended for each in answers):
             raise DataError("There is no answer yet.", "Ask a question about a picture first.")
         if dialogue.hides(exchange):
             raise DataError("The names are still hidden.", "Vote first.")
@@ -395,6 +395,8 @@ class ChatService:
     ) -> Iterator[Progress]:
         if model is None:
             raise DataError(f"{answer.model} is no longer here.")
+        if not answer.written:
+            raise DataError(f"{answer.model} gave no answer that a part of the picture could change.")
         _load(model)
         score = model.scorer(images, answer.turns, answer.written)
         if score is None:

@@ -643,7 +643,8 @@ class Looking(Parrot):
 
 
 def test_where_models_looked_is_drawn_on_the_picture() -> None:
-    chat = ChatService([Looking("sees", "left"), Parrot("served", "left")], Limits())
+    models = [Looking("sees", "left"), Parrot("served", "left"), Parrot("mute")]
+    chat = ChatService(models, Limits())
     dialogue, picture = Dialogue(), Image.new("RGB", (43, 29), "white")
     with pytest.raises(DataError, match="no answer yet"):
         next(chat.look(dialogue, "a"))
@@ -658,7 +659,7 @@ def test_where_models_looked_is_drawn_on_the_picture() -> None:
     lit = [part for part in html.split("<rect ")[1:] if 'fill-opacity="0.000"' not in part]
     assert len(lit) == 1 and "row 3, column 6: +53.7 points" in lit[0]
     assert html.count("<rect ") == 64 and "<progress" not in html
-    assert "does not say how likely" in html
+    assert "does not say how likely" in html and "mute gave no answer" in html
     assert "not that the model understands it" in html
 
 
