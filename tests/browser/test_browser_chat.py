@@ -246,9 +246,8 @@ def test_every_view_is_kept_as_a_picture(
     page.wait_for_selector("#compared table")
     keep_picture(page, f"compared-{scheme}-{size}")
     page.keyboard.press("Escape")
-    page.click("#runs-others [aria-label^=Remove]")
-    page.wait_for_selector("#compared table", state="detached")
     open_study(page)
+    page.wait_for_selector("#compared table", state="detached")
     assert page.locator("#overview .study figure svg").count() == 4
     assert "18 results kept" in page.locator("#overview").inner_text()
     keep_picture(page, f"study-{scheme}-{size}")
@@ -308,10 +307,10 @@ def test_a_run_in_training_is_watched(
         page = visit(scheme, 400 if scheme == "light" else 1280)
         page.get_by_role("tab", name="Runs").click()
         page.wait_for_selector("#live figure svg")
+        log.write(kind="stage", stage="vqa", event="resume", step=4, total_steps=40)
         for step in range(5, 9):
             log.write(kind="train", stage="vqa", step=step, language_loss=5.5 - step / 10)
-        page.wait_for_selector("#live >> text=step 8")
-        page.wait_for_selector("#live >> text=steps")
+        page.wait_for_selector("#live >> text=step 8 of 40")
         keep_picture(page, f"live-{scheme}")
         assert not page.locator("#overview .findings").count()
         with log.path.open("ab") as stream:
