@@ -396,7 +396,9 @@ class ChatService:
         if model is None:
             raise DataError(f"{answer.model} is no longer here.")
         if not answer.written:
-            raise DataError(f"{answer.model} gave no answer that a part of the picture could change.")
+            raise DataError(
+                f"{answer.model} gave no answer that a part of the picture could change."
+            )
         _load(model)
         score = model.scorer(images, answer.turns, answer.written)
         if score is None:

@@ -1,6 +1,7 @@
 """A run while it is trained: its curves, its speed, and how long its stage still takes."""
 
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -17,6 +18,8 @@ from exgra_med.recipe.run_folder import LOG
 Point = tuple[int, float]
 _TRAIN, _HELD_OUT = "train", "held_out"
 _MOST_POINTS = 300
+_NEW_SECONDS = 10.0
+"""A line that is not older was written by the training that goes on."""
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM = 400, 170, 44, 10, 24
 
 
@@ -81,20 +84,24 @@ def _is_number(value: Any) -> bool:
 class Pace:
     """Steps per second, from how a log has grown since it was first looked at.
 
-    The log has no times. When it was last written is that of the file.
+    The log has no times: a line is as old as the file was when it was the last one. The line that
+    is there at the first look may be from before a pause, so an old one does not count.
     """
 
     def __init__(self) -> None:
-        self._first: dict[tuple[Path, str], tuple[int, float]] = {}
+        self._first: dict[tuple[Path, str], tuple[int, float, bool]] = {}
         self._lock = threading.Lock()
 
-    def steps_per_second(self, log: Path, stage: str, step: int, written: float) -> float | None:
-        """Speed of a stage that has come to `step` when its log was `written` (seconds); None
-        where it was seen only once."""
+    def steps_per_second(
+        self, log: Path, stage: str, step: int, written: float, now: float
+    ) -> float | None:
+        """Speed of a stage that has come to `step` when its log was `written` (seconds since the
+        epoch, as `now`); None where that is not known yet."""
         with self._lock:
-            first, since = self._first.setdefault((log, stage), (step, written))
-            if step < first:  # it was begun again
-                self._first[log, stage] = (step, written)
+            first, since, is_new = self._first.get((log, stage), (step + 1, 0.0, False))
+            if step < first or (step > first and not is_new):  # or it was begun again
+                is_new = step > first or now - written < _NEW_SECONDS
+                self._first[log, stage] = (step, written, is_new)
                 return None
         return (step - first) / (written - since) if step > first and written > since else None
 
@@ -121,7 +128,7 @@ def live_html(run: Path, name: str, pace: Pace) -> str:
         state = "All stages are trained; it is saved or evaluated."
     else:
         state = _place(stage, planned)
-    speed = pace.steps_per_second(run / LOG, stage.name, stage.step, written)
+    speed = pace.steps_per_second(run / LOG, stage.name, stage.step, written, time.time())
     tiles = "".join(
         f'<div class="tile"><span class="label">{label}</span><span class="number">{value}</span>'
         f'<span class="detail">{detail}</span></div>'

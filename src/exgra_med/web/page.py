@@ -209,7 +209,7 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
             status = html("", "status")
             with gr.Row(visible=False, elem_id="vote") as ballot:
                 first = gr.Button("A is better", elem_id="vote-a", min_width=90)
-                equal = gr.Button("Both are as good", elem_id="vote-equal", min_width=90)
+                equal = gr.Button("Equal", elem_id="vote-equal", min_width=90)
                 second = gr.Button("B is better", elem_id="vote-b", min_width=90)
             tallies = html(_tallies(chat), "tallies")
             look = gr.Button("Where did it look?", elem_id="look", min_width=90)

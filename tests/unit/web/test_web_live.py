@@ -1,6 +1,7 @@
 """Runs in training, studies that are not finished, and several runs side by side."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -80,20 +81,23 @@ def test_a_run_in_training_shows_stage_losses_and_what_is_left(training: Path) -
 
 
 def test_speed_and_time_left_come_from_how_the_log_grows(training: Path) -> None:
-    import os
-
     pace, log = Pace(), training / "log.jsonl"
+
+    def seen(last: int, written: int) -> str:
+        first = read_stages(log)[1].step + 1
+        for step in range(first, last + 1):
+            TrainingLog(log).write(kind="train", stage="aligned", step=step, language_loss=3.0)
+        os.utime(log, (written, written))
+        return live_html(training, "now", pace)
+
     with written_by_another(training):
-        os.utime(log, (1000, 1000))
-        live_html(training, "now", pace)
-        writer = TrainingLog(log)
-        for step in range(13, 23):
-            writer.write(kind="train", stage="aligned", step=step, language_loss=3.0)
-        os.utime(log, (1040, 1040))
-        html = live_html(training, "now", pace)
+        assert "known once" in seen(12, 1000)
+        assert "known once" in seen(14, 90_000), "before that it was stopped for a day"
+        html = seen(24, 90_040)
     assert '<span class="number">0.25</span>' in html
-    assert '<span class="number">72 s</span><span class="detail">18 steps' in html
-    assert pace.steps_per_second(log, "aligned", 3, 2000.0) is None, "begun again"
+    assert '<span class="number">64 s</span><span class="detail">16 steps' in html
+    assert pace.steps_per_second(log, "aligned", 3, 2000.0, 2001.0) is None, "begun again"
+    assert pace.steps_per_second(log, "aligned", 5, 2004.0, 2005.0) == 0.5
 
 
 def test_half_a_line_is_left_out_until_it_is_whole(training: Path) -> None:
