@@ -70,7 +70,14 @@ def call(live: Any, num_inputs: int, outputs: int, data: list[Any], session: str
     return live.request(f"/gradio_api/queue/data?session_hash={session}")[2].decode()
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../../../etc/passwd", "http://{address}/a.png"])
+SAMPLE = Path(__file__).resolve().parents[2] / "src/exgra_med/data/samples/vqa-rad-sample/images"
+PICTURE = str(next(SAMPLE.glob("*.jpg")))
+"""Of this machine, and no upload."""
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../../../etc/passwd", "http://{address}/a.png", PICTURE]
+)
 def test_an_upload_cannot_be_a_path_or_an_address(live: Any, path: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -78,8 +85,9 @@ def test_an_upload_cannot_be_a_path_or_an_address(live: Any, path: str) -> None:
         listener.settimeout(2)
         path = path.format(address=f"127.0.0.1:{listener.getsockname()[1]}")
         file = {"path": path, "url": path, "meta": {"_type": "gradio.FileData"}}
-        events = call(live, 2, 8, [None, file], uuid.uuid4().hex)
-        assert "root:" not in events and "data:image/jpeg" not in events
+        for files in (file, [file]):
+            events = call(live, 2, 8, [None, files], uuid.uuid4().hex)
+            assert "root:" not in events and "data:image/jpeg" not in events
         with pytest.raises(TimeoutError):
             listener.accept()
     assert Path("/etc/passwd").exists(), "nothing but uploads is ever deleted"

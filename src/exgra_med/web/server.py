@@ -230,6 +230,9 @@ def build_app(
         theme=theme(),
         head=HEAD,
     )
+    # Gradio refuses files that are no uploads only of a page that it has launched itself: without
+    # this, a visitor who names a picture of this machine instead of an upload is shown it.
+    page.has_launched = True
 
     def num_waiting(client: str) -> int:
         queues = page._queue.event_queue_per_concurrency_id.values()

@@ -4,10 +4,12 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from exgra_med.web import chat as chat_module
 from exgra_med.web.chat import ChatService, Dialogue
@@ -141,3 +143,31 @@ def test_an_answer_takes_nothing_from_what_is_typed_meanwhile(
     talker.on_third = dialogue.stop.set
     *_, last = asked(dialogue)
     assert "Stopped." in last[2] and dialogue.exchanges[0].answers[0].text == "word word "
+
+
+@pytest.mark.parametrize("url", [False, True])
+def test_a_path_of_this_machine_is_no_upload(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: bool
+) -> None:
+    from gradio.exceptions import InvalidPathError
+    from gradio.state_holder import SessionState
+
+    from exgra_med.web import page as page_module
+
+    image = tmp_path / "patient.png"
+    Image.new("RGB", (9, 9)).save(image)
+    file = {"path": str(image), "meta": {"_type": "gradio.FileData"}}
+    file |= {"url": str(image)} if url else {}
+    pages: list[Any] = []
+    build_page = page_module.build_page
+    monkeypatch.setattr(
+        page_module, "build_page", lambda *parts: pages.append(build_page(*parts)) or pages[0]
+    )
+    with private_folder() as uploads:
+        chat = ChatService([Mute()], Limits())
+        build_app(chat, Views([]), uploads, WebSettings(models=["mute"]))
+        (page,) = pages
+        (take,) = [fn for fn in page.fns.values() if fn.name == "take"]
+        with pytest.raises(InvalidPathError):
+            asyncio.run(page.process_api(take, [None, [file]], state=SessionState(page)))
+        assert not list(uploads.rglob("*.png")), "not even copied"
