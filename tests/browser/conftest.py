@@ -1,11 +1,15 @@
 """One page for all browser tests: a tiny trained model, a server of words, one run."""
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+
+from exgra_med.digests import yaml_with_digest
 
 CHROMIUM = "/usr/bin/chromium"
 STUDY = Path(__file__).parents[2] / "benchmarks" / "results" / "studies" / "data-efficiency"
@@ -33,6 +37,18 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def other(run_folder: Path) -> Path:
+    """Another run, with another seed, beside it."""
+    folder = run_folder.parent / "other"
+    if not folder.exists():
+        shutil.copytree(run_folder, folder)
+        recipe = yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))
+        text = yaml_with_digest(recipe | {"seed": 7})
+        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def words() -> Iterator[Any]:
     from live_page import WordServer
 
@@ -42,19 +58,27 @@ def words() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
-def live(run_folder: Path, words: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def live(
+    run_folder: Path, other: Path, words: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
     pytest.importorskip("gradio", reason="the page needs the extra [web]")
     pytest.importorskip("openai", reason="a model at a server needs the extra [llm]")
     from live_page import LivePage
 
+    folder = tmp_path_factory.mktemp("live")
+    votes = folder / "votes.jsonl"
     page = LivePage(
-        tmp_path_factory.mktemp("live"),
+        folder,
         str(run_folder),
         words.model,
         "--runs",
         str(run_folder),
         "--runs",
+        str(other),
+        "--runs",
         str(STUDY),
+        "--votes",
+        str(votes),
         "--option",
         "questions_per_minute=1000",
         "--option",
@@ -64,6 +88,7 @@ def live(run_folder: Path, words: Any, tmp_path_factory: pytest.TempPathFactory)
         "--option",
         "max_upload_megabytes=2",
     )
+    page.votes = votes
     yield page
     page.close()
 
@@ -130,3 +155,17 @@ def open_study(page: Any) -> None:
     page.get_by_role("option", name="data-efficiency", exact=True).click()
     page.wait_for_selector("#overview .study figure svg")
     page.wait_for_selector("#answers .card", state="detached")  # they fade meanwhile
+
+
+def look(page: Any) -> None:
+    """Asks again with words drawn at random, as the toy says nothing else, and makes its map."""
+    page.get_by_role("button", name="Decoding").click()
+    page.get_by_label("Temperature").first.fill("1.5")
+    page.keyboard.press("Tab")
+    page.fill("#question textarea", "Where?")
+    page.click("#send")
+    page.locator("#conversation li").nth(1).wait_for()
+    page.wait_for_selector("#status >> text=The answer is complete")
+    page.click("#look")
+    page.wait_for_selector("#looked .problem")
+    assert page.locator("#looked rect").count() == 64

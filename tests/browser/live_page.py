@@ -160,9 +160,9 @@ class LivePage:
         (number,) = [
             each["id"]
             for each in config["dependencies"]
-            if (len(each["inputs"]), len(each["outputs"])) == (7, 5)
+            if (len(each["inputs"]), len(each["outputs"])) == (10, 7)
         ]
-        data = [None, question, [model], 16, 0, 1, 0]
+        data = [None, question, model, "no other model", False, False, 16, 0, 1, 0]
         body = json.dumps(
             {"data": data, "fn_index": number, "session_hash": session, "trigger_id": None}
         ).encode()

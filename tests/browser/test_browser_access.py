@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from conftest import open_study
+from conftest import look, open_study
 
 pytestmark = pytest.mark.browser
 
@@ -29,16 +29,20 @@ def test_axe_finds_nothing_serious(visit: Callable[..., Any], words: Any, scheme
     page.wait_for_selector("#picture img")
     page.click("#send")
     page.wait_for_selector("#status >> text=The answer is complete")
+    look(page)
+    page.click("#vote-a")
+    page.wait_for_selector("#tallies table")
     found = serious(page)
-    page.get_by_role("button", name="Decoding").click()
-    page.wait_for_timeout(300)
-    found += serious(page)
     page.get_by_role("tab", name="Alignment").click()
     page.click("#graphs-draw")
     page.wait_for_selector("svg.graphs")
     found += serious(page)
     page.get_by_role("tab", name="Runs").click()
     page.wait_for_selector("#answers .card")
+    found += serious(page)
+    page.click("#runs-others input")
+    page.get_by_role("option", name="other", exact=True).click()
+    page.wait_for_selector("#compared table")
     found += serious(page)
     open_study(page)
     found += serious(page)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from conftest import PICTURES, open_study
+from conftest import PICTURES, look, open_study
 
 pytestmark = pytest.mark.browser
 SAMPLE = Path(__file__).resolve().parents[2] / "src/exgra_med/data/samples/vqa-rad-sample/images"
@@ -69,8 +69,12 @@ def test_a_picture_a_question_and_words_one_by_one(
     words.say("second")
     ask(page, "Are you sure?")
     done(page)
-    assert len(words.bodies[-1]["messages"]) == 3
-    assert page.locator("#conversation li").count() == 2
+    assert len(words.bodies[-1]["messages"]) == 1
+    page.get_by_label("Keep the conversation").check()
+    ask(page, "Are you sure?")
+    done(page)
+    assert len(words.bodies[-1]["messages"]) == 5
+    assert page.locator("#conversation li").count() == 3
 
 
 def test_several_pictures_are_shown_and_sent_in_order(
@@ -102,6 +106,7 @@ def test_several_pictures_are_shown_and_sent_in_order(
     ]  # fmt: skip
     sent = [part["image_url"]["url"].partition(",")[2] for part in parts[1::2]]
     assert [Image.open(io.BytesIO(base64.b64decode(each))).size for each in sent] == sizes
+    page.get_by_label("Keep the conversation").check()
     ask(page, "Only <image>?")
     done(page)
     problems = page.locator("#conversation li").nth(1).locator(".problem")
@@ -209,10 +214,14 @@ def test_every_view_is_kept_as_a_picture(
     page.click("#send")
     done(page)
     names = page.locator("#conversation .reply h3").all_inner_texts()
-    assert len(names) == 2 and names[1] == "words"
+    assert len(names) == 2 and names[1] == "B: words"
     boxes = [box.bounding_box() for box in page.locator("#conversation .reply").all()]
     beside = boxes[0]["y"] == boxes[1]["y"]
     assert beside == (size == "desktop")
+    look(page)
+    assert "does not say how likely" in page.locator("#looked .problem").inner_text()
+    page.click("#vote-b")
+    page.wait_for_selector("#tallies table")
     keep_picture(page, f"chat-{scheme}-{size}")
     notice = page.locator("#notice [role=note]")
     page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
@@ -232,11 +241,87 @@ def test_every_view_is_kept_as_a_picture(
     questions = page.locator("#overview .findings dt").all_inner_texts()
     assert len(questions) == 6 and all(each.endswith("?") for each in questions)
     keep_picture(page, f"runs-{scheme}-{size}")
+    page.click("#runs-others input")
+    page.get_by_role("option", name="other", exact=True).click()
+    page.wait_for_selector("#compared table")
+    keep_picture(page, f"compared-{scheme}-{size}")
+    page.keyboard.press("Escape")
     open_study(page)
+    page.wait_for_selector("#compared table", state="detached")
     assert page.locator("#overview .study figure svg").count() == 4
+    assert "18 results kept" in page.locator("#overview").inner_text()
     keep_picture(page, f"study-{scheme}-{size}")
     wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
     assert wide <= 0, "the page is wider than the window"
+
+
+def test_blind_answers_get_their_names_with_the_vote(
+    visit: Callable[..., Any], words: Any, keep_picture: Callable[..., None], live: Any
+) -> None:
+    words.say("left")
+    page = visit(width=400)
+    page.get_by_label("Blind: names after the vote").check()
+    page.click("[data-example='0']")
+    page.wait_for_selector("#picture img")
+    page.click("#send")
+    done(page)
+    assert page.locator("#conversation .reply h3").all_inner_texts() == ["A", "B"]
+    assert "words" not in page.locator("#conversation").inner_text()
+    keep_picture(page, "blind")
+    before = len(live.votes.read_text().splitlines())
+    page.click("#vote-equal")
+    page.wait_for_selector("#conversation .voted")
+    assert "words" in page.locator("#conversation").inner_text()
+    assert not page.locator("#vote-a").is_visible()
+    lines = [json.loads(line) for line in live.votes.read_text().splitlines()]
+    assert len(lines) == before + 1
+    assert lines[-1]["blind"] is True and lines[-1]["better"] is None
+    page.click("#clear")
+    page.wait_for_selector("#status >> text=deleted")
+    assert page.locator("#tallies table").is_visible()
+
+
+def test_one_model_of_the_menu_is_asked(visit: Callable[..., Any], words: Any) -> None:
+    words.say("fine")
+    page = visit()
+    pick(page, "other", "no other model")
+    page.wait_for_selector("#answering li:nth-child(2)", state="detached")
+    pick(page, "model", "words")
+    page.wait_for_selector("#answering >> text=words answers.")
+    ask(page, "What?")
+    done(page)
+    assert page.locator("#conversation .reply h3").all_inner_texts() == ["words"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_run_in_training_is_watched(
+    visit: Callable[..., Any], run_folder: Path, keep_picture: Callable[..., None], scheme: str
+) -> None:
+    from exgra_med import files
+    from exgra_med.training.log import TrainingLog
+
+    now = run_folder.parent / "other"
+    log = TrainingLog(now / "log.jsonl")
+    kept = log.path.read_bytes()
+    with files.sole_writer(now / files.LOCK, now):
+        page = visit(scheme, 400 if scheme == "light" else 1280)
+        page.get_by_role("tab", name="Runs").click()
+        page.wait_for_selector("#live figure svg")
+        log.write(kind="stage", stage="vqa", event="resume", step=4, total_steps=40)
+        for step in range(5, 9):
+            log.write(kind="train", stage="vqa", step=step, language_loss=5.5 - step / 10)
+        page.wait_for_selector("#live >> text=step 8 of 40")
+        keep_picture(page, f"live-{scheme}")
+        assert not page.locator("#overview .findings").count()
+        with log.path.open("ab") as stream:
+            stream.write(b'{"kind": "train", "sta')
+        page.wait_for_timeout(5000)
+        assert "step 8" in page.locator("#live").inner_text()
+        wide = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, "the page is wider than the window"
+    log.path.write_bytes(kept)
+    page.wait_for_selector("#live figure", state="detached")
+    page.wait_for_selector("#overview .findings")
 
 
 def pick(page: Any, element: str, value: str) -> None:

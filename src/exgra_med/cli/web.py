@@ -17,6 +17,8 @@ Examples:
 
 * `exgra-med web runs/a runs/b` asks both models the same question
 
+* `exgra-med web runs` is a menu of all finished runs, and shows one that is in training
+
 * `exgra-med web qwen2.5-vl@http://localhost:8000/v1` asks a model at a server
 
 * `exgra-med web runs/demo --option max_upload_megabytes=5` changes a limit
@@ -27,15 +29,13 @@ of_log = partial(typer.Option, rich_help_panel="What is stored")
 
 
 def web(
-    model: Annotated[
-        str,
+    models: Annotated[
+        list[str],
         typer.Argument(
-            metavar="MODEL", help="Run or checkpoint folder, hub name, or NAME@http://HOST/v1."
+            metavar="MODEL",
+            help="Run or checkpoint folder, hub name, NAME@http://HOST/v1, or a folder of runs.",
         ),
     ],
-    model2: Annotated[
-        str | None, typer.Argument(metavar="MODEL2", help="Another one, to compare with.")
-    ] = None,
     runs: Annotated[
         list[Path] | None,
         typer.Option("--runs", metavar="FOLDER", help="Folder of runs. May be repeated."),
@@ -87,8 +87,18 @@ def web(
     keep_days: Annotated[
         int, of_log("--keep-days", min=1, max=36500, help="Delete them after N days.")
     ] = 30,
+    votes: Annotated[
+        Path | None,
+        of_log(
+            "--votes",
+            metavar="FILE",
+            help="Append each vote to this file: the two models, the better one, nothing else.",
+        ),
+    ] = None,
 ) -> None:
     """Open a page: chat with a picture, compare two models, see matched graphs, read runs.
+
+    Of several models one is chosen on the page, and loaded then.
 
     It listens to this machine alone and stores nothing of what is asked or uploaded, unless an
     option says so. --data is for runs whose prepared folder has moved. --option changes a limit.
@@ -101,7 +111,7 @@ def web(
     from exgra_med.web.server import WebSettings, serve_page
 
     settings = WebSettings(
-        models=[each for each in (model, model2) if each is not None],
+        models=models,
         runs=runs or [],
         data_folder=data,
         host=host,
@@ -117,6 +127,7 @@ def web(
         proxies=proxies,
         keep_log=keep_log,
         keep_days=keep_days,
+        votes=votes,
         limits=with_limits(option or []),
     )
     typer.secho(NOTICE, err=True)

@@ -1,7 +1,9 @@
 """Conversations of visitors with one model or two about their pictures, held in memory."""
 
 import json
+import random
 import re
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,13 +17,15 @@ from PIL import Image
 from exgra_med import files
 from exgra_med.data.chat_template import answer_of, has_thoughts
 from exgra_med.data.records import Turn
-from exgra_med.errors import DataError, ExgraMedError
+from exgra_med.errors import DataError, ExgraMedError, ServiceError
+from exgra_med.evaluation.occlusion import Progress, occlude
 from exgra_med.llm.request import Sampling
-from exgra_med.web.chat_models import ChatModel
+from exgra_med.web.chat_models import ChatModel, number_equal_names
 from exgra_med.web.error_log import report_error
 from exgra_med.web.isolated_pictures import PictureProcess
 from exgra_med.web.limits import Limits, RateLimiter
 from exgra_med.web.pictures import PictureStore
+from exgra_med.web.votes import Vote, VoteBook
 
 _LOG_NAME = re.compile(r"chat-(\d{4}-\d{2}-\d{2})\.jsonl")
 _SECONDS_BETWEEN_UPDATES = 0.05
@@ -41,6 +45,10 @@ class ModelAnswer:
     ended: str = ""
     """Empty while it is written; then `stop`, `length`, `stopped`, `time` or `failed`."""
     problem: str = ""
+    is_loading: bool = False
+    """Whether the model's weights are being read first."""
+    turns: list[Turn] = field(default_factory=list)
+    """What the model was asked; the last turn is the question."""
 
     @property
     def text(self) -> str:
@@ -54,6 +62,25 @@ class Exchange:
 
     question: str
     answers: list[ModelAnswer]
+    blind: bool = False
+    """Whether the models have no names until there was a vote."""
+    vote: Vote | None = None
+
+    @property
+    def can_be_voted_on(self) -> bool:
+        """Whether there are two whole answers, and no vote yet."""
+        if len(self.answers) != 2 or self.vote is not None:
+            return False
+        return all(each.ended in ("stop", "length", "time") for each in self.answers)
+
+
+@dataclass
+class Looked:
+    """Where a model looked for its answer, as far as that is known."""
+
+    answer: ModelAnswer
+    progress: Progress | None = None
+    problem: str = ""
 
 
 @dataclass
@@ -64,6 +91,13 @@ class Dialogue:
     """Their name in the `PictureStore`."""
     exchanges: list[Exchange] = field(default_factory=list)
     stop: threading.Event = field(default_factory=threading.Event)
+
+    def hides(self, exchange: Exchange) -> bool:
+        """Whether an exchange does not say yet which model is which: while it is answered, and
+        until it is voted on or another question is asked."""
+        if not exchange.blind or exchange is not self.exchanges[-1]:
+            return False
+        return exchange.can_be_voted_on or not all(each.ended for each in exchange.answers)
 
     def turns_of(self, model: str) -> list[Turn]:
         """The conversation as one model saw it; questions it did not answer are left out."""
@@ -124,20 +158,45 @@ class ChatLog:
 
 
 class ChatService:
-    """Checks, answers and logs the questions of all visitors to one or two models."""
+    """Checks, answers and logs the questions of all visitors to one or two models of a menu.
+
+    Args:
+        models: always on the menu.
+        log: where questions and answers are written down.
+        found: further models, looked for again by `refresh`.
+        votes: which answers were better.
+    """
 
     def __init__(
-        self, models: Sequence[ChatModel], limits: Limits, log: ChatLog | None = None
+        self,
+        models: Sequence[ChatModel],
+        limits: Limits,
+        log: ChatLog | None = None,
+        found: Callable[[], Sequence[ChatModel]] = tuple,
+        votes: VoteBook | None = None,
     ) -> None:
-        self.models, self.limits, self.log = list(models), limits, log
+        self.limits, self.log, self.votes = limits, log, votes or VoteBook()
         self.pictures = PictureStore(limits.max_held_megabytes, limits.forget_after_minutes)
         self.decoder = PictureProcess(limits.max_pixels)
         self._rate = RateLimiter(limits.questions_per_minute)
+        self._given, self._found = list(models), found
+        self._random = random.SystemRandom()
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look again which models there are; they have different names afterwards."""
+        self.models = [*self._given, *self._found()]
+        number_equal_names(self.models)
+
+    @property
+    def asked_first(self) -> list[ChatModel]:
+        """The models a page begins with: both where exactly two were named, else the first."""
+        return self.models[: 2 if len(self.models) == 2 == len(self._given) else 1]
 
     def check(
         self, dialogue: Dialogue, question: str, names: Sequence[str], sampling: Sampling
     ) -> list[ChatModel]:
-        """The models that are asked.
+        """The models that are asked, in the order of the names.
 
         Raises:
             DataError: no question or model, one that is too long, or settings out of range.
@@ -159,9 +218,12 @@ class ChatService:
         temperature, top_p = sampling.temperature or 0.0, sampling.top_p or 1.0
         if not (0 <= temperature <= 2 and 0 < top_p <= 1 and 0 <= (sampling.seed or 0) < 2**31):
             raise DataError("Temperature is 0 to 2, top-p above 0 to 1, the seed 0 to 2147483647.")
-        asked = [model for model in self.models if model.name in names]
+        known = {model.name: model for model in self.models}
+        asked = [known[name] for name in dict.fromkeys(names) if name in known]
+        if not known:
+            raise DataError("There is no model here yet.", "A run answers once it has finished.")
         if not asked:
-            raise DataError("No model is chosen.", "Choose one or both.")
+            raise DataError("No model is chosen.", "Choose one.")
         return asked
 
     def ask(
@@ -171,8 +233,14 @@ class ChatService:
         names: Sequence[str],
         sampling: Sampling,
         client: str,
+        *,
+        remember: bool = False,
+        blind: bool = False,
     ) -> Iterator[None]:
         """Answer a question, one model after the other; yields whenever there is more to show.
+
+        With `remember` each model hears the conversation so far, else the question alone. With
+        `blind` two models answer in an order drawn at random.
 
         One after the other, so that they do not slow each other down and their times can be
         compared. Closing the iterator stops the answer, which stays as far as it was written.
@@ -181,20 +249,21 @@ class ChatService:
             DataError: see `check`; the picture was forgotten; too many questions of this address.
         """
         asked = self.check(dialogue, question, names, sampling)
-        wait = self._rate.wait_seconds(client)
-        if wait:
-            raise DataError(
-                f"This address has asked {self.limits.questions_per_minute} questions within a "
-                f"minute.",
-                f"Try again in {wait:.0f} seconds.",
-            )
+        blind = blind and len(asked) == 2
+        if blind:
+            self._random.shuffle(asked)
+        self._count(client)
         images = self.pictures.get(dialogue.pictures) if dialogue.pictures else []
         dialogue.stop.clear()
-        exchange = Exchange(question.strip(), [ModelAnswer(model.name) for model in asked])
+        self._close_others(asked)
+        exchange = Exchange(question.strip(), [ModelAnswer(model.name) for model in asked], blind)
+        for answer in exchange.answers:
+            before = dialogue.turns_of(answer.model) if remember else []
+            answer.turns = [*before, Turn(role="user", text=exchange.question)]
         dialogue.exchanges.append(exchange)
         try:
             for model, answer in zip(asked, exchange.answers, strict=True):
-                yield from self._answer(dialogue, model, answer, images, exchange, sampling)
+                yield from self._answer(dialogue, model, answer, images, sampling)
         finally:
             for answer in exchange.answers:
                 answer.ended = answer.ended or "stopped"
@@ -212,13 +281,16 @@ class ChatService:
         model: ChatModel,
         answer: ModelAnswer,
         images: list[Image.Image],
-        exchange: Exchange,
         sampling: Sampling,
     ) -> Iterator[None]:
-        turns = [*dialogue.turns_of(model.name), Turn(role="user", text=exchange.question)]
-        begun, shown = time.perf_counter(), 0.0
         try:
-            for piece in model.answer(images, turns, sampling):
+            if not model.is_loaded:
+                answer.is_loading = True
+                yield
+                _load(model)
+                answer.is_loading = False
+            begun, shown = time.perf_counter(), 0.0
+            for piece in model.answer(images, answer.turns, sampling):
                 if dialogue.stop.is_set():
                     answer.ended = "stopped"
                     break
@@ -241,3 +313,113 @@ class ChatService:
             answer.ended, answer.problem = "failed", f"The model failed ({type(error).__name__})."
             report_error(error)
         yield
+
+    def _count(self, client: str) -> None:
+        """Count a question of an address.
+
+        Raises:
+            DataError: it has asked too many.
+        """
+        wait = self._rate.wait_seconds(client)
+        if wait:
+            raise DataError(
+                f"This address has asked {self.limits.questions_per_minute} questions within a "
+                f"minute.",
+                f"Try again in {wait:.0f} seconds.",
+            )
+
+    def _close_others(self, asked: Sequence[ChatModel]) -> None:
+        """Only models that are asked stay in memory."""
+        for model in self.models:
+            if model not in asked:
+                model.close()
+
+    def vote(self, dialogue: Dialogue, better: int | None) -> None:
+        """Keep which answer of the last exchange was better.
+
+        Args:
+            better: 0 or 1 for the first or second answer, None where both are as good.
+
+        Raises:
+            DataError: there is nothing to vote on.
+            WriteError: the file of votes cannot be written.
+        """
+        exchange = dialogue.exchanges[-1] if dialogue.exchanges else None
+        if exchange is None or not exchange.can_be_voted_on:
+            raise DataError("There are no two answers to vote on.", "Ask two models.")
+        first, second = (answer.model for answer in exchange.answers)
+        name = None if better is None else (first, second)[better]
+        vote = Vote((first, second), name, exchange.blind)
+        self.votes.add(vote)
+        exchange.vote = vote
+
+    def look(self, dialogue: Dialogue, client: str) -> Iterator[list[Looked]]:
+        """Where the models looked for their last answers; yields whenever there is more to show.
+
+        Raises:
+            DataError: there is no answer, not one picture, the names are still hidden, or too many
+                questions of this address.
+        """
+        exchange = dialogue.exchanges[-1] if dialogue.exchanges else None
+        answers = exchange.answers if exchange else []
+        if exchange is None or not all(each.ended for each in answers):
+            raise DataError("There is no answer yet.", "Ask a question about a picture first.")
+        if dialogue.hides(exchange):
+            raise DataError("The names are still hidden.", "Vote first.")
+        images = self.pictures.get(dialogue.pictures) if dialogue.pictures else []
+        if len(images) != 1:
+            raise DataError("A map is made for a conversation about one picture.")
+        self._count(client)
+        dialogue.stop.clear()
+        known = {model.name: model for model in self.models}
+        self._close_others([known[each.model] for each in answers if each.model in known])
+        looked = [Looked(answer) for answer in answers]
+        yield looked
+        for each in looked:
+            try:
+                for progress in self._occlude(known.get(each.answer.model), each.answer, images):
+                    if dialogue.stop.is_set():
+                        break
+                    each.progress = progress
+                    yield looked
+            except ExgraMedError as error:
+                each.problem = str(error)
+            # As in an answer: its text may quote the question.
+            except Exception as error:
+                each.problem = f"The model failed ({type(error).__name__})."
+                report_error(error)
+            yield looked
+
+    def _occlude(
+        self, model: ChatModel | None, answer: ModelAnswer, images: list[Image.Image]
+    ) -> Iterator[Progress]:
+        if model is None:
+            raise DataError(f"{answer.model} is no longer here.")
+        if not answer.written:
+            raise DataError(
+                f"{answer.model} gave no answer that a part of the picture could change."
+            )
+        _load(model)
+        score = model.scorer(images, answer.turns, answer.written)
+        if score is None:
+            raise DataError("A model at a server does not say how likely an answer is.")
+        begun = time.perf_counter()
+        for progress in occlude(images[0], score):
+            yield progress
+            if time.perf_counter() - begun > self.limits.max_seconds_per_answer:
+                return
+
+
+def _load(model: ChatModel) -> None:
+    """Load a model; why it cannot be loaded names a folder of this machine, so that is printed.
+
+    Raises:
+        ServiceError: it cannot be loaded.
+    """
+    try:
+        model.load()
+    except ExgraMedError as error:
+        print(f"exgra-med web: {model.name}: {error}", file=sys.stderr)
+        raise ServiceError(
+            f"{model.name} cannot be loaded.", "The terminal of this page says why."
+        ) from error

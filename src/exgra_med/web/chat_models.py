@@ -1,26 +1,31 @@
 """Models the page talks to: in this process, or served behind an OpenAI-compatible address.
 
-A model turns a conversation into pieces of an answer; the page knows nothing else of it.
+A model turns a conversation into pieces of an answer, and may know how likely an answer is; the
+page knows nothing else of it.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from PIL import Image
 
 from exgra_med.data.chat_template import answer_start, chat_template, images_by_turn
 from exgra_med.data.records import Turn
-from exgra_med.errors import DataError, ServiceError
+from exgra_med.errors import DataError, ExgraMedError, ServiceError
 from exgra_med.llm.endpoint import Endpoint
 from exgra_med.llm.identifiers import find_identifiers
 from exgra_med.llm.request import ChatRequest, Sampling
 from exgra_med.web.limits import Limits
+from exgra_med.web.run_view import find_runs
 
 if TYPE_CHECKING:
+    from exgra_med.evaluation.occlusion import Scorer
     from exgra_med.model.bundle import Bundle
 
 
@@ -40,14 +45,28 @@ Kind = Literal["small", "toy", ""]
 with random weights."""
 
 
-class ChatModel(Protocol):
-    """One model of the page."""
+class ChatModel(ABC):
+    """One model of the page. It has to be loaded before it answers."""
 
     name: str
     kind: Kind
     host: str
     """Where questions and pictures go; empty for this machine."""
+    is_loaded: bool = True
 
+    def load(self) -> Any:
+        """Take the memory that it needs to answer; a model at a server needs none.
+
+        Raises:
+            CheckpointError: its weights cannot be read.
+        """
+        return None
+
+    def close(self) -> None:
+        """Give the memory back; a later `load` takes it again."""
+        return
+
+    @abstractmethod
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
     ) -> Iterator[TextChunk]:
@@ -61,18 +80,46 @@ class ChatModel(Protocol):
             DataError: the conversation is too long for the model, or must not be sent away.
             ServiceError: a server does not answer.
         """
-        ...
+
+    def scorer(
+        self, images: Sequence[Image.Image], turns: Sequence[Turn], answer: str
+    ) -> "Scorer | None":
+        """How likely its answer is with other pictures; None where that is not known of it."""
+        return None
 
 
-class LocalChatModel:
-    """A model of this project in this process."""
+class LocalChatModel(ChatModel):
+    """A model of this project in this process; `open_bundle` reads its weights."""
 
     host = ""
 
     def __init__(
-        self, name: str, bundle: "Bundle", template: str = "exgra", kind: Kind = ""
+        self,
+        name: str,
+        open_bundle: Callable[[], "Bundle"],
+        template: str = "exgra",
+        kind: Kind = "",
     ) -> None:
-        self.name, self.bundle, self.template, self.kind = name, bundle, template, kind
+        self.name, self.template, self.kind = name, template, kind
+        self._open_bundle = open_bundle
+        self._bundle: Bundle | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def is_loaded(self) -> bool:  # pyrefly: ignore
+        """See `ChatModel`."""
+        return self._bundle is not None
+
+    def load(self) -> "Bundle":
+        """See `ChatModel`."""
+        with self._lock:
+            if self._bundle is None:
+                self._bundle = self._open_bundle()
+            return self._bundle
+
+    def close(self) -> None:
+        """See `ChatModel`. An answer that is being written ends first: it holds the weights."""
+        self._bundle = None
 
     def answer(
         self, images: Sequence[Image.Image], turns: Sequence[Turn], sampling: Sampling
@@ -80,7 +127,7 @@ class LocalChatModel:
         """See `ChatModel`."""
         from exgra_med.model.generate import stream
 
-        bundle = self.bundle
+        bundle = self.load()
         prompt = bundle.prompt(list(turns), len(images), template=self.template)
         longest, length = bundle.context_length, bundle.num_tokens(prompt, images)
         if length + sampling.max_tokens > longest:
@@ -89,11 +136,17 @@ class LocalChatModel:
                 f"{sampling.max_tokens} it is longer than the {longest} that {self.name} can read.",
                 "Clear the conversation, or ask for a shorter answer.",
             )
-        for chunk in stream(self.bundle, prompt, images, sampling):
+        for chunk in stream(bundle, prompt, images, sampling):
             yield TextChunk(chunk.text, chunk.num_tokens, chunk.finish_reason)
 
+    def scorer(self, images: Sequence[Image.Image], turns: Sequence[Turn], answer: str) -> "Scorer":
+        """See `ChatModel`."""
+        from exgra_med.evaluation.occlusion import answer_scorer
 
-class ServedChatModel:
+        return answer_scorer(self.load(), images, turns, answer, self.template)
+
+
+class ServedChatModel(ChatModel):
     """A model behind an address; whether text may be sent there was checked before."""
 
     kind: Kind = ""
@@ -189,33 +242,39 @@ def messages(images: Sequence[Image.Image], turns: Sequence[Turn]) -> list[dict[
 
 
 def open_chat_model(
-    source: str, device: str, template: str | None, allow_remote: bool, limits: Limits
+    source: str,
+    device: str,
+    template: str | None,
+    allow_remote: bool,
+    limits: Limits,
+    name: str | None = None,
 ) -> ChatModel:
-    """A model by its name on the command line.
+    """A model by its name on the command line; its weights are not loaded yet.
 
     Args:
         source: a checkpoint folder, a run folder (its last checkpoint), a hub name, or
             `NAME@http://HOST/v1` for a model at a server.
         template: chat template of a local model, where it is not the model's own.
         allow_remote: questions and pictures may leave this machine.
+        name: how the page calls it, where not by `display_name`.
 
     Raises:
-        CheckpointError, RunError: a local model cannot be loaded.
+        CheckpointError, RunError: there is no such local model.
         DataError: there is no such template.
         ServiceError: a server is elsewhere and that was not allowed, or its address is malformed.
     """
-    name, at, address = source.partition("@http")
+    served, at, address = source.partition("@http")
     if at:
         from exgra_med.llm.endpoint import environment_with_file, find_endpoint, require_allowed
 
         address = f"http{address}"
-        if not name:
+        if not served:
             raise ServiceError(
                 f"No model is named at {address}.", "Write NAME@http://HOST:PORT/v1."
             )
         endpoint = find_endpoint(address, environment_with_file(os.environ, Path.cwd()))
         require_allowed(endpoint, allow_remote)
-        return ServedChatModel(name, endpoint, limits)
+        return ServedChatModel(served, endpoint, limits)
     import torch
 
     from exgra_med.model.bundle import load_bundle, local_folder
@@ -227,9 +286,69 @@ def open_chat_model(
     named = last_checkpoint_of(source) if is_run_folder(source) else source
     folder = local_folder(named)
     # Half precision is slow or missing on CPUs, and what an accelerator is for.
-    bundle = load_bundle(folder, torch.float32 if device == "cpu" else "auto", device)
+    dtype = torch.float32 if device == "cpu" else "auto"
     kind: Kind = "small" if is_small(folder) else "toy" if is_toy(folder) else ""
-    return LocalChatModel(display_name(named), bundle, template or own_template(folder), kind)
+    return LocalChatModel(
+        name or display_name(named),
+        lambda: load_bundle(folder, dtype, device),
+        template or own_template(folder),
+        kind,
+    )
+
+
+def is_looked_at(source: str) -> bool:
+    """Whether a name on the command line is no model, but runs to look at: a folder of them, or one
+    that has no finished checkpoint yet."""
+    from exgra_med.recipe.run_folder import is_run_folder
+
+    folder = Path(source)
+    if "@http" in source or not folder.is_dir() or (folder / "config.json").is_file():
+        return False
+    if is_run_folder(folder):
+        return _finished_checkpoint(folder) is None
+    return bool(find_runs([folder]))
+
+
+def _finished_checkpoint(run: Path) -> Path | None:
+    """The last checkpoint of a run that lies in it, or None."""
+    from exgra_med.recipe.run_folder import last_checkpoint_of
+
+    # Cheap, and enough for most runs of a study, which keep no weights.
+    if not any((run / "checkpoints").glob("*/final")):
+        return None
+    try:
+        found = last_checkpoint_of(run)
+    except ExgraMedError:
+        return None
+    return found if found.is_dir() else None
+
+
+class RunModels:
+    """Finished runs under some folders, as models; a run that ends later is found then.
+
+    `open_model` is given the source and the name of each.
+    """
+
+    def __init__(
+        self, folders: Sequence[Path], open_model: Callable[[str, str], ChatModel]
+    ) -> None:
+        self._folders, self._open_model = list(folders), open_model
+        self._known: dict[Path, ChatModel] = {}
+
+    def __call__(self) -> list[ChatModel]:
+        """All that are there now, those that were there before as the same objects."""
+        known: dict[Path, ChatModel] = {}
+        for place in find_runs(self._folders).values():
+            checkpoint = _finished_checkpoint(place.path) if place.kind == "run" else None
+            if checkpoint is None:
+                continue
+            model = self._known.get(checkpoint)
+            try:
+                known[checkpoint] = model or self._open_model(str(checkpoint), place.name)
+            except ExgraMedError:
+                continue  # which `exgra-med doctor` and `checkpoint verify` explain
+        self._known = known
+        return list(known.values())
 
 
 def display_name(folder: str | Path) -> str:

@@ -77,7 +77,9 @@ def theme() -> Any:
     )
 
 
-def notice_html(notice: str, hosts: Sequence[str], kept_days: int | None) -> str:
+def notice_html(
+    notice: str, hosts: Sequence[str], kept_days: int | None, keeps_votes: bool = False
+) -> str:
     """The notice above every tab: purpose, where questions are sent, what is stored."""
     first, _, rest = notice.partition(". ")
     sentences = [f"<strong>{escape(first)}.</strong> {escape(rest)}"]
@@ -87,6 +89,8 @@ def notice_html(notice: str, hosts: Sequence[str], kept_days: int | None) -> str
         sentences.append("Nothing you ask or upload is stored.")
     else:
         sentences.append(f"Questions and answers are stored for {kept_days} days, pictures not.")
+    if keeps_votes:
+        sentences.append("Of a vote the two models and the better one are stored.")
     return (
         '<header class="page-head"><h1>ExGra-Med</h1>'
         f'<p class="notice" role="note">{" ".join(sentences)}</p></header>'
@@ -98,6 +102,8 @@ _PICK = """element.addEventListener('click', (event) => {
   const button = event.target.closest('[data-example]');
   if (button) trigger('click', {example: Number(button.dataset.example)});
 });"""
+_NOBODY = "no other model"
+"""Of the models that answer beside the first."""
 _SHOW_ASK = """async () => {
   await new Promise(requestAnimationFrame);
   await document.querySelector('#picture img')?.decode();
@@ -111,7 +117,8 @@ def build_page(chat: ChatService, views: Views, uploads: Path, kept_days: int | 
     """All of the page; `kept_days` is None where questions and answers are not stored."""
     with gr.Blocks(title="ExGra-Med", analytics_enabled=False, fill_width=True) as page:
         hosts = sorted({model.host for model in chat.models if model.host})
-        gr.HTML(notice_html(NOTICE, hosts, kept_days), js_on_load=None, elem_id="notice")
+        notice = notice_html(NOTICE, hosts, kept_days, chat.votes.path is not None)
+        gr.HTML(notice, js_on_load=None, elem_id="notice")
         with gr.Tabs(elem_id="views"):
             with gr.Tab("Chat", id="chat"):
                 _chat_tab(page, chat, uploads)
@@ -126,7 +133,6 @@ def build_page(chat: ChatService, views: Views, uploads: Path, kept_days: int | 
 def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
     limits = chat.limits
     examples = examples_for(chat.models)
-    names = [model.name for model in chat.models]
     state = gr.State(
         None,
         time_to_live=60 * limits.forget_after_minutes,
@@ -134,7 +140,26 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
             chat.pictures.drop(dialogue.pictures) if dialogue else None
         ),
     )
-    html(chat_view.models_html(chat.models), "answering")
+    names, begun = [each.name for each in chat.models], [each.name for each in chat.asked_first]
+    with gr.Row(visible=len(names) > 1, elem_id="menu") as menu:
+        model = gr.Dropdown(
+            names, value=next(iter(begun), None), label="Model", elem_id="model", min_width=220
+        )
+        other = gr.Dropdown(
+            [_NOBODY, *names],
+            value=begun[1] if len(begun) > 1 else _NOBODY,
+            label="Compare with",
+            elem_id="other",
+            min_width=220,
+        )
+        blind = gr.Checkbox(
+            False,
+            label="Blind: names after the vote",
+            visible=len(begun) > 1,
+            elem_id="blind",
+            min_width=220,
+        )
+    answering = html(chat_view.models_html(chat.asked_first), "answering")
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             picture = html(chat_view.pictures_html([]), "picture")
@@ -145,8 +170,12 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
                 height=170,
             )
             buttons = html(examples.html(limits.max_pixels), "examples", _PICK)
-            models = gr.CheckboxGroup(
-                names, value=names, label="Models to ask", visible=len(names) > 1, elem_id="models"
+            remember = gr.Checkbox(
+                False,
+                label="Keep the conversation",
+                info="Follow-up questions see the questions and answers before them. Off, each "
+                "question is asked alone: models here were trained on single questions.",
+                elem_id="remember",
             )
             with gr.Accordion("Decoding", open=False):
                 longest = gr.Slider(
@@ -178,27 +207,61 @@ def _chat_tab(page: gr.Blocks, chat: ChatService, uploads: Path) -> None:
                 stop = gr.Button("Stop", elem_id="stop", min_width=90)
                 clear = gr.Button("Clear", elem_id="clear", min_width=90)
             status = html("", "status")
+            with gr.Row(visible=False, elem_id="vote") as ballot:
+                first = gr.Button("A is better", elem_id="vote-a", min_width=90)
+                equal = gr.Button("Equal", elem_id="vote-equal", min_width=90)
+                second = gr.Button("B is better", elem_id="vote-b", min_width=90)
+            tallies = html(_tallies(chat), "tallies")
+            look = gr.Button("Where did it look?", elem_id="look", min_width=90)
+            looked = html("", "looked")
 
     asked = gr.on(
         [send.click, question.submit],
         _answer_with(chat),
-        [state, question, models, longest, temperature, top_p, seed],
-        [state, conversation, problem, question, status],
+        [state, question, model, other, blind, remember, longest, temperature, top_p, seed],
+        [state, conversation, problem, question, status, ballot, looked],
         concurrency_limit=limits.answers_at_once,
         concurrency_id="compute",
         trigger_mode="once",
         **QUIET,
     )
-    stop.click(_stop, [state], [conversation, status], cancels=[asked], queue=False, **QUIET)
+    looking = look.click(
+        _look_with(chat),
+        [state],
+        [looked, problem],
+        concurrency_limit=limits.answers_at_once,
+        concurrency_id="compute",
+        trigger_mode="once",
+        **QUIET,
+    )
+    for button, better in ((first, 0), (equal, None), (second, 1)):
+        button.click(
+            _vote_with(chat, better),
+            [state],
+            [conversation, problem, status, ballot, tallies],
+            queue=False,
+            **QUIET,
+        )
+    page.load(_menu_with(chat), None, [menu, model, other, answering, tallies], **QUIET)
+    gr.on(
+        [model.input, other.input],
+        _choose_with(chat),
+        [model, other],
+        [answering, blind],
+        **QUIET,
+    )
+    stop.click(
+        _stop, [state], [conversation, status], cancels=[asked, looking], queue=False, **QUIET
+    )
     clear.click(
         _clear_with(chat),
         [state],
-        [state, conversation, picture, problem, status],
-        cancels=[asked],
+        [state, conversation, picture, problem, status, ballot, looked],
+        cancels=[asked, looking],
         queue=False,
         **QUIET,
     )
-    shown = [state, picture, conversation, problem, status]
+    shown = [state, picture, conversation, problem, status, ballot, looked]
     upload.upload(_upload_with(chat, uploads), [state, upload], [*shown, upload], **QUIET)
     chosen = buttons.click(_example_with(chat, examples), [state], [*shown, question], **QUIET)
     chosen.then(None, js=_SHOW_ASK, **QUIET)
@@ -208,7 +271,10 @@ def _answer_with(chat: ChatService) -> Callable[..., Iterator[tuple[Any, ...]]]:
     def answer(
         dialogue: Dialogue | None,
         text: str,
-        names: list[str],
+        model: str | None,
+        other: str | None,
+        blind: bool,
+        remember: bool,
         longest: float,
         temperature: float,
         top_p: float,
@@ -225,20 +291,83 @@ def _answer_with(chat: ChatService) -> Callable[..., Iterator[tuple[Any, ...]]]:
                 seed=int(seed or 0),
             )
             # Once: a later update would take away what a visitor types meanwhile, or "Stopped.".
-            rest: tuple[Any, ...] = ("", "", "")
-            for _ in chat.ask(dialogue, text or "", names or [], sampling, client):
+            rest: tuple[Any, ...] = ("", "", "", gr.Row(visible=False), "")
+            names = [name for name in (model, other) if name and name != _NOBODY]
+            talk = {"remember": bool(remember), "blind": bool(blind)}
+            for _ in chat.ask(dialogue, text or "", names, sampling, client, **talk):
                 yield dialogue, chat_view.conversation_html(dialogue), *rest
-                rest = (gr.skip(),) * 3
+                rest = (gr.skip(),) * 5
         except (ExgraMedError, TypeError, ValueError) as error:
             known = isinstance(error, ExgraMedError)
             sentence = str(error) if known else "The settings are not numbers."
-            yield dialogue, gr.skip(), chat_view.problem_html(sentence), gr.skip(), ""
+            said = chat_view.problem_html(sentence)
+            yield dialogue, gr.skip(), said, gr.skip(), "", gr.skip(), gr.skip()
             return
         # The last update says how each answer ended.
         done = _status("Stopped." if dialogue.stop.is_set() else "The answer is complete.")
-        yield dialogue, chat_view.conversation_html(dialogue), gr.skip(), gr.skip(), done
+        ballot = gr.Row(visible=dialogue.exchanges[-1].can_be_voted_on)
+        shown = chat_view.conversation_html(dialogue)
+        yield dialogue, shown, gr.skip(), gr.skip(), done, ballot, gr.skip()
 
     return answer
+
+
+def _menu_with(chat: ChatService) -> Callable[[], tuple[Any, ...]]:
+    def menu() -> tuple[Any, ...]:
+        chat.refresh()
+        names = [model.name for model in chat.models]
+        chosen = chat.asked_first
+        first = gr.Dropdown(names, value=names[0] if names else None)
+        second = gr.Dropdown(
+            [_NOBODY, *names], value=chosen[1].name if len(chosen) > 1 else _NOBODY
+        )
+        about = chat_view.models_html(chosen)
+        return gr.Row(visible=len(names) > 1), first, second, about, _tallies(chat)
+
+    return menu
+
+
+def _choose_with(chat: ChatService) -> Callable[..., tuple[Any, ...]]:
+    def choose(model: str | None, other: str | None) -> tuple[Any, ...]:
+        known = {each.name: each for each in chat.models}
+        chosen = [known[name] for name in dict.fromkeys((model, other)) if name in known]
+        pair = len(chosen) == 2
+        return chat_view.models_html(chosen), gr.Checkbox(visible=pair)
+
+    return choose
+
+
+def _tallies(chat: ChatService) -> str:
+    tallies = chat.votes.tallies({model.name for model in chat.models})
+    return chat_view.tallies_html(tallies, chat.votes.path is not None)
+
+
+def _vote_with(chat: ChatService, better: int | None) -> Callable[..., tuple[Any, ...]]:
+    def vote(dialogue: Dialogue | None) -> tuple[Any, ...]:
+        dialogue = dialogue or Dialogue()
+        try:
+            chat.vote(dialogue, better)
+        except ExgraMedError as error:
+            known = str(error) if isinstance(error, DataError) else "The vote cannot be written."
+            return gr.skip(), chat_view.problem_html(known), "", gr.skip(), gr.skip()
+        shown = chat_view.conversation_html(dialogue)
+        return shown, "", _status("The vote is counted."), gr.Row(visible=False), _tallies(chat)
+
+    return vote
+
+
+def _look_with(chat: ChatService) -> Callable[..., Iterator[tuple[Any, ...]]]:
+    def look(dialogue: Dialogue | None, request: gr.Request) -> Iterator[tuple[Any, ...]]:
+        dialogue = dialogue or Dialogue()
+        client = request.client.host if request.client else ""
+        try:
+            pictures = chat.pictures.get(dialogue.pictures) if dialogue.pictures else []
+            for looked in chat.look(dialogue, client):
+                yield chat_view.looked_html(looked, pictures[0]), ""
+        except ExgraMedError as error:
+            yield "", chat_view.problem_html(str(error))
+
+    return look
 
 
 def _stop(dialogue: Dialogue | None) -> tuple[Any, Any]:
@@ -257,7 +386,8 @@ def _clear_with(chat: ChatService) -> Callable[..., tuple[Any, ...]]:
         fresh = Dialogue()
         done = _status("Pictures and conversation are deleted.")
         empty = chat_view.conversation_html(fresh)
-        return fresh, empty, chat_view.pictures_html([]), "", done
+        gone = gr.Row(visible=False)
+        return fresh, empty, chat_view.pictures_html([]), "", done, gone, ""
 
     return clear
 
@@ -276,7 +406,8 @@ def _begin(chat: ChatService, dialogue: Dialogue | None, images: list[Any]) -> t
     """New pictures begin a new conversation: earlier questions were about others."""
     fresh = Dialogue(pictures=chat.pictures.put(images))
     _end(chat, dialogue)
-    return fresh, chat_view.pictures_html(images), chat_view.conversation_html(fresh), "", ""
+    pictures, empty = chat_view.pictures_html(images), chat_view.conversation_html(fresh)
+    return fresh, pictures, empty, "", "", gr.Row(visible=False), ""
 
 
 def _upload_with(chat: ChatService, uploads: Path) -> Callable[..., tuple[Any, ...]]:
@@ -285,7 +416,8 @@ def _upload_with(chat: ChatService, uploads: Path) -> Callable[..., tuple[Any, .
             images = read_uploads(paths or [], uploads, chat)
             return *_begin(chat, dialogue, images), None
         except ExgraMedError as error:
-            return dialogue, gr.skip(), gr.skip(), chat_view.problem_html(str(error)), "", None
+            said = chat_view.problem_html(str(error))
+            return dialogue, gr.skip(), gr.skip(), said, "", gr.skip(), gr.skip(), None
 
     return take
 
@@ -333,7 +465,7 @@ def _example_with(chat: ChatService, examples: Examples) -> Callable[..., tuple[
     def choose(dialogue: Dialogue | None, event: gr.EventData) -> tuple[Any, ...]:
         number = event._data.get("example") if isinstance(event._data, dict) else None
         if not isinstance(number, int) or not 0 <= number < len(examples.records):
-            return dialogue, *[gr.skip()] * 5
+            return dialogue, *[gr.skip()] * 7
         image = examples.picture(number, chat.limits.max_pixels)
         return *_begin(chat, dialogue, [image]), examples.records[number].question
 

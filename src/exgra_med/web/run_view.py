@@ -1,14 +1,14 @@
 """Runs and studies as the page shows them: found by name, scores and curves, judged answers."""
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.errors import DamagedFileError, DataError, RunError
+from exgra_med.errors import DamagedFileError, RunError
 from exgra_med.evaluation.answers import Question, pair
 from exgra_med.evaluation.report.page import (
     Example,
@@ -21,10 +21,12 @@ from exgra_med.evaluation.report.page import (
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.score import group_of, measures
 from exgra_med.evaluation.session import answered_questions, read_recipe, stored_answers
-from exgra_med.evaluation.tables import cell
 from exgra_med.lab.studies.report import read_study_results, render_fragment
 from exgra_med.reading import STEERING
 from exgra_med.recipe.run_folder import Run, open_run
+from exgra_med.web.live import Pace, is_running, live_html
+from exgra_med.web.run_table import differences_table, scores_table
+from exgra_med.web.study_view import counted, study_rows
 
 _DEPTH = 6
 _MOST = 1000
@@ -147,7 +149,19 @@ def read_answers(run: Path, data_folder: str | None = None) -> RunAnswers:
         AnswerRow(question, answer, judge(question, answer))
         for question, answer in zip(pairing.questions, pairing.answers, strict=True)
     ]
-    return RunAnswers(entry.label, rows, images)
+    return RunAnswers(entry.label, _one_an_image_first(rows), images)
+
+
+def _one_an_image_first(rows: Sequence[AnswerRow]) -> list[AnswerRow]:
+    """The first question of every image, then the second ones: a data set asks everything about one
+    image before the next, and the first page would be one image many times."""
+    seen: Counter[tuple[str, ...]] = Counter()
+    turns = []
+    for row in rows:
+        images = tuple(row.question.images)
+        turns.append(seen[images])
+        seen[images] += 1
+    return [row for _, row in sorted(zip(turns, rows, strict=True), key=lambda pair: pair[0])]
 
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -162,7 +176,7 @@ def run_html(place: FoundRun, data_folder: str | None = None) -> str:
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
     if place.kind == "study":
-        return _render("study.html.j2", **_study(place))
+        return _study_html(place, _study_answer(place.path))
     content = gather(place.path, data_folder)
     return _render("run.html.j2", report=content, figures=training_figures(content.stages))
 
@@ -187,43 +201,46 @@ def num_pages(rows: Sequence[AnswerRow]) -> int:
     return max(1, -(-len(rows) // ANSWERS_PER_PAGE))
 
 
-def _study(place: FoundRun) -> dict[str, Any]:
-    runs = [path for path, kind in _walk(place.path, _DEPTH) if kind == "run"]
-    answer, description, problem, toys = "", "", "", False
+@dataclass(frozen=True, slots=True)
+class _StudyAnswer:
+    """What a study has found, from its `results.json`."""
+
+    results: dict[str, Any] | None = None
+    html: str = ""
+    problem: str = ""
+
+
+def _study_answer(study: Path) -> _StudyAnswer:
     try:
-        results = read_study_results(place.path)
-        answer = render_fragment(results)
-        description, toys = str(results.get("description", "")), bool(results["is_toy"])
+        results = read_study_results(study)
+        return _StudyAnswer(results, render_fragment(results))
     # Their sentences name a folder of this machine.
     except DamagedFileError:
         problem = "Its results.json is not what was written: `exgra-med study report` says more."
     except RunError:
         problem = "It has no results to show yet: `exgra-med study report` writes them."
-    return {
-        "name": place.name,
-        "answer": answer,
-        "description": description,
-        "is_toy": toys,
-        "problem": problem,
-        "rows": [_run_row(place.path, run) for run in runs[:_MOST_RUNS]],
-        "num_runs": len(runs),
-        "measures": [each.name.replace("_", " ") for each in measures("compare")],
-    }
+    return _StudyAnswer(problem=problem)
 
 
-def _run_row(study: Path, run: Path) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": run.relative_to(study).as_posix(), "problem": ""}
-    try:
-        entries = read_results(run).find("vqa")
-        row["seed"] = read_recipe(run).get("seed", 0)
-    except (RunError, DataError) as error:
-        return row | {"problem": error.message}
-    scored = entries[0] if entries else None
-    scores = {
-        each.name: cell(scored.score("strict", each.name) if scored else None, each.unit)
-        for each in measures("compare")
-    }
-    return row | {"scores": scores}
+def _study_html(place: FoundRun, answer: _StudyAnswer) -> str:
+    runs = [
+        path.relative_to(place.path).as_posix()
+        for path, kind in _walk(place.path, _DEPTH)
+        if kind == "run"
+    ]
+    results = answer.results or {}
+    rows = study_rows(place.path, runs, results, is_running)
+    return _render(
+        "study.html.j2",
+        name=place.name,
+        answer=answer.html,
+        description=str(results.get("description", "")),
+        is_toy=bool(results.get("is_toy")),
+        problem=answer.problem,
+        rows=rows[:_MOST_RUNS],
+        counted=counted(rows),
+        measures=[each.name for each in measures("compare")],
+    )
 
 
 _MOST_KEPT = 8
@@ -241,11 +258,13 @@ class Views:
         self._roots, self._data_folder, self._device = list(roots), data_folder, device
         self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lock = threading.Lock()
+        self._pace = Pace()
 
     def names(self, kind: str | None = None) -> list[str]:
-        """Names to choose from, of runs, of studies or of both."""
-        places = find_runs(self._roots).values()
-        return [place.name for place in places if kind in (None, place.kind)]
+        """Names to choose from, of runs, of studies or of both; runs in training come first."""
+        places = [each for each in find_runs(self._roots).values() if kind in (None, each.kind)]
+        places.sort(key=lambda place: place.kind == "study" or not is_running(place.path))
+        return [place.name for place in places]
 
     def place(self, name: str) -> FoundRun:
         """The folder behind a name.
@@ -278,10 +297,33 @@ class Views:
         )
 
     def overview(self, name: str) -> str:
-        """Scores and curves of a run, or the runs of a study."""
+        """Scores and curves of a run, or the runs of a study; of a run in training, see `live`."""
         place = self.place(name)
-        key = ("overview", place.path, _stamp(place.path))
+        stamp = _stamp(place.path)
+        if place.kind == "study":
+            answer = self._once(("study", place.path, stamp), lambda: _study_answer(place.path))
+            return _study_html(place, answer)  # whose runs may have gone on
+        if is_running(place.path):
+            return ""
+        key = ("overview", place.path, stamp)
         return self._once(key, lambda: run_html(place, self._data_folder))
+
+    def live(self, name: str) -> str:
+        """Curves and speed of a run in training; empty where it is not, or is a study."""
+        place = self.place(name)
+        return "" if place.kind == "study" else live_html(place.path, name, self._pace)
+
+    def compared(self, names: Sequence[str]) -> str:
+        """Scores of several runs, and what differs between their recipes."""
+        runs = {name: self.place(name).path for name in names}
+        scores, about_scores = scores_table(runs)
+        settings, about_settings = differences_table(runs)
+        return _render(
+            "compared.html.j2",
+            scores=scores,
+            settings=settings,
+            sentences=[*about_scores, *about_settings],
+        )
 
     def answers(self, name: str) -> RunAnswers | None:
         """The answers of a run; a study has none of its own."""

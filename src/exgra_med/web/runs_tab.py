@@ -7,6 +7,7 @@ from exgra_med.errors import ExgraMedError
 from exgra_med.plugins import import_extra
 from exgra_med.web import run_view as looking
 from exgra_med.web.chat_view import problem_html
+from exgra_med.web.run_table import MOST_RUNS
 from exgra_med.web.run_view import Views, answers_html, num_pages
 
 gr: Any = import_extra("gradio", "The page", "web")
@@ -79,10 +80,30 @@ def alignment_tab(page: gr.Blocks, views: Views) -> None:
     )
 
 
+_OPEN_RUN = """element.addEventListener('click', (event) => {
+  const button = event.target.closest('[data-run]');
+  if (button) trigger('click', {run: button.dataset.run});
+});"""
+_LIVE_SECONDS = 4
+"""Between two looks at a run in training."""
+
+
 def runs_tab(page: gr.Blocks, views: Views) -> None:
-    """Open a run or a study; look through its answers."""
-    run = gr.Dropdown([], label="Run or study", elem_id="runs-run")
-    overview = html(_NONE, "overview")
+    """Open a run or a study, compare runs, watch one in training; look through its answers."""
+    with gr.Row():
+        run = gr.Dropdown([], label="Run or study", elem_id="runs-run", min_width=260)
+        others = gr.Dropdown(
+            [],
+            multiselect=True,
+            max_choices=MOST_RUNS - 1,
+            label="Compare it with",
+            elem_id="runs-others",
+            min_width=260,
+        )
+    compared = html("", "compared")
+    live = html("", "live")
+    timer = gr.Timer(_LIVE_SECONDS, active=False)
+    overview = html(_NONE, "overview", _OPEN_RUN)
     with gr.Group(visible=False) as group, gr.Row():
         mark = gr.Dropdown(
             list(looking.MARKS), value="not right", label="Answers", elem_id="runs-mark"
@@ -100,8 +121,27 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
     cards = html("", "answers")
     fields = ("type", "modality", "organ", "question_type")
 
-    def runs() -> Any:
-        return _choices(views.names())
+    def runs() -> tuple[Any, Any]:
+        return _choices(views.names()), gr.Dropdown(choices=views.names("run"))
+
+    def watched(name: str | None, shown: str) -> tuple[Any, ...]:
+        text = _result_or(lambda: views.live(name), lambda problem: problem) if name else ""
+        # When training has ended, what the run has come to takes the place of its curves.
+        ended = gr.skip()
+        if name and shown and not text:
+            ended = _result_or(lambda: views.overview(name), lambda problem: problem)
+        return text, gr.Timer(active=bool(text)), ended
+
+    def beside(name: str | None, more: list[str] | None) -> str:
+        runs = views.names("run")
+        names = [each for each in dict.fromkeys([name, *(more or [])]) if each in runs]
+        if name not in runs or len(names) < 2:
+            return ""
+        return _result_or(lambda: views.compared(names), lambda problem: problem)
+
+    def opens(event: gr.EventData) -> Any:
+        name = event._data.get("run") if isinstance(event._data, dict) else None
+        return gr.Dropdown(value=name) if name in views.names() else gr.skip()
 
     def opened(name: str | None, *chosen: str | None) -> tuple[Any, ...]:
         text, table = _NONE, None
@@ -134,7 +174,20 @@ def runs_tab(page: gr.Blocks, views: Views) -> None:
         return _result_or(work, lambda problem: problem)
 
     inputs = [run, page_number, mark, *about]
-    page.load(runs, None, run, show_progress="hidden", **_QUIET)
+    page.load(runs, None, [run, others], show_progress="hidden", **_QUIET)
+    overview.click(opens, None, run, show_progress="hidden", **_QUIET)
+    watching = {"inputs": [run, live], "outputs": [live, timer, overview]}
+    run.change(watched, **watching, show_progress="hidden", **_QUIET)
+    timer.tick(watched, **watching, trigger_mode="once", show_progress="hidden", **_QUIET)
+    gr.on(
+        [run.change, others.change],
+        beside,
+        [run, others],
+        compared,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        **_QUIET,
+    )
     run.change(opened, [run, *about], [overview, group, *about], **_QUIET).then(
         listed, inputs, cards, **_QUIET
     )

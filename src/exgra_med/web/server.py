@@ -17,10 +17,11 @@ from exgra_med.errors import ServiceError
 from exgra_med.plugins import import_extra
 from exgra_med.web.access import AccessControl, Login
 from exgra_med.web.chat import ChatLog, ChatService
-from exgra_med.web.chat_models import number_equal_names, open_chat_model
+from exgra_med.web.chat_models import ChatModel, RunModels, is_looked_at, open_chat_model
 from exgra_med.web.error_log import without_error_text
 from exgra_med.web.limits import MEGABYTE, Limits
 from exgra_med.web.run_view import Views
+from exgra_med.web.votes import VoteBook
 
 _PREFIX = "exgra-med-web-"
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
@@ -46,7 +47,8 @@ class WebSettings:
     """What an operator decides.
 
     Args:
-        models: one or two; see `open_chat_model`.
+        models: any number, see `open_chat_model`; or folders of runs, whose finished runs are
+            models and whose runs may be looked at.
         runs: folders whose runs and studies may be looked at.
         data_folder: the prepared folder of the questions, where it is not the one that the recipe
             names.
@@ -60,6 +62,7 @@ class WebSettings:
         proxies: how many stand one behind the other, where one does.
         keep_log: folder where questions and answers are written; None keeps nothing.
         keep_days: after how many days they are deleted.
+        votes: file that each vote is appended to; None counts them until the page is closed.
     """
 
     models: Sequence[str]
@@ -78,11 +81,12 @@ class WebSettings:
     proxies: int = 1
     keep_log: Path | None = None
     keep_days: int = 30
+    votes: Path | None = None
     limits: Limits = Limits()  # noqa: RUF009 - frozen
 
 
 def serve_page(settings: WebSettings, on_open: Callable[[str], None]) -> None:
-    """Load the models, open the page and wait until it is stopped.
+    """Load what is asked first, open the page and wait until it is stopped.
 
     Raises:
         MissingExtraError: Gradio is not installed.
@@ -91,20 +95,24 @@ def serve_page(settings: WebSettings, on_open: Callable[[str], None]) -> None:
     """
     check_address(settings)
     import_extra("gradio", "The page", "web")  # before a model is loaded
-    models = [
-        open_chat_model(
-            model, settings.device, settings.template, settings.allow_remote, settings.limits
+    folders = [Path(source) for source in settings.models if is_looked_at(source)]
+
+    def open_model(source: str, name: str | None = None) -> ChatModel:
+        return open_chat_model(
+            source, settings.device, settings.template, settings.allow_remote, settings.limits, name
         )
-        for model in settings.models
-    ]
-    number_equal_names(models)
+
+    models = [open_model(source) for source in settings.models if not is_looked_at(source)]
     log = None if settings.keep_log is None else ChatLog(settings.keep_log, settings.keep_days)
-    chat = ChatService(models, settings.limits, log)
+    found, votes = RunModels(folders, open_model), VoteBook(settings.votes)
+    chat = ChatService(models, settings.limits, log, found, votes)
+    for model in chat.asked_first if models else []:
+        model.load()  # what is broken is said here, not to the first visitor
     # An exit instead of a sudden end, so that the private folder is deleted; the server repeats the
     # signal after its shutdown.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with private_folder() as uploads, without_error_text():
-        views = Views(settings.runs, settings.data_folder, settings.device)
+        views = Views([*settings.runs, *folders], settings.data_folder, settings.device)
         try:
             _run(build_app(chat, views, uploads, settings), settings, on_open)
         finally:
@@ -222,6 +230,9 @@ def build_app(
         theme=theme(),
         head=HEAD,
     )
+    # Gradio refuses files that are no uploads only of a page that it has launched itself: without
+    # this, a visitor who names a picture of this machine instead of an upload is shown it.
+    page.has_launched = True
 
     def num_waiting(client: str) -> int:
         queues = page._queue.event_queue_per_concurrency_id.values()

@@ -23,23 +23,27 @@ from exgra_med.model.small_model import CARD, PACKAGED
 from exgra_med.web import chat_view
 from exgra_med.web.chat import ChatLog, ChatService, Dialogue
 from exgra_med.web.chat_models import (
+    ChatModel,
     LocalChatModel,
+    RunModels,
     ServedChatModel,
     TextChunk,
     display_name,
+    is_looked_at,
     messages,
     number_equal_names,
     open_chat_model,
 )
 from exgra_med.web.examples import examples_for
 from exgra_med.web.limits import Limits
+from exgra_med.web.votes import Vote, VoteBook
 
 HOSTILE = "<script>alert(1)</script><img src=http://evil.example/x.png>![a](http://evil.example/)"
 SECRET = "the words of a visitor"
 SAMPLING = Sampling(max_tokens=8, temperature=0.0, top_p=1.0, seed=0)
 
 
-class Parrot:
+class Parrot(ChatModel):
     """Says the given words; remembers what it was asked."""
 
     kind, host = "", ""
@@ -67,16 +71,16 @@ def ask(
     chat: ChatService, dialogue: Dialogue, question: str, client: str = "a", **more: Any
 ) -> None:
     names = more.pop("names", [model.name for model in chat.models])
-    for _ in chat.ask(dialogue, question, names, more.pop("sampling", SAMPLING), client):
+    for _ in chat.ask(dialogue, question, names, more.pop("sampling", SAMPLING), client, **more):
         pass
 
 
-def test_each_model_hears_its_own_answers() -> None:
+def test_each_model_hears_its_own_answers_when_asked_to() -> None:
     one, two = Parrot("one", "left", " lung"), Parrot("two", "right")
     chat, dialogue = ChatService([one, two], Limits()), Dialogue()
     dialogue.pictures = chat.pictures.put([Image.new("RGB", (4, 4))])
-    ask(chat, dialogue, "Where?")
-    ask(chat, dialogue, "Sure?")
+    ask(chat, dialogue, "Where?", remember=True)
+    ask(chat, dialogue, "Sure?", remember=True)
     assert one.heard == [(1, ["Where?"]), (1, ["Where?", "left lung", "Sure?"])]
     assert two.heard[1] == (1, ["Where?", "right", "Sure?"])
     answer = dialogue.exchanges[1].answers
@@ -101,7 +105,7 @@ def test_thoughts_are_neither_shown_nor_told_to_the_model_again() -> None:
     assert third.written == "<think>Left?"
     html = chat_view.conversation_html(dialogue)
     assert "Left?" not in html and "thoughts, and no answer" in html
-    ask(chat, dialogue, "Sure?")
+    ask(chat, dialogue, "Sure?", remember=True)
     for model in (parrot, late):
         assert model.heard[1][1] == ["Which side?", "Right.", "Sure?"]
     assert lost.heard[1][1] == ["Which side?", "-", "Sure?"]
@@ -111,7 +115,7 @@ def test_only_chosen_models_are_asked() -> None:
     one, two = Parrot("one", "a"), Parrot("two", "b")
     chat, dialogue = ChatService([one, two], Limits()), Dialogue()
     ask(chat, dialogue, "Where?", names=["two"])
-    ask(chat, dialogue, "And?")
+    ask(chat, dialogue, "And?", remember=True)
     assert one.heard == [(0, ["And?"])]
     assert two.heard[1] == (0, ["Where?", "b", "And?"])
 
@@ -147,7 +151,7 @@ def test_one_model_may_fail_and_the_other_answers(capsys: pytest.CaptureFixture[
     told = capsys.readouterr()
     assert "RuntimeError at test_web_chat.py" in told.err
     assert SECRET not in told.err + told.out
-    ask(chat, dialogue, "Again?")
+    ask(chat, dialogue, "Again?", remember=True)
     assert bad.heard[1] == (0, ["Again?"]), "a failed answer is no turn"
 
 
@@ -246,7 +250,7 @@ def test_placeholders_that_do_not_fit_the_pictures_are_a_sentence(
     bundle: Bundle, question: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     requests = served(monkeypatch, ("a", "stop"))
-    local, away = LocalChatModel("tiny", bundle), ServedChatModel("toy", LOCAL, Limits())
+    local, away = LocalChatModel("tiny", lambda: bundle), ServedChatModel("toy", LOCAL, Limits())
     chat, dialogue = ChatService([local, away], Limits()), Dialogue()
     dialogue.pictures = chat.pictures.put([Image.new("RGB", (9, 9))] * 2)
     ask(chat, dialogue, question)
@@ -297,7 +301,7 @@ def test_a_local_model_answers_as_it_does_elsewhere(bundle: Bundle) -> None:
     turns = [Turn(role="user", text="What?")]
     prompt = encode_prompt(bundle.tokenizer, turns, "exgra", bundle.num_image_tokens, 1)
     expected = generate(bundle, [prompt], [[picture]], 20)[0]
-    model = LocalChatModel("tiny", bundle)
+    model = LocalChatModel("tiny", lambda: bundle)
     pieces = list(model.answer([picture], turns, Sampling(max_tokens=20, temperature=0.0)))
     assert "".join(piece.text for piece in pieces) == expected.text
     assert (pieces[-1].ended, pieces[-1].num_tokens) == (
@@ -309,7 +313,7 @@ def test_a_local_model_answers_as_it_does_elsewhere(bundle: Bundle) -> None:
 def test_a_conversation_longer_than_the_model_is_a_sentence(bundle: Bundle) -> None:
     turns = [Turn(role="user", text="word " * 5000)]
     with pytest.raises(DataError, match="longer than the"):
-        next(iter(LocalChatModel("tiny", bundle).answer([], turns, SAMPLING)))
+        next(iter(LocalChatModel("tiny", lambda: bundle).answer([], turns, SAMPLING)))
 
 
 def served(monkeypatch: pytest.MonkeyPatch, *chunks: tuple[str, str | None]) -> list[Any]:
@@ -456,3 +460,232 @@ def test_names_are_short_and_differ(tmp_path: Path) -> None:
     twins = [Parrot("a"), Parrot("a")]
     number_equal_names(twins)
     assert [twin.name for twin in twins] == ["a", "a (2)"]
+
+
+def test_a_question_stands_alone_unless_the_conversation_is_kept() -> None:
+    parrot = Parrot("one", "left")
+    chat, dialogue = ChatService([parrot], Limits()), Dialogue()
+    ask(chat, dialogue, "Where?")
+    ask(chat, dialogue, "Sure?")
+    ask(chat, dialogue, "And now?", remember=True)
+    assert [heard for _, heard in parrot.heard] == [
+        ["Where?"],
+        ["Sure?"],
+        ["Where?", "left", "Sure?", "left", "And now?"],
+    ]
+
+
+class Weighty(Parrot):
+    """Has to be loaded; cannot be where there is a fault."""
+
+    is_loaded = False
+
+    def load(self) -> None:
+        if self.fault:
+            raise self.fault
+        self.is_loaded = True
+
+    def close(self) -> None:
+        self.is_loaded = False
+
+
+def test_only_models_that_are_asked_are_in_memory() -> None:
+    models = [Weighty(name, "a") for name in "xyz"]
+    chat, dialogue = ChatService(models, Limits()), Dialogue()
+    told = []
+    for _ in chat.ask(dialogue, "What?", ["x"], SAMPLING, "a"):
+        told.append(chat_view.conversation_html(dialogue))
+    assert "loading the model" in told[0] and "loading the model" not in told[-1]
+    assert [model.is_loaded for model in models] == [True, False, False]
+    ask(chat, dialogue, "What?", names=["z", "y"])
+    assert [model.is_loaded for model in models] == [False, True, True]
+    assert [each.model for each in dialogue.exchanges[1].answers] == ["z", "y"]
+
+
+def test_a_model_that_cannot_be_loaded_is_a_sentence_without_a_path(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    broken = Weighty("broken", fault=DataError("/secret/folder has no weights."))
+    chat, dialogue = ChatService([broken], Limits()), Dialogue()
+    ask(chat, dialogue, SECRET)
+    (answer,) = dialogue.exchanges[0].answers
+    assert answer.ended == "failed" and "broken cannot be loaded." in answer.problem
+    assert "/secret" not in answer.problem
+    told = capsys.readouterr().err
+    assert "/secret/folder has no weights." in told and SECRET not in told
+
+
+def test_two_named_models_begin_together_and_of_a_menu_the_first() -> None:
+    one, two, three = (Parrot(name) for name in "abc")
+    assert [m.name for m in ChatService([one, two], Limits()).asked_first] == ["a", "b"]
+    assert [m.name for m in ChatService([one, two, three], Limits()).asked_first] == ["a"]
+    found = ChatService([], Limits(), None, lambda: [one, two])
+    assert [m.name for m in found.asked_first] == ["a"]
+    assert ChatService([], Limits()).asked_first == []
+    with pytest.raises(DataError, match="no model here yet"):
+        ask(ChatService([], Limits()), Dialogue(), "a", names=["a"])
+    assert "No model answers here yet." in chat_view.models_html([])
+
+
+def test_finished_runs_of_a_folder_are_models(tmp_path: Path) -> None:
+    from exgra_med.recipe.load import load_recipe
+    from exgra_med.recipe.run_folder import start_run
+
+    root = tmp_path / "runs"
+    recipe = load_recipe("debug/tiny", ()).recipe
+    runs = {name: start_run(root / name, recipe, resume=False) for name in ("a", "b")}
+    last = list(recipe.stages)[-1]
+    opened: list[str] = []
+
+    def open_model(source: str, name: str) -> ChatModel:
+        opened.append(source)
+        return Parrot(name)
+
+    assert is_looked_at(str(root)) and is_looked_at(str(root / "a"))
+    assert not is_looked_at(str(tmp_path / "nothing")) and not is_looked_at("small")
+    assert not is_looked_at("toy@http://localhost:1/v1")
+    found = RunModels([root], open_model)
+    chat = ChatService([Parrot("given")], Limits(), None, found)
+    assert [model.name for model in chat.models] == ["given"]
+    runs["b"].final(last).mkdir(parents=True)
+    chat.refresh()
+    assert [model.name for model in chat.models] == ["given", "runs/b"]
+    assert not is_looked_at(str(root / "b"))
+    same = chat.models[1]
+    chat.refresh()
+    assert chat.models[1] is same and opened == [str(runs["b"].final(last))]
+
+
+def voted(chat: ChatService, blind: bool = True) -> Dialogue:
+    dialogue = Dialogue()
+    ask(chat, dialogue, SECRET, blind=blind)
+    return dialogue
+
+
+def test_blind_answers_have_no_names_until_the_vote() -> None:
+    chat = ChatService([Parrot("xylo", "left"), Parrot("yuzu", "right")], Limits())
+    dialogue = Dialogue()
+    told = []
+    for _ in chat.ask(dialogue, "Where?", ["xylo", "yuzu"], SAMPLING, "a", blind=True):
+        told.append(chat_view.conversation_html(dialogue))
+    told.append(chat_view.conversation_html(dialogue))
+    assert not any("xylo" in each or "yuzu" in each or " s ·" in each for each in told)
+    assert "<h3>A</h3>" in told[-1] and "<h3>B</h3>" in told[-1]
+    with pytest.raises(DataError, match="names are still hidden"):
+        next(chat.look(dialogue, "a"))
+    chat.vote(dialogue, 1)
+    second = dialogue.exchanges[0].answers[1].model
+    html = chat_view.conversation_html(dialogue)
+    assert f"B: {second}" in html and f"Your vote: {second} is better." in html
+    with pytest.raises(DataError, match="no two answers"):
+        chat.vote(dialogue, 0)
+
+
+def test_blind_answers_come_in_either_order() -> None:
+    chat = ChatService([Parrot("x", "a"), Parrot("y", "b")], Limits(questions_per_minute=99))
+    assert {voted(chat).exchanges[0].answers[0].model for _ in range(40)} == {"x", "y"}
+    assert {voted(chat, False).exchanges[0].answers[0].model for _ in range(9)} == {"x"}
+
+
+def test_names_are_said_where_there_is_nothing_to_vote_on() -> None:
+    bad = Parrot("bad", fault=ServiceError("bad does not answer."))
+    chat = ChatService([bad, Parrot("good", "a")], Limits())
+    html = chat_view.conversation_html(voted(chat))
+    assert ": bad" in html and ": good" in html and "bad does not answer." in html
+    with pytest.raises(DataError, match="no two answers"):
+        chat.vote(Dialogue(), None)
+
+
+def test_votes_are_written_at_once_without_question_or_answer(tmp_path: Path) -> None:
+    path = tmp_path / "votes" / "kept.jsonl"
+    models = [Parrot("x", SECRET), Parrot("y", "b")]
+    chat = ChatService(models, Limits(), votes=VoteBook(path))
+    for better, blind in ((0, False), (0, False), (1, False), (None, False), (None, True)):
+        chat.vote(voted(chat, blind), better)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [each["better"] for each in lines] == ["x", "x", "y", None, None]
+    assert {tuple(each) for each in lines} == {("time", "models", "better", "blind")}
+    assert SECRET not in path.read_text() and path.stat().st_mode & 0o077 == 0
+    with path.open("a") as stream:
+        stream.write('{"time": "2026-01')  # a kill
+    again = VoteBook(path)
+    again.add(Vote(("y", "x"), "x", False))
+    for book in (again, VoteBook(path)):
+        blind, seen = book.tallies({"x", "y"})
+        assert (blind.blind, blind.wins, blind.num_equal, blind.share) == (True, (0, 0), 1, None)
+        assert (seen.models, seen.wins, seen.num_equal) == (("x", "y"), (3, 1), 1)
+    # Wilson's interval of 3 of 4, by its formula.
+    z = 1.959964
+    middle, half = (3 + z * z / 2) / (4 + z * z), z * (3 * 1 / 4 + z * z / 4) ** 0.5 / (4 + z * z)
+    assert seen.interval == pytest.approx((100 * (middle - half), 100 * (middle + half)), abs=1e-3)
+    html = chat_view.tallies_html([seen], True)
+    assert "3 : 1" in html and "75<small>30 to 95</small>" in html
+    assert VoteBook(path).tallies({"x"}) == []
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2\n", "mine", '{"models": 1}\n', '{"time": 1}\n'])
+def test_a_file_of_something_else_is_left_as_it_is(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    with pytest.raises(ServiceError, match=r"notes\.txt:1 is no vote"):
+        VoteBook(path)
+    assert path.read_text() == text
+
+
+class Looking(Parrot):
+    """Answers by one pixel of the picture."""
+
+    def scorer(self, images: Any, turns: Any, answer: str) -> Any:
+        assert (turns[-1].text, answer) == ("What?", "left")
+        return lambda pictures: [
+            -0.1 if each.getpixel((30, 10)) == (255, 255, 255) else -1.0 for each in pictures
+        ]
+
+
+def test_where_models_looked_is_drawn_on_the_picture() -> None:
+    models = [Looking("sees", "left"), Parrot("served", "left"), Parrot("mute")]
+    chat = ChatService(models, Limits())
+    dialogue, picture = Dialogue(), Image.new("RGB", (43, 29), "white")
+    with pytest.raises(DataError, match="no answer yet"):
+        next(chat.look(dialogue, "a"))
+    ask(chat, dialogue, "What?")
+    with pytest.raises(DataError, match="about one picture"):
+        next(chat.look(dialogue, "a"))
+    dialogue.pictures = chat.pictures.put([picture])
+    told = [chat_view.looked_html(looked, picture) for looked in chat.look(dialogue, "a")]
+    assert "waiting" in told[0] and "<progress" in told[1] and "1 of 81 pictures" in told[1]
+    html = told[-1]
+    assert "row 3, column 6 lowers" in html and "from 90.5 to 36.8 %" in html
+    lit = [part for part in html.split("<rect ")[1:] if 'fill-opacity="0.000"' not in part]
+    assert len(lit) == 1 and "row 3, column 6: +53.7 points" in lit[0]
+    assert html.count("<rect ") == 64 and "<progress" not in html
+    assert "does not say how likely" in html and "mute gave no answer" in html
+    assert "not that the model understands it" in html
+
+
+def test_a_model_that_never_looks_is_said_to() -> None:
+    class Blind(Parrot):
+        def scorer(self, images: Any, turns: Any, answer: str) -> Any:
+            return lambda pictures: [-0.5 for _ in pictures]
+
+    chat, dialogue = ChatService([Blind("a", "left")], Limits()), Dialogue()
+    picture = Image.new("RGB", (9, 9))
+    dialogue.pictures = chat.pictures.put([picture])
+    ask(chat, dialogue, "What?")
+    *_, looked = chat.look(dialogue, "a")
+    html = chat_view.looked_html(looked, picture)
+    assert "Covering no part changes the answer’s likelihood by more than 0.1 points" in html
+
+
+def test_a_map_can_be_stopped_and_takes_no_longer_than_an_answer() -> None:
+    chat = ChatService([Looking("a", "left")], Limits(max_seconds_per_answer=0))
+    dialogue = Dialogue(pictures=chat.pictures.put([Image.new("RGB", (43, 29), "white")]))
+    chat.limits = Limits()
+    ask(chat, dialogue, "What?")
+    for looked in chat.look(dialogue, "a"):
+        if looked[0].progress:
+            dialogue.stop.set()
+    assert looked[0].progress is not None and looked[0].progress.num_done == 1
+    chat.limits = Limits(max_seconds_per_answer=0)
+    *_, looked = chat.look(dialogue, "a")
+    assert looked[0].progress is not None and looked[0].progress.num_done == 1

@@ -4,14 +4,16 @@ import asyncio
 import json
 import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from exgra_med.web import chat as chat_module
 from exgra_med.web.chat import ChatService, Dialogue
-from exgra_med.web.chat_models import TextChunk
+from exgra_med.web.chat_models import ChatModel, TextChunk
 from exgra_med.web.limits import Limits
 from exgra_med.web.run_view import Views
 from exgra_med.web.server import WebSettings, build_app, private_folder
@@ -19,7 +21,7 @@ from exgra_med.web.server import WebSettings, build_app, private_folder
 pytest.importorskip("gradio", reason="the page needs the extra [web]")
 
 
-class Mute:
+class Mute(ChatModel):
     name, kind, host = "mute", "", "models.example"
 
     def answer(self, *_: Any) -> Any:
@@ -98,7 +100,7 @@ def test_the_theme_names_no_other_machine(app: Any) -> None:
     assert not re.findall(r"url\(['\"]?https?:|@import", css)
 
 
-class Talker:
+class Talker(ChatModel):
     """Says five words, and calls a function before the third."""
 
     name, kind, host = "talker", "", ""
@@ -114,6 +116,11 @@ class Talker:
         yield TextChunk("", 5, "stop")
 
 
+def asked_of(model: str) -> tuple[Any, ...]:
+    """What the page sends with a question: two models, two switches, four settings."""
+    return "What?", model, "no other model", False, False, 8, 0, 1, 0
+
+
 def test_an_answer_takes_nothing_from_what_is_typed_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -125,14 +132,42 @@ def test_an_answer_takes_nothing_from_what_is_typed_meanwhile(
 
     def asked(dialogue: Dialogue) -> list[tuple[Any, ...]]:
         request = SimpleNamespace(client=None)
-        return [each[2:] for each in answer(dialogue, "What?", ["talker"], 8, 0, 1, 0, request)]
+        return [each[2:] for each in answer(dialogue, *asked_of("talker"), request)]
 
     first, *later, last = asked(Dialogue())
-    assert first == ("", "", "")
+    assert first[:3] == ("", "", "") and first[4] == ""
     kept = page.gr.skip()
-    assert len(later) > 3 and all(each == (kept, kept, kept) for each in later)
+    assert len(later) > 3 and all(each == (kept,) * 5 for each in later)
     assert last[:2] == (kept, kept) and "The answer is complete." in last[2]
     dialogue = Dialogue()
     talker.on_third = dialogue.stop.set
     *_, last = asked(dialogue)
     assert "Stopped." in last[2] and dialogue.exchanges[0].answers[0].text == "word word "
+
+
+@pytest.mark.parametrize("url", [False, True])
+def test_a_path_of_this_machine_is_no_upload(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, url: bool
+) -> None:
+    from gradio.exceptions import InvalidPathError
+    from gradio.state_holder import SessionState
+
+    from exgra_med.web import page as page_module
+
+    image = tmp_path / "patient.png"
+    Image.new("RGB", (9, 9)).save(image)
+    file = {"path": str(image), "meta": {"_type": "gradio.FileData"}}
+    file |= {"url": str(image)} if url else {}
+    pages: list[Any] = []
+    build_page = page_module.build_page
+    monkeypatch.setattr(
+        page_module, "build_page", lambda *parts: pages.append(build_page(*parts)) or pages[0]
+    )
+    with private_folder() as uploads:
+        chat = ChatService([Mute()], Limits())
+        build_app(chat, Views([]), uploads, WebSettings(models=["mute"]))
+        (page,) = pages
+        (take,) = [fn for fn in page.fns.values() if fn.name == "take"]
+        with pytest.raises(InvalidPathError):
+            asyncio.run(page.process_api(take, [None, [file]], state=SessionState(page)))
+        assert not list(uploads.rglob("*.png")), "not even copied"

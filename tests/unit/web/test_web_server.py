@@ -87,3 +87,29 @@ def test_what_a_killed_process_left_is_deleted(temporary: Path) -> None:
         (folder / "upload").write_bytes(b"1")
     with private_folder():
         assert not dead.exists() and mine.exists()
+
+
+def test_any_number_of_models_and_a_file_of_votes_can_be_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    opened: list[WebSettings] = []
+    monkeypatch.setattr(server, "serve_page", lambda settings, on_open: opened.append(settings))
+    told = CliRunner().invoke(app, ["web", "a", "b", "c", "--votes", "v.jsonl"])
+    assert told.exit_code == 0
+    assert list(opened[0].models) == ["a", "b", "c"] and opened[0].votes == Path("v.jsonl")
+    CliRunner().invoke(app, ["web", "a"])
+    assert opened[1].votes is None
+
+
+def test_a_folder_of_runs_is_a_menu_and_can_be_looked_at(
+    runs: Path, temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("gradio", reason="the page needs the extra [web]")
+    pages = []
+    monkeypatch.setattr(server, "build_app", lambda chat, views, *_: pages.append((chat, views)))
+    monkeypatch.setattr(server, "_run", lambda *_: None)
+    monkeypatch.setattr(server.signal, "signal", lambda *_: None)
+    server.serve_page(WebSettings(models=[str(runs)]), print)
+    ((chat, views),) = pages
+    assert chat.models == [], "none of these made-up runs has weights"
+    assert "runs/demo" in views.names("run")

@@ -113,7 +113,7 @@ def test_a_run_begins_with_the_answers_of_its_report(runs: Path) -> None:
 def test_a_study_lists_its_runs(runs: Path) -> None:
     views = Views([runs])
     html = views.overview(STUDY)
-    assert "2 runs" in html and "cells/plain/1.0/seed-0" in html and "toy models" in html
+    assert "2 finished" in html and "cells/plain/1.0/seed-0" in html and "toy models" in html
     assert html.count("<figure") >= 2 and "What this does not show" in html
     assert views.answers(STUDY) is None
     with pytest.raises(RunError, match="no graphs of its own"):
@@ -143,7 +143,7 @@ def test_a_study_without_results_lists_its_runs_all_the_same(runs: Path, tmp_pat
 def test_whatever_a_run_says_is_text(runs: Path, name: str) -> None:
     html = Views([runs]).overview(name)
     answers = read_answers(runs / "demo")
-    html += answers_html(answers, answers.rows, 0)
+    html += "".join(answers_html(answers, answers.rows, page) for page in range(3))
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
     assert set(re.findall(r'(?:src|href)="([^"]{5})', html)) <= {"data:"} | {

@@ -26,6 +26,8 @@ _LEFT, _NODE, _RIGHT = 62, 168, 352
 _THUMBNAIL, _STRIP, _RADIUS = 40, 84, 15
 _LINE_CHARACTERS, _LINES = 22, 3
 _CELL = 24
+_AXIS = 18
+"""Room for the name of an axis of a matrix."""
 
 
 def pair_svg(
@@ -56,6 +58,7 @@ def pair_svg(
 def matrix_svg(pair: Matched, low: float, high: float, title: str) -> str:
     """Similarities as a square of cells; the cell of each match has a ring, a wrong one a cross.
 
+    Rows are the nodes of the first graph, columns those of the second; both axes have their names.
     A cell is empty at the cosine `low` and full at `high`.
     """
     count = len(pair.matches)
@@ -75,9 +78,15 @@ def matrix_svg(pair: Matched, low: float, high: float, title: str) -> str:
                 f"<title>{row + 1} with {column + 1}: cosine {value:.2f}</title></rect>"
             )
         cells.append(_cell_mark(row, pair.matches[row]))
+    middle = _CELL * (1 + count / 2)
+    names = (
+        _text(middle, -5, f"{GRAPHS[pair.second]} →", "axis"),
+        f'<g transform="translate(-5 {middle:g}) rotate(-90)">'
+        f"{_text(0, 0, f'← {GRAPHS[pair.first]}', 'axis')}</g>",
+    )
     return (
-        f'<svg class="matrix" viewBox="0 0 {size} {size}" role="img" '
-        f'aria-label="{escape(title, quote=True)}">{"".join(cells)}</svg>'
+        f'<svg class="matrix" viewBox="{-_AXIS} {-_AXIS} {size + _AXIS} {size + _AXIS}" role="img" '
+        f'aria-label="{escape(title, quote=True)}">{"".join(names)}{"".join(cells)}</svg>'
     )
 
 
