@@ -65,14 +65,14 @@ html_static_path = ["_static"]
 html_css_files = ["figures.css"]
 
 
-def _give_headings_a_level(app, page, template, context, doctree):  # noqa: ANN001, ANN202
-    """Captions of the theme's navigation are headings without a level, which screen readers need."""
+def _give_headings_a_level(app, page, template, context, doctree):
+    """Captions of the theme's navigation are headings; screen readers need their level."""
     for name in ("furo_navigation_tree", "toctree"):
         if isinstance(context.get(name), str):
             context[name] = context[name].replace('role="heading"', 'role="heading" aria-level="2"')
 
 
-def setup(app):  # noqa: ANN001, ANN201
+def setup(app):
     """Called by Sphinx."""
     # Behind the theme, which makes the navigation at the same event.
     app.connect("html-page-context", _give_headings_a_level, priority=900)

@@ -12,8 +12,8 @@ from exgra_med import files
 from exgra_med.errors import ExgraMedError
 from exgra_med.evaluation.report.page import CURVES
 from exgra_med.evaluation.session import read_recipe
-from exgra_med.lab.studies.folder import spoken
 from exgra_med.recipe.run_folder import LOG
+from exgra_med.terminal import spoken_time
 
 Point = tuple[int, float]
 _TRAIN, _HELD_OUT = "train", "held_out"
@@ -171,7 +171,7 @@ def _tiles(stage: LiveStage, speed: float | None) -> list[tuple[str, str, str]]:
         tiles.append(("Steps per second", f"{speed:.3g}", told))
     if stage.total_steps is not None:
         left = max(0, stage.total_steps - stage.step)
-        value = "…" if speed is None else spoken(left / speed)
+        value = "…" if speed is None else spoken_time(left / speed)
         tiles.append(("Left in this stage", value if left else "–", f"{left:,} steps"))
     return tiles
 
