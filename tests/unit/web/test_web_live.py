@@ -95,7 +95,7 @@ def test_speed_and_time_left_come_from_how_the_log_grows(training: Path) -> None
         assert "known once" in seen(14, 90_000), "before that it was stopped for a day"
         html = seen(24, 90_040)
     assert '<span class="number">0.25</span>' in html
-    assert '<span class="number">64 s</span><span class="detail">16 steps' in html
+    assert '<span class="number">1 min 4 s</span><span class="detail">16 steps' in html
     assert pace.steps_per_second(log, "aligned", 3, 2000.0, 2001.0) is None, "begun again"
     assert pace.steps_per_second(log, "aligned", 5, 2004.0, 2005.0) == 0.5
 

@@ -337,7 +337,7 @@ def test_the_page_is_whole_by_itself(folder: Path, results: dict[str, Any]) -> N
     page = (folder / "report.html").read_text()
     assert "Research use only" in page and "What this does not show" in page
     assert not re.findall(r"(?:src|href)=\"(?!#|data:)", page)
-    assert page.count("<figure>") == 4
+    assert page.count("<figure tabindex") == 4
     assert "7 steps instead of 4" in page
     assert "another scale" in page
     for sentence in results["conclusion"]:
