@@ -56,11 +56,13 @@ def chat(
     pictures, question = pictures_and_question(image, more or [], question)
     if template is not None:
         chat_template(template)
+    # A wrong name of a picture is told before a model is fetched.
+    opened = open_images(pictures)
     folder = local_folder(model)
     # Half precision is slow or missing on CPUs, and what an accelerator is for.
     dtype = torch.float32 if device == "cpu" else "auto"
     conversation = Conversation(
-        load_bundle(folder, dtype, device), open_images(pictures), template or own_template(folder)
+        load_bundle(folder, dtype, device), opened, template or own_template(folder)
     )
     typer.secho(NOTICE, dim=True, err=True)
     if question is not None:

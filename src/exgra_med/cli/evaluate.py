@@ -25,7 +25,8 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="A finished run. With --out also a checkpoint, or the name of a model at a service.",
+        help="A finished run. With --data also a checkpoint, `small`, or a model at a service, "
+        "whose answers go to runs/NAME without --out.",
     ),
 ]
 Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders.")]
@@ -121,7 +122,7 @@ Examples:
 
 * `exgra-med evaluate vqa runs/demo --data data/vqa-rad --split test`
 
-* `exgra-med evaluate vqa checkpoints/exgra-med-dci --data data/vqa-rad --out runs/exgra-med-dci`
+* `exgra-med evaluate vqa small --data bundled:slake-sample`
 
 * `exgra-med evaluate vqa qwen2.5-vl --engine openai --base-url http://localhost:8000/v1
   --data data/vqa-rad --out runs/qwen`

@@ -66,17 +66,18 @@ def open_to_answer(
     """Open the run that answers, or start one for what is no run.
 
     Args:
-        source: a finished run; or, where `out` is given, a checkpoint (folder or hub name, of a run
-            the last one), or the name of a model at the engine's service.
+        source: a finished run; or, where `data` or `out` is given, a checkpoint (folder or name, of
+            a run the last one), or the name of a model at the engine's service.
         engine: a name of `ENGINES`.
         data: the prepared folder to answer; the first one of a new folder is its own.
         split: a split of it.
-        out: the run folder of the answers: new, or of an earlier call with the same source.
+        out: the run folder of the answers: new, or of an earlier call with the same source; of what
+            is no run `runs/NAME` where absent.
         template: name of the chat template, where it is not the model's own.
         service: address and limits of an engine that asks a service.
 
     Raises:
-        RunError: there is no run, `out` is missing or holds something else, no such engine.
+        RunError: there is no run, its folder holds something else, no such engine.
         CheckpointError: there is no checkpoint.
         ServiceError: the service cannot be used.
         DataError: there is no such template.
@@ -86,17 +87,14 @@ def open_to_answer(
     make_engine = ENGINES.find(engine)
     if engine != CHECKPOINT and template is not None:
         raise RunError("A served model writes the prompt itself.", "Leave out --template.")
-    if engine == CHECKPOINT and out is None:
+    is_run = data is None or (Path(source) / RECIPE).is_file()
+    if engine == CHECKPOINT and out is None and is_run:
         run = _open_finished(Path(source))
-    elif out is None:
-        raise RunError(
-            f"The answers of the engine {engine} need a folder.", "Give a new one with --out RUN."
-        )
     else:
         if engine != CHECKPOINT:
             # Making an engine is cheap; what it refuses is said before there is a folder.
             make_engine(EngineOptions(model=str(source), service=service))
-        run = _open_answers(str(source), engine, data, split, out)
+        run = _open_answers(str(source), engine, data, split, out or _own_folder(str(source)))
     if template is None:
         return run
     text = run.recipe.text.model_copy(update={"template": template})
@@ -106,18 +104,24 @@ def open_to_answer(
 def _open_finished(path: Path) -> Run:
     if (path / "config.json").is_file() and not is_run_folder(path):
         raise RunError(
-            f"{path} is a checkpoint, and its answers need a folder.",
-            "Give a new one with --out RUN, and the questions with --data PREPARED_FOLDER.",
+            f"{path} is a checkpoint, and nothing says which questions are asked.",
+            "Give the questions with --data PREPARED_FOLDER.",
         )
     if not (path / "recipe.yaml").is_file():
         raise RunError(
             f"{path} is not a run folder: it has no recipe.yaml.",
-            "Name a finished run, or a checkpoint with --data PREPARED_FOLDER and --out RUN.",
+            "Name a finished run, or a checkpoint with --data PREPARED_FOLDER.",
         )
     run = open_run(path)
     # Says what to do where there is no checkpoint that could answer.
     _ = run.last_checkpoint
     return run
+
+
+def _own_folder(source: str) -> Path:
+    """Where the answers of a checkpoint or a served model go by themselves."""
+    name = re.sub(r"[^\w.-]+", "-", Path(source).name).strip(".-")
+    return Path("runs") / (name or "answers")
 
 
 def _open_answers(source: str, engine: str, data: str | None, split: str | None, out: Path) -> Run:

@@ -73,17 +73,30 @@ def test_reliance_asks_a_checkpoint_first(imported: Path, data: Path, tmp_path: 
 @pytest.mark.parametrize("verb", ["vqa", "multiple-choice", "reliance"])
 def test_what_is_missing_is_said(verb: str, imported: Path, data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    error = call("evaluate", verb, imported, "--data", data).exception
-    assert isinstance(error, RunError) and "is a checkpoint" in error.message
-    assert "--out RUN" in error.hint
+    if verb != "multiple-choice":  # which always wants its data
+        error = call("evaluate", verb, imported).exception
+        assert isinstance(error, RunError) and "is a checkpoint" in error.message
+        assert "--data" in error.hint
+        error = call("evaluate", verb, tmp_path / "none").exception
+        assert isinstance(error, RunError) and "--data" in error.hint
     error = call("evaluate", verb, tmp_path / "none", "--data", data).exception
-    assert isinstance(error, RunError) and "--out RUN" in error.hint
+    assert isinstance(error, CheckpointError)
     error = call("evaluate", verb, tmp_path / "none", "--data", data, "--out", run).exception
     assert isinstance(error, CheckpointError)
     original = MODELS / "checkpoint_dci"
     error = call("evaluate", verb, original, "--data", data, "--out", run).exception
     assert isinstance(error, CheckpointError) and "checkpoint import" in error.hint
     assert not run.exists()
+
+
+def test_answers_of_a_checkpoint_have_a_folder_without_being_told(
+    imported: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    told = good("evaluate", "vqa", imported, "--data", data)
+    run = Path("runs") / imported.name
+    assert f"evaluate report {run}" in told.replace("\n", "")
+    assert [each.task for each in read_results(run).results] == ["vqa"]
 
 
 def test_a_folder_is_of_one_checkpoint(imported: Path, data: Path, tmp_path: Path) -> None:
