@@ -14,7 +14,17 @@ ROWS = [line for line in FAITHFULNESS.splitlines() if line.startswith("| ") and 
 MARKDOWN = [
     path
     for path in PROJECT.rglob("*.md")
-    if not {".venv", "runs", "samples", "data", "prompts", "_build", "generated", "commands"}
+    if not {
+        ".venv",
+        "runs",
+        "samples",
+        "data",
+        "prompts",
+        "_build",
+        "generated",
+        "commands",
+        "notebooks",
+    }
     & set(path.relative_to(PROJECT).parts)
 ]
 

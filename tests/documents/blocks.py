@@ -42,7 +42,11 @@ class Block:
 def pages() -> list[Path]:
     """README and every page of the documentation that is in version control."""
     found = [*PROJECT.glob("*.md"), *(PROJECT / "docs").rglob("*.md")]
-    return sorted(page for page in found if not {"_build", "generated"} & set(page.parts))
+    return sorted(
+        page
+        for page in found
+        if not {"_build", "generated", "commands", "notebooks"} & set(page.parts)
+    )
 
 
 def blocks(page: Path) -> list[Block]:

@@ -244,8 +244,9 @@ class AnyBundle(Bundle):
             inputs[name] = _padded_left(parts, self.pad_token_id if name == "input_ids" else 0)
         begun = _padded_left([torch.ones(length, dtype=mask.dtype) for length in lengths], 0)
         inputs |= {"attention_mask": begun, "position_ids": (begun.cumsum(1) - 1).clamp(min=0)}
-        cache = self.model(**self._to_model(inputs), use_cache=True).past_key_values
-        cache.batch_select_indices(torch.tensor(owners, device=self.model.device))
+        output = self.model(**self._to_model(inputs), use_cache=True)
+        name = "cache" if "cache" in output else "past_key_values"  # before transformers 5.24
+        output[name].batch_select_indices(torch.tensor(owners, device=self.model.device))
         rows = _unpadded(batch["input_ids"], mask)
         rests = [row[lengths[owner] :] for row, owner in zip(rows, owners, strict=True)]
         rest = _padded_left(rests, self.pad_token_id)
@@ -253,7 +254,7 @@ class AnyBundle(Bundle):
         ids = torch.cat([inputs["input_ids"][list(owners)], rest], 1)
         # The padding stands between a beginning and its rest, and is masked.
         whole = {"input_ids": ids, "attention_mask": torch.cat([begun[list(owners)], ahead], 1)}
-        return self._to_model(whole) | {"past_key_values": cache}, ids.shape[1]
+        return self._to_model(whole) | {name: output[name]}, ids.shape[1]
 
     @property
     def stop_ids(self) -> list[int]:
