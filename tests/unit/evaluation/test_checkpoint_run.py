@@ -11,6 +11,7 @@ from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, DataError, RunError
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.session import answers_file
+from exgra_med.evaluation.tasks import reliance
 from exgra_med.model.convert.checkpoint import import_checkpoint
 from exgra_med.recipe.run_folder import open_run
 
@@ -46,15 +47,15 @@ def test_an_imported_checkpoint_is_evaluated(imported: Path, data: Path, tmp_pat
     assert f"evaluate report {run}" in good("evaluate", "vqa", imported, *where).replace("\n", "")
     good("evaluate", "multiple-choice", imported, *where, "--protocol", "likelihood")
     good("evaluate", "reliance", imported, *where)
-    (plain,), (choices,), (reliance,) = (
+    (plain,), (choices,), (lost,) = (
         read_results(run).find(task, "made-up", "test")
         for task in ("vqa", "multiple-choice", "reliance")
     )
     assert plain.details["scorers"]["strict"]["pairing"]["missing"] == 0
     assert plain.engine["name"] == "checkpoint"
     assert choices.score("likelihood", "accuracy").count == 18
-    assert set(reliance.scores) == {"blank", "noise", "shuffled"}
-    assert set(reliance.answers) == {"blank", "noise", "shuffled", "mirrored"}
+    assert set(lost.scores) == {"blank", "noise", "shuffled"}
+    assert set(lost.answers) == {"blank", "noise", "shuffled", "mirrored"}
     good("evaluate", "vqa", run)
     good("evaluate", "report", run)
     assert f"Answers of {imported}" in (run / "report.html").read_text(encoding="utf-8")
@@ -65,9 +66,17 @@ def test_an_imported_checkpoint_is_evaluated(imported: Path, data: Path, tmp_pat
     assert open_run(run).recipe.name == "published"
 
 
-def test_reliance_asks_a_checkpoint_first(imported: Path, data: Path, tmp_path: Path) -> None:
+def test_reliance_asks_a_checkpoint_first(
+    imported: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No question is about a side: nothing is mirrored, and no file of such answers is missed.
+    monkeypatch.setattr(reliance, "sided_records", lambda _: [])
     good("evaluate", "reliance", imported, "--data", data, "--out", tmp_path / "run")
-    assert [each.task for each in read_results(tmp_path / "run").results] == ["vqa", "reliance"]
+    plain, found = read_results(tmp_path / "run").results
+    assert [plain.task, found.task] == ["vqa", "reliance"]
+    assert set(found.answers) == {"blank", "noise", "shuffled"}
+    done = call("evaluate", "report", tmp_path / "run")
+    assert done.exit_code == 0 and "cannot be read" not in done.output
 
 
 @pytest.mark.parametrize("verb", ["vqa", "multiple-choice", "reliance"])

@@ -242,14 +242,14 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
     sided = [] if kinds else sided_records(session.records)
     images = session.images
     flipped = MirroredImages(images.root, images.max_pixels, within=images.within)
-    mirrored = [] if kinds else _ask(session, "mirrored", sided, flipped)
+    mirrored = _ask(session, "mirrored", sided, flipped) if sided else []
     if not session.is_first:
         return None
     seen = read_predictions(seeing).predictions
     asked = [question_of(record) for record in session.records]
     files = {
         kind: session.relative(session.path(f"{NAME}/{kind}"))
-        for kind in (*blind, *(() if kinds else ("mirrored",)))
+        for kind in (*blind, *(("mirrored",) if sided else ()))
     }
     return session.keep(
         session.entry(
