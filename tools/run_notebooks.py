@@ -1,10 +1,13 @@
 """Run the documentation's notebooks and keep their outputs in them (`make notebooks`).
 
+    python tools/run_notebooks.py [NAME ...]
+
 Stand-ins take the place of what would be fetched: a tiny model of random weights for a model of
 the hub, and the toy of `exgra-med demo --toy` for `small`. The notebooks say so.
 """
 
 import os
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +17,7 @@ from nbclient import NotebookClient
 
 PROJECT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = PROJECT / "docs" / "notebooks"
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 sys.path[:0] = [str(PROJECT / "tests"), str(PROJECT / "src")]
 
 from exgra_med.cli.main import app  # noqa: E402
@@ -38,16 +42,34 @@ def run(path: Path, folder: Path, changes: dict[str, str]) -> None:
     first.source = written
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
-        for output in cell.get("outputs", []):
-            # Warnings name files of this machine.
-            if output.get("name") == "stderr":
-                output.text = ""
-            if "text" in output:
-                output.text = output.text.replace(str(folder), ".")
         if cell.cell_type == "code":
-            cell.outputs = [each for each in cell.outputs if each.get("text", "-")]
+            cell.outputs = [each for each in _joined(cell.outputs) if each.get("text", "-")]
+            for output in cell.outputs:
+                if "text" in output:
+                    output.text = output.text.replace(str(folder), ".")
     notebook.metadata.language_info = {"name": "python"}
     nbformat.write(notebook, path)
+
+
+def _joined(outputs: list) -> list:
+    """What was printed as one text, as a terminal shows it at the end; no warnings, which name
+    files of this machine, and one form of each picture."""
+    kept: list = []
+    for output in outputs:
+        for other in ("image/jpeg", "text/html"):
+            output.get("data", {}).pop(other, None)
+        if output.output_type != "stream":
+            kept.append(output)
+        elif output.name == "stdout":
+            if not kept or kept[-1].output_type != "stream":
+                kept.append(output)
+            else:
+                kept[-1].text += output.text
+    for output in kept:
+        if output.output_type == "stream":
+            lines = _CONTROL.sub("", output.text.replace("\r\n", "\n")).split("\n")
+            output.text = "\n".join(line.rpartition("\r")[2].rstrip() for line in lines)
+    return kept
 
 
 def main() -> None:
@@ -59,6 +81,8 @@ def main() -> None:
         toy = Path(scratch) / "toy"
         app(["demo", "--toy", "--out", str(toy)], standalone_mode=False)
         for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+            if sys.argv[1:] and path.stem not in sys.argv[1:]:
+                continue
             folder = Path(scratch) / path.stem
             folder.mkdir()
             for part in make("llava"):

@@ -209,8 +209,11 @@ def prepare(
 
 
 def _asks() -> bool:
-    """Whether somebody is there to answer."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    """Whether somebody is there to answer.
+
+    A notebook gives its commands a terminal that nobody can type into.
+    """
+    return sys.stdin.isatty() and sys.stdout.isatty() and "JPY_PARENT_PID" not in os.environ
 
 
 def _asked(question: str) -> str | None:

@@ -148,3 +148,14 @@ def test_own_data_is_shown_before_it_is_made_and_asked_about_in_a_terminal(
     assert said["licence"] == said["origin"] == "CC0"
     done = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "q"), "--yes"])
     assert done.exit_code == 0 and len(asked) == 4
+
+
+def test_in_a_notebook_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from exgra_med.cli import data
+
+    for stream in ("stdin", "stdout"):
+        monkeypatch.setattr(f"sys.{stream}", type("Terminal", (), {"isatty": lambda _: True})())
+    monkeypatch.delenv("JPY_PARENT_PID", raising=False)
+    assert data._asks()
+    monkeypatch.setenv("JPY_PARENT_PID", "1")
+    assert not data._asks()
