@@ -17,7 +17,7 @@ test: .venv/.ready-test  ## install the pinned set, run the default tests (offli
 test-all: .venv/.ready-test  ## also the slow tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not gpu and not network and not browser"
 
-test-browser: .venv/.ready-test  ## drive the page with Debian's chromium; screenshots go to runs/screenshots/
+test-browser: .venv/.ready-test .venv/.ready-docs  ## drive every page with Debian's chromium; screenshots go to runs/screenshots/
 	$(PIP) playwright axe-playwright-python
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m browser tests/browser
 

@@ -65,14 +65,22 @@ html_static_path = ["_static"]
 html_css_files = ["figures.css"]
 
 
-def _give_headings_a_level(app, page, template, context, doctree):
-    """Captions of the theme's navigation are headings; screen readers need their level."""
+def _make_accessible(app, page, template, context, doctree):
+    """What screen readers and keyboards need, and the theme leaves out.
+
+    The headings of its navigation get a level; code and tables that are wider than the page can be
+    reached, to scroll them.
+    """
     for name in ("furo_navigation_tree", "toctree"):
         if isinstance(context.get(name), str):
-            context[name] = context[name].replace('role="heading"', 'role="heading" aria-level="2"')
+            level = 'role="heading" aria-level="2"'
+            context[name] = context[name].replace('role="heading"', level)
+    body = context.get("body", "").replace("<pre>", '<pre tabindex="0">')
+    table = '<div class="table-wrapper'
+    context["body"] = body.replace(table, table.replace("<div", '<div tabindex="0"'))
 
 
 def setup(app):
     """Called by Sphinx."""
     # Behind the theme, which makes the navigation at the same event.
-    app.connect("html-page-context", _give_headings_a_level, priority=900)
+    app.connect("html-page-context", _make_accessible, priority=900)
