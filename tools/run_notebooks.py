@@ -79,7 +79,6 @@ def main() -> None:
     os.environ["COLUMNS"] = "90"
     with tempfile.TemporaryDirectory() as scratch:
         toy = Path(scratch) / "toy"
-        app(["demo", "--toy", "--out", str(toy)], standalone_mode=False)
         for path in sorted(NOTEBOOKS.glob("*.ipynb")):
             if sys.argv[1:] and path.stem not in sys.argv[1:]:
                 continue
@@ -87,6 +86,8 @@ def main() -> None:
             folder.mkdir()
             for part in make("llava"):
                 part.save_pretrained(folder / "llava-hf" / "llava-interleave-qwen-0.5b-hf")
+            if r"\"small\"" in path.read_text(encoding="utf-8") and not toy.exists():
+                app(["demo", "--toy", "--out", str(toy)], standalone_mode=False)
             run(path, folder, {'"small"': repr(str(toy))})
             print(f"{path.name}: done")
 
