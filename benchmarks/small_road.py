@@ -42,11 +42,11 @@ class Clock:
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def start(self, title: str, total: int, done: int) -> None:
+    def start(self, *told: Any, **more: Any) -> None:
         """See `Reporter`."""
         self.times = []
 
-    def advance(self, done: int, note: str) -> None:
+    def advance(self, *told: Any, **more: Any) -> None:
         """See `Reporter`."""
         self.times.append(time.process_time())
 
@@ -187,7 +187,7 @@ def compare(data: Path, start: Path, full: bool, rounds: int) -> dict[str, Any]:
             for way in ways:
                 command = [sys.executable, __file__, "--way", what, way, "--data", str(data)]
                 command += ["--start", str(start)] + ["--full"] * full
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
+                done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
                 found[way].append(json.loads(done.stdout.splitlines()[-1]))
         medians = {
             way: statistics.median(second for each in each_round for second in each["seconds"])
