@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from test_browser_access import serious
 
 from conftest import PICTURES, look, open_study
 
@@ -312,6 +313,7 @@ def test_a_run_in_training_is_watched(
             log.write(kind="train", stage="vqa", step=step, language_loss=5.5 - step / 10)
         page.wait_for_selector("#live >> text=step 8 of 40")
         keep_picture(page, f"live-{scheme}")
+        assert not serious(page)
         assert not page.locator("#overview .findings").count()
         with log.path.open("ab") as stream:
             stream.write(b'{"kind": "train", "sta')
