@@ -27,6 +27,7 @@ import transformers
 from PIL import Image
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
+from exgra_med.data.chat_template import options_suffix
 from exgra_med.data.records import Record, open_prepared
 from exgra_med.evaluation.engines import CheckpointEngine, EngineOptions, answer_all
 from exgra_med.model.bundle import load_bundle
@@ -107,8 +108,10 @@ def train_plain(data: Path, start: Path, full: bool, scratch: Path) -> dict[str,
 
 
 def messages(record: Record) -> list[dict[str, Any]]:
-    """A record as a chat message with its picture."""
-    content = [{"type": "image"}, {"type": "text", "text": record.question}]
+    """A record as a chat message with its picture; options are named as `evaluate` names them."""
+    options = record.meta.get("options")
+    text = record.question + (options_suffix(options) if options else "")
+    content = [{"type": "image"}, {"type": "text", "text": text}]
     return [{"role": "user", "content": content}]
 
 

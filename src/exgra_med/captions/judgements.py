@@ -189,6 +189,21 @@ def read_judgements(captions: str) -> dict[str, dict[Place, Judgement]]:
     return found
 
 
+def needed_judgements(captions: str) -> dict[str, dict[Place, Judgement]]:
+    """As `read_judgements`, where nothing can be done without any.
+
+    Raises:
+        DataError: nobody has judged the captions, or a file is malformed.
+        DamagedFileError: a line is not what was written.
+    """
+    if not (found := read_judgements(captions)):
+        raise DataError(
+            f"{captions}: nobody has judged these captions.",
+            f"Judge them with `exgra-med captions review {captions} --rater NAME`.",
+        )
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
     """The judgements that count for an answer, one a rater."""
@@ -257,12 +272,7 @@ def judgement_rows(captions: str, source: RecordFile) -> Iterator[JudgedAnswer]:
     Raises:
         DataError: nobody has judged them, or a file is malformed.
     """
-    by_rater = read_judgements(captions)
-    if not by_rater:
-        raise DataError(
-            f"{captions}: nobody has judged these captions.",
-            f"Judge them with `exgra-med captions review {captions} --rater NAME`.",
-        )
+    by_rater = needed_judgements(captions)
     for record, answers in checked_records(source.iterate()):
         for answer in answers:
             for said in judged(by_rater, (answer.id, answer.turn), answer.extended).judgements:

@@ -7,7 +7,13 @@ from typing import Any
 
 from exgra_med.captions.check import CheckedAnswer, checked_records
 from exgra_med.captions.faults import WEIGHTS
-from exgra_med.captions.judgements import Judgement, Place, judged, read_judgements
+from exgra_med.captions.judgements import (
+    Judgement,
+    Place,
+    judged,
+    needed_judgements,
+    read_judgements,
+)
 from exgra_med.captions.records import open_records
 from exgra_med.data.derive import read_splits, write_derived
 from exgra_med.data.llava_format import read_original
@@ -69,12 +75,8 @@ def merge_captions(
             f"{unknown[0]!r} is nothing to leave out.", f"There are {', '.join(REASONS)}."
         )
     extended = _read_captions(captions)
-    by_rater = read_judgements(str(captions)) if leave_out else {}
-    if REJECTED in leave_out and not by_rater:
-        raise DataError(
-            f"{captions}: nobody has judged these captions.",
-            f"Judge them with `exgra-med captions review {captions} --rater NAME`.",
-        )
+    read = needed_judgements if REJECTED in leave_out else read_judgements
+    by_rater = read(str(captions)) if leave_out else {}
     used: dict[str, str] = {}
     missing: list[str] = []
     left_out: Counter[str] = Counter()
