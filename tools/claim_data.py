@@ -3,7 +3,7 @@
     PYTHONPATH=src python tools/claim_data.py --instructions data/open-instructions \\
         --captions data/open-captions --vqa-rad data/vqa-rad --slake data/slake --out data/claim
 
-`instruct`: the conversations about radiology (the tests ask about nothing else), with answers
+`instruct`: the conversations that people wrote (SLAKE's), with answers
 extended by what is published of their pictures (`captions compose`), and in `meta.group` the group
 of pictures that look alike. `vqa-rad` for fine-tuning, with its test; `slake` and `corpus`, of
 which there is the test alone. A test record whose picture looks like one that any arm learns from,
@@ -26,8 +26,8 @@ from exgra_med.data.prepare import prepare
 from exgra_med.data.records import Prepared, Record, open_prepared, write_records
 
 MAX_PIXELS = 50_000_000
-SOURCES = {"SLAKE", "NIH ChestX-ray14", "COVID chest X-ray (Cohen)"}
-"""Of the open corpus: others hold blood cells, ultrasound, or a label and nothing else."""
+SOURCES = {"SLAKE"}
+"""Of the open corpus: the questions that people wrote. Others are templates over a label."""
 
 
 def hashes(prepared: Prepared, records: Iterable[Record]) -> dict[str, int]:

@@ -364,6 +364,7 @@ _FIELDS = {
     "organ": ("organ", "image_organ", "location"),
     "question_type": ("question_type", "content_type"),
     "language": ("language", "q_lang"),
+    "seen_look_alike": ("seen_look_alike",),
 }
 _MAX_GROUPS = 40
 _NUM_SAMPLES = 1000
@@ -688,10 +689,13 @@ def breakdown(
 def group_of(question: Question, grouping: str) -> str | None:
     """The group of a question, as its `meta` tells; None where it does not.
 
-    Groupings are `modality`, `organ`, `question_type` and `language`.
+    Groupings are `modality`, `organ`, `question_type`, `language` and `seen_look_alike`: whether
+    the picture looks like one that is trained on.
     """
     for field in _FIELDS[grouping]:
         value = question.meta.get(field)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
         if isinstance(value, str) and value.strip():
             return value.strip()
     return None

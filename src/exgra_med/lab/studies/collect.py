@@ -66,6 +66,21 @@ class Collected:
     others: "dict[str, Collected]" = field(default_factory=dict)
     """Further outcomes by name: other tests, and what a score loses with other pictures (its
     values lie between -1 and 1)."""
+    parts: "dict[str, Collected]" = field(default_factory=dict)
+    """Of each test the questions without a look-alike among the training pictures, where its
+    records say which these are (`meta.seen_look_alike`). They are reported, and not tested."""
+
+    def without_look_alikes(self) -> "Collected | None":
+        """The questions whose pictures look like none that is trained on; none where these are
+        all, or too few for the metric (as without a single open question)."""
+        rows = np.array([not each.meta.get("seen_look_alike") for each in self.questions])
+        values = {cell: own[rows] for cell, own in self.values.items()}
+        countable = all((~np.isnan(own)).any(axis=0).all() for own in values.values())
+        if rows.all() or not countable:
+            return None
+        questions = [each for each, kept in zip(self.questions, rows, strict=True) if kept]
+        clusters = cluster_codes([question.cluster for question in questions])
+        return Collected([], [], questions, clusters, values)
 
 
 def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
@@ -86,7 +101,14 @@ def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
     clusters = cluster_codes([question.cluster for question in questions])
     values = {each.cell: _values(folder, study.metric, each, questions) for each in scores}
     others = _others(folder, study, finished, questions)
-    return Collected(scores, missing, questions, clusters, values, others)
+    whole = Collected(scores, missing, questions, clusters, values, others)
+    tests = {scores[0].dataset: whole} | others
+    lost = tuple(LOST_WITH.values())
+    for name, test in tests.items():
+        part = None if name.endswith(lost) else test.without_look_alikes()
+        if part is not None:
+            whole.parts[f"{name} without look-alikes"] = part
+    return whole
 
 
 LOST_WITH = {

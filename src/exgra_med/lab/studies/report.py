@@ -308,6 +308,14 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
         ),
         **statistics,
         "outcomes": others,
+        "parts": {
+            name: {
+                "arms": compare_arms(study, each)["arms"],
+                "num_questions": len(each.questions),
+                "num_images": int(each.clusters.max()) + 1,
+            }
+            for name, each in collected.parts.items()
+        },
         "conclusion": conclude(
             study, statistics, collected.missing, blind, unanswered(collected), others
         ),

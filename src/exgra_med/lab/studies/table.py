@@ -42,14 +42,23 @@ class Block:
 
 
 def blocks(results: dict[str, Any]) -> list[Block]:
-    """The study's own block, one for each further outcome, then the published one where there is
-    one."""
+    """The study's own block, one for each further outcome and each part of a test, then the
+    published one where there is one."""
     own = _own(results)
     others = [
         _block(f"{results['study']}: {name}; {_MEAN}", results, each["arms"])
         for name, each in results.get("outcomes", {}).items()
     ]
-    return [own, *others, *_published(results, own.fractions)]
+    parts = [
+        _block(
+            f"{results['study']}: {name}, {each['num_questions']} questions on "
+            f"{each['num_images']} images; {_MEAN}; reported, not tested",
+            results,
+            each["arms"],
+        )
+        for name, each in results.get("parts", {}).items()
+    ]
+    return [own, *others, *parts, *_published(results, own.fractions)]
 
 
 def one_block(results: dict[str, Any]) -> Block:

@@ -66,10 +66,20 @@ def other(tmp_path_factory: pytest.TempPathFactory) -> str:
     return _prepared(tmp_path_factory.mktemp("data"), 30)
 
 
+def _is_seen(picture: str) -> bool:
+    return picture in ("synpic31248.jpg", "synpic32108.jpg")
+
+
 def _prepared(place: Path, count: int) -> str:
     sample = open_prepared(DATA)
     copytree(sample.path / "images", place / "source" / "images")
-    write_records(place / "source" / "test.jsonl", sample.records("test")[:count])
+    records = [
+        record.model_copy(
+            update={"meta": record.meta | {"seen_look_alike": _is_seen(record.images[0])}}
+        )
+        for record in sample.records("test")[:count]
+    ]
+    write_records(place / "source" / "test.jsonl", records)
     prepare("custom", place / "source", place / "other", overwrite=True, dataset_name="other")
     return str(place / "other")
 
@@ -109,6 +119,20 @@ def test_every_outcome_has_its_own_numbers(results):
     assert points[0]["value"] == pytest.approx(0)
 
 
+def test_pictures_without_a_look_alike_are_reported_and_not_tested(results, other):
+    assert list(results["parts"]) == ["other without look-alikes"]
+    part = results["parts"]["other without look-alikes"]
+    records = list(open_prepared(other).records("test"))
+    kept = [record for record in records if not _is_seen(record.images[0])]
+    assert 0 < len(kept) < len(records) and part["num_questions"] == len(kept)
+    assert part["num_images"] == len({record.images[0] for record in kept})
+    assert "comparisons" not in part
+    # The good method has its share of right answers there too.
+    assert part["arms"]["instruct"]["points"][0]["value"] > 85
+    (block,) = [each for each in blocks(results) if "without look-alikes" in each.caption]
+    assert f"{len(kept)} questions" in block.caption and "not tested" in block.caption
+
+
 def test_p_values_are_adjusted_over_all_outcomes(results):
     rows = [*results["comparisons"]]
     for outcome in results["outcomes"].values():
@@ -122,7 +146,8 @@ def test_words_and_tables_name_the_outcome(results):
     assert "ExGra-Med is better than Plain" in text
     assert "other: ExGra-Med is worse than Plain" in text
     assert "lost with exchanged pictures: ExGra-Med is better than Plain" in text
-    assert ["other" in block.caption for block in blocks(results)] == [False, False, True, True]
+    captions = [block.caption for block in blocks(results)]
+    assert ["other" in each for each in captions] == [False, False, True, True, True]
     assert ["other" in row[0] for row in comparison_rows(results)] == [False, False, True, True]
 
 
