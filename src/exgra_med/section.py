@@ -4,7 +4,7 @@ import difflib
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 LARGEST = 1e9
@@ -27,6 +27,24 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_takes_away(cls, values: Any) -> Any:
+        """A section, a mapping or an entry of one that is null has its default, or is not there: so
+        a recipe can drop what its base says."""
+        if not isinstance(values, dict):
+            return values
+        kept = {}
+        for name, value in values.items():
+            field = cls.model_fields.get(name)
+            default = None if field is None else field.default
+            if value is None and isinstance(default, dict | Section):
+                continue
+            if isinstance(default, dict) and isinstance(value, dict):
+                value = {key: each for key, each in value.items() if each is not None}
+            kept[name] = value
+        return kept
 
 
 RENAMED = {

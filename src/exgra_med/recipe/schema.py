@@ -215,6 +215,18 @@ class StageAlignment(AlignmentSettings):
     """Mean over a text's own tokens, or over the padded row as in the original."""
 
 
+class AuxiliarySettings(Section):
+    """A loss of another paper beside the language-model loss, token by token and without graphs: a
+    rival of the alignment. `training/auxiliary.py` has the formulas."""
+
+    loss: Literal["vista", "token-contrast", "viral"]
+    """`vista`: the state of the last image token is drawn to the answer (arXiv 2505.10917).
+    `token-contrast`: image tokens have to find the words of their own answer (in the manner of SEA,
+    arXiv 2408.11813). `viral`: the middle layer keeps what the tower saw (arXiv 2509.07979)."""
+    weight: NotNegative = 1.0
+    """Factor of the loss; VIRAL's paper has 0.5."""
+
+
 class LoraSettings(Section):
     """Low-rank adapters in the language model, whose own weights stay as they are."""
 
@@ -255,6 +267,8 @@ class StageSettings(Section):
     """Compute the loss on prompts too, as the pretraining of a language model does."""
     alignment: StageAlignment | None = None
     """Multi-graph alignment beside the language-model loss; none where absent."""
+    auxiliary: AuxiliarySettings | None = None
+    """A rival of the alignment; none where absent."""
     lora: LoraSettings | None = None
     """Train the language model through low-rank adapters; all of its weights where absent."""
     epochs: Positive = 1.0
@@ -390,6 +404,7 @@ class StageSettings(Section):
             "optimizer: adamw8bit": self.optimizer == "adamw8bit",
             "compile: true": self.compile,
             "cache_features: true": self.cache_features,
+            "auxiliary": self.auxiliary is not None,
         }
         found = " and ".join(f"`{setting}`" for setting, given in untested.items() if given)
         return f"was not tested with {found}; set `sharding` to none" if found else None

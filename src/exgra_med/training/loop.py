@@ -113,6 +113,10 @@ def total_loss(
         shown["matching_accuracy"] = accuracy / num_accumulated
         shown[_WITH_GRAPH] = zero + ("alignment_loss" in losses) / num_accumulated
         total = total + stage.aligned.weight * alignment
+    if stage.auxiliary is not None:
+        auxiliary = losses["auxiliary_loss"] / num_accumulated
+        shown["auxiliary_loss"] = auxiliary.detach()
+        total = total + stage.auxiliary.weight * auxiliary
     return total, {"loss": total.detach()} | shown
 
 
@@ -399,7 +403,8 @@ class StageTraining:
 
 
 def _note(figures: dict[str, float]) -> str:
-    names = {"language_loss": "language loss", "alignment_loss": "alignment loss"}
+    kinds = ("language", "alignment", "auxiliary")
+    names = {f"{kind}_loss": f"{kind} loss" for kind in kinds}
     parts = [f"{short} {figures[name]:.3f}" for name, short in names.items() if name in figures]
     if "matching_accuracy" in figures:
         parts.append(f"matched {figures['matching_accuracy']:.0%}")

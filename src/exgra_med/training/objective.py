@@ -5,7 +5,8 @@ Shapes: R rows of L tokens, K image vectors, M nodes, D width of the language mo
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -18,7 +19,10 @@ from exgra_med.alignment.diagnostics import NAMES
 from exgra_med.errors import MatchingError, TrainingError
 from exgra_med.model.batch import IGNORED, Batch, Rows
 from exgra_med.model.bundle import Bundle
-from exgra_med.recipe.schema import StageAlignment
+from exgra_med.recipe.schema import AuxiliarySettings, StageAlignment
+
+if TYPE_CHECKING:
+    from exgra_med.training.auxiliary import AuxiliaryLoss
 
 TOKENS_PER_CHUNK = 1024
 DIVERGED = "Lower the learning rate, or look at the last lines of log.jsonl."
@@ -26,7 +30,8 @@ Result = TypeVar("Result")
 
 
 class Objective(nn.Module):
-    """Language-model loss and, where a stage has it, the multi-graph alignment loss."""
+    """Language-model loss and, where a stage has them, the multi-graph alignment loss and one of
+    its rivals."""
 
     model: Any  # transformers types the parts of a model as Module or Tensor
     sharded = False
@@ -34,7 +39,12 @@ class Objective(nn.Module):
     together, so each needs as many calls of the language model as the others, and a gradient, if
     only zero, for every trainable parameter."""
 
-    def __init__(self, bundle: Bundle, settings: StageAlignment | None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        settings: StageAlignment | None,
+        auxiliary: AuxiliarySettings | None = None,
+    ) -> None:
         super().__init__()
         self.bundle, self.model = bundle, bundle.model
         self.alignment: MultiGraphAlignment | None = None
@@ -43,6 +53,11 @@ class Objective(nn.Module):
             self.alignment = MultiGraphAlignment(bundle.width, settings)
             self.alignment.requires_grad_(settings.weight > 0)
             self.gathers = settings.weight > 0 and settings.scope == "global"
+        self.auxiliary: AuxiliaryLoss | None = None
+        if auxiliary is not None:
+            from exgra_med.training import auxiliary as rivals
+
+            self.auxiliary = rivals.AuxiliaryLoss(bundle, auxiliary)
 
     def forward(self, batch: Batch, noise_seed: list[int]) -> dict[str, Tensor]:
         """Compute the losses of one batch, see `Bundle.collate`.
@@ -50,15 +65,19 @@ class Objective(nn.Module):
         The seed is that of noise, dropout and search in the alignment of this batch.
 
         Returns:
-            `language_loss_sum` (sum over supervised tokens), `num_supervised`; and with alignment
+            `language_loss_sum` (sum over supervised tokens), `num_supervised`; with a rival of the
+            alignment `auxiliary_loss`; and with alignment
             `alignment_loss`, `matching_accuracy`, `num_nodes`. In evaluation mode the accuracy is
             that without noise, and the pooled views of the nodes [M, D] are there, too, as
             `image_view`, `answer_view` and, where the batch has them, `extended_view`.
         """
         missing = num_missing_calls(batch) if self.sharded else 0
-        images_KD, states = self.bundle.encode(batch, every_call_learns=self.sharded)
+        with nullcontext() if self.auxiliary is None else self.auxiliary.watching() as watched:
+            images_KD, states = self.bundle.encode(batch, every_call_learns=self.sharded)
         zeros = [self.bundle.empty_call(batch).sum() for _ in range(missing)]
         losses = self._language_loss(states, batch["calls"])
+        if self.auxiliary is not None and watched is not None:
+            losses["auxiliary_loss"] = self.auxiliary(watched, batch["calls"], states)
         # Where only the connector is trained, a batch without images has no trainable parameter.
         detached = torch.is_grad_enabled() and not losses["language_loss_sum"].requires_grad
         if self.sharded or detached:

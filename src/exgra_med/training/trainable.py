@@ -43,7 +43,7 @@ def build_objective(
         recompute_activations(bundle)
     if stage.compile:
         compile_layers(bundle)
-    objective = Objective(bundle, stage.alignment)
+    objective = Objective(bundle, stage.alignment, stage.auxiliary)
     if objective.alignment is not None and graph_weights is not None:
         load_alignment(objective.alignment, graph_weights)
     if sharded:

@@ -6,7 +6,12 @@ import pytest
 
 from exgra_med.errors import RecipeError
 from exgra_med.recipe.load import load_recipe, shipped_recipes
-from exgra_med.recipe.schema import EvaluationSettings, StageSettings, check_recipe
+from exgra_med.recipe.schema import (
+    EvaluationSettings,
+    StageSettings,
+    TextSettings,
+    check_recipe,
+)
 from exgra_med.section import RENAMED
 
 BASE = """
@@ -108,6 +113,16 @@ def test_an_empty_mapping_over_settings_is_refused_as_it_takes_nothing_away(
     with pytest.raises(RecipeError, match="takes nothing away") as refused:
         load_recipe(str(base), [text])
     assert f"`{where}={{}}`" in str(refused.value)
+
+
+@pytest.mark.parametrize("text", ["rates=null", "rates.connector=null", "rates={connector: null}"])
+def test_null_takes_away_what_a_base_says(base: Path, text: str) -> None:
+    text = text.replace("rates", "stages.first.learning_rates")
+    given = ["stages.first.learning_rates.connector=0.5", "text.max_length=99"]
+    assert load_recipe(str(base), given).recipe.stages["first"].learning_rates == {"connector": 0.5}
+    recipe = load_recipe(str(base), [*given, text, "text=null"]).recipe
+    assert recipe.stages["first"].learning_rates == {}
+    assert recipe.text == TextSettings()
 
 
 def test_an_empty_mapping_gives_a_section_its_defaults_where_there_was_none(base: Path) -> None:
