@@ -428,10 +428,12 @@ def open_session(
     engine: str | None = None,
     service: ServiceSettings | None = None,
     max_new_tokens: int | None = None,
+    stage: str | None = None,
 ) -> Session:
     """Open an evaluation on a prepared folder; who answers is as in `open_to_answer`.
 
-    Data, split and longest answer are those of the recipe where absent.
+    Data, split and longest answer are those of the recipe where absent, and of a run the model is
+    that of its last stage.
 
     Raises:
         RunError: the run is not finished, or the folder holds something else.
@@ -454,7 +456,7 @@ def open_session(
     split = split or recipe.evaluation.split
     return Session(
         run=run,
-        engine=open_engine(run, service, max_new_tokens),
+        engine=open_engine(run, service, max_new_tokens, stage),
         dataset=prepared.manifest["dataset"],
         split=split,
         records=prepared.records(split),
@@ -466,10 +468,24 @@ def open_session(
     )
 
 
+def _model_of(run: Run, stage: str | None) -> Path:
+    last = run.last_checkpoint
+    if stage is None:
+        return last
+    if not run.final(stage).is_dir():
+        raise RunError(
+            f"{run.path} has no model of stage {stage!r}.", "Its stages are in its recipe."
+        )
+    return run.final(stage)
+
+
 def open_engine(
-    run: Run, service: ServiceSettings | None = None, max_new_tokens: int | None = None
+    run: Run,
+    service: ServiceSettings | None = None,
+    max_new_tokens: int | None = None,
+    stage: str | None = None,
 ) -> Engine:
-    """The engine of a finished run, or of a folder of answers.
+    """The engine of a finished run (after a stage, or its last one), or of a folder of answers.
 
     Raises:
         RunError: the run is not finished.
@@ -478,7 +494,7 @@ def open_engine(
     recipe, asked = run.recipe, run.recipe.evaluation
     name = recipe.engine if isinstance(recipe, AnsweringRecipe) else CHECKPOINT
     options = EngineOptions(
-        model=str(run.last_checkpoint if name == CHECKPOINT else recipe.model.start),
+        model=str(_model_of(run, stage) if name == CHECKPOINT else recipe.model.start),
         template=recipe.text.template,
         max_length=recipe.text.max_length,
         max_new_tokens=asked.max_new_tokens if max_new_tokens is None else max_new_tokens,

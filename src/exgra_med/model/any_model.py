@@ -132,7 +132,7 @@ class AnyBundle(Bundle):
     def __init__(self, model: Any, processor: Any) -> None:
         self.model, self.processor = model, processor
         try:
-            self.image_token_id = image_token_id(model.config)
+            self._image_token_id = image_token_id(model.config)
         except MatchingError as error:
             raise CheckpointError(error.message) from error
         self.accepted = set(inspect.signature(model.forward).parameters) - {"labels"}
@@ -147,6 +147,11 @@ class AnyBundle(Bundle):
             eos_token_id=self.stop_ids,
             pad_token_id=self.pad_token_id,
         )
+
+    @property
+    def image_token_id(self) -> int:
+        """See `Bundle`: by the model's configuration."""
+        return self._image_token_id
 
     # Asking -------------------------------------------------------------------------------------
 

@@ -383,6 +383,11 @@ class Bundle(ABC):
         return self.tokenizer.pad_token_id
 
     @property
+    @abstractmethod
+    def image_token_id(self) -> int:
+        """Id of the placeholder of an image token."""
+
+    @property
     def width(self) -> int:
         """Width D of the language model."""
         return self.model.config.get_text_config().hidden_size

@@ -278,7 +278,7 @@ class NativeBundle(Bundle):
 
     @property
     def image_token_id(self) -> int:
-        """Id of `<im_patch>`, the placeholder of one visual token."""
+        """See `Bundle`: `<im_patch>`."""
         return self._id(IMAGE_PATCH)
 
     @property

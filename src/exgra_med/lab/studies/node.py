@@ -122,7 +122,10 @@ def _train_and_evaluate(place: Path, study: Study, node: Node, reporter: Reporte
             vqa.evaluate(open_session(run.path, reporter, split=split))
         # The main test comes last: its score says that the node is finished.
         sessions = [
-            *(open_session(run.path, reporter, data=each, split="test") for each in settings.also),
+            *(
+                open_session(run.path, reporter, data=each, split="test", stage=settings.also_after)
+                for each in settings.also
+            ),
             open_session(run.path, reporter, split=settings.splits[0]),
         ]
         for session in sessions:

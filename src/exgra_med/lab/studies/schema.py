@@ -84,6 +84,9 @@ class StudyEvaluation(Section):
     """Splits that are answered; the first one is compared."""
     also: list[str] = Field(default=[])
     """Prepared folders whose `test` split every run answers, too: further outcomes."""
+    also_after: Name | None = None
+    """Stage after which these are asked; the last one where absent. What a later stage is trained
+    on may push out what they ask for."""
     conditions: list[Literal["blank", "noise", "shuffled"]] = Field(default=[])
     """Pictures that the questions of every compared test are also asked with: what the score loses
     by each is an outcome, see `evaluation.tasks.reliance`."""
@@ -151,6 +154,8 @@ class Study(Section):
             raise ValueError("`shared` leaves no stage to the methods")
         if self.stage not in stages[len(self.shared) :]:
             raise ValueError(f"`fraction_stage` must be one of {stages[len(self.shared) :]}")
+        if self.evaluation.also_after not in (None, *stages[len(self.shared) :]):
+            raise ValueError(f"`evaluation.also_after` must be one of {stages[len(self.shared) :]}")
         for name, match in ((name, each.match) for name, each in self.methods.items()):
             if match is None:
                 continue

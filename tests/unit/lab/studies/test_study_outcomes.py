@@ -11,7 +11,7 @@ from made_up_run import SayingEngine, made_up_session
 
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import open_prepared, write_records
-from exgra_med.errors import DataError, ScoreError
+from exgra_med.errors import DataError, RecipeError, ScoreError
 from exgra_med.evaluation.statistics import holm
 from exgra_med.evaluation.tasks import reliance
 from exgra_med.lab.studies.folder import is_finished, start_study
@@ -149,6 +149,30 @@ def test_words_and_tables_name_the_outcome(results):
     captions = [block.caption for block in blocks(results)]
     assert ["other" in each for each in captions] == [False, False, True, True, True]
     assert ["other" in row[0] for row in comparison_rows(results)] == [False, False, True, True]
+
+
+def test_further_tests_may_ask_the_model_of_an_earlier_stage(tmp_path, monkeypatch, other):
+    text = STUDY.replace("OTHER", other)
+    own = text.replace("conditions", "also_after: connector, conditions")
+    study = load_study(str(write_study(tmp_path, own)))
+    folder = tmp_path / "study"
+    node = next(each for each in start_study(folder, study) if each.cell is not None)
+    asked = []
+
+    def trained(run, *_):
+        for stage in run.recipe.stages:
+            run.final(stage).mkdir(parents=True)
+
+    def ask(session, conditions):
+        asked.append((session.dataset, Path(session.engine.options.model).parent.name))
+
+    monkeypatch.setattr("exgra_med.lab.studies.node.train_run", trained)
+    monkeypatch.setattr("exgra_med.lab.studies.node.reliance.evaluate", ask)
+    run_node(folder, node.id, Silent())
+    last = list(study.recipe.stages)[-1]
+    assert asked == [("other", "connector"), (DATA.split(":")[1], last)] and last != "connector"
+    with pytest.raises(RecipeError, match="also_after"):
+        load_study(str(write_study(tmp_path, own.replace("after: connector", "after: nothing"))))
 
 
 def test_a_cell_is_finished_with_all_its_outcomes(tmp_path, other):
