@@ -417,7 +417,7 @@ def audit(
     test: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TEST]",
+            metavar="TEST",
             show_default=False,
             help="What is held against it. Without it, the splits of a prepared TRAIN.",
         ),
@@ -442,7 +442,6 @@ def audit(
     from exgra_med.data.llava_format import read_any
     from exgra_med.data.lookalikes import Place, compare
     from exgra_med.data.prepare import MAX_PIXELS
-    from exgra_med.evaluation.report.twins_page import write_twins
 
     if out is not None and out.suffix.lower() not in (".csv", ".json", ".html"):
         raise DataError(f"{out}: not .csv, .json or .html.", "Name the file by one of these.")
@@ -480,6 +479,8 @@ def audit(
             shown = {f"{test} against {train}": (*places, compared.twins)}
     show(value, as_json, lines)
     if out is not None:
+        from exgra_med.evaluation.report.twins_page import write_twins
+
         write_twins(out, shown)
         remark(f"Written: {out}")
 

@@ -129,6 +129,8 @@ def how_near(found: Iterable[Twin]) -> str:
     nearest: dict[str, int] = {}
     for each in found:
         nearest[each.picture] = min(each.bits, nearest.get(each.picture, each.bits))
+    if not nearest:
+        return f"no perceptual hashes differ in at most {NEAR_BITS} of 64 bits"
     steps = range(0, NEAR_BITS + 1, 2)
     said = [f"{sum(bits <= step for bits in nearest.values())} at {step}" for step in steps]
     return (
@@ -166,7 +168,8 @@ class Place:
             DataError: there is no such folder, or nothing in it.
         """
         root = Path(path)
-        if str(path).startswith(BUNDLED) or (root / MANIFEST).is_file():
+        is_prepared = (root / MANIFEST).is_file() and (root / "images").is_dir()
+        if is_prepared or str(path).startswith(BUNDLED):
             prepared = open_prepared(path)
             folder = prepared.image_folder(max_pixels)
         elif root.is_dir():
@@ -175,10 +178,13 @@ class Place:
             raise DataError(
                 f"{path}: no such folder.", "Give a prepared folder, or a folder of pictures."
             )
+        # A link to a folder is not followed: it is among the names, so that it is said.
         names = sorted(
             file.relative_to(folder.root).as_posix()
             for file in folder.root.rglob("*")
-            if file.is_file() and not file.name.startswith(".") and file.name not in _LISTINGS
+            if (file.is_file() or file.is_symlink())
+            and not file.name.startswith(".")
+            and file.name not in _LISTINGS
         )
         if not names:
             raise DataError(f"{folder.root}: there are no files in it.", "Is it the right folder?")
@@ -216,8 +222,8 @@ class Comparison:
             if files:
                 name, why = next(iter(files.items()))
                 lines.append(
-                    f"not compared: {len(files)} files of {title} that are no pictures or cannot "
-                    f"be read, such as {name}: {why} All of them are in --json"
+                    f"not compared: {len(files)} of the files of {title}, such as {name} ({why}); "
+                    "--json has all"
                 )
         return lines
 

@@ -65,6 +65,8 @@ def test_two_folders_of_pictures_are_compared_and_nothing_is_left_out_in_silence
     (test / "notes.txt").write_text("no picture")
     (test / "broken.png").write_bytes((train / "deep/c.png").read_bytes()[:200])
     (test / ".DS_Store").write_bytes(b"x")
+    (test / "manifest.json").write_text("[]")
+    (test / "linked").symlink_to(train)
 
     found = compare(of(train), of(test))
 
@@ -75,11 +77,12 @@ def test_two_folders_of_pictures_are_compared_and_nothing_is_left_out_in_silence
         ("smaller.JPG", "deep/b.png", False),
     ]
     assert all(each.bits <= 6 for each in found.twins) and found.twins[0].bits == 0
-    assert sorted(found.not_read[str(test)]) == ["broken.png", "notes.txt"]
+    unread = ["broken.png", "linked", "manifest.json", "notes.txt"]
+    assert list(found.not_read[str(test)]) == unread
     code, text = run(train, test)
     assert code == 0
     assert f"2 of 3 pictures of {test} have a twin in {train}; 2 of 3 the other way" in text
-    assert "at most 6 of 64 bits" in text and f"2 files of {test} that are no pictures" in text
+    assert "at most 6 of 64 bits" in text and f"not compared: 4 of the files of {test}" in text
 
 
 def test_dicom_files_are_pictures_too(tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ def _files(source: Path, name: str) -> list[Path]:
 
 
 def _images(source: Path, options: PrepareOptions) -> ImageFolder:
+    if (source / "images.zip").is_file() and not (source / "images").exists():
+        raise DataError(
+            f"{source}: 'images.zip' is not unpacked.", "Unpack it there, as the folder images/."
+        )
     inner = source / "images" / "images"
     if inner.is_dir():
         return ImageFolder(inner, options.max_pixels, within=source)

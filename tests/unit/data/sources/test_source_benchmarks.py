@@ -212,6 +212,10 @@ def test_medxpertqa_without_its_test_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x/Text/test.jsonl").write_text("{}")
     with pytest.raises(DataError, match=r"no 'MM/test\.jsonl'.*Text has no pictures"):
         prepare("medxpertqa", tmp_path / "x", tmp_path / "out")
+    (tmp_path / "x/test.jsonl").write_text("{}")
+    (tmp_path / "x/images.zip").write_bytes(b"")
+    with pytest.raises(DataError, match=r"'images\.zip' is not unpacked"):
+        prepare("medxpertqa", tmp_path / "x", tmp_path / "out")
 
 
 # --- OmniMedVQA ----------------------------------------------------------------------------------
