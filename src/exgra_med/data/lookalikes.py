@@ -220,10 +220,10 @@ class Comparison:
         ]
         for title, files in self.not_read.items():
             if files:
-                name, why = next(iter(files.items()))
+                first = next(iter(files.values()))
                 lines.append(
-                    f"not compared: {len(files)} of the files of {title}, such as {name} ({why}); "
-                    "--json has all"
+                    f"not compared: {len(files)} of the files of {title}, see --json; the first: "
+                    f"{first}"
                 )
         return lines
 
