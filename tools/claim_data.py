@@ -21,7 +21,7 @@ from rich.progress import track
 
 from exgra_med.captions.compose import compose_captions
 from exgra_med.captions.merge import merge_captions
-from exgra_med.data.inspect.audit import near_pairs, perceptual_hash
+from exgra_med.data.lookalikes import near_pairs, perceptual_hash
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import Prepared, Record, open_prepared, write_records
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from claim_data import hashes
 
-from exgra_med.data.inspect.audit import near_pairs
+from exgra_med.data.lookalikes import near_pairs
 from exgra_med.data.records import open_prepared
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.score import score_vqa

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +19,7 @@ from exgra_med.terminal import (
     next_step,
     print_json,
     printable,
+    remark,
     reporter,
     say,
     show,
@@ -392,22 +394,95 @@ def _outline(value: dict[str, Any], indent: str = "") -> Iterator[str]:
             yield f"{indent}{name.replace('_', ' ')}: {inner}"
 
 
-@app.command(epilog="Example: `exgra-med data audit train.jsonl test.jsonl --images images`")
+_AUDIT_EXAMPLES = """
+Examples:
+
+* `exgra-med data audit data/slake`
+
+* `exgra-med data audit data/vqa-rad hospital/scans --out twins.html`
+
+* `exgra-med data audit train.jsonl test.jsonl --images images`
+"""
+
+
+@app.command(epilog=_AUDIT_EXAMPLES)
 def audit(
     train: Annotated[
-        Path, typer.Argument(metavar="TRAIN", help="Training records, .jsonl or original's .json.")
+        str,
+        typer.Argument(
+            metavar="TRAIN",
+            help="Prepared folder, folder of pictures, or records (.jsonl, or original's .json).",
+        ),
     ],
-    test: Annotated[Path, typer.Argument(metavar="TEST", help="Test records.")],
+    test: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="TEST",
+            show_default=False,
+            help="What is held against it. Without it, the splits of a prepared TRAIN.",
+        ),
+    ] = None,
     images: options.Images = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="Write all pairs: .csv, .json, or .html to look at them.",
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say which images, questions and answers of a test set are in a training set."""
-    from exgra_med.data.inspect.audit import audit as compare
-    from exgra_med.data.llava_format import read_any
+    """Say what of a test is in training: pictures by bytes and look, questions and answers.
 
+    Of two folders pictures are compared, also DICOM; of records texts, too. Pictures look alike
+    where their perceptual hashes differ in at most 6 of 64 bits.
+    """
+    from exgra_med.data.inspect import audit as work
+    from exgra_med.data.llava_format import read_any
+    from exgra_med.data.lookalikes import Place, compare
+    from exgra_med.data.prepare import MAX_PIXELS
+
+    if out is not None and out.suffix.lower() not in (".csv", ".json", ".html"):
+        raise DataError(f"{out}: not .csv, .json or .html.", "Name the file by one of these.")
+    are_files = [Path(each).is_file() for each in (train, test) if each is not None]
+    if images is not None and not all(are_files):
+        raise DataError("--images is for files of records.", "Folders have their own pictures.")
+    if any(are_files) and (test is None or not all(are_files)):
+        raise DataError(
+            f"{train if are_files[0] else test} is a file.",
+            "Give two files of records, two folders, or one prepared folder.",
+        )
+    if out is not None and all(are_files) and images is None:
+        raise DataError("--out needs pictures.", "Give their folder with --images.")
+    shown: dict[str, tuple[Place, Place, list[Any]]] = {}
     with counting("comparing") as progress:
-        found = compare(read_any(train), read_any(test), images, progress)
-    show(vars(found), as_json, found.lines())
+        if test is None:
+            prepared = _open(train)
+            place = Place.of(train, MAX_PIXELS)
+            value, lines = {}, []
+            for (earlier, later), each in work.audit_splits(prepared, progress).items():
+                title = f"{later} against {earlier}"
+                shown[title] = place, place, each.near_pairs
+                value[title] = asdict(each)
+                lines += [f"{title}:", *(f"  {line}" for line in each.lines(earlier, later))]
+        elif all(are_files):
+            found = work.audit(read_any(Path(train)), read_any(Path(test)), images, progress)
+            value, lines = asdict(found), found.lines()
+            if images is not None:
+                place = Place.of(images, MAX_PIXELS)
+                shown = {f"{test} against {train}": (place, place, found.near_pairs)}
+        else:
+            places = Place.of(test, MAX_PIXELS), Place.of(train, MAX_PIXELS)
+            compared = compare(places[1], places[0], progress)
+            value, lines = asdict(compared), compared.lines()
+            shown = {f"{test} against {train}": (*places, compared.twins)}
+    show(value, as_json, lines)
+    if out is not None:
+        from exgra_med.evaluation.report.twins_page import write_twins
+
+        write_twins(out, shown)
+        remark(f"Written: {out}")
 
 
 @app.command(epilog="Example: `exgra-med data answers data/vqa-rad --out candidate.json`")

@@ -204,7 +204,6 @@ REFUSED = {
         lambda f: (f / "test.json").unlink(),
         "'test.json' is missing",
     ),
-    "omni-modality": ("omnimedvqa", field(OMNI, modality_type="Radar"), "unknown modality"),
     "omni-no-modality": ("omnimedvqa", field(OMNI, modality_type="REMOVE"), "'modality' is miss"),
     "omni-other-json": ("omnimedvqa", lambda f: (f / "QA_information").rename(f / "x"), "neither"),
     "pickle-payload": ("pathvqa", pickled([Payload()]), "refused, not a pickle of plain"),

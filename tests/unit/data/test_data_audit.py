@@ -5,9 +5,10 @@ import pytest
 from PIL import Image
 
 from exgra_med.data.derive import open_answers
-from exgra_med.data.inspect.audit import audit, near_pairs, perceptual_hash, word_overlap
+from exgra_med.data.inspect.audit import audit, word_overlap
 from exgra_med.data.inspect.check import check_prepared
 from exgra_med.data.inspect.statistics import statistics
+from exgra_med.data.lookalikes import near_pairs, perceptual_hash
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import Record, Turn
 from exgra_med.evaluation.answers import question_of
@@ -56,7 +57,8 @@ def test_each_kind_of_overlap_is_counted(tmp_path: Path) -> None:
     found = audit(train, test, tmp_path)
     assert found.test_images == 5
     assert found.test_images_in_train == 3
-    assert found.near_pairs == [("b-small.jpg", "b.png")] and found.near_duplicate_images == 1
+    assert [(each.picture, each.twin) for each in found.near_pairs] == [("b-small.jpg", "b.png")]
+    assert found.near_duplicate_images == 1
     assert found.duplicate_questions == 2
     assert found.duplicate_image_questions == found.duplicate_records == 1
     assert found.rephrased_questions == 3

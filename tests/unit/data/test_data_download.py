@@ -43,6 +43,13 @@ def test_a_repository_is_fetched_pinned_and_unpacked(hub: list[dict], tmp_path: 
     assert not list((tmp_path / "raw").glob(".imgs*"))
 
 
+def test_a_source_may_name_the_commit_that_is_fetched(hub: list[dict], tmp_path: Path) -> None:
+    source = SOURCES.find("pmc-vqa")
+    ledger = download_dataset(source, tmp_path / "raw")
+    assert hub[0]["revision"] == ledger["commit"] == source.revision and len(source.revision) == 40
+    assert download_dataset(source, tmp_path / "raw", "v1")["commit"] == "v1"
+
+
 def test_a_hub_that_fails_says_to_run_again(
     hub: list[dict], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

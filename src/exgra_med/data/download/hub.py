@@ -20,7 +20,8 @@ def download_dataset(
     Files that are already there are not fetched again; what arrived stays when it fails.
 
     Args:
-        revision: commit or tag of the repository; the newest where absent.
+        revision: commit or tag of the repository; where absent, the one that the source names,
+            else the newest.
 
     Returns:
         What `download.json` says too: repository, commit, files with their sizes.
@@ -37,7 +38,7 @@ def download_dataset(
     from huggingface_hub import HfApi, snapshot_download
 
     try:
-        commit = HfApi().dataset_info(source.hub, revision=revision).sha
+        commit = HfApi().dataset_info(source.hub, revision=revision or source.revision).sha
         snapshot_download(
             source.hub,
             repo_type="dataset",

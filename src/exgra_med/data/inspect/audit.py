@@ -2,53 +2,21 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from scipy.fft import dctn
-
 from exgra_med.data.images import ImageFolder
+from exgra_med.data.lookalikes import Looks, Twin, how_near, read_looks, twins
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import GUESSED, Record, file_sha256
+from exgra_med.data.records import GUESSED, Prepared, Record
+from exgra_med.errors import DataError
 from exgra_med.terminal import ProgressCallback
-
-NEAR_BITS = 6
-"""Perceptual hashes that differ in at most so many of 64 bits count as the same picture."""
 
 REPHRASED_OVERLAP = 0.5
 """Share of common words from which two questions about one image with one answer are one."""
-
-_SIDE = 32
-_KEPT = 8
-
-
-def perceptual_hash(image: Image.Image) -> int:
-    """64 bits that stay nearly equal under scaling, compression and slight changes of contrast.
-
-    The signs of the 8 x 8 lowest frequencies of a 32 x 32 grey version against their median
-    (the "pHash" of Zauner 2010).
-    """
-    grey = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    pixels = np.asarray(grey, dtype=np.float64)
-    frequencies = dctn(pixels)[:_KEPT, :_KEPT].ravel()
-    bits = frequencies > np.median(frequencies[1:])
-    return int.from_bytes(np.packbits(bits).tobytes(), "big")
-
-
-def near_pairs(left: list[int], right: list[int], bits: int = NEAR_BITS) -> list[tuple[int, int]]:
-    """(row of left, row of right) of hashes that differ in at most `bits` bits, in order."""
-    if not left or not right:
-        return []
-    wanted = np.array(right, dtype=np.uint64)
-    pairs = []
-    for row, value in enumerate(left):
-        distance = np.bitwise_count(wanted ^ np.uint64(value))
-        pairs += [(row, int(column)) for column in np.flatnonzero(distance <= bits)]
-    return pairs
 
 
 @dataclass
@@ -70,6 +38,7 @@ class Audit:
         open_answers_in_train: open test answers that are an answer in training.
         open_answers: how many open test answers there are.
         guessed_types: test records that state no answer type, so that it is taken from the answer.
+        near_pairs: test images that are not in training, with the training images they look like.
     """
 
     test_images: int
@@ -84,24 +53,26 @@ class Audit:
     open_answers_in_train: int
     open_answers: int
     guessed_types: int
-    near_pairs: list[tuple[str, str]] = field(default_factory=list)
+    near_pairs: list[Twin] = field(default_factory=list)
 
-    def lines(self) -> list[str]:
-        """The audit for a person."""
+    def lines(self, train: str = "train", test: str = "test") -> list[str]:
+        """The audit for a person, who calls the two sets so."""
         near = "not compared, give --images"
         if self.near_duplicate_images is not None:
-            near = f"{self.near_duplicate_images} further test images look like a training image"
+            near = f"{self.near_duplicate_images} further {test} images look like a {train} image"
+            near += f" ({how_near(self.near_pairs)})" if self.near_pairs else ""
         phrases = ", ".join(f"{n} {name}" for name, n in self.rephrased_by_phrase_type.items())
         return [
-            f"{self.test_images_in_train} of {self.test_images} test images are in train",
+            f"{self.test_images_in_train} of {self.test_images} {test} images are in {train}",
             near,
-            f"{self.duplicate_questions} of {self.test_records} test questions are in train",
-            f"{self.duplicate_image_questions} test questions are in train about the same image",
-            f"{self.duplicate_records} test records are in train, answer included",
-            f"{self.rephrased_questions} test records are in train in other words"
+            f"{self.duplicate_questions} of {self.test_records} {test} questions are in {train}",
+            f"{self.duplicate_image_questions} {test} questions are in {train} about the same "
+            "image",
+            f"{self.duplicate_records} {test} records are in {train}, answer included",
+            f"{self.rephrased_questions} {test} records are in {train} in other words"
             + (f" ({phrases})" if phrases else ""),
-            f"{self.open_answers_in_train} of {self.open_answers} open test answers are answers in "
-            "train" + (f" ({self.guessed_types} {GUESSED})" if self.guessed_types else ""),
+            f"{self.open_answers_in_train} of {self.open_answers} open {test} answers are answers "
+            f"in {train}" + (f" ({self.guessed_types} {GUESSED})" if self.guessed_types else ""),
         ]
 
 
@@ -119,41 +90,67 @@ def audit(
     Raises:
         DataError: an image is missing or broken.
     """
-    train_images = sorted({name for record in train for name in record.images})
-    test_images = sorted({name for record in test for name in record.images})
-    same = set(test_images) & set(train_images)
-    pairs: list[tuple[str, str]] = []
+    looks = None
     if images is not None:
-        by_bytes, pairs = _compare(test_images, train_images, same, images, progress)
-        same |= by_bytes
+        names = {name for record in (*train, *test) for name in record.images}
+        looks = _all_looks(ImageFolder(images, MAX_PIXELS), names, progress)
+    return _audit(train, test, looks)
+
+
+def audit_splits(
+    prepared: Prepared, progress: ProgressCallback | None = None
+) -> dict[tuple[str, str], Audit]:
+    """Compare the splits of a prepared folder, each with every split before it.
+
+    Returns:
+        (earlier split, later split) -> what of the later one is in the earlier one.
+
+    Raises:
+        DataError: an image is missing or broken, or there is one split alone.
+        DamagedFileError: a file was changed.
+    """
+    splits = {split: prepared.records(split) for split in prepared.splits}
+    splits = {split: records for split, records in splits.items() if records}
+    if len(splits) < 2:
+        raise DataError(
+            f"{prepared.path}: has records in {', '.join(splits) or 'no split'} alone.",
+            "Give the training data first: exgra-med data audit TRAIN TEST.",
+        )
+    names = {name for records in splits.values() for each in records for name in each.images}
+    looks = _all_looks(prepared.image_folder(MAX_PIXELS), names, progress)
+    return {
+        (earlier, later): _audit(splits[earlier], splits[later], looks)
+        for earlier, later in combinations(splits, 2)
+    }
+
+
+def _all_looks(
+    folder: ImageFolder, names: Iterable[str], progress: ProgressCallback | None
+) -> Looks:
+    looks = read_looks(folder, names, progress)
+    if looks.not_read:
+        raise next(iter(looks.not_read.values()))
+    return looks
+
+
+def _audit(train: Sequence[Record], test: Sequence[Record], looks: Looks | None) -> Audit:
+    trained, tested = (
+        {name for each in records for name in each.images} for records in (train, test)
+    )
+    same = tested & trained
+    pairs: list[Twin] = []
+    if looks is not None:
+        known = {looks.files[name] for name in trained}
+        same |= {name for name in tested if looks.files[name] in known}
+        pairs = twins(looks.only(tested - same), looks.only(trained))
     return Audit(
-        test_images=len(test_images),
+        test_images=len(tested),
         test_images_in_train=len(same),
-        near_duplicate_images=None if images is None else len({name for name, _ in pairs} - same),
+        near_duplicate_images=None if looks is None else len({each.picture for each in pairs}),
         test_records=len(test),
-        near_pairs=[pair for pair in pairs if pair[0] not in same],
+        near_pairs=pairs,
         **_compare_texts(train, test),
     )
-
-
-def _compare(
-    test: list[str], train: list[str], same: set[str], root: Path, progress: ProgressCallback | None
-) -> tuple[set[str], list[tuple[str, str]]]:
-    """Test images with the bytes of a training image, and pairs that look alike."""
-    folder = ImageFolder(root, MAX_PIXELS)
-    exact: dict[str, str] = {}
-    looks: dict[str, int] = {}
-    every = sorted({*test, *train})
-    for done, name in enumerate(every, start=1):
-        exact[name] = file_sha256(folder.locate(name))
-        looks[name] = perceptual_hash(folder.open(name))
-        if progress:
-            progress("pictures", done, len(every))
-    known = {exact[name] for name in train}
-    by_bytes = {name for name in test if exact[name] in known}
-    others = [name for name in test if name not in same | by_bytes]
-    found = near_pairs([looks[name] for name in others], [looks[name] for name in train])
-    return by_bytes, [(others[row], train[column]) for row, column in found]
 
 
 def _compare_texts(train: Sequence[Record], test: Sequence[Record]) -> dict[str, Any]:

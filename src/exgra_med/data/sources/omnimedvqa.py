@@ -1,4 +1,4 @@
-"""OmniMedVQA: multiple choice over many public datasets, a test set only.
+"""OmniMedVQA: multiple choice over 73 datasets, 42 of them open, a test set only.
 
 Every JSON file below `QA_information/Open-access` is one published dataset; image paths are
 relative to the root. The ground truth is text that may differ from its option in case or a final
@@ -18,7 +18,8 @@ from exgra_med.errors import DataError
 from exgra_med.reading import read_json
 
 NAME = "omnimedvqa"
-OPEN_ROWS = 88_996
+ROWS = {"open-access": 88_996, "all": 127_995}
+"""Of the complete release, by variant."""
 MODALITIES = {
     "ct(computed tomography)": "CT",
     "mr (mag-netic resonance imaging)": "MR",
@@ -30,7 +31,7 @@ MODALITIES = {
     "oct (optical coherence tomography": "OCT",
     "microscopy images": "Microscopy",
 }
-"""Published modality strings, in lower case -> short names."""
+"""Published modality strings, in lower case -> short names; others stay as they are published."""
 
 
 def collect(source: Path, options: PrepareOptions) -> Collected:
@@ -41,7 +42,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     """
     if (source / "OmniMedVQA" / "QA_information").is_dir():
         source = source / "OmniMedVQA"
-    files, others = _files(source, options.variant)
+    files, others, restricted = _files(source, options.variant)
     dropped: list[Dropped] = []
     records: list[Record] = []
     seen: set[str] = set()
@@ -55,25 +56,30 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
                 raise DataError(f"{where}: the question_id comes twice.")
             seen.add(record.id)
             records.append(record)
-    rows = OPEN_ROWS if options.variant == "all" else len(records) + len(dropped)
+    rows = len(records) + len(dropped)
     tally = Counter(record.meta["modality"] for record in records)
     notes: dict[str, Any] = {
-        "completeness": completeness(rows, OPEN_ROWS),
+        "completeness": completeness(rows, ROWS[options.variant]),
         "records_by_modality": dict(sorted(tally.items())),
+        "datasets": len({record.meta["dataset"] for record in records}),
         "files_of_another_layout": others,
+        "restricted_files_left_out": restricted,
     }
     splits: dict[str, list[Record]] = {"train": [], "validation": [], "test": records}
     return Collected(splits, ImageFolder(source, options.max_pixels), files, dropped, notes)
 
 
-def _files(source: Path, variant: str) -> tuple[list[Path], list[str]]:
+def _files(source: Path, variant: str) -> tuple[list[Path], list[str], list[str]]:
+    """The files that are read, and the names of those of another layout or without pictures."""
     root = source / "QA_information"
     if root.is_dir():
-        names = ["Open-access"] + (["Restricted-access"] if variant == "all" else [])
-        files = sorted(path for name in names for path in (root / name).glob("*.json"))
+        restricted = sorted((root / "Restricted-access").glob("*.json"))
+        files = sorted((root / "Open-access").glob("*.json"))
+        if variant == "all":
+            files, restricted = files + restricted, []
         if not files:
-            raise DataError(f"{root}: there are no JSON files in {' or '.join(names)}.")
-        return files, []
+            raise DataError(f"{root}: there are no JSON files in Open-access.")
+        return files, [], [path.name for path in restricted]
     files, others = [], []
     for path in sorted(source.glob("*.json")):
         value = read_json(path)
@@ -84,7 +90,7 @@ def _files(source: Path, variant: str) -> tuple[list[Path], list[str]]:
             f"{source}: neither 'QA_information' nor a JSON file with 'gt_answer' is there.",
             "Unpack OmniMedVQA.zip and give its folder.",
         )
-    return files, [path.name for path in others]
+    return files, [path.name for path in others], []
 
 
 def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record | None:
@@ -102,13 +108,11 @@ def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record |
         return None
     # One entry of "Chest CT Scan.json" has the key `modality` instead.
     modality = text_field(row, "modality_type" if "modality_type" in row else "modality", where)
-    if modality.lower() not in MODALITIES:
-        raise DataError(f"{where}: unknown modality {modality!r}.")
     meta: dict[str, Any] = {
         "published_id": published,
         "split": "test",
         "dataset": text_field(row, "dataset", where),
-        "modality": MODALITIES[modality.lower()],
+        "modality": MODALITIES.get(modality.lower(), modality),
         "published_modality": modality,
         "question_type": text_field(row, "question_type", where),
         "answer_index": plain.index(answer) if answer else None,
@@ -128,11 +132,11 @@ def _record(row: dict[str, Any], where: str, dropped: list[Dropped]) -> Record |
 
 SOURCE = Source(
     name=NAME,
-    title="OmniMedVQA: multiple choice over 42 open datasets, 88,996 questions, test only",
+    title="OmniMedVQA: multiple choice over 42 open datasets of 73, 88,996 questions, test only",
     licence="per source dataset; the collection states none",
     variants={
-        "open-access": "the files of Open-access",
-        "all": "Restricted-access too, whose images you must have",
+        "open-access": "the files of Open-access; Restricted-access is named and left out",
+        "all": "Restricted-access too, 127,995 questions; get its images from their publishers",
     },
     collect=collect,
     hub="foreverbeliever/OmniMedVQA",

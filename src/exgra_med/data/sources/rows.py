@@ -8,7 +8,7 @@ from typing import Any
 
 from exgra_med.data.images import PLAIN_ENDINGS, ImageFolder
 from exgra_med.data.records import Record, parse_record
-from exgra_med.data.sources.options import closed_options
+from exgra_med.data.sources.options import closed_options, plain_option, read_options
 from exgra_med.data.sources.source import Dropped, PrepareOptions
 from exgra_med.data.sources.values import is_null, json_value, plain_text
 from exgra_med.data.talks import place_images
@@ -114,6 +114,55 @@ def vqa_record(
     shown = names[0] if len(names) == 1 else names or None
     value = {"id": name, "image": shown, "turns": turns, "answer_type": answer_type, "meta": meta}
     return parse_record(value, where)
+
+
+def choice_record(
+    name: str,
+    row: Mapping[str, Any],
+    where: str,
+    *,
+    options: Any,
+    right: Any,
+    image: str | list[str],
+    meta: dict[str, Any],
+    question_key: str = "question",
+    dropped: list[Dropped],
+) -> Record | None:
+    """A record of one question with options; None, and a listed drop, where they cannot be used.
+
+    Args:
+        options: in a shape that `options.read_options` knows.
+        right: letter of the right option, else its text.
+
+    Raises:
+        DataError: the question is missing or of the wrong type.
+    """
+    try:
+        found = read_options(options, where)
+    except DataError:
+        found = None
+    if found is None:
+        dropped.append(Dropped(name, "fewer than two options, or none that can be read"))
+        return None
+    said = plain_text(right, f"{where}: the right option")
+    texts = [plain_option(text) for text in found.texts]
+    for known, wanted in ((found.marks, said.upper()), (texts, plain_option(said))):
+        if wanted in known:
+            place = known.index(wanted)
+            break
+    else:
+        dropped.append(Dropped(name, "the answer is none of the options"))
+        return None
+    return vqa_record(
+        name,
+        {"question": row.get(question_key), "answer": found.texts[place]},
+        where,
+        image=image,
+        answer_type="CLOSED",
+        meta=meta | {"answer_index": place},
+        options=found.texts,
+        dropped=dropped,
+    )
 
 
 def _raw(value: Any) -> Any:

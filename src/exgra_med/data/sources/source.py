@@ -128,6 +128,7 @@ class Source:
         variants: split variants, the default first, each with one line.
         collect: reads the published files in a folder.
         hub: dataset repository for `--download`, where one is public.
+        revision: commit of that repository that is downloaded; the newest where absent.
         has_image_urls: whether a list of URLs is published with it, for `--download`.
         needs_files: whether files are read; if not, data is made from settings.
     """
@@ -138,5 +139,6 @@ class Source:
     variants: Mapping[str, str]
     collect: Callable[[Path, PrepareOptions], Collected]
     hub: str | None = None
+    revision: str | None = None
     has_image_urls: bool = False
     needs_files: bool = True

@@ -1,7 +1,8 @@
 """VQA-RAD (Lau et al. 2018): the official JSON, or the med-vqa re-packaging, to records.
 
 Published by question, not by image: 202 of the 203 official test images are in train too. The
-variant `image-disjoint` is this project's split of the same rows without that leak.
+variant `image-disjoint` is this project's split of the same rows without that leak; `yang-2024`
+is the one of Med-Gemini's authors, on which MedGemma's scores are given.
 """
 
 from collections import Counter, defaultdict
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record, read_json_list
+from exgra_med.data.records import SPLITS, Record, read_json_list
 from exgra_med.data.sources.hub_copies import collect_parquet
 from exgra_med.data.sources.rows import (
     answer_type_field,
@@ -127,10 +128,33 @@ def _splits(
         for counts in organs.values():
             chosen |= held_out_images(counts, VALIDATION_SHARE, TEST_SHARE, options.seed)
         return {pair: chosen.get(pair[1], "train") for pair in rows}
+    if options.variant == "yang-2024":
+        chosen = _yang(published)
+        return {pair: chosen[pair[1]] for pair in rows}
     train = {image: count for (split, image), count in rows.items() if split == "train"}
     tested = {image for split, image in rows if split == "test"}
     validation = untested_images(train, tested, VALIDATION_SHARE, options.seed)
     return {pair: "validation" if pair[1] in validation else pair[0] for pair in rows}
+
+
+def _yang(published: list[tuple[str, dict[str, Any]]]) -> dict[str, str]:
+    """Image -> split of Yang et al. 2024, who published it by qid; no image is in two.
+
+    Raises:
+        DataError: a qid that is not theirs, or an image whose questions are in two splits.
+    """
+    table = read_json(Path(__file__).with_name("vqa_rad_split_yang.json"))
+    by_qid = {str(qid): split for split in SPLITS for qid in table[split]}
+    chosen: dict[str, str] = {}
+    for _, row in published:
+        qid, image = (str(row.get(key)).strip() for key in ("qid", "image_name"))
+        split = by_qid.get(qid)
+        if split is None or chosen.setdefault(image, split) != split:
+            raise DataError(
+                f"{NAME}: qid {qid} about {image} does not fit the split of Yang et al. 2024.",
+                f"It is for the official {OFFICIAL_FILE!r}, whose qids are 0 to 2247.",
+            )
+    return chosen
 
 
 SOURCE = Source(
@@ -140,6 +164,7 @@ SOURCE = Source(
     variants={
         "official": "published train and test; validation takes whole images of train",
         "image-disjoint": "the same rows, no image in two splits (this project's split)",
+        "yang-2024": "the same rows by Yang et al. 2024, 785 / 728 / 735, no image in two splits",
         "hub": "the hub's parquet copy, 1,793 / 451, lower-cased, without ids and answer types",
         "med-vqa": "the med-vqa/MEVF files with templated rows, 3,064 / 451 (leaks, see docs)",
     },

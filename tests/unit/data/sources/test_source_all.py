@@ -96,6 +96,22 @@ def test_slake_languages_together_say_or_mend_their_leak(slake: Path, tmp_path: 
     assert "slake/train/2" in [item["id"] for item in apart.manifest["dropped"]]
 
 
+def test_slake_without_twins_leaves_out_test_images_that_look_like_training_images(
+    slake: Path, tmp_path: Path
+) -> None:
+    for image, seed in ((0, 5), (1, 6), (2, 7), (3, 5)):
+        coarse = Image.effect_noise((6, 6), 90) if seed != 5 else Image.linear_gradient("L")
+        coarse.resize((64 - image, 60)).save(slake / f"imgs/xmlab{image}/source.jpg")
+    save(slake / "test.json", [slake_row(5, 2), slake_row(6, 3), slake_row(7, 3, "zh")])
+    plain = prepare("slake", slake, tmp_path / "plain")
+    apart = prepare("slake", slake, tmp_path / "apart", variant="en-without-twins")
+    assert counts(plain) == (1, 1, 2) and counts(apart) == (1, 1, 1)
+    assert [r.meta["published_id"] for r in apart.records("test")] == ["5"]
+    twins = {"xmlab3/source.jpg": "xmlab0/source.jpg"}
+    assert apart.manifest["notes"]["test_images_with_twin_in_train"] == twins
+    assert "looks like one of train" in apart.manifest["dropped"][-1]["reason"]
+
+
 def test_the_slake_subset_has_the_published_counts(shared: Path, tmp_path: Path) -> None:
     types = {
         "en": {"train": (48, 129), "validation": (19, 52), "test": (29, 72)},

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -146,3 +147,36 @@ def test_what_is_left_for_training_by_variant(
     stage = load_recipe("finetune/vqa-rad").recipe.stages["vqa"]
     parts = stage.gradient_accumulation_steps
     assert num_steps(sizes[0], stage.batch_size, parts, stage.epochs) == steps
+
+
+def test_the_split_of_yang_puts_each_question_where_its_authors_did(
+    rad: Path, rad_row, write_rad
+) -> None:
+    table = json.loads(Path(vqa_rad.__file__).with_name("vqa_rad_split_yang.json").read_text())
+    by_qid = {qid: split for split in ("train", "validation", "test") for qid in table[split]}
+    assert sorted(by_qid) == list(range(2248))
+    assert [len(table[split]) for split in ("train", "validation", "test")] == [785, 728, 735]
+    # One fewer, as a file of 2,248 rows must have the published kinds of answers.
+    write_rad([rad_row(n, image_name=f"{n}.jpg") for n in range(2247)])
+    splits = collect(rad, "yang-2024").splits
+    for split, records in splits.items():
+        wanted = [qid for qid in sorted(table[split]) if qid < 2247]
+        assert [int(r.meta["published_id"]) for r in records] == wanted
+
+
+def test_the_split_of_yang_refuses_another_release(rad: Path, rad_row, write_rad) -> None:
+    write_rad([rad_row(1, image_name="a.jpg"), rad_row(3, image_name="a.jpg")])
+    with pytest.raises(DataError, match=r"qid 3 about a\.jpg does not fit"):
+        collect(rad, "yang-2024")
+    write_rad([rad_row(2248)])
+    with pytest.raises(DataError, match="qid 2248"):
+        collect(rad, "yang-2024")
+
+
+@pytest.mark.slow
+def test_the_split_of_yang_shares_no_image_in_the_release(shared: Path) -> None:
+    splits = collect(shared / "data/vqa_rad", "yang-2024").splits
+    images = [{r.images[0] for r in records} for records in splits.values()]
+    assert [len(each) for each in images] == [109, 102, 103]
+    assert len(set.union(*images)) == 314
+    assert [len(records) for records in splits.values()] == [785, 728, 735]
