@@ -56,7 +56,7 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("Pneumonia cannot be excluded.", {"Pneumonia": U}),
     ("We cannot exclude pneumonia or effusion.", {"Pneumonia": U, "Pleural effusion": U}),
     ("It is not possible to exclude pneumonia.", {"Pneumonia": U}),
-    ("No consolidation, effusion cannot be ruled out.", {"Consolidation": A, "Pleural effusion": U}),
+    ("No edema, effusion cannot be ruled out.", {"Edema": A, "Pleural effusion": U}),
     ("Atelectasis versus pneumonia.", {"Pneumonia": U, "Atelectasis": U}),
     ("Opacity may represent atelectasis.", {"Lung opacity": P, "Atelectasis": U}),
     ("Opacity suspicious for pneumonia.", {"Lung opacity": P, "Pneumonia": U}),

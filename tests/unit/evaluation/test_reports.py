@@ -279,8 +279,10 @@ def test_a_card_says_what_became_of_the_findings() -> None:
 
 def test_words_that_differ_are_marked() -> None:
     reference, report = marked("No left effusion, clear.", "Findings: Left effusion: clear lungs.")
-    assert reference == [("No ", True), ("left effusion, clear.", False)]
+    assert reference == [("No", True), (" left effusion, clear.", False)]
     assert report == [("Findings: Left effusion: clear ", False), ("lungs.", True)]
+    assert marked("a b", "c d") == ([("a b", True)], [("c d", True)])
+    assert marked("", "x") == ([], [("x", True)])
 
 
 class _FakeRadEval:

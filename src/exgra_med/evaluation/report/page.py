@@ -207,29 +207,35 @@ class ReportCard:
 
 
 def marked(reference: str, report: str) -> tuple[Marked, Marked]:
-    """Two texts with the words marked that the other one has not, or not in this order."""
-    both = [re.findall(r"\S+\s*", text) for text in (reference, report)]
-    plain_words = [[tuple(reports.report_words(word)) for word in words] for words in both]
-    blocks = SequenceMatcher(None, *plain_words, autojunk=False).get_matching_blocks()
-    pieces: list[Marked] = []
-    for words, known, starts in zip(
-        both, plain_words, zip(*((each.a, each.b) for each in blocks), strict=True), strict=True
-    ):
-        common = {
-            start + place
-            for start, each in zip(starts, blocks, strict=True)
-            for place in range(each.size)
-        }
-        text: Marked = []
-        for place, word in enumerate(words):
-            # Signs and headings are no words, and differ from nothing.
-            differs = bool(known[place]) and place not in common
-            if text and text[-1][1] == differs:
-                text[-1] = (text[-1][0] + word, differs)
-            else:
-                text.append((word, differs))
-        pieces.append(text)
-    return pieces[0], pieces[1]
+    """Two texts with the words marked that the other one has not, or not in this order.
+
+    >>> marked("No effusion.", "Effusion.")
+    ([('No', True), (' effusion.', False)], [('Effusion.', False)])
+    """
+    words = [re.findall(r"\S+|\s+", text) for text in (reference, report)]
+    known = [[tuple(reports.report_words(each)) for each in one] for one in words]
+    # Signs, blanks and headings are no words, and differ from nothing.
+    places = [[place for place, each in enumerate(one) if each] for one in known]
+    compared = [[one[place] for place in at] for one, at in zip(known, places, strict=True)]
+    differs = [set(at) for at in places]
+    for first, second, size in SequenceMatcher(
+        None, *compared, autojunk=False
+    ).get_matching_blocks():
+        for text, start in enumerate((first, second)):
+            differs[text] -= {*places[text][start : start + size]}
+    return _joined(words[0], differs[0]), _joined(words[1], differs[1])
+
+
+def _joined(words: Sequence[str], differs: set[int]) -> Marked:
+    """Pieces as long as they can be; a blank between two marked words is marked, too."""
+    found: Marked = []
+    for place, word in enumerate(words):
+        flag = place in differs or (not word.strip() and {place - 1, place + 1} <= differs)
+        if found and found[-1][1] == flag:
+            found[-1] = (found[-1][0] + word, flag)
+        else:
+            found.append((word, flag))
+    return found
 
 
 def report_card(question: Question, report: str, images: ImageFolder | None) -> ReportCard:

@@ -556,7 +556,8 @@ def _further(entry: Entry) -> list[Block]:
     if not rows:
         return []
     own = Row("this model", [cell(entry.score(VARIANT, each.name)) for each in measures])
-    table = Table([Column(f"{each.label}, %") for each in measures], [own, *rows], "Who writes")
+    titles = [f"{each.label[:1].upper()}{each.label[1:]}, %" for each in measures]
+    table = Table([Column(each) for each in titles], [own, *rows], "Who writes")
     about = "Reports that are written without a look at the picture, scored alike."
     return [Block("Without a look", table, about)]
 
