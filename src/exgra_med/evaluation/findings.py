@@ -150,11 +150,13 @@ _CLAUSE = re.compile(
     rf"|\bwith (?={_SIZE}\b)"
     rf"|,? ?\band (?=(?:the|there|this|these|a|an) [^,]{{0,300}}\b{_VERB}\b)"
     # ", the heart is enlarged", but not the last of a list: ", or consolidation is seen".
-    rf"|,(?=(?! ?(?:or|nor)\b)(?![^,]{{0,300}}\b(?:or|nor)\b)[^,]{{0,300}}\b{_VERB}\b)"
+    rf"|,(?=(?! ?(?:and|or|nor)\b)(?![^,]{{0,300}}\b(?:or|nor)\b)[^,]{{0,300}}\b{_VERB}\b)"
     r"|,(?= ?there (?:is|are)\b)"
     # ", small effusion", but not the last of a list: ", large effusion or consolidation".
     rf"|,(?= ?{_SIZE}\b(?!.{{0,300}}\b(?:or|nor)\b))"
 )
+_FINITE = re.compile(rf"\b{_VERB}\b")
+_STATED = re.compile(rf"\b{_VERB}\b[^,]*,")
 
 
 class Mention(NamedTuple):
@@ -194,12 +196,12 @@ def findings_of(report: str) -> dict[str, State]:
 def mentions_of(report: str) -> Iterator[Mention]:
     """Every mention of a finding by one of its names, with what its clause says of it."""
     for clause in _clauses(report):
-        cues = [(each.lastgroup or "", each.start(), each.end()) for each in _CUE.finditer(clause)]
+        cues = [(each.lastgroup or "", each.start()) for each in _CUE.finditer(clause)]
         versus = bool(re.search(r"\b(?:versus|vs)\b", clause))
         for name, form in _MENTION.items():
             for place in form.finditer(clause):
                 # A cue may stand inside of a mention: "the heart is not enlarged".
-                kinds = {kind for kind, start, _ in cues if _reaches(kind, start, place)}
+                kinds = {kind for kind, start in cues if _reaches(kind, start, place)}
                 state: State = "present"
                 if versus or kinds & {"unsure", "unsure_behind"}:
                     state = "uncertain"
@@ -211,9 +213,16 @@ def mentions_of(report: str) -> Iterator[Mention]:
 
 
 def _reaches(kind: str, start: int, place: re.Match[str]) -> bool:
+    """Whether the cue that starts there says something of the mention at a place."""
     if kind == "nothing":
         return False
-    return start >= place.end() if kind.endswith("_behind") else start < place.end()
+    if kind.endswith("_behind"):
+        between = place.end(), start
+    else:
+        between = start, place.start()
+    is_on_its_side = start >= place.end() if kind.endswith("_behind") else start < place.end()
+    # "Effusion is stable, pneumothorax not seen": behind a verb a comma begins another statement.
+    return is_on_its_side and not _STATED.search(place.string, *between)
 
 
 def _clauses(report: str) -> Iterator[str]:
@@ -221,4 +230,21 @@ def _clauses(report: str) -> Iterator[str]:
     for sentence in _SENTENCE.split(report):
         text = " ".join(sentence.lower().split())
         if text and not _HEADING.match(text):
-            yield from filter(None, (part.strip(" ,.") for part in _CLAUSE.split(text)))
+            for part in _CLAUSE.split(text):
+                yield from filter(None, (each.strip(" ,.") for each in _statements(part)))
+
+
+def _statements(clause: str) -> Iterator[str]:
+    """The sides of each "and" between two statements: "effusion is small and edema is not seen".
+
+    There is a verb on both sides, or a lone comma in front, which no list of two has.
+    """
+    first, *rest = clause.split(" and ")
+    for part in rest:
+        begins_anew = _FINITE.search(first) or first.find(",") == len(first) - 1
+        if begins_anew and _FINITE.search(part):
+            yield first
+            first = part
+        else:
+            first = f"{first} and {part}"
+    yield first

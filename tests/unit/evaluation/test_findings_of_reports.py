@@ -43,6 +43,20 @@ CASES: list[tuple[str, dict[str, str]]] = [
         {"Pneumothorax": A, "Pleural effusion": P},
     ),
     ("Bilateral effusions without pneumothorax.", {"Pneumothorax": A, "Pleural effusion": P}),
+    *[
+        (text, {"Pneumothorax": A, "Pleural effusion": P})
+        for text in (
+            "Effusion is present and pneumothorax is not seen.",
+            "Effusion is stable, pneumothorax not seen.",
+            "No pneumothorax is seen and effusion is stable.",
+            "No pneumothorax is seen, effusion unchanged.",
+        )
+    ],
+    ("No effusion, and cardiomegaly is present.", {"Cardiomegaly": P, "Pleural effusion": A}),
+    ("Effusion and pneumothorax are not seen.", {"Pneumothorax": A, "Pleural effusion": A}),
+    ("Effusion, pneumothorax, and edema have resolved.", {
+        "Edema": A, "Pneumothorax": A, "Pleural effusion": A,
+    }),
     ("No effusion\nPneumothorax", {"Pneumothorax": P, "Pleural effusion": A}),
     ("There is no\npneumothorax", {"Pneumothorax": A}),
     # Two negations are none, and a "no" may deny something else.
