@@ -88,6 +88,8 @@ _CUES: dict[str, str] = {
         r"|without (?:significant |interval )*(?:change|improvement)(?: in)?"
         r"|(?:is|are|has|have)? ?not (?:significantly |appreciably |substantially )?"
         r"(?:changed|improved|increased|decreased)|not only|no doubt"
+        r"|may not be (?:demonstrated|seen|visible|apparent)"
+        r"|not (?:seen|visualized|present|identified|noted) (?:on|in) (?:the )?(?:prior|previous)"
         # Two negations are none.
         r"|(?:not|never) (?:\w+ )?(?:absent|without|negative for|free of|resolved|cleared)"
         r"|not (?:completely |fully |entirely )(?:resolved|cleared)|no (?:lack|absence) of"
@@ -134,7 +136,7 @@ _MENTION = {name: re.compile(rf"(?<!\w)(?:{form})(?!\w)") for name, form in _NAM
 _WITHOUT_NAME = [(re.compile(form), names) for form, names in _IMPLIED]
 
 _SENTENCE = re.compile(
-    r"(?<!\d)[.](?=\s|$|[a-z]{3})|(?<=\d)[.](?=\s+[A-Z]|$)|[;!?]|\n(?=\s*(?:[A-Z•*-]|\d|$))"
+    r"(?<!\d)[.](?=\s|$|[A-Za-z]{3})|(?<=\d)[.](?=\s+[A-Z]|$)|[;!?]|\n(?=\s*(?:[A-Z•*-]|\d|$))"
 )
 _HEADING = re.compile(
     r"\s*(?:clinical (?:history|information|indication)|indications?|history|reason for \w+"
@@ -155,6 +157,10 @@ _CLAUSE = re.compile(
     # ", small effusion", but not the last of a list: ", large effusion or consolidation".
     rf"|,(?= ?{_SIZE}\b(?!.{{0,300}}\b(?:or|nor)\b))"
 )
+_VERSUS = re.compile(r"\b(?:versus|vs)\b")
+_NEAR = 30
+"""Characters between "versus" and what it is about; "opacity ... atelectasis versus edema" is an
+opacity."""
 _FINITE = re.compile(rf"\b{_VERB}\b")
 _STATED = re.compile(rf"\b{_VERB}\b[^,]*,")
 
@@ -197,13 +203,17 @@ def mentions_of(report: str) -> Iterator[Mention]:
     """Every mention of a finding by one of its names, with what its clause says of it."""
     for clause in _clauses(report):
         cues = [(each.lastgroup or "", each.start()) for each in _CUE.finditer(clause)]
-        versus = bool(re.search(r"\b(?:versus|vs)\b", clause))
+        versus = [place.span() for place in _VERSUS.finditer(clause)]
         for name, form in _MENTION.items():
             for place in form.finditer(clause):
                 # A cue may stand inside of a mention: "the heart is not enlarged".
                 kinds = {kind for kind, start in cues if _reaches(kind, start, place)}
                 state: State = "present"
-                if versus or kinds & {"unsure", "unsure_behind"}:
+                between = any(
+                    0 <= place.start() - end < _NEAR or 0 <= start - place.end() < _NEAR
+                    for start, end in versus
+                )
+                if between or kinds & {"unsure", "unsure_behind"}:
                     state = "uncertain"
                 elif kinds & {"denied", "denied_behind"}:
                     state = "absent"

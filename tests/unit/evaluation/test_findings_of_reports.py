@@ -72,6 +72,11 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("It is not possible to exclude pneumonia.", {"Pneumonia": U}),
     ("No edema, effusion cannot be ruled out.", {"Edema": A, "Pleural effusion": U}),
     ("Atelectasis versus pneumonia.", {"Pneumonia": U, "Atelectasis": U}),
+    ("Opacity at the left base, which is atelectasis versus pneumonia.", {
+        "Lung opacity": P, "Pneumonia": U, "Atelectasis": U,
+    }),
+    ("Left opacity, not seen on prior films.", {"Lung opacity": P}),
+    ("No lesion.There is an opacity.", {"Lung opacity": P, "Lung lesion": A}),
     ("Opacity may represent atelectasis.", {"Lung opacity": P, "Atelectasis": U}),
     ("Opacity suspicious for pneumonia.", {"Lung opacity": P, "Pneumonia": U}),
     ("No consolidation to suggest pneumonia.", {"Consolidation": A, "Pneumonia": A}),
