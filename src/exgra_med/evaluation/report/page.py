@@ -249,7 +249,7 @@ def report_card(question: Question, report: str, images: ImageFolder | None) -> 
     kind: Literal["right", "partly-right", "wrong", "unread"] = "unread"
     mark, detail = "no finding of the list in both", "; ".join(parts)
     if not report:
-        kind, mark, detail = "wrong", "no report", "counts 0 in every measure"
+        kind, mark, detail = "wrong", "no report", "worth 0; misses every finding"
     elif named["opposite"]:
         kind, mark = "wrong", f"contradicts the reference: {named['opposite']}"
     elif parts:

@@ -236,7 +236,8 @@ def score_texts(
 ) -> Scores:
     """Measure -> value in percent, 95 % interval over clusters and count of reports.
 
-    An empty report is worth 0 in every measure. `count` of the shares of findings is the number of
+    An empty report is worth 0 in every measure; it contradicts nothing, and misses what is there.
+    `count` of the shares of findings is the number of
     reports that have something to count.
 
     Args:
@@ -519,7 +520,10 @@ def report_notes(details: dict[str, Any]) -> list[str]:
     counts = details["answer_counts"]
     notes = [counts_sentence(counts)]
     if nothing := counts["missing"] + counts["empty"]:
-        notes.append(f"Reports missing or empty: {nothing}; each counts 0 in every measure.")
+        notes.append(
+            f"Reports missing or empty: {nothing}; each is worth 0, misses every finding and "
+            "contradicts none."
+        )
     if left_out := details.get("num_left_out"):
         notes.append(f"Questions of the split that ask for no report, left out: {left_out}.")
     found = details["findings"].values()
