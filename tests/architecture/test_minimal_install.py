@@ -20,6 +20,7 @@ EXTRAS = {
     "lora": ("peft",),
     "web": ("gradio",),
     "serve": ("uvicorn",),
+    "reports": ("radeval",),
     "optim": ("torchao",),
     "track": ("trackio",),
     "tensorboard": ("tensorboard",),

@@ -10,6 +10,7 @@ import pytest
 
 from exgra_med.evaluation.metrics import BLEU_WEIGHTS, sentence_bleu
 from exgra_med.evaluation.statistics import interval, mcnemar, paired_permutation, wilson
+from exgra_med.evaluation.tasks.reports import bleu_counts, bleu_of
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -71,3 +72,28 @@ def test_permutation_equals_scipy() -> None:
         ).pvalue
         ours = paired_permutation(differences, np.arange(size), 20_000, seed=1)
         assert ours == pytest.approx(expected, abs=0.012 if size > 20 else 1e-9)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_bleu_of_reports_equals_nltk_and_sacrebleu() -> None:
+    nltk = pytest.importorskip("nltk.translate.bleu_score")
+    sacrebleu = pytest.importorskip("sacrebleu")
+    drawn = random.Random(5)
+    pairs = [
+        ([drawn.choice("abcdef") for _ in range(drawn.randint(5, 30))] for _ in range(2))
+        for _ in range(40)
+    ]
+    known, said = zip(*(tuple(pair) for pair in pairs), strict=True)
+    counts = np.array([bleu_counts(a, b) for a, b in zip(known, said, strict=True)])
+    lines = [[" ".join(each) for each in side] for side in (known, said)]
+    for order in (1, 2, 3, 4):
+        weights = [1 / order] * order
+        mine = bleu_of(counts, order)
+        single = [nltk.sentence_bleu([a], b, weights) for a, b in zip(known, said, strict=True)]
+        # Without smoothing nltk leaves about 1e-77 where an n-gram is absent.
+        assert mine == pytest.approx(single, abs=1e-12)
+        metric = sacrebleu.metrics.BLEU(
+            max_ngram_order=order, tokenize="none", smooth_method="none", force=True
+        )
+        whole = metric.corpus_score(lines[1], [lines[0]]).score / 100
+        assert float(bleu_of(counts.sum(axis=0), order)) == pytest.approx(whole, abs=1e-12)

@@ -19,6 +19,7 @@ EXTRAS = {
     "optim": ("torchao",),
     "web": ("gradio", "matplotlib", "jinja2"),
     "serve": ("uvicorn",),
+    "reports": ("radeval",),
     "track": ("trackio",),
     "tensorboard": ("tensorboard",),
     "wandb": ("wandb",),

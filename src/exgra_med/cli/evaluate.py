@@ -207,6 +207,53 @@ def reliance(
     _tell(session, task.evaluate(session), as_json)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _ReportsAsked(_Asked):
+    """The same for reports, which are long."""
+
+    max_new_tokens: options.MaxNewTokens = 512
+
+
+RadEval = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--radeval",
+        metavar="NAME",
+        help="Measure of reports by RadEval (extra `reports`): radgraph, f1chexbert, ratescore, "
+        "... A wrong name lists all. May be repeated.",
+    ),
+]
+_REPORTS = """
+Examples:
+
+* `exgra-med evaluate reports runs/demo --data data/my-reports`
+
+* `exgra-med evaluate reports medgemma --engine openai --base-url http://localhost:8000/v1
+  --data data/my-reports --out runs/medgemma --radeval radgraph --radeval f1chexbert`
+"""
+
+
+@app.command("reports", epilog=_REPORTS)
+@options.grouped(_ReportsAsked)
+def reports(
+    source: Source,
+    data: options.OptionalData = None,
+    split: options.OptionalSplit = None,
+    radeval: RadEval = None,
+    as_json: options.Json = False,
+    **asked: Any,
+) -> None:
+    """Have reports written, and score them beside their references: words and findings.
+
+    Reports are kept one a line. A call that was stopped goes on where it was.
+    """
+    from exgra_med.evaluation.tasks import reports as task
+
+    task.check_names(radeval or ())
+    session = _ReportsAsked(**asked).session(source, data, split)
+    _tell(session, task.evaluate(session, radeval or ()), as_json)
+
+
 _CHAT = """
 Examples:
 
@@ -344,12 +391,24 @@ def score(
             "--candidates", help="Known open answers: candidate.json, or training records."
         ),
     ] = None,
+    radeval: RadEval = None,
     as_json: options.Json = False,
 ) -> None:
-    """Score a file of answers against a reference, without a model."""
+    """Score a file of answers against a reference, without a model.
+
+    References that are reports are scored as `evaluate reports` does.
+    """
     from exgra_med.evaluation.answers import file_sentence, require_usable
     from exgra_med.evaluation.score import score_files
+    from exgra_med.evaluation.tasks import reports as task
 
+    if task.holds_reports(reference):
+        if scorer != "strict" or candidates is not None:
+            raise CommandError("--scorer and --candidates are for short questions, not reports.")
+        _score_reports(predictions, reference, radeval or [], as_json)
+        return
+    if radeval:
+        raise CommandError(f"--radeval is for reports, and {reference} holds none.")
     result = score_files(predictions, reference, scorer, candidates)
 
     def lines() -> Iterator[Any]:
@@ -359,6 +418,24 @@ def score(
         columns = (f"{result['scorer']} scores", *_COLUMNS[1:])
         yield table(predictions.name, columns, score_rows(result["scores"]))
         yield from count_notes(result)
+        yield file_sentence(predictions.name, result["answers_sha256"])
+
+    show(result, as_json, lines())
+    require_usable(result["answer_counts"])
+
+
+def _score_reports(predictions: Path, reference: Path, radeval: list[str], as_json: bool) -> None:
+    from exgra_med.evaluation.answers import file_sentence, require_usable
+    from exgra_med.evaluation.tables import score_rows
+    from exgra_med.evaluation.tasks import reports as task
+
+    result = task.score_report_files(predictions, reference, radeval)
+
+    def lines() -> Iterator[Any]:
+        columns = ("reports", "percent", "95 % interval", "reports")
+        rows = score_rows(result["scores"], task.report_measures())
+        yield table(predictions.name, columns, rows)
+        yield from task.report_notes(result)
         yield file_sentence(predictions.name, result["answers_sha256"])
 
     show(result, as_json, lines())

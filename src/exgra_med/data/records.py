@@ -29,6 +29,9 @@ _DECODER = json.JSONDecoder()
 IMAGE_PLACEHOLDER = "<image>"
 """Where an image stands in a question; a record without any has its images in the usual place."""
 
+REPORT = "report"
+"""What `meta.task` says of a record whose answer is a report of its images."""
+
 AnswerType = Literal["OPEN", "CLOSED"]
 _YES_NO = frozenset(("yes", "no", "是", "不是"))
 
@@ -152,6 +155,11 @@ class Record(_Frozen):
     def known_type(self) -> AnswerType:
         """Whether the first question is OPEN or CLOSED: as stated, else by its answer."""
         return self.answer_type or type_by_answer(self.answer)
+
+    @property
+    def is_report(self) -> bool:
+        """Whether its answer is a report: long, and the reference for another one."""
+        return self.meta.get("task") == REPORT
 
     def first_exchange(self) -> "Record":
         """The first question with its images, and its answer; `extended` is left out."""

@@ -46,7 +46,7 @@ class Entry(Section):
     split: str
     """Name of the split."""
     task: str
-    """`vqa`, `multiple-choice`, `chat` or `reliance`."""
+    """`vqa`, `multiple-choice`, `chat`, `reliance` or `reports`."""
     engine: dict[str, Any]
     """Who answered: `name`, and what decides its answers."""
     scores: dict[str, dict[str, Score]]

@@ -124,6 +124,7 @@ _TASKS = {
     "reliance": "exgra_med.evaluation.tasks.reliance",
     "multiple-choice": "exgra_med.evaluation.tasks.multiple_choice",
     "chat": "exgra_med.evaluation.tasks.chat",
+    "reports": "exgra_med.evaluation.tasks.reports",
 }
 
 
@@ -278,10 +279,15 @@ def basis_sentences(entry: Entry) -> list[str]:
     ]
 
 
-def score_rows(scores: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Rows (measure, value, interval, questions) of one set of scores, for the terminal."""
+def score_rows(
+    scores: Mapping[str, Any], chosen: Sequence[Measure] | None = None
+) -> list[tuple[str, str, str, str]]:
+    """Rows (measure, value, interval, questions) of one set of scores, for the terminal.
+
+    `chosen`: the measures of the task; those of short questions where absent.
+    """
     rows = []
-    for measure in _known(measures(), [scores]):
+    for measure in _known(measures() if chosen is None else chosen, [scores]):
         shown = cell(scores[measure.name], measure.unit)
         if shown.value is not None:
             count = _shown(scores[measure.name]["count"])

@@ -19,6 +19,8 @@ SOURCES = Registry(
         "llava-med": "exgra_med.data.sources.llava_med:SOURCE",
         "exgra-med": "exgra_med.data.sources.exgra_med:SOURCE",
         "chat-benchmark": "exgra_med.data.sources.chat_benchmark:SOURCE",
+        "iu-xray": "exgra_med.data.sources.report_sets:IU_XRAY",
+        "mimic-cxr": "exgra_med.data.sources.report_sets:MIMIC_CXR",
         "shards": "exgra_med.data.sources.shards:SOURCE",
         "custom": "exgra_med.data.sources.custom:SOURCE",
     },

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.records import NOT_STATED, SPLITS, Record, parse_record
+from exgra_med.data.records import NOT_STATED, REPORT, SPLITS, Record, parse_record
 from exgra_med.data.sources.identifiers import by_name, identifying, mentions
 from exgra_med.data.sources.options import (
     Options,
@@ -24,7 +24,13 @@ from exgra_med.data.sources.options import (
     read_options,
 )
 from exgra_med.data.sources.pictures import RowImages
-from exgra_med.data.sources.rows import check_mapping, facts, image_folder, vqa_record
+from exgra_med.data.sources.rows import (
+    check_mapping,
+    facts,
+    image_folder,
+    report_exchange,
+    vqa_record,
+)
 from exgra_med.data.sources.source import (
     Collected,
     Column,
@@ -69,9 +75,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "extended": (),
     "options": ("choices", "candidates"),
     "split": (),
+    "report": ("report_text", "full_report", "radiology_report", "reports"),
+    "findings": ("findings_text", "findings_section"),
+    "impression": ("impressions", "impression_text", "impression_section"),
 }  # fmt: skip
 """Fields that a column can be mapped to, and the columns that are taken for them without a `--map`;
 other columns go to `meta`."""
+OF_REPORTS = ("report", "findings", "impression")
+"""Fields that make a row a report, where no column is the question."""
 GROUP_NAMES = (
     "group",
     "patient",
@@ -216,13 +227,15 @@ class _Reader:
             return self.images.found(parse_record(row, where), where)
         columns = self.columns(row, where)
         talk = self._talk(row, where)
+        sections = {each: columns.fields[each] for each in OF_REPORTS if each in columns.fields}
         used = {*columns.fields.values(), *columns.options, *columns.images, columns.group}
         if talk:
             # A question beside a conversation is a further fact.
             used -= {columns.fields.get(name) for name in _WHAT.values()}
             used |= {*TALK_KEYS}
         # A line of JSON may be a text without an image; a table says so by an empty cell.
-        needed = [] if talk else ["question", "answer", *(["image"] if is_table else [])]
+        said = [] if sections else ["question", "answer"]
+        needed = [] if talk else [*said, *(["image"] if is_table else [])]
         for name in needed:
             if name not in columns.fields and not (name == "image" and columns.images):
                 raise DataError(
@@ -237,9 +250,14 @@ class _Reader:
             name += f"#{number}"
         self.ids.add(name)
         if talk is None:
-            said = (("user", values["question"]), ("assistant", values["answer"]))
-            talk = Talk([Message(role, text) for role, text in said], "")
+            texts = (("user", values.get("question")), ("assistant", values.get("answer")))
+            talk = Talk([Message(role, text) for role, text in texts], "")
         images = self.images.names(image_values(row, columns.images, talk, where), where)
+        if sections:
+            texts = {each: plain_text(values[each], f"{where}: the {each}") for each in sections}
+            question, report = report_exchange(texts, len(images))
+            question = values.get("question") or question
+            talk = Talk([Message("user", question), Message("assistant", report)], "")
         options = self._options(row, columns, where)
         if options and len(talk.messages) != 2:
             raise DataError(f"{where}: options, and more than one question.", "Split the row.")
@@ -247,7 +265,7 @@ class _Reader:
         if talk.system:
             meta["system"] = talk.system
             self.num_system_prompts += 1
-        meta |= {"published_id": published, "split": split}
+        meta |= {"published_id": published, "split": split} | ({"task": REPORT} if sections else {})
         kind = plain_text(values.get("answer_type"), f"{where}: the answer_type").upper() or None
         if kind not in ("OPEN", "CLOSED", None):
             raise DataError(f"{where}: unknown answer_type {kind!r}.", "Known are OPEN and CLOSED.")
@@ -261,13 +279,14 @@ class _Reader:
             self.dropped.append(Dropped(name, "an empty message"))
             return None
         extended = extended_answers(row, values.get("extended"), where)
-        kind = "CLOSED" if options else kind
+        kind = "CLOSED" if options else "OPEN" if sections else kind
         group = plain_text(row.get(columns.group), f"{where}: the group")
         return _Row(name, where, messages, images, meta, kind, extended, options, group)
 
     def _talk(self, row: Mapping[str, Any], where: str) -> Talk | None:
         """The conversation of a row, unless --map says where question and answer are."""
-        return None if {"question", "answer"} & self.mapping.keys() else read_talk(row, where)
+        said = {"question", "answer", *OF_REPORTS} & self.mapping.keys()
+        return None if said else read_talk(row, where)
 
     def columns(self, row: Mapping[str, Any], where: str) -> _Columns:
         """What the columns of a row are for.
@@ -279,6 +298,7 @@ class _Reader:
         if names not in self.known:
             fields = field_columns(names, self.mapping, ALIASES, where)
             group = fields.pop("group", "")
+            self._choose_report(names, fields)
             if "image" not in self.mapping and {"image", "images"} <= set(map(folded, names)):
                 raise DataError(
                     f"{where}: both 'image' and 'images' are there.",
@@ -299,6 +319,24 @@ class _Reader:
             self.known[names] = _Columns(fields, images, option_columns(free), split, group)
         return self.known[names]
 
+    def _choose_report(self, names: tuple[str, ...], fields: dict[str, str]) -> None:
+        """Leave the fields of a report, or those of a question: a row is one of the two.
+
+        Where a question stands, a report beside it is a further fact, unless --map names it.
+        """
+        mapped = {*OF_REPORTS} & self.mapping.keys()
+        if not mapped and ("question" in fields or {*TALK_KEYS} & {*names}):
+            others = OF_REPORTS
+        elif "report" in fields:
+            others = ("findings", "impression", "answer")
+        elif {"findings", "impression"} & fields.keys():
+            others = ("answer",)
+        else:
+            return
+        for name in others:
+            if name not in self.mapping:
+                fields.pop(name, None)
+
     def _guess(
         self,
         names: tuple[str, ...],
@@ -312,7 +350,8 @@ class _Reader:
         Raises:
             DataError: two columns look like the same field.
         """
-        if {"question", "answer"} & self.mapping.keys() or not {*TALK_KEYS} & {*names}:
+        is_talk = {*TALK_KEYS} & {*names} and not {"question", "answer"} & self.mapping.keys()
+        if not is_talk and not {*OF_REPORTS} & fields.keys():
             wanted = [*wanted, "question"]
         for name in (*wanted, "answer_type", *(["split"] if self.splits_by_row else [])):
             if name in fields or name in self.mapping:

@@ -165,6 +165,25 @@ def choice_record(
     )
 
 
+def report_exchange(sections: Mapping[str, str], num_images: int) -> tuple[str, str]:
+    """What is asked for a report, and the report: `report`, or else `findings` and `impression`.
+
+    A section that is empty is not asked for; the report is empty where all are.
+
+    >>> report_exchange({"findings": "No effusion.", "impression": ""}, 1)
+    ('Write the findings of this image.', 'No effusion.')
+    """
+    shown = "this image" if num_images == 1 else "these images"
+    if report := sections.get("report"):
+        return f"Write the report of {shown}.", report
+    parts = {name: text for name in ("findings", "impression") if (text := sections.get(name))}
+    if len(parts) == 2:
+        text = "\n".join(f"{name.capitalize()}: {text}" for name, text in parts.items())
+        return f"Write the findings and the impression of {shown}.", text
+    name, text = next(iter(parts.items()), ("report", ""))
+    return f"Write the {name} of {shown}.", text
+
+
 def _raw(value: Any) -> Any:
     try:
         return json_value(value)

@@ -5,7 +5,8 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
 from functools import partial
 from html import escape
 from io import BytesIO, StringIO
@@ -45,6 +46,7 @@ from exgra_med.evaluation.tables import (
     scores_csv,
     tasks,
 )
+from exgra_med.evaluation.tasks import reports
 from exgra_med.evaluation.tasks.vqa import BASELINE_LABELS, strongest_blind
 from exgra_med.files import write_text
 from exgra_med.llm.request import adapted_sentence
@@ -158,15 +160,7 @@ def make_card(
 ) -> Example:
     """One card with small copies of its images, or with why there are none."""
     score, mark, detail = judged
-    pictures, problem = [], "" if question.images else "a question without an image"
-    side = _SIDE_PIXELS if len(question.images) == 1 else _SIDE_PIXELS // 2
-    if images is not None and question.images:
-        try:
-            pictures = [jpeg(images.open(name, question.id), side) for name in question.images]
-        except DataError as error:
-            problem = error.message
-    elif question.images:
-        problem = "the image folder is not at hand"
+    pictures, problem = _pictures(question, images)
     return Example(
         id=question.id,
         question=numbered_images(question.text),
@@ -178,6 +172,95 @@ def make_card(
         images=pictures,
         image_problem=problem,
     )
+
+
+def _pictures(question: Question, images: ImageFolder | None) -> tuple[list[str], str]:
+    """Small copies of the images of a question, or why there are none."""
+    if not question.images:
+        return [], "a question without an image"
+    if images is None:
+        return [], "the image folder is not at hand"
+    side = _SIDE_PIXELS if len(question.images) == 1 else _SIDE_PIXELS // 2
+    try:
+        return [jpeg(images.open(name, question.id), side) for name in question.images], ""
+    except DataError as error:
+        return [], error.message
+
+
+Marked = list[tuple[str, bool]]
+"""A text in pieces, each with whether the other text lacks it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportCard:
+    """A report that was written, beside its reference."""
+
+    question: str
+    reference: Marked
+    report: Marked
+    kind: Literal["right", "partly-right", "wrong", "unread"]
+    """By the findings that the rules read in both; `unread` where there are none."""
+    mark: str
+    detail: str
+    images: list[str]
+    image_problem: str
+
+
+def marked(reference: str, report: str) -> tuple[Marked, Marked]:
+    """Two texts with the words marked that the other one has not, or not in this order.
+
+    >>> marked("No effusion.", "Effusion.")
+    ([('No', True), (' effusion.', False)], [('Effusion.', False)])
+    """
+    words = [re.findall(r"\S+|\s+", text) for text in (reference, report)]
+    known = [[tuple(reports.report_words(each)) for each in one] for one in words]
+    # Signs, blanks and headings are no words, and differ from nothing.
+    places = [[place for place, each in enumerate(one) if each] for one in known]
+    compared = [[one[place] for place in at] for one, at in zip(known, places, strict=True)]
+    differs = [set(at) for at in places]
+    for first, second, size in SequenceMatcher(
+        None, *compared, autojunk=False
+    ).get_matching_blocks():
+        for text, start in enumerate((first, second)):
+            differs[text] -= {*places[text][start : start + size]}
+    return _joined(words[0], differs[0]), _joined(words[1], differs[1])
+
+
+def _joined(words: Sequence[str], differs: set[int]) -> Marked:
+    """Pieces as long as they can be; a blank between two marked words is marked, too."""
+    found: Marked = []
+    for place, word in enumerate(words):
+        flag = place in differs or (not word.strip() and {place - 1, place + 1} <= differs)
+        if found and found[-1][1] == flag:
+            found[-1] = (found[-1][0] + word, flag)
+        else:
+            found.append((word, flag))
+    return found
+
+
+def report_card(question: Question, report: str, images: ImageFolder | None) -> ReportCard:
+    """One report beside its reference, with what the rules read in the two."""
+    found = reports.compare_findings(question.answer, report)
+    named = {
+        kind: ", ".join(name for name, each in found.items() if each == kind)
+        for kind in ("opposite", "missed", "added", "hit", "same")
+    }
+    parts = [f"{kind} {named[kind]}" for kind in ("missed", "added") if named[kind]]
+    kind: Literal["right", "partly-right", "wrong", "unread"] = "unread"
+    mark, detail = "no finding of the list in both", "; ".join(parts)
+    if not report:
+        kind, mark, detail = "wrong", "no report", "worth 0; misses every finding"
+    elif named["opposite"]:
+        kind, mark = "wrong", f"contradicts the reference: {named['opposite']}"
+    elif parts:
+        kind, mark = "partly-right", "not the same findings"
+    elif named["hit"] or named["same"]:
+        kind, mark = "right", "the same findings"
+        stated = [("stated", named["hit"]), ("denied", named["same"])]
+        detail = "; ".join(f"{what} by both: {names}" for what, names in stated if names)
+    pieces = marked(question.answer, report)
+    pictures = _pictures(question, images)
+    return ReportCard(numbered_images(question.text), *pieces, kind, mark, detail, *pictures)
 
 
 CURVES = {
@@ -338,6 +421,8 @@ class Part:
     """Questions with pictures and answers."""
     examples_problem: str = ""
     """Why there are none; empty for a task without any."""
+    reports: list[ReportCard] = field(default_factory=list)
+    """Reports beside their references, drawn at random."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -507,13 +592,17 @@ def _findings(
         answer = f"Of answers that are no longer those of the run: {against.answer}"
         against = Finding(against.question, "open", answer)
     choices = [each for each in entries if each.task == "multiple-choice"]
+    written = [each for each in entries if each.task == reports.NAME]
     if choices and not vqa:
         against = _choices_against_blind(choices[0])
+    elif written and not vqa:
+        against = _reports_against_blind(written[0])
     found = [against, missing]
     if missing.state == "bad":
         found.reverse()  # every other number rests on it
     if vqa:
         found += [_looks(vqa[0], entries, run), _collapse(vqa[0])]
+    found += [_contradicts(each) for each in written[:1]]
     aligned = [each for each in stages if each.held_out["image_answer_accuracy"].values]
     found += [_tied(each) for each in aligned[-1:]]
     if stages:
@@ -570,15 +659,60 @@ def _choices_against_blind(entry: Entry) -> Finding:
     shown = cell(score)
     told = f"The accuracy of chosen options is {shown.text} %, {labels[floor]} gives "
     told += f"{floors[floor]:.1f} %"
+    return _beside(question, told, score, floors[floor])
+
+
+def _beside(question: str, told: str, score: Score, floor: float, wanted: int = 1) -> Finding:
+    """A score beside a floor that has no interval; `wanted` is -1 where it should be below."""
     if score.interval is None:
         return Finding(question, "open", f"{told}; too few images to tell the two apart.")
-    side = _side([bound - floors[floor] for bound in score.interval])
+    bounds = cell(score).bounds
+    side = _side([bound - floor for bound in score.interval])
     if side == 0:
-        told = f"{told}, which is within the 95 % interval {shown.bounds}."
+        told = f"{told}, which is within the 95 % interval {bounds}."
         return Finding(question, "bad", f"{told} The two cannot be told apart.")
     where = "above" if side > 0 else "below"
-    told = f"{told}. All of the 95 % interval {shown.bounds} is {where} that."
-    return Finding(question, "good" if side > 0 else "bad", told)
+    told = f"{told}. All of the 95 % interval {bounds} is {where} that."
+    return Finding(question, "good" if side == wanted else "bad", told)
+
+
+_OF_REPORTS = {"finding_f1": "F1 of findings", "mean_rouge_l": "ROUGE-L"}
+"""Measures that can stand for reports: of findings, or of words where the list has none of them."""
+
+
+def _reports_against_blind(entry: Entry) -> Finding:
+    """Reports beside those that are written without a look."""
+    question = "Better than without the picture?"
+    scores = entry.scores.get(reports.VARIANT, {})
+    baselines = entry.details.get("baselines") or {}
+    for name, label in _OF_REPORTS.items():
+        floors = {
+            key: value
+            for key, each in baselines.items()
+            if (value := each["scores"][reports.VARIANT][name]["value"]) is not None
+        }
+        if name in scores and scores[name].value is not None and floors:
+            floor = max(floors, key=lambda key: floors[key])
+            told = f"The {label} of the reports is {cell(scores[name]).text} %, the "
+            told += f"{reports.BASELINE_LABELS[floor]} gives {floors[floor]:.1f} %"
+            return _beside(question, told, scores[name], floors[floor])
+    return Finding(question, "open", "Nothing was scored beside which the reports could stand.")
+
+
+def _contradicts(entry: Entry) -> Finding:
+    """How often a report denies what its reference states, or the other way round."""
+    question = "Does it contradict the reference?"
+    score = entry.score(reports.VARIANT, "contradictions")
+    other = (entry.details.get("baselines") or {}).get("another_report") or {}
+    floor = ((other.get("scores") or {}).get(reports.VARIANT) or {}).get("contradictions") or {}
+    if score.value is None:
+        return Finding(question, "open", "No finding of the list is decided by both.")
+    told = f"Of the findings that both decide, {cell(score).text} % are stated by one and denied "
+    told += "by the other, by rules"
+    if floor.get("value") is None:
+        return Finding(question, "open", f"{told}. Nothing stands beside it.")
+    told += f"; with the reference of another picture {floor['value']:.1f} % are"
+    return _beside(question, told, score, floor["value"], wanted=-1)
 
 
 def _told_apart(
@@ -873,6 +1007,12 @@ def limits(entries: Sequence[Entry], is_toy: bool) -> list[str]:
             "nothing about ExGra-Med at full size."
         )
     sentences += [sentence for entry in vqa for sentence in _about_the_numbers(entry)]
+    if any(each.task == reports.NAME for each in entries):
+        sentences.append(
+            "Most of a report is what all reports say, so BLEU and ROUGE-L are high without a look "
+            "at the picture, and hardly fall where a finding is denied that is there. The rules "
+            "that read findings know a short list, in English, and no place, size or side."
+        )
     if any("same_image_nearest" in (each.details.get("baselines") or {}) for each in vqa):
         sentences.append(
             "Images of the test questions also occur in the data set's own training split, so for "
@@ -927,25 +1067,31 @@ def _part(
         task.further(entry),
         task.details(entry),
     )
-    cards = _examples(run, recipe, entry, data_folder) if entry.task == "vqa" else (None, "")
-    return Part(name, nav, block, further, details, *cards)
-
-
-def _examples(
-    run: Path, recipe: dict[str, Any], entry: Entry, data_folder: str | None
-) -> tuple[Examples | None, str]:
-    """Cards, or why there are none; a report without pictures is still a report."""
+    part = Part(name, nav, block, further, details)
+    if entry.task not in ("vqa", reports.NAME):
+        return part
+    # A report without pictures is still a report.
     try:
         file = answers_file(run, entry)
         if not file.is_file():
-            return None, "This run has no stored answers."
+            return replace(part, examples_problem="This run has no stored answers.")
         answers = stored_answers(run, entry)
         questions, images = answered_questions(run, entry, data_folder)
+        if entry.task == reports.NAME:
+            questions = [each for each in questions if reports.is_report(each)]
         pairing = pair(answers, questions)
     except (DataError, RunError, ScoreError) as error:
-        return None, f"The questions are not at hand: {_within(run, error.message)}"
+        problem = f"The questions are not at hand: {_within(run, error.message)}"
+        return replace(part, examples_problem=problem)
     number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
-    return pick_examples(pairing, images, number, int(recipe.get("seed") or 0)), ""
+    seed = int(recipe.get("seed") or 0)
+    if entry.task == "vqa":
+        return replace(part, examples=pick_examples(pairing, images, number, seed))
+    rows = list(range(len(questions)))
+    random.Random(seed).shuffle(rows)
+    texts = reports.report_texts(pairing)
+    drawn = spread(rows, questions, number)
+    return replace(part, reports=[report_card(questions[i], texts[i], images) for i in drawn])
 
 
 def _score_tiles(entries: Sequence[Entry]) -> list[Tile]:
@@ -1251,7 +1397,7 @@ def _says_less(run: Path, content: Content) -> bool:
         (run / name).read_text(encoding="utf-8", errors="replace") for name in (SCORES, PAGE)
     )
     before, now = set(stored.splitlines()), set(scores_csv(content.entries).splitlines())
-    has_answers = any(part.examples for part in content.parts)
+    has_answers = any(part.examples or part.reports for part in content.parts)
     return now < before or (now == before and not has_answers and '<article class="card' in page)
 
 
