@@ -210,6 +210,34 @@ def mirror_probe(
     }
 
 
+def check(session: Session) -> None:
+    """Refuse before the first question what would stop `evaluate` later; see `Session.check`.
+
+    Raises:
+        RunError: the plain answers were made with another template, or other answers in another
+            way.
+        DataError: the images cannot be exchanged, or one is not there.
+    """
+    _same_template(session)
+    vqa.check(session)
+    for kind in BLINDNESS:
+        records, _ = blinded(kind, session.records, session.images, session.seed)
+        session.check(f"{NAME}/{kind}", records, **_about(session, kind))
+    if sided := sided_records(session.records):
+        session.check(f"{NAME}/mirrored", sided, **_about(session, "mirrored"))
+
+
+def _same_template(session: Session) -> None:
+    template = session.run.recipe.text.template
+    asked_with = stored_template(session.path(vqa.NAME))
+    if asked_with not in (None, template):
+        raise RunError(
+            f"The answers to {session.dataset}/{session.split} were asked with the template "
+            f"{asked_with!r}.",
+            f"Give --template {asked_with}.",
+        )
+
+
 def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entry | None:
     """Ask the questions again with grey, noise and exchanged images, and say what that costs.
 
@@ -226,14 +254,7 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
     Raises:
         RunError: the plain answers were made with another template.
     """
-    seeing = session.path(vqa.NAME)
-    template, asked_with = session.run.recipe.text.template, stored_template(seeing)
-    if asked_with not in (None, template):
-        raise RunError(
-            f"The answers to {session.dataset}/{session.split} were asked with the template "
-            f"{asked_with!r}.",
-            f"Give --template {asked_with}.",
-        )
+    _same_template(session)
     vqa.evaluate(session)
     blind: dict[str, list[Prediction]] = {}
     for kind in kinds or BLINDNESS:
@@ -245,7 +266,7 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
     mirrored = _ask(session, "mirrored", sided, flipped) if sided else []
     if not session.is_first:
         return None
-    seen = read_predictions(seeing).predictions
+    seen = read_predictions(session.path(vqa.NAME)).predictions
     asked = [question_of(record) for record in session.records]
     files = {
         kind: session.relative(session.path(f"{NAME}/{kind}"))
@@ -271,7 +292,12 @@ def _ask(
     session: Session, kind: str, records: Sequence[Record], images: ImageFolder
 ) -> list[Prediction]:
     title = f"answers with {kind} images"
-    return session.ask(f"{NAME}/{kind}", title, records, images, shown=kind, seed=session.seed)
+    return session.ask(f"{NAME}/{kind}", title, records, images, **_about(session, kind))
+
+
+def _about(session: Session, kind: str) -> dict[str, Any]:
+    """What decides these answers beside engine and data."""
+    return {"shown": kind, "seed": session.seed}
 
 
 _SAME = Measure("same_answer", "same answer", "all", shown=frozenset())

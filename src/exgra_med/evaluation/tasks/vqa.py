@@ -153,6 +153,11 @@ NAME = "vqa"
 SCORERS: tuple[ScorerName, ...] = ("strict", "legacy")
 
 
+def check(session: Session) -> None:
+    """Refuse before the first question what would stop `evaluate` later; see `Session.check`."""
+    session.check(NAME)
+
+
 def evaluate(session: Session) -> Entry | None:
     """Answer the questions of a split, then score the answers.
 
