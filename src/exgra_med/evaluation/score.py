@@ -29,6 +29,7 @@ from exgra_med.evaluation.answers import (
     read_reference,
 )
 from exgra_med.evaluation.statistics import (
+    FEWEST_HITS,
     PairedTest,
     check_count,
     cluster_bootstrap,
@@ -1016,17 +1017,8 @@ def _existence_scores(
     value = float(parts[:, 0].sum()) / total if total and num_there else None
     bounds = None if value is None else mean_interval(f1[:, None], [value], [num_images])
     scores["f1"] = _in_percent(value, len(values), bounds)
-    both = [scores[name]["value"] for name in ("true_claims", "false_claims")]
-    apart = None if None in both else (both[0] - both[1]) / 100
-    bounds = None
-    if apart is not None:
-        fewest = min(len(np.unique(codes[is_there])), len(np.unique(codes[~is_there])))
-        bounds = interval(gap, fewest)
-        if bounds is not None and bounds[1] - bounds[0] < _EVEN:
-            # All alike in every picture: the exact bounds of the two shares, put together.
-            ends = [scores[name]["interval"] for name in ("true_claims", "false_claims")]
-            bounds = (ends[0][0] - ends[1][1]) / 100, (ends[0][1] - ends[1][0]) / 100
-    scores["told_apart"] = _in_percent(apart, len(values), bounds)
+    claims = scores["true_claims"], scores["false_claims"]
+    scores["told_apart"] = _told_apart(*claims, interval(100 * gap, num_images))
     return {
         "num_present": num_there,
         "num_absent": len(values) - num_there,
@@ -1035,16 +1027,36 @@ def _existence_scores(
     }
 
 
+def _told_apart(
+    true: Mapping[str, Any], false: Mapping[str, Any], resampled: tuple[float, float] | None
+) -> dict[str, Any]:
+    """One share minus the other, in percent; `resampled` are the bounds that resamples give."""
+    count = true["count"] + false["count"]
+    if resampled is None or not (true["interval"] and false["interval"]):
+        both = None in (true["value"], false["value"])
+        return scored(None if both else true["value"] - false["value"], count)
+    value = true["value"] - false["value"]
+    low, high = resampled
+    if any(
+        min(each["value"], 100 - each["value"]) * each["count"] < 100 * FEWEST_HITS
+        for each in (true, false)
+    ):
+        # Resamples know too little of a share near its end, and its own bounds more: they are put
+        # together by the distances (Zou and Donner 2008), as in `mean_interval`.
+        (true_low, true_high), (false_low, false_high) = true["interval"], false["interval"]
+        below = np.hypot(true["value"] - true_low, false_high - false["value"])
+        above = np.hypot(true_high - true["value"], false["value"] - false_low)
+        low = max(-100.0, min(low, value - float(below)))
+        high = min(100.0, max(high, value + float(above)))
+    return scored(value, count, (low, high))
+
+
 def _in_percent(
     value: float | None, count: int, bounds: tuple[float, float] | None
 ) -> dict[str, Any]:
     if bounds is not None:
         bounds = 100 * bounds[0], 100 * bounds[1]
     return scored(None if value is None else 100 * value, count, bounds)
-
-
-_EVEN = 1e-9
-"""Bounds nearer to each other than this come from resamples that are all alike."""
 
 
 def existence_sentence(found: Mapping[str, Any]) -> str:

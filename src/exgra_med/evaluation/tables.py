@@ -244,6 +244,11 @@ def scores_csv(entries: Iterable[Entry]) -> str:
         for name, baseline in (entry.details.get("baselines") or {}).items():
             for scorer, scores in baseline["scores"].items():
                 named[f"baseline {name}, {scorer}"] = scores
+        strict = (entry.details.get("scorers") or {}).get("strict") or {}
+        for name, part in (strict.get("existence") or {}).items():
+            named[f"strict, existence, {name}"] = part["scores"]
+        if same := strict.get("same_questions"):
+            named["strict, same questions"] = {"changed": same["changed"]}
         for judge, found in (entry.details.get("judges") or {}).items():
             for groups in (found.get("groups") or {}).values():
                 named |= {f"{judge}, {group}": scores for group, scores in groups.items()}

@@ -1,4 +1,4 @@
-"""Several data sets in one call: one engine, one table, and nothing asked before all is in order."""
+"""Several data sets in one call: one engine, one table, and all is in order before it asks."""
 
 import json
 import shutil

@@ -25,11 +25,15 @@ from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.score import (
+    EXISTENCE,
+    FURTHER_EXISTENCE,
     PairedValues,
     ScorerName,
+    existence_sentence,
     item_values,
     measures,
     paired_summary,
+    same_questions_sentence,
     score_vqa,
     spread_sentence,
     summary,
@@ -370,6 +374,10 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
     notes = [counts_sentence(counts)] if counts else []
     if spread := result.get("answer_spread"):
         notes.append(spread_sentence(spread))
+    if found := result.get("existence"):
+        notes.append(existence_sentence(found))
+    if found := result.get("same_questions"):
+        notes.append(same_questions_sentence(found))
     notes += [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
     if with_order and not pairing.get("same_order", True):
         notes.append("The answers come in another order than the questions; joined by id.")
@@ -499,8 +507,43 @@ def _closed_block(entry: Entry) -> Block | None:
     return Block("Closed answers", Table([Column("%")], rows)) if rows else None
 
 
+_EXISTENCE_LABELS = {
+    "all": "all",
+    "random": "absent ones at random",
+    "popular": "absent ones that are frequent",
+    "adversarial": "absent ones that could be there",
+}
+
+
+def _existence_block(entry: Entry) -> Block | None:
+    """Claims of findings that are there and that are not, by how the absent ones were chosen."""
+    found = ((entry.details.get("scorers") or {}).get("strict") or {}).get("existence") or {}
+    chosen = [*EXISTENCE, *FURTHER_EXISTENCE]
+    rows = [
+        Row(
+            label,
+            [cell(found[name]["scores"][each.name]) for each in chosen]
+            + [f"{found[name]['num_present']} + {found[name]['num_absent']}"],
+            is_first=name == "all",
+        )
+        for name, label in _EXISTENCE_LABELS.items()
+        if name in found
+    ]
+    columns = [*(Column(each.label.capitalize()) for each in chosen), Column("Present + absent")]
+    return (
+        Block(
+            "Is a finding there?",
+            Table(columns, rows, "Questions"),
+            "Yes/no questions whether something is there. “Yes” claims it. Who does not look "
+            "claims absent findings as often as present ones.",
+        )
+        if rows
+        else None
+    )
+
+
 def _details(entry: Entry) -> list[Block]:
-    closed = filter(None, [_closed_block(entry)])
+    closed = filter(None, [_existence_block(entry), _closed_block(entry)])
     groups = [
         Block(
             GROUP_TITLES.get(name, f"By {name}"),
