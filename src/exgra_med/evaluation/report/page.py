@@ -763,7 +763,7 @@ def _invents(entries: Sequence[Entry]) -> list[Finding]:
     part = found["all"]
     scores = part["scores"]
     false, true, apart = (cell(scores[k]) for k in ("false_claims", "true_claims", "told_apart"))
-    told = f"On {entry.label} it claims {false.text} % of {part['num_absent']} findings that are "
+    told = f"On {entry.label}, it claims {false.text} % of {part['num_absent']} findings that are "
     told += "not there"
     told += f" (95 % interval {false.bounds})" if false.bounds else ""
     if part["num_present"]:

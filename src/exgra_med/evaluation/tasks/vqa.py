@@ -25,6 +25,7 @@ from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.score import (
+    ABSENT_KINDS,
     EXISTENCE,
     FURTHER_EXISTENCE,
     PairedValues,
@@ -507,26 +508,18 @@ def _closed_block(entry: Entry) -> Block | None:
     return Block("Closed answers", Table([Column("%")], rows)) if rows else None
 
 
-_EXISTENCE_LABELS = {
-    "all": "all",
-    "random": "absent ones at random",
-    "popular": "absent ones that are frequent",
-    "adversarial": "absent ones that could be there",
-}
-
-
 def _existence_block(entry: Entry) -> Block | None:
     """Claims of findings that are there and that are not, by how the absent ones were chosen."""
     found = ((entry.details.get("scorers") or {}).get("strict") or {}).get("existence") or {}
     chosen = [*EXISTENCE, *FURTHER_EXISTENCE]
     rows = [
         Row(
-            label,
+            name,
             [cell(found[name]["scores"][each.name]) for each in chosen]
             + [f"{found[name]['num_present']} + {found[name]['num_absent']}"],
             is_first=name == "all",
         )
-        for name, label in _EXISTENCE_LABELS.items()
+        for name in ("all", *ABSENT_KINDS)
         if name in found
     ]
     columns = [*(Column(each.label.capitalize()) for each in chosen), Column("Present + absent")]
@@ -534,8 +527,9 @@ def _existence_block(entry: Entry) -> Block | None:
         Block(
             "Is a finding there?",
             Table(columns, rows, "Questions"),
-            "Yes/no questions whether something is there. “Yes” claims it. Who does not look "
-            "claims absent findings as often as present ones.",
+            "“Yes” claims it. Who does not look claims absent findings as often as present ones. "
+            "Absent ones are drawn at random, are the most frequent (popular), or go with what is "
+            "there (adversarial).",
         )
         if rows
         else None
