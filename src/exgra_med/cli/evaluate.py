@@ -193,7 +193,7 @@ def multiple_choice(
 
     if protocol not in ("generation", "likelihood", "both"):
         raise CommandError(f"There is no protocol {protocol!r}.", "generation, likelihood or both.")
-    how = {"protocol": protocol, "num_rotations": orders}
+    how: dict[str, Any] = {"protocol": protocol, "num_rotations": orders}
     check, evaluate = partial(task.check, **how), partial(task.evaluate, **how)
     _evaluate(_Asked(**asked).sessions(source, data, split), check, evaluate, as_json)
 

@@ -1131,7 +1131,8 @@ def same_questions(
         sizes = np.bincount(codes, weights)
         of_text = np.zeros(len(sizes), dtype=np.int64)
         of_text[codes] = texts
-        return np.bincount(of_text, sizes**2, minlength=int(texts.max()) + 1)
+        sums = np.bincount(of_text, sizes**2, minlength=int(texts.max()) + 1)
+        return sums.astype(np.float64, copy=False)
 
     def changed(weights: NDArray[np.float64]) -> tuple[float, float]:
         """The share of pairs that differ, and how many pairs there are."""

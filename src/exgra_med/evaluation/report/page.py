@@ -751,12 +751,12 @@ _RARE = 5.0
 
 
 def _invents(entries: Sequence[Entry]) -> list[Finding]:
-    """Whether it claims findings that are not there; nothing where no such question was asked.
+    """Whether it claims findings that are not there; nothing where too few pictures were asked.
 
     Questions made for it come before those that a data set happens to have.
     """
     asked = [(each, found) for each in entries if (found := _strict(each, "existence"))]
-    asked = [pair for pair in asked if pair[1]["all"]["num_absent"]]
+    asked = [pair for pair in asked if pair[1]["all"]["scores"]["false_claims"]["interval"]]
     if not asked:
         return []
     entry, found = max(asked, key=lambda pair: len(pair[1]) > 1)
@@ -765,21 +765,20 @@ def _invents(entries: Sequence[Entry]) -> list[Finding]:
     false, true, apart = (cell(scores[k]) for k in ("false_claims", "true_claims", "told_apart"))
     told = f"On {entry.label}, it claims {false.text} % of {part['num_absent']} findings that are "
     told += "not there"
-    told += f" (95 % interval {false.bounds})" if false.bounds else ""
+    told += f" (95 % interval {false.bounds})"
     if part["num_present"]:
         told += f", and {true.text} % of {part['num_present']} that are"
     worst = cell((found.get("adversarial") or {}).get("scores", {}).get("false_claims"))
     if worst.value is not None:
         told += f"; of absent ones that could well be there, {worst.text} %"
     question = "Does it invent findings?"
-    if false.low is None or false.high is None:
-        return [Finding(question, "open", f"{told}. Too few pictures to tell.")]
     if apart.low is not None and apart.low <= 0:
         told += (
             ". That it claims present ones more often cannot be shown: it does not tell them apart"
         )
         return [Finding(question, "bad", f"{told}.")]
-    state = "good" if false.high < _RARE else "bad" if false.low > _RARE else "open"
+    low, high = scores["false_claims"]["interval"]
+    state = "good" if high < _RARE else "bad" if low > _RARE else "open"
     return [Finding(question, state, f"{told}.")]
 
 
