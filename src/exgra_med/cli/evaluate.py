@@ -537,14 +537,18 @@ def _tell(sessions: Sequence["Session"], entries: Sequence["Entry"], as_json: bo
         from exgra_med.evaluation.tables import basis_sentences, tasks, terminal_table
 
         task = tasks()[entries[0].task]
-        title, columns, rows = terminal_table(entries, task)
-        yield table(title, columns, rows)
+        shown = table(*terminal_table(entries, task))
+        if is_one:
+            yield shown
         for session, entry in zip(sessions, entries, strict=True):
             if not is_one:
                 yield f"{entry.label}:"
             yield from task.notes(entry)
             yield from basis_sentences(entry)
             yield from session.problems
+        if not is_one:
+            # What is said of each is long: the numbers of all stand together behind it.
+            yield shown
         yield f"Everything is in {run / 'results.json'}."
         yield next_step(f"evaluate report {run}")
 
