@@ -1147,6 +1147,8 @@ def same_questions(
 
     value, num_pairs = changed(counts)
     num_images = int(images.max()) + 1
+    if num_images >= _MANY_CLUSTERS:
+        num_samples = min(num_samples, _NUM_SAMPLES_OF_MANY)
     generator = np.random.default_rng(seed)
     samples = np.empty((num_samples, 1))
     for sample in samples:

@@ -1,19 +1,26 @@
 """Several data sets in one call: one engine, one table, and all is in order before it asks."""
 
 import json
+import os
 import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from made_up_run import SayingEngine, make_data
 from test_other_datasets import another
+from test_predict_model import make_bundle
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
 from exgra_med.data.records import Record
 from exgra_med.errors import AnswerError, DataError, ExgraMedError, RunError, ScoreError
 from exgra_med.evaluation import session
+from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.results import read_results
+from exgra_med.model.bundle import save_bundle
 
 NAMES = ("data", "second", "third")
 
@@ -183,3 +190,32 @@ def test_the_set_without_a_usable_answer_is_named(
     assert isinstance(error, AnswerError)
     assert error.message.startswith("Not one answer to second, test can be used.")
     assert len(read_results(tmp_path / "run").results) == 3
+
+
+@pytest.mark.slow
+def test_two_processes_share_every_data_set(folders: list[Path], tmp_path: Path) -> None:
+    save_bundle(make_bundle(), tmp_path / "toy")
+    named = [part for each in folders[:2] for part in ("--data", str(each))]
+    command = [sys.executable, "-m", "exgra_med", "evaluate", "vqa", str(tmp_path / "toy"), *named]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    workers = []
+    for rank in ("0", "1"):
+        own = {"PYTHONPATH": os.pathsep.join(sys.path), "RANK": rank, "LOCAL_RANK": rank}
+        workers.append(
+            subprocess.Popen(
+                [*command, "--out", str(tmp_path / "run"), "--max-new-tokens", "8"],
+                env=os.environ | shared | own | {"ACCELERATE_USE_CPU": "true"},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+        )
+    said = [worker.communicate(timeout=300)[0] for worker in workers]
+    assert "2 data sets" in said[0] and not said[1].strip()
+    for name in ("made-up", "second"):
+        folder = tmp_path / "run" / "predictions" / "vqa" / name
+        assert [path.name for path in folder.glob("*.jsonl")] == ["test.jsonl"]
+        answers = read_predictions(folder / "test.jsonl").predictions
+        assert len({each.id for each in answers}) == len(answers) == 30
