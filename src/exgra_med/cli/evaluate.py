@@ -1,7 +1,8 @@
 """`exgra-med evaluate`: ask a model, score its answers, look at the scores."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,16 +68,19 @@ class _Asked(options.Service, _Answers):
 
     max_new_tokens: options.OptionalMaxNewTokens = None  # pyrefly: ignore
 
-    def session(self, source: str, data: str | None, split: str | None) -> "Session":
-        """The evaluation of a prepared folder."""
-        from exgra_med.evaluation.session import open_session
+    def sessions(
+        self, source: str, data: Sequence[str] | None, split: str | None
+    ) -> list["Session"]:
+        """The evaluation of each prepared folder."""
+        from exgra_med.evaluation.session import open_sessions
 
-        found = open_session(source, reporter(), data=data, split=split, **self.answering(source))
+        asked = self.answering(source)
+        found = open_sessions(source, reporter(), data=data or (), split=split, **asked)
         _tell_device(self.engine)
         return found
 
     def answering(self, model: str) -> dict[str, Any]:
-        """Arguments of `open_session`.
+        """Arguments of `open_sessions`.
 
         Raises:
             CommandError: a checkpoint, which answers greedily, is to draw its answers.
@@ -124,6 +128,8 @@ Examples:
 
 * `exgra-med evaluate vqa small --data bundled:slake-sample`
 
+* `exgra-med evaluate vqa runs/demo --data data/vqa-rad --data data/slake --out runs/both`
+
 * `exgra-med evaluate vqa qwen2.5-vl --engine openai --base-url http://localhost:8000/v1
   --data data/vqa-rad --out runs/qwen`
 
@@ -140,19 +146,19 @@ def _noun() -> None:
 @options.grouped(_Asked)
 def vqa(
     source: Source,
-    data: options.OptionalData = None,
+    data: options.OptionalDataFolders = None,
     split: options.OptionalSplit = None,
     as_json: options.Json = False,
     **asked: Any,
 ) -> None:
     """Answer the questions of a split greedily and score the answers, strict and legacy.
 
-    Answers are kept one a line. A call that was stopped goes on where it was.
+    Answers are kept one a line. A call that was stopped goes on where it was. Questions with
+    options are asked with them; `multiple-choice` also exchanges options and weighs them.
     """
     from exgra_med.evaluation.tasks import vqa as task
 
-    session = _Asked(**asked).session(source, data, split)
-    _tell(session, task.evaluate(session), as_json)
+    _evaluate(_Asked(**asked).sessions(source, data, split), task.check, task.evaluate, as_json)
 
 
 _CHOICE = """
@@ -171,7 +177,7 @@ Examples:
 @options.grouped(_Asked)
 def multiple_choice(
     source: Source,
-    data: options.Data,
+    data: options.DataFolders,
     split: options.Split = "test",
     protocol: Annotated[
         str, typer.Option("--protocol", help="generation, likelihood or both.")
@@ -187,15 +193,16 @@ def multiple_choice(
 
     if protocol not in ("generation", "likelihood", "both"):
         raise CommandError(f"There is no protocol {protocol!r}.", "generation, likelihood or both.")
-    session = _Asked(**asked).session(source, data, split)
-    _tell(session, task.evaluate(session, protocol, orders), as_json)
+    how: dict[str, Any] = {"protocol": protocol, "num_rotations": orders}
+    check, evaluate = partial(task.check, **how), partial(task.evaluate, **how)
+    _evaluate(_Asked(**asked).sessions(source, data, split), check, evaluate, as_json)
 
 
 @app.command(epilog="Example: `exgra-med evaluate reliance runs/demo`")
 @options.grouped(_Asked)
 def reliance(
     source: Source,
-    data: options.OptionalData = None,
+    data: options.OptionalDataFolders = None,
     split: options.OptionalSplit = None,
     as_json: options.Json = False,
     **asked: Any,
@@ -203,8 +210,7 @@ def reliance(
     """Ask again with grey, noise, exchanged and mirrored images: does the model look?"""
     from exgra_med.evaluation.tasks import reliance as task
 
-    session = _Asked(**asked).session(source, data, split)
-    _tell(session, task.evaluate(session), as_json)
+    _evaluate(_Asked(**asked).sessions(source, data, split), task.check, task.evaluate, as_json)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -579,30 +585,53 @@ def card(run: options.RunArgument, out: options.OptionalOutFile = None) -> None:
     say(write_model_card(run, out or run / "MODEL_CARD.md"))
 
 
-def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
-    """Print the scores of an entry; nothing in the other processes of a launch.
+def _evaluate(
+    sessions: Sequence["Session"],
+    check: Callable[["Session"], None],
+    evaluate: Callable[["Session"], "Entry | None"],
+    as_json: bool,
+) -> None:
+    """Answer and score every data set, and print one table; the other processes print nothing.
+
+    What is wrong with the last one is said before the first question is asked.
 
     Raises:
-        AnswerError: not one of the answers can be used.
+        AnswerError: not one answer to a data set can be used.
     """
+    for session in sessions:
+        check(session)
+    entries = [entry for session in sessions if (entry := evaluate(session)) is not None]
+    if entries:
+        _tell(sessions, entries, as_json)
+
+
+def _tell(sessions: Sequence["Session"], entries: Sequence["Entry"], as_json: bool) -> None:
     from exgra_med.evaluation.answers import require_usable
 
-    if entry is None:
-        return
+    run, is_one = sessions[0].run.path, len(entries) == 1
 
     def lines() -> Iterator[Any]:
         from exgra_med.evaluation.tables import basis_sentences, tasks, terminal_table
 
-        task = tasks()[entry.task]
-        title, columns, rows = terminal_table(entry, task)
-        yield table(title, columns, rows)
-        yield from task.notes(entry)
-        yield from basis_sentences(entry)
-        yield from session.problems
-        yield f"Everything is in {session.run.path / 'results.json'}."
-        yield next_step(f"evaluate report {session.run.path}")
+        task = tasks()[entries[0].task]
+        shown = table(*terminal_table(entries, task))
+        if is_one:
+            yield shown
+        for session, entry in zip(sessions, entries, strict=True):
+            if not is_one:
+                yield f"{entry.label}:"
+            yield from task.notes(entry)
+            yield from basis_sentences(entry)
+            yield from session.problems
+        if not is_one:
+            # What is said of each is long: the numbers of all stand together behind it.
+            yield shown
+        yield f"Everything is in {run / 'results.json'}."
+        yield next_step(f"evaluate report {run}")
 
-    show(entry.model_dump(mode="json"), as_json, lines())
-    # Option likelihoods are no answers, and are scored whatever the model writes.
-    if "answer_counts" in entry.details and "likelihood" not in entry.scores:
-        require_usable(entry.details["answer_counts"])
+    values = [entry.model_dump(mode="json") for entry in entries]
+    show(values[0] if is_one else values, as_json, lines())
+    for entry in entries:
+        # Option likelihoods are no answers, and are scored whatever the model writes.
+        if "answer_counts" in entry.details and "likelihood" not in entry.scores:
+            require_usable(entry.details["answer_counts"], "" if is_one else entry.label)

@@ -47,6 +47,18 @@ OptionalData = Annotated[
         "--data", metavar="DATA", help=f"{_DATA_HELP} The default is the one in the recipe."
     ),
 ]
+_SEVERAL = "May be repeated: all are answered by one start of the model."
+DataFolders = Annotated[
+    list[str], typer.Option("--data", metavar="DATA", help=f"{_DATA_HELP} {_SEVERAL}")
+]
+OptionalDataFolders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help=f"{_DATA_HELP} {_SEVERAL} The default is the one in the recipe.",
+    ),
+]
 Images = Annotated[Path | None, typer.Option("--images", help="Folder of the images.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N records.")]
 Set = Annotated[

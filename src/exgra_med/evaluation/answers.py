@@ -513,8 +513,10 @@ def file_sentence(file: str, sha256: str | None) -> str:
     return f"Answers: {file}, {digest}."
 
 
-def require_usable(counts: Mapping[str, int]) -> None:
+def require_usable(counts: Mapping[str, int], about: str = "") -> None:
     """Refuse to call an evaluation done where not one answer can be used.
+
+    `about`: the data set, where there are several.
 
     Raises:
         AnswerError: there were questions, and every answer is missing, empty, cut or unreadable.
@@ -524,4 +526,5 @@ def require_usable(counts: Mapping[str, int]) -> None:
     hint = "Look at the stored answers, and whether the model is asked in its own template."
     if counts["cut"]:
         hint = "Let the model write more with --max-new-tokens, or think less."
-    raise AnswerError(f"Not one answer can be used. {counts_sentence(counts)}", hint)
+    which = f"Not one answer{f' to {about}' if about else ''} can be used."
+    raise AnswerError(f"{which} {counts_sentence(counts)}", hint)

@@ -648,29 +648,40 @@ def _store_adapted(out: Path, adapted: dict[str, str | None]) -> None:
     write_document(facts_path(out), facts)
 
 
-def _same_facts(out: Path, about: dict[str, Any]) -> None:
+def check_facts(out: Path, about: dict[str, Any]) -> None:
+    """Refuse to add to answers that were made under other facts; without answers anything fits.
+
+    Raises:
+        RunError: the facts differ, or nothing says how the answers were made.
+    """
+    if not (out.exists() and out.stat().st_size):
+        return
     path = facts_path(out)
-    if out.exists() and out.stat().st_size:
-        if not path.exists():
-            raise RunError(
-                f"{out}: there are answers, but nothing says how they were made.",
-                "Score them as they are, or remove them to answer again.",
-            )
-        earlier = read_document(path, _ASK_AGAIN)
-        differing = sorted(
-            key
-            for key in (earlier.keys() | about.keys()) - {_ADAPTED}
-            if earlier.get(key) != about.get(key)
+    if not path.exists():
+        raise RunError(
+            f"{out}: there are answers, but nothing says how they were made.",
+            "Score them as they are, or remove them to answer again.",
         )
-        if differing:
-            raise RunError(
-                f"{out}: its answers were made with another {', '.join(differing)}.",
-                "Use another run folder, or remove the file to answer again.",
-            )
+    earlier = read_document(path, _ASK_AGAIN)
+    differing = sorted(
+        key
+        for key in (earlier.keys() | about.keys()) - {_ADAPTED}
+        if earlier.get(key) != about.get(key)
+    )
+    if differing:
+        raise RunError(
+            f"{out}: its answers were made with another {', '.join(differing)}.",
+            "Use another run folder, or remove the file to answer again.",
+        )
+
+
+def _same_facts(out: Path, about: dict[str, Any]) -> None:
+    check_facts(out, about)
+    if out.exists() and out.stat().st_size:
         return
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
-    write_document(path, about)
+    write_document(facts_path(out), about)
 
 
 def _state() -> Any:

@@ -449,3 +449,33 @@ class Candidates:
         scores = 2 * hits / (len(set(found)) + self._sizes)
         best = int(scores.argmax())
         return self._known[best] if (scores == scores[best]).sum() == 1 else None
+
+
+# Which yes/no questions ask whether something is there: "yes" then claims a finding.
+
+_IS_THERE = re.compile(
+    r"(?:is|are|was|were|is/are|are/is) there\b"
+    r"|(?:does|do|did) (?:the|this|these) (?:picture|image|scan|film|radiograph|x-?ray|ct|mri|"
+    r"patient|slide|figure)s? (?:contain|show|have|demonstrate|depict|reveal)\b"
+    r"|(?:does|do) .+ (?:appear|exist) in (?:the|this) (?:picture|image|scan|film)\b"
+    r"|can .+ be (?:seen|observed|detected|identified|visuali[sz]ed|found)\b"
+    r"|(?:is|are|was|were) .+ (?:present|visible|seen|observed|detected|identified|visuali[sz]ed)"
+    r"(?: (?:in|on|within|at|here)\b.*)?\W*$",
+    re.IGNORECASE,
+)
+_TURNED_ROUND = re.compile(
+    r"\b(?:no|not|without|absent|free of|normal|healthy)\b|n't\b", re.IGNORECASE
+)
+
+
+def asks_existence(question: str) -> bool:
+    """Whether an English yes/no question asks if something is there, so that "yes" claims it.
+
+    Questions with a negation, and those after what is normal, are left out: there "yes" claims
+    nothing.
+
+    >>> asks_existence("Is there a mass?"), asks_existence("Is the lung normal?")
+    (True, False)
+    """
+    text = " ".join(question.split())
+    return _IS_THERE.match(text) is not None and _TURNED_ROUND.search(text) is None

@@ -29,10 +29,12 @@ from exgra_med.evaluation.answers import (
     read_reference,
 )
 from exgra_med.evaluation.statistics import (
+    FEWEST_HITS,
     PairedTest,
     check_count,
     cluster_bootstrap,
     cluster_codes,
+    interval,
     mean_interval,
     paired_tests,
     rows_by,
@@ -449,6 +451,9 @@ def score_vqa(
     if is_strict:
         result["closed_answers"] = closed_answers(pairing, version["normaliser_version"])
         result["answer_spread"] = answer_spread(pairing)
+        if only is None:
+            result["existence"] = existence(pairing, num_bootstrap_samples, seed)
+            result["same_questions"] = same_questions(pairing, num_bootstrap_samples, seed)
     else:
         result["yes_no"] = metrics.yes_no_table(
             (answer or "", question.answer)
@@ -758,13 +763,9 @@ def answer_spread(pairing: Pairing) -> dict[str, Any]:
     for question, answer in zip(pairing.questions, pairing.answers, strict=True):
         if answer is None:
             continue
-        said = " ".join(reading.words(reading.answer_text(answer)))
-        right = " ".join(reading.words(question.answer))
-        if question.answer_type == "CLOSED":
-            closed = read_closed(answer, question)
-            said, right = closed.chosen or said, closed.expected
-        elif metrics.yes_or_no(said) and not metrics.yes_or_no(right):
-            yes_no_to_open += 1
+        said, right = said_and_right(question, answer)
+        is_open = question.answer_type != "CLOSED"
+        yes_no_to_open += bool(is_open and metrics.yes_or_no(said) and not metrics.yes_or_no(right))
         of_type = question.answer_type.lower()
         for kind in ("all", of_type):
             given[kind].append((said, right))
@@ -780,6 +781,16 @@ def answer_spread(pairing: Pairing) -> dict[str, Any]:
             }
         }
     )
+
+
+def said_and_right(question: Question, answer: str) -> tuple[str, str]:
+    """What an answer and the reference say, so that equal things are equal strings: the option that
+    was read in a closed answer, the words of any other."""
+    said = " ".join(reading.words(reading.answer_text(answer)))
+    if question.answer_type != "CLOSED":
+        return said, " ".join(reading.words(question.answer))
+    closed = read_closed(answer, question)
+    return closed.chosen or said, closed.expected
 
 
 def _most_frequent(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
@@ -915,3 +926,259 @@ def closed_answers(pairing: Pairing, version: str = reading.NORMALISER_VERSION) 
         "abstentions": metrics.percent(verdicts[metrics.Verdict.ABSTAINED], total),
         "several_options": metrics.percent(verdicts[metrics.Verdict.SEVERAL], total),
     }
+
+
+# Does a model invent findings? POPE (Li et al. 2023, arXiv 2305.10355) asks whether objects are in
+# a picture, half of which are not: drawn at random, the most frequent ones, or those that often
+# come together with what is there.
+
+ABSENT_KINDS = ("random", "popular", "adversarial")
+"""How the absent findings of made questions were chosen; `data/existence.py` makes them."""
+EXISTENCE: tuple[Measure, ...] = (
+    Measure("false_claims", "claims of absent findings", "closed", higher_is_better=False),
+    Measure("true_claims", "claims of present findings", "closed"),
+    Measure("yes_rate", "answered by yes", "closed"),
+    Measure("accuracy", "accuracy", "closed"),
+    Measure("neither", "neither yes nor no", "closed", higher_is_better=False),
+)
+"""What is measured of questions after a finding; `existence` adds what needs two of these."""
+FURTHER_EXISTENCE: tuple[Measure, ...] = (
+    Measure("f1", "F1 of yes", "closed"),
+    Measure("told_apart", "present minus absent claims", "closed"),
+)
+
+
+def existence(pairing: Pairing, num_samples: int = 2000, seed: int = 0) -> dict[str, Any] | None:
+    """How often findings are claimed that are there, and that are not, with intervals.
+
+    It counts yes/no questions that a data set marks (`meta.existence`), or else, in English, whose
+    words ask whether something is there.
+
+    Returns:
+        `all`, and each of `ABSENT_KINDS` beside the present findings where they are marked:
+        `num_present`, `num_absent`, `num_images` and `scores`. `false_claims` is over absent
+        findings, `true_claims` over present ones, the rest over all. `f1` is of the answer yes;
+        `told_apart` is `true_claims` minus `false_claims`, 0 for who does not look. Without an
+        answer, or with neither word, nothing is claimed. None without such questions.
+    """
+    rows, kinds = [], []
+    for row, question in enumerate(pairing.questions):
+        marked = question.meta.get("existence")
+        asked = marked or metrics.asks_existence(question.text)
+        if asked and question.answer_type == "CLOSED" and metrics.yes_or_no(question.answer):
+            rows.append(row)
+            kinds.append(tuple(marked) if isinstance(marked, list) else ())
+    if not rows:
+        return None
+    chosen = [_yes_or_no_said(pairing.questions[row], pairing.answers[row]) for row in rows]
+    is_there = np.array(
+        [metrics.yes_or_no(pairing.questions[r].answer) == reading.YES for r in rows]
+    )
+    said_yes = np.array([each == reading.YES for each in chosen])
+    said_no = np.array([each == reading.NO for each in chosen])
+    columns = [
+        np.where(is_there, np.nan, said_yes),
+        np.where(is_there, said_yes, np.nan),
+        said_yes,
+        np.where(is_there, said_yes, said_no),
+        ~(said_yes | said_no),
+    ]
+    values = np.stack([each.astype(np.float64) for each in columns], axis=1)
+    clusters = cluster_codes([pairing.questions[row].cluster for row in rows])
+    parts = {"all": np.ones(len(rows), dtype=bool)}
+    for kind in ABSENT_KINDS:
+        of_kind = np.array([kind in each for each in kinds])
+        if of_kind.any():
+            parts[kind] = of_kind | (is_there & np.array([bool(each) for each in kinds]))
+    return {
+        name: _existence_scores(values[part], is_there[part], clusters[part], num_samples, seed)
+        for name, part in parts.items()
+    }
+
+
+def _yes_or_no_said(question: Question, answer: str | None) -> str | None:
+    return None if answer is None else read_closed(answer, question).chosen
+
+
+def _existence_scores(
+    values: NDArray[np.float64],
+    is_there: NDArray[np.bool_],
+    clusters: NDArray[np.int64],
+    num_samples: int,
+    seed: int,
+) -> dict[str, Any]:
+    _, codes = np.unique(clusters, return_inverse=True)
+    scores = summary(values, EXISTENCE, codes, num_samples, seed)
+    # Ratios and differences of means over the same resamples.
+    hits, yes = (is_there * values[:, 2]), values[:, 2]
+    parts = np.stack([2 * hits, yes + is_there, values[:, 1], values[:, 0]], axis=1)
+    samples = cluster_bootstrap(parts, codes, num_samples, seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = samples[:, 0] / samples[:, 1]
+        gap = samples[:, 2] - samples[:, 3]
+    num_images, num_there = int(codes.max()) + 1, int(is_there.sum())
+    total = float(parts[:, 1].sum())
+    value = float(parts[:, 0].sum()) / total if total and num_there else None
+    bounds = None if value is None else mean_interval(f1[:, None], [value], [num_images])
+    scores["f1"] = _in_percent(value, len(values), bounds)
+    claims = scores["true_claims"], scores["false_claims"]
+    scores["told_apart"] = _told_apart(*claims, interval(100 * gap, num_images))
+    return {
+        "num_present": num_there,
+        "num_absent": len(values) - num_there,
+        "num_images": num_images,
+        "scores": scores,
+    }
+
+
+def _told_apart(
+    true: Mapping[str, Any], false: Mapping[str, Any], resampled: tuple[float, float] | None
+) -> dict[str, Any]:
+    """One share minus the other, in percent; `resampled` are the bounds that resamples give."""
+    count = true["count"] + false["count"]
+    if resampled is None or not (true["interval"] and false["interval"]):
+        both = None in (true["value"], false["value"])
+        return scored(None if both else true["value"] - false["value"], count)
+    value = true["value"] - false["value"]
+    low, high = resampled
+    if any(
+        min(each["value"], 100 - each["value"]) * each["count"] < 100 * FEWEST_HITS
+        for each in (true, false)
+    ):
+        # Resamples know too little of a share near its end, and its own bounds more: they are put
+        # together by the distances (Zou and Donner 2008), as in `mean_interval`.
+        (true_low, true_high), (false_low, false_high) = true["interval"], false["interval"]
+        below = np.hypot(true["value"] - true_low, false_high - false["value"])
+        above = np.hypot(true_high - true["value"], false["value"] - false_low)
+        low = max(-100.0, min(low, value - float(below)))
+        high = min(100.0, max(high, value + float(above)))
+    return scored(value, count, (low, high))
+
+
+def _in_percent(
+    value: float | None, count: int, bounds: tuple[float, float] | None
+) -> dict[str, Any]:
+    if bounds is not None:
+        bounds = 100 * bounds[0], 100 * bounds[1]
+    return scored(None if value is None else 100 * value, count, bounds)
+
+
+def existence_sentence(found: Mapping[str, Any]) -> str:
+    """`existence` in words."""
+    part = found["all"]
+    scores = part["scores"]
+
+    def told(name: str) -> str:
+        value, bounds = scores[name]["value"], scores[name]["interval"]
+        if value is None:
+            return "–"
+        inside = f" (95 % interval {bounds[0]:.1f} to {bounds[1]:.1f})" if bounds else ""
+        return f"{value:.1f} %{inside}"
+
+    sentence = (
+        f"Asked whether a finding is there, it claims {told('false_claims')} of "
+        f"{part['num_absent']} absent and {told('true_claims')} of {part['num_present']} present "
+        f"ones, on {part['num_images']} images."
+    )
+    if scores["neither"]["value"]:
+        sentence += f" {scores['neither']['value']:.1f} % of the answers are neither yes nor no."
+    return sentence
+
+
+# Does the answer change with the picture? Where the same question is asked of two pictures and has
+# two right answers, one answer for both did not come from the picture. Greedy answers have no
+# chance in them: what differs, differs because of the picture, and no floor has to be taken off.
+
+
+def same_questions(
+    pairing: Pairing, num_samples: int = 2000, seed: int = 0
+) -> dict[str, Any] | None:
+    """How often the same question gets another answer of a picture with another right answer.
+
+    Questions with equal words and options, about different pictures, form pairs where their
+    references differ. A wording weighs as often as it was asked.
+
+    Returns:
+        `changed` (in percent; the interval redraws pictures, and with them all their pairs;
+        `count` is of questions), `num_pairs`, `num_wordings`, `num_images`. None without a pair.
+    """
+    cells: Counter[tuple[tuple[str, tuple[str, ...]], str, str, int]] = Counter()
+    seen = set()
+    clusters = cluster_codes([question.cluster for question in pairing.questions])
+    for question, answer, code in zip(
+        pairing.questions, pairing.answers, clusters.tolist(), strict=True
+    ):
+        text = (question.text.strip(), question.options)
+        if answer is None or not question.images or (text, question.images) in seen:
+            continue
+        seen.add((text, question.images))
+        said, right = said_and_right(question, answer)
+        cells[text, right, said, code] += 1
+    references: dict[Any, set[str]] = {}
+    for text, right, _, _ in cells:
+        references.setdefault(text, set()).add(right)
+    cells = Counter({key: n for key, n in cells.items() if len(references[key[0]]) > 1})
+    if not cells:
+        return None
+    _, images = np.unique([key[3] for key in cells], return_inverse=True)
+    counts = np.array(list(cells.values()), dtype=np.float64)
+    texts, of_right, of_said, of_both = (
+        _codes(each)
+        for each in zip(
+            *((t, (t, right), (t, said), (t, right, said)) for t, right, said, _ in cells),
+            strict=True,
+        )
+    )
+
+    def squares(weights: NDArray[np.float64], codes: NDArray[np.int64]) -> NDArray[np.float64]:
+        """For each text the sum of the squared sizes of its groups, (texts,)."""
+        sizes = np.bincount(codes, weights)
+        of_text = np.zeros(len(sizes), dtype=np.int64)
+        of_text[codes] = texts
+        sums = np.bincount(of_text, sizes**2, minlength=int(texts.max()) + 1)
+        return sums.astype(np.float64, copy=False)
+
+    def changed(weights: NDArray[np.float64]) -> tuple[float, float]:
+        """The share of pairs that differ, and how many pairs there are."""
+        asked = np.bincount(texts, weights)
+        pairs = (asked**2 - squares(weights, of_right)) / 2
+        alike = (squares(weights, of_said) - squares(weights, of_both)) / 2
+        there = pairs > 0
+        if not there.any():
+            return float("nan"), 0.0
+        shares = 1 - alike[there] / pairs[there]
+        return float(np.average(shares, weights=asked[there])), float(pairs.sum())
+
+    value, num_pairs = changed(counts)
+    num_images = int(images.max()) + 1
+    if num_images >= _MANY_CLUSTERS:
+        num_samples = min(num_samples, _NUM_SAMPLES_OF_MANY)
+    generator = np.random.default_rng(seed)
+    samples = np.empty((num_samples, 1))
+    for sample in samples:
+        drawn = np.bincount(generator.integers(0, num_images, num_images), minlength=num_images)
+        sample[0], _ = changed(counts * drawn[images])
+    bounds = mean_interval(samples, [value], [num_images])
+    return {
+        "changed": _in_percent(value, int(counts.sum()), bounds),
+        "num_pairs": int(num_pairs),
+        "num_wordings": len(np.unique(texts)),
+        "num_images": num_images,
+    }
+
+
+def _codes(values: Iterable[Any]) -> NDArray[np.int64]:
+    numbers: dict[Any, int] = {}
+    return np.array([numbers.setdefault(each, len(numbers)) for each in values], dtype=np.int64)
+
+
+def same_questions_sentence(found: Mapping[str, Any]) -> str:
+    """`same_questions` in words."""
+    score = found["changed"]
+    bounds = score["interval"]
+    inside = f" (95 % interval {bounds[0]:.1f} to {bounds[1]:.1f})" if bounds else ""
+    return (
+        f"Where the same words are asked of two images with different right answers, its answers "
+        f"differ in {score['value']:.1f} %{inside}: {score['count']} questions in "
+        f"{found['num_wordings']} wordings on {found['num_images']} images. 0 is who never looks."
+    )

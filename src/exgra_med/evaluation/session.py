@@ -25,6 +25,7 @@ from exgra_med.evaluation.engines import (
     Progress,
     ServiceEngine,
     answer_all,
+    check_facts,
     launched_processes,
     predict_all,
     stored_adapted,
@@ -306,6 +307,20 @@ class Session:
         """A file of the run as results name it."""
         return path.relative_to(self.run.path).as_posix()
 
+    def check(self, task: str, records: Sequence[Record] | None = None, **about: Any) -> None:
+        """Refuse before the first question what would stop `ask` at a later one.
+
+        Raises:
+            RunError: the file has answers made in another way.
+            DataError: a picture of a question that has no answer yet is not there.
+        """
+        out = self.path(task)
+        check_facts(out, self.engine.facts | self._facts(about))
+        done = {each.id for each in read_predictions(out).predictions} if out.exists() else set()
+        for record in self.records if records is None else records:
+            for name in record.question_images if record.id not in done else ():
+                self.images.locate(name, record.id)
+
     def ask(
         self,
         task: str,
@@ -418,10 +433,18 @@ class Session:
 
 
 def open_session(
+    source: str | Path, reporter: Reporter, *, data: str | None = None, **asked: Any
+) -> Session:
+    """Open an evaluation on one prepared folder; see `open_sessions`."""
+    (session,) = open_sessions(source, reporter, data=() if data is None else (data,), **asked)
+    return session
+
+
+def open_sessions(
     source: str | Path,
     reporter: Reporter,
     *,
-    data: str | None = None,
+    data: Sequence[str] = (),
     split: str | None = None,
     out: Path | None = None,
     template: str | None = None,
@@ -429,20 +452,22 @@ def open_session(
     service: ServiceSettings | None = None,
     max_new_tokens: int | None = None,
     stage: str | None = None,
-) -> Session:
-    """Open an evaluation on a prepared folder; who answers is as in `open_to_answer`.
+) -> list[Session]:
+    """Open an evaluation on each of the prepared folders; who answers is as in `open_to_answer`.
 
+    One engine answers all of them, so a model is loaded once. Every folder is read before that.
     Data, split and longest answer are those of the recipe where absent, and of a run the model is
     that of its last stage.
 
     Raises:
         RunError: the run is not finished, or the folder holds something else.
-        DataError: the data cannot be used.
+        DataError: the data cannot be used, or two folders hold the same data set.
     """
+    given = [open_prepared(folder) for folder in data]
     run = open_to_answer(
         source,
         engine=engine or CHECKPOINT,
-        data=data,
+        data=data[0] if data else None,
         split=split,
         out=out,
         template=template,
@@ -450,22 +475,46 @@ def open_session(
     )
     recipe = run.recipe
     settings = recipe.evaluation_data
-    # A folder of answers that is named without --data is asked its own questions again.
-    folder = data or settings.folder
-    prepared = open_prepared(folder)
     split = split or recipe.evaluation.split
-    return Session(
-        run=run,
-        engine=open_engine(run, service, max_new_tokens, stage),
-        dataset=prepared.manifest["dataset"],
-        split=split,
-        records=prepared.records(split),
-        images=prepared.image_folder(settings.max_pixels),
-        fingerprint=prepared.fingerprint,
-        data_folder=folder,
-        reporter=reporter,
-        prepared=prepared,
-    )
+    # A folder of answers that is named without --data is asked its own questions again.
+    folders = list(data) or [settings.folder]
+    prepared = given or [open_prepared(settings.folder)]
+    _refuse_same_names(folders, prepared)
+    records = [each.records(split) for each in prepared]
+    answering = open_engine(run, service, max_new_tokens, stage)
+    return [
+        Session(
+            run=run,
+            engine=answering,
+            dataset=each.manifest["dataset"],
+            split=split,
+            records=asked,
+            images=each.image_folder(settings.max_pixels),
+            fingerprint=each.fingerprint,
+            data_folder=folder,
+            reporter=reporter,
+            prepared=each,
+        )
+        for folder, each, asked in zip(folders, prepared, records, strict=True)
+    ]
+
+
+def _refuse_same_names(folders: Sequence[str], prepared: Sequence[Prepared]) -> None:
+    """A run keeps one file of answers of a data set and split.
+
+    Raises:
+        DataError: two folders hold the same data set.
+    """
+    known: dict[str, str] = {}
+    for folder, each in zip(folders, prepared, strict=True):
+        name = each.manifest["dataset"]
+        if name in known:
+            raise DataError(
+                f"{known[name]} and {folder} both hold {name}, and a run keeps the answers to one "
+                "of them.",
+                "Answer each into a run of its own, with --out.",
+            )
+        known[name] = folder
 
 
 def _model_of(run: Run, stage: str | None) -> Path:

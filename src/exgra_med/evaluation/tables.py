@@ -151,28 +151,10 @@ def cell(score: Score | Mapping[str, Any] | None, unit: str = "%") -> Cell:
 
 def entry_table(entry: Entry, task: Task) -> Table:
     """The scores of one entry."""
-    # In the order of the task; what it does not know comes after that.
-    named = dict.fromkeys((*task.variants, *entry.scores))
-    variants = [each for each in named if each in entry.scores]
-    known = _known(task.measures(), entry.scores.values())
     if task.rows == "variants":
-        rows = [
-            Row(
-                task.variants.get(variant, variant),
-                [cell(entry.scores[variant].get(each.name), each.unit) for each in known]
-                + [_shown(_first_count(entry.scores[variant]))],
-            )
-            for variant in variants
-        ]
-        columns = [
-            Column(
-                _title(each),
-                scale=place == 0 and not task.differences,
-                signed=task.differences and "compare" in each.shown,
-            )
-            for place, each in enumerate(known)
-        ]
-        return Table([*columns, Column("Questions")], rows)
+        return _variant_table([entry], task)
+    variants = _variants(entry, task)
+    known = _known(task.measures(), entry.scores.values())
     rows = []
     for place, measure in enumerate(known):
         cells = [cell(entry.scores[each].get(measure.name), measure.unit) for each in variants]
@@ -191,6 +173,34 @@ def entry_table(entry: Entry, task: Task) -> Table:
     if len(variants) == 2:
         columns.append(Column("Difference", signed=True))
     return Table([*columns, Column("Questions")], rows, "Measure")
+
+
+def _variants(entry: Entry, task: Task) -> list[str]:
+    """In the order of the task; what it does not know comes after that."""
+    return [each for each in dict.fromkeys((*task.variants, *entry.scores)) if each in entry.scores]
+
+
+def _variant_table(entries: Sequence[Entry], task: Task) -> Table:
+    """A row for each variant; of several entries it begins with the data set."""
+    known = _known(task.measures(), [each for entry in entries for each in entry.scores.values()])
+    rows = [
+        Row(
+            ("" if len(entries) == 1 else f"{entry.label}: ") + task.variants.get(variant, variant),
+            [cell(entry.scores[variant].get(each.name), each.unit) for each in known]
+            + [_shown(_first_count(entry.scores[variant]))],
+        )
+        for entry in entries
+        for variant in _variants(entry, task)
+    ]
+    columns = [
+        Column(
+            _title(each),
+            scale=place == 0 and not task.differences,
+            signed=task.differences and "compare" in each.shown,
+        )
+        for place, each in enumerate(known)
+    ]
+    return Table([*columns, Column("Questions")], rows)
 
 
 def overview_table(entries: Sequence[Entry]) -> Table:
@@ -235,6 +245,11 @@ def scores_csv(entries: Iterable[Entry]) -> str:
         for name, baseline in (entry.details.get("baselines") or {}).items():
             for scorer, scores in baseline["scores"].items():
                 named[f"baseline {name}, {scorer}"] = scores
+        strict = (entry.details.get("scorers") or {}).get("strict") or {}
+        for name, part in (strict.get("existence") or {}).items():
+            named[f"strict, existence, {name}"] = part["scores"]
+        if same := strict.get("same_questions"):
+            named["strict, same questions"] = {"changed": same["changed"]}
         for judge, found in (entry.details.get("judges") or {}).items():
             for groups in (found.get("groups") or {}).values():
                 named |= {f"{judge}, {group}": scores for group, scores in groups.items()}
@@ -295,9 +310,15 @@ def score_rows(
     return rows
 
 
-def terminal_table(entry: Entry, task: Task) -> tuple[str, list[str], list[list[str]]]:
-    """Title, columns and rows of an entry, as text for the terminal."""
-    shown = entry_table(entry, task)
+def terminal_table(entries: Sequence[Entry], task: Task) -> tuple[str, list[str], list[list[str]]]:
+    """Title, columns and rows of entries of one task, as text for the terminal."""
+    about = entries[0].label
+    if len(entries) == 1:
+        shown = entry_table(entries[0], task)
+    else:
+        about = f"{len(entries)} data sets"
+        by_variant = task.rows == "variants"
+        shown = _variant_table(entries, task) if by_variant else overview_table(entries)
     columns = [shown.head, *(column.title for column in shown.columns)]
     columns.insert(2, "95 % interval")
     rows = []
@@ -309,7 +330,7 @@ def terminal_table(entry: Entry, task: Task) -> tuple[str, list[str], list[list[
         first = row.cells[0]
         texts.insert(2, (first.bounds or "–") if isinstance(first, Cell) else "–")
         rows.append(texts)
-    return f"{task.title}: {entry.label}", columns, rows
+    return f"{task.title}: {about}", columns, rows
 
 
 def comparison_rows(result: Mapping[str, Any]) -> list[tuple[str, ...]]:

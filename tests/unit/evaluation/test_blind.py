@@ -65,15 +65,26 @@ def test_what_is_lost_is_counted_question_by_question() -> None:
         for kind, scores in lost.items()
     }
     assert values["blank"]["closed_accuracy"] == 50.0
-    assert values["blank"]["same_answer"] == 50.0
+    assert values["blank"]["changed_answer"] == 50.0
     assert values["blank"]["average"] is None
     assert values["noise"]["closed_accuracy"] == 0.0
-    assert values["noise"]["same_answer"] == 100.0
+    assert values["noise"]["changed_answer"] == 0.0
     low, high = lost["blank"]["closed_accuracy"]["interval"]
     assert low <= 50 <= high and lost["blank"]["closed_accuracy"]["count"] == 20
     # Of 5 images none has another difference: the exact binomial says how many there may be.
     others = 100 * binomtest(0, 5).proportion_ci(0.95, method="exact").high
     assert lost["noise"]["closed_accuracy"]["interval"] == pytest.approx([-others, others])
     few = visual_reliance(seeing, {"blank": half[:7]}, RECORDS)["blank"]
-    assert few["closed_accuracy"]["count"] == few["same_answer"]["count"] == 7
+    assert few["closed_accuracy"]["count"] == few["changed_answer"]["count"] == 7
     assert few["closed_accuracy"]["value"] == pytest.approx(100 * 4 / 7)
+
+
+def test_a_changed_answer_says_something_else() -> None:
+    """Other capitals or a full stop are no change, and a side that gave no answer says nothing."""
+    seeing = [Prediction(each.id, "Yes.") for each in RECORDS]
+    texts = ["yes", "The answer is yes", "no", "NO"]
+    other = [Prediction(each.id, texts[int(each.id) % 4]) for each in RECORDS[:-4]]
+    changed = visual_reliance(seeing, {"blank": other}, RECORDS)["blank"]["changed_answer"]
+    assert (changed["value"], changed["count"]) == (50.0, 16)
+    low, high = changed["interval"]
+    assert 0 < low < 50 < high < 100

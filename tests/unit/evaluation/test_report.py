@@ -101,7 +101,7 @@ def test_every_part_is_there(html: str) -> None:
     assert headings == ["Visual question answering", "Reliance on the image", "Multiple choice"]
     for title in ("Beside the baselines", "Closed answers", "By organ", "Answers"):
         assert f"<h3>{title}</h3>" in html
-    assert "<summary>Details: Closed answers, By organ" in html
+    assert "<summary>Details: Is a finding there?, Closed answers, By organ" in html
     found = tags(html)
     assert sum(tag == "figure" for tag, _ in found) == 4
     assert sum(tag == "img" for tag, _ in found) == 24
@@ -143,6 +143,10 @@ def test_files_are_written_and_equal_when_written_again(demo_run: Path, tmp_path
     number += sum(
         len(each) for baseline in baselines.values() for each in baseline["scores"].values()
     )
+    strict = read_results(run).find("vqa")[0].details["scorers"]["strict"]
+    # Whether findings are claimed that are not there, and whether answers change with the picture.
+    number += sum(len(part["scores"]) for part in strict["existence"].values()) + 1
+    assert sum(',"strict, existence, all",false_claims,' in row for row in rows) == 1
     assert len(baselines) == 2 and len(rows) == 1 + number
 
 

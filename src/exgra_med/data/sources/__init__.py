@@ -10,6 +10,7 @@ SOURCES = Registry(
     {
         "vqa-rad": "exgra_med.data.sources.vqa_rad:SOURCE",
         "slake": "exgra_med.data.sources.slake:SOURCE",
+        "slake-existence": "exgra_med.data.sources.slake_existence:SOURCE",
         "pathvqa": "exgra_med.data.sources.pathvqa:SOURCE",
         "omnimedvqa": "exgra_med.data.sources.omnimedvqa:SOURCE",
         "pmc-vqa": "exgra_med.data.sources.pmc_vqa:SOURCE",

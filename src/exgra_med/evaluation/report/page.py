@@ -601,7 +601,7 @@ def _findings(
     if missing.state == "bad":
         found.reverse()  # every other number rests on it
     if vqa:
-        found += [_looks(vqa[0], entries, run), _collapse(vqa[0])]
+        found += [_looks(vqa[0], entries, run), *_invents(vqa), _collapse(vqa[0])]
     found += [_contradicts(each) for each in written[:1]]
     aligned = [each for each in stages if each.held_out["image_answer_accuracy"].values]
     found += [_tied(each) for each in aligned[-1:]]
@@ -810,22 +810,36 @@ def _predictions_scored(entry: Entry) -> int | None:
     return (strict.get("pairing") or {}).get("predictions")
 
 
+def _strict(entry: Entry, name: str) -> Any:
+    """What the strict scorer tells beside its scores."""
+    return ((entry.details.get("scorers") or {}).get("strict") or {}).get(name)
+
+
 def _looks(entry: Entry, entries: Sequence[Entry], run: Path) -> Finding:
-    """What the right picture is worth, where it was measured."""
+    """What the right picture is worth, where it was measured; and whether answers follow it."""
     question = "Does it look at the picture?"
+    lost, changes = _lost_without(entry, entries), _changes(entry)
+    if lost is not None:
+        state, told = lost
+        return Finding(question, state, f"{told}{changes[1]}")
+    ask = f"“exgra-med evaluate reliance {run.name}” asks the same questions with other pictures."
+    if changes[0] == "bad":
+        return Finding(question, "bad", f"Hardly:{changes[1]}")
+    return Finding(question, "open", f"Not measured. {ask}{changes[1]}")
+
+
+def _lost_without(
+    entry: Entry, entries: Sequence[Entry]
+) -> tuple[Literal["good", "bad", "open"], str] | None:
+    """What of the score is lost with other pictures; None where that was not measured."""
     same = [each for each in entries if each.task == "reliance" and each.label == entry.label]
     name = headline(entry, "strict")
     if not same or name is None or same[0].score("shuffled", name).value is None:
-        return Finding(
-            question,
-            "open",
-            f"Not measured. “exgra-med evaluate reliance {run.name}” asks the same questions with "
-            "other pictures.",
-        )
+        return None
     lost = {kind: same[0].score(kind, name) for kind in ("shuffled", "blank", "noise")}
     shuffled = cell(lost["shuffled"])
     if lost["shuffled"].interval is None:
-        return Finding(question, "open", "Too few images to tell; see the part on reliance below.")
+        return "open", "Too few images to tell; see the part on reliance below."
     size = (
         f"with the picture of another question the strict {HEADLINES[name]} changes by "
         f"{cell(_negative(lost['shuffled'])).signed} points (what is lost: 95 % interval "
@@ -833,7 +847,7 @@ def _looks(entry: Entry, entries: Sequence[Entry], run: Path) -> Finding:
     )
     side = _side(lost["shuffled"].interval)
     if side > 0:
-        return Finding(question, "good", f"Yes: {size}.")
+        return "good", f"Yes: {size}."
     told = f"Not shown: {size}."
     if side < 0:
         told = f"No: it is better with a wrong picture; {size}."
@@ -844,7 +858,62 @@ def _looks(entry: Entry, entries: Sequence[Entry], run: Path) -> Finding:
             f" It does lose with {' and '.join(shown[kind] for kind in notices)}: it notices that "
             "there is a picture, not what is on it."
         )
-    return Finding(question, "bad", told)
+    return "bad", told
+
+
+_SELDOM = 50.0
+"""Percent of pairs with two right answers. Who gives one answer to most of them hardly looks."""
+
+
+def _changes(entry: Entry) -> tuple[Literal["bad", "open"], str]:
+    """Whether the same question gets another answer of another picture, as one more sentence."""
+    same = _strict(entry, "same_questions")
+    if same is None:
+        return "open", ""
+    score = cell(same["changed"])
+    inside = f" (95 % interval {score.bounds})" if score.bounds else ""
+    told = (
+        f" Asked the same of two pictures with different right answers, it answers differently "
+        f"in {score.text} %{inside}; 0 is who never looks."
+    )
+    is_seldom = score.high is not None and score.high < _SELDOM
+    return "bad" if is_seldom else "open", told
+
+
+_RARE = 5.0
+"""Percent of absent findings: a claim in twenty is the border between seldom and often."""
+
+
+def _invents(entries: Sequence[Entry]) -> list[Finding]:
+    """Whether it claims findings that are not there; nothing where too few pictures were asked.
+
+    Questions made for it come before those that a data set happens to have.
+    """
+    asked = [(each, found) for each in entries if (found := _strict(each, "existence"))]
+    asked = [pair for pair in asked if pair[1]["all"]["scores"]["false_claims"]["interval"]]
+    if not asked:
+        return []
+    entry, found = max(asked, key=lambda pair: len(pair[1]) > 1)
+    part = found["all"]
+    scores = part["scores"]
+    false, true, apart = (cell(scores[k]) for k in ("false_claims", "true_claims", "told_apart"))
+    told = f"On {entry.label}, it claims {false.text} % of {part['num_absent']} findings that are "
+    told += "not there"
+    told += f" (95 % interval {false.bounds})"
+    if part["num_present"]:
+        told += f", and {true.text} % of {part['num_present']} that are"
+    worst = cell((found.get("adversarial") or {}).get("scores", {}).get("false_claims"))
+    if worst.value is not None:
+        told += f"; of absent ones that could well be there, {worst.text} %"
+    question = "Does it invent findings?"
+    if apart.low is not None and apart.low <= 0:
+        told += (
+            ". That it claims present ones more often cannot be shown: it does not tell them apart"
+        )
+        return [Finding(question, "bad", f"{told}.")]
+    low, high = scores["false_claims"]["interval"]
+    state = "good" if high < _RARE else "bad" if low > _RARE else "open"
+    return [Finding(question, state, f"{told}.")]
 
 
 def _negative(score: Score) -> Score:

@@ -372,6 +372,50 @@ def _accuracy(
     }
 
 
+def check(session: Session, protocol: Protocol = "both", num_rotations: int = 1) -> None:
+    """Refuse before the first question what would stop `evaluate` later; see `Session.check`.
+
+    Raises:
+        RunError, ScoreError: as for `evaluate`.
+        DataError: the answer of a question is none of its options.
+    """
+    records = _with_options(session, protocol)
+    if protocol in ("generation", "both"):
+        asked = _asked(records, num_rotations)
+        session.check(f"{NAME}/generation", asked, **_about(num_rotations))
+    if protocol in ("likelihood", "both") and isinstance(session.engine, ScoresOptions):
+        for record in records:
+            choice_of(record)
+        session.check(f"{NAME}/likelihood", records, protocol="likelihood")
+
+
+def _with_options(session: Session, protocol: Protocol) -> list[Record]:
+    """The records that can be asked."""
+    if protocol == "likelihood" and not isinstance(session.engine, ScoresOptions):
+        raise RunError("This engine tells no likelihoods.", "Use --protocol generation.")
+    records = [record for record in session.records if record.meta.get("options")]
+    if not records:
+        raise ScoreError(
+            f"No record of {session.dataset}/{session.split} has options.",
+            "Multiple choice needs a data set with `options`, such as OmniMedVQA.",
+        )
+    return records
+
+
+def _asked(records: Sequence[Record], num_rotations: int) -> list[Record]:
+    """Every question in its orders; none is asked in more orders than it has options."""
+    return [
+        asked_with_options(record, rotation)
+        for record in records
+        for rotation in range(min(num_rotations, len(choice_of(record).options)))
+    ]
+
+
+def _about(num_rotations: int) -> dict[str, Any]:
+    """What decides generated answers beside engine and data."""
+    return {"num_rotations": num_rotations, "protocol": "generation"}
+
+
 def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int = 1) -> Entry | None:
     """Answer the multiple-choice questions of a split and score them.
 
@@ -387,26 +431,12 @@ def evaluate(session: Session, protocol: Protocol = "both", num_rotations: int =
         RunError: the engine tells no likelihoods, or the folder holds answers made in another way.
         ScoreError: no record has options.
     """
-    scores_options = isinstance(session.engine, ScoresOptions)
-    if protocol == "likelihood" and not scores_options:
-        raise RunError("This engine tells no likelihoods.", "Use --protocol generation.")
-    records = [record for record in session.records if record.meta.get("options")]
-    if not records:
-        raise ScoreError(
-            f"No record of {session.dataset}/{session.split} has options.",
-            "Multiple choice needs a data set with `options`, such as OmniMedVQA.",
-        )
+    records = _with_options(session, protocol)
     if protocol in ("generation", "both"):
-        # A question is not asked in more orders than it has options.
-        asked = [
-            asked_with_options(record, rotation)
-            for record in records
-            for rotation in range(min(num_rotations, len(choice_of(record).options)))
-        ]
+        asked = _asked(records, num_rotations)
         title = f"choices on {session.dataset}/{session.split}"
-        about = {"num_rotations": num_rotations, "protocol": "generation"}
-        session.ask(f"{NAME}/generation", title, asked, **about)
-    if protocol in ("likelihood", "both") and scores_options:
+        session.ask(f"{NAME}/generation", title, asked, **_about(num_rotations))
+    if protocol in ("likelihood", "both") and isinstance(session.engine, ScoresOptions):
         _measure_likelihoods(session, records)
     if not session.is_first:
         return None

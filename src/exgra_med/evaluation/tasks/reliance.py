@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from exgra_med.data.images import ImageFolder
@@ -16,6 +17,7 @@ from exgra_med.data.records import Record
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answers import (
     Prediction,
+    Question,
     counts_sentence,
     pair,
     question_of,
@@ -31,10 +33,11 @@ from exgra_med.evaluation.score import (
     counts_of,
     measures,
     paired_summary,
+    said_and_right,
     with_functions,
 )
 from exgra_med.evaluation.session import Session
-from exgra_med.evaluation.statistics import cluster_codes, scored, wilson
+from exgra_med.evaluation.statistics import cluster_codes, scores_of, wilson
 from exgra_med.evaluation.tables import Task
 from exgra_med.evaluation.tasks import vqa
 
@@ -126,6 +129,7 @@ def visual_reliance(
     blind: Mapping[str, Sequence[Prediction]],
     records: Sequence[Record],
     seed: int = 0,
+    num_samples: int = 2000,
 ) -> dict[str, dict[str, Any]]:
     """What the right image is worth, question by question (strict score, in points).
 
@@ -133,8 +137,8 @@ def visual_reliance(
 
     Returns:
         Kind -> measure -> what is lost without the image (value, interval, count), for the measures
-        that comparisons show; and `same_answer`: the share of questions, in percent, answered with
-        the very same text.
+        that comparisons show; and `changed_answer`: the share of questions, in percent, whose
+        answer says something else then. Nothing is taken off for chance: greedy answers have none.
     """
     questions = [question_of(record) for record in records]
     clusters = cluster_codes([question.cluster for question in questions])
@@ -144,14 +148,24 @@ def visual_reliance(
     for kind, predictions in blind.items():
         without = pair(list(predictions), questions)
         values = PairedValues.of(with_image, without, "strict", with_functions(chosen))
-        same = sum(
-            a is not None and a == b
-            for a, b in zip(with_image.answers, without.answers, strict=True)
-        )
-        both = int(values.both.sum())
         lost = paired_summary(values.answered, chosen, clusters, seed)
-        result[kind] = lost | {"same_answer": scored(percent(same, both), both)}
+        changed = _changed(questions, with_image.answers, without.answers)
+        result[kind] = lost | scores_of(changed, (_CHANGED.name,), clusters, num_samples, seed)
     return result
+
+
+def _changed(
+    questions: Sequence[Question], before: Sequence[str | None], after: Sequence[str | None]
+) -> NDArray[np.float64]:
+    """(questions, 1): 1 where two answers say different things, NaN where one is missing."""
+
+    def differ(question: Question, one: str | None, other: str | None) -> float:
+        if one is None or other is None:
+            return np.nan
+        return said_and_right(question, one) != said_and_right(question, other)
+
+    pairs = zip(questions, before, after, strict=True)
+    return np.array([differ(*each) for each in pairs], dtype=np.float64)[:, None]
 
 
 # A model that sees the side must change its answer when the image is mirrored.
@@ -210,6 +224,34 @@ def mirror_probe(
     }
 
 
+def check(session: Session) -> None:
+    """Refuse before the first question what would stop `evaluate` later; see `Session.check`.
+
+    Raises:
+        RunError: the plain answers were made with another template, or other answers in another
+            way.
+        DataError: the images cannot be exchanged, or one is not there.
+    """
+    _same_template(session)
+    vqa.check(session)
+    for kind in BLINDNESS:
+        records, _ = blinded(kind, session.records, session.images, session.seed)
+        session.check(f"{NAME}/{kind}", records, **_about(session, kind))
+    if sided := sided_records(session.records):
+        session.check(f"{NAME}/mirrored", sided, **_about(session, "mirrored"))
+
+
+def _same_template(session: Session) -> None:
+    template = session.run.recipe.text.template
+    asked_with = stored_template(session.path(vqa.NAME))
+    if asked_with not in (None, template):
+        raise RunError(
+            f"The answers to {session.dataset}/{session.split} were asked with the template "
+            f"{asked_with!r}.",
+            f"Give --template {asked_with}.",
+        )
+
+
 def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entry | None:
     """Ask the questions again with grey, noise and exchanged images, and say what that costs.
 
@@ -226,14 +268,7 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
     Raises:
         RunError: the plain answers were made with another template.
     """
-    seeing = session.path(vqa.NAME)
-    template, asked_with = session.run.recipe.text.template, stored_template(seeing)
-    if asked_with not in (None, template):
-        raise RunError(
-            f"The answers to {session.dataset}/{session.split} were asked with the template "
-            f"{asked_with!r}.",
-            f"Give --template {asked_with}.",
-        )
+    _same_template(session)
     vqa.evaluate(session)
     blind: dict[str, list[Prediction]] = {}
     for kind in kinds or BLINDNESS:
@@ -245,7 +280,7 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
     mirrored = _ask(session, "mirrored", sided, flipped) if sided else []
     if not session.is_first:
         return None
-    seen = read_predictions(seeing).predictions
+    seen = read_predictions(session.path(vqa.NAME)).predictions
     asked = [question_of(record) for record in session.records]
     files = {
         kind: session.relative(session.path(f"{NAME}/{kind}"))
@@ -254,7 +289,13 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
     return session.keep(
         session.entry(
             NAME,
-            scores=visual_reliance(seen, blind, session.records, session.seed),
+            scores=visual_reliance(
+                seen,
+                blind,
+                session.records,
+                session.seed,
+                session.settings.num_bootstrap_samples,
+            ),
             answers=files,
             details={
                 "answer_counts": counts_of(pair(seen, asked)),
@@ -271,10 +312,15 @@ def _ask(
     session: Session, kind: str, records: Sequence[Record], images: ImageFolder
 ) -> list[Prediction]:
     title = f"answers with {kind} images"
-    return session.ask(f"{NAME}/{kind}", title, records, images, shown=kind, seed=session.seed)
+    return session.ask(f"{NAME}/{kind}", title, records, images, **_about(session, kind))
 
 
-_SAME = Measure("same_answer", "same answer", "all", shown=frozenset())
+def _about(session: Session, kind: str) -> dict[str, Any]:
+    """What decides these answers beside engine and data."""
+    return {"shown": kind, "seed": session.seed}
+
+
+_CHANGED = Measure("changed_answer", "changed answer", "all", shown=frozenset())
 
 
 def _notes(entry: Entry) -> list[str]:
@@ -301,8 +347,9 @@ TASK = Task(
     name=NAME,
     title="Reliance on the image",
     about="Points of the strict score that are lost when the same questions come with a wrong "
-    "image. An interval that holds 0 means that the image cannot be shown to matter.",
-    measures=lambda: [*measures("compare"), _SAME],
+    "image. An interval that holds 0 means that the image cannot be shown to matter. A changed "
+    "answer says something else then, right or wrong.",
+    measures=lambda: [*measures("compare"), _CHANGED],
     variants={
         "blank": "grey image",
         "noise": "noise image",

@@ -25,11 +25,16 @@ from exgra_med.evaluation.published import PUBLISHED, SOURCE
 from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.score import (
+    ABSENT_KINDS,
+    EXISTENCE,
+    FURTHER_EXISTENCE,
     PairedValues,
     ScorerName,
+    existence_sentence,
     item_values,
     measures,
     paired_summary,
+    same_questions_sentence,
     score_vqa,
     spread_sentence,
     summary,
@@ -151,6 +156,11 @@ def _word_set(text: str) -> set[str]:
 
 NAME = "vqa"
 SCORERS: tuple[ScorerName, ...] = ("strict", "legacy")
+
+
+def check(session: Session) -> None:
+    """Refuse before the first question what would stop `evaluate` later; see `Session.check`."""
+    session.check(NAME)
 
 
 def evaluate(session: Session) -> Entry | None:
@@ -365,6 +375,10 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
     notes = [counts_sentence(counts)] if counts else []
     if spread := result.get("answer_spread"):
         notes.append(spread_sentence(spread))
+    if found := result.get("existence"):
+        notes.append(existence_sentence(found))
+    if found := result.get("same_questions"):
+        notes.append(same_questions_sentence(found))
     notes += [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
     if with_order and not pairing.get("same_order", True):
         notes.append("The answers come in another order than the questions; joined by id.")
@@ -494,8 +508,36 @@ def _closed_block(entry: Entry) -> Block | None:
     return Block("Closed answers", Table([Column("%")], rows)) if rows else None
 
 
+def _existence_block(entry: Entry) -> Block | None:
+    """Claims of findings that are there and that are not, by how the absent ones were chosen."""
+    found = ((entry.details.get("scorers") or {}).get("strict") or {}).get("existence") or {}
+    chosen = [*EXISTENCE, *FURTHER_EXISTENCE]
+    rows = [
+        Row(
+            name,
+            [cell(found[name]["scores"][each.name]) for each in chosen]
+            + [f"{found[name]['num_present']} + {found[name]['num_absent']}"],
+            is_first=name == "all",
+        )
+        for name in ("all", *ABSENT_KINDS)
+        if name in found
+    ]
+    columns = [*(Column(each.label.capitalize()) for each in chosen), Column("Present + absent")]
+    return (
+        Block(
+            "Is a finding there?",
+            Table(columns, rows, "Questions"),
+            "“Yes” claims it. Who does not look claims absent findings as often as present ones. "
+            "Absent ones are drawn at random, are the most frequent (popular), or go with what is "
+            "there (adversarial).",
+        )
+        if rows
+        else None
+    )
+
+
 def _details(entry: Entry) -> list[Block]:
-    closed = filter(None, [_closed_block(entry)])
+    closed = filter(None, [_existence_block(entry), _closed_block(entry)])
     groups = [
         Block(
             GROUP_TITLES.get(name, f"By {name}"),

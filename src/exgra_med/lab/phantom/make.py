@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from exgra_med.data.existence import Truth, existence_questions
 from exgra_med.data.prepare import prepare
 from exgra_med.data.records import Prepared, Record, Turn
 from exgra_med.data.sources.source import Collected, ImageBytes, PrepareOptions, Source
 from exgra_med.errors import DataError
 from exgra_med.lab.phantom.draw import draw_scene, png_bytes
-from exgra_med.lab.phantom.questions import FAMILIES, Asked, Questioner
+from exgra_med.lab.phantom.questions import FAMILIES, YES_NO, Asked, Questioner
 from exgra_med.lab.phantom.scene import Scene, held_out_pairs, sample_scene
 from exgra_med.lab.phantom.text import caption
 from exgra_med.terminal import ProgressCallback
@@ -30,6 +31,7 @@ class PhantomSettings:
         num_finetune: a small set apart from `train`: a downstream task.
         num_vision: images of `vision`, each with its caption and no question.
         num_language: scenes of `language`: described in words, not drawn.
+        num_existence: images of `existence`: is a lesion or device there that is, or is not?
         questions_per_image: questions about an image, fewer where a scene does not allow as many.
         image_pixels: side of the square images.
     """
@@ -42,6 +44,7 @@ class PhantomSettings:
     num_test_composition: int = 300
     num_vision: int = 1000
     num_language: int = 1000
+    num_existence: int = 0
     questions_per_image: int = 5
     image_pixels: int = 64
 
@@ -115,8 +118,12 @@ def split_records(settings: PhantomSettings, split: str) -> Iterator[Record]:
     """The records of a split, scene by scene.
 
     `vision` has one caption an image; `language` has questions behind a description and no image;
-    every other split has questions about images.
+    `existence` asks for kinds of lesions and devices, half of which are not there; every other
+    split has questions about images.
     """
+    if split == "existence":
+        yield from _existence_records(settings)
+        return
     questioner = Questioner(settings.seed, split, settings.questions_per_image)
     seen: set[str] = set()
     for number in range(settings.num_scenes[split]):
@@ -131,6 +138,26 @@ def split_records(settings: PhantomSettings, split: str) -> Iterator[Record]:
             if record.image or record.question not in seen:
                 seen.add(record.question)
                 yield record
+
+
+def _existence_records(settings: PhantomSettings) -> Iterator[Record]:
+    """Questions after findings of every scene, which decides what is there before it is drawn."""
+    number = settings.num_scenes["existence"]
+    scenes = [sample_scene(settings.seed, "existence", each) for each in range(number)]
+    truths = {}
+    for scene in scenes:
+        devices = [scene.device.kind] if scene.device else []
+        there = frozenset([*(lesion.kind for lesion in scene.lesions), *devices])
+        truths[image_name(scene)] = Truth(image_name(scene), there, scene.region)
+    of_image = dict(zip(truths, scenes, strict=True))
+    for asked in existence_questions(list(truths.values()), settings.seed):
+        scene, finding = of_image[asked.truth.image], asked.finding
+        article = "an" if finding[0] in "aeiou" else "a"
+        meta = {"finding": finding, "existence": list(asked.kinds), "options": list(YES_NO)}
+        answer = "yes" if asked.is_there else "no"
+        question = f"Is there {article} {finding} in this image?"
+        name = f"{scene.number}-{finding}"
+        yield _record(scene, name, question, answer, meta, answer_type="CLOSED")
 
 
 def image_name(scene: Scene) -> str:

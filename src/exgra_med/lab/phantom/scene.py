@@ -106,7 +106,10 @@ def held_out_pairs() -> frozenset[tuple[str, str]]:
     )
 
 
-SPLITS = ("train", "validation", "test", "test_composition", "vision", "language", "finetune")
+SPLITS = (
+    "train", "validation", "test", "test_composition", "vision", "language", "finetune",
+    "existence",
+)  # fmt: skip
 """Splits of the world. Their order is part of every scene's seed: only ever add at the end."""
 
 _NUM_LESIONS = (0.2, 0.4, 0.25, 0.15)

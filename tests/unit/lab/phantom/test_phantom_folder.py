@@ -16,7 +16,7 @@ from exgra_med.data.prepare import prepare
 from exgra_med.data.records import open_prepared
 from exgra_med.errors import DataError
 from exgra_med.lab.phantom.make import PhantomSettings, make_phantom
-from exgra_med.lab.phantom.scene import SPLITS
+from exgra_med.lab.phantom.scene import SPLITS, sample_scene
 
 FEW = PhantomSettings(
     num_images=12,
@@ -26,6 +26,7 @@ FEW = PhantomSettings(
     num_finetune=3,
     num_vision=4,
     num_language=6,
+    num_existence=5,
 )
 
 
@@ -45,7 +46,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Pa
     images = [
         {sha for name, sha in contents(p.path).items() if "png" in name} for p in (first, other)
     ]
-    assert len(images[0]) == len(images[1]) == 33
+    assert len(images[0]) == len(images[1]) == 38
     assert images[0].isdisjoint(images[1])
     assert other.manifest["notes"]["held_out_pairs"] == first.manifest["notes"]["held_out_pairs"]
 
@@ -128,10 +129,25 @@ def test_what_is_made_has_no_source_and_what_is_read_needs_one(tmp_path: Path) -
 def test_nothing_in_a_record_names_a_person_or_a_file_of_this_machine(tmp_path: Path) -> None:
     prepared = make_phantom(tmp_path / "a", FEW)
     known = {"split", "scene", "modality", "region", "question_type", "organ", "pair"}
-    known |= {"composition", "options"}
+    known |= {"composition", "options", "finding", "existence"}
     for split in prepared.splits:
         for record in open_prepared(prepared.path).records(split):
             assert set(record.meta) <= known
             assert record.id.startswith(f"phantom/{split}/")
     text = (prepared.path / "manifest.json").read_text("utf-8")
     assert str(tmp_path) not in text
+
+
+def test_existence_questions_are_true_to_the_scene(tmp_path: Path) -> None:
+    prepared = make_phantom(tmp_path / "a", PhantomSettings(**(vars(FEW) | {"num_existence": 40})))
+    records = prepared.records("existence")
+    kinds = [kind for each in records for kind in each.meta["existence"]]
+    assert len({each.id for each in records}) == len(records)
+    assert {"present", "random", "popular", "adversarial"} == set(kinds)
+    for each in records:
+        scene = sample_scene(0, "existence", each.meta["scene"])
+        there = {lesion.kind for lesion in scene.lesions}
+        there |= {scene.device.kind} if scene.device else set()
+        assert (each.answer == "yes") == (each.meta["finding"] in there)
+        assert (each.answer == "yes") == (each.meta["existence"] == ["present"])
+        assert each.meta["finding"] in each.question
