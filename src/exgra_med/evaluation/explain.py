@@ -291,6 +291,10 @@ def _exchanges(first: Number, second: Number) -> Iterator[tuple[str, str, str, d
     yield SPLIT, first.asked.words, second.asked.words, {"asked": second.asked}
     words = [f"{each.of} questions; {each.typing.words}" for each in (first, second)]
     yield DENOMINATOR, words[0], words[1], {"typing": second.typing, "of": second.of}
+    # What the first number drops comes back before answers are read in another way, and what the
+    # second one drops leaves after it, so that either is a step of its own.
+    if first.dropping != second.dropping:
+        yield DROPPED, first.dropping.words, ALL_COUNT.words, {"dropping": ALL_COUNT}
     kinds: tuple[Kind, ...] = ("closed", "open")
     for kind in kinds:
         old, new = first.reading(kind), second.reading(kind)
@@ -300,7 +304,8 @@ def _exchanges(first: Number, second: Number) -> Iterator[tuple[str, str, str, d
         if (old.judge is None) != (new.judge is None):
             cause = JUDGE
         yield cause, f"{kind}: {old.words}", f"{kind}: {new.words}", {kind: new}
-    yield DROPPED, first.dropping.words, second.dropping.words, {"dropping": second.dropping}
+    if first.dropping != second.dropping:
+        yield DROPPED, ALL_COUNT.words, second.dropping.words, {"dropping": second.dropping}
     yield MEAN, first.mean.words, second.mean.words, {"mean": second.mean}
 
 
@@ -452,6 +457,8 @@ def _entry(row: Row, claim: Claim | None) -> dict[str, Any]:
         "is_exact": row.protocol.is_exact,
         "missing": row.missing,
         "meets_claim": None if claim is None else _meets(row, claim),
+        "split": row.protocol.split,
+        "prompt": row.protocol.prompt,
         "source": row.protocol.source.text,
     }
 
@@ -564,6 +571,8 @@ def _conclusion(
             f"{e.name} ({e.number.label}: {e.percent:.2f} of {_questions(e)})" for e in stated
         )
         more = " It cannot be told which of them it is." if len(stated) > 1 else ""
+        if vague := sorted({each.protocol.title for each in stated if not each.protocol.is_exact}):
+            more += f" {', '.join(vague)}: no code is published, so the number can be off."
         return f"{claim.text} is, to its rounding, {names}.{more}"
     nearest = min(known, key=lambda each: abs((each.percent or 0.0) - claim.value))
     first = (

@@ -99,6 +99,17 @@ def test_dropped_wrong_answers_are_named_with_their_points() -> None:
     )
 
 
+def test_what_is_dropped_is_a_step_of_its_own_in_both_directions() -> None:
+    rows: list[Row] = [("CLOSED", "yes", "yes")] * 2 + [("CLOSED", "no", "yes")] * 3
+    rows += [("CLOSED", "no", "normal")] * 2
+    names = ("llava-med-pathvqa/closed", "strict/closed")
+    (away,) = explain(answered(rows, "pathvqa"), between=names)["differences"]
+    (back,) = explain(answered(rows, "pathvqa"), between=names[::-1])["differences"]
+    expected = [("dropped answers", 3), ("answer reading", 2)]
+    assert [(each["cause"], len(each["questions"])) for each in away["steps"]] == expected
+    assert [(each["cause"], len(each["questions"])) for each in back["steps"]] == expected[::-1]
+
+
 def test_a_number_over_the_answered_questions_alone_is_found_as_one_changed_part() -> None:
     rows: list[Row] = [("CLOSED", "yes", "yes")] * 7 + [("CLOSED", "yes", "no")] * 2
     rows += [("CLOSED", "yes", None), ("CLOSED", "yes", "")]
