@@ -5,12 +5,12 @@ other projects, at the commits that our protocols name. What they printed stands
 code does. What they import and do not need for a score was replaced (pictures, services, progress
 bars). Two of them stop at some answers, and were helped over it:
 
-* MedEvalKit: `rouge` refuses an empty answer, so ROUGE was left out (it is no number of ours), and
-  the F1 of an empty answer, a lone 0, cannot be unpacked into three scores: it became three zeros.
+* MedEvalKit: its overlap of n-grams refuses an empty answer and was left out (it is no number of
+  ours); the F1 of an empty answer, a lone 0, cannot be unpacked into three scores, and became zeros.
 * LLaVA-Med's script for PathVQA calls a function of three arguments with two; it got the third.
 
-The original ExGra-Med is compared in tests/golden too, question by question. MedGemma publishes no code
-that scores; tests/unit/evaluation/protocols has a case by hand.
+The original ExGra-Med is compared in tests/golden too, question by question. MedGemma publishes no
+code that scores; tests/unit/evaluation/protocols has cases by hand.
 """
 
 import hashlib
