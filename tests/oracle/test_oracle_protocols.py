@@ -6,7 +6,7 @@ code does. What they import and do not need for a score was replaced (pictures, 
 bars). Two of them stop at some answers, and were helped over it:
 
 * MedEvalKit: its overlap of n-grams refuses an empty answer and was left out (it is no number of
-  ours); the F1 of an empty answer, a lone 0, cannot be unpacked into three scores, and became zeros.
+  ours); the F1 of an empty answer, a lone 0, cannot be unpacked into three scores: it became zeros.
 * LLaVA-Med's script for PathVQA calls a function of three arguments with two; it got the third.
 
 The original ExGra-Med is compared in tests/golden too, question by question. MedGemma publishes no
