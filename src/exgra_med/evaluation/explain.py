@@ -144,6 +144,7 @@ def explain_files(
     if claimed is not None:
         Claim.of(claimed)
     said, asked = read_predictions(answers), read_reference(reference)
+    oddities = asked.oddities + said.oddities
     joined = pair(said.predictions, asked.questions)
     known = None if candidates is None else Candidates.of(read_candidates(candidates))
     answered = Answered.of(joined, known)
@@ -155,7 +156,6 @@ def explain_files(
         judges = judges_of(protocols(dataset_of(answered)))
         judged = ask_judges(answered, judges, judge, progress or Silent())
         answered = replace(answered, verdicts=verdicts_of(judged))
-    oddities = asked.oddities + said.oddities
     return explain(answered, claimed, between) | {
         "judged": [asdict(each) for each in judged],
         "pairing": joined.counts | {"same_order": joined.same_order},
