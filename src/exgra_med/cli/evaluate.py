@@ -418,7 +418,11 @@ def explain(
 
     --json has every question behind every difference, and what a judge said.
     """
-    from exgra_med.evaluation.answers import counts_sentence, require_usable
+    from exgra_med.evaluation.answers import (
+        counts_sentence,
+        pairing_sentences,
+        require_usable,
+    )
     from exgra_med.evaluation.explain import CAUSES, explain_files
 
     given = options.PaidService(**service)
@@ -429,11 +433,10 @@ def explain(
 
     def lines() -> Iterator[Any]:
         from exgra_med.evaluation import tables
-        from exgra_med.evaluation.tasks.vqa import pairing_notes
 
         yield table(answers.name, *tables.protocol_table(result))
         yield counts_sentence(result["answer_counts"])
-        yield from pairing_notes(result)
+        yield from pairing_sentences(result["pairing"], result["answers_tool"])
         yield from tables.lacking_sentences(result)
         if between is None:
             base = result["compared_with"]

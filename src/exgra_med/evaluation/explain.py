@@ -17,7 +17,13 @@ import numpy as np
 from exgra_med.data.records import file_sha256
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation import reading
-from exgra_med.evaluation.answers import pair, read_candidates, read_predictions, read_reference
+from exgra_med.evaluation.answers import (
+    pair,
+    pairing_facts,
+    read_candidates,
+    read_predictions,
+    read_reference,
+)
 from exgra_med.evaluation.protocols import protocols
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
@@ -128,7 +134,7 @@ def explain_files(
     """Explain a file of answers; see `explain`.
 
     Args:
-        answers: one JSON object a line.
+        answers: a file of answers, of this project or of another tool.
         reference: records, or a JSON file of the original.
         claimed: a number that somebody reports.
         between: two numbers.
@@ -158,7 +164,8 @@ def explain_files(
         answered = replace(answered, verdicts=verdicts_of(judged))
     return explain(answered, claimed, between) | {
         "judged": [asdict(each) for each in judged],
-        "pairing": joined.counts | {"same_order": joined.same_order},
+        "pairing": pairing_facts(joined),
+        "answers_tool": said.tool,
         "answer_counts": counts_of(joined),
         "oddities": {name: number for name, number in sorted(oddities.items()) if number},
         "answers_sha256": file_sha256(answers),

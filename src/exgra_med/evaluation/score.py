@@ -23,6 +23,7 @@ from exgra_med.evaluation.answers import (
     Question,
     answer_counts,
     pair,
+    pairing_facts,
     question_of,
     read_candidates,
     read_predictions,
@@ -439,7 +440,7 @@ def score_vqa(
         "num_open": kinds["OPEN"],
         "num_closed": kinds["CLOSED"],
         "num_images": int(clusters.max()) + 1,
-        "pairing": pairing.counts | {"same_order": pairing.same_order},
+        "pairing": pairing_facts(pairing),
         "answer_counts": counts_of(pairing),
         "oddities": {name: count for name, count in sorted(oddities.items()) if count},
         "left_out_by_published_rule": sum(skipped),
@@ -472,7 +473,7 @@ def score_files(
     """Score a file of predictions against a file of records or of the original; see `score_vqa`.
 
     Args:
-        predictions: JSON Lines, ours or the original's.
+        predictions: JSON Lines, ours or the original's, or an answer file of another tool.
         reference: records, or a JSON file of the original.
         scorer: name of the scorer.
         candidates: the original's `candidate.json`, a JSON list, or training records.
@@ -494,6 +495,7 @@ def score_files(
         seed=seed,
         oddities=asked.oddities + answers.oddities,
     )
+    result["answers_tool"] = answers.tool
     return result | {"answers_sha256": file_sha256(Path(predictions))}
 
 

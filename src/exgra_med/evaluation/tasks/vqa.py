@@ -17,6 +17,7 @@ from exgra_med.evaluation.answers import (
     Question,
     counts_sentence,
     pair,
+    pairing_sentences,
     question_of,
     read_predictions,
 )
@@ -337,12 +338,6 @@ def score_clean(
     }
 
 
-_COUNTS = {
-    "missing": "Questions without an answer (each scores 0)",
-    "contradictory": "Questions with several different answers (each scores 0)",
-    "extra": "Answers that belong to no question (left out)",
-    "duplicate": "Ids that come more than once",
-}
 _ODDITIES = {
     "answer_type_guessed": "Questions without an answer type (yes/no answers were taken as closed)",
     "answer_type_with_blanks": "Answer types with blanks around them",
@@ -352,6 +347,8 @@ _ODDITIES = {
     "prediction_not_text": "Predictions that are numbers (read as text)",
     "only_first_turn_scored": "Records with several turns (the first one is scored)",
     "torn_last_line": "Incomplete last lines of the predictions (dropped)",
+    "tool_got_no_answer": "Rows that say that no answer was obtained (taken as missing)",
+    "answer_is_null": "Rows whose answer is null (taken as empty)",
 }
 
 
@@ -365,9 +362,7 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
     notes = [counts_sentence(counts)] if counts else []
     if spread := result.get("answer_spread"):
         notes.append(spread_sentence(spread))
-    notes += [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
-    if with_order and not pairing.get("same_order", True):
-        notes.append("The answers come in another order than the questions; joined by id.")
+    notes += pairing_sentences(pairing, result.get("answers_tool", ""), with_order)
     notes += [f"{text}: {oddities[key]}." for key, text in _ODDITIES.items() if key in oddities]
     closed = (result.get("scores") or {}).get("closed_accuracy") or {}
     dropped = result["num_closed"] - (closed.get("count") or 0)

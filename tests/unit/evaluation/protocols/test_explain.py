@@ -223,3 +223,35 @@ def test_the_verb_tells_a_person_and_a_machine(tmp_path: Path) -> None:
     result = json.loads(printed.stdout)
     assert result["num_questions"] == 451 and len(result["answers_sha256"]) == 64
     assert isinstance(CliRunner().invoke(app, [*verb, "--claimed", "x"]).exception, ScoreError)
+
+
+def test_a_file_of_another_tool_is_explained_as_it_is(tmp_path: Path) -> None:
+    """MedEvalKit stores its answers beside question and reference, without an id."""
+    rows = [("yes", "Yes, normal"), ("no", "no"), ("left lung", "left lung")]
+    records = [
+        {
+            "id": f"vqa-rad/test/{n}",
+            "image": f"{n}.png",
+            "answer_type": "OPEN" if right == "left lung" else "CLOSED",
+            "turns": [{"role": "user", "text": f"What of {n}?"}, {"role": "assistant",
+                                                                 "text": right}],
+        }
+        for n, (right, _) in enumerate(rows)
+    ]  # fmt: skip
+    reference, answers = tmp_path / "test.jsonl", tmp_path / "results.json"
+    reference.write_text("".join(json.dumps(each) + "\n" for each in records))
+    answers.write_text(
+        json.dumps(
+            [
+                {"question": f"What of {n}?", "answer": right, "response": said}
+                for n, (right, said) in enumerate(rows)
+            ]
+        )
+    )
+    verb = ["evaluate", "explain", str(answers), str(reference)]
+    told = CliRunner().invoke(app, verb)
+    assert told.exit_code == 0, (told.output, told.exception)
+    assert "Read as a file of MedEvalKit" in told.stdout
+    result = json.loads(CliRunner().invoke(app, [*verb, "--json"]).stdout)
+    assert value_of(result, "medevalkit/total")["value"] == pytest.approx(200 / 3)
+    assert value_of(result, "strict/average")["value"] == 100
