@@ -54,6 +54,15 @@ Answered = Annotated[
     ),
 ]
 
+Expected = Annotated[
+    str | None,
+    typer.Option(
+        "--expect",
+        metavar="FILE|NAME",
+        help="What is claimed: a YAML file, or the name of a published checkpoint.",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Answers:
@@ -148,6 +157,7 @@ def vqa(
     source: Source,
     data: options.OptionalDataFolders = None,
     split: options.OptionalSplit = None,
+    expect: Expected = None,
     as_json: options.Json = False,
     **asked: Any,
 ) -> None:
@@ -156,9 +166,12 @@ def vqa(
     Answers are kept one a line. A call that was stopped goes on where it was. Questions with
     options are asked with them; `multiple-choice` also exchanges options and weighs them.
     """
+    from exgra_med.evaluation.claims import claims_of
     from exgra_med.evaluation.tasks import vqa as task
 
-    _evaluate(_Asked(**asked).sessions(source, data, split), task.check, task.evaluate, as_json)
+    claims = None if expect is None else claims_of(expect)
+    sessions = _Asked(**asked).sessions(source, data, split)
+    _evaluate(sessions, task.check, partial(task.evaluate, claims=claims), as_json)
 
 
 _CHOICE = """
@@ -379,13 +392,20 @@ Examples:
 * `exgra-med evaluate score answers.jsonl prepared/vqa-rad/test.jsonl`
 
 * `exgra-med evaluate score answers.jsonl test.json --candidates candidate.json --scorer legacy`
+
+* `exgra-med evaluate score answers.xlsx prepared/vqa-rad/test.jsonl --scorer legacy
+  --expect exgra-med-dci-vqa-rad`
 """
 
 
 @app.command(epilog=_SCORE)
 def score(
     predictions: Annotated[
-        Path, typer.Argument(metavar="ANSWERS", help="Answers, one JSON object a line.")
+        Path,
+        typer.Argument(
+            metavar="ANSWERS",
+            help="Answers, one JSON object a line, or a file of VLMEvalKit, lmms-eval, MedEvalKit.",
+        ),
     ],
     reference: Annotated[
         Path, typer.Argument(metavar="REFERENCE", help="Records, or a JSON file of the original.")
@@ -398,6 +418,7 @@ def score(
         ),
     ] = None,
     radeval: RadEval = None,
+    expect: Expected = None,
     as_json: options.Json = False,
 ) -> None:
     """Score a file of answers against a reference, without a model.
@@ -409,21 +430,25 @@ def score(
     from exgra_med.evaluation.tasks import reports as task
 
     if task.holds_reports(reference):
-        if scorer != "strict" or candidates is not None:
-            raise CommandError("--scorer and --candidates are for short questions, not reports.")
+        if scorer != "strict" or candidates is not None or expect is not None:
+            raise CommandError(
+                "--scorer, --candidates and --expect are for short questions, not reports."
+            )
         _score_reports(predictions, reference, radeval or [], as_json)
         return
     if radeval:
         raise CommandError(f"--radeval is for reports, and {reference} holds none.")
-    result = score_files(predictions, reference, scorer, candidates)
+    result = score_files(predictions, reference, scorer, candidates, expected=expect)
 
     def lines() -> Iterator[Any]:
+        from exgra_med.evaluation.claims import claim_sentences
         from exgra_med.evaluation.tables import score_rows
         from exgra_med.evaluation.tasks.vqa import count_notes
 
         columns = (f"{result['scorer']} scores", *_COLUMNS[1:])
         yield table(predictions.name, columns, score_rows(result["scores"]))
         yield from count_notes(result)
+        yield from claim_sentences(result.get("claims") or ())
         yield file_sentence(predictions.name, result["answers_sha256"])
 
     show(result, as_json, lines())
@@ -443,6 +468,95 @@ def _score_reports(predictions: Path, reference: Path, radeval: list[str], as_js
         yield table(predictions.name, columns, rows)
         yield from task.report_notes(result)
         yield file_sentence(predictions.name, result["answers_sha256"])
+
+    show(result, as_json, lines())
+    require_usable(result["answer_counts"])
+
+
+_EXPLAIN = """
+Examples:
+
+* `exgra-med evaluate explain answers.jsonl prepared/vqa-rad/test.jsonl --claimed 81.4`
+
+* `exgra-med evaluate explain answers.jsonl test.jsonl --between strict/closed medevalkit/closed`
+
+* `exgra-med evaluate explain answers.jsonl test.jsonl --judge qwen3:8b
+  --base-url http://localhost:11434/v1`
+"""
+
+
+@app.command(epilog=_EXPLAIN)
+@options.grouped(options.PaidService)
+def explain(
+    answers: Annotated[
+        Path, typer.Argument(metavar="ANSWERS", help="Answers, one JSON object a line.")
+    ],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Records, or a JSON file of the original.")
+    ],
+    claimed: Annotated[
+        str | None,
+        typer.Option("--claimed", metavar="NUMBER", help="A reported score, such as 81.4."),
+    ] = None,
+    between: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--between",
+            metavar="FIRST SECOND",
+            help="Two numbers, such as `strict/closed medevalkit/closed`. Their questions are "
+            "listed by cause.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            "--candidates", help="Known open answers: candidate.json, or training records."
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        options.of_service(
+            "--judge", metavar="NAME", help="Language model for the protocols that need a judge."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    **service: Any,
+) -> None:
+    """Score a file of answers under every published protocol, and say what the scores differ by.
+
+    --json has every question behind every difference, and what a judge said.
+    """
+    from exgra_med.evaluation.answers import (
+        counts_sentence,
+        pairing_sentences,
+        require_usable,
+    )
+    from exgra_med.evaluation.explain import CAUSES, explain_files
+
+    given = options.PaidService(**service)
+    settings = None
+    if judge_model is not None:
+        settings = given.settings(judge_model, given.greedy(given.max_new_tokens))
+    result = explain_files(answers, reference, claimed, between, candidates, settings, reporter())
+
+    def lines() -> Iterator[Any]:
+        from exgra_med.evaluation import tables
+
+        yield table(answers.name, *tables.protocol_table(result))
+        yield counts_sentence(result["answer_counts"])
+        yield from pairing_sentences(result["pairing"], result["answers_tool"])
+        yield from tables.lacking_sentences(result)
+        if between is None:
+            base = result["compared_with"]
+            title = f"Points away from {base}, by cause"
+            yield table(title, *tables.difference_table(result, CAUSES))
+            yield "What lies between two numbers, question by question: --between FIRST SECOND."
+        else:
+            yield from tables.step_sentences(result["differences"][0])
+        yield from (each["text"] for each in result["notes"])
+        if result["dataset"] is None:
+            yield "The reference does not tell its data set, so every protocol is shown."
+        yield result["conclusion"]
 
     show(result, as_json, lines())
     require_usable(result["answer_counts"])
@@ -611,6 +725,7 @@ def _tell(sessions: Sequence["Session"], entries: Sequence["Entry"], as_json: bo
     run, is_one = sessions[0].run.path, len(entries) == 1
 
     def lines() -> Iterator[Any]:
+        from exgra_med.evaluation.claims import claim_sentences
         from exgra_med.evaluation.tables import basis_sentences, tasks, terminal_table
 
         task = tasks()[entries[0].task]
@@ -621,6 +736,7 @@ def _tell(sessions: Sequence["Session"], entries: Sequence["Entry"], as_json: bo
             if not is_one:
                 yield f"{entry.label}:"
             yield from task.notes(entry)
+            yield from claim_sentences(entry.details.get("claims") or ())
             yield from basis_sentences(entry)
             yield from session.problems
         if not is_one:
