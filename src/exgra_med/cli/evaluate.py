@@ -536,14 +536,16 @@ def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
         return
 
     def lines() -> Iterator[Any]:
-        from exgra_med.evaluation.claims import claim_sentences
         from exgra_med.evaluation.tables import basis_sentences, tasks, terminal_table
 
         task = tasks()[entry.task]
         title, columns, rows = terminal_table(entry, task)
         yield table(title, columns, rows)
         yield from task.notes(entry)
-        yield from claim_sentences(entry.details.get("claims") or ())
+        if claims := entry.details.get("claims"):
+            from exgra_med.evaluation.claims import claim_sentences
+
+            yield from claim_sentences(claims)
         yield from basis_sentences(entry)
         yield from session.problems
         yield f"Everything is in {session.run.path / 'results.json'}."
