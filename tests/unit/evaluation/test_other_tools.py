@@ -285,6 +285,16 @@ def test_nothing_is_guessed_where_nothing_tells_questions_apart(tmp_path: Path, 
     assert "What modality is used?" in found.examples["ambiguous"][0]
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_chunks_of_several_processes_are_put_together(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    rows = [row for first in order for row in medevalkit()[first::3]]
+    found = joined(write(tmp_path / "a.json", rows))
+    assert found.answers == SAID
+    assert "2 that are alike by their order in the file" in found.joined_by
+
+
 def test_equal_answers_to_alike_questions_need_not_be_told_apart(tmp_path: Path) -> None:
     rows = medevalkit()
     rows[2]["response"] = rows[4]["response"] = "CT"
