@@ -725,7 +725,6 @@ def _tell(sessions: Sequence["Session"], entries: Sequence["Entry"], as_json: bo
     run, is_one = sessions[0].run.path, len(entries) == 1
 
     def lines() -> Iterator[Any]:
-        from exgra_med.evaluation.claims import claim_sentences
         from exgra_med.evaluation.tables import basis_sentences, tasks, terminal_table
 
         task = tasks()[entries[0].task]
@@ -736,7 +735,6 @@ def _tell(sessions: Sequence["Session"], entries: Sequence["Entry"], as_json: bo
             if not is_one:
                 yield f"{entry.label}:"
             yield from task.notes(entry)
-            yield from claim_sentences(entry.details.get("claims") or ())
             yield from basis_sentences(entry)
             yield from session.problems
         if not is_one:

@@ -365,8 +365,13 @@ def _parse(value: Any, where: str, oddities: Counter[str]) -> Prediction:
     if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise DataError(f"{where}: `{key}` of {name!r} is no text.", 'An empty answer is "".')
     oddities["prediction_not_text"] += not isinstance(text, str)
-    optional = ("finish_reason", "prompt", "num_tokens", "option_scores")
-    return Prediction(str(name), str(text), **{field: value.get(field) for field in optional})
+    optional = {
+        field: value.get(field) for field in ("finish_reason", "num_tokens", "option_scores")
+    }
+    prompt = value.get("prompt")
+    return Prediction(
+        str(name), str(text), prompt=prompt if isinstance(prompt, str) else None, **optional
+    )
 
 
 @dataclass
@@ -642,7 +647,8 @@ _PAIRED = {
     "contradictory": "Questions with several different answers (each scores 0)",
     "extra": "Answers that belong to no question (left out)",
     "duplicate": "Ids that come more than once",
-    "ambiguous": "Answers that may belong to several questions (left out)",
+    "ambiguous": "Answers that may belong to several questions (left out; give the file in the "
+    "order of the reference, or with names of pictures)",
     "other_text": "Answers whose id is that of a question with another text (left out)",
     "other_answer": "Answers to a known question, but with a reference answer that it has nowhere "
     "(left out)",

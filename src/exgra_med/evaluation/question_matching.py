@@ -4,7 +4,8 @@ An id is believed where the texts agree: a row number fits every file of the sam
 nothing by itself. Where no id fits, the question's text is looked for, then the picture, then the
 reference answer that the file holds. Questions that are still alike, such as "Is this normal?" on
 many pictures without names, are told apart by the order of the file, where that is the order of
-the reference from its first row on. What is still open after that is counted, and not guessed.
+the reference from its first row on, or of the chunks of several processes. What is still open
+after that is counted, and not guessed.
 """
 
 import re
@@ -28,6 +29,8 @@ _AGREE_IN_ORDER = 0.9
 """Of the answers that a file holds, where it is joined by order."""
 _TELLS = 0.5
 """Of the rows so many must have the picture, or the reference answer, of some question."""
+_MOST_CHUNKS = 16
+"""Processes that shared the questions of one file."""
 EXAMPLES = 3
 """Of each kind of trouble that are shown."""
 Told = TypeVar("Told", str, tuple[str, ...])
@@ -271,22 +274,49 @@ def _by_text(rows: _Rows) -> Match:
 
 
 def _in_order(rows: _Rows) -> dict[int, int]:
-    """Row -> question, where the file has the questions in their order from the first one on."""
+    """Row -> question, where the file has the questions in their order from the first one on, or
+    in the chunks of several processes, each of which asked every n-th question."""
     said, known = set(rows.texts), set(rows.question_texts)
     own = [row for row, text in enumerate(rows.texts) if text in known]
     theirs = [place for place, text in enumerate(rows.question_texts) if text in said]
-    pairs = list(zip(own, theirs, strict=False))
     texts = [rows.texts[row] for row in own]
-    if not own or len(own) > len(theirs):
-        return {}
-    if texts != [rows.question_texts[place] for place in theirs[: len(own)]]:
-        return {}
     # An order is worth something where another one would look otherwise.
-    if Counter(texts).most_common(1)[0][1] > len(texts) / 2:
+    if not own or Counter(texts).most_common(1)[0][1] > len(texts) / 2:
         return {}
+    asked = [rows.question_texts[place] for place in theirs]
+    places = theirs if texts == asked[: len(texts)] else []
+    if not places and len(own) == len(theirs):
+        places = [theirs[number] for number in _chunks(texts, asked)]
+    pairs = list(zip(own, places, strict=False))
     told = [(row, place) for row, place in pairs if rows.answers[row] is not None]
     same = sum(rows.answers[row] == rows.question_answers[place] for row, place in told)
     return dict(pairs) if same >= _AGREE_IN_ORDER * len(told) else {}
+
+
+def _chunks(texts: Sequence[str | None], asked: Sequence[str]) -> list[int]:
+    """The number of each text among those asked, where they come in chunks of every n-th one, put
+    behind one another in any order; nothing where they do not, or where two chunks are alike.
+
+    >>> _chunks(["b", "d", "a", "c"], ["a", "b", "c", "d"])
+    [1, 3, 0, 2]
+    """
+    for number in range(2, min(_MOST_CHUNKS, len(asked) // 2) + 1):
+        numbers = [range(first, len(asked), number) for first in range(number)]
+        chunks = [[asked[each] for each in chunk] for chunk in numbers]
+        found: list[int] = []
+        while len(found) < len(asked):
+            fits = [
+                place
+                for place, chunk in enumerate(chunks)
+                if numbers[place][0] not in found
+                and texts[len(found) : len(found) + len(chunk)] == chunk
+            ]
+            if len(fits) != 1:
+                break
+            found += numbers[fits[0]]
+        if len(found) == len(asked):
+            return found
+    return []
 
 
 def _shown(text: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
 from exgra_med.data.records import AnswerType
-from exgra_med.errors import DataError, ScoreError
+from exgra_med.errors import DataError, ExgraMedError, ScoreError
 from exgra_med.evaluation.answers import Pairing, Question, pair, read_predictions
 from exgra_med.evaluation.compare import compare_stored
 from exgra_med.evaluation.score import score_files
@@ -230,6 +231,20 @@ def test_what_holds_no_answers_is_called_what_it_is(tmp_path: Path, name: str) -
         read_predictions(path)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_a_row_holds_is_read_or_refused_in_a_sentence(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    odd = [None, True, -3.5, "", [], [None], ["a", "b"], [[1, 2]], {}, {"a": 1}, "[1, 2]", "\0"]
+    rows = draw.choice([vlmevalkit, lmms_eval, lmms_eval_earlier, medevalkit, llava_med])()
+    for _ in range(3):
+        row = draw.choice(rows)
+        row[draw.choice([*row, "image", "doc", "samples", "text", "id"])] = draw.choice(odd)
+    for content in (json.dumps(rows), as_lines(rows), json.dumps({"logs": rows}, indent=1)):
+        (tmp_path / "a.json").write_text(content, encoding="utf-8")
+        with suppress(ExgraMedError):
+            joined(tmp_path / "a.json")
+
+
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
     path = tmp_path / "answers.pkl"
     path.write_bytes(b"\x80\x04\x8c\x05hello\x94.")
@@ -268,6 +283,16 @@ def test_nothing_is_guessed_where_nothing_tells_questions_apart(tmp_path: Path, 
     assert found.counts["ambiguous"] == 2
     assert found.counts["missing"] == 2
     assert "What modality is used?" in found.examples["ambiguous"][0]
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_chunks_of_several_processes_are_put_together(
+    tmp_path: Path, order: tuple[int, ...]
+) -> None:
+    rows = [row for first in order for row in medevalkit()[first::3]]
+    found = joined(write(tmp_path / "a.json", rows))
+    assert found.answers == SAID
+    assert "2 that are alike by their order in the file" in found.joined_by
 
 
 def test_equal_answers_to_alike_questions_need_not_be_told_apart(tmp_path: Path) -> None:
@@ -347,7 +372,8 @@ def test_score_and_compare_take_them_and_tell_how(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, ["evaluate", "score", f"{tmp_path}/b.json", str(asked)])
     said = " ".join(shown.output.split())
     assert "Read as a file of MedEvalKit; answers and questions were joined by question" in said
-    assert "Answers that may belong to several questions (left out): 2, as" in said
+    assert "Answers that may belong to several questions (left out; give the file in" in said
+    assert "names of pictures): 2, as row 3: “What modality is used?”" in said
     both = compare_stored(tmp_path / "a.tsv", tmp_path / "b.json", asked)
     assert any("Read as a file of VLMEvalKit" in each for each in both["notes"])
     assert any("may belong to several" in each for each in both["notes"])
