@@ -60,14 +60,22 @@ def choice_of(record: Record) -> Choice:
             f"Record {record.id!r} has {len(options)} options.",
             "Multiple choice needs a data set with `options`, such as OmniMedVQA.",
         )
-    right = record.meta.get("answer_index")
+    right = right_option(options, record.answer, record.meta.get("answer_index"))
     if right is None:
-        plain = [_plain(option) for option in options]
-        if _plain(record.answer) not in plain:
-            raise DataError(f"Record {record.id!r}: the answer is none of the options.")
-        right = plain.index(_plain(record.answer))
+        raise DataError(f"Record {record.id!r}: the answer is none of the options.")
     cluster = "\n".join(record.question_images) or f"question {record.id}"
-    return Choice(record.id, options, int(right), cluster, record.meta)
+    return Choice(record.id, options, right, cluster, record.meta)
+
+
+def right_option(options: Sequence[str], answer: str, known: int | None = None) -> int | None:
+    """Place of the right option: where it is known, or by its text; None where there is none.
+
+    Case and a final full stop make no difference.
+    """
+    if known is not None:
+        return int(known)
+    plain = [_plain(option) for option in options]
+    return plain.index(_plain(answer)) if _plain(answer) in plain else None
 
 
 def asked_with_options(record: Record, rotation: int = 0) -> Record:

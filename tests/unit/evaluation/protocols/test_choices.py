@@ -1,0 +1,127 @@
+"""Multiple choice: every answer gets the value that the evaluator's own public code gives it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from exgra_med.evaluation.answers import Prediction, Question, pair
+from exgra_med.evaluation.protocols import PROTOCOLS, choice_protocols, choices
+from exgra_med.evaluation.protocols.protocol import Answered, Protocol, count
+from exgra_med.evaluation.score import Case
+
+_FILE = Path(__file__).parent / "choices.json"
+PUBLISHED = json.loads(_FILE.read_text(encoding="utf-8"))
+OPEN = {"mmmu", "lmms-eval-mmmu", "medevalkit-mmmu", "vlmevalkit-mmmu"}
+"""Protocols of a data set that has questions without options."""
+FOUR = {"omnimedvqa", "medevalkit-omnimedvqa", "pmc-vqa-td", "pmc-vqa-te", "medevalkit-pmc-vqa"}
+"""Protocols of a data set that has at most four options."""
+
+
+def _question(row: dict[str, Any]) -> Question:
+    meta = {key: row[key] for key in ("dataset", "answer_index") if key in row}
+    options = tuple(row.get("options", ()))
+    return Question(row["id"], "?", row["answer"], "CLOSED", options=options, meta=meta)
+
+
+def _answered(rows: list[dict[str, Any]]) -> Answered:
+    given = [Prediction(row["id"], row["text"]) for row in rows if row["text"] is not None]
+    return Answered.of(pair(given, [_question(row) for row in rows]))
+
+
+def _rows(name: str) -> list[dict[str, Any]]:
+    most = 4 if name in FOUR else 5
+    return [
+        row
+        for row in PUBLISHED["questions"]
+        if (len(row["options"]) <= most if "options" in row else name in OPEN)
+    ]
+
+
+def _one(name: str, text: str, options: tuple[str, ...], place: int) -> float:
+    """The value of one answer."""
+    number = PROTOCOLS.find(name).numbers[0]
+    question = Question("1", "?", options[place], "CLOSED", options=options)
+    rule = number.reading("closed").rule
+    assert rule is not None
+    value = rule(Case(text, question))
+    assert value is not None
+    return value
+
+
+def test_every_protocol_of_these_benchmarks_is_compared_with_its_code() -> None:
+    here = [each for each in vars(choice_protocols).values() if isinstance(each, Protocol)]
+    assert {each.name for each in here} == set(PUBLISHED["expected"])
+    assert {each.source.where for each in here} == set(PUBLISHED["code"])
+    assert all(PUBLISHED["code"][each.source.where] == each.source.version for each in here)
+    assert all(PROTOCOLS.find(each.name) is each for each in here)
+
+
+@pytest.mark.parametrize("name", PUBLISHED["expected"])
+def test_each_answer_has_the_value_of_the_published_code(name: str) -> None:
+    rows = _rows(name)
+    expected = dict(zip([row["id"] for row in rows], PUBLISHED["expected"][name], strict=True))
+    found = count(PROTOCOLS.find(name).numbers[0], _answered(rows))
+    answered = {row["id"]: row for row in rows if row["text"] is not None}
+    values = dict(zip([row["id"] for row in rows], found.values.tolist(), strict=True))
+    for each, row in answered.items():
+        assert values[each] == expected[each], row
+
+
+@pytest.mark.parametrize(
+    ("name", "drops"),
+    [
+        ("omnimedvqa", True),
+        ("mmmu", True),
+        ("vlmevalkit-choices", True),
+        ("vlmevalkit-mmmu", True),
+        ("lmms-eval-mmmu", False),
+        ("medxpertqa", False),
+        ("medevalkit-omnimedvqa", False),
+    ],
+)
+def test_a_question_without_an_answer_is_dropped_or_wrong(name: str, drops: bool) -> None:
+    rows = _rows(name)
+    found = count(PROTOCOLS.find(name).numbers[0], _answered(rows))
+    missing = sum(row["text"] is None for row in rows)
+    assert missing
+    assert found.num_questions == len(rows) - (missing if drops else 0)
+
+
+def test_omnimedvqa_is_averaged_over_questions_or_over_data_sets() -> None:
+    rows = [
+        {"id": str(row), "dataset": data, "options": ["CT", "MRI"], "answer": "CT", "text": text}
+        for row, (data, text) in enumerate([("a", "CT"), ("a", "CT"), ("a", "MRI"), ("b", "MRI")])
+    ]
+    protocol = PROTOCOLS.find("omnimedvqa")
+    values = {each.name: count(each, _answered(rows)).value for each in protocol.numbers}
+    assert values == {"accuracy": 2 / 4, "by_dataset": (2 / 3 + 0) / 2}
+
+
+def test_what_no_rule_reads_is_wrong_or_drawn_or_the_first_option() -> None:
+    options = ("CT", "MRI", "X-ray", "Ultrasound")
+    asked = ("medxpertqa", "vlmevalkit-choices", "mmmu", "lmms-eval-mmmu", "medevalkit-mmmu")
+    assert [_one(name, "", options, 0) for name in asked] == [0, 0, 1 / 4, 1 / 4, 1 / 4]
+    assert [_one("medevalkit-pmc-vqa", "", options, place) for place in (0, 1)] == [1, 0]
+    assert [_one("omnimedvqa", "", options, place) for place in (0, 1)] == [0, 0]
+
+
+def test_a_word_that_ends_in_a_capital_is_a_letter_to_lmms_eval_alone() -> None:
+    options = ("benign", "malignant")
+    said = "The DNA is broken"
+    assert [_one(name, said, options, 0) for name in ("lmms-eval-mmmu", "mmmu")] == [1.0, 1 / 2]
+
+
+def test_an_option_list_of_any_length_has_its_letters() -> None:
+    options = tuple(f"finding {number}" for number in range(10))
+    for name in ("medxpertqa", "mmmu", "lmms-eval-mmmu", "medevalkit-medxpertqa"):
+        assert _one(name, "J", options, 9) == 1.0, name
+
+
+def test_a_question_whose_right_option_is_unknown_is_never_right() -> None:
+    question = Question("1", "?", "PET", "CLOSED", options=("CT", "MRI"))
+    for text in ("", "A", "PET"):
+        for reading in (choices.MMMU_LETTERS, choices.FIRST_LETTER, choices.MEDEVALKIT_AS_LISTED):
+            assert reading.rule is not None
+            assert reading.rule(Case(text, question)) == 0.0
