@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
 from exgra_med.evaluation.answers import Question
+from exgra_med.evaluation.protocols.medevalkit import NO_BOX, boxed, parsed, tagged
 from exgra_med.evaluation.protocols.protocol import Kind, Mean, Reading, Typing
 from exgra_med.evaluation.score import Case
 from exgra_med.evaluation.tasks.multiple_choice import choose_by_similarity, right_option
@@ -290,49 +291,6 @@ VLMEVALKIT_OPEN = Reading(
 
 # MedEvalKit.
 
-_OWN_PHRASES = (
-    "**answer**:",
-    "**answer**",
-    "*answer*:",
-    "**answer:**",
-    "answer is",
-    "answer:",
-    "答案:",
-    "final answer",
-    "final answer is",
-)
-
-
-def _tagged(text: str) -> str:
-    """What stands in `<answer>` tags, joined by blanks; the text where there is none."""
-    return " ".join(re.findall(r"<answer>(.*?)</answer>", text, re.DOTALL)).strip() or text
-
-
-def _boxed(text: str) -> str | None:
-    """What stands in the last `\\boxed{}`; None where there is none or it never ends."""
-    _, start, inside = text.rpartition("\\boxed{")
-    depth = 0
-    for place, sign in enumerate(inside if start else ""):
-        depth += (sign == "{") - (sign == "}")
-        if depth < 0:
-            return inside[:place].strip()
-    return None
-
-
-_NO_BOX = "none"
-"""The word of its library for a box without braces becomes the answer."""
-
-
-def _medevalkit_said(text: str) -> str:
-    if "boxed" in text:
-        inside = _boxed(text)
-        text = _NO_BOX if inside is None else inside
-    elif "<answer>" in text:
-        text = _tagged(text)
-    for phrase in _OWN_PHRASES:
-        text = text.split(phrase)[-1]
-    return text
-
 
 def medevalkit_is_right(text: str, listed: Sequence[str], right: str) -> bool:
     """Whether MedEvalKit calls an answer right.
@@ -350,7 +308,7 @@ def medevalkit_is_right(text: str, listed: Sequence[str], right: str) -> bool:
         if len(part) == 1 and part in letters:
             text = part
             break
-    text = _medevalkit_said(text).strip().replace("\n", "")
+    text = parsed(text).lower().strip().replace("\n", "")
     said = text.split(".")[0].split(":")[-1]
     if said == right:
         return True
@@ -386,12 +344,16 @@ def _medevalkit(
     return value
 
 
+def _answer(text: str) -> str:
+    return tagged(text, "answer")
+
+
 def _medevalkit_mmmu(text: str) -> str:
-    text = _tagged(text)
-    inside = _boxed(text)
-    text = text if inside is None else inside
-    no_box = "<answer>" not in text and "\\boxed" in text
-    return _NO_BOX if no_box else text.strip()
+    text = _answer(text)
+    inside = boxed(text)
+    text = text if inside == NO_BOX else inside
+    has_open_box = "<answer>" not in text and "\\boxed" in text
+    return NO_BOX if has_open_box else text.strip()
 
 
 _MEDEVALKIT = (
@@ -402,11 +364,11 @@ _MEDEVALKIT = (
 )
 MEDEVALKIT_OMNIMEDVQA = Reading(
     f"{_MEDEVALKIT}; a reference that differs from its option in case or full stop has no letter",
-    _medevalkit("{}. {}", _tagged, _letter_or_text),
+    _medevalkit("{}. {}", _answer, _letter_or_text),
 )
 MEDEVALKIT_TAGGED = Reading(
     f"in <answer> tags where there are some: {_MEDEVALKIT}",
-    _medevalkit("{}. {}", _tagged, _letter),
+    _medevalkit("{}. {}", _answer, _letter),
 )
 MEDEVALKIT_AS_LISTED = Reading(_MEDEVALKIT, _medevalkit(" {}:{}", str, _letter))
 MEDEVALKIT_MMMU = Reading(
