@@ -4,8 +4,6 @@ A score compares words (`words`); a closed question compares options (`read_opti
 ambiguous names none or several, and is never guessed.
 """
 
-import ast
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -13,6 +11,7 @@ from functools import lru_cache
 
 from exgra_med.data.chat_template import answer_of
 from exgra_med.data.sources.options import closed_options
+from exgra_med.reading import value_in
 
 # Sound cleaning of answers for new scores: Unicode-safe, nothing lost silently, versioned.
 #
@@ -503,28 +502,18 @@ def _of_json(text: str) -> str:
     inner = text if text[:1] == "[" and text[-1:] == "]" else text[start : end + 1]
     if not inner or (start < 0 and inner != text) or "\\boxed" in text:
         return text
-    for parse in (json.loads, ast.literal_eval):
-        # Models also write Python.
-        try:
-            value = parse(inner)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(value, list) and len(value) == 1:
+    value = value_in(inner)
+    while isinstance(value, dict) or (isinstance(value, list) and len(value) == 1):
+        if isinstance(value, list):
             value = value[0]
-        if isinstance(value, dict):
-            known = {re.sub(r"\W+", "_", str(key).strip().lower()): value[key] for key in value}
-            found = [known[key] for key in _ANSWER_KEYS if key in known]
-            value = found[0] if found else None
-            if isinstance(value, dict):
-                return _of_json(json.dumps(value))
-        if isinstance(value, list) and all(isinstance(each, str) for each in value):
-            value = ", ".join(value)
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        if isinstance(value, str | int | float):
-            return str(value)
-        break
-    return text
+            continue
+        known = {re.sub(r"\W+", "_", str(key).strip().lower()): value[key] for key in value}
+        value = next((known[key] for key in _ANSWER_KEYS if key in known), None)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = ", ".join(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, str | int | float) else text
 
 
 def _stated(text: str) -> list[str]:
