@@ -16,9 +16,9 @@ that scores; tests/unit/evaluation/protocols has a case by hand.
 import hashlib
 from pathlib import Path
 
-import invented_answers as invented
 import pytest
 
+import invented_answers as invented
 from exgra_med.evaluation.answers import pair
 from exgra_med.evaluation.protocols import PROTOCOLS, protocols
 from exgra_med.evaluation.protocols.protocol import Answered, Protocol, count

@@ -365,6 +365,87 @@ def score(
     require_usable(result["answer_counts"])
 
 
+_EXPLAIN = """
+Examples:
+
+* `exgra-med evaluate explain answers.jsonl prepared/vqa-rad/test.jsonl --claimed 81.4`
+
+* `exgra-med evaluate explain answers.jsonl test.jsonl --between strict/closed medevalkit/closed`
+
+* `exgra-med evaluate explain answers.jsonl test.jsonl --judge qwen3:8b
+  --base-url http://localhost:11434/v1`
+"""
+
+
+@app.command(epilog=_EXPLAIN)
+@options.grouped(options.PaidService)
+def explain(
+    answers: Annotated[
+        Path, typer.Argument(metavar="ANSWERS", help="Answers, one JSON object a line.")
+    ],
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="Records, or a JSON file of the original.")
+    ],
+    claimed: Annotated[
+        str | None,
+        typer.Option("--claimed", metavar="NUMBER", help="A reported score, such as 81.4."),
+    ] = None,
+    between: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            "--between",
+            metavar="FIRST SECOND",
+            help="Two numbers, such as `strict/closed medevalkit/closed`. Their questions are "
+            "listed by cause.",
+        ),
+    ] = None,
+    candidates: Annotated[
+        Path | None,
+        typer.Option(
+            "--candidates", help="Known open answers: candidate.json, or training records."
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None,
+        options.of_service(
+            "--judge", metavar="NAME", help="Language model for the protocols that need a judge."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+    **service: Any,
+) -> None:
+    """Score a file of answers under every published protocol, and say what the scores differ by.
+
+    --json has every question behind every difference, and what a judge said.
+    """
+    from exgra_med.evaluation.explain import CAUSES, explain_files
+
+    given = options.PaidService(**service)
+    settings = None
+    if judge_model is not None:
+        settings = given.settings(judge_model, given.greedy(given.max_new_tokens))
+    result = explain_files(answers, reference, claimed, between, candidates, settings, reporter())
+
+    def lines() -> Iterator[Any]:
+        from exgra_med.evaluation import tables
+
+        yield table(answers.name, *tables.protocol_table(result))
+        yield from tables.lacking_sentences(result)
+        if between is None:
+            base = result["compared_with"]
+            title = f"Points away from {base}, by cause"
+            yield table(title, *tables.difference_table(result, CAUSES))
+            yield "What lies between two numbers, question by question: --between FIRST SECOND."
+        else:
+            yield from tables.step_sentences(result["differences"][0])
+        yield from (each["text"] for each in result["notes"])
+        if result["dataset"] is None:
+            yield "The reference does not tell its data set, so every protocol is shown."
+        yield result["conclusion"]
+
+    show(result, as_json, lines())
+
+
 _REPORT = """
 Examples:
 

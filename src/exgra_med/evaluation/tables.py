@@ -370,6 +370,93 @@ def disagreement_sentences(result: Mapping[str, Any]) -> list[str]:
     return [*lines, *([f"  {more} more are in --json"] if more > 0 else []), *behind]
 
 
+# A result of `explain`: every published number of one file of answers.
+
+
+def protocol_table(result: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Columns and rows of the main numbers that are stated for the data set and could be computed,
+    and of every one that meets the claim."""
+    claim = result["claim"]
+    columns = ["number", "percent", "95 % interval", "questions"]
+    if claim:
+        columns.append(f"is it {claim['text']}?")
+    rows = []
+    for each in result["numbers"]:
+        if not each["is_stated"] or each["value"] is None:
+            continue
+        if not each["is_main"] and not each["meets_claim"]:
+            continue
+        shown = bounded(each["value"], each["interval"], "%")
+        row = [each["name"], shown.text, shown.bounds or "–", str(each["count"])]
+        if claim:
+            low, high = each["interval"] or (each["value"], each["value"])
+            inside = "in the interval" if low <= claim["percent"] <= high else ""
+            row.append("yes" if each["meets_claim"] else inside)
+        rows.append(tuple(row))
+    return columns, rows
+
+
+def lacking_sentences(result: Mapping[str, Any]) -> list[str]:
+    """Which stated numbers could not be computed, and why; a sentence for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for each in result["numbers"]:
+        if each["is_stated"] and each["value"] is None:
+            reasons.setdefault(each["missing"], []).append(each["name"])
+    return [
+        f"Not computed: {', '.join(names)}. Reason: {reason}." for reason, names in reasons.items()
+    ]
+
+
+def difference_table(
+    result: Mapping[str, Any], causes: Sequence[str]
+) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Columns and rows of what lies between the first number and each of the others, in points."""
+    found = result["differences"]
+    own = [step["cause"] for each in found for step in each["steps"]]
+    known = [cause for cause in causes if cause in own]
+    known += [cause for cause in dict.fromkeys(own) if cause not in known]
+    rows: list[tuple[str, ...]] = []
+    for each in found:
+        points: dict[str, float] = {}
+        for step in each["steps"]:
+            points[step["cause"]] = points.get(step["cause"], 0.0) + step["points"]
+        cells = [Cell(points.get(cause)).signed for cause in known]
+        rows.append((each["second"], Cell(each["value"]).signed, *cells))
+    return ["number", "difference", *known], rows
+
+
+_MOST_EXPLAINED = 8
+
+
+def step_sentences(difference: Mapping[str, Any]) -> list[str]:
+    """The steps between two numbers, each with its first questions in full."""
+    first, second = difference["first"], difference["second"]
+    lines = [f"From {first} to {second}: {Cell(difference['value']).signed} points."]
+    if not difference["steps"]:
+        return [*lines, "No question counts differently in them."]
+    for step in difference["steps"]:
+        asked = step["questions"]
+        lines.append(
+            f"{_upper(step['cause'])}: {Cell(step['points']).signed} points, {len(asked)} questions"
+        )
+        lines.append(f"  {first}: {step['first']}")
+        lines.append(f"  {second}: {step['second']}")
+        for each in asked[:_MOST_EXPLAINED]:
+            hidden = f" ({', '.join(each['words'])})" if each["words"] else ""
+            lines.append(
+                f"    {each['id']}: {each['question']} “{_value(each['reference'])}”; said "
+                f"“{_value(each['answer'])}”, {each['sign']}{hidden}: {_counted(each['before'])} "
+                f"-> {_counted(each['after'])}"
+            )
+        more = len(asked) - _MOST_EXPLAINED
+        lines += [f"    {more} more are in --json"] if more > 0 else []
+    return lines
+
+
+def _counted(value: float | None) -> str:
+    return "not counted" if value is None else f"{value:.2f}".rstrip("0").rstrip(".")
+
+
 def _value(value: Any) -> str:
     text = "nothing" if value is None else " ".join(str(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."

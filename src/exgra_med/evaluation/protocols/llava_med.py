@@ -60,6 +60,18 @@ _OPEN = (
     ("open_exact_match", "open exact match", EXACT),
     ("open_accuracy", "open accuracy over known answers", CANDIDATE),
 )
+
+
+def _open(closed: Reading) -> tuple[Number, ...]:
+    """The numbers of open questions; exact match, F1 and precision are printed beside the recall
+    that tables show."""
+    main = ("open_recall", "open_accuracy")
+    return tuple(
+        Number(name, label, "open", closed, reading, is_main=name in main)
+        for name, label, reading in _OPEN
+    )
+
+
 _LLAVA_MED = ("microsoft/LLaVA-Med", "b9a98a736d2ef05bcf5ff345be6403fb3a664eaf (v1.0.0)")
 _OPTIONS = (
     "the question; closed questions end with their options, as in "
@@ -81,7 +93,7 @@ EXGRA_MED = Protocol(
             mean=OVER_KINDS,
         ),
         Number("closed", "closed accuracy", "closed", SUBSTRING, RECALL),
-        *(Number(name, label, "open", SUBSTRING, reading) for name, label, reading in _OPEN),
+        *_open(SUBSTRING),
     ),
     split="the published test split; of SLAKE the English questions",
     prompt=_OPTIONS,
@@ -94,10 +106,7 @@ LLAVA_MED = Protocol(
     ("vqa-rad", "slake"),
     (
         Number("closed", "closed accuracy", "closed", SUBSTRING_WITH_YES_NO, RECALL),
-        *(
-            Number(name, label, "open", SUBSTRING_WITH_YES_NO, reading)
-            for name, label, reading in _OPEN
-        ),
+        *_open(SUBSTRING_WITH_YES_NO),
     ),
     split="the published test split; of SLAKE the English questions",
     prompt=_OPTIONS,
@@ -112,10 +121,7 @@ LLAVA_MED_PATHVQA = Protocol(
         Number(
             "closed", "closed accuracy", "closed", SUBSTRING_OR_NOTHING, RECALL, dropping=ONLY_READ
         ),
-        *(
-            Number(name, label, "open", SUBSTRING_OR_NOTHING, reading)
-            for name, label, reading in _OPEN
-        ),
+        *_open(SUBSTRING_OR_NOTHING),
     ),
     split="the published test split",
     prompt=_OPTIONS,

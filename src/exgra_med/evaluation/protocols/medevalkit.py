@@ -201,7 +201,7 @@ def _numbers(
         Number("closed", "closed accuracy", "closed", closed, equal, typing=typing),
         Number("open", "open exact match", "open", closed, equal, typing=typing),
         *(
-            Number(name, label, "open", closed, Reading(label, rule), typing=typing)
+            Number(name, label, "open", closed, Reading(label, rule), typing=typing, is_main=False)
             for name, label, rule in overlaps
         ),
         Number("open_judged", "open accuracy, judged", "open", closed, judged, typing=typing),

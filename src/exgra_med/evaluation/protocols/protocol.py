@@ -10,7 +10,7 @@ in words what it does; two numbers that share a part share the object.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -76,7 +76,7 @@ class Dropping:
 
     words: str
     unanswered: bool = False
-    """Questions without an answer."""
+    """Questions without an answer, or with an empty one."""
     unread: bool = False
     """Answers for which the reading gives no value."""
 
@@ -87,6 +87,8 @@ class Mean:
 
     words: str
     group: Callable[[Question, Kind], str] | None = None
+    needed: frozenset[str] = frozenset()
+    """Groups without which there is no number."""
 
 
 EVERYTHING = Asked("every question of the file", lambda _: True)
@@ -102,11 +104,15 @@ BY_YES_NO = Typing(
 )
 
 ALL_COUNT = Dropping("nothing leaves the denominator")
-ONLY_ANSWERED = Dropping("questions without an answer leave the denominator", unanswered=True)
+ONLY_ANSWERED = Dropping(
+    "questions without an answer, or with an empty one, leave the denominator", unanswered=True
+)
 ONLY_READ = Dropping("answers without a value leave the denominator", unread=True)
 
 OVER_QUESTIONS = Mean("mean over the questions")
-OVER_KINDS = Mean("mean of the open and the closed score", lambda _, kind: kind)
+OVER_KINDS = Mean(
+    "mean of the open and the closed score", lambda _, kind: kind, frozenset({"open", "closed"})
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,8 @@ class Number:
     typing: Typing = BY_FIELD
     dropping: Dropping = ALL_COUNT
     mean: Mean = OVER_QUESTIONS
+    is_main: bool = True
+    """Whether a short table shows it."""
 
     def reading(self, kind: Kind) -> Reading:
         """How answers to questions of a type are read."""
@@ -237,33 +245,97 @@ def missing_for(number: Number, answered: Answered) -> str:
     return ""
 
 
-def count(number: Number, answered: Answered, num_samples: int = 0, seed: int = 0) -> Count:
-    """Compute a number of a protocol.
-
-    Args:
-        number: what is computed.
-        answered: questions and answers.
-        num_samples: resamples of pictures behind the interval; 0 for none.
-        seed: of the resamples.
+def count(number: Number, answered: Answered) -> Count:
+    """Compute a number of a protocol, without an interval (see `with_intervals`).
 
     Raises:
         ScoreError: it needs a judge, or known answers, that are not there.
     """
     if lack := missing_for(number, answered):
         raise ScoreError(f"The number {number.label!r} {lack}.")
-    values = np.full(len(answered.questions), np.nan)
-    groups = []
-    for row, (question, case) in enumerate(zip(answered.questions, answered.cases, strict=True)):
-        kind = number.typing.kind(question)
-        groups.append(number.mean.group(question, kind) if number.mean.group else "")
-        if number.of not in ("all", kind) or not number.asked.keeps(question):
+    rows = list(zip(answered.questions, answered.cases, strict=True))
+    values = np.array([_counted(number, *row, answered.verdicts or {}) for row in rows])
+    groups = [
+        number.mean.group(each, number.typing.kind(each)) if number.mean.group else ""
+        for each in answered.questions
+    ]
+    known = _by_group(values, groups)
+    if not known or not number.mean.needed <= known.keys():
+        return Count(None, values, groups)
+    means = [float(np.nanmean(column)) for column in known.values()]
+    return Count(sum(means) / len(means), values, groups)
+
+
+def with_intervals(
+    counts: Sequence[Count], answered: Answered, num_samples: int, seed: int = 0
+) -> list[Count]:
+    """The same numbers with 95 % intervals over pictures, all from the same resamples.
+
+    Args:
+        counts: of these answers.
+        answered: questions and answers.
+        num_samples: resamples of pictures; 0 gives no interval.
+        seed: of the resamples.
+    """
+    tables = [
+        np.stack(list(_by_group(each.values, each.groups).values()), axis=1)
+        for each in counts
+        if each.value is not None
+    ]
+    if not tables:
+        return list(counts)
+    samples = cluster_bootstrap(np.hstack(tables), answered.clusters, num_samples, seed)
+    found, start = [], 0
+    for each in counts:
+        if each.value is None:
+            found.append(each)
             continue
-        if case is None:
-            values[row] = np.nan if number.dropping.unanswered else 0.0
-            continue
-        value = _value(number.reading(kind), case, answered.verdicts or {})
-        values[row] = (np.nan if number.dropping.unread else 0.0) if value is None else value
-    return _averaged(values, groups, answered.clusters, num_samples, seed)
+        table = tables.pop(0)
+        end = start + table.shape[1]
+        bounds = _bounds(table, samples[:, start:end], answered.clusters)
+        found.append(replace(each, interval=bounds))
+        start = end
+    return found
+
+
+def _by_group(values: NDArray[np.float64], groups: list[str]) -> dict[str, NDArray[np.float64]]:
+    """Group -> values of all questions, NaN where a question is not of it or does not count."""
+    names = sorted({name for name, value in zip(groups, values, strict=True) if value == value})
+    own = np.array(groups, dtype=object)
+    return {name: np.where(own == name, values, np.nan) for name in names}
+
+
+def _bounds(
+    table: NDArray[np.float64], samples: NDArray[np.float64], clusters: NDArray[np.int64]
+) -> tuple[float, float] | None:
+    counts = ~np.isnan(table)
+    total = len(np.unique(clusters[counts.any(axis=1)]))
+    if np.nanmax(table) > 1:
+        # A protocol that counts a question twice has no share, and so no exact bounds.
+        return interval(samples.mean(axis=1), total)
+    means = [float(each) for each in np.nanmean(table, axis=0)]
+    return mean_interval(
+        samples, means, [len(np.unique(clusters[each])) for each in counts.T], total
+    )
+
+
+def counted(number: Number, case: Case, verdicts: Verdicts | None = None) -> float:
+    """What one answer adds to a number; NaN where its question does not count."""
+    return _counted(number, case.question, case, verdicts or {})
+
+
+def _counted(number: Number, question: Question, case: Case | None, verdicts: Verdicts) -> float:
+    kind = number.typing.kind(question)
+    if number.of not in ("all", kind) or not number.asked.keeps(question):
+        return np.nan
+    if number.dropping.unanswered and (case is None or not case.answer.strip()):
+        return np.nan
+    if case is None:
+        return 0.0
+    value = _value(number.reading(kind), case, verdicts)
+    if value is None:
+        return np.nan if number.dropping.unread else 0.0
+    return value
 
 
 def _value(reading: Reading, case: Case, verdicts: Verdicts) -> float | None:
@@ -274,31 +346,3 @@ def _value(reading: Reading, case: Case, verdicts: Verdicts) -> float | None:
         parts.append(verdicts[reading.judge.name].get(case.question.id) or 0.0)
     known = [float(each) for each in parts if each is not None]
     return sum(known) if known else None
-
-
-def _averaged(
-    values: NDArray[np.float64],
-    groups: list[str],
-    clusters: NDArray[np.int64],
-    num_samples: int,
-    seed: int,
-) -> Count:
-    counted = ~np.isnan(values)
-    names = sorted({name for name, counts in zip(groups, counted, strict=True) if counts})
-    if not names:
-        return Count(None, values, groups)
-    own = np.array(groups, dtype=object)
-    table = np.stack([np.where(own == name, values, np.nan) for name in names], axis=1)
-    means = [float(each) for each in np.nanmean(table, axis=0)]
-    value = sum(means) / len(means)
-    if not num_samples:
-        return Count(value, values, groups)
-    samples = cluster_bootstrap(table, clusters, num_samples, seed)
-    num_clusters = [len(np.unique(clusters[~np.isnan(column)])) for column in table.T]
-    total = len(np.unique(clusters[counted]))
-    if np.nanmax(values) > 1:
-        # A protocol that counts a question twice has no share, and so no exact bounds.
-        bounds = interval(samples.mean(axis=1), total)
-    else:
-        bounds = mean_interval(samples, means, num_clusters, total)
-    return Count(value, values, groups, bounds)

@@ -19,6 +19,7 @@ from exgra_med.evaluation.protocols.protocol import (
     Reading,
     count,
     missing_for,
+    with_intervals,
 )
 
 EQUAL = Reading("equal", lambda case: float(case.answer == case.question.answer))
@@ -79,7 +80,7 @@ def test_a_judge_is_added_to_the_rule_and_its_absence_is_said() -> None:
     with pytest.raises(ScoreError, match="needs a judge"):
         count(number, answered(*ROWS))
     judged = answered(*ROWS, verdicts={"kind": {"0": 1.0, "1": None}})
-    assert count(number, judged, num_samples=50).value == 2 / 3
+    assert count(number, judged).value == 2 / 3
 
 
 def test_every_protocol_is_found_under_its_name_and_its_numbers_have_names_of_their_own() -> None:
@@ -88,3 +89,20 @@ def test_every_protocol_is_found_under_its_name_and_its_numbers_have_names_of_th
         assert protocol.name == name
         assert len(set(names)) == len(names) > 0
         assert protocol.datasets and protocol.source.where and protocol.source.version
+
+
+def test_a_mean_of_two_scores_needs_both() -> None:
+    number = Number("n", "n", "all", EQUAL, mean=OVER_KINDS)
+    assert count(number, answered(*ROWS[:3])).value is None
+
+
+def test_intervals_are_over_pictures_and_a_score_above_one_has_one_too() -> None:
+    rows = answered(*[("CLOSED", "yes", "yes" if n % 2 else "no") for n in range(40)])
+    twice = Reading("twice", lambda case: 2.0 * (case.answer == case.question.answer))
+    numbers = [Number("n", "n", "closed", each) for each in (EQUAL, twice)]
+    once, both = with_intervals([count(each, rows) for each in numbers], rows, 400)
+    assert once.interval is not None and both.interval is not None
+    assert 0.3 < once.interval[0] < once.value == 0.5 < once.interval[1] < 0.7
+    assert both.interval == pytest.approx([2 * each for each in once.interval])
+    empty = count(Number("n", "n", "open", EQUAL), rows)
+    assert with_intervals([empty], rows, 400) == [empty]
