@@ -23,6 +23,7 @@ PROTOCOLS = Registry(
         "lmms-eval": f"{_HERE}.lmms_eval:LMMS_EVAL",
         "lmms-eval-zh": f"{_HERE}.lmms_eval:LMMS_EVAL_ZH",
         "vlmevalkit": f"{_HERE}.vlmevalkit:VLMEVALKIT",
+        "strict-choices": f"{_HERE}.choice_protocols:STRICT_CHOICES",
         "omnimedvqa": f"{_HERE}.choice_protocols:OMNIMEDVQA_AUTHORS",
         "medevalkit-omnimedvqa": f"{_HERE}.choice_protocols:OMNIMEDVQA_MEDEVALKIT",
         "pmc-vqa-td": f"{_HERE}.choice_protocols:PMC_VQA_TD",

@@ -1,10 +1,13 @@
 """Multiple-choice benchmarks as their authors, MedEvalKit, lmms-eval and VLMEvalKit score them."""
 
+from exgra_med.evaluation.metrics import SCORER_VERSION
 from exgra_med.evaluation.protocols import choices
 from exgra_med.evaluation.protocols.choices import BY_OPTIONS, OVER_DATASETS
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
-    ONLY_ANSWERED,
+    EVERYTHING,
+    ONLY_GIVEN,
+    WITH_OPTIONS,
     Dropping,
     Number,
     Protocol,
@@ -35,10 +38,36 @@ def _accuracy(
     closed: Reading, open_: Reading | None = None, dropping: Dropping = ALL_COUNT
 ) -> Number:
     """The share of right answers; of questions with options alone where `open_` is absent."""
-    of = "closed" if open_ is None else "all"
-    return Number("accuracy", "accuracy", of, closed, open_, typing=BY_OPTIONS, dropping=dropping)
+    asked = WITH_OPTIONS if open_ is None else EVERYTHING
+    return Number(
+        "accuracy",
+        "accuracy",
+        "all",
+        closed,
+        open_,
+        asked=asked,
+        typing=BY_OPTIONS,
+        dropping=dropping,
+    )
 
 
+CHOICES = (OMNIMEDVQA, PMC_VQA, MEDXPERTQA, MMMU_MED, GMAI)
+"""Data sets with options to choose from."""
+
+STRICT_CHOICES = Protocol(
+    "strict-choices",
+    "this project, multiple choice",
+    Source(
+        "exgra-med",
+        f"scorer version {SCORER_VERSION}",
+        ("evaluation/tasks/multiple_choice.py", "evaluation/reading.py"),
+    ),
+    CHOICES,
+    (_accuracy(choices.STRICT),),
+    split="the split that was prepared",
+    prompt="of the recipe, or of the call",
+    notes="Thoughts are no part of an answer. No answer, or several options, is wrong.",
+)
 OMNIMEDVQA_AUTHORS = Protocol(
     "omnimedvqa",
     "OmniMedVQA, question-answering score",
@@ -49,14 +78,15 @@ OMNIMEDVQA_AUTHORS = Protocol(
     ),
     (OMNIMEDVQA,),
     (
-        _accuracy(choices.SIMILAR_TEXT, dropping=ONLY_ANSWERED),
+        _accuracy(choices.SIMILAR_TEXT, dropping=ONLY_GIVEN),
         Number(
             "by_dataset",
             "mean accuracy of the data sets",
-            "closed",
+            "all",
             choices.SIMILAR_TEXT,
+            asked=WITH_OPTIONS,
             typing=BY_OPTIONS,
-            dropping=ONLY_ANSWERED,
+            dropping=ONLY_GIVEN,
             mean=OVER_DATASETS,
         ),
     ),
@@ -141,7 +171,7 @@ MMMU_AUTHORS = Protocol(
     "MMMU",
     Source(*_MMMU, ("mmmu/utils/eval_utils.py", "mmmu/main_parse_and_eval.py")),
     (MMMU_MED,),
-    (_accuracy(choices.MMMU_LETTERS, choices.MMMU_OPEN, ONLY_ANSWERED),),
+    (_accuracy(choices.MMMU_LETTERS, choices.MMMU_OPEN, ONLY_GIVEN),),
     split=_MMMU_SPLIT,
     prompt=f"{{question}}, a line “(A) text” for each option, {_BY_LETTER}",
     notes=_BLIND_NOTE,
@@ -176,7 +206,7 @@ MMMU_VLMEVALKIT = Protocol(
         *_VLMEVALKIT, ("vlmeval/utils/matching_util.py", "vlmeval/dataset/utils/multiple_choice.py")
     ),
     (MMMU_MED,),
-    (_accuracy(choices.VLMEVALKIT_LETTER, choices.VLMEVALKIT_OPEN, ONLY_ANSWERED),),
+    (_accuracy(choices.VLMEVALKIT_LETTER, choices.VLMEVALKIT_OPEN, ONLY_GIVEN),),
     split=_MMMU_SPLIT,
     prompt="Question: {question}, “Options:”, a line “A. text” for each, Please select the correct "
     "answer from the options above.",
@@ -188,7 +218,7 @@ CHOICES_VLMEVALKIT = Protocol(
     "VLMEvalKit, OmniMedVQA, MedXpertQA_MM_test, GMAI-MMBench_VAL",
     Source(*_VLMEVALKIT, ("vlmeval/utils/matching_util.py", "vlmeval/dataset/image_mcq.py")),
     (OMNIMEDVQA, MEDXPERTQA, GMAI),
-    (_accuracy(choices.VLMEVALKIT_LETTER, dropping=ONLY_ANSWERED),),
+    (_accuracy(choices.VLMEVALKIT_LETTER, dropping=ONLY_GIVEN),),
     split="of OmniMedVQA 14 of the 30 parts that it lists; of MedXpertQA-MM the test split; of "
     "GMAI-MMBench the validation split, since the answers of the test split are not public",
     prompt="Question: {question}, “Options:”, a line “A. text” for each, Please select the correct "

@@ -13,11 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from string import ascii_lowercase, ascii_uppercase
 
+from exgra_med.data.chat_template import answer_of
 from exgra_med.evaluation.answers import Question
 from exgra_med.evaluation.protocols.medevalkit import NO_BOX, boxed, parsed, tagged
 from exgra_med.evaluation.protocols.protocol import Kind, Mean, Reading, Typing
 from exgra_med.evaluation.score import Case
-from exgra_med.evaluation.tasks.multiple_choice import choose_by_similarity, right_option
+from exgra_med.evaluation.tasks.multiple_choice import (
+    choose_by_similarity,
+    choose_strictly,
+    right_option,
+)
 
 BY_OPTIONS = Typing(
     "a question is closed where it lists options",
@@ -43,6 +48,23 @@ def _hit(case: Case, place: int | None) -> float:
 def _labelled(options: Sequence[str], form: str) -> list[str]:
     """The options as they are listed, such as "A. CT" for the form "{}. {}"."""
     return [form.format(*each) for each in zip(ascii_uppercase, options, strict=False)]
+
+
+# This project.
+
+
+def _strict(case: Case) -> float:
+    options, right = case.question.options, _right(case.question)
+    chosen = choose_strictly(answer_of(case.answer), options)
+    if chosen is None or right is None:
+        return 0.0
+    # A data set can list the right option twice.
+    return float(options[chosen].strip().lower() == options[right].strip().lower())
+
+
+STRICT = Reading(
+    "right where the answer chooses exactly one option, by its letter or its words", _strict
+)
 
 
 # The most similar option, by difflib (OmniMedVQA, PMC-VQA).
@@ -162,11 +184,13 @@ _BLIND = (
 MMMU_LETTERS = Reading(
     f"the last letter in brackets; else the last between blanks{_BLIND}",
     _by_patterns(MMMU_PATTERNS),
+    draws=True,
 )
 LMMS_EVAL_LETTERS = Reading(
     "the last letter in brackets; else one before a blank, at the end of a word too; else one "
     f"before a full stop{_BLIND}",
     _by_patterns(LMMS_EVAL_PATTERNS),
+    draws=True,
 )
 
 # MMMU's questions without options.
@@ -374,4 +398,5 @@ MEDEVALKIT_AS_LISTED = Reading(_MEDEVALKIT, _medevalkit(" {}:{}", str, _letter))
 MEDEVALKIT_MMMU = Reading(
     f"in <answer> or \\boxed{{}}, else in all: {MMMU_LETTERS.words}",
     _by_patterns(MMMU_PATTERNS, _medevalkit_mmmu),
+    draws=True,
 )

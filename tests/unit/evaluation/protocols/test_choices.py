@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from exgra_med.evaluation.answers import Prediction, Question, pair
+from exgra_med.evaluation.explain import explain
 from exgra_med.evaluation.protocols import PROTOCOLS, choice_protocols, choices
 from exgra_med.evaluation.protocols.protocol import Answered, Protocol, count
 from exgra_med.evaluation.score import Case
+from exgra_med.evaluation.tasks.multiple_choice import Choice, score_choices
 
 _FILE = Path(__file__).parent / "choices.json"
 PUBLISHED = json.loads(_FILE.read_text(encoding="utf-8"))
@@ -52,6 +54,7 @@ def _one(name: str, text: str, options: tuple[str, ...], place: int) -> float:
 
 def test_every_protocol_of_these_benchmarks_is_compared_with_its_code() -> None:
     here = [each for each in vars(choice_protocols).values() if isinstance(each, Protocol)]
+    here.remove(choice_protocols.STRICT_CHOICES)
     assert {each.name for each in here} == set(PUBLISHED["expected"])
     assert {each.source.where for each in here} == set(PUBLISHED["code"])
     assert all(PUBLISHED["code"][each.source.where] == each.source.version for each in here)
@@ -125,3 +128,49 @@ def test_a_question_whose_right_option_is_unknown_is_never_right() -> None:
         for reading in (choices.MMMU_LETTERS, choices.FIRST_LETTER, choices.MEDEVALKIT_AS_LISTED):
             assert reading.rule is not None
             assert reading.rule(Case(text, question)) == 0.0
+
+
+def test_our_own_number_is_that_of_the_multiple_choice_task() -> None:
+    rows = [row for row in PUBLISHED["questions"] if "options" in row]
+    asked = [
+        Choice(row["id"], tuple(row["options"]), row["answer_index"], row["id"], {}) for row in rows
+    ]
+    given = [Prediction(row["id"], row["text"]) for row in rows if row["text"] is not None]
+    found = count(PROTOCOLS.find("strict-choices").numbers[0], _answered(rows))
+    scored = score_choices(given, asked, "strict", num_bootstrap_samples=0)
+    assert found.value is not None
+    assert 100 * found.value == pytest.approx(scored["scores"]["accuracy"]["value"])
+
+
+def _of(dataset: str, name: str) -> Answered:
+    return _answered([row | {"id": f"{dataset}/test/{row['id']}"} for row in _rows(name)])
+
+
+def test_explain_compares_the_protocols_of_a_data_set_with_options() -> None:
+    found = explain(_of("omnimedvqa", "omnimedvqa"))
+    assert found["dataset"] == "omnimedvqa"
+    assert found["compared_with"] == "strict-choices/accuracy"
+    stated = {each["name"] for each in found["numbers"] if each["is_stated"]}
+    assert stated == {
+        "strict-choices/accuracy",
+        "omnimedvqa/accuracy",
+        "omnimedvqa/by_dataset",
+        "medevalkit-omnimedvqa/accuracy",
+        "vlmevalkit-choices/accuracy",
+    }
+    (similar,) = [e for e in found["differences"] if e["second"] == "omnimedvqa/accuracy"]
+    assert [step["cause"] for step in similar["steps"]] == ["answer reading", "dropped answers"]
+    assert sum(step["points"] for step in similar["steps"]) == pytest.approx(similar["value"])
+
+
+def test_explain_says_how_far_drawn_letters_move_a_single_run() -> None:
+    options = ["CT", "MRI", "X-ray", "Ultrasound"]
+    rows = [
+        {"id": f"mmmu-med/test/{row}", "options": options, "answer": "MRI", "text": text}
+        for row, text in enumerate(["(B)"] * 6 + ["unclear"] * 4)
+    ]
+    found = explain(_answered(rows), claimed="80")
+    drawn = [each["text"] for each in found["notes"] if each["name"] == "drawn"]
+    # Four draws of one in four: 7 of 10 expected, and 1.96 * sqrt(4 * 3 / 16) / 10 around it.
+    assert len(drawn) == 3 and all("within 17.0 points" in text for text in drawn)
+    assert "It can be one run of mmmu/accuracy (70.00 expected)" in found["conclusion"]
