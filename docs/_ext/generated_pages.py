@@ -14,6 +14,7 @@ from command_page import command_pages, command_table
 from model_page import model_page
 from notebook_pages import notebook_page
 from picture_page import picture_page
+from protocol_page import protocol_page
 from recipe_page import recipe_page
 from result_pages import result_page
 
@@ -36,6 +37,7 @@ def generate(docs: Path, results: Path) -> list[Path]:
     pages = {
         "commands.md": command_table(),
         "pictures.md": picture_page(),
+        "protocols.md": protocol_page(),
         "recipe.md": recipe_page(),
         "architecture.svg": architecture_svg(imported_folders(SOURCE)),
         "benchmarks.md": benchmark_page(results),

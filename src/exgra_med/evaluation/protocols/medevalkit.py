@@ -193,7 +193,11 @@ def _numbers(
     # and F1: what is reported under one of these names is another score.
     reported = {"precision": "f1", "recall": "precision", "f1": "recall"}
     overlaps = [
-        (f"open_{name}", f"open “{name}”, which is {field}", _overlap(texts, field))
+        (
+            f"open_{name}",
+            f"open “{name}”, which is {field}",
+            Reading(f"{field} over the set of words", _overlap(texts, field)),
+        )
         for name, field in reported.items()
     ]
     return (
@@ -201,8 +205,8 @@ def _numbers(
         Number("closed", "closed accuracy", "closed", closed, equal, typing=typing),
         Number("open", "open exact match", "open", closed, equal, typing=typing),
         *(
-            Number(name, label, "open", closed, Reading(label, rule), typing=typing, is_main=False)
-            for name, label, rule in overlaps
+            Number(name, label, "open", closed, reading, typing=typing, is_main=False)
+            for name, label, reading in overlaps
         ),
         Number("open_judged", "open accuracy, judged", "open", closed, judged, typing=typing),
     )

@@ -9,6 +9,7 @@ in words what it does; two numbers that share a part share the object.
     Number("letter", "first letter", "all", closed=LETTERS)
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -100,11 +101,11 @@ WITH_OPTIONS = Asked("questions that list options", lambda each: len(each.option
 ENGLISH = Asked("English questions", lambda each: each.meta.get("language", "en") == "en")
 
 BY_FIELD = Typing(
-    "the data set's own field says which questions are closed",
+    "closed is what the data set's own field calls closed",
     lambda each: "closed" if each.answer_type == "CLOSED" else "open",
 )
 BY_YES_NO = Typing(
-    "a question is closed where its reference answer is yes or no",
+    "closed is what has the reference answer yes or no",
     lambda each: "closed" if each.answer.strip().lower() in ("yes", "no") else "open",
 )
 
@@ -166,7 +167,8 @@ class Source:
     def text(self) -> str:
         """In one line."""
         files = f": {', '.join(self.files)}" if self.files else ""
-        return f"{self.where}, {self.version[:10]}{files}"
+        version = re.sub(r"\b([0-9a-f]{10})[0-9a-f]{30}\b", r"\1", self.version)
+        return f"{self.where}, {version}{files}"
 
 
 @dataclass(frozen=True, slots=True)
