@@ -152,7 +152,7 @@ def explain_files(
 
         judges = judges_of(protocols(dataset_of(answered)))
         judged = ask_judges(answered, judges, judge, progress or Silent())
-        answered = replace(answered, verdicts=verdicts_of(judged))
+        answered = replace(answered, verdicts=verdicts_of(judges, judged))
     return explain(answered, claimed, between) | {
         "judged": [asdict(each) for each in judged],
         "answers_sha256": file_sha256(answers),

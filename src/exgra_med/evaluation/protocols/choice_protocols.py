@@ -33,15 +33,26 @@ _BLIND_NOTE = (
     "around it."
 )
 
+_JUDGED = ("judged", "accuracy, judged where no rule reads the answer")
+_JUDGE_NOTE = (
+    "The judge is on unless exact matching is asked for. It is asked up to three times for a "
+    "letter, and then one is drawn; here such an answer is wrong. Questions in Chinese have a "
+    "Chinese request there."
+)
+
 
 def _accuracy(
-    closed: Reading, open_: Reading | None = None, dropping: Dropping = ALL_COUNT
+    closed: Reading,
+    open_: Reading | None = None,
+    dropping: Dropping = ALL_COUNT,
+    name: str = "accuracy",
+    label: str = "accuracy",
 ) -> Number:
     """The share of right answers; of questions with options alone where `open_` is absent."""
     asked = WITH_OPTIONS if open_ is None else EVERYTHING
     return Number(
-        "accuracy",
-        "accuracy",
+        name,
+        label,
         "all",
         closed,
         open_,
@@ -206,22 +217,28 @@ MMMU_VLMEVALKIT = Protocol(
         *_VLMEVALKIT, ("vlmeval/utils/matching_util.py", "vlmeval/dataset/utils/multiple_choice.py")
     ),
     (MMMU_MED,),
-    (_accuracy(choices.VLMEVALKIT_LETTER, choices.VLMEVALKIT_OPEN, ONLY_GIVEN),),
+    (
+        _accuracy(choices.VLMEVALKIT_LETTER, choices.VLMEVALKIT_OPEN, ONLY_GIVEN),
+        _accuracy(choices.VLMEVALKIT_JUDGED, choices.VLMEVALKIT_OPEN_JUDGED, ONLY_GIVEN, *_JUDGED),
+    ),
     split=_MMMU_SPLIT,
     prompt="Question: {question}, “Options:”, a line “A. text” for each, Please select the correct "
     "answer from the options above.",
-    notes="Without its judge (exact matching). An open question whose reference is one capital "
-    "letter other than A and B is never right.",
+    notes=f"An open question whose reference is one capital letter other than A and B is never "
+    f"right. {_JUDGE_NOTE}",
 )
 CHOICES_VLMEVALKIT = Protocol(
     "vlmevalkit-choices",
     "VLMEvalKit, OmniMedVQA, MedXpertQA_MM_test, GMAI-MMBench_VAL",
     Source(*_VLMEVALKIT, ("vlmeval/utils/matching_util.py", "vlmeval/dataset/image_mcq.py")),
     (OMNIMEDVQA, MEDXPERTQA, GMAI),
-    (_accuracy(choices.VLMEVALKIT_LETTER, dropping=ONLY_GIVEN),),
+    (
+        _accuracy(choices.VLMEVALKIT_LETTER, None, ONLY_GIVEN),
+        _accuracy(choices.VLMEVALKIT_JUDGED, None, ONLY_GIVEN, *_JUDGED),
+    ),
     split="of OmniMedVQA 14 of the 30 parts that it lists; of MedXpertQA-MM the test split; of "
     "GMAI-MMBench the validation split, since the answers of the test split are not public",
     prompt="Question: {question}, “Options:”, a line “A. text” for each, Please select the correct "
     "answer from the options above.",
-    notes="Without its judge (exact matching).",
+    notes=_JUDGE_NOTE,
 )

@@ -16,7 +16,7 @@ from string import ascii_lowercase, ascii_uppercase
 from exgra_med.data.chat_template import answer_of
 from exgra_med.evaluation.answers import Question
 from exgra_med.evaluation.protocols.medevalkit import NO_BOX, boxed, parsed, tagged
-from exgra_med.evaluation.protocols.protocol import Kind, Mean, Reading, Typing
+from exgra_med.evaluation.protocols.protocol import Judge, Kind, Mean, Reading, Typing
 from exgra_med.evaluation.score import Case
 from exgra_med.evaluation.tasks.multiple_choice import (
     choose_by_similarity,
@@ -43,6 +43,11 @@ def _right(question: Question) -> int | None:
 
 def _hit(case: Case, place: int | None) -> float:
     return float(place is not None and place == _right(case.question))
+
+
+def _letter(question: Question) -> str | None:
+    place = _right(question)
+    return None if place is None else ascii_uppercase[place]
 
 
 def _labelled(options: Sequence[str], form: str) -> list[str]:
@@ -255,7 +260,7 @@ NEVER_RIGHT = Reading(
 )
 
 
-# VLMEvalKit, without the language model that it asks about what its rules cannot read.
+# VLMEvalKit: rules, and a language model for what they cannot read.
 
 _PUNCTUATION = dict.fromkeys(map(ord, ".()[],:;!*#{}"), " ")
 _REFUSALS = (
@@ -267,49 +272,105 @@ _REFUSALS = (
 _STATED = re.compile(r"(?:correct\s+)?answer\s+is\s+\**([ABCD])\**", re.IGNORECASE)
 _LAST_WORDS = 4
 """The only letter must stand among so many words at the end."""
+_NO_OPTION = "Z"
+# The words of the request are the protocol's own: other words give other options.
+_REQUEST = (
+    "You are an AI assistant who will help me to match an answer with several options of a "
+    "single-choice question. You are provided with a question, several options, and an answer, "
+    "and you need to find which option is most similar to the answer. If the meaning of all "
+    "options are significantly different from the answer, output Z. Your should output a single "
+    "uppercase character in A, B, C, D (if they are valid options), and Z. \n"
+    "Example 1: \n"
+    "Question: What is the main object in image?\nOptions: A. teddy bear B. rabbit C. cat D. dog\n"
+    "Answer: a cute teddy bear\nYour output: A\n"
+    "Example 2: \n"
+    "Question: What is the main object in image?\nOptions: A. teddy bear B. rabbit C. cat D. dog\n"
+    "Answer: Spider\nYour output: Z\n"
+    "Example 3: \n"
+    "Question: {question}?\nOptions: {options}\nAnswer: {answer}\nYour output: "
+)
 
 
-def vlmevalkit_letter(text: str, options: Sequence[str]) -> int | None:
-    """The place of the option that VLMEvalKit's rules find; None where they ask a judge or give up.
+def vlmevalkit_letter(text: str, options: Sequence[str]) -> str | None:
+    """The letter that VLMEvalKit's rules read; None where they ask their judge.
 
-    A "Z" by itself, and a refusal in one of four wordings, are no option.
+    A "Z" by itself, and a refusal in one of four wordings, are the letter Z: no option.
     """
     letters = ascii_uppercase[: len(options)]
     if "Failed to obtain answer via API" not in text:
         if any(refusal in text for refusal in _REFUSALS):
-            return None
+            return _NO_OPTION
         said = text.translate(_PUNCTUATION).split()
         found = [letter for letter in letters if letter in said]
         if len(found) == 1 and said.index(found[0]) >= len(said) - _LAST_WORDS:
-            return letters.index(found[0])
-        if not found and "Z" in said:
-            return None
+            return found[0]
+        if not found and _NO_OPTION in said:
+            return _NO_OPTION
         stated = _STATED.search(text)
         if stated and stated[1].upper() in letters:
-            return letters.index(stated[1].upper())
+            return stated[1].upper()
     lower = text.lower()
     if len(lower) > 2 * sum(map(len, options)):
         return None
-    named = [place for place, option in enumerate(options) if option.lower() in lower]
+    named = [
+        letter
+        for letter, option in zip(ascii_uppercase, options, strict=False)
+        if option.lower() in lower
+    ]
     return named[0] if len(named) == 1 else None
 
 
-def _vlmevalkit_open(case: Case) -> float:
-    # The answer becomes option A and "Other Answers" option B, but the right letter is read from
-    # the answer, so a reference of one capital letter other than A and B is never right.
-    place = vlmevalkit_letter(case.answer, (case.question.answer, "Other Answers"))
-    letter = case.question.answer if case.question.answer in tuple(ascii_uppercase) else "A"
-    return float(place is not None and ascii_uppercase[place] == letter)
+def _vlmevalkit_options(question: Question) -> tuple[str, ...]:
+    """Those of the question; an open one becomes a choice of its reference and all else."""
+    return question.options if len(question.options) > 1 else (question.answer, "Other Answers")
 
 
-VLMEVALKIT_LETTER = Reading(
+def _vlmevalkit_right(question: Question) -> str | None:
+    if len(question.options) > 1:
+        return _letter(question)
+    # The right letter is read from the reference, so one of a capital letter is its own.
+    return question.answer if question.answer in tuple(ascii_uppercase) else "A"
+
+
+def _vlmevalkit(case: Case) -> float:
+    read = vlmevalkit_letter(case.answer, _vlmevalkit_options(case.question))
+    return float(read is not None and read == _vlmevalkit_right(case.question))
+
+
+def vlmevalkit_request(case: Case) -> str | None:
+    """What VLMEvalKit asks its judge about an answer; None where the rules have read it."""
+    options = _vlmevalkit_options(case.question)
+    if vlmevalkit_letter(case.answer, options) is not None:
+        return None
+    lines = "".join(f"{line}\n" for line in _labelled(options, "{}. {}"))
+    return _REQUEST.format(
+        question=case.question.text,
+        options=f"There are several options: \n{lines}",
+        answer=case.answer,
+    )
+
+
+def _vlmevalkit_verdict(reply: str, case: Case) -> float | None:
+    read = vlmevalkit_letter(reply, _vlmevalkit_options(case.question))
+    return None if read is None else float(read == _vlmevalkit_right(case.question))
+
+
+_MATCHER = Judge("vlmevalkit-choices", "gpt-4o-mini", vlmevalkit_request, _vlmevalkit_verdict)
+_VLMEVALKIT = (
     "the only letter that stands as a word, among the last four words; else the letter behind "
     "“answer is”; else the only option whose text stands in an answer of at most twice the "
-    "options' length; else wrong (with its judge: the option that a language model says)",
-    lambda case: _hit(case, vlmevalkit_letter(case.answer, case.question.options)),
+    "options' length"
 )
-VLMEVALKIT_OPEN = Reading(
-    "the same, as if the reference were option A and “Other Answers” option B", _vlmevalkit_open
+_AS_OPTIONS = "the same, as if the reference were option A and “Other Answers” option B"
+VLMEVALKIT_LETTER = Reading(f"{_VLMEVALKIT}; else wrong", _vlmevalkit)
+VLMEVALKIT_OPEN = Reading(f"{_AS_OPTIONS}; else wrong", _vlmevalkit)
+VLMEVALKIT_JUDGED = Reading(
+    f"{_VLMEVALKIT}; else the option that the judge finds most like the answer",
+    _vlmevalkit,
+    _MATCHER,
+)
+VLMEVALKIT_OPEN_JUDGED = Reading(
+    f"{_AS_OPTIONS}; else the one that the judge finds most like the answer", _vlmevalkit, _MATCHER
 )
 
 
@@ -343,11 +404,6 @@ def medevalkit_is_right(text: str, listed: Sequence[str], right: str) -> bool:
     # An answer like none of them is taken for the first option.
     place = choose_by_similarity(text, listed) or 0
     return right in (letters[place], listed[place])
-
-
-def _letter(question: Question) -> str | None:
-    place = _right(question)
-    return None if place is None else ascii_uppercase[place]
 
 
 def _letter_or_text(question: Question) -> str:

@@ -147,7 +147,7 @@ def _judge(name: str, texts: Text) -> Judge:
         about = {"question": case.question.text, "reference": reference, "answer": answer}
         return _REQUEST.format(**about)
 
-    def verdict(reply: str) -> float:
+    def verdict(reply: str, _: Case | None = None) -> float:
         return float(tagged(reply, "judge") == "0")
 
     return Judge(name, "gpt-4.1-2025-04-14", message, verdict)

@@ -53,10 +53,11 @@ class Judge:
     name: str
     model: str
     """Which one the authors name."""
-    message: Callable[[Case], str]
-    """What it is asked, word for word, because other words give other verdicts."""
-    verdict: Callable[[str], float | None]
-    """1.0 or 0.0 from its reply; None where the reply says neither."""
+    message: Callable[[Case], str | None]
+    """What it is asked, word for word, because other words give other verdicts; None where the
+    rules have read the answer, so that it is not asked."""
+    verdict: Callable[[str, Case], float | None]
+    """1.0 or 0.0 from its reply about an answer; None where the reply says neither."""
 
 
 @dataclass(frozen=True, slots=True)

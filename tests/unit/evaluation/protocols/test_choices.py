@@ -1,6 +1,8 @@
 """Multiple choice: every answer gets the value that the evaluator's own public code gives it."""
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,28 @@ def test_each_answer_has_the_value_of_the_published_code(name: str) -> None:
     values = dict(zip([row["id"] for row in rows], found.values.tolist(), strict=True))
     for each, row in answered.items():
         assert values[each] == expected[each], row
+
+
+@pytest.mark.parametrize("name", PUBLISHED["judged"])
+def test_a_judge_is_asked_and_believed_as_in_the_published_code(name: str) -> None:
+    """Other words to the judge would have another digest, and so another reply."""
+    rows = _rows(name)
+    answered = _answered(rows)
+    number = PROTOCOLS.find(name).number("judged")
+    assert number is not None
+    (judge,) = {reading.judge for reading in number.readings}
+    assert judge is not None
+    verdicts = {}
+    for case in answered.cases:
+        text = None if case is None else judge.message(case)
+        if case is not None and text is not None:
+            place = int(hashlib.sha1(text.encode()).hexdigest(), 16) % 3
+            verdicts[case.question.id] = judge.verdict(PUBLISHED["replies"][place], case)
+    values = count(number, replace(answered, verdicts={judge.name: verdicts})).values.tolist()
+    for row, value, expected in zip(rows, values, PUBLISHED["judged"][name], strict=True):
+        assert expected is None or value == expected, row
+    read = sum(case is not None for case in answered.cases) - len(verdicts)
+    assert 0 < len(verdicts) < read
 
 
 @pytest.mark.parametrize(
@@ -157,6 +181,7 @@ def test_explain_compares_the_protocols_of_a_data_set_with_options() -> None:
         "omnimedvqa/by_dataset",
         "medevalkit-omnimedvqa/accuracy",
         "vlmevalkit-choices/accuracy",
+        "vlmevalkit-choices/judged",
     }
     (similar,) = [e for e in found["differences"] if e["second"] == "omnimedvqa/accuracy"]
     assert [step["cause"] for step in similar["steps"]] == ["answer reading", "dropped answers"]
