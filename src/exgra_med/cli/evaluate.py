@@ -418,6 +418,7 @@ def explain(
 
     --json has every question behind every difference, and what a judge said.
     """
+    from exgra_med.evaluation.answers import counts_sentence, require_usable
     from exgra_med.evaluation.explain import CAUSES, explain_files
 
     given = options.PaidService(**service)
@@ -428,8 +429,11 @@ def explain(
 
     def lines() -> Iterator[Any]:
         from exgra_med.evaluation import tables
+        from exgra_med.evaluation.tasks.vqa import pairing_notes
 
         yield table(answers.name, *tables.protocol_table(result))
+        yield counts_sentence(result["answer_counts"])
+        yield from pairing_notes(result)
         yield from tables.lacking_sentences(result)
         if between is None:
             base = result["compared_with"]
@@ -444,6 +448,7 @@ def explain(
         yield result["conclusion"]
 
     show(result, as_json, lines())
+    require_usable(result["answer_counts"])
 
 
 _REPORT = """

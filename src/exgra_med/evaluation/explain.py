@@ -39,7 +39,7 @@ from exgra_med.evaluation.protocols.protocol import (
     missing_for,
     with_intervals,
 )
-from exgra_med.evaluation.score import Candidates, Case
+from exgra_med.evaluation.score import Candidates, Case, counts_of
 from exgra_med.terminal import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -144,7 +144,10 @@ def explain_files(
     """
     if claimed is not None:
         Claim.of(claimed)
-    answered = read_answered(answers, reference, candidates)
+    said, asked = read_predictions(answers), read_reference(reference)
+    joined = pair(said.predictions, asked.questions)
+    known = None if candidates is None else Candidates.of(read_candidates(candidates))
+    answered = Answered.of(joined, known)
     judged: list[Judged] = []
     if judge is not None:
         # It loads what talks to services, which a call without a judge need not wait for.
@@ -153,22 +156,14 @@ def explain_files(
         judges = judges_of(protocols(dataset_of(answered)))
         judged = ask_judges(answered, judges, judge, progress or Silent())
         answered = replace(answered, verdicts=verdicts_of(judges, judged))
+    oddities = asked.oddities + said.oddities
     return explain(answered, claimed, between) | {
         "judged": [asdict(each) for each in judged],
+        "pairing": joined.counts | {"same_order": joined.same_order},
+        "answer_counts": counts_of(joined),
+        "oddities": {name: number for name, number in sorted(oddities.items()) if number},
         "answers_sha256": file_sha256(answers),
     }
-
-
-def read_answered(answers: Path, reference: Path, candidates: Path | None = None) -> Answered:
-    """Questions with their answers, joined.
-
-    Raises:
-        DataError: a file is missing or cannot be read.
-        ScoreError: answers and reference do not fit.
-    """
-    known = None if candidates is None else Candidates.of(read_candidates(candidates))
-    predictions = read_predictions(answers).predictions
-    return Answered.of(pair(predictions, read_reference(reference).questions), known)
 
 
 def explain(
@@ -187,7 +182,7 @@ def explain(
         seed: of the resamples.
 
     Returns:
-        JSON-ready: `dataset`, `num_questions`, `num_unanswered`, `numbers`, `claim`, `variants`,
+        JSON-ready: `dataset`, `num_questions`, `num_images`, `numbers`, `claim`, `variants`,
         `compared_with`, `differences`, `notes` (known confusions by name) and `conclusion`.
 
     Raises:
@@ -210,7 +205,6 @@ def explain(
     return {
         "dataset": dataset,
         "num_questions": len(answered.questions),
-        "num_unanswered": sum(each is None for each in answered.cases),
         "num_images": int(answered.clusters.max()) + 1,
         "numbers": [_entry(each, claim) for each in rows],
         "claim": None if claim is None else {"text": claim.text, "percent": claim.value},
@@ -395,8 +389,9 @@ def _decide(
     """Whether one of the numbers reads the answer in another way once these words are masked."""
     if not words:
         return False
-    mask = re.compile("|".join(rf"(?<![^\W_]){re.escape(word)}(?![^\W_])" for word in words), re.I)
-    masked = replace(case, answer=mask.sub("#", case.answer))
+    hidden = frozenset(words)
+    text = _WORD.sub(lambda each: "#" if each[0].lower() in hidden else each[0], case.answer)
+    masked = replace(case, answer=text)
     values = [[counted(n, each, verdicts) for each in (case, masked)] for n in numbers]
     return any(not np.isclose(*pair, equal_nan=True) for pair in values)
 

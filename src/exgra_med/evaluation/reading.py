@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import dropwhile
 
 from exgra_med.data.chat_template import answer_of
 from exgra_med.data.sources.options import closed_options
@@ -739,12 +740,14 @@ def _letters_within(
 
     The `first` words of the text are not searched.
     """
+    marks = dropwhile(
+        lambda found: len(words(text[: found.start()])) < first, _MARKED_LETTER.finditer(text)
+    )
     return {
         order[place]
-        for found in _MARKED_LETTER.finditer(text)
+        for found in marks
         if (place := _letter_place(found[1], order)) is not None
         and found[1] != letter.upper()
-        and len(words(text[: found.start()])) >= first
         and not _begins_with_text(words(text[found.start() :]), options)
     }
 

@@ -201,10 +201,11 @@ LMMS_EVAL_LETTERS = Reading(
 # MMMU's questions without options.
 
 _KEYS = "could be |so |is |thus |therefore |final |answer |result "
+# No number begins inside another one; without saying so, a long one takes its length squared.
 _NUMBERS = (
     r"-?\b\d{1,3}(?:,\d{3})+\b",
-    r"-?\d+(?:\.\d+)?[eE][+-]?\d+",
-    r"-?(?:\d+\.\d+|\.\d+|\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+    r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+",
+    r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])",
 )
 
 

@@ -2,8 +2,11 @@
 
 from exgra_med.evaluation import metrics
 from exgra_med.evaluation.protocols.protocol import (
+    ALL_COUNT,
     ONLY_READ,
     OVER_KINDS,
+    PLAIN_TYPE,
+    Dropping,
     Number,
     Protocol,
     Reading,
@@ -67,9 +70,14 @@ def _open(closed: Reading) -> tuple[Number, ...]:
     that tables show."""
     main = ("open_recall", "open_accuracy")
     return tuple(
-        Number(name, label, "open", closed, reading, is_main=name in main)
+        Number(name, label, "open", closed, reading, asked=PLAIN_TYPE, is_main=name in main)
         for name, label, reading in _OPEN
     )
+
+
+def _closed(reading: Reading, dropping: Dropping = ALL_COUNT) -> Number:
+    label = "closed accuracy"
+    return Number("closed", label, "closed", reading, RECALL, asked=PLAIN_TYPE, dropping=dropping)
 
 
 _LLAVA_MED = ("microsoft/LLaVA-Med", "b9a98a736d2ef05bcf5ff345be6403fb3a664eaf (v1.0.0)")
@@ -90,9 +98,10 @@ EXGRA_MED = Protocol(
             "all",
             SUBSTRING,
             RECALL,
+            asked=PLAIN_TYPE,
             mean=OVER_KINDS,
         ),
-        Number("closed", "closed accuracy", "closed", SUBSTRING, RECALL),
+        _closed(SUBSTRING),
         *_open(SUBSTRING),
     ),
     split="the published test split; of SLAKE the English questions",
@@ -105,7 +114,7 @@ LLAVA_MED = Protocol(
     Source(*_LLAVA_MED, ("llava/eval/run_eval.py",)),
     ("vqa-rad", "slake"),
     (
-        Number("closed", "closed accuracy", "closed", SUBSTRING_WITH_YES_NO, RECALL),
+        _closed(SUBSTRING_WITH_YES_NO),
         *_open(SUBSTRING_WITH_YES_NO),
     ),
     split="the published test split; of SLAKE the English questions",
@@ -118,9 +127,7 @@ LLAVA_MED_PATHVQA = Protocol(
     Source(*_LLAVA_MED, ("llava/eval/run_eval_pvqa.py",)),
     ("pathvqa",),
     (
-        Number(
-            "closed", "closed accuracy", "closed", SUBSTRING_OR_NOTHING, RECALL, dropping=ONLY_READ
-        ),
+        _closed(SUBSTRING_OR_NOTHING, ONLY_READ),
         *_open(SUBSTRING_OR_NOTHING),
     ),
     split="the published test split",

@@ -13,7 +13,7 @@ from exgra_med.evaluation.protocols.protocol import (
 )
 from exgra_med.evaluation.score import Case
 
-_PARENTHESES = re.compile(r"\([^)]*\)|（[^）]*）")
+_BRACKETS = ((")", re.compile(r"\([^)]*\)")), ("）", re.compile(r"（[^）]*）")))
 # Every sign of ASCII; its wide form, but for the full stop; and the signs of Chinese.
 _WIDE = "".join(chr(ord(sign) + 0xFEE0) for sign in string.punctuation if sign != ".")
 _TO_BLANK = dict.fromkeys(map(ord, string.punctuation + _WIDE + "｡。、《》【】"), " ")
@@ -33,8 +33,12 @@ def cleaned(text: str) -> str:
     >>> cleaned("Nope!"), cleaned("X-Ray"), cleaned("left (upper) lung.")
     ('no', 'xray', 'left lung')
     """
-    text = _PARENTHESES.sub(" ", text.strip().lower()).translate(_TO_BLANK)
-    text = " ".join(text.split())
+    text = text.strip().lower()
+    for end, bracket in _BRACKETS:
+        # Behind the last one that closes none can match, however many open.
+        closed = text.rfind(end) + 1
+        text = bracket.sub(" ", text[:closed]) + text[closed:]
+    text = " ".join(text.translate(_TO_BLANK).split())
     return _LABELS.get(text, text)
 
 

@@ -1,6 +1,5 @@
 """MedEvalKit on VQA-RAD, SLAKE and PathVQA: rules, and a judge for open answers where it is on."""
 
-import re
 from collections.abc import Callable
 
 from exgra_med.evaluation.protocols.protocol import (
@@ -46,7 +45,12 @@ def boxed(text: str) -> str:
 
 def tagged(text: str, tag: str) -> str:
     """What stands between tags, several joined by a blank; the whole text where nothing does."""
-    found = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+    opens, closes = f"<{tag}>", f"</{tag}>"
+    found: list[str] = []
+    start = text.find(opens)
+    while start >= 0 and (end := text.find(closes, start + len(opens))) >= 0:
+        found.append(text[start + len(opens) : end])
+        start = text.find(opens, end + len(closes))
     return " ".join(found).strip() or text
 
 
@@ -110,7 +114,7 @@ def _equal(texts: Text) -> Callable[[Case], float]:
 def _overlap(texts: Text, field: str) -> Callable[[Case], float]:
     def rule(case: Case) -> float:
         answer, reference = texts(case)
-        said, expected = set(parsed(answer).split()), set(reference.lower().split())
+        said, expected = set(parsed(answer).lower().split()), set(reference.lower().split())
         common = len(said & expected)
         if not common:
             return 0.0

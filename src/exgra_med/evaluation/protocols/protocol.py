@@ -100,6 +100,10 @@ class Mean:
 EVERYTHING = Asked("every question of the file", lambda _: True)
 WITH_OPTIONS = Asked("questions that list options", lambda each: len(each.options) > 1)
 ENGLISH = Asked("English questions", lambda each: each.meta.get("language", "en") == "en")
+PLAIN_TYPE = Asked(
+    "questions whose type is written as the script knows it, so not “CLOSED ” with a blank",
+    lambda each: not each.type_had_blanks,
+)
 
 BY_FIELD = Typing(
     "closed is what the data set's own field calls closed",

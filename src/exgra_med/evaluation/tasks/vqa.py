@@ -360,15 +360,11 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
 
     `with_order`: whether it matters that the answers come in another order than the questions.
     """
-    pairing, oddities = result["pairing"], result["oddities"]
     counts = result.get("answer_counts")
     notes = [counts_sentence(counts)] if counts else []
     if spread := result.get("answer_spread"):
         notes.append(spread_sentence(spread))
-    notes += [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
-    if with_order and not pairing.get("same_order", True):
-        notes.append("The answers come in another order than the questions; joined by id.")
-    notes += [f"{text}: {oddities[key]}." for key, text in _ODDITIES.items() if key in oddities]
+    notes += pairing_notes(result, with_order)
     closed = (result.get("scores") or {}).get("closed_accuracy") or {}
     dropped = result["num_closed"] - (closed.get("count") or 0)
     if result["scorer"] == "legacy-pathvqa" and dropped:
@@ -377,6 +373,20 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
         skipped = result["left_out_by_published_rule"]
         notes.append(f"Questions that the published script skips: {skipped}.")
     return notes
+
+
+def pairing_notes(result: dict[str, Any], with_order: bool = True) -> list[str]:
+    """What was out of order when answers and questions were read and joined.
+
+    `result` has `pairing` and `oddities`, as that of `score_vqa`.
+    """
+    pairing, oddities = result["pairing"], result["oddities"]
+    notes = [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
+    if with_order and not pairing.get("same_order", True):
+        notes.append("The answers come in another order than the questions; joined by id.")
+    return notes + [
+        f"{text}: {oddities[key]}." for key, text in _ODDITIES.items() if key in oddities
+    ]
 
 
 def _notes(entry: Entry) -> list[str]:

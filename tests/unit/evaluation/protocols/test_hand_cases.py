@@ -5,10 +5,19 @@ from pathlib import Path
 
 import pytest
 
-from exgra_med.evaluation.answers import Prediction, Question, pair
+from exgra_med.evaluation.answers import (
+    Prediction,
+    Question,
+    pair,
+    read_candidates,
+    read_predictions,
+    read_reference,
+)
 from exgra_med.evaluation.protocols import PROTOCOLS
+from exgra_med.evaluation.protocols.lmms_eval import cleaned
+from exgra_med.evaluation.protocols.medevalkit import tagged
 from exgra_med.evaluation.protocols.protocol import Answered, count
-from exgra_med.evaluation.score import Candidates
+from exgra_med.evaluation.score import Candidates, score_vqa
 
 # Number, type of the question, reference, answer, value.
 CASES = [
@@ -129,3 +138,44 @@ def test_every_protocol_is_in_a_test_of_numbers() -> None:
     text = "\n".join(each.read_text(encoding="utf-8") for each in files)
     for name in PROTOCOLS.names():
         assert re.search(rf'"{name}["/]', text), f"no test has a number of {name}"
+
+
+@pytest.mark.parametrize("file", ["gt.json", "gt_pvqa_types.json"])
+def test_scorers_and_protocols_of_one_name_give_one_number(file: str) -> None:
+    """On the files whose numbers the original's own script gave (tests/golden)."""
+    folder = Path(__file__).parents[3] / "golden" / "data" / "evaluation" / "made_up"
+    answers = read_predictions(folder / "pred.jsonl").predictions
+    questions = read_reference(folder / file).questions
+    known = read_candidates(folder / "candidate.json")
+    answered = Answered.of(pair(answers, questions), Candidates.of(known))
+    names = {"average": "average", "closed": "closed_accuracy", "open_recall": "open_recall",
+             "open_f1": "open_f1", "open_precision": "open_precision",
+             "open_exact_match": "open_exact_match", "open_accuracy": "open_accuracy"}  # fmt: skip
+    for scorer, protocol in (
+        ("legacy", "exgra-med"), ("legacy-pathvqa", "llava-med-pathvqa"), ("strict", "strict")
+    ):  # fmt: skip
+        scores = score_vqa(answers, questions, scorer, candidates=known)["scores"]
+        for number in PROTOCOLS.find(protocol).numbers:
+            made = count(number, answered)
+            assert 100 * made.value == pytest.approx(scores[names[number.name]]["value"])
+
+
+def test_a_type_with_a_blank_is_no_question_of_the_original_scripts() -> None:
+    questions = [Question(str(n), "?", "yes", "CLOSED", type_had_blanks=bool(n)) for n in range(2)]
+    answered = Answered.of(pair([Prediction("0", "yes"), Prediction("1", "no")], questions))
+    assert value("exgra-med/closed", answered) == 1
+    assert value("medevalkit-slake/closed", answered) == 1 / 2
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 200_000, "<answer>" * 50_000, "\\boxed{" * 50_000, "no" * 9]
+)
+def test_an_answer_of_any_form_is_read_in_time(text: str) -> None:
+    for number in ("lmms-eval/accuracy", "medevalkit/total", "medgemma/f1"):
+        assert value(number, one_answer(number, "OPEN", "left", text)) == 0
+
+
+def test_brackets_are_taken_away_one_kind_after_the_other() -> None:
+    assert cleaned("a（b(c）d)e") == "a b e"
+    assert cleaned("left) lung (upper") == "left lung upper"
+    assert tagged("<a>1</a>2<a>3</a><a>4", "a") == "1 3"
