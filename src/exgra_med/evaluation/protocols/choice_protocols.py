@@ -15,7 +15,7 @@ from exgra_med.evaluation.protocols.protocol import (
     Source,
 )
 
-OMNIMEDVQA, PMC_VQA, MEDXPERTQA = "omnimedvqa", "pmc-vqa", "medxpertqa-mm"
+OMNIMEDVQA, PMC_VQA, MEDXPERTQA = "omnimedvqa", "pmc-vqa", "medxpertqa"
 MMMU_MED, GMAI = "mmmu-med", "gmai-mmbench"
 
 _MEDEVALKIT = ("alibaba-damo-academy/MedEvalKit", "9b12e3b34232a8779cc1275417bf4f72f03d28e0")

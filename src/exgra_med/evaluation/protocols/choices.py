@@ -439,7 +439,7 @@ def _medevalkit_mmmu(text: str) -> str:
 
 _MEDEVALKIT = (
     "a letter alone in the first paragraph or at the start of the last; else what stands in "
-    "\\boxed{}, in <answer> or behind “answer is”, up to the first full stop and behind the last "
+    "a box, in answer tags or behind “answer is”, up to the first full stop and behind the last "
     "colon, if it is a letter or a listed option; else the listed option most like it (difflib); "
     "an answer like none of them, an empty one too, counts as the first option"
 )
@@ -448,12 +448,12 @@ MEDEVALKIT_OMNIMEDVQA = Reading(
     _medevalkit("{}. {}", _answer, _letter_or_text),
 )
 MEDEVALKIT_TAGGED = Reading(
-    f"in <answer> tags where there are some: {_MEDEVALKIT}",
+    f"in answer tags where there are some: {_MEDEVALKIT}",
     _medevalkit("{}. {}", _answer, _letter),
 )
 MEDEVALKIT_AS_LISTED = Reading(_MEDEVALKIT, _medevalkit(" {}:{}", str, _letter))
 MEDEVALKIT_MMMU = Reading(
-    f"in <answer> or \\boxed{{}}, else in all: {MMMU_LETTERS.words}",
+    f"in answer tags or a box where there is one: {MMMU_LETTERS.words}",
     _by_patterns(MMMU_PATTERNS, _medevalkit_mmmu),
     draws=True,
 )
