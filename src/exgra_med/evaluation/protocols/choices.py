@@ -47,7 +47,7 @@ def _hit(case: Case, place: int | None) -> float:
 
 def _letter(question: Question) -> str | None:
     place = _right(question)
-    return None if place is None else ascii_uppercase[place]
+    return None if place is None or place >= len(ascii_uppercase) else ascii_uppercase[place]
 
 
 def _labelled(options: Sequence[str], form: str) -> list[str]:

@@ -67,12 +67,13 @@ def choice_of(record: Record) -> Choice:
     return Choice(record.id, options, right, cluster, record.meta)
 
 
-def right_option(options: Sequence[str], answer: str, known: int | None = None) -> int | None:
+def right_option(options: Sequence[str], answer: str, known: Any = None) -> int | None:
     """Place of the right option: where it is known, or by its text; None where there is none.
 
-    Case and a final full stop make no difference.
+    Case and a final full stop make no difference. A `known` place that is none of the options', or
+    no number, is passed over.
     """
-    if known is not None:
+    if isinstance(known, int | float) and known in range(len(options)):
         return int(known)
     plain = [_plain(option) for option in options]
     return plain.index(_plain(answer)) if _plain(answer) in plain else None

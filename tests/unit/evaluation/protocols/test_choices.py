@@ -146,6 +146,17 @@ def test_an_option_list_of_any_length_has_its_letters() -> None:
         assert _one(name, "J", options, 9) == 1.0, name
 
 
+@pytest.mark.parametrize("known", [None, 29, 30, -1, 1e9, "B", "29", [1], float("nan")])
+def test_more_options_than_letters_and_a_wrong_place_are_no_error(known: object) -> None:
+    options = tuple(f"finding {number}" for number in range(30))
+    meta = {"answer_index": known, "dataset": "one"}
+    question = Question("1", "?", options[29], "CLOSED", options=options, meta=meta)
+    given = [Prediction("1", "finding 29")]
+    found = explain(Answered.of(pair(given, [question])))
+    values = {each["name"]: each["value"] for each in found["numbers"]}
+    assert values["omnimedvqa/accuracy"] == values["strict-choices/accuracy"] == 100
+
+
 def test_a_question_whose_right_option_is_unknown_is_never_right() -> None:
     question = Question("1", "?", "PET", "CLOSED", options=("CT", "MRI"))
     for text in ("", "A", "PET"):
