@@ -71,7 +71,8 @@ def _fields_at(model: type[BaseModel], path: list[str]) -> list[str]:
         if isinstance(here, type) and issubclass(here, BaseModel):
             here = _section(here.model_fields[key].annotation)
         else:
-            here = _section(get_args(here)[1])
+            # The values of a dictionary, or the items of a list.
+            here = _section(get_args(here)[-1])
     return list(here.model_fields)
 
 

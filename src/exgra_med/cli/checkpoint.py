@@ -22,18 +22,32 @@ def list_published(as_json: Json = False) -> None:
     from exgra_med.model.published import LICENCES, NOTICE, PUBLISHED_CHECKPOINTS
 
     def lines() -> Iterator[Any]:
-        columns = ("name", "stage", "data", "connector", "for")
-        rows = (
-            (e.name, e.stage, e.data_share, e.connector, e.purpose) for e in PUBLISHED_CHECKPOINTS
+        owners = dict.fromkeys(e.hub_name.partition("/")[0] for e in PUBLISHED_CHECKPOINTS)
+        for number, owner in enumerate(owners):
+            own = [e for e in PUBLISHED_CHECKPOINTS if e.hub_name.startswith(f"{owner}/")]
+            title = f"Published by {owner} on the Hugging Face hub"
+            if number == 0:
+                columns = ("name", "stage", "data", "connector", "for")
+                rows = [(e.name, e.stage, e.data_share, e.connector, e.purpose) for e in own]
+                yield table(title, columns, rows, numbers=False)
+            else:
+                yield table(
+                    title, ("name", "for"), [(e.name, e.purpose) for e in own], numbers=False
+                )
+        yield from (
+            f"Claimed of {e.name}: {claim.measure} {claim.value} ({claim.protocol}, "
+            f"{claim.dataset}/{claim.split}; {claim.source})."
+            for e in PUBLISHED_CHECKPOINTS
+            for claim in e.claims
         )
-        yield table(
-            "Published by MERGE-Group on the Hugging Face hub", columns, rows, numbers=False
-        )
-        yield f"Terms: {'; '.join(LICENCES)}."
+        yield f"Terms of those of MERGE-Group: {'; '.join(LICENCES)}."
         yield NOTICE
         yield next_step("checkpoint import NAME --out checkpoints/NAME")
 
-    value = [asdict(each) | {"hub_name": each.hub_name} for each in PUBLISHED_CHECKPOINTS]
+    value = [
+        asdict(each) | {"hub_name": each.hub_name, "how_to_use": each.how_to_use}
+        for each in PUBLISHED_CHECKPOINTS
+    ]
     everything = {"checkpoints": value, "licences": LICENCES, "notice": NOTICE}
     show(everything, as_json, lines())
 

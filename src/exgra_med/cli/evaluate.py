@@ -53,6 +53,15 @@ Answered = Annotated[
     ),
 ]
 
+Expected = Annotated[
+    str | None,
+    typer.Option(
+        "--expect",
+        metavar="FILE|NAME",
+        help="What is claimed: a YAML file, or the name of a published checkpoint.",
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class _Answers:
@@ -142,6 +151,7 @@ def vqa(
     source: Source,
     data: options.OptionalData = None,
     split: options.OptionalSplit = None,
+    expect: Expected = None,
     as_json: options.Json = False,
     **asked: Any,
 ) -> None:
@@ -149,10 +159,12 @@ def vqa(
 
     Answers are kept one a line. A call that was stopped goes on where it was.
     """
+    from exgra_med.evaluation.claims import claims_of
     from exgra_med.evaluation.tasks import vqa as task
 
+    claims = None if expect is None else claims_of(expect)
     session = _Asked(**asked).session(source, data, split)
-    _tell(session, task.evaluate(session), as_json)
+    _tell(session, task.evaluate(session, claims), as_json)
 
 
 _CHOICE = """
@@ -326,13 +338,20 @@ Examples:
 * `exgra-med evaluate score answers.jsonl prepared/vqa-rad/test.jsonl`
 
 * `exgra-med evaluate score answers.jsonl test.json --candidates candidate.json --scorer legacy`
+
+* `exgra-med evaluate score answers.xlsx prepared/vqa-rad/test.jsonl --scorer legacy
+  --expect exgra-med-dci-vqa-rad`
 """
 
 
 @app.command(epilog=_SCORE)
 def score(
     predictions: Annotated[
-        Path, typer.Argument(metavar="ANSWERS", help="Answers, one JSON object a line.")
+        Path,
+        typer.Argument(
+            metavar="ANSWERS",
+            help="Answers, one JSON object a line, or a file of VLMEvalKit, lmms-eval, MedEvalKit.",
+        ),
     ],
     reference: Annotated[
         Path, typer.Argument(metavar="REFERENCE", help="Records, or a JSON file of the original.")
@@ -344,21 +363,24 @@ def score(
             "--candidates", help="Known open answers: candidate.json, or training records."
         ),
     ] = None,
+    expect: Expected = None,
     as_json: options.Json = False,
 ) -> None:
     """Score a file of answers against a reference, without a model."""
     from exgra_med.evaluation.answers import file_sentence, require_usable
     from exgra_med.evaluation.score import score_files
 
-    result = score_files(predictions, reference, scorer, candidates)
+    result = score_files(predictions, reference, scorer, candidates, expected=expect)
 
     def lines() -> Iterator[Any]:
+        from exgra_med.evaluation.claims import claim_sentences
         from exgra_med.evaluation.tables import score_rows
         from exgra_med.evaluation.tasks.vqa import count_notes
 
         columns = (f"{result['scorer']} scores", *_COLUMNS[1:])
         yield table(predictions.name, columns, score_rows(result["scores"]))
         yield from count_notes(result)
+        yield from claim_sentences(result.get("claims") or ())
         yield file_sentence(predictions.name, result["answers_sha256"])
 
     show(result, as_json, lines())
@@ -418,7 +440,11 @@ def explain(
 
     --json has every question behind every difference, and what a judge said.
     """
-    from exgra_med.evaluation.answers import counts_sentence, require_usable
+    from exgra_med.evaluation.answers import (
+        counts_sentence,
+        pairing_sentences,
+        require_usable,
+    )
     from exgra_med.evaluation.explain import CAUSES, explain_files
 
     given = options.PaidService(**service)
@@ -429,11 +455,10 @@ def explain(
 
     def lines() -> Iterator[Any]:
         from exgra_med.evaluation import tables
-        from exgra_med.evaluation.tasks.vqa import pairing_notes
 
         yield table(answers.name, *tables.protocol_table(result))
         yield counts_sentence(result["answer_counts"])
-        yield from pairing_notes(result)
+        yield from pairing_sentences(result["pairing"], result["answers_tool"])
         yield from tables.lacking_sentences(result)
         if between is None:
             base = result["compared_with"]
@@ -600,12 +625,14 @@ def _tell(session: "Session", entry: "Entry | None", as_json: bool) -> None:
         return
 
     def lines() -> Iterator[Any]:
+        from exgra_med.evaluation.claims import claim_sentences
         from exgra_med.evaluation.tables import basis_sentences, tasks, terminal_table
 
         task = tasks()[entry.task]
         title, columns, rows = terminal_table(entry, task)
         yield table(title, columns, rows)
         yield from task.notes(entry)
+        yield from claim_sentences(entry.details.get("claims") or ())
         yield from basis_sentences(entry)
         yield from session.problems
         yield f"Everything is in {session.run.path / 'results.json'}."

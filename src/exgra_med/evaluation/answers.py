@@ -11,7 +11,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -189,6 +189,20 @@ def _original_type(value: Any, answer: str, where: str, oddities: Counter[str]) 
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What a file of another tool says of the question that an answer belongs to."""
+
+    question: str | None = None
+    """Its text, without what a prompt adds."""
+    answer: str | None = None
+    """The reference answer that the file holds."""
+    images: tuple[str, ...] = ()
+    """Names or paths of its pictures."""
+    names: tuple[str, ...] = ()
+    """Every id and row number that stands in its row."""
+
+
+@dataclass(frozen=True, slots=True)
 class Prediction:
     """One answer of a model."""
 
@@ -202,6 +216,8 @@ class Prediction:
     num_tokens: int | None = None
     option_scores: dict[str, list[float]] | None = None
     """Mean log-likelihood a token of each option, by what the model was given."""
+    asked: Asked | None = None
+    """Of a file of another tool alone: by this, and not by `id`, its question is found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +226,10 @@ class PredictionFile:
 
     predictions: list[Prediction]
     oddities: Counter[str]
-    """`prediction_not_text` (numbers became strings) and `torn_last_line` (it was dropped)."""
+    """`prediction_not_text` (numbers became strings), `torn_last_line` (it was dropped), and of
+    other tools `tool_got_no_answer`, `answer_is_null`."""
+    tool: str = ""
+    """The tool that writes such files; nothing where they are ours or the original's."""
 
 
 ANSWER_AGAIN = (
@@ -224,11 +243,13 @@ _TEXT_KEYS = ("text", "answer", "response", "prediction", "predict", "output", "
 def read_predictions(path: Path) -> PredictionFile:
     """Read predictions of this project, of the original or of another tool, in their order.
 
-    One JSON object a line, or a JSON list of them.
+    One JSON object a line, or a JSON list of them; the answer files of VLMEvalKit, lmms-eval and
+    MedEvalKit as they are (`other_tools.py`), Excel files and other tables among them.
 
     Raises:
         DataError: the file is absent, or a line (other than a torn last one) is no prediction.
         DamagedFileError: its lines have digests, and one is not what was written.
+        MissingExtraError: it is an Excel file, and what reads it is not installed.
     """
     try:
         raw = path.read_bytes()
@@ -236,26 +257,88 @@ def read_predictions(path: Path) -> PredictionFile:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DataError(f"{path}: not UTF-8 text but UTF-16.", "Save the file as UTF-8.")
+    if raw.startswith(b"\x80"):
+        raise DataError(
+            f"{path}: a pickle, which can run any program when it is read.",
+            "Write it as .tsv, .xlsx or .json; for VLMEvalKit set PRED_FORMAT=tsv.",
+        )
+    start = raw[: 2**16].removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:1] not in (b"", b"[", b"{"):
+        from exgra_med.evaluation.other_tools import is_table, read_other_table
+
+        if is_table(start):
+            return read_other_table(path)
+    if start.startswith(b"["):
+        return _read_list(path)
     lines = checked_lines(raw, path, ANSWER_AGAIN)
     lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-    predictions: list[Prediction] = []
-    oddities: Counter[str] = Counter()
-    if raw.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"["):
-        items = enumerate(decode_json(read_text(path), str(path)))
-        predictions = [_parse(value, f"{path}: item {n}", oddities) for n, value in items]
-        return PredictionFile(predictions, oddities)
+    values: list[tuple[str, Any]] = []
+    torn = 0
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            value = decode_json(line.decode("utf-8"), f"{path}:{number}")
+            value = decode_json(line.decode("utf-8"), f"{path}:{number}", nan_is_null=True)
         except (DataError, UnicodeDecodeError) as error:
             if number == len(lines):
-                oddities["torn_last_line"] = 1
+                torn = 1
                 break
+            if not values:
+                return _read_whole(path, f"{path}:{number}", error)
             raise DataError(f"{path}:{number}: not JSON.", "Each line is one answer.") from error
-        predictions.append(_parse(value, f"{path}:{number}", oddities))
-    return PredictionFile(predictions, oddities)
+        values.append((f"{path}:{number}", value))
+    if len(values) == 1 and _is_around(values[0][1]):
+        return _read_whole(path, values[0][0], None)
+    found = _parse_all(values)
+    found.oddities["torn_last_line"] += torn
+    return found
+
+
+def _read_list(path: Path) -> PredictionFile:
+    items = decode_json(read_text(path), str(path), nan_is_null=True)
+    return _parse_all([(f"{path}: item {n}", value) for n, value in enumerate(items)])
+
+
+def _read_whole(path: Path, where: str, error: Exception | None) -> PredictionFile:
+    """One JSON object over the whole file; else what was wrong with its first line."""
+    from exgra_med.evaluation.other_tools import read_other
+
+    try:
+        value = decode_json(read_text(path), str(path), nan_is_null=True)
+    except DataError:
+        raise DataError(f"{where}: not JSON.", "Each line is one answer.") from error
+    return read_other(path, value)
+
+
+def _parse_all(values: list[tuple[str, Any]]) -> PredictionFile:
+    oddities: Counter[str] = Counter()
+    if values and _is_of_another_tool(values[0][1]):
+        from exgra_med.evaluation.other_tools import read_other_lines
+
+        return read_other_lines(values)
+    return PredictionFile([_parse(value, where, oddities) for where, value in values], oddities)
+
+
+def _is_around(value: Any) -> bool:
+    """Whether a JSON object holds a whole file rather than one answer."""
+    known = {"id", "question_id", "turns", *CONVERSATION_KEYS}
+    if not isinstance(value, dict) or not known.isdisjoint(value):
+        return False
+    nested = [isinstance(inner, list | dict) for inner in value.values()]
+    # A column of a table may be called as a field of a row is.
+    return bool(nested) and (all(nested) or (any(nested) and not _is_of_another_tool(value)))
+
+
+def _is_of_another_tool(value: Any) -> bool:
+    """Whether a row tells more than an answer and the id of its question.
+
+    A row with `turns` is a record, and is refused as such.
+    """
+    if not isinstance(value, dict) or not {"turns", *CONVERSATION_KEYS}.isdisjoint(value):
+        return False
+    return not {"doc_id", "index", "question"}.isdisjoint(value) or (
+        "answer" in value and not {"prediction", "response"}.isdisjoint(value)
+    )
 
 
 def _parse(value: Any, where: str, oddities: Counter[str]) -> Prediction:
@@ -343,6 +426,7 @@ class PredictionWriter:
 # told right from wrong, so it is wrong and counted apart. Extra answers are counted and left out.
 
 
+# An answer of another tool is joined by what its file says of the question (`question_matching`).
 _COUNTED = ("questions", "predictions", "missing", "extra", "duplicate", "contradictory", "empty")
 
 
@@ -357,6 +441,10 @@ class Pairing:
     """`questions, predictions, missing, extra, duplicate, contradictory, empty`."""
     same_order: bool
     """Whether the predictions that belong to a question come in the order of the questions."""
+    joined_by: str = "id"
+    """How each answer found its question."""
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    """Of answers of another tool that found none: why -> the first ones."""
 
     @property
     def answers(self) -> list[str | None]:
@@ -369,7 +457,8 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
 
     Answers that carry the published id of a record (`meta["published_id"]`) are joined by that.
     Files of the original can repeat an id (PathVQA names a question by its image); then both files
-    must have the same ids in the same order, and are joined by position.
+    must have the same ids in the same order, and are joined by position. Answers of other tools,
+    and those whose ids fit no question, are joined by `question_matching`.
 
     Raises:
         ScoreError: no question, no common id, or repeated question ids in another order.
@@ -378,6 +467,11 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
         raise ScoreError("The reference has no questions.")
     question_ids = [question.id for question in questions]
     prediction_ids = [prediction.id for prediction in predictions]
+    has_prompts = any(each.prompt for each in predictions)
+    if any(each.asked for each in predictions) or (
+        has_prompts and set(question_ids).isdisjoint(prediction_ids)
+    ):
+        return _paired_by_what_is_told(predictions, questions)
     num_repeated = len(question_ids) - len(set(question_ids))
     if num_repeated:
         if question_ids != prediction_ids:
@@ -418,6 +512,46 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
         sum(count > 1 for name, count in repeats.items() if name in known),
         len(contradictory),
         same_order=first_seen == [name for name in question_ids if name in texts],
+    )
+
+
+def _paired_by_what_is_told(predictions: list[Prediction], questions: list[Question]) -> Pairing:
+    """Answers of another tool: joined, then counted as any others."""
+    from exgra_med.evaluation.question_matching import examples, match
+
+    found = match(predictions, questions)
+    texts: dict[int, dict[str, Prediction]] = {}
+    told: Counter[int] = Counter()
+    first_seen: dict[int, None] = {}
+    for prediction, place in zip(predictions, found.places, strict=True):
+        if place is not None:
+            texts.setdefault(place, {}).setdefault(prediction.text, prediction)
+            told[place] += 1
+            first_seen.setdefault(place)
+    joined = [
+        next(iter(texts[place].values())) if len(texts.get(place, ())) == 1 else None
+        for place in range(len(questions))
+    ]
+    unplaced = {
+        "ambiguous": len(found.ambiguous),
+        "other_text": len(found.other_text),
+        "other_answer": len(found.other_answer),
+    }
+    pairing = _paired(
+        questions,
+        joined,
+        len(predictions),
+        len(questions) - len(texts),
+        found.places.count(None) - sum(unplaced.values()),
+        sum(count > 1 for count in told.values()),
+        sum(len(each) > 1 for each in texts.values()),
+        same_order=[*first_seen] == sorted(first_seen),
+    )
+    return replace(
+        pairing,
+        counts=pairing.counts | {name: count for name, count in unplaced.items() if count},
+        joined_by=found.joined_by,
+        examples=examples(found, predictions),
     )
 
 
@@ -501,6 +635,50 @@ def counts_sentence(counts: Mapping[str, int]) -> str:
     if counts["with_thoughts"]:
         sentence += f" {counts['with_thoughts']} held thoughts, which are no part of an answer."
     return sentence
+
+
+_PAIRED = {
+    "missing": "Questions without an answer (each scores 0)",
+    "contradictory": "Questions with several different answers (each scores 0)",
+    "extra": "Answers that belong to no question (left out)",
+    "duplicate": "Ids that come more than once",
+    "ambiguous": "Answers that may belong to several questions (left out)",
+    "other_text": "Answers whose id is that of a question with another text (left out)",
+    "other_answer": "Answers to a known question, but with a reference answer that it has nowhere "
+    "(left out)",
+}
+
+
+def pairing_facts(pairing: Pairing) -> dict[str, Any]:
+    """The counts of a pairing, and how answers found their questions; JSON-ready."""
+    facts: dict[str, Any] = pairing.counts | {"same_order": pairing.same_order}
+    if pairing.joined_by != "id" or pairing.examples:
+        facts |= {"joined_by": pairing.joined_by, "examples": pairing.examples}
+    return facts
+
+
+def pairing_sentences(
+    facts: Mapping[str, Any], tool: str = "", with_order: bool = True
+) -> list[str]:
+    """One sentence for everything that did not fit, and for how it was made to fit.
+
+    Args:
+        facts: of `pairing_facts`.
+        tool: whose file of answers it is.
+        with_order: whether it matters that the answers come in another order than the questions.
+    """
+    found, joined_by = [], facts.get("joined_by", "id")
+    if tool or joined_by != "id":
+        read = f"Read as a file of {tool}; answers" if tool else "Answers"
+        found.append(f"{read} and questions were joined by {joined_by}.")
+    for key, text in _PAIRED.items():
+        if facts.get(key):
+            shown = (facts.get("examples") or {}).get(key)
+            found.append(f"{text}: {facts[key]}{', as ' if shown else ''}{'; '.join(shown or ())}.")
+    if with_order and not facts.get("same_order", True):
+        how = "; joined by id" if joined_by == "id" else ""
+        found.append(f"The answers come in another order than the questions{how}.")
+    return found
 
 
 SHORT_DIGEST = 12

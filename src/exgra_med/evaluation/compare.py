@@ -16,6 +16,8 @@ from exgra_med.evaluation.answers import (
     Prediction,
     Question,
     pair,
+    pairing_facts,
+    pairing_sentences,
     read_predictions,
     read_reference,
 )
@@ -443,16 +445,23 @@ def stored_comparison(
     files = [
         answers_file(path, entries[path]) if path in entries else path for path in (first, second)
     ]
-    answers = [read_predictions(file).predictions for file in files]
+    read = [read_predictions(file) for file in files]
+    answers = [each.predictions for each in read]
     names = distinct_names([first, second])
     named = (names[0], names[1])
     comparison = _measure(answers[0], answers[1], questions, scorer, named, seed)
+    joined = [
+        f"{name}: {sentence}"
+        for name, file, pairing in zip(names, read, comparison.pairings, strict=True)
+        if file.tool or pairing.joined_by != "id"
+        for sentence in pairing_sentences(pairing_facts(pairing), file.tool)
+    ]
     return replace(
         comparison,
         files=(files[0], files[1]),
         images=images,
         differing=_differing(first, second, files[0], files[1]),
-        notes=[*_other_data(names, entries), *_rescored(entries, scorer)],
+        notes=[*joined, *_other_data(names, entries), *_rescored(entries, scorer)],
     )
 
 

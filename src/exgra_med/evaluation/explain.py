@@ -17,7 +17,13 @@ import numpy as np
 from exgra_med.data.records import file_sha256
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation import reading
-from exgra_med.evaluation.answers import pair, read_candidates, read_predictions, read_reference
+from exgra_med.evaluation.answers import (
+    pair,
+    pairing_facts,
+    read_candidates,
+    read_predictions,
+    read_reference,
+)
 from exgra_med.evaluation.protocols import protocols
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
@@ -129,7 +135,7 @@ def explain_files(
     """Explain a file of answers; see `explain`.
 
     Args:
-        answers: one JSON object a line.
+        answers: a file of answers, of this project or of another tool.
         reference: records, or a JSON file of the original.
         claimed: a number that somebody reports.
         between: two numbers.
@@ -145,6 +151,7 @@ def explain_files(
     if claimed is not None:
         Claim.of(claimed)
     said, asked = read_predictions(answers), read_reference(reference)
+    oddities = asked.oddities + said.oddities
     joined = pair(said.predictions, asked.questions)
     known = None if candidates is None else Candidates.of(read_candidates(candidates))
     answered = Answered.of(joined, known)
@@ -156,10 +163,10 @@ def explain_files(
         judges = judges_of(protocols(dataset_of(answered)))
         judged = ask_judges(answered, judges, judge, progress or Silent())
         answered = replace(answered, verdicts=verdicts_of(judges, judged))
-    oddities = asked.oddities + said.oddities
     return explain(answered, claimed, between) | {
         "judged": [asdict(each) for each in judged],
-        "pairing": joined.counts | {"same_order": joined.same_order},
+        "pairing": pairing_facts(joined),
+        "answers_tool": said.tool,
         "answer_counts": counts_of(joined),
         "oddities": {name: number for name, number in sorted(oddities.items()) if number},
         "answers_sha256": file_sha256(answers),
@@ -294,6 +301,10 @@ def _exchanges(first: Number, second: Number) -> Iterator[tuple[str, str, str, d
     yield SPLIT, first.asked.words, second.asked.words, {"asked": second.asked}
     words = [f"{each.of} questions; {each.typing.words}" for each in (first, second)]
     yield DENOMINATOR, words[0], words[1], {"typing": second.typing, "of": second.of}
+    # What the first number drops comes back before answers are read in another way, and what the
+    # second one drops leaves after it, so that either is a step of its own.
+    if first.dropping != second.dropping:
+        yield DROPPED, first.dropping.words, ALL_COUNT.words, {"dropping": ALL_COUNT}
     kinds: tuple[Kind, ...] = ("closed", "open")
     for kind in kinds:
         old, new = first.reading(kind), second.reading(kind)
@@ -303,7 +314,8 @@ def _exchanges(first: Number, second: Number) -> Iterator[tuple[str, str, str, d
         if (old.judge is None) != (new.judge is None):
             cause = JUDGE
         yield cause, f"{kind}: {old.words}", f"{kind}: {new.words}", {kind: new}
-    yield DROPPED, first.dropping.words, second.dropping.words, {"dropping": second.dropping}
+    if first.dropping != second.dropping:
+        yield DROPPED, ALL_COUNT.words, second.dropping.words, {"dropping": second.dropping}
     yield MEAN, first.mean.words, second.mean.words, {"mean": second.mean}
 
 
@@ -455,6 +467,8 @@ def _entry(row: Row, claim: Claim | None) -> dict[str, Any]:
         "is_exact": row.protocol.is_exact,
         "missing": row.missing,
         "meets_claim": None if claim is None else _meets(row, claim),
+        "split": row.protocol.split,
+        "prompt": row.protocol.prompt,
         "source": row.protocol.source.text,
     }
 
@@ -592,6 +606,8 @@ def _conclusion(
             f"{e.name} ({e.number.label}: {e.percent:.2f} of {_questions(e)})" for e in stated
         )
         more = " It cannot be told which of them it is." if len(stated) > 1 else ""
+        if vague := sorted({each.protocol.title for each in stated if not each.protocol.is_exact}):
+            more += f" {', '.join(vague)}: no code is published, so the number can be off."
         return f"{claim.text} is, to its rounding, {names}.{more}"
     nearest = min(known, key=lambda each: abs((each.percent or 0.0) - claim.value))
     first = (

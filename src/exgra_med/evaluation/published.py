@@ -1,28 +1,59 @@
-"""Published VQA numbers, to stand beside a legacy score of the same data set and never instead.
+"""Published numbers, to stand beside a score of the same data set and never in one column with it.
 
-Averages of open recall and closed accuracy under the published rules, fine-tuned 7B models, one run
-each, no interval. Read from secondary notes on arXiv 2410.02615v4: check the paper before citing.
+They are in `published_numbers.csv`, one a line, each with its metric, its regime (split, training,
+who measured it) and its source. Most are second-hand, so look at the source before citing; the
+column `checked` says which were read there. The curves of data efficiency are below.
 """
 
-SOURCE = "arXiv 2410.02615v4, second-hand; one run each, published rules"
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 
-_MODELS = (
-    "LLaVA-Med, all data",
-    "LLaVA-Med, 10 % of the data",
-    "ExGra-Med, all data",
-    "ExGra-Med with DCI, all data",
-    "ExGra-Med, 10 % of the data",
+@dataclass(frozen=True, slots=True)
+class PublishedNumber:
+    """One number of a paper, a model card or a page."""
+
+    dataset: str
+    """As in a manifest; empty for a benchmark that is not read here."""
+    benchmark: str
+    """As its source calls it."""
+    model: str
+    value: str
+    """In percent, with the decimals that were published."""
+    metric: str
+    """`not said` where the source does not say it."""
+    regime: str
+    """Split, training and who measured it."""
+    questions: str
+    """How many were counted, where that is known."""
+    source: str
+    checked: str
+    """`second-hand`, or where it was read."""
+
+    @property
+    def protocol(self) -> tuple[str, str, str, str]:
+        """What has to be the same for two numbers to be compared."""
+        return self.metric, self.regime, self.source, self.checked
+
+
+with Path(__file__).with_name("published_numbers.csv").open(encoding="utf-8", newline="") as _file:
+    NUMBERS = tuple(PublishedNumber(**row) for row in csv.DictReader(_file))
+
+
+def by_protocol(numbers: Sequence[PublishedNumber]) -> dict[tuple[str, ...], str]:
+    """Protocol (metric, regime, source, checked) -> its models with their numbers, in words."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for each in numbers:
+        groups.setdefault(each.protocol, []).append(f"{each.model} {each.value}")
+    return {protocol: "; ".join(texts) for protocol, texts in groups.items()}
+
+
+NOT_COMPARABLE = (
+    "Each line is a protocol of its own: numbers of different protocols, this run's among them, "
+    "cannot be compared directly."
 )
-PUBLISHED = {
-    name: dict(zip(_MODELS, averages, strict=True))
-    for name, averages in {
-        "vqa-rad": (72.64, 52.39, 74.91, 75.25, 72.52),
-        "slake": (83.43, 80.62, 85.46, 85.23, 85.01),
-        "pathvqa": (64.06, 56.15, 63.87, 64.82, 64.34),
-    }.items()
-}
-"""Data set name, as in a manifest -> model and published average in percent."""
 
 CURVE_SOURCE = (
     "arXiv 2410.02615v4, figure of data efficiency on VQA-RAD, read off second-hand; one run each, "

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.chat_template import answer_of, has_thoughts
-from exgra_med.data.records import Record, file_sha256
+from exgra_med.data.records import MANIFEST, Record, file_sha256, open_prepared
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation import metrics, reading
 from exgra_med.evaluation.answers import (
@@ -23,6 +23,7 @@ from exgra_med.evaluation.answers import (
     Question,
     answer_counts,
     pair,
+    pairing_facts,
     question_of,
     read_candidates,
     read_predictions,
@@ -439,7 +440,7 @@ def score_vqa(
         "num_open": kinds["OPEN"],
         "num_closed": kinds["CLOSED"],
         "num_images": int(clusters.max()) + 1,
-        "pairing": pairing.counts | {"same_order": pairing.same_order},
+        "pairing": pairing_facts(pairing),
         "answer_counts": counts_of(pairing),
         "oddities": {name: count for name, count in sorted(oddities.items()) if count},
         "left_out_by_published_rule": sum(skipped),
@@ -468,21 +469,28 @@ def score_files(
     candidates: str | Path | None = None,
     num_bootstrap_samples: int = 2000,
     seed: int = 0,
+    expected: str | None = None,
 ) -> dict[str, Any]:
     """Score a file of predictions against a file of records or of the original; see `score_vqa`.
 
     Args:
-        predictions: JSON Lines, ours or the original's.
+        predictions: JSON Lines, ours or the original's, or an answer file of another tool.
         reference: records, or a JSON file of the original.
         scorer: name of the scorer.
         candidates: the original's `candidate.json`, a JSON list, or training records.
         num_bootstrap_samples: resamples of images behind each interval; 0 for none.
         seed: of the resamples.
+        expected: a published checkpoint, or a YAML file of claims, to hold the scores against; the
+            verdicts are in `claims` of the result.
 
     Raises:
+        CommandError: nothing is known to be claimed under that name.
         DataError: a file is missing or is none of these.
         ScoreError: see `score_vqa`.
     """
+    from exgra_med.evaluation.claims import claims_of, judge_claims
+
+    claims = () if expected is None else claims_of(expected)
     answers = read_predictions(Path(predictions))
     asked = read_reference(Path(reference))
     result = score_vqa(
@@ -494,7 +502,25 @@ def score_files(
         seed=seed,
         oddities=asked.oddities + answers.oddities,
     )
+    result["answers_tool"] = answers.tool
+    if claims:
+        dataset, split = _named(Path(reference))
+        missing = result["answer_counts"]["missing"]
+        result["claims"] = judge_claims(
+            claims,
+            {result["scorer"]: result["scores"]},
+            dataset=dataset,
+            split=split,
+            num_unanswered=missing,
+        )
     return result | {"answers_sha256": file_sha256(Path(predictions))}
+
+
+def _named(reference: Path) -> tuple[str | None, str | None]:
+    """Data set and split of a reference that lies in a prepared folder; nothing of another one."""
+    if not (reference.parent / MANIFEST).is_file():
+        return None, None
+    return open_prepared(reference.parent).manifest["dataset"], reference.stem
 
 
 def summary(

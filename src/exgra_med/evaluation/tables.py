@@ -58,6 +58,8 @@ class Column:
     """Whether its values are also drawn between 0 and 100."""
     signed: bool = False
     """Whether its values are differences."""
+    is_text: bool = False
+    """Whether it holds sentences, which are broken into lines."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ from exgra_med.data.records import Record, Turn
 from exgra_med.errors import CheckpointError, CommandError, ExgraMedError, MissingExtraError
 from exgra_med.files import expand_home, is_file, is_folder, new_folder, write_text
 from exgra_med.model.other_folders import as_something_else, lfs_pointer
-from exgra_med.model.published import VISION, published_checkpoint
+from exgra_med.model.published import published_checkpoint
 from exgra_med.model.short_attention import NAME as SHORT_ROWS
 from exgra_med.plugins import Registry
 from exgra_med.reading import read_object, short, stray
@@ -342,11 +342,8 @@ def local_folder(source: str | Path, weights: bool = True) -> Path:
         raise as_something_else(path) or problem
     published = published_checkpoint(str(source))
     if published is not None:
-        raise CheckpointError(
-            f"{published.hub_name} is published in the original's layout.",
-            f"Convert it first: exgra-med checkpoint import {published.name} --vision {VISION} "
-            f"--out checkpoints/{published.name}",
-        )
+        layout = "the original's layout" if published.is_importable else "a layout of its own"
+        raise CheckpointError(f"{published.where} is published in {layout}.", published.how_to_use)
     if "/" not in str(source):
         from exgra_med.model.small_model import cached_model
 

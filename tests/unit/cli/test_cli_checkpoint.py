@@ -38,8 +38,12 @@ def test_import_export_verify_and_inspect(tmp_path: Path) -> None:
     assert result.exit_code == 1 and "WRONG hash of tokenizer.json" in result.output
 
 
-def test_list_names_nine() -> None:
+def test_list_names_all_and_what_is_claimed_of_them() -> None:
     listed = json.loads(run("list", "--json"))
-    assert len(listed["checkpoints"]) == 9
+    assert len(listed["checkpoints"]) == 20
+    assert all(each["how_to_use"] for each in listed["checkpoints"])
+    shown = " ".join(run("list").split())
+    assert "Claimed of exgra-med-dci-slake: average 85.23 (legacy, slake/test;" in shown
+    assert "Published by leduckhai" in shown
     assert listed["checkpoints"][5]["connector"] == "dci"
     assert "exgra-med-dci-slake" in run("list")

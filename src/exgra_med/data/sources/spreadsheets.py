@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def sheet_rows(path: Path, sheet: str | None = None) -> Iterator[tuple[str, list
     try:
         if (size := unpacked_bytes(path)) > MAX_BYTES:
             raise DataError(f"{path}: {size} bytes unpacked are more than {MAX_BYTES}.", _SAVE)
-        book = openpyxl.load_workbook(path, read_only=True, data_only=True)
+        # Of a name openpyxl takes some endings alone; of a stream it takes what is in it.
+        book = openpyxl.load_workbook(BytesIO(path.read_bytes()), read_only=True, data_only=True)
     except DataError:
         raise
     except Exception as error:

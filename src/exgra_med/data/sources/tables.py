@@ -51,6 +51,25 @@ def read_rows(path: Path, known: Iterable[str] = (), sheet: str | None = None) -
     return _json_rows(path) if ending in (".json", ".jsonl") else _table_rows(path, known)
 
 
+ZIP = b"PK\x03\x04"
+"""How an Excel file begins."""
+
+
+def read_any_table(path: Path, known: Iterable[str] = ()) -> Iterator[Row]:
+    """The rows of an Excel file or of text with separators, by what is in it, not by its ending.
+
+    Args:
+        known: names of columns, which decide between two separators that both fit.
+
+    Raises:
+        DataError: the file cannot be read; names file and row.
+        MissingExtraError: an Excel file, and what reads it is not installed.
+    """
+    with path.open("rb") as stream:
+        is_sheet = stream.read(len(ZIP)) == ZIP
+    return _sheet(path, None) if is_sheet else _table_rows(path, known)
+
+
 def _json_rows(path: Path) -> Iterator[Row]:
     start = next((text.lstrip()[:1] for _, text in iterate_lines(path)), "")
     if start == "[":

@@ -216,7 +216,10 @@ def _numbers(
     )
 
 
-_JUDGE_NOTE = "The judge is on in the published settings (eval.sh)."
+_JUDGE_NOTE = (
+    "The accuracy of open questions is divided by their number twice before it is printed; here "
+    "once. The judge is on in the published settings (eval.sh)."
+)
 _PROMPT = (
     "yes/no: the question, then “Please output 'yes' or 'no'(no extra output).”; others: the "
     "question, then “Please answer the question concisely.”"

@@ -17,11 +17,15 @@ from exgra_med.evaluation.answers import (
     Question,
     counts_sentence,
     pair,
+    pairing_sentences,
     question_of,
     read_predictions,
 )
+from exgra_med.evaluation.claims import RULE as CLAIM_RULE
+from exgra_med.evaluation.claims import claims_of_model, judge_claims
+from exgra_med.evaluation.engines import CHECKPOINT
 from exgra_med.evaluation.metrics import WordIndex
-from exgra_med.evaluation.published import PUBLISHED, SOURCE
+from exgra_med.evaluation.published import NOT_COMPARABLE, NUMBERS, by_protocol
 from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.score import (
@@ -44,10 +48,13 @@ from exgra_med.evaluation.tables import (
     Row,
     Table,
     Task,
+    bounded,
     cell,
     compared_columns,
     group_table,
 )
+from exgra_med.model.published import PROVENANCE, Claim
+from exgra_med.recipe.run_folder import AnsweringRecipe
 
 # What answers well without understanding: scores that stand beside every score of a model.
 #
@@ -153,8 +160,13 @@ NAME = "vqa"
 SCORERS: tuple[ScorerName, ...] = ("strict", "legacy")
 
 
-def evaluate(session: Session) -> Entry | None:
+def evaluate(session: Session, claims: Sequence[Claim] | None = None) -> Entry | None:
     """Answer the questions of a split, then score the answers.
+
+    Args:
+        session: who is asked what.
+        claims: what the scores are held against; where absent, what is claimed of the model if it
+            is a published checkpoint.
 
     Returns:
         The entry; nothing in all but the first process of a launch.
@@ -163,11 +175,11 @@ def evaluate(session: Session) -> Entry | None:
         RunError: the folder holds answers made in another way.
     """
     session.ask(NAME, f"answers to {session.dataset}/{session.split}")
-    return score(session) if session.is_first else None
+    return score(session, claims) if session.is_first else None
 
 
-def score(session: Session) -> Entry:
-    """Score the stored answers of a session into `results.json`."""
+def score(session: Session, claims: Sequence[Claim] | None = None) -> Entry:
+    """Score the stored answers of a session into `results.json`; see `evaluate`."""
     stored = read_predictions(session.path(NAME))
     prepared = session.prepared
     train: list[Question] = []
@@ -182,8 +194,23 @@ def score(session: Session) -> Entry:
         oddities=dict(stored.oddities),
     )
     scores = {name: part.pop("scores") for name, part in details["scorers"].items()}
+    claims = _claims(session) if claims is None else claims
+    if claims:
+        about = {"dataset": session.dataset, "split": session.split}
+        missing = details["answer_counts"]["missing"]
+        details["claims"] = judge_claims(claims, scores, **about, num_unanswered=missing)
     answers = {"questions": session.relative(session.path(NAME))}
     return session.keep(session.entry(NAME, scores=scores, answers=answers, details=details))
+
+
+def _claims(session: Session) -> Sequence[Claim]:
+    """What is claimed of the model that answers, where it is a published checkpoint."""
+    recipe = session.run.recipe
+    if isinstance(recipe, AnsweringRecipe) and recipe.engine != CHECKPOINT:
+        return claims_of_model(None, str(recipe.model.start))
+    folder = session.run.last_checkpoint
+    # Of a model that was trained here nothing is claimed.
+    return claims_of_model(folder) if (folder / PROVENANCE).is_file() else ()
 
 
 def score_answers(
@@ -337,12 +364,6 @@ def score_clean(
     }
 
 
-_COUNTS = {
-    "missing": "Questions without an answer (each scores 0)",
-    "contradictory": "Questions with several different answers (each scores 0)",
-    "extra": "Answers that belong to no question (left out)",
-    "duplicate": "Ids that come more than once",
-}
 _ODDITIES = {
     "answer_type_guessed": "Questions without an answer type (yes/no answers were taken as closed)",
     "answer_type_with_blanks": "Answer types with blanks around them",
@@ -352,6 +373,8 @@ _ODDITIES = {
     "prediction_not_text": "Predictions that are numbers (read as text)",
     "only_first_turn_scored": "Records with several turns (the first one is scored)",
     "torn_last_line": "Incomplete last lines of the predictions (dropped)",
+    "tool_got_no_answer": "Rows that say that no answer was obtained (taken as missing)",
+    "answer_is_null": "Rows whose answer is null (taken as empty)",
 }
 
 
@@ -360,11 +383,13 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
 
     `with_order`: whether it matters that the answers come in another order than the questions.
     """
+    pairing, oddities = result["pairing"], result["oddities"]
     counts = result.get("answer_counts")
     notes = [counts_sentence(counts)] if counts else []
     if spread := result.get("answer_spread"):
         notes.append(spread_sentence(spread))
-    notes += pairing_notes(result, with_order)
+    notes += pairing_sentences(pairing, result.get("answers_tool", ""), with_order)
+    notes += [f"{text}: {oddities[key]}." for key, text in _ODDITIES.items() if key in oddities]
     closed = (result.get("scores") or {}).get("closed_accuracy") or {}
     dropped = result["num_closed"] - (closed.get("count") or 0)
     if result["scorer"] == "legacy-pathvqa" and dropped:
@@ -373,20 +398,6 @@ def count_notes(result: dict[str, Any], *, with_order: bool = True) -> list[str]
         skipped = result["left_out_by_published_rule"]
         notes.append(f"Questions that the published script skips: {skipped}.")
     return notes
-
-
-def pairing_notes(result: dict[str, Any], with_order: bool = True) -> list[str]:
-    """What was out of order when answers and questions were read and joined.
-
-    `result` has `pairing` and `oddities`, as that of `score_vqa`.
-    """
-    pairing, oddities = result["pairing"], result["oddities"]
-    notes = [f"{text}: {pairing[key]}." for key, text in _COUNTS.items() if pairing.get(key)]
-    if with_order and not pairing.get("same_order", True):
-        notes.append("The answers come in another order than the questions; joined by id.")
-    return notes + [
-        f"{text}: {oddities[key]}." for key, text in _ODDITIES.items() if key in oddities
-    ]
 
 
 def _notes(entry: Entry) -> list[str]:
@@ -467,17 +478,49 @@ def _leak_notes(entry: Entry) -> list[str]:
     return notes
 
 
-def _published_block(entry: Entry) -> Block | None:
-    published = PUBLISHED.get(entry.dataset, {})
-    legacy = cell(entry.score("legacy", "average"))
-    if not published or legacy.value is None:
+def _claims_block(entry: Entry) -> Block | None:
+    """The scores beside what was claimed; nothing where no claim is known."""
+    claims = entry.details.get("claims") or []
+    if not claims:
         return None
-    rows = [Row(model, [f"{average:.2f}"]) for model, average in published.items()]
+    rows = [
+        Row(
+            f"{each['measure'].replace('_', ' ').capitalize()}, {each['protocol']}",
+            [
+                each["claimed"],
+                bounded(each["measured"], each["interval"]),
+                f"{each['verdict']}{': ' if each['why'] else ''}{each['why']}",
+                each["source"],
+            ],
+            small=f"{each['dataset']}, {each['split']}",
+        )
+        for each in claims
+    ]
+    columns = [Column("Claimed"), Column("Measured")]
+    columns += [Column("Verdict", is_text=True), Column("Source", is_text=True)]
+    return Block("Beside what is claimed", Table(columns, rows, "Measure"), CLAIM_RULE)
+
+
+def _published_block(entry: Entry) -> Block | None:
+    """What others published of the data set, a protocol a line; nothing where none is known."""
+    numbers = [each for each in NUMBERS if each.dataset == entry.dataset]
+    if not numbers:
+        return None
+    rows = [
+        Row(metric, [text, f"{source} ({checked})"], small=regime)
+        for (metric, regime, source, checked), text in by_protocol(numbers).items()
+    ]
+    strict, legacy = (cell(entry.score(each, "average")).text for each in SCORERS)
     return Block(
-        "Published averages",
-        Table([Column("Average, %")], rows),
-        f"{SOURCE}. They can stand beside the legacy average {legacy.text} only where split, "
-        "denominators and fine-tuning are the same.",
+        "Published numbers, under other protocols",
+        Table([Column("Models, %", is_text=True), Column("Source", is_text=True)], rows, "Metric"),
+        f"{NOT_COMPARABLE} Its averages are {strict} (strict) and {legacy} (legacy); the legacy "
+        "one stands beside “published rules”, where split, denominators and fine-tuning are the "
+        "same.",
+        [
+            "No line can be compared with another. Look at the source before citing: most are "
+            "second-hand."
+        ],
     )
 
 
@@ -525,6 +568,8 @@ TASK = Task(
     variants={"strict": "strict", "legacy": "legacy"},
     rows="measures",
     notes=_notes,
-    further=lambda entry: list(filter(None, (_baseline_block(entry), _published_block(entry)))),
+    further=lambda entry: list(
+        filter(None, (_claims_block(entry), _baseline_block(entry), _published_block(entry)))
+    ),
     details=_details,
 )

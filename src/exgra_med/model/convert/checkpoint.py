@@ -25,11 +25,10 @@ from exgra_med.model.convert.stock import write_stock
 from exgra_med.model.convert.weights import read_weights
 from exgra_med.model.hub import download_checkpoint
 from exgra_med.model.native import load_native
-from exgra_med.model.published import LICENCES, NOTICE, published_checkpoint
+from exgra_med.model.published import LICENCES, NOTICE, PROVENANCE, published_checkpoint
 from exgra_med.model.verification import SOURCE, TENSORS, file_hashes, write_verification
 from exgra_med.recipe.run_folder import check_checkpoint
 
-PROVENANCE = "import.json"
 CARD = "README.md"
 EXPORTED = "export.json"
 """Marks an export and holds the hashes of the weights it was made from."""
@@ -70,6 +69,10 @@ def import_checkpoint(
         published = published_checkpoint(source)
         if Path(source).is_dir() or published is None:
             folder = local_folder(source)
+        elif published.folder or not published.is_importable:
+            raise CheckpointError(
+                f"{published.where} cannot be imported by its name.", published.how_to_use
+            )
         else:
             folder = download_checkpoint(published.hub_name, revision or published.revision)
         tower = local_folder(vision)

@@ -99,6 +99,17 @@ def test_dropped_wrong_answers_are_named_with_their_points() -> None:
     )
 
 
+def test_what_is_dropped_is_a_step_of_its_own_in_both_directions() -> None:
+    rows: list[Row] = [("CLOSED", "yes", "yes")] * 2 + [("CLOSED", "no", "yes")] * 3
+    rows += [("CLOSED", "no", "normal")] * 2
+    names = ("llava-med-pathvqa/closed", "strict/closed")
+    (away,) = explain(answered(rows, "pathvqa"), between=names)["differences"]
+    (back,) = explain(answered(rows, "pathvqa"), between=names[::-1])["differences"]
+    expected = [("dropped answers", 3), ("answer reading", 2)]
+    assert [(each["cause"], len(each["questions"])) for each in away["steps"]] == expected
+    assert [(each["cause"], len(each["questions"])) for each in back["steps"]] == expected[::-1]
+
+
 def test_a_number_over_the_answered_questions_alone_is_found_as_one_changed_part() -> None:
     rows: list[Row] = [("CLOSED", "yes", "yes")] * 7 + [("CLOSED", "yes", "no")] * 2
     rows += [("CLOSED", "yes", None), ("CLOSED", "yes", "")]
@@ -212,3 +223,35 @@ def test_the_verb_tells_a_person_and_a_machine(tmp_path: Path) -> None:
     result = json.loads(printed.stdout)
     assert result["num_questions"] == 451 and len(result["answers_sha256"]) == 64
     assert isinstance(CliRunner().invoke(app, [*verb, "--claimed", "x"]).exception, ScoreError)
+
+
+def test_a_file_of_another_tool_is_explained_as_it_is(tmp_path: Path) -> None:
+    """MedEvalKit stores its answers beside question and reference, without an id."""
+    rows = [("yes", "Yes, normal"), ("no", "no"), ("left lung", "left lung")]
+    records = [
+        {
+            "id": f"vqa-rad/test/{n}",
+            "image": f"{n}.png",
+            "answer_type": "OPEN" if right == "left lung" else "CLOSED",
+            "turns": [{"role": "user", "text": f"What of {n}?"}, {"role": "assistant",
+                                                                 "text": right}],
+        }
+        for n, (right, _) in enumerate(rows)
+    ]  # fmt: skip
+    reference, answers = tmp_path / "test.jsonl", tmp_path / "results.json"
+    reference.write_text("".join(json.dumps(each) + "\n" for each in records))
+    answers.write_text(
+        json.dumps(
+            [
+                {"question": f"What of {n}?", "answer": right, "response": said}
+                for n, (right, said) in enumerate(rows)
+            ]
+        )
+    )
+    verb = ["evaluate", "explain", str(answers), str(reference)]
+    told = CliRunner().invoke(app, verb)
+    assert told.exit_code == 0, (told.output, told.exception)
+    assert "Read as a file of MedEvalKit" in told.stdout
+    result = json.loads(CliRunner().invoke(app, [*verb, "--json"]).stdout)
+    assert value_of(result, "medevalkit/total")["value"] == pytest.approx(200 / 3)
+    assert value_of(result, "strict/average")["value"] == 100
