@@ -1,9 +1,12 @@
 """Text, JSON, YAML, and names that come from data, within bounds."""
 
+import ast
 import json
 import math
 import os
 import re
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -43,6 +46,24 @@ def read_text(path: Path, error: type[ExgraMedError] = DataError) -> str:
         raise error(
             f"{path}: not UTF-8 text{kind} (byte {fault.start}).", "Save the file as UTF-8."
         ) from fault
+
+
+def value_in(
+    text: str, parsers: Sequence[Callable[[str], Any]] = (json.loads, ast.literal_eval)
+) -> Any:
+    """The value that a language model wrote as JSON or as Python; None where it is neither.
+
+    Never an error, whatever the text: `{{1}}` is a set of sets to Python, which cannot be.
+    """
+    for parse in parsers:
+        try:
+            with warnings.catch_warnings():
+                # Python warns of a backslash in a text.
+                warnings.simplefilter("ignore")
+                return parse(text)
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            continue
+    return None
 
 
 def decode_json(

@@ -105,11 +105,11 @@ def answered(shared: Path) -> Answered:
         replies = REPLIES.get(protocol.name.partition("-")[0])
         judges = {r.judge for n in protocol.numbers for r in n.readings if r.judge}
         for judge in judges if replies else ():
-            asked = {case.question.id: judge.message(case) for case in found.cases if case}
-            places = {
-                i: int(hashlib.sha1(t.encode()).hexdigest(), 16) % 4 for i, t in asked.items()
-            }
-            verdicts[judge.name] = {i: judge.verdict(replies[n]) for i, n in places.items()}
+            said = verdicts[judge.name] = {}
+            for case in filter(None, found.cases):
+                if text := judge.message(case):
+                    place = int(hashlib.sha1(text.encode()).hexdigest(), 16) % 4
+                    said[case.question.id] = judge.verdict(replies[place], case)
     return Answered(found.cases, found.questions, found.clusters, found.candidates, verdicts)
 
 

@@ -33,6 +33,7 @@ from exgra_med.evaluation.protocols.protocol import (
     ONLY_READ,
     OVER_KINDS,
     OVER_QUESTIONS,
+    WITH_OPTIONS,
     Answered,
     Count,
     Kind,
@@ -161,7 +162,7 @@ def explain_files(
 
         judges = judges_of(protocols(dataset_of(answered)))
         judged = ask_judges(answered, judges, judge, progress or Silent())
-        answered = replace(answered, verdicts=verdicts_of(judged))
+        answered = replace(answered, verdicts=verdicts_of(judges, judged))
     return explain(answered, claimed, between) | {
         "judged": [asdict(each) for each in judged],
         "pairing": pairing_facts(joined),
@@ -201,13 +202,13 @@ def explain(
         base, other = (_find(rows, name) for name in between)
         pairs = [(base, other)]
     else:
-        base = _base(rows, claim)
+        base = _base(rows, claim, answered)
         pairs = [(base, each) for each in _comparable(rows, base)]
     differences = [difference(*each, answered) for each in pairs]
     met = [] if claim is None else [each for each in rows if _meets(each, claim)]
     is_found = any(each.is_stated for each in met)
     variants = [] if claim is None or is_found else _variants(rows, answered, claim)
-    notes = _notes(differences, answered)
+    notes = _notes(differences, answered) + _luck(rows)
     return {
         "dataset": dataset,
         "num_questions": len(answered.questions),
@@ -264,15 +265,17 @@ def _meets(row: Row, claim: Claim) -> bool:
     return row.percent is not None and claim.is_met_by(row.percent)
 
 
-def _base(rows: Sequence[Row], claim: Claim | None) -> Row:
+def _base(rows: Sequence[Row], claim: Claim | None, answered: Answered) -> Row:
     """The number that the others are compared with: the claimed one, or the strict accuracy."""
-    usable = [each for each in rows if each.percent is not None]
-    if not usable:
+    counted = [each for each in rows if each.percent is not None]
+    if not counted:
         raise ScoreError("No protocol counts any of these questions.")
+    usable = [each for each in counted if each.is_stated] or counted
     if claim is not None:
-        near = [each for each in usable if each.is_stated] or usable
-        return min(near, key=lambda each: abs((each.percent or 0.0) - claim.value))
-    order = ("strict/closed", "strict/open_recall")
+        return min(usable, key=lambda each: abs((each.percent or 0.0) - claim.value))
+    num_choices = sum(map(WITH_OPTIONS.keeps, answered.questions))
+    order = ["strict/closed", "strict/open_recall"]
+    order.insert(0 if 2 * num_choices > len(answered.questions) else 2, "strict-choices/accuracy")
     return min(
         usable, key=lambda each: order.index(each.name) if each.name in order else len(order)
     )
@@ -527,6 +530,31 @@ def _notes(differences: Sequence[Mapping[str, Any]], answered: Answered) -> list
     return [{"name": name.partition(" ")[0], "text": text} for name, text in found.items()]
 
 
+def _draws(row: Row) -> tuple[int, float]:
+    """How many answers of a number are drawn blindly, and how far that moves one run (95 %)."""
+    made = row.count
+    if made is None or not any(each.draws for each in row.number.readings):
+        return 0, 0.0
+    chances = made.values[(made.values > 0) & (made.values < 1)]
+    spread = 1.96 * float(np.sqrt((chances * (1 - chances)).sum()))
+    return len(chances), 100 * spread / max(made.num_questions, 1)
+
+
+def _luck(rows: Sequence[Row]) -> list[dict[str, str]]:
+    """What the published code draws blindly, for each stated number that does."""
+    found = []
+    for row in rows:
+        number, spread = _draws(row) if row.is_stated else (0, 0.0)
+        if number:
+            text = (
+                f"Drawn letters: the published code reads {number} answers of {row.name} by "
+                f"drawing a letter. Here stands the expected score; most single runs lie within "
+                f"{spread:.1f} points of it."
+            )
+            found.append({"name": "drawn", "text": text})
+    return found
+
+
 def _denominators(answered: Answered) -> str:
     sizes = []
     for typing in (BY_FIELD, BY_YES_NO):
@@ -590,6 +618,13 @@ def _conclusion(
     if others:
         names = ", ".join(f"{each.name} ({each.percent:.2f})" for each in others)
         hints.append(f"Rules of another data set give it: {names}.")
+    for row in known:
+        reach = _draws(row)[1]
+        if reach and abs((row.percent or 0.0) - claim.value) <= reach + claim.rounding:
+            hints.append(
+                f"It can be one run of {row.name} ({row.percent:.2f} expected), which draws "
+                "letters."
+            )
     for each in variants[:_MOST_VARIANTS]:
         hints.append(
             f"{each['name']} would give it ({each['value']:.2f} of {each['count']} questions) if "

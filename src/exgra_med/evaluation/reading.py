@@ -4,15 +4,15 @@ A score compares words (`words`); a closed question compares options (`read_opti
 ambiguous names none or several, and is never guessed.
 """
 
-import ast
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import dropwhile
 
 from exgra_med.data.chat_template import answer_of
 from exgra_med.data.sources.options import closed_options
+from exgra_med.reading import value_in
 
 # Sound cleaning of answers for new scores: Unicode-safe, nothing lost silently, versioned.
 #
@@ -432,7 +432,7 @@ _HEADING = re.compile(
     r"^#{1,6}[ ]*(?:final\s+|correct\s+)?answer\s*:?\s*", re.IGNORECASE | re.MULTILINE
 )
 _AFTER_TURN = re.compile(
-    r"(?:(?<=[^\n\s])[^\S\n]*#{3}|#{3}\s*(?:human|user|assistant|response|question)\b).*|#{3}\s*\Z",
+    r"(?:(?<=[^\s#])[^\S\n]*#{3}|#{3}\s*(?:human|user|assistant|response|question)\b).*|#{3}\s*\Z",
     re.IGNORECASE | re.DOTALL,
 )
 _FENCE = re.compile(r"\A```[\w-]*\n?(.*?)\n?```\Z", re.DOTALL)
@@ -466,10 +466,24 @@ _STATED = tuple(
         r"\b(?:choose|select|pick|chose|selected|go(?:ing)?\s+with|it\s+must\s+be|it's|it\s+is)"
         r"\s+(?:option\s+|answer\s+|choice\s+)?"
         r"(?P<said>\(?(?-i:[A-Z])\)?)(?![\w'-])(?!\.?\s+\w)",
+    )
+)
+# What is said of an option in passing counts where no answer is stated.
+_FAVOURED = tuple(
+    re.compile(pattern, re.IGNORECASE | re.MULTILINE)
+    for pattern in (
         r"(?:^|[\s(*])\(?(?:option\s+|answer\s+|choice\s+)?(?P<said>\(?(?-i:[A-Z])\)?)"
         r"\s+is\s+(?:the\s+)?(?:correct|right|best|answer|most\s+\w+)\b",
     )
 )
+_IN_BRACKETS = re.compile(
+    r"\b(?:is|are|was|be)\s+(?:(?:most\s+)?likely\s+|probably\s+)?(?:(?:option|choice|answer)\s+)?"
+    r"(?P<said>\((?-i:[A-Z])\)[^\n.;]*)",
+    re.IGNORECASE,
+)
+"""A sentence that ends in an option: "the most likely cause is (C) Cerebral malaria"."""
+_DISPLAY = re.compile(r"\\[\[\]]")
+"""TeX's marks round a formula on lines of its own, in which some write their answer."""
 _LEAD_IN = re.compile(
     r"\A(?:(?:so|thus|hence|therefore|probably|likely|it\s+is|it's|this\s+is|i\s+(?:think|believe)"
     r"(?:\s+(?:that\s+)?(?:it\s+is|it's))?)\s*[,:]?\s+)+(?=\S)",
@@ -503,44 +517,43 @@ def _of_json(text: str) -> str:
     inner = text if text[:1] == "[" and text[-1:] == "]" else text[start : end + 1]
     if not inner or (start < 0 and inner != text) or "\\boxed" in text:
         return text
-    for parse in (json.loads, ast.literal_eval):
-        # Models also write Python.
-        try:
-            value = parse(inner)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(value, list) and len(value) == 1:
+    value = value_in(inner)
+    while isinstance(value, dict) or (isinstance(value, list) and len(value) == 1):
+        if isinstance(value, list):
             value = value[0]
-        if isinstance(value, dict):
-            known = {re.sub(r"\W+", "_", str(key).strip().lower()): value[key] for key in value}
-            found = [known[key] for key in _ANSWER_KEYS if key in known]
-            value = found[0] if found else None
-            if isinstance(value, dict):
-                return _of_json(json.dumps(value))
-        if isinstance(value, list) and all(isinstance(each, str) for each in value):
-            value = ", ".join(value)
-        if isinstance(value, bool):
-            return "yes" if value else "no"
-        if isinstance(value, str | int | float):
-            return str(value)
-        break
-    return text
+            continue
+        known = {re.sub(r"\W+", "_", str(key).strip().lower()): value[key] for key in value}
+        value = next((known[key] for key in _ANSWER_KEYS if key in known), None)
+    if isinstance(value, list) and all(isinstance(each, str) for each in value):
+        value = ", ".join(value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value) if isinstance(value, str | int | float) else text
 
 
-def _stated(text: str) -> list[str]:
-    """What a reply marks as its answer, each part once; a box outranks a sentence."""
+def _statements(text: str) -> list[list[str]]:
+    """What a reply marks as its answer, each part once, by rank: boxes, sentences, favours."""
     boxed = [each.group(1) for each in _BOX.finditer(_TEX.sub(r"\1", text))]
-    said = boxed or [each["said"] for pattern in _STATED for each in pattern.finditer(text)]
-    return list(dict.fromkeys(filter(None, (_unwrapped(each) for each in said))))
+    ranks = (
+        [said for each in boxed for said in _said(_STATED, each) or [each]],
+        _said(_STATED, text),
+        _said(_FAVOURED, text),
+    )
+    cleaned = [list(dict.fromkeys(filter(None, map(_unwrapped, rank)))) for rank in ranks]
+    return [rank for rank in cleaned if rank]
+
+
+def _said(patterns: Iterable[re.Pattern[str]], text: str) -> list[str]:
+    return [each["said"] for pattern in patterns for each in pattern.finditer(text)]
 
 
 def _plain_reply(text: str) -> str:
     """A reply without thoughts, roles, next turns, wrappers and a labelled reason below."""
     said = _HEADING.sub("Answer: ", _even(answer_of(text)))
-    said = _unwrapped(_AFTER_TURN.sub("", _ROLE.sub("", said, count=1)))
+    said = _unwrapped(_DISPLAY.sub("\n", _AFTER_TURN.sub("", _ROLE.sub("", said, count=1))))
     reason = _REASON.search(said)
     # Some give the reason first, and state the answer behind it.
-    if reason and not _stated(reason[0]):
+    if reason and not _statements(reason[0]):
         said = said[: reason.start()]
     return said.strip()
 
@@ -555,8 +568,10 @@ def answer_text(text: str) -> str:
     'right lung.'
     """
     plain = _plain_reply(text)
-    said = _stated(plain)
-    return said[0] if said and len({words(each) for each in said}) == 1 else plain
+    for said in _statements(plain)[:1]:
+        if len({words(each) for each in said}) == 1:
+            return said[0]
+    return plain
 
 
 def read_options(text: str, options: Options, order: Sequence[str] = ()) -> set[str]:
@@ -578,8 +593,15 @@ def read_options(text: str, options: Options, order: Sequence[str] = ()) -> set[
     exact = {label for label, phrases in options.items() if whole and whole in phrases}
     if exact:
         return exact
-    stated = [_read_part(each, options, order) for each in _stated(plain)]
-    return set().union(*stated) or _read_part(plain, options, order)
+    for rank in _statements(plain):
+        stated = set().union(*(_read_part(each, options, order) for each in rank))
+        if stated:
+            return stated
+    said = _read_part(plain, options, order)
+    if len(said) != 1:
+        bracketed = [_read_part(each, options, order) for each in _said((_IN_BRACKETS,), plain)]
+        return set().union(*bracketed) or said
+    return said
 
 
 _CLOSERS = r"[)\]}>\"'”’】）]*"
@@ -611,6 +633,10 @@ def _read_part(text: str, options: Options, order: Sequence[str]) -> set[str]:
     text = _WIDE.sub(
         lambda each: unicodedata.normalize("NFKC", each[0]), _LEAD_IN.sub("", text.strip())
     )
+    whole = words(text)
+    named = {label for label, phrases in options.items() if whole and whole in phrases}
+    if named:
+        return named
     lines = [line for line in text.split("\n") if line.strip()]
     # A sentence, or for yes and no a clause, that is an option and nothing else says the answer;
     # what stands round it is a reason.
@@ -668,7 +694,14 @@ def _letter_with_text(letter: str, text: str, options: Options, order: Sequence[
     """ "B. MRI": the option, or several where letter and text are of different ones."""
     place = _letter_place(letter, order)
     label = "" if place is None else order[place]
-    others = _letters_within(letter, text, options, order)
+    said = words(text)
+    # Marks inside the option's own text are none of its rivals': "H. Machine A: 5; machine B: 7".
+    own = max(
+        (len(each) for each in options.get(label, ()) if said[: len(each)] == each), default=0
+    )
+    if own and own == len(said):
+        return {label}
+    others = _letters_within(letter, text, options, order, own)
     if others:
         return {label, *others}
     first = _SENTENCE.split(text, 1)[0]
@@ -700,11 +733,19 @@ _MARKED_LETTER = re.compile(
 )
 
 
-def _letters_within(letter: str, text: str, options: Options, order: Sequence[str]) -> set[str]:
-    """Options that a text marks by further letters ("A. CT B. MRI"); not that of "C. difficile"."""
+def _letters_within(
+    letter: str, text: str, options: Options, order: Sequence[str], first: int
+) -> set[str]:
+    """Options that a text marks by further letters ("A. CT B. MRI"); not that of "C. difficile".
+
+    The `first` words of the text are not searched.
+    """
+    marks = dropwhile(
+        lambda found: len(words(text[: found.start()])) < first, _MARKED_LETTER.finditer(text)
+    )
     return {
         order[place]
-        for found in _MARKED_LETTER.finditer(text)
+        for found in marks
         if (place := _letter_place(found[1], order)) is not None
         and found[1] != letter.upper()
         and not _begins_with_text(words(text[found.start() :]), options)

@@ -3,10 +3,9 @@
 A prompt is `prompts/NAME.md`: a header between `---` lines, then the text.
 """
 
-import ast
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +14,7 @@ import yaml
 
 from exgra_med.data.chat_template import answer_of
 from exgra_med.llm.request import ReplyError
+from exgra_med.reading import value_in
 
 _FOLDER = Path(__file__).parent / "prompts"
 
@@ -99,24 +99,14 @@ def faults_text(counts: Mapping[str, int]) -> str:
 
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
-    whole = _parsed(json.loads, text)
+    whole = value_in(text, (json.loads,))
     if isinstance(whole, str):
         # Some models answer with a JSON string that holds the JSON document.
-        inner = whole.strip()
-        whole = _parsed(json.loads, inner)
-        if whole is None:
-            whole = _parsed(ast.literal_eval, inner)
+        whole = value_in(whole.strip())
     if isinstance(whole, dict):
         yield whole
     elif whole is None:
         yield from _embedded(text)
-
-
-def _parsed(parse: Callable[[str], Any], text: str) -> Any:
-    try:
-        return parse(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        return None
 
 
 def _embedded(text: str) -> Iterator[dict[str, Any]]:

@@ -199,3 +199,67 @@ def test_the_older_rule_explains_older_scores() -> None:
     assert closed("HER2-", "HER2+", version="1").hit == 1
     assert open_overlap("<5 mm", ">5 mm", "1").exact_match == 1.0
     assert open_overlap("<think>left lung", "left lung", "1").recall == 1.0
+
+
+@pytest.mark.parametrize(
+    ("reply", "options", "right"),
+    [
+        # A heading of four signs is no next turn.
+        ("### Steps\nFat is bright.\n#### The closest answer is:\n\nAnswer: B", MODALITIES, 1),
+        # Letters inside the option's own text are no rivals.
+        ("C. Graft A: 5 mm; graft B: 7 mm", ["one", "two", "Graft A: 5 mm; graft B: 7 mm"], 2),
+        ("The answer is (B) B/(B+D).", ["A/(A+C)", "B/(B+D)", "C/(A+C)", "D/(B+D)"], 1),
+        ("The answer is I - A, II - B.", ["I - B, II - A", "I - A, II - B"], 1),
+        # TeX round a stated answer, and a box that holds no option.
+        ("So it is:\n\\[\n\\boxed{\\text{Answer: } B}\n\\]", MODALITIES, 1),
+        ("The correct answer is:\n\\[ \\text{Answer: B} \\]", MODALITIES, 1),
+        ("The width is \\boxed{9332}.\n\nAnswer: B", MODALITIES, 1),
+        # What is said of an option in passing gives way to a stated answer.
+        ("A is most likely a plate.\nC is correct for bone.\n\nAnswer: B", MODALITIES, 1),
+        # An option in brackets that ends a sentence, with others named behind it.
+        (
+            "The most likely diagnosis is (C) Placenta accreta, which bleeds. Abruptio placenta "
+            "and twin placenta are rare.",
+            ["Abruptio placenta", "Twin placenta", "Placenta accreta"],
+            2,
+        ),
+        (
+            "The knee is worn, which is most likely option (A). Gout and rheumatoid arthritis are "
+            "other diseases of it.",
+            ["Osteoarthritis", "Gout", "Rheumatoid arthritis"],
+            0,
+        ),
+        ("The findings are (A) and (B).", MODALITIES, None),
+        ("The first is (A) CT. The second is (B) MRI.", MODALITIES, None),
+    ],
+)
+def test_the_option_of_a_long_reply(reply: str, options: list[str], right: int | None) -> None:
+    assert choose_strictly(reply, options) == right
+
+
+def test_options_that_differ_in_signs_alone_keep_their_letters() -> None:
+    options = ["N = 3 r", "N = -3 r", "(N) = 3 r", "N = r"]
+    assert [choose_strictly(letter, options) for letter in "ABCD"] == [0, 1, 2, 3]
+    listed = [f"{letter}. {text}" for letter, text in zip("ABCD", options, strict=True)]
+    assert [choose_strictly(each, options) for each in listed] == [0, 1, 2, 3]
+    assert choose_strictly("N = -3 r", options) == 1
+    assert choose_strictly("(N) = 3 r", options) == 2
+    # By words it is the first or the third.
+    assert choose_strictly("It is n = 3 r.", options) is None
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        "{{1}}",
+        "{[1]: 2}",
+        "{{'a': 1}: 2}",
+        "{'answer': {'a': {1, 2}}}",
+        "{'answer': {(1, 2): 3}}",
+        '{"answer":' * 450 + '"B"' + "}" * 450,
+        "[" * 400 + '"B"' + "]" * 400,
+    ],
+)
+def test_no_text_in_braces_is_an_error(reply: str) -> None:
+    assert isinstance(answer_text(reply), str)
+    choose_strictly(reply, MODALITIES)

@@ -38,8 +38,9 @@ def test_an_object_is_found(text: str) -> None:
         "[" * 50000,
         '{"a": "' + "x" * MAX_CHARACTERS + '"}',
         "\"__import__('os').system('true')\"",
+        '"{{1}}"',
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_everything_else_is_refused(text: str) -> None:
     with pytest.raises(ReplyError):

@@ -50,27 +50,28 @@ def ask_judges(
         DataError: text that seems to identify patients would leave this machine.
     """
     endpoint = allowed_endpoint(settings)
-    pairs = [(judge, case) for judge in judges for case in answered.cases if case is not None]
-    texts = {case.question.id: judge.message(case) for judge, case in pairs}
-    refuse_identifying(texts, settings, endpoint)
+    cases = [case for case in answered.cases if case is not None]
+    asked = [(judge, case, judge.message(case)) for judge in judges for case in cases]
+    pairs = [(judge, case, text) for judge, case, text in asked if text is not None]
+    refuse_identifying({case.question.id: text for _, case, text in pairs}, settings, endpoint)
     failed: list[str] = []
 
     async def work() -> list[Judged]:
         service = ChatService(settings, endpoint, cache)
         done = 0
 
-        async def one(judge: Judge, case: Case) -> Judged:
+        async def one(judge: Judge, case: Case, text: str) -> Judged:
             nonlocal done
 
             def accept(reply: str) -> None:
-                if judge.verdict(reply) is None:
+                if judge.verdict(reply, case) is None:
                     raise ReplyError("the reply says neither right nor wrong")
 
-            message = {"role": "user", "content": judge.message(case)}
+            message = {"role": "user", "content": text}
             reply, verdict = "", None
             try:
                 reply = (await service.complete([message], accept=accept)).text
-                verdict = judge.verdict(reply)
+                verdict = judge.verdict(reply, case)
             except CompletionError as error:
                 if error.kind != "invalid reply":
                     failed.append(f"{error.kind} ({error.detail})")
@@ -102,9 +103,11 @@ def ask_judges(
     return found
 
 
-def verdicts_of(judged: Sequence[Judged]) -> dict[str, dict[str, float | None]]:
-    """Judge -> question -> verdict, as `Answered` takes them."""
-    found: dict[str, dict[str, float | None]] = {}
+def verdicts_of(
+    judges: Sequence[Judge], judged: Sequence[Judged]
+) -> dict[str, dict[str, float | None]]:
+    """Judge -> question -> verdict, as `Answered` takes them; also of a judge not asked once."""
+    found: dict[str, dict[str, float | None]] = {each.name: {} for each in judges}
     for each in judged:
-        found.setdefault(each.judge, {})[each.id] = each.verdict
+        found[each.judge][each.id] = each.verdict
     return found

@@ -15,7 +15,7 @@ from exgra_med.evaluation.protocols.protocol import (
 from exgra_med.evaluation.score import Case
 
 _BOX = "\\boxed{"
-_NO_BOX = "None"
+NO_BOX = "None"
 """What the reader of boxes gives where there is none; it then stands for the answer."""
 _LEAD_INS = (
     "**answer**:",
@@ -30,17 +30,17 @@ _LEAD_INS = (
 )
 
 
-def _boxed(text: str) -> str:
+def boxed(text: str) -> str:
     """What the last box holds; `None` as a word where no box is closed."""
     start = text.rfind(_BOX)
     if start < 0:
-        return _NO_BOX
+        return NO_BOX
     depth, inside = 1, text[start + len(_BOX) :]
     for place, sign in enumerate(inside):
         depth += (sign == "{") - (sign == "}")
         if not depth:
             return inside[:place].strip()
-    return _NO_BOX
+    return NO_BOX
 
 
 def tagged(text: str, tag: str) -> str:
@@ -56,8 +56,8 @@ def tagged(text: str, tag: str) -> str:
 
 def _unwrapped(text: str) -> str:
     """Out of a box, or out of tags."""
-    if _boxed(text) != _NO_BOX:
-        return _boxed(text)
+    if boxed(text) != NO_BOX:
+        return boxed(text)
     return tagged(text, "answer") if "<answer>" in text else text
 
 
@@ -69,7 +69,7 @@ def parsed(text: str) -> str:
     """
     text = text.lower()
     if "boxed" in text:
-        text = _boxed(text)
+        text = boxed(text)
     elif "<answer>" in text:
         text = tagged(text, "answer")
     for lead_in in _LEAD_INS:
@@ -151,7 +151,7 @@ def _judge(name: str, texts: Text) -> Judge:
         about = {"question": case.question.text, "reference": reference, "answer": answer}
         return _REQUEST.format(**about)
 
-    def verdict(reply: str) -> float:
+    def verdict(reply: str, _: Case | None = None) -> float:
         return float(tagged(reply, "judge") == "0")
 
     return Judge(name, "gpt-4.1-2025-04-14", message, verdict)

@@ -53,10 +53,11 @@ class Judge:
     name: str
     model: str
     """Which one the authors name."""
-    message: Callable[[Case], str]
-    """What it is asked, word for word, because other words give other verdicts."""
-    verdict: Callable[[str], float | None]
-    """1.0 or 0.0 from its reply; None where the reply says neither."""
+    message: Callable[[Case], str | None]
+    """What it is asked, word for word, because other words give other verdicts; None where the
+    rules have read the answer, so that it is not asked."""
+    verdict: Callable[[str, Case], float | None]
+    """1.0 or 0.0 from its reply about an answer; None where the reply says neither."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +70,8 @@ class Reading:
     judge: Judge | None = None
     needs_candidates: bool = False
     """Whether it looks the answer up in a list of known answers."""
+    draws: bool = False
+    """Whether it draws an option blindly where it reads none; the value is the chance of a hit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class Dropping:
     """Questions without an answer, or with an empty one."""
     unread: bool = False
     """Answers for which the reading gives no value."""
+    missing: bool = False
+    """Questions that the file does not answer at all; an empty answer counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,7 @@ class Mean:
 
 
 EVERYTHING = Asked("every question of the file", lambda _: True)
+WITH_OPTIONS = Asked("questions that list options", lambda each: len(each.options) > 1)
 ENGLISH = Asked("English questions", lambda each: each.meta.get("language", "en") == "en")
 PLAIN_TYPE = Asked(
     "questions whose type is written as the script knows it, so not “CLOSED ” with a blank",
@@ -112,6 +118,7 @@ ALL_COUNT = Dropping("nothing leaves the denominator")
 ONLY_ANSWERED = Dropping(
     "questions without an answer, or with an empty one, leave the denominator", unanswered=True
 )
+ONLY_GIVEN = Dropping("questions that the file does not answer leave the denominator", missing=True)
 ONLY_READ = Dropping("answers without a value leave the denominator", unread=True)
 
 OVER_QUESTIONS = Mean("mean over the questions")
@@ -337,7 +344,7 @@ def _counted(number: Number, question: Question, case: Case | None, verdicts: Ve
     if number.dropping.unanswered and (case is None or not case.answer.strip()):
         return np.nan
     if case is None:
-        return 0.0
+        return np.nan if number.dropping.missing else 0.0
     value = _value(number.reading(kind), case, verdicts)
     if value is None:
         return np.nan if number.dropping.unread else 0.0

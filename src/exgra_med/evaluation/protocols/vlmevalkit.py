@@ -97,7 +97,7 @@ def request(case: Case) -> str:
     )
 
 
-def verdict(reply: str) -> float | None:
+def verdict(reply: str, _: Case | None = None) -> float | None:
     """1.0 for yes, 0.0 for no between the marks of correctness; None for neither or both.
 
     >>> verdict("[Begin Correctness]yes[End Correctness]"), verdict("Correct.")

@@ -60,14 +60,23 @@ def choice_of(record: Record) -> Choice:
             f"Record {record.id!r} has {len(options)} options.",
             "Multiple choice needs a data set with `options`, such as OmniMedVQA.",
         )
-    right = record.meta.get("answer_index")
+    right = right_option(options, record.answer, record.meta.get("answer_index"))
     if right is None:
-        plain = [_plain(option) for option in options]
-        if _plain(record.answer) not in plain:
-            raise DataError(f"Record {record.id!r}: the answer is none of the options.")
-        right = plain.index(_plain(record.answer))
+        raise DataError(f"Record {record.id!r}: the answer is none of the options.")
     cluster = "\n".join(record.question_images) or f"question {record.id}"
-    return Choice(record.id, options, int(right), cluster, record.meta)
+    return Choice(record.id, options, right, cluster, record.meta)
+
+
+def right_option(options: Sequence[str], answer: str, known: Any = None) -> int | None:
+    """Place of the right option: where it is known, or by its text; None where there is none.
+
+    Case and a final full stop make no difference. A `known` place that is none of the options', or
+    no number, is passed over.
+    """
+    if isinstance(known, int | float) and known in range(len(options)):
+        return int(known)
+    plain = [_plain(option) for option in options]
+    return plain.index(_plain(answer)) if _plain(answer) in plain else None
 
 
 def asked_with_options(record: Record, rotation: int = 0) -> Record:
@@ -111,17 +120,29 @@ def _plain(text: str) -> str:
 def choose_strictly(answer: str, options: Sequence[str]) -> int | None:
     """The option an answer names, by its words or by its letter; None for none or several.
 
-    Options with equal words are one option, its first place counts. How letters and texts are told
+    Options with equal texts are one option, its first place counts. Those that differ in signs
+    alone are told apart by their letters, and by their exact texts. How letters and texts are told
     apart: see `reading.read_options`.
 
     >>> choose_strictly("**B**", ["CT", "MRI"]), choose_strictly("E. coli", ["HIV", "E. coli"])
     (1, 1)
     """
-    places = _places(options, reading.NORMALISER_VERSION)
-    named: reading.Options = {str(place): (phrase,) for phrase, place in places.items() if phrase}
-    order = [str(places[words(option)]) for option in options]
-    chosen = reading.read_options(answer, named, order)
-    return int(chosen.pop()) if len(chosen) == 1 else None
+    same = [(words(option), _plain(option)) for option in options]
+    places = [same.index(each) for each in same]
+    texts = [option.strip() for option in options]
+    if answer.strip() and answer.strip() in texts:
+        return places[texts.index(answer.strip())]
+    firsts = _places(options, reading.NORMALISER_VERSION)
+    named: reading.Options = {str(place): (phrase,) for phrase, place in firsts.items() if phrase}
+    chosen = reading.read_options(answer, named, [str(firsts[phrase]) for phrase, _ in same])
+    if len(chosen) != 1:
+        return None
+    phrase = same[int(chosen.pop())][0]
+    alike = {place for place in places if same[place][0] == phrase}
+    if len(alike) > 1:
+        by_letter = reading.read_options(answer, {}, [str(place) for place in places])
+        alike &= {int(place) for place in by_letter}
+    return alike.pop() if len(alike) == 1 else None
 
 
 _LETTER_1 = re.compile(
