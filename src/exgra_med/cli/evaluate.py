@@ -166,10 +166,13 @@ def vqa(
     Answers are kept one a line. A call that was stopped goes on where it was. Questions with
     options are asked with them; `multiple-choice` also exchanges options and weighs them.
     """
-    from exgra_med.evaluation.claims import claims_of
     from exgra_med.evaluation.tasks import vqa as task
 
-    claims = None if expect is None else claims_of(expect)
+    claims = None
+    if expect is not None:
+        from exgra_med.evaluation.claims import claims_of
+
+        claims = claims_of(expect)
     sessions = _Asked(**asked).sessions(source, data, split)
     _evaluate(sessions, task.check, partial(task.evaluate, claims=claims), as_json)
 
@@ -256,7 +259,7 @@ Examples:
 @options.grouped(_ReportsAsked)
 def reports(
     source: Source,
-    data: options.OptionalData = None,
+    data: options.OptionalDataFolders = None,
     split: options.OptionalSplit = None,
     radeval: RadEval = None,
     as_json: options.Json = False,
@@ -269,8 +272,8 @@ def reports(
     from exgra_med.evaluation.tasks import reports as task
 
     task.check_names(radeval or ())
-    session = _ReportsAsked(**asked).session(source, data, split)
-    _tell(session, task.evaluate(session, radeval or ()), as_json)
+    sessions = _ReportsAsked(**asked).sessions(source, data, split)
+    _evaluate(sessions, task.check, partial(task.evaluate, radeval=radeval or ()), as_json)
 
 
 _CHAT = """
@@ -735,6 +738,10 @@ def _tell(sessions: Sequence["Session"], entries: Sequence["Entry"], as_json: bo
             if not is_one:
                 yield f"{entry.label}:"
             yield from task.notes(entry)
+            if claims := entry.details.get("claims"):
+                from exgra_med.evaluation.claims import claim_sentences
+
+                yield from claim_sentences(claims)
             yield from basis_sentences(entry)
             yield from session.problems
         if not is_one:

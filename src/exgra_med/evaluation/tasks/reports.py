@@ -426,6 +426,15 @@ def report_records(records: Sequence[Record]) -> list[Record]:
     return found
 
 
+def check(session: Session) -> None:
+    """Refuse before the first question what would stop `evaluate` later; see `Session.check`.
+
+    Raises:
+        DataError: no question asks for a report.
+    """
+    session.check(NAME, report_records(session.records))
+
+
 def evaluate(session: Session, radeval: Sequence[str] = ()) -> Entry | None:
     """Have reports written, then score them.
 
