@@ -1206,5 +1206,6 @@ def same_questions_sentence(found: Mapping[str, Any]) -> str:
     return (
         f"Where the same words are asked of two images with different right answers, its answers "
         f"differ in {score['value']:.1f} %{inside}: {score['count']} questions in "
-        f"{found['num_wordings']} wordings on {found['num_images']} images. 0 is who never looks."
+        f"{found['num_wordings']} wordings on {found['num_images']} images; a model that "
+        "never looks has 0 %."
     )

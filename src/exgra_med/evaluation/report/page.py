@@ -874,7 +874,7 @@ def _changes(entry: Entry) -> tuple[Literal["bad", "open"], str]:
     inside = f" (95 % interval {score.bounds})" if score.bounds else ""
     told = (
         f" Asked the same of two pictures with different right answers, it answers differently "
-        f"in {score.text} %{inside}; 0 is who never looks."
+        f"in {score.text} %{inside}; a model that never looks has 0 %."
     )
     is_seldom = score.high is not None and score.high < _SELDOM
     return "bad" if is_seldom else "open", told
