@@ -31,20 +31,27 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _null_takes_away(cls, values: Any) -> Any:
-        """A section, a mapping or an entry of one that is null has its default, or is not there: so
-        a recipe can drop what its base says."""
+        """A section or mapping that is null has its default: so a recipe drops what its base
+        says."""
         if not isinstance(values, dict):
             return values
-        kept = {}
-        for name, value in values.items():
-            field = cls.model_fields.get(name)
-            default = None if field is None else field.default
-            if value is None and isinstance(default, dict | Section):
-                continue
-            if isinstance(default, dict) and isinstance(value, dict):
-                value = {key: each for key, each in value.items() if each is not None}
-            kept[name] = value
-        return kept
+        droppable = {
+            name
+            for name, field in cls.model_fields.items()
+            if isinstance(field.default, dict | Section)
+        }
+        return {
+            name: value
+            for name, value in values.items()
+            if value is not None or name not in droppable
+        }
+
+
+def without_nulls(value: Any) -> Any:
+    """A mapping without the entries that are null: so a recipe drops single ones."""
+    if not isinstance(value, dict):
+        return value
+    return {name: each for name, each in value.items() if each is not None}
 
 
 RENAMED = {

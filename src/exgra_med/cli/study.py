@@ -74,6 +74,8 @@ Examples:
   --set recipe=[pretrain/connector,pretrain/aligned,finetune/slake] --set make=null`
 
 * `exgra-med study run controls --slurm --jobs 8`
+
+* `exgra-med study run real-small --out again --only cells/exgra-med/0.1/seed-0`
 """
 of_machines = partial(typer.Option, rich_help_panel="Machines")
 
@@ -84,6 +86,15 @@ def run(
     out: OptionalOutRun = None,
     scale: Scale = None,
     assignments: Set = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--only",
+            metavar="NODE",
+            help="Run this node and what it needs, as `study status` and the report name it. May "
+            "be repeated.",
+        ),
+    ] = None,
     dry_run: DryRun = False,
     gpu: Gpu = "h100",
     jobs: Annotated[int, of_machines("--jobs", min=1, max=4096, help="Runs at the same time.")] = 1,
@@ -115,11 +126,12 @@ def run(
         _print_plan(loaded, folder, gpu, jobs, as_json)
         return
     from exgra_med.lab.studies.folder import start_study
+    from exgra_med.lab.studies.plan import with_needs
     from exgra_med.lab.studies.slurm import check_words
 
     if slurm:
         check_words(folder, loaded.name)
-    nodes = start_study(folder, loaded)
+    nodes = with_needs(start_study(folder, loaded), only or ())
     if slurm:
         _slurm(folder, loaded, nodes, jobs, submit)
         return

@@ -9,11 +9,20 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from exgra_med.alignment.settings import AlignmentSettings
 from exgra_med.errors import RecipeError
-from exgra_med.section import Count, Fraction, NotNegative, Positive, Section, Seed, explain
+from exgra_med.section import (
+    Count,
+    Fraction,
+    NotNegative,
+    Positive,
+    Section,
+    Seed,
+    explain,
+    without_nulls,
+)
 
 Size = Annotated[int, Field(gt=0, le=1_000_000)]
 _PART = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
@@ -296,7 +305,9 @@ class StageSettings(Section):
     with alignment, whose nodes need different images."""
     learning_rate: Positive
     """Highest learning rate, of all trainable parameters that have none of their own."""
-    learning_rates: dict[Literal["vision", "connector", "language"], Positive] = Field(default={})
+    learning_rates: Annotated[
+        dict[Literal["vision", "connector", "language"], Positive], BeforeValidator(without_nulls)
+    ] = Field(default={})
     """Highest learning rates of single parts, such as `{connector: 1e-3}`; they rise and fall with
     `learning_rate`. Adapters are of `language`, graph layers of no part."""
     lr_scheduler: Literal[

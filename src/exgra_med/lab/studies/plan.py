@@ -1,7 +1,7 @@
 """A study -> its nodes, each with the recipe it runs and the nodes it needs. Pure, no torch."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -147,6 +147,20 @@ def find_node(nodes: list[Node], name: str) -> Node:
         if node.id == name:
             return node
     raise RunError(f"The study has no node {name!r}.", "`exgra-med study status` lists them.")
+
+
+def with_needs(nodes: list[Node], names: Sequence[str]) -> list[Node]:
+    """The nodes of these names and what they need, in their order; all where none is named.
+
+    Raises:
+        RunError: the study has no such node.
+    """
+    wanted, waiting = set(), [find_node(nodes, name) for name in names]
+    while waiting:
+        node = waiting.pop()
+        wanted.add(node.id)
+        waiting += [find_node(nodes, need) for need in node.needs]
+    return [node for node in nodes if not names or node.id in wanted]
 
 
 def _made_nodes(study: Study, folder: Path) -> list[Node]:

@@ -52,6 +52,7 @@ def render_report(results: dict[str, Any], failed: Sequence[tuple[str, str]] = (
         notice=NOTICE,
         runs=[_cell_row(results, cell) for cell in results["cells"]],
         provenance=provenance(results),
+        repeat=repeat_command(results),
     )
 
 
@@ -181,6 +182,13 @@ def provenance(results: dict[str, Any]) -> list[tuple[str, str]]:
         ("resamples", f"{bootstrap['num_bootstrap_samples']}, seed {bootstrap['seed']}"),
         *(("software", each) for each in sorted(software)),
     ]
+
+
+def repeat_command(results: dict[str, Any]) -> str:
+    """What runs one cell of a study again, in a folder of its own."""
+    scale = f" --scale {results['scale']}" if results["scale"] else ""
+    names = [cell["folder"] for cell in results["cells"]] or ["NAME"]
+    return f"exgra-med study run {results['study']}{scale} --out again --only {names[0]}"
 
 
 def _cell_row(results: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:

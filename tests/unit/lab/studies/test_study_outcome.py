@@ -502,6 +502,11 @@ def test_what_stands_behind_each_run_is_told(folder: Path, results: dict[str, An
     assert "12 runs with 672 questions, 672 answered, 0 missing" in render(results, "markdown")
 
 
+def test_the_page_says_how_a_run_is_repeated(folder: Path, results: dict[str, Any]) -> None:
+    command = f"exgra-med study run try --out again --only {results['cells'][0]['folder']}"
+    assert f"<code>{command}</code>" in (folder / "report.html").read_text("utf-8")
+
+
 def test_nothing_is_concluded_of_runs_that_lack_answers(tmp_path: Path) -> None:
     skill = {"instruct": {0.1: 0.3}, "exgra-med": {0.1: 0.9}}
     folder = fake_study(tmp_path, skill, SMALL)

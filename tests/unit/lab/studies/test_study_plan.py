@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from fake_study import STUDY, write_study
 
-from exgra_med.errors import RecipeError
+from exgra_med.errors import RecipeError, RunError
 from exgra_med.lab.studies import schema
-from exgra_med.lab.studies.plan import Node, plan_study
+from exgra_med.lab.studies.plan import Node, plan_study, with_needs
 from exgra_med.lab.studies.schema import (
     Study,
     check_study,
@@ -44,6 +44,16 @@ def test_the_grid_comes_in_a_fixed_order_behind_what_it_needs(tmp_path: Path) ->
     assert names == [each.id for each in plan_study(load(tmp_path), FOLDER)]
     for number, each in enumerate(nodes):
         assert set(each.needs) <= set(names[:number])
+
+
+def test_one_cell_is_chosen_with_what_it_needs(tmp_path: Path) -> None:
+    nodes = plan_study(load(tmp_path), FOLDER)
+    name = "cells/equal-tokens/0.4/seed-1"
+    chosen = [each.id for each in with_needs(nodes, [name])]
+    assert chosen[-1] == name and "shared/seed-1" in chosen and "shared/seed-0" not in chosen
+    assert with_needs(nodes, []) == nodes
+    with pytest.raises(RunError, match="no node 'cells/nothing'"):
+        with_needs(nodes, ["cells/nothing"])
 
 
 def test_cells_differ_in_what_the_study_says_and_in_nothing_else(tmp_path: Path) -> None:
