@@ -319,8 +319,8 @@ def terminal_table(entries: Sequence[Entry], task: Task) -> tuple[str, list[str]
         shown = entry_table(entries[0], task)
     else:
         about = f"{len(entries)} data sets"
-        by_variant = task.rows == "variants"
-        shown = _variant_table(entries, task) if by_variant else overview_table(entries)
+        is_vqa = "strict" in task.variants
+        shown = overview_table(entries) if is_vqa else _variant_table(entries, task)
     columns = [shown.head, *(column.title for column in shown.columns)]
     columns.insert(2, "95 % interval")
     rows = []

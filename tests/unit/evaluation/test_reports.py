@@ -214,9 +214,11 @@ def test_a_run_tells_its_reports_everywhere(ward: Path, tmp_path: Path) -> None:
     assert (run / "predictions/reports/ward/test.jsonl").is_file()
     assert entry.task == "reports" and entry.details["num_images"] == 6
     assert {*entry.details["baselines"]} == {"another_report", "one_for_all"}
-    title, columns, rows = terminal_table(entry, tasks()["reports"])
+    title, columns, rows = terminal_table([entry], tasks()["reports"])
     assert title == "Reports: ward, test" and columns[2] == "95 % interval"
     labels = [row[0] for row in rows]
+    both = terminal_table([entry, entry], tasks()["reports"])
+    assert [row[0] for row in both[2]] == ["ward, test: score"] * 2
     # How each number is put together stands beside it.
     assert all(label.endswith(("corpus", "mean of reports")) for label in labels)
     (run / "recipe.yaml").write_text(
@@ -322,7 +324,7 @@ def test_radeval_scores_beside_the_others_and_stays(
     assert then.score(VARIANT, "f1chexbert_all_micro_f1").value == 50
     assert then.score(VARIANT, "f1chexbert_all_micro_f1").interval is None
     assert then.details["radeval"] == {"version": "2.2.1", "measures": ["radgraph", "f1chexbert"]}
-    labels = [row[0] for row in terminal_table(then, tasks()["reports"])[2]]
+    labels = [row[0] for row in terminal_table([then], tasks()["reports"])[2]]
     assert "CheXbert F1, 14 labels, micro, corpus" in labels
     # Other answers: what was measured of the earlier ones is gone.
     entry = read_results(run).results[0]
