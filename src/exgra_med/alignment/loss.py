@@ -101,6 +101,7 @@ PAIRS["all"] = PAIRS["barycenter"] + PAIRS["pairwise"]
 VIEWS: dict[str, tuple[int, ...]] = {
     "all": (IMAGE, ANSWER, EXTENDED),
     "image-answer": (IMAGE, ANSWER),
+    "exchanged": (IMAGE, ANSWER, EXTENDED),
 }
 """Which views take part; without the extended answers the barycenter is the mean of two."""
 
@@ -371,7 +372,11 @@ class MultiGraphAlignment(nn.Module):
 
     def _views(self, *views: torch.Tensor | None) -> list[torch.Tensor]:
         check_views(views[: self.num_views], self.dim)
-        return [view.float() for view in views[: self.num_views] if view is not None]
+        given = [view.float() for view in views[: self.num_views] if view is not None]
+        if self.settings.views == "exchanged":
+            # Right texts with the wrong pictures: a node has those of the node behind it.
+            given[EXTENDED] = given[EXTENDED].roll(-1, 0)
+        return given
 
     def _add_noise(
         self, unary: torch.Tensor, quadratic: torch.Tensor, stream: torch.Generator

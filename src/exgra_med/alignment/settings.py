@@ -22,9 +22,9 @@ class AlignmentSettings(Section):
         "barycenter", "pairwise", "all", "infonce", "siglip", "optimal-transport"
     ] = "barycenter"
     """Which pairs of graphs are matched; the last three are controls without graphs."""
-    views: Literal["all", "image-answer"] = "all"
-    """Which views are graphs; `image-answer` is a control that needs no extended answers: its
-    barycenter is the mean of two views."""
+    views: Literal["all", "image-answer", "exchanged"] = "all"
+    """Which views are graphs. Two controls: `image-answer` needs no extended answers, and its
+    barycenter is the mean of two views; `exchanged` gives every node those of another one."""
     graph: Literal["knn", "full"] = "knn"
     """Which nodes of a view are linked: each with its nearest, or all with all."""
     neighbours: Count = 5
@@ -50,6 +50,11 @@ class AlignmentSettings(Section):
     another package adds."""
     effort: Effort = "fast"
     """How long the solver searches."""
+
+    @property
+    def has_extended(self) -> bool:
+        """Whether extended answers are one of the views."""
+        return self.views != "image-answer"
 
     @field_validator("solver")
     @classmethod

@@ -171,14 +171,14 @@ def _records(
         usable = [
             record
             for record in joined
-            if record.images and (record.extended or settings.views != "all")
+            if record.images and (record.extended or not settings.has_extended)
         ]
         random.Random(draw).shuffle(usable)
         by_image = {record.image_group: record for record in reversed(usable)}
         if len(by_image) >= 2:
             chosen = [record for record in usable if by_image[record.image_group] is record]
             return split, chosen[:num]
-    if settings.views != "all":
+    if not settings.has_extended:
         raise RunError(f"No split of {data.folder} has two records with different images.")
     raise RunError(
         f"No split of {data.folder} has two images with extended answers.",
@@ -217,7 +217,7 @@ def _moment(
 ) -> Moment:
     bundle = load_bundle(folder, device=device)
     layout = Layout(packed=settings.pooling == "tokens")
-    with_extended = settings.views == "all"
+    with_extended = settings.has_extended
     dataset = StageDataset(records, images, bundle, run.recipe.text, True, layout, with_extended)
     # Before training, the graph layers are those that the stage's seed draws.
     with torch.random.fork_rng(devices=[]):

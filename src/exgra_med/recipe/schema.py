@@ -428,7 +428,7 @@ class StageSettings(Section):
     @property
     def needs_extended(self) -> bool:
         """Whether the training records must have extended answers."""
-        aligned = self.aligned is not None and self.aligned.views == "all"
+        aligned = self.aligned is not None and self.aligned.has_extended
         return aligned or self.answers != "original"
 
 

@@ -206,7 +206,7 @@ def measure_workload(recipe: Recipe, name: str, planned: PlannedModel) -> Worklo
     """
     settings, stage = recipe.stage_data(name), recipe.stages[name]
     aligned = stage.aligned is not None
-    with_extended = stage.alignment is not None and stage.alignment.views == "all"
+    with_extended = stage.alignment is not None and stage.alignment.has_extended
     try:
         prepared = open_prepared(settings.folder)
     except DataError:

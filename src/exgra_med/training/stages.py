@@ -127,7 +127,7 @@ def _train_stage(
     )
     # With weight 0 the texts of the graphs are not even tokenised: plain training, bit for bit.
     aligned = stage.aligned is not None
-    with_extended = stage.alignment is not None and stage.alignment.views == "all"
+    with_extended = stage.alignment is not None and stage.alignment.has_extended
     dataset = StageDataset(
         chosen_records(prepared.records(settings.split), settings),
         prepared.image_folder(settings.max_pixels),
@@ -198,7 +198,7 @@ def _held_out_dataset(
     )
     extended = all(record.extended for record in records)
     with_extended = extended and (like.with_extended or stage.measure_views)
-    aligned = stage.alignment is not None and (extended or stage.alignment.views != "all")
+    aligned = stage.alignment is not None and (extended or not stage.alignment.has_extended)
     return replace(
         like,
         records=records,

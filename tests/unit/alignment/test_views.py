@@ -41,6 +41,18 @@ def test_two_views_never_look_at_the_third(objective: str) -> None:
     assert answer.grad is not None
 
 
+def test_exchanged_views_are_those_of_the_next_sample() -> None:
+    views = [torch.randn(6, 8, generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    exchanged = MultiGraphAlignment(8, views="exchanged", num_layers=0)
+    plain = MultiGraphAlignment(8, num_layers=0)
+    image, answer, extended = views
+    found = exchanged(image, answer, extended, generator=3)
+    assert torch.equal(found.loss, plain(image, answer, extended.roll(-1, 0), generator=3).loss)
+    assert not torch.equal(found.loss, plain(*views, generator=3).loss)
+    with pytest.raises(MatchingError):
+        exchanged(image, answer, None)
+
+
 def test_three_views_need_three() -> None:
     image, answer, _ = draw()
     with pytest.raises(MatchingError, match="'extended' is none"):
