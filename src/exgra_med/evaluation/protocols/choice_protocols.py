@@ -102,8 +102,8 @@ OMNIMEDVQA_AUTHORS = Protocol(
         ),
     ),
     split="one JSON file a data set, open access: 42 of them, 88,996 questions",
-    prompt="{question}Here are {n} candidate answers:{list} Only return what you think is the "
-    "correct answer from the candidate answers, do not return any other irrelevant text!",
+    prompt="{question}Here are {n} candidate answers:{list}, and then that only the right one of "
+    "them is to be returned",
     notes="The code prints one score a data set and no mean of them. A question whose answering "
     "fails leaves the denominator. The original ExGra-Med scores by the same rule.",
 )
