@@ -47,7 +47,7 @@ def _section(protocol: Protocol) -> str:
         *(f"* Types: {words}" for words in sorted({each.typing.words for each in numbers})),
         *(
             f"* Judge: {each.model}. Its published request is in {each.published}; "
-            f"[whose words it is asked in](#words-of-judges)"
+            f"[whose words it is asked in](#whose-words-a-judge-is-asked-in)"
             for each in judges_of([protocol])
         ),
         *([f"* To know: {protocol.notes}"] if protocol.notes else []),

@@ -327,7 +327,7 @@ def _exchanges(first: Number, second: Number) -> Iterator[tuple[str, str, str, d
         cause = READING
         if old.needs_candidates or new.needs_candidates:
             cause = CANDIDATES
-        if (old.judge is None) != (new.judge is None):
+        if old.judge != new.judge:
             cause = JUDGE
         yield cause, f"{kind}: {old.words}", f"{kind}: {new.words}", {kind: new}
     if first.dropping != second.dropping:

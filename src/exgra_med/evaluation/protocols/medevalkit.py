@@ -15,6 +15,8 @@ from exgra_med.evaluation.protocols.protocol import (
 from exgra_med.evaluation.score import Case
 from exgra_med.llm.prompt import load_prompt
 
+REPOSITORY = ("alibaba-damo-academy/MedEvalKit", "9b12e3b34232a8779cc1275417bf4f72f03d28e0")
+"""Where it is, and the commit that was read."""
 _BOX = "\\boxed{"
 NO_BOX = "None"
 """What the reader of boxes gives where there is none; it then stands for the answer."""
@@ -164,12 +166,10 @@ COUNTED_TWICE = Reading(
 )
 FORGOTTEN = Reading("with the judge on, hits of closed questions are set to 0", lambda _: 0.0)
 
-_COMMIT = "9b12e3b34232a8779cc1275417bf4f72f03d28e0"
-
 
 def _source(folder: str) -> Source:
     files = (f"utils/{folder}/{folder}.py", "utils/utils.py")
-    return Source("alibaba-damo-academy/MedEvalKit", _COMMIT, files)
+    return Source(*REPOSITORY, files)
 
 
 def _numbers(

@@ -6,10 +6,12 @@ from exgra_med.evaluation.protocols.protocol import Judge, Number, Protocol, Rea
 from exgra_med.evaluation.score import Case
 from exgra_med.llm.prompt import load_prompt
 
+REPOSITORY = ("open-compass/VLMEvalKit", "e8e78f05f3080fe28154f2130321f17951c3be94")
+"""Where it is, and the commit that was read."""
 _MARK = re.compile(r"\[(Begin|End) Correctness\]")
 
 
-def told(case: Case) -> dict[str, str]:
+def _told(case: Case) -> dict[str, str]:
     """What the judge is told of an answer."""
     question = case.question
     return {"question": question.text, "reference": question.answer, "answer": case.answer}
@@ -37,7 +39,7 @@ JUDGED = Reading(
         "vlmevalkit",
         "gpt-4o-mini",
         load_prompt("judge-vlmevalkit").text,
-        told,
+        _told,
         verdict,
         published="vlmeval/dataset/utils/shortqa.py, EVAL_TMPL with the examples en_single_ICEs",
     ),
@@ -46,11 +48,7 @@ JUDGED = Reading(
 VLMEVALKIT = Protocol(
     "vlmevalkit",
     "VLMEvalKit, PathVQA",
-    Source(
-        "open-compass/VLMEvalKit",
-        "e8e78f05f3080fe28154f2130321f17951c3be94",
-        ("vlmeval/dataset/image_shortqa.py", "vlmeval/dataset/utils/shortqa.py"),
-    ),
+    Source(*REPOSITORY, ("vlmeval/dataset/image_shortqa.py", "vlmeval/dataset/utils/shortqa.py")),
     ("pathvqa",),
     (
         Number("overall", "accuracy, judged", "all", JUDGED),

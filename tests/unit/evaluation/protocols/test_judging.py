@@ -197,3 +197,14 @@ def test_a_judge_is_told_what_its_request_has_places_for() -> None:
     for judge in judges_of(protocols()):
         places = {"question", "answer", "options" if "choices" in judge.name else "reference"}
         assert set(judge.places) == places and judge.words == "own" and judge.published
+
+
+def test_the_documents_say_where_the_published_words_of_each_judge_are() -> None:
+    page = Path(__file__).parents[4] / "docs" / "reference" / "protocols.md"
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    for protocol in protocols():
+        for judge in judges_of([protocol]):
+            (row,) = [line for line in rows if f"`{protocol.name}`" in line]
+            assert protocol.source.where in row and protocol.source.version[:10] in row
+            assert judge.published.partition(",")[0] in row
+            assert all(f"{{{place}}}" in row for place in judge.places)
