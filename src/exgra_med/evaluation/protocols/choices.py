@@ -277,6 +277,7 @@ _REFUSALS = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
+"""What its code looks for in an answer."""
 _STATED = re.compile(r"answer\s+is\s+\**([a-d])", re.IGNORECASE)
 _LAST_WORDS = 4
 """The only letter must stand among so many words at the end."""

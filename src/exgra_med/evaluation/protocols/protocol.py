@@ -221,7 +221,7 @@ class Protocol:
     numbers: tuple[Number, ...]
     split: str
     prompt: str
-    """What is asked, word for word where the source has it."""
+    """What the model is asked, in short; few words of the source are quoted."""
     notes: str = ""
     """What a reader must know, such as a defect that changes the number."""
     is_exact: bool = True

@@ -201,10 +201,10 @@ def test_a_judge_is_told_what_its_request_has_places_for() -> None:
 
 def test_the_documents_say_where_the_published_words_of_each_judge_are() -> None:
     page = Path(__file__).parents[4] / "docs" / "reference" / "protocols.md"
-    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    items = page.read_text(encoding="utf-8").split("\n* ")
     for protocol in protocols():
         for judge in judges_of([protocol]):
-            (row,) = [line for line in rows if f"`{protocol.name}`" in line]
-            assert protocol.source.where in row and protocol.source.version[:10] in row
-            assert judge.published.partition(",")[0] in row
-            assert all(f"{{{place}}}" in row for place in judge.places)
+            (item,) = [each for each in items if f"`{protocol.name}`" in each]
+            assert protocol.source.where in item and protocol.source.version[:10] in item
+            assert judge.published.partition(",")[0] in item
+            assert all(f"{{{place}}}" in item for place in judge.places)
