@@ -1,6 +1,7 @@
 """The published evaluation protocols as tables: from the registry that computes them."""
 
 from exgra_med.evaluation.protocols import protocols
+from exgra_med.evaluation.protocols.judging import judges_of
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
     EVERYTHING,
@@ -9,6 +10,7 @@ from exgra_med.evaluation.protocols.protocol import (
     Protocol,
     Reading,
 )
+from exgra_med.evaluation.tables import IN_OUR_WORDS
 
 
 def protocol_page() -> str:
@@ -19,7 +21,7 @@ def protocol_page() -> str:
 
 
 def _row(protocol: Protocol) -> str:
-    judges = {r.judge.model for n in protocol.numbers for r in n.readings if r.judge}
+    judges = {each.model for each in judges_of([protocol])}
     cells = (
         f"[{protocol.title}](#protocol-{protocol.name})",
         ", ".join(protocol.datasets),
@@ -43,6 +45,11 @@ def _section(protocol: Protocol) -> str:
         f"* Prompt: {protocol.prompt}",
         *(f"* Asked: {words}" for words in sorted(asked)),
         *(f"* Types: {words}" for words in sorted({each.typing.words for each in numbers})),
+        *(
+            f"* Judge: {each.model}. Its published request is in {each.published}; "
+            f"[whose words it is asked in](#whose-words-a-judge-is-asked-in)"
+            for each in judges_of([protocol])
+        ),
         *([f"* To know: {protocol.notes}"] if protocol.notes else []),
         "",
         "| number | what it is | of questions | answer reading |",
@@ -60,7 +67,9 @@ def _number(number: Number) -> str:
     read = "; ".join(_words(each) for each in number.readings)
     if number.of == "all" and len(number.readings) > 1:
         read = f"closed: {_words(number.closed)}; open: {_words(number.reading('open'))}"
-    cells = (f"`{number.name}`", number.label, "; ".join(counted), read)
+    is_judged = any(each.judge for each in number.readings)
+    label = f"{number.label} ({IN_OUR_WORDS})" if is_judged else number.label
+    cells = (f"`{number.name}`", label, "; ".join(counted), read)
     return f"| {' | '.join(map(_cell, cells))} |"
 
 

@@ -9,6 +9,13 @@ bars). Two of them stop at some answers, and were helped over it:
   ours); the F1 of an empty answer, a lone 0, cannot be unpacked into three scores: it became zeros.
 * LLaVA-Med's script for PathVQA calls a function of three arguments with two; it got the third.
 
+The judge is invented: which of its replies it gives is the SHA-1 of question, reference and answer
+as they come to it, joined by line breaks, modulo 4. The published functions that write the request
+(MedEvalKit's get_compare_messages, VLMEvalKit's ShortQA_prompt) were wrapped, so that these three
+are kept beside each request, and what asks the service (generate_outputs of MedEvalKit's judger,
+generate of VLMEvalKit's model) looked them up. So the numbers depend on what a judge is told and
+on how its reply is read, and not on the words around it.
+
 The original ExGra-Med is compared in tests/golden too, question by question. MedGemma publishes no
 code that scores; tests/unit/evaluation/protocols has cases by hand.
 """
@@ -20,7 +27,8 @@ import pytest
 
 import invented_answers as invented
 from exgra_med.evaluation.answers import pair
-from exgra_med.evaluation.protocols import PROTOCOLS, protocols
+from exgra_med.evaluation.protocols import PROTOCOLS
+from exgra_med.evaluation.protocols.judging import judges_of
 from exgra_med.evaluation.protocols.protocol import Answered, Protocol, count
 from exgra_med.evaluation.score import Candidates
 
@@ -39,7 +47,7 @@ _WITHOUT_A_JUDGE = {
     "open_recall": 46.916865079365094,
     "open_f1": 58.19444444444445,
     # Its "acc" of open questions is divided by their number twice; right and total were printed.
-    "open_judged": 100 * 157 / 200,
+    "open_judged": 100 * 138 / 200,
 }
 THEIRS = {
     # The original's script is LLaVA-Med's but for the closed rule; its closed hits were counted
@@ -51,8 +59,8 @@ THEIRS = {
     },
     "llava-med": {"closed": 67.64705882352942, **_OPEN_OF_LLAVA_MED},
     "llava-med-pathvqa": {"closed": 78.63247863247864, **_OPEN_OF_LLAVA_MED},
-    "medevalkit": {**_WITHOUT_A_JUDGE, "total_judged": 66.07538802660754},
-    "medevalkit-pathvqa": {**_WITHOUT_A_JUDGE, "total_judged": 34.811529933481156},
+    "medevalkit": {**_WITHOUT_A_JUDGE, "total_judged": 100 * 279 / 451},
+    "medevalkit-pathvqa": {**_WITHOUT_A_JUDGE, "total_judged": 100 * 138 / 451},
     "medevalkit-slake": {
         "total": 33.03769401330377,
         "closed": 40.441176470588236,
@@ -60,9 +68,9 @@ THEIRS = {
         "open_precision": 48.121447763905884,
         "open_recall": 47.048638822381855,
         "open_f1": 58.31781502172564,
-        "open_judged": 100 * 131 / 179,
-        "closed_judged": 113.23529411764706,
-        "total_judged": 97.33924611973392,
+        "open_judged": 100 * 132 / 179,
+        "closed_judged": 100 * 308 / 272,
+        "total_judged": 100 * 440 / 451,
     },
     "lmms-eval": {
         "accuracy": 24.611973392461198,
@@ -70,9 +78,9 @@ THEIRS = {
         "open": 26.256983240223464,
     },
     "vlmevalkit": {
-        "overall": 24.168514412416853,
-        "closed": 25.36764705882353,
-        "open": 22.346368715083798,
+        "overall": 24.611973392461198,
+        "closed": 24.26470588235294,
+        "open": 25.139664804469275,
     },
 }
 """Protocol -> number -> percent that its own code gave for the invented answers."""
@@ -90,7 +98,7 @@ REPLIES = {
         "Correct",
     ),
 }
-"""What the invented judge of the comparison replies, by the digest of what it is asked."""
+"""Of the invented judge, by its name; which one is the digest of what it is told."""
 
 
 @pytest.fixture(scope="module")
@@ -101,15 +109,14 @@ def answered(shared: Path) -> Answered:
         pair(invented.answers(questions), questions), Candidates.of(invented.candidates(file))
     )
     verdicts: dict[str, dict[str, float | None]] = {}
-    for protocol in protocols():
-        replies = REPLIES.get(protocol.name.partition("-")[0])
-        judges = {r.judge for n in protocol.numbers for r in n.readings if r.judge}
-        for judge in judges if replies else ():
-            said = verdicts[judge.name] = {}
-            for case in filter(None, found.cases):
-                if text := judge.message(case):
-                    place = int(hashlib.sha1(text.encode()).hexdigest(), 16) % 4
-                    said[case.question.id] = judge.verdict(replies[place], case)
+    for judge in judges_of([PROTOCOLS.find(name) for name in THEIRS]):
+        replies = REPLIES[judge.name.partition("-")[0]]
+        said = verdicts[judge.name] = {}
+        for case in filter(None, found.cases):
+            told = judge.told(case)
+            text = "\n".join(told[name] for name in ("question", "reference", "answer"))
+            place = int(hashlib.sha1(text.encode()).hexdigest(), 16) % 4
+            said[case.question.id] = judge.verdict(replies[place], case)
     return Answered(found.cases, found.questions, found.clusters, found.candidates, verdicts)
 
 

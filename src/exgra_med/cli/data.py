@@ -175,7 +175,7 @@ def prepare(
     if file is not None and source is not None:
         raise DataError("SOURCE and --source are the same.", "Give one of them.")
     source = file or source
-    mapping = _pairs(column or [], "--map question=Frage")
+    mapping = options.pairs(column or [], "--map question=Frage")
     if group_by is not None and mapping.setdefault("group", group_by) != group_by:
         raise DataError("--group-by and --map group= name different columns.", "Give one of them.")
     asks = not (yes or as_json) and _asks()
@@ -204,7 +204,7 @@ def prepare(
             own=own,
             licence=licence,
             data_origin=data_origin,
-            settings=_pairs(option or [], "--option num_images=2000"),
+            settings=options.pairs(option or [], "--option num_images=2000"),
             progress=progress,
         )
     _show_prepared(prepared, as_json)
@@ -255,14 +255,6 @@ def _download(name: str, folder: Path, num_workers: int, allow_loopback: bool) -
     result = download_images(folder, reporter(), limits, num_workers)
     for line in result.lines():
         typer.echo(line, err=True)
-
-
-def _pairs(texts: list[str], example: str) -> dict[str, str]:
-    pairs = {text.partition("=")[0]: text.partition("=")[2] for text in texts}
-    if not all(pairs) or not all(pairs.values()):
-        option = example.partition(" ")[0]
-        raise DataError(f"{option} needs NAME=VALUE.", f"For example {example}.")
-    return pairs
 
 
 def _show_prepared(prepared: "Prepared", as_json: bool) -> None:

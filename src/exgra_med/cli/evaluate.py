@@ -10,6 +10,7 @@ import typer
 
 from exgra_med.cli import options
 from exgra_med.errors import CommandError
+from exgra_med.files import expand_home
 from exgra_med.terminal import next_step, print_json, remark, reporter, say, show, table
 
 if TYPE_CHECKING:
@@ -484,7 +485,7 @@ Examples:
 * `exgra-med evaluate explain answers.jsonl test.jsonl --between strict/closed medevalkit/closed`
 
 * `exgra-med evaluate explain answers.jsonl test.jsonl --judge qwen3:8b
-  --base-url http://localhost:11434/v1`
+  --base-url http://localhost:11434/v1 --judge-request medevalkit=request.txt`
 """
 
 
@@ -522,6 +523,16 @@ def explain(
             "--judge", metavar="NAME", help="Language model for the protocols that need a judge."
         ),
     ] = None,
+    judge_request: Annotated[
+        list[str] | None,
+        options.of_service(
+            "--judge-request",
+            metavar="PROTOCOL=FILE",
+            help="Text file with the words to ask a protocol's judge in, instead of ours. It has "
+            "the places `{question}`, `{answer}`, and `{reference}` or `{options}`. May be "
+            "repeated.",
+        ),
+    ] = None,
     as_json: options.Json = False,
     **service: Any,
 ) -> None:
@@ -540,12 +551,19 @@ def explain(
     settings = None
     if judge_model is not None:
         settings = given.settings(judge_model, given.greedy(given.max_new_tokens))
-    result = explain_files(answers, reference, claimed, between, candidates, settings, reporter())
+    elif judge_request:
+        raise CommandError("--judge-request is for a judge, and --judge names none.")
+    pairs = options.pairs(judge_request or [], "--judge-request medevalkit=request.txt")
+    requests = {name: expand_home(file) for name, file in pairs.items()}
+    result = explain_files(
+        answers, reference, claimed, between, candidates, settings, requests, reporter()
+    )
 
     def lines() -> Iterator[Any]:
         from exgra_med.evaluation import tables
 
         yield table(answers.name, *tables.protocol_table(result))
+        yield from tables.wording_sentences(result)
         yield counts_sentence(result["answer_counts"])
         yield from pairing_sentences(result["pairing"], result["answers_tool"])
         yield from tables.lacking_sentences(result)

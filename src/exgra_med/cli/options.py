@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from exgra_med.errors import DataError
 from exgra_med.terminal import remark
 
 if TYPE_CHECKING:
@@ -73,6 +74,25 @@ VerbOption = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="NAME=VALUE", help="Change a setting. May be repeated."),
 ]
+
+
+def pairs(texts: list[str], example: str) -> dict[str, str]:
+    """Name -> value of an option that may be repeated; the last one of a name counts.
+
+    Args:
+        texts: each `NAME=VALUE`.
+        example: the option with one of them, for the message.
+
+    Raises:
+        DataError: a name or a value is missing.
+    """
+    found = {text.partition("=")[0]: text.partition("=")[2] for text in texts}
+    if not all(found) or not all(found.values()):
+        option = example.partition(" ")[0]
+        raise DataError(f"{option} needs NAME=VALUE.", f"For example {example}.")
+    return found
+
+
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=2**32 - 1, help="Start of the random numbers.")
 ]

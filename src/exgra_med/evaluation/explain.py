@@ -33,6 +33,7 @@ from exgra_med.evaluation.protocols.protocol import (
     ONLY_READ,
     OVER_KINDS,
     OVER_QUESTIONS,
+    OWN,
     WITH_OPTIONS,
     Answered,
     Count,
@@ -46,6 +47,7 @@ from exgra_med.evaluation.protocols.protocol import (
     with_intervals,
 )
 from exgra_med.evaluation.score import Candidates, Case, counts_of
+from exgra_med.evaluation.tables import IN_OUR_WORDS
 from exgra_med.terminal import Reporter, Silent
 
 if TYPE_CHECKING:
@@ -111,6 +113,8 @@ class Row:
     count: Count | None
     missing: str
     """What it needs that is not there."""
+    words: str | None = None
+    """Whose a judge was asked in, as `Judge.words`; None where none was asked."""
 
     @property
     def name(self) -> str:
@@ -130,6 +134,7 @@ def explain_files(
     between: tuple[str, str] | None = None,
     candidates: Path | None = None,
     judge: "ServiceSettings | None" = None,
+    judge_requests: Mapping[str, Path] | None = None,
     progress: Reporter | None = None,
 ) -> dict[str, Any]:
     """Explain a file of answers; see `explain`.
@@ -141,11 +146,12 @@ def explain_files(
         between: two numbers.
         candidates: known open answers.
         judge: language model for the protocols that need one; what it said goes into `judged`.
+        judge_requests: protocol -> file with the words to ask its judge in, instead of our own.
         progress: of the judging.
 
     Raises:
-        DataError: a file is missing or cannot be read.
-        ScoreError: see `explain`.
+        DataError: a file is missing or cannot be read, or is no request to a judge.
+        ScoreError: see `explain`; or a protocol of `judge_requests` has no judge that is asked.
         ServiceError: the judge cannot be asked.
     """
     if claimed is not None:
@@ -158,11 +164,14 @@ def explain_files(
     judged: list[Judged] = []
     if judge is not None:
         # It loads what talks to services, which a call without a judge need not wait for.
-        from exgra_med.evaluation.protocols.judging import ask_judges, judges_of, verdicts_of
+        from exgra_med.evaluation.protocols import judging
 
-        judges = judges_of(protocols(dataset_of(answered)))
-        judged = ask_judges(answered, judges, judge, progress or Silent())
-        answered = replace(answered, verdicts=verdicts_of(judges, judged))
+        judges = judging.judges_of(protocols(dataset_of(answered)))
+        judges = judging.in_words_of(judges, judge_requests or {})
+        judged = judging.ask_judges(answered, judges, judge, progress or Silent())
+        wording = {each.name: each.words for each in judges}
+        verdicts = judging.verdicts_of(judges, judged)
+        answered = replace(answered, verdicts=verdicts, wording=wording)
     return explain(answered, claimed, between) | {
         "judged": [asdict(each) for each in judged],
         "pairing": pairing_facts(joined),
@@ -241,7 +250,8 @@ def _rows(answered: Answered, dataset: str | None, seed: int) -> list[Row]:
             made = None if missing else count(number, answered)
             if made is not None and made.value is None:
                 missing = "no question counts"
-            rows.append(Row(protocol, number, is_stated, made, missing))
+            words = _words(number, answered)
+            rows.append(Row(protocol, number, is_stated, made, missing, words))
     counts = [each.count for each in rows if each.is_stated and each.count is not None]
     found = iter(with_intervals(counts, answered, NUM_SAMPLES, seed))
     shown = [
@@ -249,6 +259,12 @@ def _rows(answered: Answered, dataset: str | None, seed: int) -> list[Row]:
         for each in rows
     ]
     return sorted(shown, key=lambda each: not each.is_stated)
+
+
+def _words(number: Number, answered: Answered) -> str | None:
+    judges = [reading.judge for reading in number.readings if reading.judge is not None]
+    asked = [each.name for each in judges if (answered.verdicts or {}).get(each.name)]
+    return (answered.wording or {}).get(asked[0]) if asked else None
 
 
 def _find(rows: Sequence[Row], name: str) -> Row:
@@ -311,7 +327,7 @@ def _exchanges(first: Number, second: Number) -> Iterator[tuple[str, str, str, d
         cause = READING
         if old.needs_candidates or new.needs_candidates:
             cause = CANDIDATES
-        if (old.judge is None) != (new.judge is None):
+        if old.judge != new.judge:
             cause = JUDGE
         yield cause, f"{kind}: {old.words}", f"{kind}: {new.words}", {kind: new}
     if first.dropping != second.dropping:
@@ -465,6 +481,7 @@ def _entry(row: Row, claim: Claim | None) -> dict[str, Any]:
         "is_stated": row.is_stated,
         "is_main": row.number.is_main,
         "is_exact": row.protocol.is_exact,
+        "words": row.words,
         "missing": row.missing,
         "meets_claim": None if claim is None else _meets(row, claim),
         "split": row.protocol.split,
@@ -608,6 +625,8 @@ def _conclusion(
         more = " It cannot be told which of them it is." if len(stated) > 1 else ""
         if vague := sorted({each.protocol.title for each in stated if not each.protocol.is_exact}):
             more += f" {', '.join(vague)}: no code is published, so the number can be off."
+        if reworded := [each.name for each in stated if each.words == OWN]:
+            more += f" {', '.join(reworded)}: {IN_OUR_WORDS}, so the number can be off."
         return f"{claim.text} is, to its rounding, {names}.{more}"
     nearest = min(known, key=lambda each: abs((each.percent or 0.0) - claim.value))
     first = (

@@ -265,8 +265,7 @@ def _unwrapped(value: Any, path: Path) -> list[Any]:
             return rows
     inner = list(value.values())
     if inner and all(isinstance(each, dict) for each in inner):
-        columns = any(name in value for name in _SAID)
-        if columns:
+        if any(name in value for name in _SAID):
             # As pandas writes a table with to_json(): column -> row -> value.
             rows = {row: None for each in inner for row in each}
             return [{name: each.get(row) for name, each in value.items()} for row in rows]

@@ -401,10 +401,15 @@ def disagreement_sentences(result: Mapping[str, Any]) -> list[str]:
 
 # A result of `explain`: every published number of one file of answers.
 
+IN_OUR_WORDS = "asked in our words, not the published ones"
+"""Of a number that a judge decides."""
+_MARK = " *"
+"""Behind the name of such a number."""
+
 
 def protocol_table(result: Mapping[str, Any]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Columns and rows of the main numbers that are stated for the data set and could be computed,
-    and of every one that meets the claim."""
+    and of every one that meets the claim. `wording_sentences` say what a mark means."""
     claim = result["claim"]
     columns = ["number", "percent", "95 % interval", "questions"]
     if claim:
@@ -416,13 +421,29 @@ def protocol_table(result: Mapping[str, Any]) -> tuple[list[str], list[tuple[str
         if not each["is_main"] and not each["meets_claim"]:
             continue
         shown = bounded(each["value"], each["interval"], "%")
-        row = [each["name"], shown.text, shown.bounds or "–", str(each["count"])]
+        name = each["name"] + (_MARK if each["words"] == "own" else "")
+        row = [name, shown.text, shown.bounds or "–", str(each["count"])]
         if claim:
             low, high = each["interval"] or (each["value"], each["value"])
             inside = "in the interval" if low <= claim["percent"] <= high else ""
             row.append("yes" if each["meets_claim"] else inside)
         rows.append(tuple(row))
     return columns, rows
+
+
+def wording_sentences(result: Mapping[str, Any]) -> list[str]:
+    """Whose words the judges were asked in; nothing where none was asked."""
+    names: dict[str, list[str]] = {}
+    for each in result["numbers"]:
+        if each["is_stated"] and each["words"]:
+            names.setdefault(each["words"], []).append(each["name"])
+    lines = []
+    if names.pop("own", None):
+        lines.append(f"{_MARK.strip()} {_upper(IN_OUR_WORDS)} (--judge-request).")
+    return lines + [
+        f"{', '.join(found)}: asked in the words of the file with SHA-256 {words}."
+        for words, found in names.items()
+    ]
 
 
 def lacking_sentences(result: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Multiple-choice benchmarks as their authors, MedEvalKit, lmms-eval and VLMEvalKit score them."""
 
 from exgra_med.evaluation.metrics import SCORER_VERSION
-from exgra_med.evaluation.protocols import choices
+from exgra_med.evaluation.protocols import choices, lmms_eval, medevalkit, vlmevalkit
 from exgra_med.evaluation.protocols.choices import BY_OPTIONS, OVER_DATASETS
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
@@ -18,9 +18,6 @@ from exgra_med.evaluation.protocols.protocol import (
 OMNIMEDVQA, PMC_VQA, MEDXPERTQA = "omnimedvqa", "pmc-vqa", "medxpertqa"
 MMMU_MED, GMAI = "mmmu-med", "gmai-mmbench"
 
-_MEDEVALKIT = ("alibaba-damo-academy/MedEvalKit", "9b12e3b34232a8779cc1275417bf4f72f03d28e0")
-_VLMEVALKIT = ("open-compass/VLMEvalKit", "e8e78f05f3080fe28154f2130321f17951c3be94")
-_LMMS_EVAL = ("EvolvingLMMs-Lab/lmms-eval", "75571cfe0fa36ca5ec2e6aa2bb268f9d38295af3")
 _PMC_VQA = ("xiaoman-zhang/PMC-VQA", "1678ec2c97f0b2bf84591ddccd2e84932630e450")
 _MMMU = ("MMMU-Benchmark/MMMU", "bb0b95a945998d91dfef37e969e07d49d1139438")
 
@@ -102,15 +99,15 @@ OMNIMEDVQA_AUTHORS = Protocol(
         ),
     ),
     split="one JSON file a data set, open access: 42 of them, 88,996 questions",
-    prompt="{question}Here are {n} candidate answers:{list} Only return what you think is the "
-    "correct answer from the candidate answers, do not return any other irrelevant text!",
+    prompt="{question}Here are {n} candidate answers:{list}, and then that only the right one of "
+    "them is to be returned",
     notes="The code prints one score a data set and no mean of them. A question whose answering "
     "fails leaves the denominator. The original ExGra-Med scores by the same rule.",
 )
 OMNIMEDVQA_MEDEVALKIT = Protocol(
     "medevalkit-omnimedvqa",
     "MedEvalKit, OmniMedVQA",
-    Source(*_MEDEVALKIT, ("utils/OmniMedVQA/OmniMedVQA.py", "utils/utils.py")),
+    Source(*medevalkit.REPOSITORY, ("utils/OmniMedVQA/OmniMedVQA.py", "utils/utils.py")),
     (OMNIMEDVQA,),
     (_accuracy(choices.MEDEVALKIT_OMNIMEDVQA),),
     split="every file of QA_information/Open-access",
@@ -142,7 +139,7 @@ PMC_VQA_TE = Protocol(
 PMC_VQA_MEDEVALKIT = Protocol(
     "medevalkit-pmc-vqa",
     "MedEvalKit, PMC_VQA",
-    Source(*_MEDEVALKIT, ("utils/PMC_VQA/PMC_VQA.py", "utils/utils.py")),
+    Source(*medevalkit.REPOSITORY, ("utils/PMC_VQA/PMC_VQA.py", "utils/utils.py")),
     (PMC_VQA,),
     (_accuracy(choices.MEDEVALKIT_AS_LISTED),),
     split="test_2.csv, every row",
@@ -169,7 +166,7 @@ MEDXPERTQA_AUTHORS = Protocol(
 MEDXPERTQA_MEDEVALKIT = Protocol(
     "medevalkit-medxpertqa",
     "MedEvalKit, MedXpertQA-MM",
-    Source(*_MEDEVALKIT, ("utils/MedXpertQA/MedXpertQA.py", "utils/utils.py")),
+    Source(*medevalkit.REPOSITORY, ("utils/MedXpertQA/MedXpertQA.py", "utils/utils.py")),
     (MEDXPERTQA,),
     (_accuracy(choices.MEDEVALKIT_TAGGED),),
     split="MM test: 2,000 questions",
@@ -191,7 +188,7 @@ MMMU_LMMS_EVAL = Protocol(
     "lmms-eval-mmmu",
     "lmms-eval, mmmu_val",
     Source(
-        *_LMMS_EVAL,
+        *lmms_eval.REPOSITORY,
         ("lmms_eval/tasks/mmmu/utils.py", "lmms_eval/tasks/_task_utils/mmmu_mcq_utils.py"),
     ),
     (MMMU_MED,),
@@ -203,7 +200,7 @@ MMMU_LMMS_EVAL = Protocol(
 MMMU_MEDEVALKIT = Protocol(
     "medevalkit-mmmu",
     "MedEvalKit, MMMU-Medical-val",
-    Source(*_MEDEVALKIT, ("utils/MMMU/eval_val.py", "utils/MMMU/eval_utils.py")),
+    Source(*medevalkit.REPOSITORY, ("utils/MMMU/eval_val.py", "utils/MMMU/eval_utils.py")),
     (MMMU_MED,),
     (_accuracy(choices.MEDEVALKIT_MMMU, choices.NEVER_RIGHT),),
     split=_MMMU_SPLIT,
@@ -214,7 +211,8 @@ MMMU_VLMEVALKIT = Protocol(
     "vlmevalkit-mmmu",
     "VLMEvalKit, MMMU_DEV_VAL",
     Source(
-        *_VLMEVALKIT, ("vlmeval/utils/matching_util.py", "vlmeval/dataset/utils/multiple_choice.py")
+        *vlmevalkit.REPOSITORY,
+        ("vlmeval/utils/matching_util.py", "vlmeval/dataset/utils/multiple_choice.py"),
     ),
     (MMMU_MED,),
     (
@@ -230,7 +228,9 @@ MMMU_VLMEVALKIT = Protocol(
 CHOICES_VLMEVALKIT = Protocol(
     "vlmevalkit-choices",
     "VLMEvalKit, OmniMedVQA, MedXpertQA_MM_test, GMAI-MMBench_VAL",
-    Source(*_VLMEVALKIT, ("vlmeval/utils/matching_util.py", "vlmeval/dataset/image_mcq.py")),
+    Source(
+        *vlmevalkit.REPOSITORY, ("vlmeval/utils/matching_util.py", "vlmeval/dataset/image_mcq.py")
+    ),
     (OMNIMEDVQA, MEDXPERTQA, GMAI),
     (
         _accuracy(choices.VLMEVALKIT_LETTER, None, ONLY_GIVEN),

@@ -23,6 +23,7 @@ from exgra_med.evaluation.tasks.multiple_choice import (
     choose_strictly,
     right_option,
 )
+from exgra_med.llm.prompt import load_prompt
 
 BY_OPTIONS = Typing(
     "a question is closed where it lists options",
@@ -200,13 +201,19 @@ LMMS_EVAL_LETTERS = Reading(
 
 # MMMU's questions without options.
 
-_KEYS = "could be |so |is |thus |therefore |final |answer |result "
+_KEYS = ("could be", "so", "is", "thus", "therefore", "final", "answer", "result")
+"""What is said behind the last of each, and a blank, may be the answer."""
 # No number begins inside another one; without saying so, a long one takes its length squared.
-_NUMBERS = (
-    r"-?\b\d{1,3}(?:,\d{3})+\b",
-    r"-?(?<!\d)\d+(?:\.\d+)?[eE][+-]?\d+",
-    r"-?(?:(?<!\d)\d+\.\d+|\.\d+|(?<!\d)\d+\b)(?![eE][+-]?\d+)(?![,\d])",
+_WHOLE, _DECIMALS, _POWER = r"(?<!\d)\d+", r"\.\d+", r"e[+-]?\d+"
+_NUMBERS = tuple(
+    re.compile(f"-?{form}", re.IGNORECASE)
+    for form in (
+        r"\b\d\d?\d?(?:,\d\d\d)+\b",
+        f"{_WHOLE}(?:{_DECIMALS})?{_POWER}",
+        rf"(?:(?:{_WHOLE})?{_DECIMALS}|{_WHOLE}\b)(?!{_POWER}|,|\d)",
+    )
 )
+"""With commas between thousands; with a power of ten; plain."""
 
 
 def _comparable(text: str) -> list[str | float]:
@@ -225,7 +232,7 @@ def _key_phrases(text: str) -> list[str]:
     lines = text.split("\n")
     phrases = []
     for number, line in enumerate(lines):
-        keys = _KEYS.split("|") + (["="] if number == len(lines) - 1 else [])
+        keys = [f"{key} " for key in _KEYS] + (["="] if number == len(lines) - 1 else [])
         shortest = ""
         for behind in (line.split(key)[-1].strip() for key in keys if key in line):
             if not shortest or len(behind) < len(shortest):
@@ -237,7 +244,7 @@ def _key_phrases(text: str) -> list[str]:
 
 def _mmmu_open(case: Case) -> float:
     phrases = _key_phrases(case.answer)
-    numbers = [each for text in phrases for kind in _NUMBERS for each in re.findall(kind, text)]
+    numbers = [each for text in phrases for form in _NUMBERS for each in form.findall(text)]
     said = [value for text in phrases + numbers for value in _comparable(text)]
     wanted = _comparable(case.question.answer)
     return float(
@@ -270,26 +277,11 @@ _REFUSALS = (
     "I'm sorry, but without the image provided",
     "Cannot determine the answer",
 )
-_STATED = re.compile(r"(?:correct\s+)?answer\s+is\s+\**([ABCD])\**", re.IGNORECASE)
+"""What its code looks for in an answer."""
+_STATED = re.compile(r"answer\s+is\s+\**([a-d])", re.IGNORECASE)
 _LAST_WORDS = 4
 """The only letter must stand among so many words at the end."""
 _NO_OPTION = "Z"
-# The words of the request are the protocol's own: other words give other options.
-_REQUEST = (
-    "You are an AI assistant who will help me to match an answer with several options of a "
-    "single-choice question. You are provided with a question, several options, and an answer, "
-    "and you need to find which option is most similar to the answer. If the meaning of all "
-    "options are significantly different from the answer, output Z. Your should output a single "
-    "uppercase character in A, B, C, D (if they are valid options), and Z. \n"
-    "Example 1: \n"
-    "Question: What is the main object in image?\nOptions: A. teddy bear B. rabbit C. cat D. dog\n"
-    "Answer: a cute teddy bear\nYour output: A\n"
-    "Example 2: \n"
-    "Question: What is the main object in image?\nOptions: A. teddy bear B. rabbit C. cat D. dog\n"
-    "Answer: Spider\nYour output: Z\n"
-    "Example 3: \n"
-    "Question: {question}?\nOptions: {options}\nAnswer: {answer}\nYour output: "
-)
 
 
 def vlmevalkit_letter(text: str, options: Sequence[str]) -> str | None:
@@ -338,17 +330,12 @@ def _vlmevalkit(case: Case) -> float:
     return float(read is not None and read == _vlmevalkit_right(case.question))
 
 
-def vlmevalkit_request(case: Case) -> str | None:
-    """What VLMEvalKit asks its judge about an answer; None where the rules have read it."""
+def _vlmevalkit_told(case: Case) -> dict[str, str] | None:
     options = _vlmevalkit_options(case.question)
     if vlmevalkit_letter(case.answer, options) is not None:
         return None
-    lines = "".join(f"{line}\n" for line in _labelled(options, "{}. {}"))
-    return _REQUEST.format(
-        question=case.question.text,
-        options=f"There are several options: \n{lines}",
-        answer=case.answer,
-    )
+    listed = "\n".join(_labelled(options, "{}. {}"))
+    return {"question": case.question.text, "options": listed, "answer": case.answer}
 
 
 def _vlmevalkit_verdict(reply: str, case: Case) -> float | None:
@@ -356,7 +343,14 @@ def _vlmevalkit_verdict(reply: str, case: Case) -> float | None:
     return None if read is None else float(read == _vlmevalkit_right(case.question))
 
 
-_MATCHER = Judge("vlmevalkit-choices", "gpt-4o-mini", vlmevalkit_request, _vlmevalkit_verdict)
+_MATCHER = Judge(
+    "vlmevalkit-choices",
+    "gpt-4o-mini",
+    load_prompt("judge-vlmevalkit-choices").text,
+    _vlmevalkit_told,
+    _vlmevalkit_verdict,
+    published="vlmeval/dataset/utils/multiple_choice.py, build_prompt",
+)
 _VLMEVALKIT = (
     "the only letter that stands as a word, among the last four words; else the letter behind "
     "“answer is”; else the only option whose text stands in an answer of at most twice the "

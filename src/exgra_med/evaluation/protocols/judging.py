@@ -1,17 +1,24 @@
-"""Asks the judges of protocols about stored answers, each in the protocol's own words."""
+"""Asks the judges of protocols about stored answers, in our own words or in those of a file."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from exgra_med.errors import ServiceError
+from exgra_med.data.records import file_sha256
+from exgra_med.errors import DataError, ScoreError, ServiceError
 from exgra_med.evaluation.engines import allowed_endpoint, refuse_identifying
-from exgra_med.evaluation.protocols.protocol import Answered, Judge, Protocol
+from exgra_med.evaluation.protocols import PROTOCOLS
+from exgra_med.evaluation.protocols.protocol import Answered, Judge, Protocol, places_of
 from exgra_med.evaluation.score import Case
 from exgra_med.llm.request import CompletionError, ReplyError
 from exgra_med.llm.service import ChatService, ServiceSettings
+from exgra_med.reading import read_text
 from exgra_med.terminal import Reporter
+
+_PLACES = frozenset({"question", "reference", "answer", "options"})
+"""What some judge is told; other words in braces are text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +26,9 @@ class Judged:
     """What a judge said of one answer."""
 
     judge: str
-    """Which protocol's words it was asked in."""
     model: str
+    words: str
+    """Whose it was asked in, as `Judge.words`."""
     id: str
     """Of the question."""
     reply: str
@@ -37,6 +45,55 @@ def judges_of(chosen: Sequence[Protocol]) -> list[Judge]:
         for reading in number.readings
     ]
     return list(dict.fromkeys(each for each in found if each is not None))
+
+
+def in_words_of(judges: Sequence[Judge], files: Mapping[str, Path]) -> list[Judge]:
+    """The same judges, those of some protocols with the request of a file.
+
+    Args:
+        judges: all that will be asked.
+        files: protocol -> text file with the places that our own request to its judge has. Other
+            braces are text.
+
+    Raises:
+        ScoreError: there is no such protocol, none of these judges is its, or two files are for
+            one judge.
+        DataError: a file cannot be read, lacks a place, or has one that its judge is not told.
+    """
+    asked = {each.name: each for each in judges}
+    given: dict[str, Path] = {}
+    for name, path in files.items():
+        own = [each for each in judges_of([PROTOCOLS.find(name)]) if each.name in asked]
+        if not own:
+            raise ScoreError(
+                f"The protocol {name!r} has no judge that is asked about these questions.",
+                f"Judges that are asked: {', '.join(asked) or 'none'}.",
+            )
+        for judge in own:
+            if given.setdefault(judge.name, path) != path:
+                raise ScoreError(
+                    f"The judge {judge.name!r} is to be asked in the words of {given[judge.name]} "
+                    f"and of {path}.",
+                    "Protocols that share a judge are asked once: give one file.",
+                )
+            asked[judge.name] = _in_words_of(path, judge)
+    return list(asked.values())
+
+
+def _in_words_of(path: Path, judge: Judge) -> Judge:
+    text = read_text(path)
+    wanted, there = set(judge.places), _PLACES.intersection(places_of(text))
+    fault = ""
+    if missing := sorted(wanted - there):
+        fault = f"the place {{{missing[0]}}} is missing"
+    elif unknown := sorted(there - wanted):
+        fault = f"the judge is not told what belongs at {{{unknown[0]}}}"
+    if fault:
+        places = ", ".join(f"{{{name}}}" for name in judge.places)
+        raise DataError(
+            f"{path}: {fault}.", f"A request to the judge {judge.name!r} has the places {places}."
+        )
+    return replace(judge, request=text, words=file_sha256(path))
 
 
 def ask_judges(
@@ -78,7 +135,7 @@ def ask_judges(
             done += 1
             cost = service.usage.cost
             reporter.advance(done, "cost unknown" if cost is None else f"${cost:.4f}")
-            return Judged(judge.name, service.model, case.question.id, reply, verdict)
+            return Judged(judge.name, service.model, judge.words, case.question.id, reply, verdict)
 
         tasks = [asyncio.create_task(one(*each)) for each in pairs]
         try:

@@ -13,6 +13,8 @@ from exgra_med.evaluation.protocols.protocol import (
 )
 from exgra_med.evaluation.score import Case
 
+REPOSITORY = ("EvolvingLMMs-Lab/lmms-eval", "75571cfe0fa36ca5ec2e6aa2bb268f9d38295af3")
+"""Where it is, and the commit that was read."""
 _BRACKETS = ((")", re.compile(r"\([^)]*\)")), ("）", re.compile(r"（[^）]*）")))
 # Every sign of ASCII; its wide form, but for the full stop; and the signs of Chinese.
 _WIDE = "".join(chr(ord(sign) + 0xFEE0) for sign in string.punctuation if sign != ".")
@@ -49,11 +51,7 @@ def _equal(case: Case) -> float:
 EXACT = Reading("right where the cleaned answer equals the cleaned reference", _equal)
 CHINESE = Asked("Chinese questions", lambda each: each.meta.get("language") == "zh")
 
-_SOURCE = Source(
-    "EvolvingLMMs-Lab/lmms-eval",
-    "75571cfe0fa36ca5ec2e6aa2bb268f9d38295af3",
-    ("lmms_eval/tasks/slake/utils.py",),
-)
+_SOURCE = Source(*REPOSITORY, ("lmms_eval/tasks/slake/utils.py",))
 
 
 def _numbers(asked: Asked) -> tuple[Number, ...]:

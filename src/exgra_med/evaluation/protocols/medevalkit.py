@@ -13,7 +13,10 @@ from exgra_med.evaluation.protocols.protocol import (
     Typing,
 )
 from exgra_med.evaluation.score import Case
+from exgra_med.llm.prompt import load_prompt
 
+REPOSITORY = ("alibaba-damo-academy/MedEvalKit", "9b12e3b34232a8779cc1275417bf4f72f03d28e0")
+"""Where it is, and the commit that was read."""
 _BOX = "\\boxed{"
 NO_BOX = "None"
 """What the reader of boxes gives where there is none; it then stands for the answer."""
@@ -46,12 +49,8 @@ def boxed(text: str) -> str:
 def tagged(text: str, tag: str) -> str:
     """What stands between tags, several joined by a blank; the whole text where nothing does."""
     opens, closes = f"<{tag}>", f"</{tag}>"
-    found: list[str] = []
-    start = text.find(opens)
-    while start >= 0 and (end := text.find(closes, start + len(opens))) >= 0:
-        found.append(text[start + len(opens) : end])
-        start = text.find(opens, end + len(closes))
-    return " ".join(found).strip() or text
+    parts = [part.partition(opens) for part in text.split(closes)[:-1]]
+    return " ".join(inside for _, mark, inside in parts if mark).strip() or text
 
 
 def _unwrapped(text: str) -> str:
@@ -125,36 +124,22 @@ def _overlap(texts: Text, field: str) -> Callable[[Case], float]:
     return rule
 
 
-# The words of the request are the protocol's own: other words give other verdicts.
-_REQUEST = """
-Your task is to determine whether the user's answer is correct based on the provided questions and standard answers (for example, if the user expresses a similar meaning to the standard answer, or another interpretation of the standard answer, it is considered correct.)
-
-The question is: {question}
-
-The standard answer: {reference}
-
-The user's answer: {answer}
-
-Please strictly follow the following format for output(0 represents correct, 1 represents incorrect):
-<think>{{your concise think step}}</think>
-<judge>{{0/1}}</judge>
-
-for example:
-<think>The standard answer is right, and the user's answer is right frontal lobe, they express the same meaning, so it is correct.</think>
-<judge>0</judge>
-    """  # noqa: E501
-
-
 def _judge(name: str, texts: Text) -> Judge:
-    def message(case: Case) -> str:
+    def told(case: Case) -> dict[str, str]:
         answer, reference = texts(case)
-        about = {"question": case.question.text, "reference": reference, "answer": answer}
-        return _REQUEST.format(**about)
+        return {"question": case.question.text, "reference": reference, "answer": answer}
 
     def verdict(reply: str, _: Case | None = None) -> float:
         return float(tagged(reply, "judge") == "0")
 
-    return Judge(name, "gpt-4.1-2025-04-14", message, verdict)
+    return Judge(
+        name,
+        "gpt-4.1-2025-04-14",
+        load_prompt("judge-medevalkit").text,
+        told,
+        verdict,
+        published="utils/utils.py, get_compare_messages",
+    )
 
 
 ONE_WORD = Reading(
@@ -181,12 +166,10 @@ COUNTED_TWICE = Reading(
 )
 FORGOTTEN = Reading("with the judge on, hits of closed questions are set to 0", lambda _: 0.0)
 
-_COMMIT = "9b12e3b34232a8779cc1275417bf4f72f03d28e0"
-
 
 def _source(folder: str) -> Source:
     files = (f"utils/{folder}/{folder}.py", "utils/utils.py")
-    return Source("alibaba-damo-academy/MedEvalKit", _COMMIT, files)
+    return Source(*REPOSITORY, files)
 
 
 def _numbers(

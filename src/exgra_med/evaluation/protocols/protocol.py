@@ -46,6 +46,20 @@ class Typing:
     kind: Callable[[Question], Kind]
 
 
+OWN = "own"
+"""The words of this project, where the authors' are not given."""
+_PLACE = re.compile(r"\{(\w+)\}")
+
+
+def places_of(request: str) -> tuple[str, ...]:
+    """Names in braces, each once.
+
+    >>> places_of("{question} {answer} {answer} {0/1} {}")
+    ('question', 'answer')
+    """
+    return tuple(dict.fromkeys(_PLACE.findall(request)))
+
+
 @dataclass(frozen=True, slots=True)
 class Judge:
     """A language model that a protocol asks whether an answer is right."""
@@ -53,11 +67,30 @@ class Judge:
     name: str
     model: str
     """Which one the authors name."""
-    message: Callable[[Case], str | None]
-    """What it is asked, word for word, because other words give other verdicts; None where the
-    rules have read the answer, so that it is not asked."""
+    request: str
+    """What it is asked, with places such as `{question}` for what it is told."""
+    told: Callable[[Case], Mapping[str, str] | None]
+    """What stands in the places; None where the rules have read the answer, so that nothing is
+    asked."""
     verdict: Callable[[str, Case], float | None]
     """1.0 or 0.0 from its reply about an answer; None where the reply says neither."""
+    published: str
+    """Where the authors' words are, in the repository of the protocol. They are not part of this
+    project, and other words can give other verdicts."""
+    words: str = OWN
+    """Whose `request` is: `own`, or the SHA-256 of a user's file."""
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What the request has places for, in its order."""
+        return places_of(self.request)
+
+    def message(self, case: Case) -> str | None:
+        """What it is asked about an answer; None where the rules have read it."""
+        told = self.told(case)
+        if told is None:
+            return None
+        return _PLACE.sub(lambda place: told.get(place[1], place[0]), self.request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +221,7 @@ class Protocol:
     numbers: tuple[Number, ...]
     split: str
     prompt: str
-    """What is asked, word for word where the source has it."""
+    """What the model is asked, in short; few words of the source are quoted."""
     notes: str = ""
     """What a reader must know, such as a defect that changes the number."""
     is_exact: bool = True
@@ -201,6 +234,8 @@ class Protocol:
 
 Verdicts = Mapping[str, Mapping[str, float | None]]
 """Judge's name -> question id -> what it said; None where its reply could not be read."""
+Wording = Mapping[str, str]
+"""Judge's name -> whose words it was asked in, as `Judge.words`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +248,7 @@ class Answered:
     clusters: NDArray[np.int64]
     candidates: Candidates | None = None
     verdicts: Verdicts | None = None
+    wording: Wording | None = None
 
     @classmethod
     def of(

@@ -1,100 +1,20 @@
 """VLMEvalKit on PathVQA: a judge for every question, and no number without one."""
 
+import re
+
 from exgra_med.evaluation.protocols.protocol import Judge, Number, Protocol, Reading, Source
 from exgra_med.evaluation.score import Case
+from exgra_med.llm.prompt import load_prompt
 
-# The words of the request are the protocol's own: other words give other verdicts.
-_EXAMPLES = (
-    (
-        'Please tell me the name of the man in this image, in the format of "[First Name] '
-        '[Given Name]".',
-        "Franklin D. Roosevelt",
-        "Franklin Roosevelt",
-        "yes",
-        "The model response basically align with the ground-truth answer, just omitted the middle "
-        "name. Thus the response is correct.",
-    ),
-    (
-        'Please tell me the name of the man in this image, in the format of "[First Name] '
-        '[Given Name]".',
-        "Usain Bolt",
-        "Bolt",
-        "no",
-        "The question asks the model to output the ",
-    ),
-    (
-        "Where did the text in this image originate from",
-        "Ancient Egypt",
-        "egypt",
-        "yes",
-        "The model response basically align with the ground-truth answer (egypt vs. Ancient "
-        "Egypt). Thus the response is correct. ",
-    ),
-    (
-        "Name this building",
-        "St. Peter's Basilica Church",
-        "st peters basilica",
-        "yes",
-        "The model response basically align with the ground-truth answer. Thus the response is "
-        "correct.",
-    ),
-    (
-        "Extract the text on the umbrella in the image",
-        "keter",
-        "ketter",
-        "no",
-        "The question requires the model to exactly extract the text on the umbrella. The model "
-        "response does not contain the exact text on the umbrella (keter). Thus the response is "
-        "incorrect. ",
-    ),
-)
-_REQUEST = """
-You are an AI assistant tasked with evaluating whether a model's response correctly answers a given visual-language question.
-
-You will be provided with:
-1. The question (text only)
-2. The model's response
-3. The ground truth answer
-
-Your task is to determine whether the model's response conveys the same meaning as the ground truth. The response is considered **correct** if:
-- It has the same meaning as the ground truth, even if phrased differently.
-- It provides additional relevant details without altering the original meaning.
-
-The response is considered **wrong** if:
-- It contradicts the ground-truth
-- It misses essential information or include additional incorrect information.
-
-Your evaluation should include the following fields:
-- **Correctness**: Either `"yes"` (if correct) or `"no"` (if incorrect).
-- **Reason**: A brief explanation of your judgment.
+REPOSITORY = ("open-compass/VLMEvalKit", "e8e78f05f3080fe28154f2130321f17951c3be94")
+"""Where it is, and the commit that was read."""
+_MARK = re.compile(r"\[(Begin|End) Correctness\]")
 
 
-
-Here are some examples:
-{examples}
-
-Now please complete the following task:
-
-[Begin Question]{question}[End Question]
-[Begin Ground-Truth]{reference}[End Ground-Truth]
-[Begin Response]{answer}[End Response]
-"""  # noqa: E501
-
-
-def _example(number: int, fields: tuple[str, ...]) -> str:
-    names = ("Question", "Ground-Truth", "Response", "Correctness", "Reason")
-    lines = [f"[Begin {n}]{text}[End {n}]" for n, text in zip(names, fields, strict=True)]
-    return "\n".join([f"Example {number}:", *lines, "", ""])
-
-
-def request(case: Case) -> str:
-    """What the judge is asked about an answer to an English question with one reference."""
-    return _REQUEST.format(
-        examples="".join(_example(n, each) for n, each in enumerate(_EXAMPLES, start=1)),
-        question=case.question.text,
-        reference=case.question.answer,
-        answer=case.answer,
-    )
+def _told(case: Case) -> dict[str, str]:
+    """What the judge is told of an answer."""
+    question = case.question
+    return {"question": question.text, "reference": question.answer, "answer": case.answer}
 
 
 def verdict(reply: str, _: Case | None = None) -> float | None:
@@ -103,28 +23,32 @@ def verdict(reply: str, _: Case | None = None) -> float | None:
     >>> verdict("[Begin Correctness]yes[End Correctness]"), verdict("Correct.")
     (1.0, None)
     """
-    begin, end = "[Begin Correctness]", "[End Correctness]"
-    if begin not in reply or end not in reply:
+    pieces = _MARK.split(reply)
+    marks = pieces[1::2]
+    if not {"Begin", "End"} <= set(marks):
         return None
-    said = reply.split(begin)[1].split(end)[0].lower()
-    if ("yes" in said) == ("no" in said):
-        return None
-    return float("yes" in said)
+    # Only what stands behind the first begin, up to the next mark, is read.
+    inside = pieces[2 * marks.index("Begin") + 2].lower()
+    found = [word for word in ("yes", "no") if word in inside]
+    return float(found == ["yes"]) if len(found) == 1 else None
 
 
 JUDGED = Reading(
     "right where the judge says yes; where it says neither yes nor no, wrong",
-    judge=Judge("vlmevalkit", "gpt-4o-mini", request, verdict),
+    judge=Judge(
+        "vlmevalkit",
+        "gpt-4o-mini",
+        load_prompt("judge-vlmevalkit").text,
+        _told,
+        verdict,
+        published="vlmeval/dataset/utils/shortqa.py, EVAL_TMPL with the examples en_single_ICEs",
+    ),
 )
 
 VLMEVALKIT = Protocol(
     "vlmevalkit",
     "VLMEvalKit, PathVQA",
-    Source(
-        "open-compass/VLMEvalKit",
-        "e8e78f05f3080fe28154f2130321f17951c3be94",
-        ("vlmeval/dataset/image_shortqa.py", "vlmeval/dataset/utils/shortqa.py"),
-    ),
+    Source(*REPOSITORY, ("vlmeval/dataset/image_shortqa.py", "vlmeval/dataset/utils/shortqa.py")),
     ("pathvqa",),
     (
         Number("overall", "accuracy, judged", "all", JUDGED),

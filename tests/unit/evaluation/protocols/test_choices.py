@@ -76,7 +76,7 @@ def test_each_answer_has_the_value_of_the_published_code(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED["judged"])
 def test_a_judge_is_asked_and_believed_as_in_the_published_code(name: str) -> None:
-    """Other words to the judge would have another digest, and so another reply."""
+    """The invented judge decides by what it is told, so the words around it change nothing."""
     rows = _rows(name)
     answered = _answered(rows)
     number = PROTOCOLS.find(name).number("judged")
@@ -85,8 +85,9 @@ def test_a_judge_is_asked_and_believed_as_in_the_published_code(name: str) -> No
     assert judge is not None
     verdicts = {}
     for case in answered.cases:
-        text = None if case is None else judge.message(case)
-        if case is not None and text is not None:
+        told = None if case is None else judge.told(case)
+        if case is not None and told is not None:
+            text = "\n".join(told[name] for name in ("question", "options", "answer"))
             place = int(hashlib.sha1(text.encode()).hexdigest(), 16) % 3
             verdicts[case.question.id] = judge.verdict(PUBLISHED["replies"][place], case)
     values = count(number, replace(answered, verdicts={judge.name: verdicts})).values.tolist()

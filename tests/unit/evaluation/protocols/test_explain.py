@@ -148,6 +148,15 @@ def test_a_list_of_candidates_is_a_cause_of_its_own() -> None:
         explain(answered(rows), between=("exgra-med/open_recall", "exgra-med/open_accuracy"))
 
 
+def test_two_judges_that_disagree_are_a_cause_of_their_own() -> None:
+    rows: list[Row] = [("OPEN", "left lung", "the lung on the left"), ("OPEN", "liver", "liver")]
+    first, second = (f"pathvqa/test/{row}" for row in range(2))
+    verdicts = {"medevalkit": {first: 1.0, second: 1.0}, "vlmevalkit": {first: 0.0, second: 1.0}}
+    names = ("medevalkit-pathvqa/open_judged", "vlmevalkit/open")
+    (found,) = explain(answered(rows, "pathvqa", verdicts=verdicts), between=names)["differences"]
+    assert [(each["cause"], each["points"]) for each in found["steps"]] == [("judge", -50)]
+
+
 def test_a_split_is_a_cause_of_its_own() -> None:
     questions = [
         Question(

@@ -74,7 +74,9 @@ def test_questions_that_are_not_asked_do_not_count() -> None:
 
 
 def test_a_judge_is_added_to_the_rule_and_its_absence_is_said() -> None:
-    judge = Judge("kind", "some-model", lambda case: case.answer, lambda reply: 1.0)
+    judge = Judge(
+        "kind", "some-model", "Is it?", lambda case: {}, lambda reply, case: 1.0, "a file"
+    )
     number = Number("n", "n", "closed", replace(EQUAL, judge=judge))
     assert "some-model" in missing_for(number, answered(*ROWS))
     with pytest.raises(ScoreError, match="needs a judge"):
