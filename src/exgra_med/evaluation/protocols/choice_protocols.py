@@ -1,8 +1,9 @@
 """Multiple-choice benchmarks as their authors, MedEvalKit, lmms-eval and VLMEvalKit score them."""
 
 from exgra_med.evaluation.metrics import SCORER_VERSION
-from exgra_med.evaluation.protocols import choices, lmms_eval, medevalkit, vlmevalkit
-from exgra_med.evaluation.protocols.choices import BY_OPTIONS, OVER_DATASETS
+from exgra_med.evaluation.protocols import choice_readings as choices
+from exgra_med.evaluation.protocols import lmms_eval, medevalkit, vlmevalkit
+from exgra_med.evaluation.protocols.choice_readings import BY_OPTIONS, OVER_DATASETS
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
     EVERYTHING,
