@@ -104,24 +104,8 @@ def _generation(value: dict[str, Any]) -> Rows:
     ]
 
 
-def _gpu(value: dict[str, Any]) -> Rows:
-    rows = [("device", f"{value['metadata']['device']}, {value['metadata']['dtype']}")]
-    for name, each in value["shares"].items():
-        step = value["parts"][f"step-{name}"]
-        rows.append((f"{name}: samples a second", f"{step['samples_per_second']:.2f}"))
-        rows.append((f"{name}: peak memory", f"{step['peak_megabytes'] / 1024:.1f} GiB"))
-        for share, of in (("mfu_of_peak", "the card's peak"), ("mfu_of_matmul", "measured matmul")):
-            if each[share] is not None:
-                rows.append((f"{name}: model FLOPs, of {of}", f"{100 * each[share]:.1f} %"))
-        if "overhead_over_plain" in each:
-            more = 100 * each["overhead_over_plain"]
-            rows.append((f"{name}: over plain training", f"{more:+.1f} %"))
-    return rows
-
-
 TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Rows]]] = {
     "step": ("A stage-2 step", "exgra-med bench step --out benchmarks/results/step.json", _step),
-    "gpu": ("One GPU", "make bench-gpu", _gpu),
     "evaluation_batching": (
         "Answering questions", "python benchmarks/evaluation_batching.py", _batching,
     ),
