@@ -36,8 +36,7 @@ import transformers
 from generation import measure
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
-from exgra_med.files import write_text
-from exgra_med.lab.benchmarks.matching import make_problems, make_views
+from exgra_med.lab.benchmarks.matching import make_problems, make_views, write_result
 from exgra_med.lab.benchmarks.step import (
     SHAPES,
     Settings,
@@ -350,7 +349,7 @@ def main() -> None:
             "shares": shares(parts, peak),
             "parts": parts,
         }
-        write_text(asked.out, json.dumps(result, indent=1) + "\n")
+        write_result(result, asked.out)
     if any("failed" in each for each in parts.values()):
         sys.exit(1)
 

@@ -29,7 +29,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_each_part_is_written_when_it_is_done(
     gpu: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, seen = tmp_path / "gpu.json", []
+    out, seen = tmp_path / "runs" / "gpu.json", []  # in a folder that is not there yet
 
     def part(name: str, miniature: bool, seconds: float) -> dict[str, Any]:
         seen.append(list(json.loads(out.read_text())["parts"]) if out.exists() else [])
