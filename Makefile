@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help demo test test-all test-browser check format docs notebooks docs-links sbom audit clean-tree release clean pins
+.PHONY: help demo test test-all test-browser check format docs notebooks bench-gpu docs-links sbom audit clean-tree release clean pins
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -57,6 +57,10 @@ docs: .venv/.ready-docs  ## build the documentation into docs/_build/html; a war
 notebooks: .venv/.ready-test  ## run the documentation's notebooks anew and keep their outputs in them
 	$(PIP) nbclient ipykernel
 	OMP_NUM_THREADS=1 $(BIN)/python tools/run_notebooks.py
+
+# In the environment of PYTHON, which has a torch for the card: the pinned set is one for any machine.
+bench-gpu:  ## measure one GPU in ten minutes (ARGS=--miniature: the same, tiny, on a CPU)
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py --out runs/bench-gpu.json $(ARGS)
 
 docs-links: .venv/.ready-docs  ## also look up external links (needs the internet)
 	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/links

@@ -49,7 +49,8 @@ Examples:
 )
 def step(
     shape: Annotated[
-        str, typer.Option("--shape", metavar="NAME", help="Model size: tiny, small, llama-7b.")
+        str,
+        typer.Option("--shape", metavar="NAME", help="Model size: tiny, small, 160m, llama-7b."),
     ] = "small",
     device: Device = "auto",
     dtype: Annotated[

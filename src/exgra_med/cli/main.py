@@ -4,11 +4,14 @@ Imports nothing heavier than typer, so `--help` answers at once. Typer's own ans
 error are boxes of several lines; here each is one sentence and a hint, as for every other error.
 """
 
+import json
 import logging
+import os
 import re
 import sys
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any
@@ -277,4 +280,11 @@ def _fail(message: str, hint: str, exit_code: int) -> None:
     typer.secho(f"Error: {' '.join(printable(message).split())}", fg="red", err=True)
     if hint:
         typer.secho(" ".join(printable(hint).split()), err=True)
+    # `torchrun` ends with a report of its own, which shows what it finds here.
+    if report := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        text = f"{message} {hint}".strip()
+        shown = {"py_callstack": text, "timestamp": str(int(time.time()))}
+        with suppress(OSError):
+            content = json.dumps({"message": {"message": text, "extraInfo": shown}})
+            Path(report).write_text(content, encoding="utf-8")
     sys.exit(exit_code)

@@ -23,7 +23,7 @@ Examples:
 
 * `exgra-med train demo --out runs/mine --set stages.aligned.epochs=2`
 
-* `accelerate launch -m exgra_med train pretrain/aligned`
+* `torchrun --nproc_per_node 4 -m exgra_med train pretrain/aligned`
 """
 
 
@@ -39,13 +39,21 @@ def train(
     gpus: Annotated[
         int, typer.Option("--gpus", min=1, rich_help_panel=PLAN, help="GPUs to plan for.")
     ] = 1,
+    timeout_minutes: Annotated[
+        int,
+        typer.Option(
+            "--timeout-minutes",
+            min=1,
+            help="Stop after so long without a word from another process of the launch.",
+        ),
+    ] = 30,
     as_json: Json = False,
 ) -> None:
     """Train the stages of a recipe, one after another.
 
     The run folder is runs/NAME, after the recipe, without --out. A run that was stopped continues
     with --resume and ends with the same weights. Give every --set again then, as the recipe must
-    be the same. `accelerate launch` decides on how many GPUs training runs.
+    be the same. `torchrun` or `accelerate launch` decide on how many GPUs training runs.
     """
     if dry_run:
         try:
@@ -59,12 +67,12 @@ def train(
     from exgra_med.evaluation.held_out import held_out_scorer
     from exgra_med.files import is_unused
     from exgra_med.recipe.run_folder import RECORD, unchecked
-    from exgra_med.training.distributed import process_state, refuse_other_engines
+    from exgra_med.training.distributed import on_main, process_state, refuse_other_engines
     from exgra_med.training.preflight import check_before_training, start_notes
     from exgra_med.training.stages import begin_run, train_run
 
     refuse_other_engines()
-    if process_state().is_main_process:
+    if process_state(timeout_minutes).is_main_process:
         from exgra_med.model.bundle import device_sentence
 
         told_device = device_sentence(str(process_state().device))
@@ -72,9 +80,12 @@ def train(
         remark(told_device if count == 1 else f"{told_device} {count} processes.")
     loaded = load_recipe(recipe, assignments or ())
     folder = out or Path("runs") / loaded.recipe.name
-    if process_state().is_main_process:
+
+    def check() -> None:
         with waiting_for("Checking recipe, data and model"):
             check_before_training(loaded.recipe, folder)
+
+    on_main(check)
     told = reporter(as_json)
     if process_state().is_main_process:
         for note in start_notes(loaded.recipe):

@@ -685,8 +685,6 @@ def _same_facts(out: Path, about: dict[str, Any]) -> None:
 
 
 def _state() -> Any:
-    import torch
-    from accelerate import PartialState
+    from exgra_med.training.distributed import process_state
 
-    # Without this, accelerate takes processes on CPUs for strangers to each other.
-    return PartialState(cpu=not torch.accelerator.is_available())
+    return process_state()

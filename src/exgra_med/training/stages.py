@@ -8,6 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from exgra_med import __version__
 from exgra_med.data.conversation import join_by_image
 from exgra_med.data.records import IMAGE_PLACEHOLDER, MANIFEST, Prepared, open_prepared
 from exgra_med.digests import write_digests
@@ -29,7 +32,13 @@ from exgra_med.recipe.run_folder import (
 from exgra_med.recipe.schema import DataSettings, ModelSettings, Recipe, StageSettings
 from exgra_med.terminal import Reporter, Silent, waiting_for
 from exgra_med.training.checkpoint import read_progress
-from exgra_med.training.distributed import process_state
+from exgra_med.training.distributed import (
+    check_same_everywhere,
+    check_shared_folder,
+    on_main,
+    process_state,
+    stop_with_the_others,
+)
 from exgra_med.training.held_out import BestCheckpoint, HeldOut, Scorer
 from exgra_med.training.loop import StageTraining
 from exgra_med.training.precision import with_precision
@@ -76,19 +85,23 @@ def training_texts(recipe: Recipe) -> list[str]:
     ]
 
 
+@stop_with_the_others()
 def begin_run(path: Path, recipe: Recipe, resume: bool) -> Run:
     """Create or open the run folder, once for all processes; see `recipe.run_folder.start_run`.
 
     The run's recipe says what `precision: auto` means here.
+
+    Raises:
+        RunError: the folder cannot be used, or the machines of the launch do not share it.
+        TrainingError: another process has ended.
     """
-    state = process_state()
-    run = None
-    if state.is_main_process:
-        run = start_run(path, with_precision(recipe, path), resume)
-    state.wait_for_everyone()
+    check_same_everywhere("The version of exgra-med or torch", (__version__, torch.__version__))
+    run = on_main(lambda: start_run(path, with_precision(recipe, path), resume))
+    check_shared_folder(path)
     return run or open_run(path)
 
 
+@stop_with_the_others()
 def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None) -> Path:
     """Train every stage that is not finished yet, and return the checkpoint of the last one.
 
@@ -97,7 +110,8 @@ def train_run(run: Run, reporter: Reporter, scorers: ScorerFactory | None = None
 
     Raises:
         RunError: another process writes the run.
-        ExgraMedError: data, checkpoint or training fails; what was saved stays.
+        ExgraMedError: data, checkpoint or training fails, or another process has ended; what was
+            saved stays.
     """
     with run.writing():
         folder = starting_checkpoint(run)
@@ -120,6 +134,7 @@ def _train_stage(
         set_image_budget(bundle.processor, bundle.model.config, recipe.model.images)
     settings = recipe.stage_data(name)
     prepared = open_prepared(settings.folder)
+    check_same_everywhere(f"The prepared folder {prepared.path}", prepared.fingerprint)
     layout = Layout(
         packed=stage.alignment is None or stage.alignment.pooling == "tokens",
         tokens_per_row=stage.tokens_per_row,

@@ -1,6 +1,7 @@
 """What the operating system refuses is one sentence and the documented exit code."""
 
 import errno
+import json
 import os
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from exgra_med import files
 from exgra_med.cli import main
+from exgra_med.errors import RunError
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
@@ -108,3 +110,17 @@ def test_a_working_folder_that_is_not_utf_8_is_a_sentence(
     with pytest.raises(SystemExit) as caught:
         main.run()
     assert caught.value.code == 2 and "is not UTF-8 text" in capsys.readouterr().err
+
+
+def test_torchrun_gets_the_sentence_for_its_own_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the report ends with the address of a page about tracebacks."""
+    report = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(report))
+    assert ended(monkeypatch, RunError("It is taken.", "Take another.")) == 2
+    message = json.loads(report.read_text())["message"]
+    assert (
+        message["message"] == message["extraInfo"]["py_callstack"] == "It is taken. Take another."
+    )
+    assert message["extraInfo"]["timestamp"].isdigit()

@@ -1,16 +1,27 @@
-"""What training refuses about the way it was launched."""
+"""What training refuses about the way it was launched, and what it says when a process is lost."""
 
+import inspect
+import os
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from exgra_med.errors import CheckpointError, DamagedFileError, RecipeError
+from exgra_med.cli.train import train
+from exgra_med.errors import (
+    CheckpointError,
+    DamagedFileError,
+    RecipeError,
+    RunError,
+    TrainingError,
+)
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.schema import StageSettings
+from exgra_med.training import distributed
 from exgra_med.training.checkpoint import (
     StageProgress,
     check_resumable,
@@ -18,7 +29,15 @@ from exgra_med.training.checkpoint import (
     restore_progress,
     save_progress,
 )
-from exgra_med.training.distributed import refuse_other_engines
+from exgra_med.training.distributed import (
+    TIMEOUT_MINUTES,
+    check_same_everywhere,
+    check_shared_folder,
+    on_main,
+    process_state,
+    refuse_other_engines,
+    stop_with_the_others,
+)
 
 
 @pytest.mark.parametrize("engine", ["DEEPSPEED", "FSDP", "MEGATRON_LM"])
@@ -28,6 +47,116 @@ def test_sharding_is_set_by_the_recipe_alone(engine: str, monkeypatch: pytest.Mo
     with pytest.raises(RecipeError, match="accelerate launch") as refused:
         refuse_other_engines()
     assert "sharding: full" in refused.value.hint
+
+
+def test_processes_that_accelerate_did_not_start_are_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without GPUs `accelerate launch --num_machines 2` starts one process on each machine."""
+    monkeypatch.setattr(distributed, "on_cpu", lambda: True)
+    for name in ("RANK", "LOCAL_RANK", "PMI_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    refuse_other_engines()
+    monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+    with pytest.raises(RecipeError, match="each would train alone") as refused:
+        refuse_other_engines()
+    assert "torchrun" in refused.value.hint
+    monkeypatch.setenv("RANK", "0")
+    refuse_other_engines()
+
+
+def test_gloo_uses_the_interface_that_leads_to_the_main_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "own")
+    distributed._name_network_interface()
+    assert os.environ["GLOO_SOCKET_IFNAME"] == "own"
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME")
+    distributed._name_network_interface()
+    interface = os.environ["GLOO_SOCKET_IFNAME"]
+    known = distributed.psutil.net_if_addrs()[interface]
+    assert "127.0.0.1" in {each.address for each in known}
+
+
+def as_one_of_two(monkeypatch: pytest.MonkeyPatch, is_main: bool) -> None:
+    state = SimpleNamespace(num_processes=2, is_main_process=is_main)
+    monkeypatch.setattr(distributed, "process_state", lambda: state)
+
+
+GLOO = "[/pytorch/third_party/gloo/gloo/transport/tcp/"
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (f"{GLOO}pair.cc:552] Connection closed by peer [10.0.0.2]:4231", "on 10.0.0.2 has ended"),
+        (f"{GLOO}pair.cc:5] Connection reset by peer [::ffff:10.0.0.2]:4", "on 10.0.0.2 has ended"),
+        (f"{GLOO}pair.cc:1] Read error [10.0.0.2]:42: Connection timed out", "silent for too long"),
+        (f"{GLOO}unbound_buffer.cc:8] Timed out waiting 60000ms for recv", "silent for too long"),
+    ],
+)
+def test_a_lost_process_is_one_sentence(
+    raised: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_one_of_two(monkeypatch, is_main=True)
+    sentence = "Another process of this launch"
+    with pytest.raises(TrainingError, match=sentence) as lost, stop_with_the_others():
+        raise RuntimeError(raised)
+    assert said in lost.value.message and "--resume" in lost.value.hint
+    with pytest.raises(RuntimeError, match="shape"), stop_with_the_others():
+        raise RuntimeError("a shape does not fit")
+
+
+def test_what_the_main_process_refuses_ends_the_others_with_its_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse() -> None:
+        raise RunError("It is taken.", "Take another.")
+
+    told = []
+    as_one_of_two(monkeypatch, is_main=True)
+    monkeypatch.setattr(distributed, "broadcast_from_main", lambda each: told.append(each))
+    with pytest.raises(RunError, match="It is taken"):
+        on_main(refuse)
+    assert told == [("It is taken.", "Take another.", 2)]
+    as_one_of_two(monkeypatch, is_main=False)
+    monkeypatch.setattr(distributed, "broadcast_from_main", lambda _: told[0])
+    with pytest.raises(TrainingError, match="The main process stopped: It is taken") as stopped:
+        on_main(refuse)
+    assert (stopped.value.exit_code, stopped.value.hint) == (2, "Take another.")
+
+
+def test_a_folder_that_another_machine_does_not_see_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    monkeypatch.setattr(distributed, "broadcast_from_main", lambda each: told.append(each) or each)
+    monkeypatch.setattr(distributed, "gather_object", lambda own: [*own, *others])
+    as_one_of_two(monkeypatch, is_main=True)
+    others = []
+    check_shared_folder(tmp_path)
+    assert not list(tmp_path.iterdir())
+    others = ["host-b"]
+    with pytest.raises(RunError, match="on host-b is another folder"):
+        check_shared_folder(tmp_path)
+    as_one_of_two(monkeypatch, is_main=False)
+    others = []
+    monkeypatch.setattr(distributed, "broadcast_from_main", lambda _: "mark")
+    monkeypatch.setattr(distributed.socket, "gethostname", lambda: "host-c")
+    with pytest.raises(RunError, match="on host-c is another folder"):
+        check_shared_folder(tmp_path)
+    (tmp_path / "mark").touch()
+    check_shared_folder(tmp_path)
+    check_same_everywhere("The data", "mark")
+    with pytest.raises(RunError, match="The data on host-c is not that of the main process"):
+        check_same_everywhere("The data", "other")
+
+
+def test_the_command_waits_as_long_as_the_library() -> None:
+    assert inspect.signature(train).parameters["timeout_minutes"].default == TIMEOUT_MINUTES
+    assert inspect.signature(process_state).parameters["timeout_minutes"].default == TIMEOUT_MINUTES
 
 
 def test_four_bits_are_not_sharded() -> None:

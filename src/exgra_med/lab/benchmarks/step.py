@@ -2,8 +2,8 @@
 
 `reference` is `benchmark_reference`, `ours` the training code, `language` ours without alignment.
 All take the same records, random weights and seeds; each runs in a process of its own, because peak
-memory is that of a process, and the rounds are interleaved. Forward and backward are timed, the
-optimizer is not. In a process of its own:
+memory is that of a process, and the rounds are interleaved. Forward and backward are timed; the
+optimizer only where it is asked for. In a process of its own:
 
     python -m exgra_med.lab.benchmarks.step '{"way": "ours", "shape": "small", ...}'
 """
@@ -110,6 +110,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vision": {"hidden_size": 64, "intermediate_size": 128, "num_heads": 4},
         "language": {"hidden_size": 256, "intermediate_size": 688, "num_layers": 8, "num_heads": 4},
     },
+    # Widths and layers of the model `small`: DINOv2-small and SmolLM2-135M.
+    "160m": {
+        "vision": {"hidden_size": 384, "intermediate_size": 1536, "num_layers": 12, "num_heads": 6},
+        "language": {
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_layers": 30,
+            "num_heads": 9,
+        },
+    },
     "llama-7b": {},
 }
 VOCABULARY = 32000
@@ -134,6 +144,8 @@ class Settings:
     """Steps of a process, after one more to warm up."""
     repeats: int = 3
     """Processes of each way."""
+    optimizer: bool = False
+    """Whether a step ends with AdamW, whose moments have the type of the weights."""
 
     def check(self) -> None:
         """Refuse what cannot be measured.
@@ -179,7 +191,7 @@ def summary(settings: Settings, found: dict[str, list[dict[str, float]]]) -> dic
         for way, runs in found.items()
     }
     ours, reference, language = (middle[way] for way in ("ours", "reference", "language"))
-    peak = peak_of(_device_name(settings.device)) if settings.dtype == "bfloat16" else None
+    peak = peak_of(device_name(settings.device)) if settings.dtype == "bfloat16" else None
     reached = ours["operations"] / ours["seconds"]
     return {
         "metadata": _metadata(settings),
@@ -220,7 +232,11 @@ def run_way(way: str, settings: Settings) -> dict[str, float]:
     layout = Layout(packed=way != "reference", tokens_per_row=TOKENS_PER_ROW)
     batch = to_device(bundle.collate(examples, layout), torch.device(device))
     batch["pixel_values"] = batch["pixel_values"].to(dtype)
+    learnt = [each for each in objective.parameters() if each.requires_grad]
+    optimizer = torch.optim.AdamW(learnt, lr=1e-5, fused=True) if settings.optimizer else None
     seconds, aligned = [], []
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()  # of making the model
     for number in range(settings.rounds + 1):
         objective.zero_grad(set_to_none=True)
         started = time.perf_counter()
@@ -230,7 +246,9 @@ def run_way(way: str, settings: Settings) -> dict[str, float]:
             losses = objective(batch, [number])
             loss = losses["language_loss_sum"] / losses["num_supervised"]
             (loss + losses.get("alignment_loss", 0.0)).backward()
-        _synchronize(device)
+        if optimizer is not None:
+            optimizer.step()
+        synchronize(device)
         seconds.append(time.perf_counter() - started)
         if way == "ours":
             aligned.append(alignment_seconds(objective, batch, number, device))
@@ -239,7 +257,7 @@ def run_way(way: str, settings: Settings) -> dict[str, float]:
         "seconds": statistics.median(kept),
         "fastest": kept[0],
         "slowest": kept[-1],
-        "peak_megabytes": _peak_megabytes(device),
+        "peak_megabytes": peak_megabytes(device),
         "positions": num_tokens(batch),
         "operations": _operations(bundle, examples, batch),
         "alignment_seconds": statistics.median(aligned[1:]) if aligned else 0.0,
@@ -253,19 +271,21 @@ def alignment_seconds(objective: Objective, batch: Batch, seed: int, device: str
     assert features is not None and objective.alignment is not None
     features.requires_grad_(True)
     states = [each.requires_grad_(True) for each in states]
-    _synchronize(device)
+    synchronize(device)
     started = time.perf_counter()
     views = pool_views(batch, features, states)
     objective._align(objective.alignment, views, [seed])["alignment_loss"].backward()
-    _synchronize(device)
+    synchronize(device)
     return time.perf_counter() - started
 
 
 def make_bundle(settings: Settings) -> NativeBundle:
     """A random model whose embeddings have the rows of LLaMA, whatever the tokenizer knows."""
     values = SHAPES[settings.shape] | {"tokenizer": {"vocabulary_size": 400}}
-    bundle = build_model(Architecture.model_validate(values), ["a b c"] * 4, seed=0)
-    bundle.model.resize_token_embeddings(VOCABULARY + 4, mean_resizing=False)
+    # Made where it stays: random numbers for 7 billion weights take minutes on a CPU.
+    with torch.device(settings.device):
+        bundle = build_model(Architecture.model_validate(values), ["a b c"] * 4, seed=0)
+        bundle.model.resize_token_embeddings(VOCABULARY + 4, mean_resizing=False)
     model: Any = bundle.model
     model.to(dtype=getattr(torch, settings.dtype), device=settings.device)
     set_trainable(bundle, ["connector", "language"])
@@ -336,22 +356,24 @@ def _metadata(settings: Settings) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "python": platform.python_version(),
-        "machine": _device_name(settings.device),
+        "machine": device_name(settings.device),
     }
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
+    """What a result calls the device."""
     if device == "cpu":
         return f"{platform.machine()}, {os.cpu_count()} cores"
     return torch.cuda.get_device_name(device)
 
 
-def _synchronize(device: str) -> None:
+def synchronize(device: str) -> None:
+    """Wait until the device has done what it was given."""
     if device != "cpu":
         torch.accelerator.synchronize()
 
 
-def _peak_megabytes(device: str) -> float:
+def peak_megabytes(device: str) -> float:
     """Peak memory of the process, or of the accelerator."""
     if device == "cpu":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -20,7 +20,7 @@ from exgra_med.lab.studies.plan import DATA_NODE, Node, find_node
 from exgra_med.lab.studies.schema import Study
 from exgra_med.recipe.run_folder import now
 from exgra_med.terminal import Reporter
-from exgra_med.training.distributed import process_state
+from exgra_med.training.distributed import on_main, process_state
 from exgra_med.training.loop import TrainingStopped
 from exgra_med.training.preflight import check_before_training
 from exgra_med.training.stages import begin_run, train_run
@@ -110,8 +110,7 @@ def _train_and_evaluate(place: Path, study: Study, node: Node, reporter: Reporte
     # What is asked afterwards is looked for before hours of training.
     for test in study.evaluation.also:
         open_prepared(test).split_path("test")
-    if process_state().is_main_process:
-        check_before_training(recipe, place)
+    on_main(lambda: check_before_training(recipe, place))
     run = begin_run(place, recipe, resume=True)
     if counted is not None and process_state().is_main_process:
         run.add_to_record("budget", counted)
