@@ -474,7 +474,7 @@ class StoredRecords(Sequence[Record]):
         begin, end = self._starts[row], self._starts[row + 1]
         # At a place, as processes that read ahead share the file and where it stands.
         raw = os.pread(self._stream.fileno(), end - begin, begin).partition(b"\n")[0]
-        if _HAS_DIGEST in raw[-2 * len(_HAS_DIGEST) - 2 :]:
+        if _HAS_DIGEST in raw[-64:]:
             raw = without_digest(raw)
         # It was read before with every check, so this cannot fail.
         return Record.model_validate_json(raw.removeprefix(b"\xef\xbb\xbf") if not row else raw)
