@@ -70,6 +70,20 @@ def _captions_scale(value: dict[str, Any]) -> Rows:
     ]  # fmt: skip
 
 
+def _scale(value: dict[str, Any]) -> Rows:
+    numbers = [str(number) for number in value["numbers"]]
+    rows = [("records", ", ".join(f"{int(number):,}" for number in numbers))]
+    for name, figures in value["stages"].items():
+        memory = ", ".join(f"{figures[each]['peak_megabytes']:.0f}" for each in numbers)
+        seconds = ", ".join(f"{figures[each]['processor_seconds']:.1f}" for each in numbers)
+        more = figures["further_record"]
+        rows.append(
+            (name, f"{memory} MB; {seconds} s; a further record {more['bytes']} bytes, "
+                   f"{more['microseconds']:.0f} µs")
+        )  # fmt: skip
+    return rows
+
+
 def _loading(value: dict[str, Any]) -> Rows:
     names = {
         "pil": "opened and prepared by hand",
@@ -114,6 +128,7 @@ TABLES: dict[str, tuple[str, str, Callable[[dict[str, Any]], Rows]]] = {
     "captions_throughput": (
         "Extended answers", "python benchmarks/captions_throughput.py", _captions,
     ),
+    "scale": ("A great many records", "python benchmarks/scale.py", _scale),
     "captions_scale": (
         "Extended answers, many", "python benchmarks/captions_scale.py", _captions_scale,
     ),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exgra_med.cli import options
-from exgra_med.llm.request import Sampling, adapted_sentence
 from exgra_med.terminal import next_step, remark, reporter, show
 
 if TYPE_CHECKING:
@@ -106,6 +105,7 @@ def generate(
 ) -> None:
     """Let a language model extend every answer. Stopped or killed, it continues where it was."""
     from exgra_med.captions import generate
+    from exgra_med.llm.request import Sampling
 
     service = _CaptionService(**given)
     sampling = Sampling(service.max_new_tokens, service.temperature, seed=service.seed)
@@ -164,6 +164,7 @@ def _estimate_lines(figures: dict[str, Any]) -> Iterator[str]:
 
 def _summary_lines(summary: dict[str, Any]) -> Iterator[str]:
     from exgra_med.llm.prompt import faults_text
+    from exgra_med.llm.request import adapted_sentence
 
     yield f"{summary['done']} extended, {summary['failed']} failed, {summary['left']} left."
     cost = "unknown cost" if summary["cost"] is None else f"${summary['cost']:.4f}"
@@ -520,6 +521,7 @@ def write(
     """Write the requests whose answers are not stored, for upload. Nothing is sent."""
     from exgra_med.captions.batch import write_batches
     from exgra_med.captions.records import open_records, refuse_identifiers
+    from exgra_med.llm.request import Sampling
 
     records = open_records(source, limit)
     sampling = Sampling(max_new_tokens, temperature, seed=seed)

@@ -9,7 +9,6 @@ from rich.console import Console
 
 from exgra_med.cli.options import OutRun, Set
 from exgra_med.errors import MissingExtraError
-from exgra_med.recipe.load import load_recipe
 from exgra_med.terminal import RichReporter, next_step, remark
 
 EXAMPLES = """
@@ -97,6 +96,7 @@ def _run(
     from exgra_med.evaluation.session import open_session
     from exgra_med.evaluation.tasks import reliance, vqa
     from exgra_med.model.bundle import choose_device, device_sentence
+    from exgra_med.recipe.load import load_recipe
     from exgra_med.training.stages import begin_run, train_run
 
     remark(device_sentence(choose_device()))

@@ -11,7 +11,16 @@ import typer
 from exgra_med.cli import options
 from exgra_med.errors import CommandError
 from exgra_med.files import expand_home
-from exgra_med.terminal import next_step, print_json, remark, reporter, say, show, table
+from exgra_med.terminal import (
+    next_step,
+    print_json,
+    remark,
+    reporter,
+    say,
+    show,
+    table,
+    waiting_for,
+)
 
 if TYPE_CHECKING:
     from exgra_med.evaluation.results import Entry
@@ -442,7 +451,8 @@ def score(
         return
     if radeval:
         raise CommandError(f"--radeval is for reports, and {reference} holds none.")
-    result = score_files(predictions, reference, scorer, candidates, expected=expect)
+    with waiting_for(f"Scoring {predictions.name}"):
+        result = score_files(predictions, reference, scorer, candidates, expected=expect)
 
     def lines() -> Iterator[Any]:
         from exgra_med.evaluation.claims import claim_sentences

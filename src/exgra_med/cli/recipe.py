@@ -7,9 +7,6 @@ import typer
 
 from exgra_med.cli.options import Json, OptionalOutFile, Set
 from exgra_med.files import write_text
-from exgra_med.recipe.load import load_recipe, shipped_recipes
-from exgra_med.recipe.run_folder import differences, recipe_yaml
-from exgra_med.recipe.schema import Recipe
 from exgra_med.terminal import next_step, show
 
 app = typer.Typer(help="Look at recipes: what a run is, before it runs.", no_args_is_help=True)
@@ -20,6 +17,8 @@ RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help=_HELP)]
 @app.command("list", epilog="Example: `exgra-med recipe list`")
 def list_recipes(as_json: Json = False) -> None:
     """List the recipes that come with the package."""
+    from exgra_med.recipe.load import load_recipe, shipped_recipes
+
     rows = {name: load_recipe(name).recipe.description for name in shipped_recipes()}
     width = max(map(len, rows))
     lines = [f"{name:<{width}}  {' '.join(text.split())}" for name, text in rows.items()]
@@ -38,6 +37,9 @@ def show_recipe(
     as_json: Json = False,
 ) -> None:
     """Print a recipe with every value resolved, as YAML."""
+    from exgra_med.recipe.load import load_recipe
+    from exgra_med.recipe.run_folder import recipe_yaml
+
     loaded = load_recipe(recipe, assignments or ())
     values = loaded.recipe.model_dump(mode="json")
     explained = (
@@ -54,6 +56,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Print every value in which two recipes differ."""
+    from exgra_med.recipe.load import load_recipe
+    from exgra_med.recipe.run_folder import differences
+
     found = differences(load_recipe(first).recipe, load_recipe(second).recipe)
     value = {path: [old, new] for path, old, new in found}
     lines = [f"{path}: {old!r} -> {new!r}" for path, old, new in found]
@@ -63,6 +68,8 @@ def diff(
 @app.command(epilog="Example: `exgra-med recipe schema --out recipe.schema.json`")
 def schema(out: OptionalOutFile = None) -> None:
     """Print the JSON Schema of a recipe, for editors that complete YAML."""
+    from exgra_med.recipe.schema import Recipe
+
     text = json.dumps(Recipe.model_json_schema(), indent=2) + "\n"
     if out is None:
         typer.echo(text, nl=False)

@@ -9,7 +9,6 @@ import typer
 
 from exgra_med.cli.options import PLAN, DryRun, Gpu, Json, OptionalOutRun, Resume, Set
 from exgra_med.errors import RecipeError
-from exgra_med.recipe.load import load_recipe, shipped_recipes
 from exgra_med.terminal import next_step, remark, reporter, show, waiting_for
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ def train(
     with --resume and ends with the same weights. Give every --set again then, as the recipe must
     be the same. `torchrun` or `accelerate launch` decide on how many GPUs training runs.
     """
+    from exgra_med.recipe.load import load_recipe
+
     if dry_run:
         try:
             own = load_recipe(recipe).recipe
@@ -227,6 +228,7 @@ def _step_warnings(recipe: "Recipe", own: "Recipe | None", num_gpus: int) -> lis
 
 def _memory_advice(recipe: "Recipe", estimate: "Estimate") -> list[str]:
     """What to try where a stage does not fit, one sentence for each stage."""
+    from exgra_med.recipe.load import shipped_recipes
     from exgra_med.training.estimate import find_gpu
 
     smaller = [f"{recipe.name}-{end}" for end in ("one-card", "lora", "qlora")]

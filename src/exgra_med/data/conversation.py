@@ -1,6 +1,9 @@
 """Questions about one image joined into a conversation, the shape of the paper's stage-2 data."""
 
+from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import overload
 
 from exgra_med.data.records import Record
 from exgra_med.data.subset import nested_subset
@@ -12,7 +15,7 @@ def choose_conversations(
     fraction: float,
     seed: int,
     group: str | None = None,
-) -> list[Record]:
+) -> Sequence[Record]:
     """A share of the conversations of a split, see `nested_subset`."""
     kept = [] if group is None else [group]
     return nested_subset(join_by_image(records, num_questions, kept), fraction, seed, group)
@@ -20,7 +23,7 @@ def choose_conversations(
 
 def join_by_image(
     records: Sequence[Record], num_questions: int, kept: Sequence[str] = ()
-) -> list[Record]:
+) -> Sequence[Record]:
     """Join records of the same image, in their order, into conversations.
 
     Args:
@@ -32,21 +35,45 @@ def join_by_image(
     Returns:
         Records named after the first one they hold, with the number of the others added. Extended
         answers are kept where every joined record has them; the answer type of a conversation of
-        several questions is open to neither kind and left out.
+        several questions is open to neither kind and left out. They are joined when they are read.
     """
-    groups: dict[str, list[Record]] = {}
-    joined: list[list[Record]] = []
-    for record in records:
+    if num_questions == 1:
+        return records
+    groups: dict[str, array[int]] = {}
+    joined: list[array[int]] = []
+    for number, record in enumerate(records):
         key = "\n".join(record.images)
         group = groups.get(key)
         alone = not record.images or record.places_images
         if alone or group is None or len(group) == num_questions:
-            group = []
+            group = array("q")
             joined.append(group)
             if not alone:
                 groups[key] = group
-        group.append(record)
-    return [_join(group, kept) for group in joined]
+        group.append(number)
+    return _Conversations(records, joined, kept)
+
+
+@dataclass(frozen=True, eq=False)
+class _Conversations(Sequence[Record]):
+    """Records joined when they are read: about 100 bytes a conversation in memory."""
+
+    records: Sequence[Record]
+    joined: "list[array[int]]"
+    """Numbers of the records of each."""
+    kept: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.joined)
+
+    @overload
+    def __getitem__(self, number: int) -> Record: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Record]: ...
+    def __getitem__(self, number: int | slice) -> Record | list[Record]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        return _join([self.records[each] for each in self.joined[number]], self.kept)
 
 
 def with_extended_answers(record: Record) -> Record:

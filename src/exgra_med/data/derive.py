@@ -2,7 +2,7 @@
 
 import io
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,9 +165,9 @@ def open_answers(records: Iterable[Record]) -> list[str]:
     return list(dict.fromkeys(answers))
 
 
-def read_splits(prepared: Prepared) -> dict[str, list[Record]]:
+def read_splits(prepared: Prepared) -> dict[str, Sequence[Record]]:
     """All records of every split."""
-    return {split: prepared.records(split) for split in prepared.splits}
+    return {split: prepared.stored(split) for split in prepared.splits}
 
 
 def write_resized(
@@ -191,7 +191,7 @@ def write_resized(
 
 def write_derived(
     prepared: Prepared,
-    splits: Mapping[str, list[Record]],
+    splits: Mapping[str, Sequence[Record]],
     how: dict[str, Any],
     out: Path,
     images: ImageBytes | None = None,

@@ -9,19 +9,29 @@ Every dataset and every stage reads and writes this. On disk a record is one JSO
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import tempfile
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, Self, overload
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.digests import DIGEST, iterate_checked, read_document, with_digests
+from exgra_med.digests import (
+    DIGEST,
+    iterate_checked,
+    read_document,
+    with_digests,
+    without_digest,
+)
 from exgra_med.errors import DamagedFileError, DataError
-from exgra_med.files import is_folder, new_file
+from exgra_med.files import disk_errors, is_folder, new_file
 from exgra_med.reading import decode_json, inside, read_json, short, stray
+from exgra_med.terminal import ProgressCallback
 
 _HEAD = '{"id": "'
 _DECODER = json.JSONDecoder()
@@ -252,29 +262,76 @@ def read_json_list(path: Path) -> list[dict[str, Any]]:
     return [{key.strip(): item for key, item in row.items()} for row in value]
 
 
+class Met:
+    """What was met before: 16 to 32 bytes a value, as 64-bit hashes in an open table.
+
+    Of a million values, two are taken for one with a chance of 3 in 100 million.
+    """
+
+    def __init__(self) -> None:
+        self._slots = array("Q", bytes(8 * 1024))
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, value: Hashable) -> bool:
+        """Note a value; says whether it is new."""
+        key = self._key(value)
+        place = self._place(key)
+        if self._slots[place]:
+            return False
+        self._slots[place] = key
+        self._count += 1
+        if 2 * self._count > len(self._slots):
+            before, self._slots = self._slots, array("Q", bytes(16 * len(self._slots)))
+            for each in before:
+                if each:
+                    self._slots[self._place(each)] = each
+        return True
+
+    def __contains__(self, value: object) -> bool:
+        return bool(self._slots[self._place(self._key(value))])
+
+    @staticmethod
+    def _key(value: object) -> int:
+        """The hash of a value as it is kept: 0 marks a free slot, and Python has no hash of -1."""
+        return hash(value) % 2**64 or 2**64 - 1
+
+    def _place(self, key: int) -> int:
+        """Where a hash is, or could be put."""
+        slots, last = self._slots, len(self._slots) - 1
+        place = key & last
+        while slots[place] and slots[place] != key:
+            place = (place + 1) & last
+        return place
+
+
 def iterate_records(
-    path: Path, limit: int | None = None, skip: Callable[[str], bool] = lambda name: False
+    path: Path,
+    limit: int | None = None,
+    skip: Callable[[str], bool] = lambda name: False,
+    starts: "array[int] | None" = None,
 ) -> Iterator[Record]:
-    """Yield the records of a file one by one; only their ids stay in memory.
+    """Yield the records of a file one by one; of their ids a hash stays in memory.
 
     Args:
         limit: take only the first so many lines.
         skip: ids to pass over; their records are not even decoded.
+        starts: is told at which byte of the file each line begins.
 
     Raises:
         DataError: a line is not a record, or an id comes twice; the message names file and line.
     """
-    seen: set[int] = set()
-    for where, text in islice(iterate_lines(path), limit):
+    met = Met()
+    for where, text in islice(iterate_lines(path, starts), limit):
         name = leading_id(text)
         record = None
         if name is None or not skip(name):
             record = parse_record(decode_json(text, where), where)
             name = record.id
-        # 64-bit hashes instead of the strings: a million ids stay below 100 MB.
-        if hash(name) in seen:
+        if not met.add(name):
             raise DataError(f"{where}: the id {name!r} comes twice.", "Ids must be unique.")
-        seen.add(hash(name))
         if record is not None and not skip(name):
             yield record
 
@@ -289,19 +346,31 @@ def leading_id(line: str) -> str | None:
         return None
 
 
-def iterate_lines(path: Path) -> Iterator[tuple[str, str]]:
+def iterate_lines(path: Path, starts: "array[int] | None" = None) -> Iterator[tuple[str, str]]:
     """Yield (`FILE:LINE`, text) of each line that is not blank, without its SHA-256.
+
+    `starts` is told at which byte of the file each of them begins.
 
     Raises:
         DataError: the file is absent, cannot be read, or is not UTF-8.
         DamagedFileError: its lines have digests, and one is not what was written.
     """
-    number = 0
+    number = begin = end = 0
+
+    def measured(stream: Iterable[bytes]) -> Iterator[bytes]:
+        nonlocal begin, end
+        for line in stream:
+            begin, end = end, end + len(line)
+            yield line
+
     try:
         with path.open("rb") as stream:
-            for number, raw in enumerate(iterate_checked(stream, path, _MAKE_AGAIN), start=1):
+            lines = iterate_checked(measured(stream), path, _MAKE_AGAIN)
+            for number, raw in enumerate(lines, start=1):
                 text = raw.decode("utf-8-sig" if number == 1 else "utf-8")
                 if text.strip():
+                    if starts is not None:
+                        starts.append(begin)
                     yield f"{path}:{number}", text
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file.") from error
@@ -333,6 +402,87 @@ def read_records(path: Path) -> list[Record]:
     return list(iterate_records(path))
 
 
+class StoredRecords(Sequence[Record]):
+    """The records of a file, each read again when it is asked for: 8 bytes a record in memory.
+
+    All of them are read once at first, so that a later one cannot fail. A file that takes the name
+    of this one afterwards is not read.
+
+    Args:
+        path: the file.
+        progress: is told how many records were read.
+        total: how many there should be, for `progress`.
+
+    Raises:
+        DataError: a line is not a record, or an id comes twice.
+        DamagedFileError: its lines have digests, and one is not what was written.
+    """
+
+    def __init__(
+        self, path: Path, progress: ProgressCallback | None = None, total: int | None = None
+    ) -> None:
+        self.path, self._starts = path, array("q")
+        for number, _ in enumerate(iterate_records(path, starts=self._starts), start=1):
+            if progress and not number % _RECORDS_BETWEEN_WORDS:
+                progress("records", number, total)
+        self._stream: IO[bytes] = path.open("rb")
+        self._starts.append(os.fstat(self._stream.fileno()).st_size)
+
+    @classmethod
+    def aside(cls) -> Self:
+        """None yet, in a nameless file of the folder for temporary files; see `add`."""
+        made = cls.__new__(cls)
+        made.path, made._starts = Path(tempfile.gettempdir()), array("q", [0])
+        made._stream = tempfile.TemporaryFile()  # noqa: SIM115  # it lasts as long as the records
+        return made
+
+    def add(self, record: Record) -> None:
+        """Put a record behind those that are set aside.
+
+        Raises:
+            WriteError: the disk is full.
+        """
+        with disk_errors(self.path):
+            line = json_line(record.model_dump())
+            self._stream.write(line)
+        self._starts.append(self._starts[-1] + len(line))
+
+    def __iter__(self) -> Iterator[Record]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getstate__(self) -> "tuple[Path, array[int]]":
+        # What a process that reads ahead gets where it is started anew.
+        return self.path, self._starts
+
+    def __setstate__(self, state: "tuple[Path, array[int]]") -> None:
+        self.path, self._starts = state
+        self._stream = self.path.open("rb")
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    @overload
+    def __getitem__(self, number: int) -> Record: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Record]: ...
+    def __getitem__(self, number: int | slice) -> Record | list[Record]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        row = range(len(self))[number]
+        if self._stream.writable():
+            self._stream.flush()
+        begin, end = self._starts[row], self._starts[row + 1]
+        # At a place, as processes that read ahead share the file and where it stands.
+        raw = os.pread(self._stream.fileno(), end - begin, begin).partition(b"\n")[0]
+        if _HAS_DIGEST in raw[-64:]:
+            raw = without_digest(raw)
+        # It was read before with every check, so this cannot fail.
+        return Record.model_validate_json(raw.removeprefix(b"\xef\xbb\xbf") if not row else raw)
+
+
+_RECORDS_BETWEEN_WORDS = 1000
+_HAS_DIGEST = f', "{DIGEST}": "'.encode()
+
 _MAKE_AGAIN = (
     f"Make the file again; if it was changed on purpose, delete `{DIGEST}` from its lines."
 )
@@ -348,17 +498,15 @@ def write_records(path: Path, records: Iterable[Record], stands_alone: bool = Fa
         WriteError: the disk is full or the folder cannot be written; `path` is as it was before.
         DataError: an id comes twice.
     """
-    seen: set[int] = set()
+    met = Met()
     before = hashlib.sha256()
     with new_file(path) as stream:
         for record in records:
-            key = hash(record.id)
-            if key in seen:
+            if not met.add(record.id):
                 raise DataError(f"{path}: the id {record.id!r} comes twice.")
-            seen.add(key)
             value = record.to_json()
             stream.write(with_digests([value], before) if stands_alone else json_line(value))
-    return len(seen)
+    return len(met)
 
 
 def json_line(value: Any) -> bytes:
@@ -435,6 +583,15 @@ class Prepared:
             DamagedFileError: its file was changed.
         """
         return list(self.iterate(split))
+
+    def stored(self, split: str, progress: ProgressCallback | None = None) -> StoredRecords:
+        """All records of a split, which stay on disk until they are asked for.
+
+        Raises:
+            DataError: no such split, or a line is malformed.
+            DamagedFileError: its file was changed.
+        """
+        return StoredRecords(self.split_path(split), progress, self.manifest["counts"][split])
 
     def iterate(self, split: str) -> Iterator[Record]:
         """Stream the records of a split without holding them.

@@ -1,8 +1,10 @@
 """Seeded choices that do not depend on order: nested subsets, and splits by whole images."""
 
 import hashlib
+from array import array
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import overload
 
 from exgra_med.data.records import Record
 from exgra_med.errors import DataError
@@ -15,7 +17,7 @@ def seeded_key(seed: int, name: str) -> str:
 
 def nested_subset(
     records: Sequence[Record], fraction: float, seed: int, group: str | None = None
-) -> list[Record]:
+) -> Sequence[Record]:
     """Take a share of the records, in their order; 10 % lies inside 40 %, and 40 % inside all.
 
     Args:
@@ -30,14 +32,33 @@ def nested_subset(
     if not 0.0 < fraction <= 1.0:
         raise DataError(f"a fraction of {fraction} is not above 0 and at most 1.")
     if fraction == 1.0 or not records:
-        return list(records)
+        return records
     if group is not None:
         keys = [group_of(record, group) for record in records]
         taken = images_for_share(Counter(keys), fraction, seed, "subset") or set(keys)
-        return [record for record, key in zip(records, keys, strict=True) if key in taken]
+        return Picked(records, [row for row, key in enumerate(keys) if key in taken])
     count = max(1, round(len(records) * fraction))
     ranked = sorted(range(len(records)), key=lambda row: (seeded_key(seed, records[row].id), row))
-    return [records[row] for row in sorted(ranked[:count])]
+    return Picked(records, sorted(ranked[:count]))
+
+
+class Picked(Sequence[Record]):
+    """Some rows of other records, which are read there when they are asked for."""
+
+    def __init__(self, records: Sequence[Record], rows: Iterable[int]) -> None:
+        self.records, self.rows = records, array("q", rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, number: int) -> Record: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Record]: ...
+    def __getitem__(self, number: int | slice) -> Record | list[Record]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        return self.records[self.rows[number]]
 
 
 def group_of(record: Record, group: str) -> str:

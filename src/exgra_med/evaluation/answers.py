@@ -10,9 +10,12 @@ everything before it in the file, so whatever else is not as it was written is a
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain, islice
 from pathlib import Path
+from sys import intern
 from types import TracebackType
 from typing import Any, Self
 
@@ -27,7 +30,7 @@ from exgra_med.data.records import (
     type_by_answer,
 )
 from exgra_med.data.talks import strip_placeholder
-from exgra_med.digests import checked_lines, with_digests
+from exgra_med.digests import iterate_checked, with_digests
 from exgra_med.errors import AnswerError, DataError, ScoreError
 from exgra_med.evaluation.reading import answer_text
 from exgra_med.files import append, disk_errors
@@ -85,7 +88,7 @@ def read_reference(path: Path) -> Reference:
         DataError: the file is neither, or an item has no question and answer; names the item.
     """
     oddities: Counter[str] = Counter()
-    if read_text(path).lstrip().startswith("["):
+    if _begins_a_list(path):
         questions = [
             _original_question(item, f"{path}: item {number}", oddities)
             for number, item in enumerate(read_json_list(path))
@@ -96,6 +99,18 @@ def read_reference(path: Path) -> Reference:
             for where, text in iterate_lines(path)
         ]
     return Reference(questions, oddities)
+
+
+def _begins_a_list(path: Path) -> bool:
+    """Whether the first character of a file, blanks aside, opens a JSON list."""
+    try:
+        with path.open("rb") as stream:
+            raw = stream.read(2**16)
+    except (OSError, ValueError):
+        raw = b""
+    if not raw or raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        read_text(path)  # says what is wrong with it
+    return raw.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
 
 
 def question_of(record: Record, oddities: Counter[str] | None = None) -> Question:
@@ -110,12 +125,17 @@ def question_of(record: Record, oddities: Counter[str] | None = None) -> Questio
     return Question(
         id=record.id,
         text=record.question,
-        answer=record.answer,
+        answer=_shared(record.answer),
         answer_type=record.known_type,
-        images=tuple(record.question_images),
-        options=tuple(str(option) for option in record.meta.get("options") or ()),
-        meta=record.meta,
+        images=tuple(map(_shared, record.question_images)),
+        options=tuple(_shared(str(option)) for option in record.meta.get("options") or ()),
+        # Of equal names and values, such as those of organs, a million questions share one.
+        meta={_shared(key): _shared(value) for key, value in record.meta.items()},
     )
+
+
+def _shared(value: Any) -> Any:
+    return intern(value) if type(value) is str else value
 
 
 def read_candidates(path: Path) -> list[str | int]:
@@ -252,7 +272,8 @@ def read_predictions(path: Path) -> PredictionFile:
         MissingExtraError: it is an Excel file, and what reads it is not installed.
     """
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as stream:
+            raw = stream.read(2**16)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from error
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
@@ -262,7 +283,7 @@ def read_predictions(path: Path) -> PredictionFile:
             f"{path}: a pickle, which can run any program when it is read.",
             "Write it as .tsv, .xlsx or .json; for VLMEvalKit set PRED_FORMAT=tsv.",
         )
-    start = raw[: 2**16].removeprefix(b"\xef\xbb\xbf").lstrip()
+    start = raw.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:1] not in (b"", b"[", b"{"):
         from exgra_med.evaluation.other_tools import is_table, read_other_table
 
@@ -270,33 +291,52 @@ def read_predictions(path: Path) -> PredictionFile:
             return read_other_table(path)
     if start.startswith(b"["):
         return _read_list(path)
-    lines = checked_lines(raw, path, ANSWER_AGAIN)
-    lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
-    values: list[tuple[str, Any]] = []
-    torn = 0
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            value = decode_json(line.decode("utf-8"), f"{path}:{number}", nan_is_null=True)
-        except (DataError, UnicodeDecodeError) as error:
-            if number == len(lines):
-                torn = 1
-                break
-            if not values:
-                return _read_whole(path, f"{path}:{number}", error)
-            raise DataError(f"{path}:{number}: not JSON.", "Each line is one answer.") from error
-        values.append((f"{path}:{number}", value))
-    if len(values) == 1 and _is_around(values[0][1]):
-        return _read_whole(path, values[0][0], None)
-    found = _parse_all(values)
-    found.oddities["torn_last_line"] += torn
+    torn: Counter[str] = Counter()
+    lines = _lines(path, torn)
+    try:
+        begin = list(islice(lines, 2))
+    except _NotALineError as fault:
+        return _read_whole(path, fault.where, fault.error)
+    if len(begin) == 1 and _is_around(begin[0][1]):
+        return _read_whole(path, begin[0][0], None)
+    found = _parse_all(begin[0][1] if begin else None, chain(begin, lines))
+    found.oddities.update(torn_last_line=torn["torn_last_line"])
     return found
+
+
+class _NotALineError(Exception):
+    """The first line of a file is no JSON by itself."""
+
+    def __init__(self, where: str, error: Exception) -> None:
+        self.where, self.error = where, error
+
+
+def _lines(path: Path, torn: Counter[str]) -> Iterator[tuple[str, Any]]:
+    """Where each line stands, and its value, one by one; a torn last line is counted in `torn`."""
+    is_first = True
+    with path.open("rb") as stream:
+        for number, raw in enumerate(iterate_checked(stream, path, ANSWER_AGAIN), start=1):
+            line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+            if not line.strip():
+                continue
+            where = f"{path}:{number}"
+            try:
+                value = decode_json(line.decode("utf-8"), where, nan_is_null=True)
+            except (DataError, UnicodeDecodeError) as error:
+                if not line.endswith(b"\n"):
+                    torn["torn_last_line"] += 1
+                    return
+                if is_first:
+                    raise _NotALineError(where, error) from error
+                raise DataError(f"{where}: not JSON.", "Each line is one answer.") from error
+            is_first = False
+            yield where, value
 
 
 def _read_list(path: Path) -> PredictionFile:
     items = decode_json(read_text(path), str(path), nan_is_null=True)
-    return _parse_all([(f"{path}: item {n}", value) for n, value in enumerate(items)])
+    first = items[0] if items else None
+    return _parse_all(first, ((f"{path}: item {n}", value) for n, value in enumerate(items)))
 
 
 def _read_whole(path: Path, where: str, error: Exception | None) -> PredictionFile:
@@ -310,12 +350,13 @@ def _read_whole(path: Path, where: str, error: Exception | None) -> PredictionFi
     return read_other(path, value)
 
 
-def _parse_all(values: list[tuple[str, Any]]) -> PredictionFile:
+def _parse_all(first: Any, values: Iterable[tuple[str, Any]]) -> PredictionFile:
+    """Read rows, of which `first` is the value of the first one."""
     oddities: Counter[str] = Counter()
-    if values and _is_of_another_tool(values[0][1]):
+    if _is_of_another_tool(first):
         from exgra_med.evaluation.other_tools import read_other_lines
 
-        return read_other_lines(values)
+        return read_other_lines([*values])
     return PredictionFile([_parse(value, where, oddities) for where, value in values], oddities)
 
 
@@ -368,9 +409,14 @@ def _parse(value: Any, where: str, oddities: Counter[str]) -> Prediction:
     optional = {
         field: value.get(field) for field in ("finish_reason", "num_tokens", "option_scores")
     }
-    prompt = value.get("prompt")
+    prompt = value.get("prompt") if isinstance(value.get("prompt"), str) else None
+    if isinstance(optional["finish_reason"], str):
+        optional["finish_reason"] = intern(optional["finish_reason"])
     return Prediction(
-        str(name), str(text), prompt=prompt if isinstance(prompt, str) else None, **optional
+        str(name),
+        _shared(str(text)),
+        prompt=prompt if isinstance(prompt, str) else None,
+        **optional,
     )
 
 
@@ -392,7 +438,9 @@ class PredictionWriter:
         if os.path.lexists(self.path):
             self._drop_torn_line()
             self.done = {each.id for each in read_predictions(self.path).predictions}
-            self._before = hashlib.sha256(self.path.read_bytes())
+            with self.path.open("rb") as stream:
+                for part in iter(partial(stream.read, 2**20), b""):
+                    self._before.update(part)
         return self
 
     def __exit__(
@@ -415,16 +463,27 @@ class PredictionWriter:
 
     def _drop_torn_line(self) -> None:
         with disk_errors(self.path):
-            raw = self.path.read_bytes()
-            whole = raw.rfind(b"\n") + 1
-            if whole == len(raw):
+            whole, last = self._last_line()
+            if not last:
                 return
             try:
-                decode_json(raw[whole:].decode("utf-8"), str(self.path))
+                decode_json(last.decode("utf-8"), str(self.path))
             except (DataError, UnicodeDecodeError):
                 os.truncate(self.path, whole)
             else:
                 append(self.path, b"\n")
+
+    def _last_line(self) -> tuple[int, bytes]:
+        """What stands behind the last line end, and where; nothing in a whole file."""
+        last = b""
+        with self.path.open("rb") as stream:
+            begin = stream.seek(0, os.SEEK_END)
+            while begin and b"\n" not in last:
+                size = min(begin, 2**16)
+                begin = stream.seek(begin - size)
+                last = stream.read(size) + last
+        before, line_end, behind = last.rpartition(b"\n")
+        return begin + len(before) + len(line_end), behind
 
 
 # A missing answer is wrong and counted apart. An answer given twice with different texts cannot be
@@ -450,11 +509,13 @@ class Pairing:
     """How each answer found its question."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Of answers of another tool that found none: why -> the first ones."""
+    answers: list[str | None] = field(init=False, repr=False, compare=False)
+    """Text of each question's prediction, as stored."""
 
-    @property
-    def answers(self) -> list[str | None]:
-        """Text of each question's prediction, as stored."""
-        return [None if each is None else each.text for each in self.predictions]
+    def __post_init__(self) -> None:
+        # Made once: who asks for the answers one by one would make all of them each time.
+        texts = [None if each is None else each.text for each in self.predictions]
+        object.__setattr__(self, "answers", texts)
 
 
 def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:

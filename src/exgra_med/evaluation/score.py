@@ -6,7 +6,7 @@ No torch here: scoring stored answers takes milliseconds, and scoring them again
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.data.chat_template import answer_of, has_thoughts
-from exgra_med.data.records import MANIFEST, Record, file_sha256, open_prepared
+from exgra_med.data.records import MANIFEST, Met, Record, file_sha256, open_prepared
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation import metrics, reading
 from exgra_med.evaluation.answers import (
@@ -698,12 +698,14 @@ def breakdown(
         group, or too many to read, are left out.
     """
     asked = pairing.questions
-    groupings = {name: [group_of(each, name) or "unknown" for each in asked] for name in _FIELDS}
+    groupings: dict[str, Callable[[Question], str]] = {
+        name: partial(_known_group, grouping=name) for name in _FIELDS
+    }
     if train_answers is not None:
         seen = {reading.words(answer) for answer in train_answers}
-        groupings["answer_in_training"] = [
-            "seen" if reading.words(each.answer) in seen else "unseen" for each in asked
-        ]
+        groupings["answer_in_training"] = lambda question: (
+            "seen" if reading.words(question.answer) in seen else "unseen"
+        )
     columns = [place for place, each in enumerate(chosen) if "groups" in each.shown]
     kept = [chosen[place] for place in columns]
     is_open = np.array([question.answer_type == "OPEN" for question in asked])
@@ -712,9 +714,13 @@ def breakdown(
             group: _group(values[rows][:, columns], kept, clusters[rows], is_open[rows], seed)
             for group, rows in sorted(members.items())
         }
-        for name, members in ((name, rows_by(groups)) for name, groups in groupings.items())
+        for name, members in ((n, rows_by(map(group, asked))) for n, group in groupings.items())
         if 1 < len(members) <= _MAX_GROUPS
     }
+
+
+def _known_group(question: Question, grouping: str) -> str:
+    return group_of(question, grouping) or "unknown"
 
 
 def group_of(question: Question, grouping: str) -> str | None:
@@ -773,6 +779,10 @@ def counts_of(pairing: Pairing) -> dict[str, int]:
     return answer_counts(pairing.predictions, is_read)
 
 
+Said = Counter[tuple[str, str]]
+"""How often an answer was given where another, or the same, was right."""
+
+
 def answer_spread(pairing: Pairing) -> dict[str, Any]:
     """Whether one answer is given to most questions, over all, open and closed ones.
 
@@ -783,8 +793,8 @@ def answer_spread(pairing: Pairing) -> dict[str, Any]:
         questions answered by yes or no where the reference is neither. `by_kind`: the same as of
         `all` for the questions of a type that begin with the same word ("open where").
     """
-    given: dict[str, list[tuple[str, str]]] = {"all": [], "open": [], "closed": []}
-    kinds: dict[str, list[tuple[str, str]]] = {}
+    given: dict[str, Said] = {"all": Counter(), "open": Counter(), "closed": Counter()}
+    kinds: dict[str, Said] = {}
     yes_no_to_open = 0
     for question, answer in zip(pairing.questions, pairing.answers, strict=True):
         if answer is None:
@@ -794,9 +804,9 @@ def answer_spread(pairing: Pairing) -> dict[str, Any]:
         yes_no_to_open += bool(is_open and metrics.yes_or_no(said) and not metrics.yes_or_no(right))
         of_type = question.answer_type.lower()
         for kind in ("all", of_type):
-            given[kind].append((said, right))
+            given[kind][said, right] += 1
         first_word = next(iter(reading.words(question.text)), "")
-        kinds.setdefault(f"{of_type} {first_word}".strip(), []).append((said, right))
+        kinds.setdefault(f"{of_type} {first_word}".strip(), Counter())[said, right] += 1
     by_kind = {name: _most_frequent(pairs) for name, pairs in sorted(kinds.items())}
     return (
         {"yes_no_to_open": yes_no_to_open}
@@ -819,16 +829,18 @@ def said_and_right(question: Question, answer: str) -> tuple[str, str]:
     return closed.chosen or said, closed.expected
 
 
-def _most_frequent(pairs: Sequence[tuple[str, str]]) -> dict[str, Any]:
+def _most_frequent(pairs: Said) -> dict[str, Any]:
     """What `answer_spread` tells of answers, each with the right one."""
-    counted = Counter(said for said, _ in pairs)
+    counted: Counter[str] = Counter()
+    for (said, _), number in pairs.items():
+        counted[said] += number
     answer, count = counted.most_common(1)[0] if counted else ("", 0)
     return {
-        "answered": len(pairs),
+        "answered": pairs.total(),
         "different": len(counted),
         "answer": answer,
         "count": count,
-        "expected": sum(right == answer for _, right in pairs),
+        "expected": sum(number for (_, right), number in pairs.items() if right == answer),
     }
 
 
@@ -923,21 +935,26 @@ def closed_answers(pairing: Pairing, version: str = reading.NORMALISER_VERSION) 
         `no_true_rate`, `yes_share` of the yes/no answers that were read, `parse_failures`,
         `abstentions`, `several_options` of all. None where nothing is there to count.
     """
-    closed = [
-        (question, answer)
-        for question, answer in zip(pairing.questions, pairing.answers, strict=True)
-        if question.answer_type == "CLOSED"
-    ]
-    readings = [
-        read_closed(answer, question, version) for question, answer in closed if answer is not None
-    ]
-    total, missing = len(closed), len(closed) - len(readings)
-    verdicts = Counter(each.verdict for each in readings)
-    expected = Counter(each.expected for each in readings)
-    chosen = Counter(each.chosen for each in readings if each.chosen is not None)
-    hits = Counter(each.expected for each in readings if each.hit)
+    total = missing = 0
     yes, no = reading.YES, reading.NO
-    read_yes_no = [r.chosen for r in readings if r.expected in (yes, no) and r.chosen is not None]
+    verdicts: Counter[metrics.Verdict] = Counter()
+    expected, chosen, hits, read_yes_no = (Counter[str]() for _ in range(4))
+    for question, answer in zip(pairing.questions, pairing.answers, strict=True):
+        if question.answer_type != "CLOSED":
+            continue
+        total += 1
+        if answer is None:
+            missing += 1
+            continue
+        read = read_closed(answer, question, version)
+        verdicts[read.verdict] += 1
+        expected[read.expected] += 1
+        if read.hit:
+            hits[read.expected] += 1
+        if read.chosen is not None:
+            chosen[read.chosen] += 1
+            if read.expected in (yes, no):
+                read_yes_no[read.chosen] += 1
     recalls = [hits[label] / expected[label] for label in expected]
     f1 = [2 * hits[label] / (expected[label] + chosen[label]) for label in expected]
     counts = {str(verdict): count for verdict, count in sorted(verdicts.items())}
@@ -947,7 +964,7 @@ def closed_answers(pairing: Pairing, version: str = reading.NORMALISER_VERSION) 
         "balanced_accuracy": metrics.percent(sum(recalls), len(recalls)),
         "yes_true_rate": metrics.percent(hits[yes], expected[yes]),
         "no_true_rate": metrics.percent(hits[no], expected[no]),
-        "yes_share": metrics.percent(read_yes_no.count(yes), len(read_yes_no)),
+        "yes_share": metrics.percent(read_yes_no[yes], read_yes_no.total()),
         "parse_failures": metrics.percent(verdicts[metrics.Verdict.UNPARSED] + missing, total),
         "abstentions": metrics.percent(verdicts[metrics.Verdict.ABSTAINED], total),
         "several_options": metrics.percent(verdicts[metrics.Verdict.SEVERAL], total),
@@ -1129,15 +1146,14 @@ def same_questions(
         `count` is of questions), `num_pairs`, `num_wordings`, `num_images`. None without a pair.
     """
     cells: Counter[tuple[tuple[str, tuple[str, ...]], str, str, int]] = Counter()
-    seen = set()
+    seen = Met()
     clusters = cluster_codes([question.cluster for question in pairing.questions])
     for question, answer, code in zip(
         pairing.questions, pairing.answers, clusters.tolist(), strict=True
     ):
         text = (question.text.strip(), question.options)
-        if answer is None or not question.images or (text, question.images) in seen:
+        if answer is None or not question.images or not seen.add((text, question.images)):
             continue
-        seen.add((text, question.images))
         said, right = said_and_right(question, answer)
         cells[text, right, said, code] += 1
     references: dict[Any, set[str]] = {}

@@ -218,7 +218,7 @@ def answered_questions(
             f"Give the prepared folder of {entry.dataset} with --data.",
         )
     max_pixels = int(data.get("max_pixels") or DataSettings(folder="").max_pixels)
-    questions = [question_of(record) for record in prepared.records(entry.split)]
+    questions = [question_of(record) for record in prepared.iterate(entry.split)]
     return questions, prepared.image_folder(max_pixels)
 
 
@@ -269,7 +269,7 @@ class Session:
     engine: Engine
     dataset: str
     split: str
-    records: list[Record]
+    records: Sequence[Record]
     images: ImageFolder
     fingerprint: str
     """Of the data; part of what decides the answers."""
@@ -480,7 +480,7 @@ def open_sessions(
     folders = list(data) or [settings.folder]
     prepared = given or [open_prepared(settings.folder)]
     _refuse_same_names(folders, prepared)
-    records = [each.records(split) for each in prepared]
+    records = [each.stored(split) for each in prepared]
     answering = open_engine(run, service, max_new_tokens, stage)
     return [
         Session(

@@ -125,9 +125,15 @@ def cluster_codes(clusters: Sequence[str]) -> NDArray[np.int64]:
     >>> cluster_codes(["before.png\\nafter.png", "other.png", "after.png"]).tolist()
     [0, 1, 0]
     """
-    roots = linked_images(each.split("\n") for each in clusters)
+    # Of names that come again, which is most of them, one is linked.
+    different = list(dict.fromkeys(clusters))
+    roots = linked_images(each.split("\n") for each in different)
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(name, len(numbers)) for name in roots], dtype=np.int64)
+    codes = {
+        name: numbers.setdefault(root, len(numbers))
+        for name, root in zip(different, roots, strict=True)
+    }
+    return np.fromiter(map(codes.__getitem__, clusters), np.int64, len(clusters))
 
 
 def rows_by(names: Iterable[str]) -> dict[str, list[int]]:

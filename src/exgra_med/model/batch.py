@@ -241,7 +241,7 @@ def carried_features(images: Sequence[Image.Image]) -> list[Tensor] | None:
     return [torch.cat(parts) for parts in zip(*own, strict=True)] if own else None
 
 
-def chosen_records(records: Sequence[Record], settings: DataSettings) -> list[Record]:
+def chosen_records(records: Sequence[Record], settings: DataSettings) -> Sequence[Record]:
     """The conversations of a split that a stage uses."""
     return choose_conversations(
         records,
@@ -353,17 +353,19 @@ class StageDataset(Dataset[TrainingExample]):
         """
         if self.train_on_prompts:
             return
-        with_image = [number for number, each in enumerate(self.records) if each.images]
-        without = [number for number, each in enumerate(self.records) if not each.images]
-        for number in with_image[:NUM_DECODED] + without[:NUM_DECODED]:
+        decoded: dict[bool, list[int]] = {True: [], False: []}
+        for number, each in enumerate(self.records):
+            if len(of_kind := decoded[bool(each.images)]) < NUM_DECODED:
+                of_kind.append(number)
+        for number in decoded[True] + decoded[False]:
             record, example = self.records[number], self[number]
             for each, told in zip(
                 conversations_of(record, self.answers), example.conversations, strict=True
             ):
-                decoded, written = self.bundle.learnt(told, each, self.text)
-                if not _letters(written).startswith(_letters(decoded)):
+                learnt, written = self.bundle.learnt(told, each, self.text)
+                if not _letters(written).startswith(_letters(learnt)):
                     raise CheckpointError(
-                        f"Of record {record.id!r} would be learnt {decoded[:80]!r}, and its "
+                        f"Of record {record.id!r} would be learnt {learnt[:80]!r}, and its "
                         f"answers with their ends are {written[:80]!r}: the tokenizer or processor "
                         "does not write texts as they are.",
                         "Start from another model; please report this one.",

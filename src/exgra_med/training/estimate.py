@@ -218,7 +218,7 @@ def measure_workload(recipe: Recipe, name: str, planned: PlannedModel) -> Worklo
         if not isinstance(planned.config, ExgraConfig):
             conversation += image.length - ASSUMED_IMAGE
         return Workload(records, conversation, alignment * aligned, 1.0, image, 0.0, counted=False)
-    records = chosen_records(list(prepared.iterate(settings.split)), settings)
+    records = chosen_records(prepared.stored(settings.split), settings)
     if not records:
         raise DataError(f"{settings.folder}: the split {settings.split!r} has no record.")
     images = prepared.image_folder(settings.max_pixels)

@@ -1,7 +1,7 @@
 """`cache_features: true`: the features of a stage's pictures, computed before its first step."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -22,7 +22,7 @@ _WITHOUT = "Leave `cache_features` out."
 def keep_features(
     objective: Objective,
     stage: StageSettings,
-    batches: Sequence[Sequence[int]],
+    batches: Iterable[Sequence[int]],
     datasets: Sequence[tuple[StageDataset, Sequence[int]]],
     reporter: Reporter,
 ) -> dict[str, Any]:

@@ -48,7 +48,7 @@ from exgra_med.training.held_out import BestCheckpoint, HeldOut
 from exgra_med.training.log import TrainingLog, read_log, start_tracking, tracking
 from exgra_med.training.objective import seed_number
 from exgra_med.training.optimizer import build_optimizer, build_scheduler, parameter_groups
-from exgra_med.training.order import image_groups, micro_batches, num_steps, plan_epoch
+from exgra_med.training.order import MicroBatches, image_groups, num_steps, plan_epoch
 from exgra_med.training.trainable import build_objective
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -229,14 +229,14 @@ class StageTraining:
         self.reporter.finish()
         return self._finish()
 
-    def _keep_features(self, batches: list[list[int]], done: int) -> None:
+    def _keep_features(self, batches: MicroBatches, done: int) -> None:
         numbers = sorted({number for batch in batches for number in batch})
         datasets = [(self.dataset, numbers), *self.held_out.read()]
         facts = keep_features(self.objective, self.stage, batches, datasets, self.reporter)
         self.log.write(kind="features", stage=self.name, step=done, **facts)
         self.reporter.start(self.name, self.total, done, "steps")
 
-    def _micro_batches(self, done: int) -> list[list[int]]:
+    def _micro_batches(self, done: int) -> MicroBatches:
         """This process's micro-batches from step `done` on, as record numbers."""
         dataset, stage, state = self.dataset, self.stage, self.accelerator
         plan = partial(
@@ -252,9 +252,9 @@ class StageTraining:
             lengths=dataset.lengths() if stage.group_by_length else None,
         )
         own = range(state.process_index, self.micro_batches, state.num_processes)
-        return list(micro_batches(plan, range(done, self.total), own))
+        return MicroBatches(plan, range(done, self.total), own)
 
-    def _loader(self, batches: list[list[int]]) -> DataLoader:
+    def _loader(self, batches: MicroBatches) -> DataLoader:
         """The micro-batches, read."""
         dataset, stage = self.dataset, self.stage
         return DataLoader(

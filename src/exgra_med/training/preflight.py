@@ -19,7 +19,7 @@ from exgra_med.alignment.matching import check_size
 from exgra_med.alignment.solvers import SOLVERS
 from exgra_med.data.chat_template import chat_template
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import open_prepared
+from exgra_med.data.records import Record, open_prepared
 from exgra_med.errors import (
     CheckpointError,
     DataError,
@@ -270,20 +270,23 @@ def check_data(recipe: Recipe, name: str) -> None:
                 f"{prepared.path}: the split {split!r}, which stage {name!r} reads, has no record.",
                 "Name another split; `held_out_split: null` measures nothing.",
             )
-    records = list(prepared.iterate(settings.split))
+    records: Sequence[Record] = prepared.stored(settings.split)
     if settings.fraction < 1:  # whole splits are named record by record, not joined
         records = chosen_records(records, settings)
     images = prepared.image_folder(settings.max_pixels)
     # Preparation has refused what is larger, so most folders need no look at every header.
     check = images.size if settings.max_pixels < MAX_PIXELS else images.locate
+    first, num_missing = "", 0
     for record in chain(records, *map(prepared.iterate, held_out)):
         for image in record.images:
             check(image, record.id)
-    missing = [record.id for record in records if record.extended is None]
-    if stage.needs_extended and missing:
+    for record in records if stage.needs_extended else ():
+        if record.extended is None:
+            first, num_missing = first or record.id, num_missing + 1
+    if num_missing:
         raise DataError(
-            f"{len(missing)} of the {len(records)} records of stage {name!r} have no extended "
-            f"answers, which alignment and `answers` need; the first is {missing[0]!r}.",
+            f"{num_missing} of the {len(records)} records of stage {name!r} have no extended "
+            f"answers, which alignment and `answers` need; the first is {first!r}.",
             "Make them with `exgra-med captions generate`, keep the records that have one with "
             "`captions merge --only-extended`, or set the stage's alignment to null.",
         )

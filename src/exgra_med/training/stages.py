@@ -80,7 +80,7 @@ def training_texts(recipe: Recipe) -> list[str]:
     return [
         text.replace(IMAGE_PLACEHOLDER, " ")
         for folder, split in sources
-        for record in open_prepared(folder).records(split)
+        for record in open_prepared(folder).iterate(split)
         for text in [turn.text for turn in record.turns] + (record.extended or [])
     ]
 
@@ -144,7 +144,7 @@ def _train_stage(
     aligned = stage.aligned is not None
     with_extended = stage.alignment is not None and stage.alignment.has_extended
     dataset = StageDataset(
-        chosen_records(prepared.records(settings.split), settings),
+        chosen_records(prepared.stored(settings.split), settings),
         prepared.image_folder(settings.max_pixels),
         bundle,
         recipe.text,
@@ -208,9 +208,7 @@ def _held_out_dataset(
     """The records to measure on, always with their original answers as answers."""
     if settings.held_out_split is None:
         return None
-    records = join_by_image(
-        prepared.records(settings.held_out_split), settings.questions_per_record
-    )
+    records = join_by_image(prepared.stored(settings.held_out_split), settings.questions_per_record)
     extended = all(record.extended for record in records)
     with_extended = extended and (like.with_extended or stage.measure_views)
     aligned = stage.alignment is not None and (extended or not stage.alignment.has_extended)

@@ -38,7 +38,7 @@ def test_questions_of_one_image_join_in_their_order_up_to_the_limit() -> None:
 
 def test_records_without_an_image_stay_alone() -> None:
     records = [question(0, None), question(1, None)]
-    assert join_by_image(records, 5) == records
+    assert list(join_by_image(records, 5)) == records
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -59,6 +59,6 @@ def test_a_share_is_of_images_and_not_of_the_questions_about_each() -> None:
     assert len(tenth) == 5 and all(len(each.answers) == 4 for each in tenth)
     more = choose_conversations(records, 4, 0.4, seed=3)
     assert len(more) == 20 and {each.id for each in tenth} < {each.id for each in more}
-    assert choose_conversations(records, 4, 1.0, seed=3) == join_by_image(records, 4)
+    assert list(choose_conversations(records, 4, 1.0, seed=3)) == list(join_by_image(records, 4))
     # One by one it is the same as it always was.
     assert len(choose_conversations(records, 1, 0.1, seed=3)) == 20

@@ -64,7 +64,7 @@ def test_conversations_keep_the_field_they_are_grouped_by() -> None:
 
 def test_one_group_is_taken_whole() -> None:
     records = _grouped()[:5]
-    assert nested_subset(records, 0.1, 0, "image") == records
+    assert list(nested_subset(records, 0.1, 0, "image")) == records
 
 
 def test_a_record_without_the_field_is_named() -> None:

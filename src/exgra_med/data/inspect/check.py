@@ -1,7 +1,7 @@
 """`data check`: every record read, every image decoded, everything suspicious counted and named."""
 
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,13 +12,14 @@ from exgra_med.data.chat_template import (
     encode_text,
 )
 from exgra_med.data.prepare import MAX_PIXELS, image_digest
-from exgra_med.data.records import GUESSED, MANIFEST, NOT_STATED, Prepared, Record
+from exgra_med.data.records import GUESSED, MANIFEST, NOT_STATED, Met, Prepared, Record
 from exgra_med.errors import DamagedFileError, DataError
 from exgra_med.terminal import ProgressCallback
 
 LONG_TEXT_CHARACTERS = 6000
 """About 1,500 tokens; with a picture's 256 and a prompt, near the paper's window of 2,048."""
 
+_RECORDS_BETWEEN_WORDS = 1000
 MAX_LINES = 20
 """Faults and notices of a kind that are printed for a person; JSON has all."""
 
@@ -81,30 +82,42 @@ def check_prepared(
     """
     report = CheckReport()
     lengths: Counter[str] = Counter()
-    images: dict[str, set[str]] = defaultdict(set)
-    groups: dict[str, set[str]] = defaultdict(set)
-    triples: Counter[tuple[str, ...]] = Counter()
-    longest = guessed = 0
+    # Of what is shown and of groups a name stays, with the splits that have it: one list for each
+    # set of splits there is. Of records nothing but a hash stays.
+    images: dict[str, frozenset[str]] = {}
+    groups: dict[str, frozenset[str]] = {}
+    in_splits: dict[frozenset[str], frozenset[str]] = {}
+    triples = Met()
+    longest = guessed = twice = 0
+
+    def note(names: dict[str, frozenset[str]], name: str, split: str) -> None:
+        known = names.get(name, frozenset())
+        if split not in known:
+            more = known | {split}
+            names[name] = in_splits.setdefault(more, more)
+
     for split in prepared.splits:
         try:
-            records = prepared.records(split)
+            records = prepared.stored(split, progress)
         except (DataError, DamagedFileError) as error:
             report.faults.append(str(error))
             continue
         report.counts[split] = len(records)
         expected = prepared.manifest["counts"][split]
-        types = Counter(record.known_type for record in records)
-        report.answer_types[split] = dict(sorted(types.items()))
-        guessed += sum(record.answer_type is None for record in records)
+        types: Counter[str] = Counter()
         if len(records) != expected:
             report.faults.append(f"{split}: the manifest says {expected}, found {len(records)}.")
-        for record in records:
+        for number, record in enumerate(records, start=1):
+            if progress and not number % _RECORDS_BETWEEN_WORDS:
+                progress("records of " + split, number, len(records))
+            types[record.known_type] += 1
+            guessed += record.answer_type is None
             longest = max(longest, sum(len(turn.text) for turn in record.turns))
-            triples[(*record.images, record.question, record.answer)] += 1
+            twice += not triples.add((*record.images, record.question, record.answer))
             for name in record.images:
-                images[name].add(split)
+                note(images, name, split)
             if "group" in record.meta:
-                groups[str(record.meta["group"])].add(split)
+                note(groups, str(record.meta["group"]), split)
             segments = conversation_segments(record, template)
             has_answer = any(clean_text(text) for text in record.answers)
             if not has_answer or not any(segment.supervised for segment in segments):
@@ -118,6 +131,7 @@ def check_prepared(
                 report.notices.append(
                     f"{record.id}: {length} characters may not fit the context window."
                 )
+        report.answer_types[split] = dict(sorted(types.items()))
     folder = prepared.image_folder(MAX_PIXELS)
     for number, name in enumerate(sorted(images), start=1):
         try:
@@ -134,7 +148,6 @@ def check_prepared(
         )
     shared = sum({"train", "test"} <= splits for splits in images.values())
     tested = sum("test" in splits for splits in images.values())
-    twice = triples.total() - len(triples)
     said = {name: prepared.manifest.get(name) for name in ("licence", "origin")}
     report.facts = {
         **{name: text for name, text in said.items() if text},

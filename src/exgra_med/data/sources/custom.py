@@ -5,6 +5,7 @@ this project. One way leads from each of them to a record.
 """
 
 import re
+from array import array
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,15 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from exgra_med.data.records import NOT_STATED, REPORT, SPLITS, Record, parse_record
+from exgra_med.data.records import (
+    NOT_STATED,
+    REPORT,
+    SPLITS,
+    Met,
+    Record,
+    StoredRecords,
+    parse_record,
+)
 from exgra_med.data.sources.identifiers import by_name, identifying, mentions
 from exgra_med.data.sources.options import (
     Options,
@@ -146,7 +155,7 @@ class _Reader:
     left_out: set[str] = field(default_factory=set)
     """Columns of bytes that are no image; a record cannot hold them."""
     num_system_prompts: int = 0
-    ids: set[str] = field(default_factory=set)
+    ids: Met = field(default_factory=Met)
     known: dict[tuple[str, ...], _Columns] = field(default_factory=dict)
     """By the names of a row's columns, which are the same in nearly all rows."""
     splits_by_row: bool = False
@@ -245,10 +254,10 @@ class _Reader:
         values = {name: row[column] for name, column in columns.fields.items()}
         published = plain_text(values.get("id"), f"{where}: the id") or str(number)
         name = f"{NAME}/{split}/{published}"
-        if name in self.ids:
+        if not self.ids.add(name):
             # Public sets name questions by their image; what is published stays in `meta`.
             name += f"#{number}"
-        self.ids.add(name)
+            self.ids.add(name)
         if talk is None:
             texts = (("user", values.get("question")), ("assistant", values.get("answer")))
             talk = Talk([Message(role, text) for role, text in texts], "")
@@ -423,24 +432,28 @@ class _Reader:
         return parse_record(value, row.where)
 
     def with_bytes(
-        self, files: Mapping[Path, list[tuple[str, Record | None]]], wanted: str
+        self, files: "Mapping[Path, array[int]]", split: str, records: Iterable[Record]
     ) -> Iterator[Record]:
-        """The records of a split again, each when its images' bytes were read for writing."""
+        """The records of a split again, each when its images' bytes were read for writing.
+
+        `files`: of each row of a file the place of its split in `SPLITS`; -1 of one without record.
+        """
         self.images.keep_bytes = True
-        of_split = (path for path in files if any(split == wanted for split, _ in files[path]))
+        wanted, made = SPLITS.index(split), iter(records)
         rows = (
-            (*each, *row)
-            for path in of_split
-            for each, row in zip(files[path], self.rows(path), strict=True)
+            (place, *row)
+            for path, places in files.items()
+            if wanted in places
+            for place, row in zip(places, self.rows(path), strict=True)
         )
-        for split, record, where, row in rows:
-            if record is None or split != wanted:
+        for place, where, row in rows:
+            if place != wanted:
                 continue
             if "turns" not in row:
                 talk = self._talk(row, where)
                 values = image_values(row, self.columns(row, where).images, talk, where)
                 self.images.names(values, where)
-            yield record
+            yield next(made)
 
     @property
     def known_columns(self) -> list[str]:
@@ -454,6 +467,9 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     Columns are known by their names, else by what is in them; `own.approve` is told what each was
     taken for. Rows that have `turns` are taken as records of this project.
 
+    Every row is read twice, as what is decided for all of them, such as which columns say who a
+    person is, is known behind the last one. Records are set aside on disk, not in memory.
+
     Raises:
         DataError: no split, an unknown mapping, or a row that cannot be understood.
         MissingExtraError: a parquet or Excel file, and what reads it is not installed.
@@ -461,45 +477,132 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     check_mapping(options.mapping, FIELDS)
     own = options.own
     folder = source if source.is_dir() else source.parent
-    reader = _Reader(options.mapping, RowImages.of(image_folder(folder, options)), own)
-    reader.images.keep_bytes = False
+    images = RowImages.of(image_folder(folder, options))
+    images.keep_bytes = False
+    reader, again = (_Reader(options.mapping, images, own) for _ in range(2))
     files = _files(source)
-    found = {path: list(reader.file(path, split)) for path, split in files.items()}
+    seen = _Seen.of(reader, files)
     _refuse_unknown_columns(source, reader)
-    rows = [row for read in found.values() for _, row in read]
-    if not rows:
-        listed = ", ".join(path.name for path in found)
+    if not seen.num_rows:
+        listed = ", ".join(path.name for path in files)
         raise DataError(f"{listed}: there is no row of a question.", "Is it the right table?")
-    columns, group = _columns(reader, rows)
+    columns, people = _columns(reader, seen)
     if own.approve:
         own.approve(columns)
-    _choose([row for row in rows if isinstance(row, _Row)])
-    made = {
-        path: [(split, reader.record(row) if isinstance(row, _Row) else row) for split, row in read]
-        for path, read in found.items()
-    }
-    records = {
-        split: [each for read in made.values() for its, each in read if each and its == split]
-        for split in SPLITS
-    }
-    every_record = [record for each in records.values() for record in each]
-    if every_record and not any(record.images for record in every_record):
+    places = iter(answers_among(seen.asked))
+    records = {split: StoredRecords.aside() for split in SPLITS}
+    split_of_rows = {path: array("b") for path in files}
+    has_images = False
+    for path, of_file in files.items():
+        for split, row in again.file(path, of_file):
+            record = None
+            if row is not None:
+                people.take_out(row)
+            if isinstance(row, _Row):
+                _choose(row, places)
+                record = reader.record(row)
+            elif row is not None:
+                record = row
+            split_of_rows[path].append(-1 if record is None else SPLITS.index(split))
+            if record is not None:
+                records[split].add(record)
+                has_images = has_images or bool(record.images)
+    if any(map(len, records.values())) and not has_images:
         raise DataError(
             f"{source}: no row names an image.",
             f"The column {options.mapping.get('image', 'image')!r} has their names; another: "
             "--map image=COLUMN.",
         )
-    notes = facts(records) | group
+    notes = facts(records) | people.notes()
     if reader.num_system_prompts:
         notes["system_prompts_in_meta"] = reader.num_system_prompts
     if reader.left_out:
         notes["columns_left_out"] = sorted(reader.left_out)
     splits: Mapping[str, Iterable[Record]] = records
-    if reader.images.in_rows:
-        splits = {split: reader.with_bytes(made, split) for split in SPLITS}
+    if images.in_rows:
+        splits = {s: reader.with_bytes(split_of_rows, s, records[s]) for s in SPLITS}
     if "" in files.values():
-        splits = {split: splits[split] for split in SPLITS if records[split]}
-    return Collected(splits, reader.images, list(found), reader.dropped, notes)
+        splits = {split: splits[split] for split in SPLITS if len(records[split])}
+    return Collected(splits, images, list(files), reader.dropped, notes)
+
+
+@dataclass
+class _Seen:
+    """What is kept of the rows when they are read for the first time."""
+
+    identifying: dict[str, str]
+    """Column -> why it may say who a person is."""
+    asked: list[tuple[str, str, Options]]
+    """Of each row with options: where it stands, its answer, and the options."""
+    num_rows: int = 0
+    with_group: str = ""
+    """The first row that has a further fact called `group`."""
+
+    @classmethod
+    def of(cls, reader: _Reader, files: Mapping[Path, str]) -> "_Seen":
+        """Read all rows, and hold none."""
+        seen = cls({}, [])
+
+        def metas() -> Iterator[dict[str, Any]]:
+            for path, split in files.items():
+                for _, row in reader.file(path, split):
+                    seen.num_rows += 1
+                    if row is None:
+                        continue
+                    if isinstance(row, _Row):
+                        if row.options and row.messages[1].text:
+                            seen.asked.append((row.where, row.messages[1].text, row.options))
+                        if "group" in row.meta:
+                            seen.with_group = seen.with_group or row.where
+                    yield row.meta
+
+        seen.identifying = identifying(metas())
+        return seen
+
+
+@dataclass
+class _People:
+    """Takes out of rows what names a person; a group becomes a number. Counts what it did."""
+
+    left_out: dict[str, str]
+    """Column -> why it is left out."""
+    grouped_by: str
+    """The column of groups; empty where there is none."""
+    numbers: dict[str, int] = field(default_factory=dict)
+    """What the file says of whose row it is -> the group."""
+    without_group: int = 0
+    in_images: int = 0
+    in_texts: int = 0
+
+    def take_out(self, row: _Row | Record) -> None:
+        """Change the facts of a row."""
+        taken = [row.meta.pop(name) for name in self.left_out if name in row.meta]
+        if isinstance(row, _Row):
+            texts = [str(message.text) for message in row.messages]
+            group = row.group
+            if self.grouped_by:
+                self.without_group += not group
+                name = group or f"\0{row.id}"
+                row.meta["group"] = self.numbers.setdefault(name, len(self.numbers) + 1)
+        else:
+            texts, group = [turn.text for turn in row.turns], ""
+        searched = [*taken, *([group] if group else [])]
+        self.in_images += mentions(searched, row.images)
+        self.in_texts += mentions(searched, texts)
+
+    def notes(self) -> dict[str, Any]:
+        """For the manifest."""
+        notes: dict[str, Any] = {}
+        if self.left_out:
+            notes["identifiers_left_out"] = self.left_out
+        if self.numbers:
+            notes["group_column"] = self.grouped_by
+            notes["rows_without_group"] = self.without_group
+        if self.in_images:
+            notes["rows_with_identifiers_in_image_names"] = self.in_images
+        if self.in_texts:
+            notes["rows_with_identifiers_in_texts"] = self.in_texts
+        return notes
 
 
 def _refuse_unknown_columns(source: Path, reader: _Reader) -> None:
@@ -524,20 +627,14 @@ def _refuse_unknown_columns(source: Path, reader: _Reader) -> None:
                 )
 
 
-def _columns(
-    reader: _Reader, rows: list[_Row | Record | None]
-) -> tuple[list[Column], dict[str, Any]]:
-    """What each column was taken for; groups become numbers, and what names a person is taken out.
-
-    Returns:
-        The columns in the order of the file, and notes for the manifest.
+def _columns(reader: _Reader, seen: _Seen) -> tuple[list[Column], _People]:
+    """What each column was taken for, and what takes out of rows what names a person.
 
     Raises:
-        DataError: the ids of records would be what names a person.
+        DataError: the ids of records would be what names a person, or two columns the group.
     """
-    metas = [row.meta for row in rows if row is not None]
     kept = {folded(name) for name in reader.own.keep}
-    left_out = {name: why for name, why in identifying(metas).items() if folded(name) not in kept}
+    left_out = {name: why for name, why in seen.identifying.items() if folded(name) not in kept}
     named = {
         column: field for each in reader.known.values() for field, column in each.fields.items()
     }
@@ -549,40 +646,13 @@ def _columns(
                 f"Leave out --map id={column}; or give --keep-column {column} besides.",
             )
     grouped_by = next((each.group for each in reader.known.values() if each.group), "")
-    numbers: dict[str, int] = {}
-    without_group = in_images = in_texts = 0
-    for row in rows:
-        if row is None:
-            continue
-        taken = [row.meta.pop(name) for name in left_out if name in row.meta]
-        if isinstance(row, _Row):
-            texts = [str(message.text) for message in row.messages]
-            group = row.group
-            if grouped_by:
-                if "group" in row.meta:
-                    raise DataError(
-                        f"{row.where}: {grouped_by!r} is the group, and 'group' is there too.",
-                        "Give --drop-column group, or --map group=group.",
-                    )
-                without_group += not group
-                number = numbers.setdefault(group or f"\0{row.id}", len(numbers) + 1)
-                row.meta["group"] = number
-        else:
-            texts, group = [turn.text for turn in row.turns], ""
-        searched = [*taken, *([group] if group else [])]
-        in_images += mentions(searched, row.images)
-        in_texts += mentions(searched, texts)
-    notes: dict[str, Any] = {}
-    if left_out:
-        notes["identifiers_left_out"] = left_out
-    if numbers:
-        notes["group_column"] = grouped_by
-        notes["rows_without_group"] = without_group
-    if in_images:
-        notes["rows_with_identifiers_in_image_names"] = in_images
-    if in_texts:
-        notes["rows_with_identifiers_in_texts"] = in_texts
-    return [_column(reader, name, named, left_out) for name in reader.first], notes
+    if grouped_by and seen.with_group:
+        raise DataError(
+            f"{seen.with_group}: {grouped_by!r} is the group, and 'group' is there too.",
+            "Give --drop-column group, or --map group=group.",
+        )
+    columns = [_column(reader, name, named, left_out) for name in reader.first]
+    return columns, _People(left_out, grouped_by)
 
 
 def _column(reader: _Reader, name: str, named: dict[str, str], left_out: dict[str, str]) -> Column:
@@ -698,20 +768,19 @@ def _as_text(message: Message, options: Options | None, where: str) -> Message:
     return replace(message, text=plain_text(text, f"{where}: the {_WHAT[message.role]}"))
 
 
-def _choose(rows: list[_Row]) -> None:
-    """Put the text of the option where an answer is its letter or number."""
-    asked = [row for row in rows if row.options and row.messages[1].text]
-    places = answers_among(
-        [(row.where, row.messages[1].text, row.options) for row in asked if row.options]
-    )
-    for row, place in zip(asked, places, strict=True):
-        if row.options is None:
-            continue
-        text, written = row.options.texts[place], row.messages[1].text
-        row.meta["answer_index"] = place
-        if text != written:
-            row.meta["raw_answer"] = written
-            row.messages[1] = replace(row.messages[1], text=text)
+def _choose(row: _Row, places: Iterator[int]) -> None:
+    """Put the text of the option where an answer is its letter or number.
+
+    `places`: the option of each answer that is one, see `answers_among`.
+    """
+    if not row.options or not row.messages[1].text:
+        return
+    place = next(places)
+    text, written = row.options.texts[place], row.messages[1].text
+    row.meta["answer_index"] = place
+    if text != written:
+        row.meta["raw_answer"] = written
+        row.messages[1] = replace(row.messages[1], text=text)
 
 
 def _files(source: Path) -> dict[Path, str]:

@@ -1,13 +1,13 @@
 """Published rows -> VQA records: fields read strictly, the published text kept where changed."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import PLAIN_ENDINGS, ImageFolder
-from exgra_med.data.records import Record, parse_record
+from exgra_med.data.records import Met, Record, parse_record
 from exgra_med.data.sources.options import closed_options, plain_option, read_options
 from exgra_med.data.sources.source import Dropped, PrepareOptions
 from exgra_med.data.sources.values import is_null, json_value, plain_text
@@ -280,20 +280,27 @@ def facts(splits: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
 
     A group is what `meta.group` says, such as the patient of a picture.
     """
-    groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    met, again = Met(), Met()
     without = []
-    for records in splits.values():
+    of_split: dict[str, set[Any]] = {split: set() for split in splits}
+    for split, records in splits.items():
         for record in records:
-            groups[(*record.images, record.question, record.answer)].append(record.id)
+            triple = (*record.images, record.question, record.answer)
+            if not met.add(triple):
+                again.add(triple)
             if record.answer_type == "CLOSED" and "options" not in record.meta:
                 without.append(record.id)
+            if "group" in record.meta:
+                of_split[split].add(record.meta["group"])
+    # Names are kept of those alone that come again.
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for record in chain.from_iterable(splits.values()) if again else ():
+        triple = (*record.images, record.question, record.answer)
+        if triple in again:
+            groups.setdefault(triple, []).append(record.id)
     found: dict[str, Any] = {
         "closed_without_options": without,
         "duplicate_triples": [ids for ids in groups.values() if len(ids) > 1],
-    }
-    of_split = {
-        split: {record.meta["group"] for record in records if "group" in record.meta}
-        for split, records in splits.items()
     }
     if any(of_split.values()):
         counted = Counter(chain.from_iterable(of_split.values()))

@@ -465,7 +465,7 @@ def score(session: Session, asked: Sequence[Record], radeval: Sequence[str] = ()
     prepared = session.prepared
     train: list[str] = []
     if prepared is not None and "train" in prepared.splits and session.split != "train":
-        train = [each.answer for each in prepared.records("train") if each.is_report]
+        train = [each.answer for each in prepared.iterate("train") if each.is_report]
     details = score_reports(
         read_predictions(file).predictions,
         [question_of(record) for record in asked],

@@ -194,7 +194,7 @@ def score(session: Session, claims: Sequence[Claim] | None = None) -> Entry:
     prepared = session.prepared
     train: list[Question] = []
     if prepared is not None and "train" in prepared.splits:
-        train = [question_of(record) for record in prepared.records("train")]
+        train = [question_of(record) for record in prepared.iterate("train")]
     details = score_answers(
         stored.predictions,
         [question_of(record) for record in session.records],

@@ -129,7 +129,7 @@ def _others(
         if test:
             prepared = open_prepared(test)
             fingerprint = prepared.fingerprint
-            questions = [question_of(record) for record in prepared.records("test")]
+            questions = [question_of(record) for record in prepared.iterate("test")]
             name = prepared.manifest["dataset"]
             name = test if name in outcomes else name
         clusters = cluster_codes([question.cluster for question in questions])
@@ -301,7 +301,7 @@ def _questions(folder: Path, study: Study, score: Score) -> list[Question]:
             f"{prepared.path} is not the data that {score.folder} was scored on.",
             "Put the prepared folder back, or run the study anew in another folder.",
         )
-    return [question_of(record) for record in prepared.records(score.split)]
+    return [question_of(record) for record in prepared.iterate(score.split)]
 
 
 def _values(
