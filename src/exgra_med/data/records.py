@@ -472,12 +472,19 @@ class StoredRecords(Sequence[Record]):
         if self._stream.writable():
             self._stream.flush()
         begin, end = self._starts[row], self._starts[row + 1]
-        # At a place, as processes that read ahead share the file and where it stands.
-        raw = os.pread(self._stream.fileno(), end - begin, begin).partition(b"\n")[0]
+        raw = _read_at(self._stream, end - begin, begin).partition(b"\n")[0]
         if _HAS_DIGEST in raw[-64:]:
             raw = without_digest(raw)
         # It was read before with every check, so this cannot fail.
         return Record.model_validate_json(raw.removeprefix(b"\xef\xbb\xbf") if not row else raw)
+
+
+def _read_at(stream: IO[bytes], size: int, place: int) -> bytes:
+    """Bytes at a place, wherever the stream stands: processes that read ahead share that."""
+    if hasattr(os, "pread"):
+        return os.pread(stream.fileno(), size, place)
+    stream.seek(place)  # Windows, where no process begins as a copy of another
+    return stream.read(size)
 
 
 _RECORDS_BETWEEN_WORDS = 1000
