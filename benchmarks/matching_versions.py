@@ -89,7 +89,9 @@ def measure(
         values = {}
 
         def value(assignment: Any, problems: tuple[Any, ...] = problems) -> np.ndarray:
-            return matching_objective(*problems, torch.as_tensor(assignment)).numpy()
+            unary, quadratic, edges = problems
+            found = torch.as_tensor(assignment)
+            return matching_objective(unary, quadratic, edges, found).numpy()
 
         names = list(versions)[:: 1 if number % 2 else -1]
         for name in names:
