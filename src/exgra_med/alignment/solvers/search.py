@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from exgra_med.alignment.solvers.annealing import anneal, anneal_dense, dense_pair_costs
+from exgra_med.alignment.solvers.annealing import anneal, anneal_rows, dense_pair_costs
 from exgra_med.alignment.solvers.descent import descend, prune
 from exgra_med.alignment.solvers.exhaustive import enumerate_matchings
 from exgra_med.alignment.solvers.proof import cheapest_ends, first_bound, raised_gap, settle
@@ -58,8 +58,9 @@ class Schedule:
     Attributes:
         runs: annealing runs, each from the best matching so far.
         runs_few: the same where few pairs are left.
-        proposals_per_pair: proposals of one run for each pair of node and label.
-        nodes_in_full: above this size proposals per pair fall with 1 / n.
+        sweeps: how often one run judges each pair of node and label.
+        sweeps_few: the same where few pairs are left.
+        nodes_in_full: above this size sweeps fall with 1 / n.
         hot: temperature at the start of every other run.
         hot_few: that of the runs between, and of all where few pairs are left.
         cold: temperature at the end.
@@ -68,7 +69,8 @@ class Schedule:
 
     runs: int
     runs_few: int
-    proposals_per_pair: int
+    sweeps: int
+    sweeps_few: int
     nodes_in_full: int
     hot: float = 0.35
     hot_few: float = 0.7
@@ -78,12 +80,24 @@ class Schedule:
 
 SCHEDULES = {
     "fast": Schedule(
-        runs=1, runs_few=16, proposals_per_pair=80, nodes_in_full=28, hot=0.4, hot_few=1.2, cold=0.1
+        runs=1, runs_few=2, sweeps=300, sweeps_few=80, nodes_in_full=28,
+        hot=0.3, hot_few=1.2, cold=0.15,
     ),
     "thorough": Schedule(
-        runs=8, runs_few=48, proposals_per_pair=120, nodes_in_full=64, work=40_000_000
+        runs=8, runs_few=16, sweeps=600, sweeps_few=200, nodes_in_full=64, work=40_000_000
     ),
-}
+}  # fmt: skip
+"""Up to `DENSE` nodes, where a sweep is cheap."""
+SCHEDULES_ABOVE = {
+    "fast": Schedule(
+        runs=1, runs_few=16, sweeps=80, sweeps_few=80, nodes_in_full=28,
+        hot=0.4, hot_few=1.2, cold=0.1,
+    ),
+    "thorough": Schedule(
+        runs=8, runs_few=48, sweeps=120, sweeps_few=120, nodes_in_full=64, work=40_000_000
+    ),
+}  # fmt: skip
+"""Above, where pairs are proposed one by one."""
 
 
 @compiled
@@ -138,27 +152,32 @@ def descend_from(U, Q, graph, graph2, start, M, matching, owner, best_matching, 
 @compiled
 def search(
     U, Q, edges, edges2, graph, graph2, table, table2, pairs, M, matching, owner,
-    best_matching, best, seed, few, runs, proposals, hot, hot_others, cold,
+    best_matching, best, seed, few, runs, length, largest, hot, hot_others, cold,
 ):  # fmt: skip
-    """Annealing and descent, `runs` times from the best matching known; returns its cost."""
+    """Annealing and descent, `runs` times from the best matching known; returns its cost.
+
+    `length` of a run is in sweeps up to `DENSE` nodes, in proposals above.
+    """
     n = U.shape[0]
     found = np.empty(n, np.int32)
     stream = seeded(seed)
     dense = n <= DENSE
     linked = edges.shape[1] if dense else 0
-    first, other, slot, C = dense_pair_costs(Q, edges, edges2, table, linked)
+    first, other, slot, unit, W, C = dense_pair_costs(U, Q, edges, edges2, table, largest, linked)
+    places = np.empty(n + 1, np.int32)
+    owners = np.empty(n + 1, np.int32)
     for run in range(runs):
         # Every other run is hotter: a cool one refines the best matching, a hot one leaves it.
         heat = hot_others if run % 2 else hot
         if dense:
-            stream = anneal_dense(
-                U, C, first, other, slot, best_matching, matching, owner, pairs, proposals,
+            stream = anneal_rows(
+                W, C, unit, first, other, slot, best_matching, places, owners, length,
                 heat, cold, stream, found,
             )  # fmt: skip
         else:
             load(M, U, Q, graph, graph2, matching, owner, best_matching)
             stream = anneal(
-                M, Q, graph, graph2, table, table2, matching, owner, pairs, proposals,
+                M, Q, graph, graph2, table, table2, matching, owner, pairs, length,
                 heat, cold, stream, found,
             )  # fmt: skip
         # Where few pairs are left, runs are many and as cheap as a descent: one descent at the end
@@ -178,7 +197,8 @@ def search(
 
 @compiled
 def solve_one(
-    U, Q, edges, edges2, starts, seed, runs, runs_few, per_pair, hot, hot_few, cold, work
+    U, Q, edges, edges2, starts, seed, runs, runs_few, sweeps, sweeps_few,
+    hot, hot_few, cold, work,
 ):  # fmt: skip
     """Solve one problem from [S, n] starts; returns the matching and whether it is proven."""
     n = U.shape[0]
@@ -217,12 +237,14 @@ def solve_one(
         best, proven = settle(Q, edges, table2, a, b, r, best_matching, best, gap, work)
     if proven:
         return best_matching, True
-    proposals = int(per_pair * pairs.shape[0])
+    length = int(sweeps_few if few else sweeps)
+    if n > DENSE:
+        length = int((sweeps_few if few else sweeps) * pairs.shape[0])
     if gap < NEAR * abs(best):
-        proposals //= 4
+        length //= 4
     search(
         U, Q, edges, edges2, graph, graph2, table, table2, pairs, M, matching, owner,
-        best_matching, best, seed, few, runs_few if few else runs, proposals,
+        best_matching, best, seed, few, runs_few if few else runs, length, largest,
         (hot_few if few else hot) * scale, hot_few * scale, cold * scale,
     )  # fmt: skip
     return best_matching, False
@@ -230,12 +252,13 @@ def solve_one(
 
 def solve_by_annealing(problems: Problems) -> Solution:
     """Steps 0 to 4, with the schedule that the effort names."""
-    return _solve(problems, SCHEDULES[problems.effort], from_nothing=False)
+    schedules = SCHEDULES if problems.unary.shape[1] <= DENSE else SCHEDULES_ABOVE
+    return _solve(problems, schedules[problems.effort], from_nothing=False)
 
 
 def solve_by_local_search(problems: Problems) -> Solution:
     """Steps 0 to 3."""
-    schedule = Schedule(runs=0, runs_few=0, proposals_per_pair=0, nodes_in_full=1)
+    schedule = Schedule(runs=0, runs_few=0, sweeps=0, sweeps_few=0, nodes_in_full=1)
     return _solve(problems, schedule, from_nothing=True)
 
 
@@ -249,11 +272,12 @@ def _solve(problems: Problems, schedule: Schedule, from_nothing: bool) -> Soluti
     if from_nothing:
         starts.append(np.full_like(starts[0], -1))
     stacked = np.stack(starts, axis=1)
-    # Proposals grow with n^2 by themselves; above `nodes_in_full` only with n.
-    per_pair = schedule.proposals_per_pair * min(1.0, schedule.nodes_in_full / num_nodes)
+    # The work of a sweep grows with n^2 by itself; above `nodes_in_full` that of all only with n.
+    share = min(1.0, schedule.nodes_in_full / num_nodes)
+    sweeps = schedule.sweeps * share, schedule.sweeps_few * share
     assignment = np.empty((num_problems, num_nodes), np.int64)
     certified = np.empty(num_problems, np.bool_)
-    lengths = problems.seed, schedule.runs, schedule.runs_few, per_pair
+    lengths = problems.seed, schedule.runs, schedule.runs_few, *sweeps
     heats = schedule.hot, schedule.hot_few, schedule.cold, schedule.work
     # One after the other, each with the same seed: the answer to a problem does not depend on the
     # batch that it comes in.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
-from exgra_med.alignment.solvers.annealing import anneal_dense, dense_pair_costs, relabel
+from exgra_med.alignment.solvers.annealing import anneal_rows, dense_pair_costs, relabel
 from exgra_med.alignment.solvers.descent import prune
 from exgra_med.alignment.solvers.proof import (
     FORBIDDEN,
@@ -147,9 +147,11 @@ def test_pruned_pairs_are_those_that_cannot_pay(seed: int) -> None:
 def test_dense_rows_give_the_table_of_the_sparse_state() -> None:
     unary, quadratic, edges = random_problem(3)
     graph, table = build_graph(edges, NODES)
-    first, other, _, rows = dense_pair_costs(quadratic, edges, edges, table, edges.shape[1])
-    dense = np.zeros((NODES, rows.shape[2]), np.float32)
-    dense[:, :NODES] = unary
+    largest = max(np.abs(unary).max(), np.abs(quadratic).max())
+    given = (unary, quadratic, edges, edges, table, largest, edges.shape[1])
+    first, other, _, unit, whole, rows = dense_pair_costs(*given)
+    dense = np.zeros((NODES, rows.shape[2]), np.int32)
+    dense[:, :NODES] = whole
     matching = np.array([3, -1, 0, 6, 1, 5, -1], np.int32)
     for node, label in enumerate(matching):
         if label >= 0:
@@ -161,7 +163,8 @@ def test_dense_rows_give_the_table_of_the_sparse_state() -> None:
         slow, unary, quadratic, graph, graph,
         np.empty(NODES, np.int32), np.empty(NODES, np.int32), matching,
     )  # fmt: skip
-    assert dense[:, :NODES] == pytest.approx(slow, abs=1e-5)
+    assert dense[:, :NODES] / unit == pytest.approx(slow, abs=2e-4)
+    assert (dense % 64 == 0).all() and np.abs(dense).max() < 2**27
 
 
 @pytest.mark.parametrize("regime", ["random", "aniso", "aligned"])
@@ -181,26 +184,46 @@ def test_problems_of_eight_nodes_and_perturbed_ones_are_solved_exactly(regime: s
     assert (fast.objective <= thorough.objective + 1e-5).all()
 
 
-def test_dense_annealing_returns_a_matching_that_is_better_than_its_start() -> None:
-    unary, quadratic, edges = random_problem(5, nodes=12, edge_share=0.3)
-    graph, table = build_graph(edges, 12)
-    first, other, slot, rows = dense_pair_costs(quadratic, edges, edges, table, edges.shape[1])
-    low = cheapest_ends(quadratic, edges, edges, 12)
-    pruned, pairs = prune(unary, edges, low, 1.0)
-    start, found = np.full(12, -1, np.int32), np.empty(12, np.int32)
-    scratch = np.empty(12, np.int32), np.empty(12, np.int32)
-    anneal_dense(
-        pruned, rows, first, other, slot, start, *scratch, pairs, 5000, 0.2, 0.04, seeded(0), found
-    )
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("nodes", [7, 15, 16])
+def test_annealing_of_rows_finds_the_optimum_among_matchings_it_says_it_found(
+    nodes: int, seed: int
+) -> None:
+    unary, quadratic, edges = random_problem(seed, nodes, edge_share=0.3)
+    found, cost = annealed_rows(unary, quadratic, edges, sweeps=400)
     taken = found[found >= 0]
-    assert found.min() >= -1 and found.max() < 12 and len(set(taken.tolist())) == len(taken)
-    cost = load(np.empty((12, 12)), unary, quadratic, graph, graph, *scratch, found)
-    assert cost < optimum_of_pairs(unary)
+    assert found.min() >= -1 and found.max() < nodes
+    assert len(set(taken.tolist())) == len(taken)
+    if nodes == NODES:
+        assert cost == pytest.approx(optimum(unary, quadratic, edges), abs=1e-5)
+    else:
+        given = unary[None], quadratic[None], edges[None]
+        best = solve_matching(*given, effort="thorough").objective[0]
+        assert cost <= 0.9 * best
 
 
-def optimum_of_pairs(unary: np.ndarray) -> float:
-    """Cost of the cheapest single pair: the least that a search should beat."""
-    return float(unary.min())
+def test_annealing_of_rows_is_the_same_for_a_seed_and_another_for_another() -> None:
+    problem = random_problem(5, nodes=16, edge_share=0.3)
+    first, second = (annealed_rows(*problem, sweeps=3)[0].tolist() for _ in range(2))
+    assert first == second
+    assert len({tuple(annealed_rows(*problem, 3, seed)[0].tolist()) for seed in range(4)}) > 1
+
+
+def annealed_rows(unary, quadratic, edges, sweeps: int, seed: int = 0):
+    """What a run from nobody matched finds, and its cost counted anew."""
+    nodes = len(unary)
+    graph, table = build_graph(edges, nodes)
+    largest = max(np.abs(unary).max(), np.abs(quadratic).max())
+    given = (unary, quadratic, edges, edges, table, largest, edges.shape[1])
+    first, other, slot, unit, whole, rows = dense_pair_costs(*given)
+    start, found = np.full(nodes, -1, np.int32), np.empty(nodes, np.int32)
+    scratch = np.empty(nodes + 1, np.int32), np.empty(nodes + 1, np.int32)
+    anneal_rows(
+        whole, rows, unit, first, other, slot, start, *scratch, sweeps, 0.3, 0.07,
+        seeded(seed), found,
+    )  # fmt: skip
+    state = np.empty((nodes, nodes)), unary, quadratic, graph, graph
+    return found, load(*state, np.empty(nodes, np.int32), np.empty(nodes, np.int32), found)
 
 
 @pytest.mark.parametrize("nodes", [64, 65])

@@ -69,3 +69,11 @@ def test_the_committed_result_is_whole() -> None:
     assert {row["nodes"] for row in stored["rows"]} >= {8, 16, 32, 64, 128, 256, 512}
     page = path.parents[2] / "docs" / "explanation" / "matching-solvers.md"
     assert markdown_tables(stored) in page.read_text(encoding="utf-8")
+
+
+def test_the_committed_comparison_is_no_worse_in_any_place() -> None:
+    path = Path(__file__).parents[4] / "benchmarks" / "results" / "matching_versions.json"
+    rows = json.loads(path.read_text())["rows"]
+    assert {row["nodes"] for row in rows} >= {8, 16, 32, 64, 128, 256}
+    for row in rows:
+        assert row["after"]["gap_percent_mean"] <= row["before"]["gap_percent_mean"], row
