@@ -1,7 +1,7 @@
 """Two versions of the matching solver on the same problems, in turns, in one run.
 
-    git worktree add /tmp/before COMMIT
-    python benchmarks/matching_versions.py --before /tmp/before/src
+    git worktree add ../before COMMIT
+    python benchmarks/matching_versions.py --before ../before/src
         (and `--out benchmarks/results/matching_versions.json` to keep the result)
 
 Each version runs in a process of its own, which is handed a problem at a time; the one that goes
@@ -19,6 +19,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections import defaultdict
 from multiprocessing.connection import Connection, Listener
@@ -140,16 +141,14 @@ def main() -> None:
     parser.add_argument("--after", type=Path, default=Path(__file__).parents[1] / "src")
     parser.add_argument("--sizes", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--kinds", nargs="+", default=list(KINDS))
-    parser.add_argument(
-        "--scratch", default="/tmp/matching_versions", help="sockets, compiled code"
-    )
+    parser.add_argument("--scratch", type=Path, help="folder for sockets and compiled code")
     parser.add_argument("--out", type=Path, help="write the result to this JSON file")
     options = parser.parse_args()
+    scratch = options.scratch or Path(tempfile.mkdtemp(prefix="matching-"))
     torch.manual_seed(0)
     align = MultiGraphAlignment(4096)
     versions = {
-        name: Version(getattr(options, name), f"{options.scratch}.{name}")
-        for name in ("before", "after")
+        name: Version(getattr(options, name), str(scratch / name)) for name in ("before", "after")
     }
     for size in (4, 16, 80):
         warm = make_problems(align, "random", size, seed=0)

@@ -171,6 +171,23 @@ def test_bounded_calls_and_grouped_lengths_resume_to_the_same_weights(tmp_path: 
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
 
 
+def test_what_a_rival_trains_beside_the_model_resumes_too(tmp_path: Path) -> None:
+    stage = (
+        "stages={connector: null, vqa: null}",
+        "stages.aligned={alignment: null, auxiliary: {loss: viral}}",
+    )
+    whole = train(tmp_path / "whole", *stage)
+    with pytest.raises(Killed):
+        train(tmp_path / "killed", *stage, reporter=KillAt("aligned", 3))
+    resumed = train(tmp_path / "killed", *stage, resume=True)
+    assert_equal_weights(whole, resumed, "aligned")
+    losses = [
+        [event["auxiliary_loss"] for event in read_log(run.log) if event["kind"] == "train"]
+        for run in (whole, resumed)
+    ]
+    assert losses[0] == losses[1]
+
+
 def test_a_refactoring_leaves_the_loss_trajectory(undisturbed: Run) -> None:
     """The figures of `debug/tiny` as they were; other processors round otherwise in the last bits.
 

@@ -22,17 +22,19 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from exgra_med.alignment.image_nodes import decoder_inputs
+from exgra_med.data.records import Record, Turn
 from exgra_med.errors import TrainingError
-from exgra_med.model.batch import IGNORED, Rows
+from exgra_med.model.batch import IGNORED, Layout, Rows, TrainingExample, to_device
 from exgra_med.model.bundle import Bundle
 from exgra_med.model.lora import connector_modules
-from exgra_med.recipe.schema import AuxiliarySettings
+from exgra_med.recipe.schema import AuxiliarySettings, TextSettings
 
 TEMPERATURE = 0.07
 PROJECTOR_WIDTH = 2048
@@ -83,27 +85,101 @@ def viral(projected_KC: Tensor, features_KC: Tensor) -> Tensor:
     return -F.cosine_similarity(projected_KC, features_KC, dim=1).mean()
 
 
-def pooled_patches(features_FC: Tensor, num_images: int, num_tokens: int) -> Tensor:
-    """What the tower saw at each image token, [K, C]: the mean of the patches that it stands for.
+def token_of_patch(num_patches: int, num_tokens: int) -> Tensor | None:
+    """Which image token each patch of a square image belongs to, [num_patches], where tokens stand
+    for squares of patches in reading order; None where they cannot."""
+    side, step = math.isqrt(num_patches), math.isqrt(num_patches // num_tokens)
+    if side * side != num_patches or step * step * num_tokens != num_patches or side % step:
+        return None
+    row, column = torch.arange(num_patches) // side, torch.arange(num_patches) % side
+    return row // step * (side // step) + column // step
 
-    Args:
-        features_FC: patches of all images, each a square in reading order.
-        num_images: how many images.
-        num_tokens: K, as many in each image.
+
+def pooled_patches(features_NPC: Tensor, num_tokens: int) -> Tensor:
+    """What the tower saw at each image token, [N * num_tokens, C]: the mean of the patches that it
+    stands for, of N images.
 
     Raises:
-        TrainingError: tokens are not squares of patches.
+        TrainingError: tokens do not stand for squares of patches.
     """
-    patches, tokens = len(features_FC) // num_images, num_tokens // num_images
-    side, step = math.isqrt(patches), math.isqrt(patches // tokens)
-    if side * side != patches or step * step * tokens != patches or side % step:
-        raise TrainingError(
-            f"An image has {patches} patches and {tokens} tokens, and these are not squares of "
-            "patches, so it is not known what the tower saw where.",
-            "`auxiliary.loss: viral` is for connectors `mlp` and `pixel-shuffle`.",
-        )
-    grid = features_FC.view(num_images, side, side, -1).permute(0, 3, 1, 2)
-    return F.avg_pool2d(grid, step).permute(0, 2, 3, 1).flatten(0, 2)
+    num_images, num_patches, width = features_NPC.shape
+    token = token_of_patch(num_patches, num_tokens)
+    if token is None:
+        raise _unknown_place(f"{num_patches} patches and {num_tokens} tokens")
+    sums = features_NPC.new_zeros(num_images, num_tokens, width)
+    sums.index_add_(1, token.to(features_NPC.device), features_NPC)
+    return (sums * num_tokens / num_patches).flatten(0, 1)
+
+
+def _unknown_place(why: str) -> TrainingError:
+    return TrainingError(
+        f"It is not known what the tower saw at an image token ({why}).",
+        "`auxiliary.loss: viral` is for models whose image tokens are squares of patches, as they "
+        "are behind the connectors `mlp` and `pixel-shuffle`.",
+    )
+
+
+def width_of_features(bundle: Bundle) -> int:
+    """Width of what enters the connector, where each image token is seen to come from the patches
+    of its own square and from no others.
+
+    Raises:
+        TrainingError: it is not, so there is nothing that a token could be held to.
+    """
+    model: Any = bundle.model
+    pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
+    turns = [Turn(role="user", text="?"), Turn(role="assistant", text=".")]
+    record = Record(id="probe", image=["probe"], turns=turns)
+    told = bundle.conversation(record, [Image.fromarray(pixels)], TextSettings())
+    batch = bundle.collate([TrainingExample("probe", [told], True, [], [])], Layout(packed=False))
+    leaves: list[Tensor] = []
+
+    def as_leaf(_: Any, given: tuple[Tensor, ...], named: dict[str, Any]) -> Any:
+        if given:
+            leaves.append(given[0].detach().requires_grad_())
+            return (leaves[-1], *given[1:]), named
+        name = next(iter(named))
+        leaves.append(named[name].detach().requires_grad_())
+        return given, named | {name: leaves[-1]}
+
+    was_training = model.training
+    model.eval()
+    handle = connector(bundle).register_forward_pre_hook(as_leaf, with_kwargs=True)
+    try:
+        with torch.enable_grad(), decoder_inputs(model) as entered:
+            bundle.encode(to_device(batch, model.device))
+    finally:
+        handle.remove()
+        model.train(was_training)
+    ids = batch["calls"][0]["input_ids"].flatten()
+    tokens = _joined(entered[:1])[ids == bundle.image_token_id]
+    if len(leaves) != 1 or leaves[0].ndim != 3 or len(tokens) % len(leaves[0]):
+        raise _unknown_place("an image is no square of patches where it enters the connector")
+    # A family may cut the image into several, each of which is a square of its own.
+    num_images, num_patches, width = leaves[0].shape
+    own = token_of_patch(num_patches, len(tokens) // num_images)
+    if own is None:
+        raise _unknown_place(f"{num_patches} patches and {len(tokens) // num_images} tokens")
+    expected = own + torch.arange(num_images).unsqueeze(1) * (len(tokens) // num_images)
+    # Not the plain sum, which a normalisation holds constant.
+    uneven = torch.linspace(1, 2, tokens.shape[1], device=tokens.device)
+    for number in sorted({0, 1, len(tokens) // 2, len(tokens) - 1} & {*range(len(tokens))}):
+        (found,) = torch.autograd.grad(tokens[number] @ uneven, leaves, retain_graph=True)
+        if not torch.equal(found.ne(0).any(2).cpu(), expected == number):
+            raise _unknown_place(f"token {number} comes from other patches than its own")
+    return width
+
+
+def connector(bundle: Bundle) -> nn.Module:
+    """What stands between tower and language model.
+
+    Raises:
+        TrainingError: it is no module of its own.
+    """
+    names = connector_modules(bundle)
+    if len(names) != 1:
+        raise _unknown_place(f"{len(names)} modules stand between tower and language model")
+    return bundle.model.get_submodule(names[0])
 
 
 @dataclass
@@ -115,7 +191,7 @@ class Watched:
     middle: list[Tensor] = field(default_factory=list)
     """States behind its middle layer, [R, L, D]; for `viral` alone."""
     features: list[Tensor] = field(default_factory=list)
-    """What entered the connector, [..., C], of a call with images; for `viral` alone."""
+    """What entered the connector, [N, P, C], of a call with images; for `viral` alone."""
 
 
 class AuxiliaryLoss(nn.Module):
@@ -127,8 +203,7 @@ class AuxiliaryLoss(nn.Module):
         self._bundle, self.settings = [bundle], settings
         self.projector = nn.Sequential()
         if settings.loss == "viral":
-            blank = bundle.image_features(Image.new("RGB", (64, 64)))[0]
-            sizes = [bundle.width, PROJECTOR_WIDTH, PROJECTOR_WIDTH, blank.shape[-1]]
+            sizes = [bundle.width, PROJECTOR_WIDTH, PROJECTOR_WIDTH, width_of_features(bundle)]
             layers: list[nn.Module] = []
             for size, larger in pairwise(sizes):
                 layers += [nn.Linear(size, larger), nn.SiLU()]
@@ -148,7 +223,6 @@ class AuxiliaryLoss(nn.Module):
             layers = model.get_decoder().layers
             # hidden_states[n / 2] of n layers: layer 16 of 32 in VIRAL.
             middle = layers[max(0, len(layers) // 2 - 1)]
-            connector = model.get_submodule(connector_modules(self.bundle)[0])
 
             def behind(_: Any, __: Any, output: Any) -> None:
                 watched.middle.append(output[0] if isinstance(output, tuple) else output)
@@ -157,7 +231,8 @@ class AuxiliaryLoss(nn.Module):
                 watched.features.append((*given, *named.values())[0].detach())
 
             handles.append(middle.register_forward_hook(behind))
-            handles.append(connector.register_forward_pre_hook(before, with_kwargs=True))
+            own = connector(self.bundle)
+            handles.append(own.register_forward_pre_hook(before, with_kwargs=True))
         try:
             with decoder_inputs(model) as entered:
                 watched.entered = entered
@@ -175,11 +250,12 @@ class AuxiliaryLoss(nn.Module):
             return 0.0 * sum((each.sum() for each in self.parameters()), states[0].float().sum())
         with torch.autocast(ids.device.type, enabled=False):
             if self.settings.loss == "viral":
-                patches = torch.cat([each.flatten(0, -2) for each in watched.features]).float()
-                num_images = len(patches) // watched.features[0].shape[-2]
+                if len({each.shape[1:] for each in watched.features}) != 1:
+                    raise _unknown_place("images of unequal sizes")
+                features = torch.cat(watched.features).float()
                 # Recomputed layers are seen again, behind these.
                 seen = _joined(watched.middle[: len(calls)])[is_image]
-                goals = pooled_patches(patches, num_images, len(seen))
+                goals = pooled_patches(features, len(seen) // len(features))
                 weight: Any = self.projector[0].weight
                 return viral(self.projector(seen.to(weight.dtype)), goals.to(weight.dtype))
             owner = owners_of(calls)

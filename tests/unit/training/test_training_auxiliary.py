@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_training_objective import PADDED, make_batch
 
-from any_models import PACKED, bundle_of, examples
+from any_models import PACKED, bundle_of, examples, families
 from exgra_med.data.records import Prepared, Record
 from exgra_med.errors import RecipeError, TrainingError
 from exgra_med.model.batch import Batch, Layout, StageDataset
@@ -58,11 +58,11 @@ def test_viral_by_hand_and_patches_of_a_token() -> None:
     assert float(viral(states, goals)) == pytest.approx((-1 + 1) / 2)
     # Two images of 4 x 4 patches; a token stands for 2 x 2 of them.
     grid = torch.arange(32.0).view(2, 4, 4)
-    pooled = pooled_patches(grid.reshape(-1, 1), 2, 8).flatten()
+    pooled = pooled_patches(grid.reshape(2, 16, 1), 4).flatten()
     own = [grid[n, y : y + 2, x : x + 2].mean() for n in (0, 1) for y in (0, 2) for x in (0, 2)]
     assert torch.equal(pooled, torch.stack(own))
     with pytest.raises(TrainingError, match="16 patches and 3 tokens"):
-        pooled_patches(torch.zeros(16, 1), 1, 3)
+        pooled_patches(torch.zeros(1, 16, 1), 3)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -125,6 +125,19 @@ def test_a_model_of_any_family_packs_as_it_pads(loss: str) -> None:
         (weight, *_) = bundle.part("connector")
         values.append([float(found.detach()), float(weight.grad.norm())])
     assert values[0] == pytest.approx(values[1], rel=1e-4) and min(map(abs, values[0])) > 0
+
+
+@families()
+def test_every_family_is_held_to_its_own_patches_or_refused(name: str) -> None:
+    settings = AuxiliarySettings(loss="viral")
+    bundle = bundle_of(name)
+    if name in ("llava", "gemma3", "idefics3", "smolvlm", "internvl"):
+        objective = Objective(bundle, None, settings).train()
+        found = objective(bundle.collate(examples(bundle), PACKED), [0])["auxiliary_loss"]
+        assert -1 <= float(found.detach()) <= 1
+        return
+    with pytest.raises(TrainingError, match="not known what the tower saw"):
+        Objective(bundle, None, settings)
 
 
 def test_recomputed_layers_are_not_counted_twice(toy: Bundle, sample: Prepared) -> None:

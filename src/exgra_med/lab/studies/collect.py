@@ -102,12 +102,11 @@ def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
     values = {each.cell: _values(folder, study.metric, each, questions) for each in scores}
     others = _others(folder, study, finished, questions)
     whole = Collected(scores, missing, questions, clusters, values, others)
-    tests = {scores[0].dataset: whole} | others
     lost = tuple(LOST_WITH.values())
-    for name, test in tests.items():
+    for name, test in [("", whole), *others.items()]:
         part = None if name.endswith(lost) else test.without_look_alikes()
         if part is not None:
-            whole.parts[f"{name} without look-alikes"] = part
+            whole.parts[f"{name} without look-alikes".strip()] = part
     return whole
 
 

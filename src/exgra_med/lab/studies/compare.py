@@ -190,19 +190,29 @@ def compare_arms(study: Study, collected: Collected) -> dict[str, Any]:
     """
     if not collected.values:
         return {"arms": {}, "comparisons": [], "efficiency": None}
-    settings = study.evaluation
-    resampling = Resampling(collected.clusters, settings.num_bootstrap_samples, settings.seed)
-    grid = _Grid(collected.values, resampling)
-    arms = list(dict.fromkeys(cell.arm for cell in collected.values))
+    grid = _grid(study, collected)
+    arms = list(grid.cells)
     comparisons = [
         each for arm in arms if arm != study.baseline for each in grid.against(arm, study.baseline)
     ]
     adjust(comparisons)
     return {
-        "arms": {arm: {"title": arm_title(study, arm), "points": grid.curve(arm)} for arm in arms},
+        "arms": arm_curves(study, collected),
         "comparisons": comparisons,
         "efficiency": grid.efficiency(arms, study.baseline),
     }
+
+
+def arm_curves(study: Study, collected: Collected) -> dict[str, Any]:
+    """Arm -> `title` and `points`: the mean over seeds at each fraction. Nothing is compared."""
+    grid = _grid(study, collected)
+    return {arm: {"title": arm_title(study, arm), "points": grid.curve(arm)} for arm in grid.cells}
+
+
+def _grid(study: Study, collected: Collected) -> "_Grid":
+    settings = study.evaluation
+    resampling = Resampling(collected.clusters, settings.num_bootstrap_samples, settings.seed)
+    return _Grid(collected.values, resampling)
 
 
 def adjust(comparisons: Sequence[dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ from exgra_med.errors import DamagedFileError, ExgraMedError, RecipeError, RunEr
 from exgra_med.evaluation.report.page import NOTICE, template_environment
 from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
-from exgra_med.lab.studies.compare import TOLD_APART, adjust, compare_arms
+from exgra_med.lab.studies.compare import TOLD_APART, adjust, arm_curves, compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
 from exgra_med.lab.studies.figures import (
     Drawing,
@@ -185,10 +185,12 @@ def provenance(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def repeat_command(results: dict[str, Any]) -> str:
-    """What runs one cell of a study again, in a folder of its own."""
-    scale = f" --scale {results['scale']}" if results["scale"] else ""
+    """What runs one cell of a study again, in a folder of its own.
+
+    From the file in the study's folder, which has the scale and every `--set` written out.
+    """
     names = [cell["folder"] for cell in results["cells"]] or ["NAME"]
-    return f"exgra-med study run {results['study']}{scale} --out again --only {names[0]}"
+    return f"exgra-med study run FOLDER/{STUDY_FILE} --out again --only {names[0]}"
 
 
 def _cell_row(results: dict[str, Any], cell: dict[str, Any]) -> dict[str, Any]:
@@ -318,7 +320,7 @@ def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict
         "outcomes": others,
         "parts": {
             name: {
-                "arms": compare_arms(study, each)["arms"],
+                "arms": arm_curves(study, each),
                 "num_questions": len(each.questions),
                 "num_images": int(each.clusters.max()) + 1,
             }

@@ -27,8 +27,9 @@ from exgra_med.lab.studies.collect import check_comparable
 from exgra_med.lab.studies.conclude import conclude
 from exgra_med.lab.studies.figures import difference_figure
 from exgra_med.lab.studies.folder import Attempt, log_path, open_study, start_study, write_attempt
+from exgra_med.lab.studies.plan import plan_study
 from exgra_med.lab.studies.report import write_outcome, write_results
-from exgra_med.lab.studies.schema import read_study
+from exgra_med.lab.studies.schema import load_study, read_study
 from exgra_med.lab.studies.table import blocks, comparison_rows, one_block, render
 from exgra_med.web.run_view import FoundRun, run_html
 
@@ -503,8 +504,14 @@ def test_what_stands_behind_each_run_is_told(folder: Path, results: dict[str, An
 
 
 def test_the_page_says_how_a_run_is_repeated(folder: Path, results: dict[str, Any]) -> None:
-    command = f"exgra-med study run try --out again --only {results['cells'][0]['folder']}"
+    name = results["cells"][0]["folder"]
+    command = f"exgra-med study run FOLDER/study.yaml --out again --only {name}"
     assert f"<code>{command}</code>" in (folder / "report.html").read_text("utf-8")
+    # The file is a study as it stands: the same nodes, with what --set and a scale had changed.
+    again = load_study(str(folder / "study.yaml"))
+    assert [each.id for each in plan_study(again, folder)] == [
+        each.id for each in plan_study(read_study(folder), folder)
+    ]
 
 
 def test_nothing_is_concluded_of_runs_that_lack_answers(tmp_path: Path) -> None:
