@@ -5,9 +5,8 @@
 
 `instruct`: the conversations that people wrote (SLAKE's), with answers
 extended by what is published of their pictures (`captions compose`), and in `meta.group` the group
-of pictures that look alike. `vqa-rad` for fine-tuning, with its test; `slake` and `corpus`, of
-which there is the test alone. A test record whose picture looks like one that any arm learns from,
-in either stage, has `meta.seen_look_alike`.
+of pictures that look alike. `slake` and `vqa-rad`: the test alone. A test record whose picture
+looks like one that is learnt from, in either stage, has `meta.seen_look_alike`.
 """
 
 import argparse
@@ -115,17 +114,15 @@ def main() -> None:
             {"corpus": folder / "images"},
             given.out / "instruct",
         )
-    vqa_rad, slake = open_prepared(given.vqa_rad), open_prepared(given.slake)
-    corpus = open_prepared(given.instructions)
-    seen = [*learnt.values(), *hashes(vqa_rad, vqa_rad.records("train")).values()]
-    for name, prepared in {"slake": slake, "corpus": corpus, "vqa-rad": vqa_rad}.items():
+    described = open_prepared(given.captions)
+    seen = [*learnt.values(), *hashes(described, described.records("train")).values()]
+    for folder in (given.slake, given.vqa_rad):
+        prepared = open_prepared(folder)
         records = [each.first_exchange() for each in prepared.records("test")]
         own = marked(records, hashes(prepared, records), seen)
+        name = folder.name
         print(f"{name}: {sum(r.meta['seen_look_alike'] for r in own)} of {len(own)} look alike")
-        made = {"test": moved(own, name)}
-        if name == "vqa-rad":
-            made |= {each: moved(vqa_rad.records(each), name) for each in ("train", "validation")}
-        write(made, {name: prepared.path / "images"}, given.out / name)
+        write({"test": moved(own, name)}, {name: prepared.path / "images"}, given.out / name)
 
 
 if __name__ == "__main__":

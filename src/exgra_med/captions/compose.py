@@ -5,6 +5,9 @@
     other questions   "Is the heart enlarged? No."
     extended answer   all of them, one after the other
 
+In a conversation nothing is said twice: a caption stands with one answer, and no question is added
+that the conversation asks itself.
+
 Only training records are read, so nothing of a test question gets into them.
 """
 
@@ -30,7 +33,7 @@ def compose_captions(
         data: prepared folder.
         captions: prepared folders whose training answers describe pictures of the same names.
         out: JSON Lines of records.
-        num_questions: most other questions of the same picture that are added.
+        num_questions: most other questions of the same picture that are added to an answer.
         seed: which of them.
 
     Returns:
@@ -54,18 +57,19 @@ def compose_captions(
     counts = dict.fromkeys(("answers", "with_caption", "with_question", "bare"), 0)
     made = []
     for record in records:
+        own = _questions(record)
+        # Nothing is said twice in a conversation: a graph's node is the mean over all of its text.
+        told = _shared_out(described[record.image_group], len(own), 1, seed, record.id)
+        others = [each for each in asked[record.image_group] if each not in own]
+        chosen = _shared_out(others, len(own), num_questions, seed, record.id)
         extended = []
-        for number, own in enumerate(_questions(record)):
-            others = [each for each in asked[record.image_group] if each != own]
-            key = f"{record.id}:{number}"
-            caption = _drawn(described[record.image_group], 1, seed, key)
-            chosen = _drawn(others, num_questions, seed, key)
+        for (_, answer), caption, pairs in zip(own, told, chosen, strict=True):
             counts["answers"] += 1
             counts["with_caption"] += bool(caption)
-            counts["with_question"] += bool(chosen)
-            counts["bare"] += not caption and not chosen
-            told = [own[1], *caption, *(f"{question} {answer}" for question, answer in chosen)]
-            extended.append(" ".join(map(_ended, told)) if len(told) > 1 else own[1])
+            counts["with_question"] += bool(pairs)
+            counts["bare"] += not caption and not pairs
+            more = [*caption, *(f"{question} {other}" for question, other in pairs)]
+            extended.append(" ".join(map(_ended, [answer, *more])) if more else answer)
         meta = record.meta | {"extended_by": origin}
         made.append(record.model_copy(update={"extended": extended, "meta": meta}))
     if counts["bare"] == counts["answers"]:
@@ -82,10 +86,13 @@ def _questions(record: Record) -> list[tuple[str, str]]:
     return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-def _drawn(items: Sequence[Item], most: int, seed: int, key: str) -> list[Item]:
-    """Some of the different items, in an order that depends on seed and key alone."""
+def _shared_out(
+    items: Sequence[Item], num_shares: int, most: int, seed: int, key: str
+) -> list[list[Item]]:
+    """The different items, at most so many a share, each in one share; which of them and in what
+    order depends on seed and key alone. As even as can be, the first shares before the last."""
     ranked = sorted(set(items), key=lambda item: seeded_key(seed, f"{key}:{item}"))
-    return ranked[:most]
+    return [ranked[share::num_shares][:most] for share in range(num_shares)]
 
 
 def _ended(text: str) -> str:

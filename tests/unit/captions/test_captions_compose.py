@@ -1,6 +1,8 @@
 """Extended answers from what else is published of a picture."""
 
 import re
+import shutil
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -8,7 +10,8 @@ from typer.testing import CliRunner
 from exgra_med.captions.compose import compose_captions
 from exgra_med.captions.merge import merge_captions
 from exgra_med.cli.main import app
-from exgra_med.data.records import open_prepared, read_records
+from exgra_med.data.prepare import prepare
+from exgra_med.data.records import open_prepared, read_records, write_records
 from exgra_med.errors import DamagedFileError, DataError
 
 QUESTIONS = [
@@ -57,6 +60,25 @@ def test_the_seed_chooses_and_the_number_bounds(prepared, tmp_path):
     for record in read_records(tmp_path / "long.jsonl"):
         assert record.extended[0].count("Question") == 3
         assert record.turns[0].text not in record.extended[0]
+
+
+def test_nothing_is_said_twice_in_a_conversation(prepared, tmp_path):
+    rows = [("train", "a", f"Question {n}?", f"{n}") for n in range(7)]
+    data = Path(prepared("data", rows))
+    asked = read_records(data / "train.jsonl")
+    (tmp_path / "source").mkdir()
+    talk = asked[0].model_copy(update={"turns": [t for each in asked[:3] for t in each.turns]})
+    write_records(tmp_path / "source" / "train.jsonl", [talk, *asked[3:]])
+    shutil.copytree(data / "images", tmp_path / "source" / "images")
+    prepare("custom", tmp_path / "source", tmp_path / "talk")
+    captions = prepared("captions", [("train", "a", "Describe.", "An X-ray")])
+    compose_captions(str(tmp_path / "talk"), [captions], tmp_path / "long.jsonl", num_questions=2)
+    extended = read_records(tmp_path / "long.jsonl")[0].extended
+    whole = " ".join(extended)
+    assert whole.count("An X-ray") == 1
+    others = re.findall(r"Question (\d)", whole)
+    assert sorted(others) == ["3", "4", "5", "6"]  # each once, none that the conversation asks
+    assert [text.count("Question") for text in extended] == [2, 1, 1]
 
 
 def test_where_nothing_is_known_it_is_refused(prepared, tmp_path):
