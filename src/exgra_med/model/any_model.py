@@ -48,9 +48,11 @@ from exgra_med.model.batch import (
 from exgra_med.model.bundle import Bundle, quiet
 from exgra_med.model.chat_text import PROCESSOR_ERRORS, ChatText, Told, not_taken
 from exgra_med.model.packed_rows import (
+    Block,
     attention_mask,
     image_blocks,
     joined_rows,
+    sequence_places,
     single_blocks,
 )
 from exgra_med.model.short_attention import use_short_attention
@@ -194,72 +196,76 @@ class AnyBundle(Bundle):
                 f"model reads {self.context_length} in all.",
                 "Give fewer or smaller images, or a shorter question.",
             )
-        shared = self._shared_beginnings(batch, images)
-        if shared is None:
+        rows = _unpadded(batch["input_ids"], batch["attention_mask"])
+        blocks = self._prompt_blocks(rows, images)
+        if len(blocks) == len(prompts):
             return self._to_model(self.inputs_of(batch)), batch["input_ids"].shape[1]
-        owners, lengths = shared
-        firsts = [owners.index(number) for number in range(len(lengths))]
-        own = self.process([prompts[n] for n in firsts], [images[n] for n in firsts], "left")
-        return self._behind_beginnings(batch, self.inputs_of(own), owners, firsts, lengths)
+        return self._behind_packed(prompts, images, batch, rows, blocks)
 
     # Questions about one image begin alike: that beginning, with all image tokens, goes through
-    # tower and language model once, and each question goes on from its keys and values.
+    # tower and language model once, in packed rows as in training. Each question then goes on from
+    # its own keys and values, with its last token.
 
-    def _shared_beginnings(
-        self, batch: Mapping[str, Any], images: Sequence[Sequence[Image.Image]]
-    ) -> tuple[list[int], list[int]] | None:
-        """For every row the number of its beginning, and the tokens of each beginning; None where
-        nothing is to be had by sharing them, or the kind of model does not allow it."""
-        config = self.model.config.get_text_config()
-        if hasattr(self.model.base_model, "get_rope_index") or not only_full_attention(config):
-            return None
-        if not all(images):
-            return None
-        shown = [tuple(id(picture) for picture in own) for own in images]
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(shown))}
-        if len(numbers) == len(shown):
-            return None
-        owners = [numbers[key] for key in shown]
-        rows = _unpadded(batch["input_ids"], batch["attention_mask"])
-        lengths = []
-        for number in range(len(numbers)):
-            members = [row for row, owner in zip(rows, owners, strict=True) if owner == number]
-            # One token at least is left to each question, from which it goes on.
-            shortest = min(len(row) for row in members) - 1
-            same = torch.stack([row[:shortest] for row in members])
-            length = int((same == same[0]).all(0).cumprod(0).sum())
-            if (members[0][length:] == self.image_token_id).any() or length == 0:
-                return None
-            lengths.append(length)
-        return owners, lengths
+    def _prompt_blocks(
+        self, rows: Sequence[Tensor], images: Sequence[Sequence[Image.Image]]
+    ) -> list[Block]:
+        """What stays together of prompts without their last token; a block each where the kind of
+        model does not allow it."""
+        sizes = [len(row) - 1 for row in rows]
+        shows = [tuple(id(picture) for picture in own) for own in images]
+        if len(set(shows)) == len(shows) or not all(sizes):
+            return single_blocks(sizes)
+        # As for training, but for the rounding of half precision.
+        if self.facts.sharing_difference > self.tolerance:
+            return single_blocks(sizes)
+        ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+        silent = torch.full_like(ids, IGNORED)
+        return image_blocks(ids, silent, sizes, shows, self.image_token_id)
 
-    def _behind_beginnings(
+    def _behind_packed(
         self,
+        prompts: Sequence[str],
+        images: Sequence[Sequence[Image.Image]],
         batch: Mapping[str, Any],
-        inputs: Inputs,
-        owners: Sequence[int],
-        firsts: Sequence[int],
-        lengths: Sequence[int],
+        rows: Sequence[Tensor],
+        blocks: Sequence[Block],
     ) -> tuple[Inputs, int]:
-        """Inputs for `generate` behind the keys and values of the beginnings, and their length."""
-        mask = batch["attention_mask"]
-        for name in ("input_ids", *(name for name in self._row_inputs if name in inputs)):
-            values = _unpadded(batch[name], mask)
-            parts = [values[row][:length] for row, length in zip(firsts, lengths, strict=True)]
-            inputs[name] = _padded_left(parts, self.pad_token_id if name == "input_ids" else 0)
-        begun = _padded_left([torch.ones(length, dtype=mask.dtype) for length in lengths], 0)
-        inputs |= {"attention_mask": begun, "position_ids": (begun.cumsum(1) - 1).clamp(min=0)}
-        output = self.model(**self._to_model(inputs), use_cache=True)
+        """Inputs for `generate` behind the keys and values of all tokens but the last of each
+        prompt, and the length of the prompts."""
+        firsts = [block[0][0] for block in blocks]
+        own = self.process([prompts[n] for n in firsts], [images[n] for n in firsts], "left")
+        inputs = self.inputs_of(own)
+        rowwise = [name for name in self._row_inputs if name in inputs]
+        columns = {
+            name: torch.nn.utils.rnn.pad_sequence(
+                _unpadded(batch[name], batch["attention_mask"]), batch_first=True
+            )
+            for name in ("input_ids", *rowwise)
+        }
+        columns["positions"] = torch.arange(columns["input_ids"].shape[1]).expand_as(
+            columns["input_ids"]
+        )
+        columns = joined_rows(columns, blocks, self._tokens_per_row, self.pad_token_id)
+        inputs |= {name: columns[name] for name in ("input_ids", *rowwise)}
+        inputs |= {"attention_mask": attention_mask(columns), "position_ids": columns["positions"]}
+        output = self.model(**self._to_model(inputs), use_cache=True, logits_to_keep=1)
         name = "cache" if "cache" in output else "past_key_values"  # before transformers 5.24
-        output[name].batch_select_indices(torch.tensor(owners, device=self.model.device))
-        rows = _unpadded(batch["input_ids"], mask)
-        rests = [row[lengths[owner] :] for row, owner in zip(rows, owners, strict=True)]
-        rest = _padded_left(rests, self.pad_token_id)
-        ahead = _padded_left([torch.ones(len(each), dtype=mask.dtype) for each in rests], 0)
-        ids = torch.cat([inputs["input_ids"][list(owners)], rest], 1)
-        # The padding stands between a beginning and its rest, and is masked.
-        whole = {"input_ids": ids, "attention_mask": torch.cat([begun[list(owners)], ahead], 1)}
-        return self._to_model(whole) | {name: output[name]}, ids.shape[1]
+        places = _padded_left(sequence_places(columns, len(prompts)), 0).to(self.model.device)
+        for layer in output[name].layers:
+            layer.keys, layer.values = (
+                each.transpose(1, 2).flatten(0, 1)[places].transpose(1, 2)
+                for each in (layer.keys, layer.values)
+            )
+        whole = {
+            "input_ids": _padded_left(rows, self.pad_token_id),
+            "attention_mask": _padded_left([torch.ones_like(row) for row in rows], 0),
+        }
+        return self._to_model(whole) | {name: output[name]}, whole["input_ids"].shape[1]
+
+    @property
+    def _tokens_per_row(self) -> int:
+        """Of packed prompts. On a CPU their attention goes block by block."""
+        return 8192 if self.model.device.type == "cpu" else 2048
 
     @property
     def stop_ids(self) -> list[int]:

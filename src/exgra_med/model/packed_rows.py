@@ -115,3 +115,15 @@ def attention_mask(rows: dict[str, Tensor]) -> Tensor:
     begins = family & rows[BEGINNING].bool().unsqueeze(1)
     back = torch.ones(sequence.shape[1], sequence.shape[1], dtype=torch.bool).tril()
     return ((own | begins) & back).unsqueeze(1)
+
+
+def sequence_places(rows: dict[str, Tensor], num_sequences: int) -> list[Tensor]:
+    """Where the tokens of each sequence stand, its family's beginning included: numbers in the
+    flattened rows, in the order of the sequence."""
+    sequence, block, begins = (rows[name].flatten() for name in (SEQUENCE, BLOCK, BEGINNING))
+    places = []
+    for number in range(num_sequences):
+        own = sequence == number
+        family = (block == block[own][0]) & begins.bool()
+        places.append(torch.nonzero(own | family).flatten())
+    return places

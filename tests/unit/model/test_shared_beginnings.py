@@ -1,11 +1,14 @@
 """Questions about one image go on from its keys and values: the same answers, less work."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from any_models import bundle_of, families, pictures
 from exgra_med.data.records import Turn
 from exgra_med.model.generate import generate
+from exgra_med.model.probe import probe
 
 SHARING = ["llava", "idefics3", "internvl", "llava_next", "llava_onevision", "smolvlm"]
 QUESTIONS = [
@@ -39,7 +42,7 @@ def test_answers_are_those_of_whole_prompts(name, counts, monkeypatch):
     inputs, _ = bundle.generation_inputs(prompts, shown)
     assert CACHE & set(inputs) and "pixel_values" not in inputs
     shared = generate(bundle, prompts, shown, 12)
-    monkeypatch.setattr(bundle, "_shared_beginnings", lambda *_: None)
+    monkeypatch.setattr(bundle, "facts", replace(bundle.facts, sharing_difference=1.0))
     assert "pixel_values" in bundle.generation_inputs(prompts, shown)[0]
     assert shared == generate(bundle, prompts, shown, 12)
 
@@ -51,7 +54,7 @@ def test_the_first_logits_are_those_of_whole_prompts(name, monkeypatch):
     found = []
     for shares in (True, False):
         if not shares:
-            monkeypatch.setattr(bundle, "_shared_beginnings", lambda *_: None)
+            monkeypatch.setattr(bundle, "facts", replace(bundle.facts, sharing_difference=1.0))
         inputs, length = bundle.generation_inputs(prompts, shown)
         out = bundle.model.generate(
             **inputs, max_new_tokens=2, do_sample=False, output_logits=True,
@@ -67,9 +70,34 @@ def test_where_nothing_is_shared_whole_prompts_are_read(name):
     bundle = bundle_of(name)
     prompt = bundle.prompt([Turn(role="user", text="Which side?")], 1)
     text = bundle.prompt([Turn(role="user", text="Which side?")])
-    one, other = pictures(1), pictures(1, seed=1)
-    for shown, prompts in (([one, other], [prompt] * 2), ([one, one, []], [prompt, prompt, text])):
+    for shown, prompts in (
+        ([pictures(1), pictures(1, seed=1)], [prompt] * 2),
+        ([pictures(1), []], [prompt, text]),
+    ):
         assert not CACHE & set(bundle.generation_inputs(prompts, shown)[0])
+
+
+@families(SHARING[:1], slow=())
+def test_questions_without_a_picture_may_be_asked_beside_those_that_share_one(name, monkeypatch):
+    bundle = bundle_of(name)
+    asked = [Turn(role="user", text="Which side?")], [Turn(role="user", text="What is a rib?")]
+    image = pictures(1)
+    prompts = [bundle.prompt(asked[0], 1), bundle.prompt(asked[1]), bundle.prompt(asked[1], 1)]
+    shown = [image, [], image]
+    assert CACHE & set(bundle.generation_inputs(prompts, shown)[0])
+    shared = generate(bundle, prompts, shown, 12)
+    monkeypatch.setattr(bundle, "facts", replace(bundle.facts, sharing_difference=1.0))
+    assert shared == generate(bundle, prompts, shown, 12)
+
+
+@families(SHARING[:1], slow=())
+def test_half_precision_shares_too(name):
+    bundle = bundle_of(name)
+    bundle.model.bfloat16()
+    bundle.facts = probe(bundle)
+    prompts, shown = _asked(bundle, [pictures(1, seed=seed) for seed in range(3)])
+    assert CACHE & set(bundle.generation_inputs(prompts, shown)[0])
+    assert len(generate(bundle, prompts, shown, 4)) == len(prompts)
 
 
 @families(["qwen2_5_vl", "gemma3"], slow=())

@@ -42,6 +42,40 @@ def test_values_and_gradients_are_those_of_the_fused_kernel(heads, of_keys, mask
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("learns", [True, False])
+@pytest.mark.parametrize("sizes", [(5, 9, 1, 7), (22,), (LONGEST + 3, 4)], ids=str)
+def test_sequences_in_one_row_are_those_apart(monkeypatch, sizes, learns):
+    """Blocks of every kind of mask: causal, with a shared beginning, seen in both directions."""
+    pairs = []
+    real = short_attention.written_out
+    monkeypatch.setattr(
+        short_attention,
+        "written_out",
+        lambda q, *rest: pairs.append(q.shape[2] ** 2) or real(q, *rest),
+    )
+    monkeypatch.setattr(
+        short_attention,
+        "sdpa_attention_forward",
+        lambda module, q, *rest, **more: (
+            pairs.append(q.shape[2] ** 2) or sdpa_attention_forward(module, q, *rest, **more)
+        ),
+    )
+    length, module = sum(sizes), SimpleNamespace(num_key_value_groups=2, is_causal=True)
+    inputs = [x[:1].detach().requires_grad_(learns) for x in _inputs(length)]
+    mask = torch.block_diag(*(torch.ones(n, n).tril() for n in sizes)).bool()
+    mask[3:5, 2] = False  # the second sequence behind a beginning does not see the first
+    mask[0, 1] = True  # one looks ahead
+    mask = mask.view(1, 1, length, length)
+    ways = [lambda *a, **k: sdpa_attention_forward(*a, **k), attention]
+    if learns:
+        slow, fast = (_with_gradients(way, module, inputs, mask) for way in ways)
+    else:
+        slow, fast = ([way(module, *inputs, mask)[0]] for way in ways)
+    for one, other in zip(slow, fast, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+    assert sum(pairs) == sum(n * n for n in sizes)  # nothing that is hidden was computed
+
+
 def test_half_precision_differs_by_its_rounding():
     exact = _inputs()
     module = SimpleNamespace(num_key_value_groups=2, is_causal=True)
