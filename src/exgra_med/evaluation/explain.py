@@ -24,6 +24,7 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
+from exgra_med.evaluation.measures import Candidates, Case
 from exgra_med.evaluation.protocols import protocols
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
@@ -46,7 +47,7 @@ from exgra_med.evaluation.protocols.protocol import (
     missing_for,
     with_intervals,
 )
-from exgra_med.evaluation.score import Candidates, Case, counts_of
+from exgra_med.evaluation.score import counts_of
 from exgra_med.evaluation.tables import IN_OUR_WORDS
 from exgra_med.terminal import Reporter, Silent
 

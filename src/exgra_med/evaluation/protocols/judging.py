@@ -9,9 +9,9 @@ from pathlib import Path
 from exgra_med.data.records import file_sha256
 from exgra_med.errors import DataError, ScoreError, ServiceError
 from exgra_med.evaluation.engines import allowed_endpoint, refuse_identifying
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols import PROTOCOLS
 from exgra_med.evaluation.protocols.protocol import Answered, Judge, Protocol, places_of
-from exgra_med.evaluation.score import Case
 from exgra_med.llm.request import CompletionError, ReplyError
 from exgra_med.llm.service import ChatService, ServiceSettings
 from exgra_med.reading import read_text

@@ -35,8 +35,8 @@ from exgra_med.evaluation.answers import (
     read_predictions,
 )
 from exgra_med.evaluation.engines import CHECKPOINT
+from exgra_med.evaluation.measures import Measure
 from exgra_med.evaluation.results import Entry, put_result, read_results
-from exgra_med.evaluation.score import Measure
 from exgra_med.evaluation.session import Session, answers_path, open_engine, open_to_answer
 from exgra_med.evaluation.session import stored_answers as check_answers
 from exgra_med.evaluation.statistics import cluster_codes, interval, rows_by, scores_of

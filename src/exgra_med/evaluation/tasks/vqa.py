@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from exgra_med.data.records import Prepared
+from exgra_med.evaluation.answer_spread import same_questions_sentence, spread_sentence
 from exgra_med.evaluation.answers import (
     Prediction,
     Question,
@@ -24,26 +25,26 @@ from exgra_med.evaluation.answers import (
 from exgra_med.evaluation.claims import RULE as CLAIM_RULE
 from exgra_med.evaluation.claims import claims_of_model, judge_claims
 from exgra_med.evaluation.engines import CHECKPOINT
+from exgra_med.evaluation.existence import (
+    ABSENT_KINDS,
+    EXISTENCE,
+    FURTHER_EXISTENCE,
+    existence_sentence,
+)
+from exgra_med.evaluation.measures import (
+    PairedValues,
+    ScorerName,
+    item_values,
+    measures,
+    paired_summary,
+    summary,
+    with_functions,
+)
 from exgra_med.evaluation.metrics import WordIndex
 from exgra_med.evaluation.published import NOT_COMPARABLE, NUMBERS, by_protocol
 from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry, Score
-from exgra_med.evaluation.score import (
-    ABSENT_KINDS,
-    EXISTENCE,
-    FURTHER_EXISTENCE,
-    PairedValues,
-    ScorerName,
-    existence_sentence,
-    item_values,
-    measures,
-    paired_summary,
-    same_questions_sentence,
-    score_vqa,
-    spread_sentence,
-    summary,
-    with_functions,
-)
+from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes
 from exgra_med.evaluation.tables import (

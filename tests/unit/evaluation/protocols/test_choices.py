@@ -10,10 +10,10 @@ import pytest
 
 from exgra_med.evaluation.answers import Prediction, Question, pair
 from exgra_med.evaluation.explain import explain
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols import PROTOCOLS, choice_protocols
 from exgra_med.evaluation.protocols import choice_readings as choices
 from exgra_med.evaluation.protocols.protocol import Answered, Protocol, count
-from exgra_med.evaluation.score import Case
 from exgra_med.evaluation.tasks.multiple_choice import Choice, score_choices
 
 _FILE = Path(__file__).parent / "choices.json"

@@ -135,7 +135,7 @@ def test_steps_add_up_and_a_mean_of_means_is_a_step_of_its_own() -> None:
 
 
 def test_a_list_of_candidates_is_a_cause_of_its_own() -> None:
-    from exgra_med.evaluation.score import Candidates
+    from exgra_med.evaluation.measures import Candidates
 
     rows: list[Row] = [("OPEN", "right lung", "in the right lung"), ("OPEN", "liver", "liver")]
     known = answered(rows, candidates=Candidates.of(["right", "right lung", "liver"]))

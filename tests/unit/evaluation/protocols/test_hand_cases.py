@@ -13,11 +13,12 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
+from exgra_med.evaluation.measures import Candidates
 from exgra_med.evaluation.protocols import PROTOCOLS
 from exgra_med.evaluation.protocols.lmms_eval import cleaned
 from exgra_med.evaluation.protocols.medevalkit import tagged
 from exgra_med.evaluation.protocols.protocol import Answered, count
-from exgra_med.evaluation.score import Candidates, score_vqa
+from exgra_med.evaluation.score import score_vqa
 
 # Number, type of the question, reference, answer, value.
 CASES = [
