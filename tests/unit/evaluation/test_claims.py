@@ -21,13 +21,13 @@ from exgra_med.evaluation.claims import (
 from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.tasks.vqa import TASK, _claims
 from exgra_med.model.bundle import local_folder
-from exgra_med.model.published import PUBLISHED_CHECKPOINTS, Claim, published_checkpoint
+from exgra_med.model.published import PUBLISHED_CHECKPOINTS, PublishedScore, published_checkpoint
 
-CLAIM = Claim("vqa-rad", "legacy", "average", "75.2", "a paper", questions=451)
+CLAIM = PublishedScore("vqa-rad", "legacy", "average", "75.2", "a paper", questions=451)
 SCORES = {"legacy": {"average": {"value": 75.2, "interval": [71.0, 79.0], "count": 451}}}
 
 
-def verdict(claim: Claim = CLAIM, scores: Any = SCORES, **about: Any) -> tuple[str, str]:
+def verdict(claim: PublishedScore = CLAIM, scores: Any = SCORES, **about: Any) -> tuple[str, str]:
     asked: dict[str, Any] = {"dataset": "vqa-rad", "split": "test", **about}
     (found,) = judge_claims([claim], scores, **asked)
     return found["verdict"], found["why"]
@@ -77,7 +77,7 @@ def test_a_claim_with_more_decimals_is_held_more_strictly() -> None:
     ],
 )
 def test_a_claim_under_another_protocol_is_told_and_not_compared(
-    claim: Claim, about: dict[str, Any], why: str
+    claim: PublishedScore, about: dict[str, Any], why: str
 ) -> None:
     assert verdict(claim, **about) == ("not compared", why)
 
@@ -106,8 +106,8 @@ def test_a_file_of_claims_is_read(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert claims_of(str(path)) == (
-        Claim("slake", "strict", "average", "80.0", "me"),
-        Claim("slake", "strict", "average", "81", "me", split="train", questions=5),
+        PublishedScore("slake", "strict", "average", "80.0", "me"),
+        PublishedScore("slake", "strict", "average", "81", "me", split="train", questions=5),
     )
 
 

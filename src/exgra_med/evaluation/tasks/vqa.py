@@ -59,7 +59,7 @@ from exgra_med.evaluation.tables import (
     compared_columns,
     group_table,
 )
-from exgra_med.model.published import PROVENANCE, Claim
+from exgra_med.model.published import PROVENANCE, PublishedScore
 from exgra_med.recipe.run_folder import AnsweringRecipe
 
 # What answers well without understanding: scores that stand beside every score of a model.
@@ -171,7 +171,7 @@ def check(session: Session) -> None:
     session.check(NAME)
 
 
-def evaluate(session: Session, claims: Sequence[Claim] | None = None) -> Entry | None:
+def evaluate(session: Session, claims: Sequence[PublishedScore] | None = None) -> Entry | None:
     """Answer the questions of a split, then score the answers.
 
     Args:
@@ -189,7 +189,7 @@ def evaluate(session: Session, claims: Sequence[Claim] | None = None) -> Entry |
     return score(session, claims) if session.is_first else None
 
 
-def score(session: Session, claims: Sequence[Claim] | None = None) -> Entry:
+def score(session: Session, claims: Sequence[PublishedScore] | None = None) -> Entry:
     """Score the stored answers of a session into `results.json`; see `evaluate`."""
     stored = read_predictions(session.path(NAME))
     prepared = session.prepared
@@ -214,7 +214,7 @@ def score(session: Session, claims: Sequence[Claim] | None = None) -> Entry:
     return session.keep(session.entry(NAME, scores=scores, answers=answers, details=details))
 
 
-def _claims(session: Session) -> Sequence[Claim]:
+def _claims(session: Session) -> Sequence[PublishedScore]:
     """What is claimed of the model that answers, where it is a published checkpoint."""
     recipe = session.run.recipe
     if isinstance(recipe, AnsweringRecipe) and recipe.engine != CHECKPOINT:
