@@ -36,7 +36,7 @@ from exgra_med.reading import read_object, read_yaml
 from exgra_med.section import Section, explain
 
 PASS, FAIL, OPEN, NOT_COMPARED = "pass", "fail", "cannot be told apart", "not compared"
-RULE = (
+CLAIM_RULE = (
     "Pass: the score rounds to the claim. Fail: nothing that rounds to the claim lies within the "
     "95 % interval over pictures. Else the two cannot be told apart."
 )
@@ -236,5 +236,5 @@ def claim_sentences(judged: Sequence[Mapping[str, Any]]) -> list[str]:
         measured = f"{each['measured']:.{digits}f}{within}"
         sentences.append(f"{what}. Measured: {measured}. {each['verdict'].capitalize()}.")
     if any(each["verdict"] != NOT_COMPARED for each in judged):
-        sentences.append(RULE)
+        sentences.append(CLAIM_RULE)
     return sentences

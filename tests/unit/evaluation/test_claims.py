@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, CommandError, DataError
 from exgra_med.evaluation.claims import (
-    RULE,
+    CLAIM_RULE,
     claim_sentences,
     claims_of,
     claims_of_model,
@@ -93,7 +93,7 @@ def test_each_verdict_is_a_sentence_and_the_rule_stands_behind_them() -> None:
     said = claim_sentences(judged)
     assert said[0].endswith("a paper). Measured: 75.2 (71.0 to 79.0). Pass.")
     assert said[1].endswith("Not compared: claimed on slake/test, asked on vqa-rad/test.")
-    assert said[2] == RULE
+    assert said[2] == CLAIM_RULE
     assert claim_sentences(judged[1:]) == said[1:2]
 
 
@@ -184,7 +184,7 @@ def test_the_report_has_a_table_of_verdicts() -> None:
     assert block.title == "Beside what is claimed"
     (row,) = block.table.rows
     assert (row.cells[0], row.cells[2], row.cells[3]) == ("75.2", "pass", "a paper")
-    assert block.under == RULE
+    assert block.under == CLAIM_RULE
 
 
 def test_score_and_vqa_take_what_is_expected(tmp_path: Path) -> None:

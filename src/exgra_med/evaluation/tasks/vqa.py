@@ -22,8 +22,7 @@ from exgra_med.evaluation.answers import (
     question_of,
     read_predictions,
 )
-from exgra_med.evaluation.claims import RULE as CLAIM_RULE
-from exgra_med.evaluation.claims import claims_of_model, judge_claims
+from exgra_med.evaluation.claims import CLAIM_RULE, claims_of_model, judge_claims
 from exgra_med.evaluation.engines import CHECKPOINT
 from exgra_med.evaluation.existence import (
     ABSENT_KINDS,
