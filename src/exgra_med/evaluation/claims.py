@@ -4,7 +4,7 @@
       - dataset: vqa-rad
         protocol: legacy
         measure: average
-        value: "75.25"
+        value: 75.20
         questions: 451
         source: arXiv 2410.02615v4
 
@@ -17,8 +17,9 @@ The rule, in this order:
 4. Else the two *cannot be told apart*: on as many other pictures the same model may reach it.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,20 @@ class _ClaimInFile(Section):
     dataset: str
     protocol: str
     measure: str
-    value: str | int | float
+    value: str
+    """The digits that are written, which say how far it was rounded."""
     source: str
     split: str = "test"
     questions: int | None = Field(default=None, gt=0)
 
-    @field_validator("value")
+    @field_validator("value", mode="before")
     @classmethod
-    def _is_number(cls, value: str | float) -> str:
-        try:
-            number = Decimal(str(value))
-        except InvalidOperation:
-            number = Decimal("nan")
-        if not number.is_finite():
+    def _is_number(cls, value: Any) -> str:
+        digits = str(value).strip()
+        # No exponent: `1e2` does not say how many of its digits were measured.
+        if not re.fullmatch(r"[-+]?\d{1,9}(\.\d{1,12})?", digits, re.ASCII):
             raise ValueError(f"not a number such as 75.25: {value!r}")
-        return str(value)
+        return digits
 
 
 class _ClaimFile(Section):
@@ -97,7 +97,7 @@ def claims_of(expected: str) -> tuple[PublishedScore, ...]:
 
 
 def _from_file(path: Path) -> tuple[PublishedScore, ...]:
-    values = read_yaml(path, DataError)
+    values = read_yaml(path, DataError, fractions_as_text=True)
     if not isinstance(values, dict):
         raise DataError(
             f"{path}: no list of claims.", "Write `claims:`, and below it one `-` each."

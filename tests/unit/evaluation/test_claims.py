@@ -112,6 +112,56 @@ def test_a_file_of_claims_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("75.20", "75.20"),
+        ('"75.20"', "75.20"),
+        ("75.0", "75.0"),
+        ("75", "75"),
+        ("-0.30", "-0.30"),
+        ("0.1000000000000000055", None),
+        ("75.", None),
+        ("7.5e1", None),
+        ("1e999999999", None),
+        ("'1e999999'", None),
+        (".nan", None),
+        ("nan", None),
+        ("true", None),
+        ("[75.2]", None),
+        ("'75,2'", None),
+    ],
+)
+def test_the_digits_of_a_claim_are_those_that_are_written(
+    tmp_path: Path, written: str, value: str | None
+) -> None:
+    path = tmp_path / "claims.yaml"
+    path.write_text(
+        f"claims: [{{dataset: vqa-rad, protocol: legacy, measure: average, value: {written}, "
+        "source: 2410.02610}]\n",
+        encoding="utf-8",
+    )
+    if value is None:
+        with pytest.raises(DataError, match=r"claims\.0\.value: not a number such as 75\.25"):
+            claims_of(str(path))
+        return
+    (claim,) = claims_of(str(path))
+    assert (claim.value, claim.source) == (value, "2410.02610")
+
+
+def test_a_zero_at_the_end_of_an_unquoted_claim_decides(tmp_path: Path) -> None:
+    found = []
+    for written in ("75.2", "75.20"):
+        path = tmp_path / f"{written}.yaml"
+        path.write_text(
+            "claims: [{dataset: vqa-rad, protocol: legacy, measure: average, source: me, "
+            f"value: {written}}}]\n",
+            encoding="utf-8",
+        )
+        found.append(verdict(claims_of(str(path))[0], scored(75.24, [71.0, 79.0]))[0])
+    assert found == ["pass", "cannot be told apart"]
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("- a\n", "no list of claims"),
