@@ -433,10 +433,31 @@ class Session:
 
 
 def open_session(
-    source: str | Path, reporter: Reporter, *, data: str | None = None, **asked: Any
+    source: str | Path,
+    reporter: Reporter,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+    template: str | None = None,
+    engine: str | None = None,
+    service: ServiceSettings | None = None,
+    max_new_tokens: int | None = None,
+    stage: str | None = None,
 ) -> Session:
     """Open an evaluation on one prepared folder; see `open_sessions`."""
-    (session,) = open_sessions(source, reporter, data=() if data is None else (data,), **asked)
+    (session,) = open_sessions(
+        source,
+        reporter,
+        data=() if data is None else (data,),
+        split=split,
+        out=out,
+        template=template,
+        engine=engine,
+        service=service,
+        max_new_tokens=max_new_tokens,
+        stage=stage,
+    )
     return session
 
 
