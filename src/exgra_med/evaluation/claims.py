@@ -184,6 +184,8 @@ def _verdict(
         return NOT_COMPARED, (
             f"claimed under {claim.protocol}, scored under {', '.join(scores) or 'nothing'}"
         )
+    if claim.measure not in scores[claim.protocol]:
+        return NOT_COMPARED, f"{claim.protocol} has no measure {claim.measure}"
     if score.value is None:
         return NOT_COMPARED, f"{claim.measure} has no value here"
     if claim.questions not in (None, score.count):
