@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from exgra_med.evaluation.answers import counts_sentence
+from exgra_med.evaluation.measures import measures
 from exgra_med.evaluation.results import Entry, parse_results
-from exgra_med.evaluation.score import measures
 from exgra_med.evaluation.tables import cell
 
 

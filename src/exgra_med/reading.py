@@ -274,6 +274,13 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _whole)
 _Loader.add_constructor("tag:yaml.org,2002:float", _fraction)
 
 
+class _DigitsLoader(_Loader):
+    """The same, with fractions as the text that stands there: `75.20` keeps its last digit."""
+
+
+_DigitsLoader.add_constructor("tag:yaml.org,2002:float", _text)
+
+
 def _check_size(root: yaml.Node) -> None:
     """Refuse few bytes that become many values, a value inside itself, and what is too deep."""
     sizes: dict[int, int | None] = {}
@@ -298,9 +305,18 @@ def _check_size(root: yaml.Node) -> None:
     size(root, 0)
 
 
-def parse_yaml(text: str, where: str, error: type[ExgraMedError] = RecipeError) -> Any:
+def parse_yaml(
+    text: str,
+    where: str,
+    error: type[ExgraMedError] = RecipeError,
+    *,
+    fractions_as_text: bool = False,
+) -> Any:
     """Read one YAML document of plain values: mappings with keys of text, lists, text, numbers,
     true, false and null.
+
+    Args:
+        fractions_as_text: leave `75.20` as it is written, since a float has no last digit.
 
     Raises:
         ExgraMedError: of the kind `error`: the text is not YAML, or more than `MAX_YAML_BYTES` or
@@ -309,7 +325,7 @@ def parse_yaml(text: str, where: str, error: type[ExgraMedError] = RecipeError) 
     if len(text) > MAX_YAML_BYTES:
         raise error(f"{where} is larger than {MAX_YAML_BYTES} bytes.")
     try:
-        loader = _Loader(text)
+        loader = (_DigitsLoader if fractions_as_text else _Loader)(text)
         try:
             root = loader.get_single_node()
             if root is None:
@@ -325,13 +341,16 @@ def parse_yaml(text: str, where: str, error: type[ExgraMedError] = RecipeError) 
         raise error(f"{where} is not valid YAML: nested too deeply.") from fault
 
 
-def read_yaml(path: Path, error: type[ExgraMedError] = RecipeError) -> Any:
-    """Read a file that holds one YAML document.
+def read_yaml(
+    path: Path, error: type[ExgraMedError] = RecipeError, *, fractions_as_text: bool = False
+) -> Any:
+    """Read a file that holds one YAML document; see `parse_yaml`.
 
     Raises:
         ExgraMedError: of the kind `error`: the file cannot be read, or is not YAML.
     """
-    return parse_yaml(read_text(path, error), str(path), error)
+    text = read_text(path, error)
+    return parse_yaml(text, str(path), error, fractions_as_text=fractions_as_text)
 
 
 def write_yaml(value: Any) -> str:

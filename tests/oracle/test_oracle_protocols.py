@@ -27,10 +27,10 @@ import pytest
 
 import invented_answers as invented
 from exgra_med.evaluation.answers import pair
+from exgra_med.evaluation.measures import Candidates
 from exgra_med.evaluation.protocols import PROTOCOLS
 from exgra_med.evaluation.protocols.judging import judges_of
 from exgra_med.evaluation.protocols.protocol import Answered, Protocol, count
-from exgra_med.evaluation.score import Candidates
 
 _OPEN_OF_LLAVA_MED = {
     "open_exact_match": 41.35282160421826,

@@ -650,7 +650,7 @@ def compare(
 ) -> None:
     """Say whether two runs can be told apart on the same questions."""
     from exgra_med.evaluation.compare import compare_stored
-    from exgra_med.evaluation.score import as_scorer
+    from exgra_med.evaluation.measures import as_scorer
 
     result = compare_stored(
         first, second, reference, as_scorer(scorer), data_folder=data, split=split, seed=seed

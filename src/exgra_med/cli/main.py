@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from difflib import get_close_matches
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,11 +86,15 @@ class Group(TyperGroup):
         if not ctx.resilient_parsing:
             if args[0] not in self.commands:
                 raise _unknown_verb(ctx, self, [*words, *args])
-            if any(re.fullmatch(r"(--[a-z-]+=)?", word) for word in args[1:]):
-                raise CommandError(
-                    f"An argument of `{_shown(*words, args[0])}` is empty.",
-                    "Quotes around a variable that is not set leave an empty argument.",
-                )
+            for before, word in pairwise(args):
+                # A blank one is a path or a name no more than an empty one.
+                if empty := re.fullmatch(r"(?:(--[a-z-]+)=)?\s*", word):
+                    option = empty[1] or (before if before.startswith("--") else "")
+                    where = f", after {option}," if option else ""
+                    raise CommandError(
+                        f"An argument of `{_shown(*words, args[0])}`{where} is empty.",
+                        "Quotes around a variable that is not set leave an empty argument.",
+                    )
         return super().resolve_command(ctx, args)
 
 

@@ -29,7 +29,7 @@ from exgra_med.digests import (
     without_digest,
 )
 from exgra_med.errors import DamagedFileError, DataError
-from exgra_med.files import disk_errors, is_folder, new_file
+from exgra_med.files import disk_errors, is_file, is_folder, new_file
 from exgra_med.reading import decode_json, inside, read_json, short, stray
 from exgra_med.terminal import ProgressCallback
 
@@ -630,7 +630,15 @@ def open_prepared(folder: str | Path) -> Prepared:
             raise DataError(f"there is no bundled sample {sample!r}.", known)
         path = SAMPLES / sample
     if not is_folder(path):
-        raise DataError(f"{path}: no such folder.", "Make it with `exgra-med data prepare`.")
+        if not is_file(path):
+            raise DataError(f"{path}: no such folder.", "Make it with `exgra-med data prepare`.")
+        is_inside = is_file(path.parent / MANIFEST)
+        raise DataError(
+            f"{path}: a file, and no prepared folder.",
+            f"Name the folder that it lies in, {path.parent}."
+            if is_inside
+            else "Make a folder of it with `exgra-med data prepare`.",
+        )
     manifest_path = path / MANIFEST
     if not manifest_path.is_file():
         raise DataError(

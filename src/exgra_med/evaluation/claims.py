@@ -4,7 +4,7 @@
       - dataset: vqa-rad
         protocol: legacy
         measure: average
-        value: "75.25"
+        value: 75.20
         questions: 451
         source: arXiv 2410.02615v4
 
@@ -17,8 +17,9 @@ The rule, in this order:
 4. Else the two *cannot be told apart*: on as many other pictures the same model may reach it.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,19 @@ from exgra_med.evaluation.results import Score
 from exgra_med.model.published import (
     PROVENANCE,
     PUBLISHED_CHECKPOINTS,
-    Claim,
+    PublishedScore,
     published_checkpoint,
 )
 from exgra_med.reading import read_object, read_yaml
 from exgra_med.section import Section, explain
 
 PASS, FAIL, OPEN, NOT_COMPARED = "pass", "fail", "cannot be told apart", "not compared"
-RULE = (
+CLAIM_RULE = (
     "Pass: the score rounds to the claim. Fail: nothing that rounds to the claim lies within the "
     "95 % interval over pictures. Else the two cannot be told apart."
 )
+_EDGE = 1e-9
+"""Half a step is met with this tolerance, since scores are binary fractions."""
 
 
 class _ClaimInFile(Section):
@@ -48,28 +51,27 @@ class _ClaimInFile(Section):
     dataset: str
     protocol: str
     measure: str
-    value: str | int | float
+    value: str
+    """The digits that are written, which say how far it was rounded."""
     source: str
     split: str = "test"
     questions: int | None = Field(default=None, gt=0)
 
-    @field_validator("value")
+    @field_validator("value", mode="before")
     @classmethod
-    def _is_number(cls, value: str | float) -> str:
-        try:
-            number = Decimal(str(value))
-        except InvalidOperation:
-            number = Decimal("nan")
-        if not number.is_finite():
+    def _is_number(cls, value: Any) -> str:
+        digits = str(value).strip()
+        # No exponent: `1e2` does not say how many of its digits were measured.
+        if not re.fullmatch(r"[-+]?\d{1,9}(\.\d{1,12})?", digits, re.ASCII):
             raise ValueError(f"not a number such as 75.25: {value!r}")
-        return str(value)
+        return digits
 
 
 class _ClaimFile(Section):
     claims: list[_ClaimInFile] = Field(min_length=1)
 
 
-def claims_of(expected: str) -> tuple[Claim, ...]:
+def claims_of(expected: str) -> tuple[PublishedScore, ...]:
     """The claims of a published checkpoint, by its name, or of a YAML file.
 
     Raises:
@@ -94,8 +96,8 @@ def claims_of(expected: str) -> tuple[Claim, ...]:
     return known.claims
 
 
-def _from_file(path: Path) -> tuple[Claim, ...]:
-    values = read_yaml(path, DataError)
+def _from_file(path: Path) -> tuple[PublishedScore, ...]:
+    values = read_yaml(path, DataError, fractions_as_text=True)
     if not isinstance(values, dict):
         raise DataError(
             f"{path}: no list of claims.", "Write `claims:`, and below it one `-` each."
@@ -105,10 +107,10 @@ def _from_file(path: Path) -> tuple[Claim, ...]:
     except ValidationError as error:
         message, hint = explain(error, _ClaimFile)
         raise DataError(f"{path}: {message}.", hint) from error
-    return tuple(Claim(**each.model_dump()) for each in found.claims)
+    return tuple(PublishedScore(**each.model_dump()) for each in found.claims)
 
 
-def claims_of_model(folder: Path | None, name: str | None = None) -> tuple[Claim, ...]:
+def claims_of_model(folder: Path | None, name: str | None = None) -> tuple[PublishedScore, ...]:
     """What is claimed of the published checkpoint that answered; nothing where it is another model.
 
     Args:
@@ -122,7 +124,7 @@ def claims_of_model(folder: Path | None, name: str | None = None) -> tuple[Claim
 
 
 def judge_claims(
-    claims: Iterable[Claim],
+    claims: Iterable[PublishedScore],
     scores: Mapping[str, Mapping[str, Any]],
     *,
     dataset: str | None,
@@ -145,7 +147,7 @@ def judge_claims(
 
 
 def _judged(
-    claim: Claim,
+    claim: PublishedScore,
     scores: Mapping[str, Mapping[str, Any]],
     asked: tuple[str | None, str | None],
     num_unanswered: int,
@@ -168,7 +170,7 @@ def _judged(
 
 
 def _verdict(
-    claim: Claim,
+    claim: PublishedScore,
     scores: Mapping[str, Mapping[str, Any]],
     score: Score,
     asked: tuple[str | None, str | None],
@@ -182,33 +184,40 @@ def _verdict(
         return NOT_COMPARED, (
             f"claimed under {claim.protocol}, scored under {', '.join(scores) or 'nothing'}"
         )
+    if claim.measure not in scores[claim.protocol]:
+        return NOT_COMPARED, f"{claim.protocol} has no measure {claim.measure}"
     if score.value is None:
         return NOT_COMPARED, f"{claim.measure} has no value here"
     if claim.questions not in (None, score.count):
         return NOT_COMPARED, f"claimed of {claim.questions} questions, scored {score.count}"
     if num_unanswered:
         return NOT_COMPARED, f"{num_unanswered} questions have no answer"
-    low, high = rounding_range(claim.value)
-    # Half a step to either side counts as the claim, whichever way its authors rounded.
-    edge = 1e-9
-    if low - edge <= score.value <= high + edge:
+    claimed_digits = Decimal(claim.value)
+    if rounds_to(score.value, claimed_digits):
         return PASS, ""
     if score.interval is None:
         return NOT_COMPARED, "too few pictures for an interval"
+    low, high = rounding_range(claimed_digits)
     if high < score.interval[0] or score.interval[1] < low:
         return FAIL, ""
     return OPEN, ""
 
 
-def rounding_range(value: str) -> tuple[float, float]:
-    """From which number to which one a published number may have been rounded.
+def rounding_range(digits: Decimal) -> tuple[float, float]:
+    """From which number to which one a number of so many digits may have been rounded.
 
-    >>> rounding_range("75.2")
-    (75.15, 75.25)
+    >>> rounding_range(Decimal("75.2")), rounding_range(Decimal("75.20"))
+    ((75.15, 75.25), (75.195, 75.205))
     """
-    number = Decimal(value)
-    half = Decimal(1).scaleb(int(number.as_tuple().exponent)) / 2
-    return float(number - half), float(number + half)
+    half = Decimal(1).scaleb(int(digits.as_tuple().exponent)) / 2
+    return float(digits - half), float(digits + half)
+
+
+def rounds_to(value: float, digits: Decimal) -> bool:
+    """Whether a score becomes that number by rounding; half a step counts to either side, whichever
+    way its authors rounded."""
+    low, high = rounding_range(digits)
+    return low - _EDGE <= value <= high + _EDGE
 
 
 def claim_sentences(judged: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -229,5 +238,5 @@ def claim_sentences(judged: Sequence[Mapping[str, Any]]) -> list[str]:
         measured = f"{each['measured']:.{digits}f}{within}"
         sentences.append(f"{what}. Measured: {measured}. {each['verdict'].capitalize()}.")
     if any(each["verdict"] != NOT_COMPARED for each in judged):
-        sentences.append(RULE)
+        sentences.append(CLAIM_RULE)
     return sentences

@@ -22,19 +22,18 @@ from exgra_med.evaluation.answers import (
     read_reference,
 )
 from exgra_med.evaluation.engines import read_facts
-from exgra_med.evaluation.results import Entry, read_results, rules_text
-from exgra_med.evaluation.score import (
+from exgra_med.evaluation.measures import (
     Measure,
     PairedValues,
     ScorerName,
     as_scorer,
-    counts_of,
     measures,
     paired,
     parts_of,
-    versions_of,
     with_functions,
 )
+from exgra_med.evaluation.results import Entry, read_results, rules_text
+from exgra_med.evaluation.score import counts_of, versions_of
 from exgra_med.evaluation.session import answered_questions, answers_file, read_recipe
 from exgra_med.evaluation.statistics import (
     PairedTest,

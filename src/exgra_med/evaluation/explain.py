@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
+from exgra_med.evaluation.claims import rounding_range, rounds_to
+from exgra_med.evaluation.measures import Candidates, Case
 from exgra_med.evaluation.protocols import protocols
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
@@ -46,7 +49,7 @@ from exgra_med.evaluation.protocols.protocol import (
     missing_for,
     with_intervals,
 )
-from exgra_med.evaluation.score import Candidates, Case, counts_of
+from exgra_med.evaluation.score import counts_of
 from exgra_med.evaluation.tables import IN_OUR_WORDS
 from exgra_med.terminal import Reporter, Silent
 
@@ -69,37 +72,40 @@ CAUSES = (SPLIT, DENOMINATOR, READING, CANDIDATES, JUDGE, DROPPED, MEAN)
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A number that somebody reports, in percent."""
+class ClaimedNumber:
+    """A number that somebody reports of answers, without saying how it was counted."""
 
     text: str
-    value: float
-    rounding: float
-    """Half a unit of its last digit."""
+    digits: Decimal
+    """In percent, with as many digits as are reported."""
 
     @classmethod
-    def of(cls, text: str) -> "Claim":
+    def of(cls, text: str) -> "ClaimedNumber":
         """From what stands in a table: `81.4`, `81.4 %`, or the share `0.814`.
 
         Raises:
             ScoreError: it is no number from 0 to 200.
 
-        >>> Claim.of("81.4").rounding, Claim.of("0.814").value
-        (0.05, 81.4)
+        >>> ClaimedNumber.of("81.40").digits, ClaimedNumber.of("0.814").digits
+        (Decimal('81.40'), Decimal('81.4'))
         """
         found = re.fullmatch(r"(\d{1,3})(?:[.,](\d{1,12}))?\s*%?", text.strip())
-        if found is None or (value := float(f"{found[1]}.{found[2] or 0}")) > 200:
+        digits = None if found is None else Decimal(".".join(filter(None, found.groups())))
+        if digits is None or digits > 200:
             raise ScoreError(
                 f"{text!r} is no score.", "Give it in percent, such as 81.4, or as a share, 0.814."
             )
-        decimals = len(found[2] or "")
-        is_share = value <= 1 and decimals > 0 and "%" not in text
-        factor = 100 if is_share else 1
-        return cls(text.strip(), round(factor * value, 12), factor * 0.5 * 10**-decimals)
+        is_share = digits <= 1 and digits.as_tuple().exponent != 0 and "%" not in text
+        return cls(text.strip(), digits.scaleb(2) if is_share else digits)
+
+    @property
+    def value(self) -> float:
+        """In percent."""
+        return float(self.digits)
 
     def is_met_by(self, percent: float) -> bool:
         """Whether a score becomes this number by rounding."""
-        return abs(percent - self.value) <= self.rounding + _EVEN
+        return rounds_to(percent, self.digits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ def explain_files(
         ServiceError: the judge cannot be asked.
     """
     if claimed is not None:
-        Claim.of(claimed)
+        ClaimedNumber.of(claimed)
     said, asked = read_predictions(answers), read_reference(reference)
     oddities = asked.oddities + said.oddities
     joined = pair(said.predictions, asked.questions)
@@ -204,7 +210,7 @@ def explain(
     Raises:
         ScoreError: the claim is no number, or a number of `between` is not there.
     """
-    claim = None if claimed is None else Claim.of(claimed)
+    claim = None if claimed is None else ClaimedNumber.of(claimed)
     dataset = dataset_of(answered)
     rows = _rows(answered, dataset, seed)
     if between is not None:
@@ -277,11 +283,11 @@ def _find(rows: Sequence[Row], name: str) -> Row:
     return row
 
 
-def _meets(row: Row, claim: Claim) -> bool:
+def _meets(row: Row, claim: ClaimedNumber) -> bool:
     return row.percent is not None and claim.is_met_by(row.percent)
 
 
-def _base(rows: Sequence[Row], claim: Claim | None, answered: Answered) -> Row:
+def _base(rows: Sequence[Row], claim: ClaimedNumber | None, answered: Answered) -> Row:
     """The number that the others are compared with: the claimed one, or the strict accuracy."""
     counted = [each for each in rows if each.percent is not None]
     if not counted:
@@ -467,7 +473,7 @@ def sign_of(answer: str, reference: str) -> str:
 # What is told.
 
 
-def _entry(row: Row, claim: Claim | None) -> dict[str, Any]:
+def _entry(row: Row, claim: ClaimedNumber | None) -> dict[str, Any]:
     made = row.count
     bounds = None if made is None or made.interval is None else made.interval
     return {
@@ -493,7 +499,9 @@ def _entry(row: Row, claim: Claim | None) -> dict[str, Any]:
 _MOST_VARIANTS = 2
 
 
-def _variants(rows: Sequence[Row], answered: Answered, claim: Claim) -> list[dict[str, Any]]:
+def _variants(
+    rows: Sequence[Row], answered: Answered, claim: ClaimedNumber
+) -> list[dict[str, Any]]:
     """Stated numbers with one part exchanged for another known one that meet the claim."""
     found = []
     for row in rows:
@@ -601,7 +609,7 @@ def _dropped(each: Mapping[str, Any], step: Mapping[str, Any]) -> str:
 
 def _conclusion(
     rows: Sequence[Row],
-    claim: Claim | None,
+    claim: ClaimedNumber | None,
     met: Sequence[Row],
     variants: Sequence[Mapping[str, Any]],
     dataset: str | None,
@@ -637,9 +645,10 @@ def _conclusion(
     if others:
         names = ", ".join(f"{each.name} ({each.percent:.2f})" for each in others)
         hints.append(f"Rules of another data set give it: {names}.")
+    low, high = rounding_range(claim.digits)
     for row in known:
         reach = _draws(row)[1]
-        if reach and abs((row.percent or 0.0) - claim.value) <= reach + claim.rounding:
+        if reach and low - reach <= (row.percent or 0.0) <= high + reach:
             hints.append(
                 f"It can be one run of {row.name} ({row.percent:.2f} expected), which draws "
                 "letters."

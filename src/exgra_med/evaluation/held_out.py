@@ -4,7 +4,8 @@ from exgra_med.data.records import Prepared
 from exgra_med.errors import RecipeError, ScoreError
 from exgra_med.evaluation.answers import Prediction, question_of
 from exgra_med.evaluation.engines import greedy_answers, shown_question
-from exgra_med.evaluation.score import by_name, measures, parts_of, score_vqa
+from exgra_med.evaluation.measures import by_name, measures, parts_of
+from exgra_med.evaluation.score import score_vqa
 from exgra_med.model.bundle import Bundle
 from exgra_med.recipe.run_folder import Run
 from exgra_med.recipe.schema import DataSettings

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.errors import ScoreError
-from exgra_med.evaluation.score import Measure
+from exgra_med.evaluation.measures import Measure
 from exgra_med.plugins import import_extra
 
 Values = NDArray[np.float64]

@@ -433,10 +433,31 @@ class Session:
 
 
 def open_session(
-    source: str | Path, reporter: Reporter, *, data: str | None = None, **asked: Any
+    source: str | Path,
+    reporter: Reporter,
+    *,
+    data: str | None = None,
+    split: str | None = None,
+    out: Path | None = None,
+    template: str | None = None,
+    engine: str | None = None,
+    service: ServiceSettings | None = None,
+    max_new_tokens: int | None = None,
+    stage: str | None = None,
 ) -> Session:
     """Open an evaluation on one prepared folder; see `open_sessions`."""
-    (session,) = open_sessions(source, reporter, data=() if data is None else (data,), **asked)
+    (session,) = open_sessions(
+        source,
+        reporter,
+        data=() if data is None else (data,),
+        split=split,
+        out=out,
+        template=template,
+        engine=engine,
+        service=service,
+        max_new_tokens=max_new_tokens,
+        stage=stage,
+    )
     return session
 
 
@@ -503,18 +524,21 @@ def _refuse_same_names(folders: Sequence[str], prepared: Sequence[Prepared]) -> 
     """A run keeps one file of answers of a data set and split.
 
     Raises:
-        DataError: two folders hold the same data set.
+        DataError: two folders hold the same data set, or are one.
     """
-    known: dict[str, str] = {}
+    known: dict[str, tuple[str, Path]] = {}
     for folder, each in zip(folders, prepared, strict=True):
-        name = each.manifest["dataset"]
+        name, place = each.manifest["dataset"], each.path.resolve()
         if name in known:
+            other, other_place = known[name]
+            if place == other_place:
+                raise DataError(f"{folder} is named twice.", "Give --data once for each folder.")
             raise DataError(
-                f"{known[name]} and {folder} both hold {name}, and a run keeps the answers to one "
+                f"{other} and {folder} both hold {name}, and a run keeps the answers to one "
                 "of them.",
                 "Answer each into a run of its own, with --out.",
             )
-        known[name] = folder
+        known[name] = folder, place
 
 
 def _model_of(run: Run, stage: str | None) -> Path:

@@ -109,6 +109,9 @@ Values = NDArray[np.float64]
 
 MIN_CLUSTERS = 5
 """Fewer clusters give no interval."""
+MANY_CLUSTERS = 5000
+NUM_SAMPLES_OF_MANY = 400
+"""With so many clusters the interval hardly moves with the number of resamples."""
 
 # Resamples held in memory at once: rows x clusters, in numbers.
 _CHUNK_NUMBERS = 8_000_000
@@ -149,6 +152,15 @@ def scored(
 ) -> dict[str, Any]:
     """A score as `results.json` has it."""
     return {"value": value, "interval": list(bounds) if bounds else None, "count": count}
+
+
+def scored_share(
+    value: float | None, count: int | None = None, bounds: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """The same of a share from 0 to 1, in percent."""
+    if bounds is not None:
+        bounds = 100 * bounds[0], 100 * bounds[1]
+    return scored(None if value is None else 100 * value, count, bounds)
 
 
 def cluster_bootstrap(

@@ -12,8 +12,8 @@ from io import StringIO
 from typing import Any, Literal
 
 from exgra_med.evaluation.answers import counts_sentence, file_sentence
+from exgra_med.evaluation.measures import Measure, measures
 from exgra_med.evaluation.results import Entry, Score
-from exgra_med.evaluation.score import Measure, measures
 
 
 @dataclass(frozen=True, slots=True)

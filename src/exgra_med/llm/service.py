@@ -14,9 +14,10 @@ import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from exgra_med.llm.budget import Budget, Price, known_price
 from exgra_med.llm.cache import AnswerCache, default_cache_path
@@ -34,6 +35,7 @@ from exgra_med.llm.request import (
     Transport,
     TransportError,
 )
+from exgra_med.terminal import Reporter
 
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
@@ -384,6 +386,65 @@ class ChatService:
             if self._budget is not None:
                 await self._budget.settle(dearest, cost or 0.0)
         return reply, cost
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ask_all(
+    items: Sequence[Item],
+    ask: Callable[[ChatService, Item], Awaitable[Result]],
+    settings: ServiceSettings,
+    endpoint: Endpoint | None,
+    reporter: Reporter,
+    title: str,
+    unit: str,
+) -> tuple[list[Result], Usage]:
+    """Ask about each item, many at once, and show how many are done and what it cost.
+
+    Whatever ends it, no request is left running; accepted replies are in the cache.
+
+    Args:
+        ask: makes an item's requests; what it raises ends the work.
+        title: what is done, for the reporter.
+        unit: what is counted, in the plural.
+
+    Returns:
+        Results in the order of the items, and what they used.
+
+    Raises:
+        StoppedError: no answer can be had.
+        ServiceError: the cache cannot be used.
+    """
+
+    async def work() -> tuple[list[Result], Usage]:
+        service = ChatService(settings, endpoint, cache)
+        done = 0
+
+        async def one(item: Item) -> Result:
+            nonlocal done
+            result = await ask(service, item)
+            done += 1
+            cost = service.usage.cost
+            reporter.advance(done, "cost unknown" if cost is None else f"${cost:.4f}")
+            return result
+
+        tasks = [asyncio.create_task(one(item)) for item in items]
+        try:
+            return list(await asyncio.gather(*tasks)), service.usage
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await service.close()
+
+    reporter.start(title, len(items), 0, unit)
+    try:
+        with closing(settings.open_cache()) as cache:
+            return asyncio.run(work())
+    finally:
+        reporter.finish()
 
 
 def backoff_seconds(attempt: int) -> float:

@@ -23,7 +23,7 @@ NOTICE = "Research use only. Nothing this model writes is clinical advice."
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class PublishedScore:
     """A number that the authors of a checkpoint publish, and how it was counted."""
 
     dataset: str
@@ -57,7 +57,7 @@ class PublishedCheckpoint:
     """Owner and name on the hub; of ExGra-Med's own where absent."""
     folder: str = ""
     """Of the repository, where it holds several checkpoints."""
-    claims: tuple[Claim, ...] = ()
+    claims: tuple[PublishedScore, ...] = ()
     no_claims: str = ""
     """Why there is none, where there is none."""
     is_importable: bool = True
@@ -98,10 +98,12 @@ _BASELINE, _WITH_GRAPHS = "baseline of the data study, no graphs", "the data stu
 _START = "Its authors give scores of models that were fine-tuned from it, and none of it."
 
 
-def _fine_tuned(dataset: str, value: str, questions: int | None, protocol: str) -> tuple[Claim]:
+def _fine_tuned(
+    dataset: str, value: str, questions: int | None, protocol: str
+) -> tuple[PublishedScore]:
     """What the paper's row "ExGra-Med + DCI" says of a data set."""
     source = "arXiv 2410.02615v4, second-hand; that it is this checkpoint is nowhere said"
-    return (Claim(dataset, protocol, "average", value, source, questions=questions),)
+    return (PublishedScore(dataset, protocol, "average", value, source, questions=questions),)
 
 
 _OF_EXGRA_MED = (

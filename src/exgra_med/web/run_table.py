@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.errors import DataError, ExgraMedError, RunError
+from exgra_med.evaluation.measures import measures
 from exgra_med.evaluation.results import Entry, read_results
-from exgra_med.evaluation.score import measures
 from exgra_med.evaluation.session import read_recipe
 from exgra_med.evaluation.tables import Column, Row, Table, cell
 from exgra_med.reading import short

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DamagedFileError, RunError
 from exgra_med.evaluation.answers import Question, pair
+from exgra_med.evaluation.measures import measures
 from exgra_med.evaluation.report.page import (
     Example,
     gather,
@@ -19,7 +20,7 @@ from exgra_med.evaluation.report.page import (
     training_figures,
 )
 from exgra_med.evaluation.results import read_results
-from exgra_med.evaluation.score import group_of, measures
+from exgra_med.evaluation.score import group_of
 from exgra_med.evaluation.session import answered_questions, read_recipe, stored_answers
 from exgra_med.lab.studies.report import read_study_results, render_fragment
 from exgra_med.reading import STEERING

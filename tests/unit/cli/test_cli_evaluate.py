@@ -9,7 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from exgra_med.cli.main import app
-from exgra_med.errors import DataError, ScoreError
+from exgra_med.data.records import open_prepared
+from exgra_med.errors import DataError, ExgraMedError, ScoreError
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "data" / "evaluation" / "made_up"
 runner = CliRunner()
@@ -55,6 +56,67 @@ def test_a_wrong_name_is_one_sentence() -> None:
     )
     assert done.returncode == 2
     assert done.stderr.startswith("Error: Unknown scorer 'fuzzy'.")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message", "hint"),
+    [
+        (
+            "--expect",
+            "",
+            "An argument of `exgra-med evaluate`, after --expect, is empty.",
+            "Quotes",
+        ),
+        ("--expect", " ", "after --expect, is empty", "Quotes"),
+        ("--expect", "nowhere", "--expect nowhere: neither a YAML file nor", "exgra-med-dci-slake"),
+        ("--expect", "nowhere.yaml", "nowhere.yaml: no such file.", ""),
+        ("--expect", "nan", "--expect nan: neither a YAML file nor", "exgra-med-dci-slake"),
+        ("--expect", str(GOLDEN), f"--expect {GOLDEN}: neither a YAML file nor", "Checkpoints"),
+        ("--radeval", "", "after --radeval, is empty", "Quotes"),
+        ("--radeval", "radgraph", "--radeval is for reports", ""),
+        ("--candidates", str(GOLDEN), f"{GOLDEN}: cannot be read", ""),
+    ],
+)
+def test_an_odd_value_of_score_is_one_sentence(
+    option: str, value: str, message: str, hint: str
+) -> None:
+    files = [str(GOLDEN / "pred.jsonl"), str(GOLDEN / "gt.json")]
+    error = runner.invoke(app, ["evaluate", "score", *files, option, value]).exception
+    assert isinstance(error, ExgraMedError), error
+    assert message in error.message and hint in error.hint and error.exit_code == 2
+
+
+SAMPLE = open_prepared("bundled:vqa-rad-sample").path
+
+
+@pytest.mark.parametrize(
+    ("folders", "message", "hint"),
+    [
+        ([""], "after --data, is empty", "Quotes"),
+        ([" "], "after --data, is empty", "Quotes"),
+        (["nowhere"], "nowhere: no such folder.", "exgra-med data prepare"),
+        (["nan"], "nan: no such folder.", "exgra-med data prepare"),
+        ([str(GOLDEN)], "there is no manifest.json", "exgra-med data prepare"),
+        ([str(GOLDEN / "gt.json")], "gt.json: a file, and no prepared folder.", "data prepare"),
+        (
+            [str(SAMPLE / "test.jsonl")],
+            "test.jsonl: a file, and no prepared folder.",
+            f"Name the folder that it lies in, {SAMPLE}.",
+        ),
+        (["bundled:nothing"], "there is no bundled sample 'nothing'.", "vqa-rad-sample"),
+        ([str(SAMPLE), f"{SAMPLE}/."], "is named twice.", "--data once"),
+        ([str(SAMPLE), "bundled:vqa-rad-sample"], "is named twice.", "--data once"),
+    ],
+)
+def test_odd_data_of_an_evaluation_is_one_sentence(
+    tmp_path: Path, folders: list[str], message: str, hint: str
+) -> None:
+    named = [part for each in folders for part in ("--data", each)]
+    service = ["--engine", "openai", "--base-url", "http://127.0.0.1:9/v1"]
+    called = ["evaluate", "vqa", "m", *named, "--out", str(tmp_path / "run"), *service]
+    error = runner.invoke(app, called).exception
+    assert isinstance(error, ExgraMedError), error
+    assert message in error.message and hint in error.hint and error.exit_code == 2
 
 
 @pytest.mark.parametrize("verb", ["score", "report", "compare"])

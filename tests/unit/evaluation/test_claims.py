@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.errors import CheckpointError, CommandError, DataError
 from exgra_med.evaluation.claims import (
-    RULE,
+    CLAIM_RULE,
     claim_sentences,
     claims_of,
     claims_of_model,
@@ -21,13 +21,13 @@ from exgra_med.evaluation.claims import (
 from exgra_med.evaluation.results import Entry, Score
 from exgra_med.evaluation.tasks.vqa import TASK, _claims
 from exgra_med.model.bundle import local_folder
-from exgra_med.model.published import PUBLISHED_CHECKPOINTS, Claim, published_checkpoint
+from exgra_med.model.published import PUBLISHED_CHECKPOINTS, PublishedScore, published_checkpoint
 
-CLAIM = Claim("vqa-rad", "legacy", "average", "75.2", "a paper", questions=451)
+CLAIM = PublishedScore("vqa-rad", "legacy", "average", "75.2", "a paper", questions=451)
 SCORES = {"legacy": {"average": {"value": 75.2, "interval": [71.0, 79.0], "count": 451}}}
 
 
-def verdict(claim: Claim = CLAIM, scores: Any = SCORES, **about: Any) -> tuple[str, str]:
+def verdict(claim: PublishedScore = CLAIM, scores: Any = SCORES, **about: Any) -> tuple[str, str]:
     asked: dict[str, Any] = {"dataset": "vqa-rad", "split": "test", **about}
     (found,) = judge_claims([claim], scores, **asked)
     return found["verdict"], found["why"]
@@ -70,14 +70,15 @@ def test_a_claim_with_more_decimals_is_held_more_strictly() -> None:
         (replace(CLAIM, dataset="slake"), {}, "claimed on slake/test, asked on vqa-rad/test"),
         (CLAIM, {"split": "train"}, "claimed on vqa-rad/test, asked on vqa-rad/train"),
         (replace(CLAIM, protocol="medgemma"), {}, "claimed under medgemma, scored under legacy"),
-        (replace(CLAIM, measure="bleu"), {}, "bleu has no value here"),
+        (replace(CLAIM, measure="blue"), {}, "legacy has no measure blue"),
+        (CLAIM, {"scores": scored(None, None)}, "average has no value here"),
         (replace(CLAIM, questions=2248), {}, "claimed of 2248 questions, scored 451"),
         (CLAIM, {"num_unanswered": 3}, "3 questions have no answer"),
         (CLAIM, {"scores": scored(70.0, None)}, "too few pictures for an interval"),
     ],
 )
 def test_a_claim_under_another_protocol_is_told_and_not_compared(
-    claim: Claim, about: dict[str, Any], why: str
+    claim: PublishedScore, about: dict[str, Any], why: str
 ) -> None:
     assert verdict(claim, **about) == ("not compared", why)
 
@@ -93,7 +94,7 @@ def test_each_verdict_is_a_sentence_and_the_rule_stands_behind_them() -> None:
     said = claim_sentences(judged)
     assert said[0].endswith("a paper). Measured: 75.2 (71.0 to 79.0). Pass.")
     assert said[1].endswith("Not compared: claimed on slake/test, asked on vqa-rad/test.")
-    assert said[2] == RULE
+    assert said[2] == CLAIM_RULE
     assert claim_sentences(judged[1:]) == said[1:2]
 
 
@@ -106,9 +107,59 @@ def test_a_file_of_claims_is_read(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     assert claims_of(str(path)) == (
-        Claim("slake", "strict", "average", "80.0", "me"),
-        Claim("slake", "strict", "average", "81", "me", split="train", questions=5),
+        PublishedScore("slake", "strict", "average", "80.0", "me"),
+        PublishedScore("slake", "strict", "average", "81", "me", split="train", questions=5),
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ("75.20", "75.20"),
+        ('"75.20"', "75.20"),
+        ("75.0", "75.0"),
+        ("75", "75"),
+        ("-0.30", "-0.30"),
+        ("0.1000000000000000055", None),
+        ("75.", None),
+        ("7.5e1", None),
+        ("1e999999999", None),
+        ("'1e999999'", None),
+        (".nan", None),
+        ("nan", None),
+        ("true", None),
+        ("[75.2]", None),
+        ("'75,2'", None),
+    ],
+)
+def test_the_digits_of_a_claim_are_those_that_are_written(
+    tmp_path: Path, written: str, value: str | None
+) -> None:
+    path = tmp_path / "claims.yaml"
+    path.write_text(
+        f"claims: [{{dataset: vqa-rad, protocol: legacy, measure: average, value: {written}, "
+        "source: 2410.02610}]\n",
+        encoding="utf-8",
+    )
+    if value is None:
+        with pytest.raises(DataError, match=r"claims\.0\.value: not a number such as 75\.25"):
+            claims_of(str(path))
+        return
+    (claim,) = claims_of(str(path))
+    assert (claim.value, claim.source) == (value, "2410.02610")
+
+
+def test_a_zero_at_the_end_of_an_unquoted_claim_decides(tmp_path: Path) -> None:
+    found = []
+    for written in ("75.2", "75.20"):
+        path = tmp_path / f"{written}.yaml"
+        path.write_text(
+            "claims: [{dataset: vqa-rad, protocol: legacy, measure: average, source: me, "
+            f"value: {written}}}]\n",
+            encoding="utf-8",
+        )
+        found.append(verdict(claims_of(str(path))[0], scored(75.24, [71.0, 79.0]))[0])
+    assert found == ["pass", "cannot be told apart"]
 
 
 @pytest.mark.parametrize(
@@ -184,7 +235,7 @@ def test_the_report_has_a_table_of_verdicts() -> None:
     assert block.title == "Beside what is claimed"
     (row,) = block.table.rows
     assert (row.cells[0], row.cells[2], row.cells[3]) == ("75.2", "pass", "a paper")
-    assert block.under == RULE
+    assert block.under == CLAIM_RULE
 
 
 def test_score_and_vqa_take_what_is_expected(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from exgra_med.digests import read_document, write_document
 from exgra_med.errors import DataError, ScoreError
 from exgra_med.evaluation.answers import Prediction, Question
 from exgra_med.evaluation.compare import compare, compare_stored
+from exgra_med.evaluation.measures import measures, paired_summary, with_functions
 from exgra_med.evaluation.report.comparison import write_comparison
 from exgra_med.evaluation.results import put_result, read_results
-from exgra_med.evaluation.score import measures, paired_summary, with_functions
 from exgra_med.evaluation.tables import differing_sentences, disagreement_sentences
 
 QUESTIONS = [

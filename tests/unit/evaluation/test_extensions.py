@@ -19,12 +19,13 @@ from exgra_med.cli.main import app
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
 from exgra_med.errors import RunError, ScoreError
-from exgra_med.evaluation import score
+from exgra_med.evaluation import measures
 from exgra_med.evaluation.compare import compare_stored
 from exgra_med.evaluation.engines import Answer, EngineOptions
+from exgra_med.evaluation.measures import MEASURES, Case, Measure
 from exgra_med.evaluation.report import write_report
 from exgra_med.evaluation.results import read_results
-from exgra_med.evaluation.score import MEASURES, Case, Measure, score_vqa
+from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.session import answers_file, open_session
 from exgra_med.evaluation.tasks import vqa
 from exgra_med.llm.service import ServiceSettings
@@ -65,7 +66,7 @@ def extension(monkeypatch: pytest.MonkeyPatch) -> Any:
         forget()
 
     def forget() -> None:
-        score._plugged_in.cache_clear()
+        measures._plugged_in.cache_clear()
         plugins._plugins.cache_clear()
 
     yield install
@@ -132,7 +133,7 @@ def test_a_new_measure_is_one_entry(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ONE_WORD.name not in score_vqa(*self_answered())["scores"]
-    monkeypatch.setattr(score, "MEASURES", (*MEASURES, ONE_WORD))
+    monkeypatch.setattr(measures, "MEASURES", (*MEASURES, ONE_WORD))
     shown_everywhere(ONE_WORD, tmp_path, data)
 
 
@@ -147,7 +148,7 @@ def test_a_run_is_shown_when_the_package_of_its_measure_is_gone(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(score, "MEASURES", (*MEASURES, ONE_WORD))
+        patched.setattr(measures, "MEASURES", (*MEASURES, ONE_WORD))
         run = run_of(tmp_path / "run", data, SayingEngine(lambda _: "yes"))
     assert "One word" in write_report(run).read_text(encoding="utf-8")
     assert "made-up,test,vqa,strict,one_word,100.0," in (run / "scores.csv").read_text("utf-8")

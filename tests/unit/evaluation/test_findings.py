@@ -10,11 +10,11 @@ import yaml
 from made_up_run import SayingEngine, made_up_session, make_data
 
 from exgra_med.data.records import Record, file_sha256
+from exgra_med.evaluation.answer_spread import answer_spread, collapsed, spread_sentence
 from exgra_med.evaluation.answers import Prediction, Question, pair
 from exgra_med.evaluation.report.comparison import write_comparison
 from exgra_med.evaluation.report.page import Content, Finding, gather, render_html
 from exgra_med.evaluation.results import Entry, Score, put_result, read_results
-from exgra_med.evaluation.score import answer_spread, collapsed, spread_sentence
 from exgra_med.evaluation.tasks import vqa
 
 BETTER, MISSING = "Better than without the picture?", "What is missing?"

@@ -8,17 +8,13 @@ import pytest
 from made_up_run import SayingEngine, made_up_session, make_data
 
 from exgra_med.data.existence import Truth, existence_questions
+from exgra_med.evaluation.answer_spread import same_questions, same_questions_sentence
 from exgra_med.evaluation.answers import Pairing, Prediction, Question, pair
+from exgra_med.evaluation.existence import existence, existence_sentence
 from exgra_med.evaluation.metrics import asks_existence
 from exgra_med.evaluation.report.page import Finding, gather
 from exgra_med.evaluation.results import put_result
-from exgra_med.evaluation.score import (
-    existence,
-    existence_sentence,
-    same_questions,
-    same_questions_sentence,
-    score_vqa,
-)
+from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.tasks import vqa
 
 NAMES = ("mass", "edema", "effusion", "nodule", "fracture")

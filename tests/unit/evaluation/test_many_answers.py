@@ -7,7 +7,8 @@ import pytest
 
 from exgra_med.data.records import Record, Turn
 from exgra_med.evaluation.answers import Prediction, PredictionWriter, pair, question_of
-from exgra_med.evaluation.score import counts_of, existence
+from exgra_med.evaluation.existence import existence
+from exgra_med.evaluation.score import counts_of
 from exgra_med.evaluation.statistics import cluster_codes
 
 

@@ -18,7 +18,7 @@ from exgra_med.evaluation.answers import read_predictions
 from exgra_med.evaluation.engines import data_url
 from exgra_med.evaluation.results import read_results
 from exgra_med.evaluation.session import answers_path
-from exgra_med.evaluation.tasks.chat import open_chat_set, stored_answers
+from exgra_med.evaluation.tasks.chat import chat_answers, open_chat_set
 from exgra_med.llm import service
 
 REASONING = ("max_tokens", "temperature", "seed", "response_format")
@@ -110,7 +110,7 @@ class Verb:
             assert entry.score("generation_strict", "accuracy").count == 18
         elif self.name == "chat":
             # As a judge gets them.
-            texts, *_ = stored_answers(self.file, open_chat_set(str(self.chat)))
+            texts, *_ = chat_answers(self.file, open_chat_set(str(self.chat)))
             assert sorted(texts.values()) == [f"Seen: What is shown in {n}?" for n in range(6)]
         elif self.name == "judge":
             found = json.loads(done.stdout)

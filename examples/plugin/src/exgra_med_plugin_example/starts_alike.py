@@ -1,7 +1,7 @@
 """The measure `starts_alike`: whether answer and reference begin with the same word."""
 
+from exgra_med.evaluation.measures import Case, Measure
 from exgra_med.evaluation.reading import words
-from exgra_med.evaluation.score import Case, Measure
 
 
 def starts_alike(case: Case) -> float:

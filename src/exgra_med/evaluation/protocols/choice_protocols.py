@@ -1,9 +1,7 @@
 """Multiple-choice benchmarks as their authors, MedEvalKit, lmms-eval and VLMEvalKit score them."""
 
 from exgra_med.evaluation.metrics import SCORER_VERSION
-from exgra_med.evaluation.protocols import choice_readings as choices
-from exgra_med.evaluation.protocols import lmms_eval, medevalkit, vlmevalkit
-from exgra_med.evaluation.protocols.choice_readings import BY_OPTIONS, OVER_DATASETS
+from exgra_med.evaluation.protocols import choice_readings, lmms_eval, medevalkit, vlmevalkit
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
     EVERYTHING,
@@ -55,7 +53,7 @@ def _accuracy(
         closed,
         open_,
         asked=asked,
-        typing=BY_OPTIONS,
+        typing=choice_readings.BY_OPTIONS,
         dropping=dropping,
     )
 
@@ -72,7 +70,7 @@ STRICT_CHOICES = Protocol(
         ("evaluation/tasks/multiple_choice.py", "evaluation/reading.py"),
     ),
     CHOICES,
-    (_accuracy(choices.STRICT),),
+    (_accuracy(choice_readings.STRICT),),
     split="the split that was prepared",
     prompt="of the recipe, or of the call",
     notes="Thoughts are no part of an answer. No answer, or several options, is wrong.",
@@ -87,16 +85,16 @@ OMNIMEDVQA_AUTHORS = Protocol(
     ),
     (OMNIMEDVQA,),
     (
-        _accuracy(choices.SIMILAR_TEXT, dropping=ONLY_GIVEN),
+        _accuracy(choice_readings.SIMILAR_TEXT, dropping=ONLY_GIVEN),
         Number(
             "by_dataset",
             "mean accuracy of the data sets",
             "all",
-            choices.SIMILAR_TEXT,
+            choice_readings.SIMILAR_TEXT,
             asked=WITH_OPTIONS,
-            typing=BY_OPTIONS,
+            typing=choice_readings.BY_OPTIONS,
             dropping=ONLY_GIVEN,
-            mean=OVER_DATASETS,
+            mean=choice_readings.OVER_DATASETS,
         ),
     ),
     split="one JSON file a data set, open access: 42 of them, 88,996 questions",
@@ -110,7 +108,7 @@ OMNIMEDVQA_MEDEVALKIT = Protocol(
     "MedEvalKit, OmniMedVQA",
     Source(*medevalkit.REPOSITORY, ("utils/OmniMedVQA/OmniMedVQA.py", "utils/utils.py")),
     (OMNIMEDVQA,),
-    (_accuracy(choices.MEDEVALKIT_OMNIMEDVQA),),
+    (_accuracy(choice_readings.MEDEVALKIT_OMNIMEDVQA),),
     split="every file of QA_information/Open-access",
     prompt=f"Question: {{question}}, “Options:”, a line “A. text” for each, {_BY_LETTER}",
     notes="An empty answer counts as option A. A reference that differs from its option in case or "
@@ -121,7 +119,7 @@ PMC_VQA_TD = Protocol(
     "PMC-VQA, script of MedVInT-TD",
     Source(*_PMC_VQA, ("src/MedVInT_TD/test.py", "src/MedVInT_TD/Dataset/PMC_QA_Dataset.py")),
     (PMC_VQA,),
-    (_accuracy(choices.LAST_CHARACTER),),
+    (_accuracy(choice_readings.LAST_CHARACTER),),
     split="a test file that the user names (final_test.csv); the data set has test and test_clean",
     prompt="Question: {question}Choices: A:… B:… C:… D:…The Answer is:",
     notes="Made for a model that writes a single letter behind the question. A capital “B” is most "
@@ -132,7 +130,7 @@ PMC_VQA_TE = Protocol(
     "PMC-VQA, script of MedVInT-TE",
     Source(*_PMC_VQA, ("src/MedVInT_TE/test.py", "src/MedVInT_TE/dataset/dataset.py")),
     (PMC_VQA,),
-    (_accuracy(choices.SIMILAR_LETTER),),
+    (_accuracy(choice_readings.SIMILAR_LETTER),),
     split="test_clean.csv",
     prompt="Question: {question}The choices are: A:… B:… C:… D:…The Answer is: ",
     notes="“CT, because” is read as C, and any sentence with a capital A as A.",
@@ -142,7 +140,7 @@ PMC_VQA_MEDEVALKIT = Protocol(
     "MedEvalKit, PMC_VQA",
     Source(*medevalkit.REPOSITORY, ("utils/PMC_VQA/PMC_VQA.py", "utils/utils.py")),
     (PMC_VQA,),
-    (_accuracy(choices.MEDEVALKIT_AS_LISTED),),
+    (_accuracy(choice_readings.MEDEVALKIT_AS_LISTED),),
     split="test_2.csv, every row",
     prompt=f"Question: {{question}}, “Options:”, a line for each as in the file, {_BY_LETTER}",
     notes="An empty answer counts as option A.",
@@ -156,7 +154,7 @@ MEDXPERTQA_AUTHORS = Protocol(
         ("eval/utils.py", "eval/main.py", "eval/config/prompt_templates.py"),
     ),
     (MEDXPERTQA,),
-    (_accuracy(choices.FIRST_LETTER),),
+    (_accuracy(choice_readings.FIRST_LETTER),),
     split="MM test: 2,000 questions",
     prompt="“You are a helpful medical assistant.”; then “Q: {question}\\nAnswer Choices: (A) … "
     "(B) …\\nA: Let's think step by step.”; then, in the same talk, “Therefore, among A through E, "
@@ -169,7 +167,7 @@ MEDXPERTQA_MEDEVALKIT = Protocol(
     "MedEvalKit, MedXpertQA-MM",
     Source(*medevalkit.REPOSITORY, ("utils/MedXpertQA/MedXpertQA.py", "utils/utils.py")),
     (MEDXPERTQA,),
-    (_accuracy(choices.MEDEVALKIT_TAGGED),),
+    (_accuracy(choice_readings.MEDEVALKIT_TAGGED),),
     split="MM test: 2,000 questions",
     prompt=f"Question: {{question}}, “Options:”, a line “A. text” for each, {_BY_LETTER}",
     notes="The published question lists the options too, so they are there twice. An empty answer "
@@ -180,7 +178,7 @@ MMMU_AUTHORS = Protocol(
     "MMMU",
     Source(*_MMMU, ("mmmu/utils/eval_utils.py", "mmmu/main_parse_and_eval.py")),
     (MMMU_MED,),
-    (_accuracy(choices.MMMU_LETTERS, choices.MMMU_OPEN, ONLY_GIVEN),),
+    (_accuracy(choice_readings.MMMU_LETTERS, choice_readings.MMMU_OPEN, ONLY_GIVEN),),
     split=_MMMU_SPLIT,
     prompt=f"{{question}}, a line “(A) text” for each option, {_BY_LETTER}",
     notes=_BLIND_NOTE,
@@ -193,7 +191,7 @@ MMMU_LMMS_EVAL = Protocol(
         ("lmms_eval/tasks/mmmu/utils.py", "lmms_eval/tasks/_task_utils/mmmu_mcq_utils.py"),
     ),
     (MMMU_MED,),
-    (_accuracy(choices.LMMS_EVAL_LETTERS, choices.NEVER_RIGHT),),
+    (_accuracy(choice_readings.LMMS_EVAL_LETTERS, choice_readings.NEVER_RIGHT),),
     split=_MMMU_SPLIT,
     prompt=f"{{question}}, a line “A. text” for each option, an empty line, {_BY_LETTER}",
     notes=f"128 new tokens. “DNA ” is read as A. {_BLIND_NOTE}",
@@ -203,7 +201,7 @@ MMMU_MEDEVALKIT = Protocol(
     "MedEvalKit, MMMU-Medical-val",
     Source(*medevalkit.REPOSITORY, ("utils/MMMU/eval_val.py", "utils/MMMU/eval_utils.py")),
     (MMMU_MED,),
-    (_accuracy(choices.MEDEVALKIT_MMMU, choices.NEVER_RIGHT),),
+    (_accuracy(choice_readings.MEDEVALKIT_MMMU, choice_readings.NEVER_RIGHT),),
     split=_MMMU_SPLIT,
     prompt=f"{{question}}, a line “(A) text” for each option, {_BY_LETTER}",
     notes=f"The first picture alone is shown. MMMU-Medical-test stops with an error. {_BLIND_NOTE}",
@@ -217,8 +215,13 @@ MMMU_VLMEVALKIT = Protocol(
     ),
     (MMMU_MED,),
     (
-        _accuracy(choices.VLMEVALKIT_LETTER, choices.VLMEVALKIT_OPEN, ONLY_GIVEN),
-        _accuracy(choices.VLMEVALKIT_JUDGED, choices.VLMEVALKIT_OPEN_JUDGED, ONLY_GIVEN, *_JUDGED),
+        _accuracy(choice_readings.VLMEVALKIT_LETTER, choice_readings.VLMEVALKIT_OPEN, ONLY_GIVEN),
+        _accuracy(
+            choice_readings.VLMEVALKIT_JUDGED,
+            choice_readings.VLMEVALKIT_OPEN_JUDGED,
+            ONLY_GIVEN,
+            *_JUDGED,
+        ),
     ),
     split=_MMMU_SPLIT,
     prompt="Question: {question}, “Options:”, a line “A. text” for each, Please select the correct "
@@ -234,8 +237,8 @@ CHOICES_VLMEVALKIT = Protocol(
     ),
     (OMNIMEDVQA, MEDXPERTQA, GMAI),
     (
-        _accuracy(choices.VLMEVALKIT_LETTER, None, ONLY_GIVEN),
-        _accuracy(choices.VLMEVALKIT_JUDGED, None, ONLY_GIVEN, *_JUDGED),
+        _accuracy(choice_readings.VLMEVALKIT_LETTER, None, ONLY_GIVEN),
+        _accuracy(choice_readings.VLMEVALKIT_JUDGED, None, ONLY_GIVEN, *_JUDGED),
     ),
     split="of OmniMedVQA 14 of the 30 parts that it lists; of MedXpertQA-MM the test split; of "
     "GMAI-MMBench the validation split, since the answers of the test split are not public",

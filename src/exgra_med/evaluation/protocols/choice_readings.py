@@ -15,9 +15,9 @@ from string import ascii_lowercase, ascii_uppercase
 
 from exgra_med.data.chat_template import answer_of
 from exgra_med.evaluation.answers import Question
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols.medevalkit import NO_BOX, boxed, parsed, tagged
 from exgra_med.evaluation.protocols.protocol import Judge, Kind, Mean, Reading, Typing
-from exgra_med.evaluation.score import Case
 from exgra_med.evaluation.tasks.multiple_choice import (
     choose_by_similarity,
     choose_strictly,

@@ -1,19 +1,17 @@
 """Asks the judges of protocols about stored answers, in our own words or in those of a file."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from exgra_med.data.records import file_sha256
 from exgra_med.errors import DataError, ScoreError, ServiceError
 from exgra_med.evaluation.engines import allowed_endpoint, refuse_identifying
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols import PROTOCOLS
 from exgra_med.evaluation.protocols.protocol import Answered, Judge, Protocol, places_of
-from exgra_med.evaluation.score import Case
 from exgra_med.llm.request import CompletionError, ReplyError
-from exgra_med.llm.service import ChatService, ServiceSettings
+from exgra_med.llm.service import ChatService, ServiceSettings, ask_all
 from exgra_med.reading import read_text
 from exgra_med.terminal import Reporter
 
@@ -113,45 +111,25 @@ def ask_judges(
     refuse_identifying({case.question.id: text for _, case, text in pairs}, settings, endpoint)
     failed: list[str] = []
 
-    async def work() -> list[Judged]:
-        service = ChatService(settings, endpoint, cache)
-        done = 0
+    async def ask(service: ChatService, pair: tuple[Judge, Case, str]) -> Judged:
+        judge, case, text = pair
 
-        async def one(judge: Judge, case: Case, text: str) -> Judged:
-            nonlocal done
+        def accept(reply: str) -> None:
+            if judge.verdict(reply, case) is None:
+                raise ReplyError("the reply says neither right nor wrong")
 
-            def accept(reply: str) -> None:
-                if judge.verdict(reply, case) is None:
-                    raise ReplyError("the reply says neither right nor wrong")
-
-            message = {"role": "user", "content": text}
-            reply, verdict = "", None
-            try:
-                reply = (await service.complete([message], accept=accept)).text
-                verdict = judge.verdict(reply, case)
-            except CompletionError as error:
-                if error.kind != "invalid reply":
-                    failed.append(f"{error.kind} ({error.detail})")
-            done += 1
-            cost = service.usage.cost
-            reporter.advance(done, "cost unknown" if cost is None else f"${cost:.4f}")
-            return Judged(judge.name, service.model, judge.words, case.question.id, reply, verdict)
-
-        tasks = [asyncio.create_task(one(*each)) for each in pairs]
+        message = {"role": "user", "content": text}
+        reply, verdict = "", None
         try:
-            return list(await asyncio.gather(*tasks))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await service.close()
+            reply = (await service.complete([message], accept=accept)).text
+            verdict = judge.verdict(reply, case)
+        except CompletionError as error:
+            if error.kind != "invalid reply":
+                failed.append(f"{error.kind} ({error.detail})")
+        return Judged(judge.name, service.model, judge.words, case.question.id, reply, verdict)
 
-    reporter.start(f"judging by {settings.model}", len(pairs), 0, "answers")
-    try:
-        with closing(settings.open_cache()) as cache:
-            found = asyncio.run(work())
-    finally:
-        reporter.finish()
+    title = f"judging by {settings.model}"
+    found, _ = ask_all(pairs, ask, settings, endpoint, reporter, title, "answers")
     if failed:
         raise ServiceError(
             f"The judge gave no reply to {len(failed)} of {len(pairs)} answers: {failed[0]}.",

@@ -1,6 +1,7 @@
 """The rules of LLaVA-Med and of the original ExGra-Med, whose scripts descend from it."""
 
 from exgra_med.evaluation import metrics
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols.protocol import (
     ALL_COUNT,
     ONLY_READ,
@@ -12,7 +13,6 @@ from exgra_med.evaluation.protocols.protocol import (
     Reading,
     Source,
 )
-from exgra_med.evaluation.score import Case
 
 
 def _needs_yes_or_no(case: Case) -> float:

@@ -3,6 +3,7 @@
 import re
 import string
 
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols.protocol import (
     ENGLISH,
     Asked,
@@ -11,7 +12,6 @@ from exgra_med.evaluation.protocols.protocol import (
     Reading,
     Source,
 )
-from exgra_med.evaluation.score import Case
 
 REPOSITORY = ("EvolvingLMMs-Lab/lmms-eval", "75571cfe0fa36ca5ec2e6aa2bb268f9d38295af3")
 """Where it is, and the commit that was read."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols.protocol import (
     BY_FIELD,
     BY_YES_NO,
@@ -12,7 +13,6 @@ from exgra_med.evaluation.protocols.protocol import (
     Source,
     Typing,
 )
-from exgra_med.evaluation.score import Case
 from exgra_med.llm.prompt import load_prompt
 
 REPOSITORY = ("alibaba-damo-academy/MedEvalKit", "9b12e3b34232a8779cc1275417bf4f72f03d28e0")

@@ -7,6 +7,7 @@ The authors publish no code that scores, so the cleaning of words is this projec
 import re
 from collections import Counter
 
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols.protocol import (
     BY_YES_NO,
     ENGLISH,
@@ -15,7 +16,6 @@ from exgra_med.evaluation.protocols.protocol import (
     Reading,
     Source,
 )
-from exgra_med.evaluation.score import Case
 
 _SIGNS = re.compile(r"[^\w\s]|_")
 _ARTICLES = frozenset({"a", "an", "the"})

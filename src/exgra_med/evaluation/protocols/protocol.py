@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import Pairing, Question
-from exgra_med.evaluation.score import Candidates, Case
+from exgra_med.evaluation.measures import Candidates, Case
 from exgra_med.evaluation.statistics import (
     cluster_bootstrap,
     cluster_codes,

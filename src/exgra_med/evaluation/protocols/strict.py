@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from exgra_med.data.chat_template import answer_of, has_thoughts
 from exgra_med.evaluation import metrics
+from exgra_med.evaluation.measures import Case, read_closed
 from exgra_med.evaluation.protocols.protocol import (
     OVER_KINDS,
     Number,
@@ -11,7 +12,6 @@ from exgra_med.evaluation.protocols.protocol import (
     Reading,
     Source,
 )
-from exgra_med.evaluation.score import Case, read_closed
 
 
 def _said(case: Case) -> Case:

@@ -2,8 +2,8 @@
 
 import re
 
+from exgra_med.evaluation.measures import Case
 from exgra_med.evaluation.protocols.protocol import Judge, Number, Protocol, Reading, Source
-from exgra_med.evaluation.score import Case
 from exgra_med.llm.prompt import load_prompt
 
 REPOSITORY = ("open-compass/VLMEvalKit", "e8e78f05f3080fe28154f2130321f17951c3be94")

@@ -22,10 +22,10 @@ from exgra_med.data.records import file_sha256, numbered_images
 from exgra_med.digests import checked_lines, read_document
 from exgra_med.errors import DamagedFileError, DataError, RunError, ScoreError
 from exgra_med.evaluation import metrics
+from exgra_med.evaluation.answer_spread import FEWEST_ANSWERS, collapsed, spread_sentence
 from exgra_med.evaluation.answers import Pairing, Question, pair, read_predictions
 from exgra_med.evaluation.engines import facts_path
 from exgra_med.evaluation.results import RESULTS_NAME, Entry, Score, read_results
-from exgra_med.evaluation.score import FEWEST_ANSWERS, collapsed, spread_sentence
 from exgra_med.evaluation.session import (
     answered_questions,
     answers_file,

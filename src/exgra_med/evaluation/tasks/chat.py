@@ -35,10 +35,15 @@ from exgra_med.evaluation.answers import (
     read_predictions,
 )
 from exgra_med.evaluation.engines import CHECKPOINT
+from exgra_med.evaluation.measures import Measure
 from exgra_med.evaluation.results import Entry, put_result, read_results
-from exgra_med.evaluation.score import Measure
-from exgra_med.evaluation.session import Session, answers_path, open_engine, open_to_answer
-from exgra_med.evaluation.session import stored_answers as check_answers
+from exgra_med.evaluation.session import (
+    Session,
+    answers_path,
+    open_engine,
+    open_to_answer,
+    stored_answers,
+)
 from exgra_med.evaluation.statistics import cluster_codes, interval, rows_by, scores_of
 from exgra_med.evaluation.tables import Block, Task, group_table
 from exgra_med.evaluation.tasks.judge import (
@@ -421,7 +426,7 @@ def _judge_file(
     reporter: Reporter,
     seed: int,
 ) -> dict[str, Any]:
-    answers, pairing, counts = stored_answers(file, chat)
+    answers, pairing, counts = chat_answers(file, chat)
     judgements, usage = judge_answers(chat.questions, answers, settings, reporter)
     judge = settings.served_name(settings.endpoint())
     transcripts = file.with_name(f"{file.stem}.judged-by-{_slug(judge)}.jsonl")
@@ -465,11 +470,11 @@ def _judge_file(
 
 def estimate_run(source: Path, chat: ChatSet, settings: ServiceSettings) -> dict[str, Any]:
     """What `judge_run` would ask and cost, without any connection."""
-    answers, *_ = stored_answers(_answer_file(source, chat), chat)
+    answers, *_ = chat_answers(_answer_file(source, chat), chat)
     return estimate_judging(chat.questions, answers, settings)
 
 
-def stored_answers(
+def chat_answers(
     path: Path, chat: ChatSet
 ) -> tuple[dict[str, str], dict[str, int], dict[str, int]]:
     """Answers without thoughts by question id, what did not fit, and how many can be used.
@@ -505,7 +510,7 @@ def _answer_file(source: Path, chat: ChatSet) -> Path:
         )
     if source.is_dir():
         for entry in read_results(source).find(NAME, chat.name, chat.split):
-            check_answers(source, entry)
+            stored_answers(source, entry)
     return file
 
 

@@ -1,6 +1,5 @@
 """One grading: question and two answers -> messages; a reply -> two grades, or a refusal."""
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from exgra_med.evaluation.engines import allowed_endpoint, refuse_identifying
 from exgra_med.files import write_text
 from exgra_med.llm.prompt import Prompt, load_prompt, object_with, reply_fault
 from exgra_med.llm.request import CompletionError, Message, ReplyError
-from exgra_med.llm.service import ChatService, ServiceSettings, Usage
+from exgra_med.llm.service import ChatService, ServiceSettings, Usage, ask_all
 from exgra_med.terminal import Reporter
 
 PROMPT = "judge-answers"
@@ -161,34 +160,12 @@ def judge_answers(
     prompt = load_prompt(PROMPT)
     pairs = [(question, order) for question in asked for order in ORDERS]
 
-    async def work() -> tuple[list[Judgement], Usage]:
-        service = ChatService(settings, endpoint, cache)
-        done = 0
+    async def ask(service: ChatService, pair: tuple[ChatQuestion, Order]) -> Judgement:
+        question, order = pair
+        return await _judge(service, prompt, question, answers[question.id], order)
 
-        async def one(question: ChatQuestion, order: Order) -> Judgement:
-            nonlocal done
-            found = await _judge(service, prompt, question, answers[question.id], order)
-            done += 1
-            cost = service.usage.cost
-            reporter.advance(done, "cost unknown" if cost is None else f"${cost:.4f}")
-            return found
-
-        tasks = [asyncio.create_task(one(*pair)) for pair in pairs]
-        try:
-            return list(await asyncio.gather(*tasks)), service.usage
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await service.close()
-
-    reporter.start(f"judging by {settings.model}", len(pairs), 0, "gradings")
-    try:
-        with closing(settings.open_cache()) as cache:
-            result = asyncio.run(work())
-    finally:
-        reporter.finish()
-    judgements, _ = result
+    title = f"judging by {settings.model}"
+    judgements, usage = ask_all(pairs, ask, settings, endpoint, reporter, title, "gradings")
     counts = reply_counts(judgements)
     # A score of nothing is none; a judge that replied without grades is told by its transcripts.
     if judgements and counts["failed"] == counts["asked"]:
@@ -196,7 +173,7 @@ def judge_answers(
         is_away = why.startswith(("connection", "timeout"))
         hint = "Check --base-url, and that the server runs." if is_away else ""
         raise ServiceError(f"The judge gave no reply: {why}.", hint or "The same call asks again.")
-    return result
+    return judgements, usage
 
 
 def estimate_judging(

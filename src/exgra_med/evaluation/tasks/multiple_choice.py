@@ -21,9 +21,10 @@ from exgra_med.evaluation.answers import (
     read_predictions,
 )
 from exgra_med.evaluation.engines import ScoresOptions
+from exgra_med.evaluation.measures import Measure
 from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry
-from exgra_med.evaluation.score import Measure, versions_of
+from exgra_med.evaluation.score import versions_of
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes, rows_by, scored, scores_of
 from exgra_med.evaluation.tables import Task

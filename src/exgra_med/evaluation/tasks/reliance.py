@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record
 from exgra_med.errors import DataError, RunError
+from exgra_med.evaluation.answer_spread import said_and_right
 from exgra_med.evaluation.answers import (
     Prediction,
     Question,
@@ -24,18 +25,17 @@ from exgra_med.evaluation.answers import (
     read_predictions,
 )
 from exgra_med.evaluation.engines import stored_template
+from exgra_med.evaluation.measures import (
+    Measure,
+    PairedValues,
+    measures,
+    paired_summary,
+    with_functions,
+)
 from exgra_med.evaluation.metrics import percent
 from exgra_med.evaluation.reading import answer_text, words
 from exgra_med.evaluation.results import Entry
-from exgra_med.evaluation.score import (
-    Measure,
-    PairedValues,
-    counts_of,
-    measures,
-    paired_summary,
-    said_and_right,
-    with_functions,
-)
+from exgra_med.evaluation.score import counts_of
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes, scores_of, wilson
 from exgra_med.evaluation.tables import Task

@@ -33,6 +33,7 @@ from exgra_med.evaluation.answers import (
     read_reference,
 )
 from exgra_med.evaluation.findings import FINDINGS, VERSION, findings_of
+from exgra_med.evaluation.measures import Measure, Scores
 from exgra_med.evaluation.radeval import (
     check_names,
     radeval_measures,
@@ -40,7 +41,6 @@ from exgra_med.evaluation.radeval import (
     radeval_version,
 )
 from exgra_med.evaluation.results import Entry, read_results
-from exgra_med.evaluation.score import Measure, Scores
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import (
     cluster_bootstrap,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from exgra_med.data.records import Prepared
+from exgra_med.evaluation.answer_spread import same_questions_sentence, spread_sentence
 from exgra_med.evaluation.answers import (
     Prediction,
     Question,
@@ -21,29 +22,28 @@ from exgra_med.evaluation.answers import (
     question_of,
     read_predictions,
 )
-from exgra_med.evaluation.claims import RULE as CLAIM_RULE
-from exgra_med.evaluation.claims import claims_of_model, judge_claims
+from exgra_med.evaluation.claims import CLAIM_RULE, claims_of_model, judge_claims
 from exgra_med.evaluation.engines import CHECKPOINT
+from exgra_med.evaluation.existence import (
+    ABSENT_KINDS,
+    EXISTENCE,
+    FURTHER_EXISTENCE,
+    existence_sentence,
+)
+from exgra_med.evaluation.measures import (
+    PairedValues,
+    ScorerName,
+    item_values,
+    measures,
+    paired_summary,
+    summary,
+    with_functions,
+)
 from exgra_med.evaluation.metrics import WordIndex
 from exgra_med.evaluation.published import NOT_COMPARABLE, NUMBERS, by_protocol
 from exgra_med.evaluation.reading import words
 from exgra_med.evaluation.results import Entry, Score
-from exgra_med.evaluation.score import (
-    ABSENT_KINDS,
-    EXISTENCE,
-    FURTHER_EXISTENCE,
-    PairedValues,
-    ScorerName,
-    existence_sentence,
-    item_values,
-    measures,
-    paired_summary,
-    same_questions_sentence,
-    score_vqa,
-    spread_sentence,
-    summary,
-    with_functions,
-)
+from exgra_med.evaluation.score import score_vqa
 from exgra_med.evaluation.session import Session
 from exgra_med.evaluation.statistics import cluster_codes
 from exgra_med.evaluation.tables import (
@@ -58,7 +58,7 @@ from exgra_med.evaluation.tables import (
     compared_columns,
     group_table,
 )
-from exgra_med.model.published import PROVENANCE, Claim
+from exgra_med.model.published import PROVENANCE, PublishedScore
 from exgra_med.recipe.run_folder import AnsweringRecipe
 
 # What answers well without understanding: scores that stand beside every score of a model.
@@ -170,7 +170,7 @@ def check(session: Session) -> None:
     session.check(NAME)
 
 
-def evaluate(session: Session, claims: Sequence[Claim] | None = None) -> Entry | None:
+def evaluate(session: Session, claims: Sequence[PublishedScore] | None = None) -> Entry | None:
     """Answer the questions of a split, then score the answers.
 
     Args:
@@ -188,7 +188,7 @@ def evaluate(session: Session, claims: Sequence[Claim] | None = None) -> Entry |
     return score(session, claims) if session.is_first else None
 
 
-def score(session: Session, claims: Sequence[Claim] | None = None) -> Entry:
+def score(session: Session, claims: Sequence[PublishedScore] | None = None) -> Entry:
     """Score the stored answers of a session into `results.json`; see `evaluate`."""
     stored = read_predictions(session.path(NAME))
     prepared = session.prepared
@@ -213,7 +213,7 @@ def score(session: Session, claims: Sequence[Claim] | None = None) -> Entry:
     return session.keep(session.entry(NAME, scores=scores, answers=answers, details=details))
 
 
-def _claims(session: Session) -> Sequence[Claim]:
+def _claims(session: Session) -> Sequence[PublishedScore]:
     """What is claimed of the model that answers, where it is a published checkpoint."""
     recipe = session.run.recipe
     if isinstance(recipe, AnsweringRecipe) and recipe.engine != CHECKPOINT:

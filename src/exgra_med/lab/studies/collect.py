@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from exgra_med.data.records import file_sha256, open_prepared
 from exgra_med.errors import DamagedFileError, ScoreError
 from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
-from exgra_med.evaluation.results import Entry, read_results
-from exgra_med.evaluation.score import (
+from exgra_med.evaluation.measures import (
     Measure,
     PairedValues,
     ScorerName,
@@ -25,6 +24,7 @@ from exgra_med.evaluation.score import (
     item_values,
     parts_of,
 )
+from exgra_med.evaluation.results import Entry, read_results
 from exgra_med.evaluation.session import answers_file, stored_answers
 from exgra_med.evaluation.statistics import cluster_codes
 from exgra_med.lab.studies.folder import is_finished, metric_value, tested

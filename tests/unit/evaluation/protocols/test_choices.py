@@ -10,10 +10,9 @@ import pytest
 
 from exgra_med.evaluation.answers import Prediction, Question, pair
 from exgra_med.evaluation.explain import explain
-from exgra_med.evaluation.protocols import PROTOCOLS, choice_protocols
-from exgra_med.evaluation.protocols import choice_readings as choices
+from exgra_med.evaluation.measures import Case
+from exgra_med.evaluation.protocols import PROTOCOLS, choice_protocols, choice_readings
 from exgra_med.evaluation.protocols.protocol import Answered, Protocol, count
-from exgra_med.evaluation.score import Case
 from exgra_med.evaluation.tasks.multiple_choice import Choice, score_choices
 
 _FILE = Path(__file__).parent / "choices.json"
@@ -162,7 +161,11 @@ def test_more_options_than_letters_and_a_wrong_place_are_no_error(known: object)
 def test_a_question_whose_right_option_is_unknown_is_never_right() -> None:
     question = Question("1", "?", "PET", "CLOSED", options=("CT", "MRI"))
     for text in ("", "A", "PET"):
-        for reading in (choices.MMMU_LETTERS, choices.FIRST_LETTER, choices.MEDEVALKIT_AS_LISTED):
+        for reading in (
+            choice_readings.MMMU_LETTERS,
+            choice_readings.FIRST_LETTER,
+            choice_readings.MEDEVALKIT_AS_LISTED,
+        ):
             assert reading.rule is not None
             assert reading.rule(Case(text, question)) == 0.0
 

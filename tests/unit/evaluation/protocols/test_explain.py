@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from exgra_med.cli.main import app
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import Prediction, Question, pair
-from exgra_med.evaluation.explain import CAUSES, Claim, explain, hidden_in, sign_of
+from exgra_med.evaluation.explain import CAUSES, ClaimedNumber, explain, hidden_in, sign_of
 from exgra_med.evaluation.protocols.protocol import Answered
 
 Row = tuple[str, str, str | None]
@@ -135,7 +135,7 @@ def test_steps_add_up_and_a_mean_of_means_is_a_step_of_its_own() -> None:
 
 
 def test_a_list_of_candidates_is_a_cause_of_its_own() -> None:
-    from exgra_med.evaluation.score import Candidates
+    from exgra_med.evaluation.measures import Candidates
 
     rows: list[Row] = [("OPEN", "right lung", "in the right lung"), ("OPEN", "liver", "liver")]
     known = answered(rows, candidates=Candidates.of(["right", "right lung", "liver"]))
@@ -177,19 +177,27 @@ def test_a_split_is_a_cause_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "value", "rounding"),
-    [("81.4", 81.4, 0.05), ("81,42 %", 81.42, 0.005), ("0.814", 81.4, 0.05), ("81", 81, 0.5)],
+    ("text", "digits", "rounding"),
+    [
+        ("81.4", "81.4", 0.05),
+        ("81.40", "81.40", 0.005),
+        ("81,42 %", "81.42", 0.005),
+        ("0.814", "81.4", 0.05),
+        ("0.8140", "81.40", 0.005),
+        ("81", "81", 0.5),
+    ],
 )
-def test_a_claim_is_read_as_it_is_written(text: str, value: float, rounding: float) -> None:
-    claim = Claim.of(text)
-    assert (claim.value, claim.rounding) == pytest.approx((value, rounding))
+def test_a_claim_is_read_as_it_is_written(text: str, digits: str, rounding: float) -> None:
+    claim = ClaimedNumber.of(text)
+    value = float(digits)
+    assert (str(claim.digits), claim.value) == (digits, value)
     assert claim.is_met_by(value + rounding) and not claim.is_met_by(value + 1.1 * rounding)
 
 
 @pytest.mark.parametrize("text", ["", "nan", "-1", "1e2", "900", "81.4.2", "eighty"])
 def test_what_is_no_score_is_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(ScoreError, match="is no score"):
-        Claim.of(text)
+        ClaimedNumber.of(text)
 
 
 def test_a_name_that_is_no_number_lists_those_that_are() -> None:

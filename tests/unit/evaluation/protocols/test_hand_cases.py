@@ -13,11 +13,12 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
+from exgra_med.evaluation.measures import Candidates
 from exgra_med.evaluation.protocols import PROTOCOLS
 from exgra_med.evaluation.protocols.lmms_eval import cleaned
 from exgra_med.evaluation.protocols.medevalkit import tagged
-from exgra_med.evaluation.protocols.protocol import Answered, count
-from exgra_med.evaluation.score import Candidates, score_vqa
+from exgra_med.evaluation.protocols.protocol import Answered, Number, count
+from exgra_med.evaluation.score import score_vqa
 
 # Number, type of the question, reference, answer, value.
 CASES = [
@@ -85,9 +86,13 @@ def one_answer(number: str, kind: str, reference: str, answer: str, **others: ob
     return Answered.of(pair([Prediction("1", answer)], [question]), known, **others)
 
 
+def number_of(name: str) -> Number:
+    protocol, _, number = name.partition("/")
+    return PROTOCOLS.find(protocol).number(number)
+
+
 def value(number: str, answered: Answered) -> float | None:
-    protocol, _, name = number.partition("/")
-    return count(PROTOCOLS.find(protocol).number(name), answered).value
+    return count(number_of(number), answered).value
 
 
 @pytest.mark.parametrize(("number", "kind", "reference", "answer", "expected"), CASES)
@@ -114,11 +119,8 @@ JUDGED = [
 def test_what_a_judge_replies_is_read_as_the_protocol_reads_it(
     number: str, kind: str, reply: str, expected: float
 ) -> None:
-    protocol, _, name = number.partition("/")
-    found = PROTOCOLS.find(protocol).number(name)
-    judges = [each.judge for each in found.readings if each.judge] or [
-        each.open.judge for each in [found] if each.open and each.open.judge
-    ]
+    found = number_of(number)
+    judges = [each.judge for each in (*found.readings, found.open) if each and each.judge]
     reference = "yes" if kind == "CLOSED" else "left"
     answered = one_answer(number, kind, reference, reference)
     (case,) = answered.cases
