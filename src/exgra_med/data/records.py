@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import tempfile
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, Self, overload
+from typing import IO, Any, Literal, Self, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
@@ -402,7 +403,29 @@ def read_records(path: Path) -> list[Record]:
     return list(iterate_records(path))
 
 
-class StoredRecords(Sequence[Record]):
+Item = TypeVar("Item")
+
+
+class OnDemand(Sequence[Item]):
+    """A sequence whose items are made, or read, each time that they are asked for."""
+
+    @abstractmethod
+    def _at(self, row: int) -> Item:
+        """The item at 0 <= row < len(self)."""
+
+    @overload
+    def __getitem__(self, number: int) -> Item: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Item]: ...
+    def __getitem__(self, number: int | slice) -> Item | list[Item]:
+        found = range(len(self))[number]
+        return self._at(found) if isinstance(found, int) else list(map(self._at, found))
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self._at, range(len(self)))
+
+
+class StoredRecords(OnDemand[Record]):
     """The records of a file, each read again when it is asked for: 8 bytes a record in memory.
 
     All of them are read once at first, so that a later one cannot fail. A file that takes the name
@@ -447,9 +470,6 @@ class StoredRecords(Sequence[Record]):
             self._stream.write(line)
         self._starts.append(self._starts[-1] + len(line))
 
-    def __iter__(self) -> Iterator[Record]:
-        return map(self.__getitem__, range(len(self)))
-
     def __getstate__(self) -> "tuple[Path, array[int]]":
         # What a process that reads ahead gets where it is started anew.
         return self.path, self._starts
@@ -461,14 +481,7 @@ class StoredRecords(Sequence[Record]):
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, number: int) -> Record: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Record]: ...
-    def __getitem__(self, number: int | slice) -> Record | list[Record]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        row = range(len(self))[number]
+    def _at(self, row: int) -> Record:
         if self._stream.writable():
             self._stream.flush()
         begin, end = self._starts[row], self._starts[row + 1]
