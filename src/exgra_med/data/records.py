@@ -428,8 +428,8 @@ class OnDemand(Sequence[Item]):
 class StoredRecords(OnDemand[Record]):
     """The records of a file, each read again when it is asked for: 8 bytes a record in memory.
 
-    All of them are read once at first, so that a later one cannot fail. A file that takes the name
-    of this one afterwards is not read.
+    All of them are read once at first, so that a later one cannot fail while nobody changes the
+    file. A file that takes the name of this one afterwards is not read.
 
     Args:
         path: the file.
@@ -476,7 +476,18 @@ class StoredRecords(OnDemand[Record]):
 
     def __setstate__(self, state: "tuple[Path, array[int]]") -> None:
         self.path, self._starts = state
-        self._stream = self.path.open("rb")
+        try:
+            self._stream = self.path.open("rb")
+        except OSError as error:
+            raise self._changed() from error
+        if os.fstat(self._stream.fileno()).st_size != self._starts[-1]:
+            raise self._changed()
+
+    def _changed(self) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.path} was changed or removed while its records were in use.",
+            "Leave it as it is until the work is done, then start the same command again.",
+        )
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -488,8 +499,11 @@ class StoredRecords(OnDemand[Record]):
         raw = _read_at(self._stream, end - begin, begin).partition(b"\n")[0]
         if _HAS_DIGEST in raw[-64:]:
             raw = without_digest(raw)
-        # It was read before with every check, so this cannot fail.
-        return Record.model_validate_json(raw.removeprefix(b"\xef\xbb\xbf") if not row else raw)
+        try:
+            return Record.model_validate_json(raw.removeprefix(b"\xef\xbb\xbf") if not row else raw)
+        except ValidationError as error:
+            # It was read before with every check.
+            raise self._changed() from error
 
 
 def _read_at(stream: IO[bytes], size: int, place: int) -> bytes:
