@@ -403,6 +403,11 @@ def read_records(path: Path) -> list[Record]:
     return list(iterate_records(path))
 
 
+def image_names(records: Iterable[Record]) -> set[str]:
+    """The images of some records, each once."""
+    return {name for record in records for name in record.images}
+
+
 Item = TypeVar("Item")
 
 
