@@ -461,11 +461,11 @@ def audit(
         elif all(are_files):
             if Path(train).samefile(test):
                 raise DataError(f"{train} and {test} are the same file.", "Give two.")
-            read = [read_any(Path(each)) for each in (train, test)]
-            for name, records in zip((train, test), read, strict=True):
+            trained, tested = read_any(Path(train)), read_any(Path(test))
+            for name, records in ((train, trained), (test, tested)):
                 if not records:
                     raise DataError(f"{name}: there are no records in it.", "Is it the right file?")
-            found = work.audit(*read, images, progress)
+            found = work.audit(trained, tested, images, progress)
             value, lines = asdict(found), found.lines()
             if images is not None:
                 place = Place.of(images, MAX_PIXELS)
