@@ -31,7 +31,7 @@ DIGESTS = "digests.json"
 _COPY_AGAIN = "Copy it again from where it is whole"
 _DIFFERS = "is not what was written there: its SHA-256 differs"
 _YAML_DIGEST = re.compile(rf"# {DIGEST}: ([0-9a-f]{{64}})\n")
-_LINE_DIGEST = re.compile(rb', "sha256": "([0-9a-f]{16})"\}$')
+_LINE_DIGEST = re.compile(rb', "sha256": "([0-9a-f]{16})"\}(?=\r?\n?\Z)')
 _LINE_DIGITS = 16
 
 
@@ -148,7 +148,9 @@ def iterate_checked(lines: Iterable[bytes], path: Path, hint: str = "") -> Itera
     """
     before, has_digests = hashlib.sha256(), False
     for number, line in enumerate(lines, start=1):
-        match = _LINE_DIGEST.search(line)
+        # Line ends of Windows, as git may make them, are other bytes than were written: the digests
+        # of a file that has them say nothing.
+        match = None if line.endswith(b"\r\n") else _LINE_DIGEST.search(line)
         if match:
             before.update(line[: match.start()])
             is_whole = before.hexdigest()[:_LINE_DIGITS].encode() == match[1]

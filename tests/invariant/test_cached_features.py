@@ -1,5 +1,7 @@
 """Training from kept features of a frozen tower: the same weights, without picture or tower."""
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import Run, start_run
 from exgra_med.terminal import Silent
 from exgra_med.training import loop, stages
+from exgra_med.training.held_out import HeldOut
 from exgra_med.training.log import read_log
+from exgra_med.training.loop import TrainingStopped
 from exgra_med.training.stages import train_run
 
 ROUNDED = {"pixtral": 1e-6}
@@ -113,6 +117,51 @@ def test_a_killed_run_with_rates_of_parts_goes_on_with_what_is_kept(tmp_path: Pa
     assert not differing(weights_of(whole), weights_of(resumed))
     computed = [e["num_computed"] for e in read_log(resumed.log) if e["kind"] == "features"]
     assert computed == [0, 0]
+
+
+class StopAt(Silent):
+    """Asks this process to stop where `done` of a piece of work, or a note of it, is told."""
+
+    def __init__(self, number: signal.Signals, title: str, done: int, note: str = "") -> None:
+        self.number, self.when, self.title = number, (title, done, note), ""
+        self.told: list[int] = []
+
+    def start(
+        self, title: str, total: int | None, done: int, unit: str, patient: bool = False
+    ) -> None:
+        self.title = title
+
+    def advance(self, done: int, note: str, left: float | None = None) -> None:
+        self.told.append(done)
+        if (self.title, done, note) == self.when:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_during_the_features_is_obeyed_at_once(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    setting = "stages.aligned.cache_features=true"
+    stop = StopAt(number, "features of pictures", 12)
+    with pytest.raises(TrainingStopped, match="'aligned' before step 1 of 3; no step") as stopped:
+        native(tmp_path / "run", setting, reporter=stop)
+    assert stopped.value.exit_code == 128 + number and stop.told[-1] == 12
+    kept = len(list((tmp_path / "cache").rglob("*.safetensors")))
+    resumed = native(tmp_path / "run", setting, resume=True)
+    assert kept >= 12
+    assert facts(resumed)["num_computed"] == facts(resumed)["num_images"] - kept > 0
+    whole = native(tmp_path / "whole", setting)
+    assert story(whole) == story(resumed)
+    assert not differing(weights_of(whole), weights_of(resumed))
+
+
+def test_a_stop_before_the_first_held_out_measure_is_obeyed_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = StopAt(signal.SIGTERM, "aligned", 0, "measuring held-out records")
+    monkeypatch.setattr(HeldOut, "measure", lambda *_: pytest.fail("it was measured"))
+    with pytest.raises(TrainingStopped, match="before step 1 of 3"):
+        native(tmp_path / "run", reporter=stop)
 
 
 @pytest.mark.slow

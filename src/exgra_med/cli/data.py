@@ -459,7 +459,13 @@ def audit(
                 value[title] = asdict(each)
                 lines += [f"{title}:", *(f"  {line}" for line in each.lines(earlier, later))]
         elif all(are_files):
-            found = work.audit(read_any(Path(train)), read_any(Path(test)), images, progress)
+            if Path(train).samefile(test):
+                raise DataError(f"{train} and {test} are the same file.", "Give two.")
+            trained, tested = read_any(Path(train)), read_any(Path(test))
+            for name, records in ((train, trained), (test, tested)):
+                if not records:
+                    raise DataError(f"{name}: there are no records in it.", "Is it the right file?")
+            found = work.audit(trained, tested, images, progress)
             value, lines = asdict(found), found.lines()
             if images is not None:
                 place = Place.of(images, MAX_PIXELS)

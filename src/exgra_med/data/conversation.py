@@ -3,9 +3,8 @@
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import overload
 
-from exgra_med.data.records import Record
+from exgra_med.data.records import OnDemand, Record
 from exgra_med.data.subset import nested_subset
 
 
@@ -55,7 +54,7 @@ def join_by_image(
 
 
 @dataclass(frozen=True, eq=False)
-class _Conversations(Sequence[Record]):
+class _Conversations(OnDemand[Record]):
     """Records joined when they are read: about 100 bytes a conversation in memory."""
 
     records: Sequence[Record]
@@ -66,14 +65,8 @@ class _Conversations(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.joined)
 
-    @overload
-    def __getitem__(self, number: int) -> Record: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Record]: ...
-    def __getitem__(self, number: int | slice) -> Record | list[Record]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        return _join([self.records[each] for each in self.joined[number]], self.kept)
+    def _at(self, row: int) -> Record:
+        return _join([self.records[each] for each in self.joined[row]], self.kept)
 
 
 def with_extended_answers(record: Record) -> Record:

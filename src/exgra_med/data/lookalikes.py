@@ -5,7 +5,6 @@ A twin is a picture with the same bytes, or one whose perceptual hash differs in
 of one patient; at 5 and 6 bits also the same region of another patient. A person has to look.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,7 @@ from PIL import Image
 from scipy.fft import dctn
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import BUNDLED, MANIFEST, file_sha256, open_prepared
+from exgra_med.data.records import BUNDLED, MANIFEST, SPLITS, file_sha256, open_prepared
 from exgra_med.errors import DataError, ExgraMedError
 from exgra_med.terminal import ProgressCallback
 
@@ -109,15 +108,12 @@ def read_looks(
 def twins(left: Looks, right: Looks) -> list[Twin]:
     """The pictures of `left` with those of `right` that look like them, the nearest first."""
     names, others = list(left.hashes), list(right.hashes)
-    known: dict[str, list[str]] = defaultdict(list)
-    for name in others:
-        known[right.files[name]].append(name)
     found = [
         Twin(
             names[row],
             others[column],
             (left.hashes[names[row]] ^ right.hashes[others[column]]).bit_count(),
-            others[column] in known.get(left.files[names[row]], ()),
+            left.files[names[row]] == right.files[others[column]],
         )
         for row, column in near_pairs(list(left.hashes.values()), list(right.hashes.values()))
     ]
@@ -168,7 +164,9 @@ class Place:
             DataError: there is no such folder, or nothing in it.
         """
         root = Path(path)
-        is_prepared = (root / MANIFEST).is_file() and (root / "images").is_dir()
+        # Other tools call files so, too. One without its images is refused as what it is.
+        own = ("images", *(f"{split}.jsonl" for split in SPLITS))
+        is_prepared = (root / MANIFEST).is_file() and any((root / name).exists() for name in own)
         if is_prepared or str(path).startswith(BUNDLED):
             prepared = open_prepared(path)
             folder = prepared.image_folder(max_pixels)

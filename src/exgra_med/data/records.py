@@ -11,12 +11,13 @@ import hashlib
 import json
 import os
 import tempfile
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, Self, overload
+from typing import IO, Any, Literal, Self, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
@@ -402,11 +403,38 @@ def read_records(path: Path) -> list[Record]:
     return list(iterate_records(path))
 
 
-class StoredRecords(Sequence[Record]):
+def image_names(records: Iterable[Record]) -> set[str]:
+    """The images of some records, each once."""
+    return {name for record in records for name in record.images}
+
+
+Item = TypeVar("Item")
+
+
+class OnDemand(Sequence[Item]):
+    """A sequence whose items are made, or read, each time that they are asked for."""
+
+    @abstractmethod
+    def _at(self, row: int) -> Item:
+        """The item at 0 <= row < len(self)."""
+
+    @overload
+    def __getitem__(self, number: int) -> Item: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Item]: ...
+    def __getitem__(self, number: int | slice) -> Item | list[Item]:
+        found = range(len(self))[number]
+        return self._at(found) if isinstance(found, int) else list(map(self._at, found))
+
+    def __iter__(self) -> Iterator[Item]:
+        return map(self._at, range(len(self)))
+
+
+class StoredRecords(OnDemand[Record]):
     """The records of a file, each read again when it is asked for: 8 bytes a record in memory.
 
-    All of them are read once at first, so that a later one cannot fail. A file that takes the name
-    of this one afterwards is not read.
+    All of them are read once at first, so that a later one cannot fail while nobody changes the
+    file. A file that takes the name of this one afterwards is not read.
 
     Args:
         path: the file.
@@ -447,36 +475,40 @@ class StoredRecords(Sequence[Record]):
             self._stream.write(line)
         self._starts.append(self._starts[-1] + len(line))
 
-    def __iter__(self) -> Iterator[Record]:
-        return map(self.__getitem__, range(len(self)))
-
     def __getstate__(self) -> "tuple[Path, array[int]]":
         # What a process that reads ahead gets where it is started anew.
         return self.path, self._starts
 
     def __setstate__(self, state: "tuple[Path, array[int]]") -> None:
         self.path, self._starts = state
-        self._stream = self.path.open("rb")
+        try:
+            self._stream = self.path.open("rb")
+        except OSError as error:
+            raise self._changed() from error
+        if os.fstat(self._stream.fileno()).st_size != self._starts[-1]:
+            raise self._changed()
+
+    def _changed(self) -> DamagedFileError:
+        return DamagedFileError(
+            f"{self.path} was changed or removed while its records were in use.",
+            "Leave it as it is until the work is done, then start the same command again.",
+        )
 
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    @overload
-    def __getitem__(self, number: int) -> Record: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Record]: ...
-    def __getitem__(self, number: int | slice) -> Record | list[Record]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        row = range(len(self))[number]
+    def _at(self, row: int) -> Record:
         if self._stream.writable():
             self._stream.flush()
         begin, end = self._starts[row], self._starts[row + 1]
         raw = _read_at(self._stream, end - begin, begin).partition(b"\n")[0]
         if _HAS_DIGEST in raw[-64:]:
             raw = without_digest(raw)
-        # It was read before with every check, so this cannot fail.
-        return Record.model_validate_json(raw.removeprefix(b"\xef\xbb\xbf") if not row else raw)
+        try:
+            return Record.model_validate_json(raw.removeprefix(b"\xef\xbb\xbf") if not row else raw)
+        except ValidationError as error:
+            # It was read before with every check.
+            raise self._changed() from error
 
 
 def _read_at(stream: IO[bytes], size: int, place: int) -> bytes:

@@ -4,9 +4,8 @@ import hashlib
 from array import array
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import overload
 
-from exgra_med.data.records import Record
+from exgra_med.data.records import OnDemand, Record
 from exgra_med.errors import DataError
 
 
@@ -42,7 +41,7 @@ def nested_subset(
     return Picked(records, sorted(ranked[:count]))
 
 
-class Picked(Sequence[Record]):
+class Picked(OnDemand[Record]):
     """Some rows of other records, which are read there when they are asked for."""
 
     def __init__(self, records: Sequence[Record], rows: Iterable[int]) -> None:
@@ -51,14 +50,8 @@ class Picked(Sequence[Record]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, number: int) -> Record: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Record]: ...
-    def __getitem__(self, number: int | slice) -> Record | list[Record]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        return self.records[self.rows[number]]
+    def _at(self, row: int) -> Record:
+        return self.records[self.rows[row]]
 
 
 def group_of(record: Record, group: str) -> str:

@@ -10,7 +10,7 @@ training, bit for bit. Tests hold both.
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -56,25 +56,27 @@ _WITH_GRAPH = "share_with_graph"
 
 
 class TrainingStopped(ExgraMedError):
-    """Training was asked to stop and did, after a checkpoint was written."""
+    """Training was asked to stop and did, with a checkpoint of its last step if it made one."""
 
     exit_code = 143
     """What a shell reports for a process that SIGTERM ended; 130 where it was Ctrl-C."""
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[list[int]]:
+def stop_on_signal(at_once: Callable[[], bool] = lambda: False) -> Iterator[list[int]]:
     """Yield a list that SIGTERM or SIGINT is put into; earlier handlers come back afterwards.
 
     The step in progress is finished and a checkpoint written, so that the run can go on. A second
-    Ctrl-C raises KeyboardInterrupt.
+    Ctrl-C raises KeyboardInterrupt; where there is nothing to finish, `at_once`, the first signal
+    does.
     """
     asked: list[int] = []
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        is_first = not asked
         asked.append(number)
+        if at_once() if is_first else number == signal.SIGINT:
+            raise KeyboardInterrupt
 
     earlier = {number: signal.signal(number, ask) for number in SIGNALS}
     try:
@@ -149,6 +151,9 @@ class StageTraining:
 
     def __post_init__(self) -> None:
         run, name, dataset = self.run, self.name, self.dataset
+        self.in_steps = False
+        """Before them all that is worth keeping is on disk, so that a signal ends them at once:
+        features of pictures and the first held-out measure may take half an hour."""
         self.stage = stage = run.recipe.stages[name]
         self.folder = run.stage_folder(name)
         # By its position, so that stages differ in their data order and noise.
@@ -170,6 +175,7 @@ class StageTraining:
         self.saved = read_progress(self.folder)
         if self.saved is not None:
             check_resumable(self.folder, self.saved, stage, processes)
+        self.done = 0 if self.saved is None else self.saved.step
         own = stage.gradient_accumulation_steps * processes
         self.micro_batches = own if self.saved is None else self.saved.micro_batches
         """Micro-batches of a step, over all processes: those of the process count that the stage
@@ -186,9 +192,14 @@ class StageTraining:
             TrainingError: the loss is not finite.
             TrainingStopped: SIGTERM or Ctrl-C came; the run can go on from here.
         """
-        with stop_on_signal() as stops:
+        with stop_on_signal(at_once=lambda: not self.in_steps) as stops:
             try:
                 return self._train(stops)
+            except KeyboardInterrupt:
+                if self.in_steps:
+                    raise
+                where = f"before step {self.done + 1}"
+                raise self._stopped(stops, where, "no step is lost") from None
             finally:
                 for tracker in self.accelerator.trackers:
                     tracker.finish()
@@ -222,6 +233,7 @@ class StageTraining:
             self._keep_features(batches, done)
         if done == 0:
             self._measure(0)
+        self.in_steps = True
         loader = iter(self._loader(batches))
         for step in range(done, self.total):
             self._after_step(step + 1, self._step(loader, step))
@@ -341,15 +353,17 @@ class StageTraining:
         if not int(self.accelerator.reduce(asked)) or done == self.total:
             return
         self._save(done)
+        raise self._stopped(stops, f"after step {done}", "the checkpoint is written")
+
+    def _stopped(self, stops: list[int], where: str, kept: str) -> TrainingStopped:
         self.reporter.finish()
         stopped = TrainingStopped(
-            f"Stopped in stage {self.name!r} after step {done} of {self.total}; "
-            "the checkpoint is written.",
+            f"Stopped in stage {self.name!r} {where} of {self.total}; {kept}.",
             "Start the same command again to go on (`train` wants --resume).",
         )
         # A process that was not asked itself says SIGTERM.
         stopped.exit_code = 128 + (stops or [signal.SIGTERM])[0]
-        raise stopped
+        return stopped
 
     def _save(self, done: int) -> None:
         if self.is_main or self.sharded:

@@ -10,12 +10,11 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from itertools import chain
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.data.records import Record
+from exgra_med.data.records import OnDemand, Record
 
 STEPS_SORTED = 32
 """Steps among whose records those of similar length are brought together."""
@@ -73,7 +72,7 @@ def plan_epoch(
 
 
 @dataclass(frozen=True)
-class Plan(Sequence[Step]):
+class Plan(OnDemand[Step]):
     """The steps of an epoch, each made when it is asked for: 8 bytes a record in memory."""
 
     order: "array[int]"
@@ -84,14 +83,8 @@ class Plan(Sequence[Step]):
     def __len__(self) -> int:
         return -(-len(self.order) // self.step_size)
 
-    @overload
-    def __getitem__(self, number: int) -> Step: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Step]: ...
-    def __getitem__(self, number: int | slice) -> Step | list[Step]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        start = range(len(self))[number] * self.step_size
+    def _at(self, row: int) -> Step:
+        start = row * self.step_size
         piece = self.order[start : start + self.step_size].tolist()
         count = self.num_micro_batches
         # Every process needs a micro-batch, or it would not take part in the step.

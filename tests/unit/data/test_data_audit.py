@@ -74,6 +74,15 @@ def test_overlap_of_words() -> None:
     assert word_overlap("", "") == 0.0
 
 
+def test_kinds_of_phrases_are_named_where_there_are_some() -> None:
+    train = [make("1", "a.png", "Where is the mass?", "left")]
+    (line,) = [each for each in audit(train, train).lines() if "in other words" in each]
+    assert line == "1 test records are in train in other words"
+    train.append(make("2", "a.png", "Where is the mass?", "left", phrase_type="frame"))
+    (line,) = [each for each in audit(train, train).lines() if "in other words" in each]
+    assert line == "2 test records are in train in other words (2 frame, 2 none)"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "variant, images, questions, pairs, frames",

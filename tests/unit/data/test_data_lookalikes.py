@@ -1,7 +1,9 @@
 """Pictures that look alike, over folders of any kind, and what a person gets to see of them."""
 
 import csv
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,8 @@ from exgra_med.cli.main import app
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.lookalikes import Place, compare, with_a_twin
 from exgra_med.data.prepare import MAX_PIXELS, prepare
-from exgra_med.errors import DataError
+from exgra_med.data.records import Record, Turn, write_records
+from exgra_med.errors import DataError, ExgraMedError
 
 
 def scene(seed: int) -> Image.Image:
@@ -32,8 +35,8 @@ def fill(folder: Path, **seeds: int) -> Path:
 
 def run(*arguments: object) -> tuple[int, str]:
     result = CliRunner().invoke(app, ["data", "audit", *map(str, arguments)])
-    if isinstance(result.exception, DataError):
-        return 2, str(result.exception)
+    if isinstance(result.exception, ExgraMedError):
+        return result.exception.exit_code, str(result.exception)
     return result.exit_code, result.output
 
 
@@ -152,6 +155,13 @@ def test_pairs_are_written_as_a_list_and_as_a_page(tmp_path: Path) -> None:
         (["train", "texts/a.csv"], "is a file"),
         (["train", "texts", "--images", "train"], "--images is for files of records"),
         (["train", "texts", "--out", "x.xlsx"], "not .csv, .json or .html"),
+        (["train", "prepared"], "the folder images/ is missing"),
+        (["one.jsonl", "./one.jsonl"], "are the same file"),
+        (["one.jsonl", "none.jsonl"], "none.jsonl: there are no records in it"),
+        (["none.jsonl", "one.jsonl"], "none.jsonl: there are no records in it"),
+        (["one.jsonl", "two.jsonl", "--images", "nowhere"], "nowhere: no such folder"),
+        (["one.jsonl", "two.jsonl", "--images", "one.jsonl"], "one.jsonl: no such folder"),
+        (["one.jsonl", "two.jsonl", "--images", "empty"], "'a.png' is missing"),
     ],
 )
 def test_what_cannot_be_compared_is_said(
@@ -162,6 +172,12 @@ def test_what_cannot_be_compared_is_said(
     Path("empty").mkdir()
     Path("texts").mkdir()
     Path("texts/a.csv").write_text("a,b\n")
+    prepared = own(tmp_path / "mine", train={"a": 1})
+    shutil.copytree(prepared, "prepared", ignore=shutil.ignore_patterns("images"))
+    turns = [Turn(role="user", text="Where?"), Turn(role="assistant", text="left")]
+    for name in ("one", "two"):
+        write_records(Path(f"{name}.jsonl"), [Record(id="1", image="a.png", turns=turns)])
+    Path("none.jsonl").touch()
     code, text = run(*arguments)
     assert code == 2 and said in " ".join(text.split()) and "Traceback" not in text
 
@@ -169,7 +185,14 @@ def test_what_cannot_be_compared_is_said(
 def test_one_split_alone_cannot_be_compared_with_another(tmp_path: Path) -> None:
     folder = own(tmp_path / "mine", test={"c": 3})
     code, text = run(folder)
-    assert code == 2 and "alone" in text
+    assert code == 2 and "has records in test alone, so that there" in " ".join(text.split())
+    (folder / "test.jsonl").write_bytes(b"")
+    manifest = json.loads((folder / "manifest.json").read_text())
+    del manifest["sha256"]
+    manifest["files"]["test.jsonl"] = hashlib.sha256(b"").hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    code, text = run(folder)
+    assert code == 2 and "has records in no split" in " ".join(text.split())
 
 
 def test_a_broken_picture_is_no_twin_and_stops_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from exgra_med.data.conversation import choose_conversations
 from exgra_med.data.records import Met, Record, StoredRecords, Turn, read_records, write_records
 from exgra_med.data.sources.rows import facts
-from exgra_med.errors import DataError
+from exgra_med.errors import DamagedFileError, DataError
 from exgra_med.training.order import image_groups
 
 
@@ -34,8 +34,49 @@ def test_stored_records_are_the_records(tmp_path: Path, with_digests: bool) -> N
     assert len(found) == len(RECORDS) and list(found) == RECORDS
     assert found[-1] == RECORDS[-1] and found[3:9:2] == RECORDS[3:9:2]
     assert found == found and list(pickle.loads(pickle.dumps(found))) == RECORDS
+    assert found[::-3] == RECORDS[::-3] and found[-4:100] == RECORDS[-4:] and found[50:] == []
+    for outside in (len(RECORDS), -len(RECORDS) - 1):
+        with pytest.raises(IndexError):
+            found[outside]
+
+
+@pytest.mark.parametrize("with_digests", [False, True])
+def test_a_file_may_be_empty_or_lack_its_last_line_end(tmp_path: Path, with_digests: bool) -> None:
+    path = tmp_path / "some.jsonl"
+    stored(tmp_path, with_digests)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert list(StoredRecords(path)) == RECORDS
+    path.write_bytes(b"")
+    nothing = StoredRecords(path)
+    assert len(nothing) == 0 and list(nothing) == nothing[:] == []
     with pytest.raises(IndexError):
-        found[len(RECORDS)]
+        nothing[-1]
+
+
+@pytest.mark.parametrize("with_digests", [False, True])
+def test_line_ends_of_windows_change_no_record(tmp_path: Path, with_digests: bool) -> None:
+    path = tmp_path / "some.jsonl"
+    stored(tmp_path, with_digests)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    assert list(StoredRecords(path)) == RECORDS == read_records(path)
+
+
+def test_records_of_a_file_that_was_changed_meanwhile_are_refused(tmp_path: Path) -> None:
+    found = stored(tmp_path)
+    packed = pickle.dumps(found)
+    # Another file of that name: who has the first one open still reads that.
+    write_records(found.path, RECORDS[:3])
+    with pytest.raises(DamagedFileError, match="was changed or removed"):
+        pickle.loads(packed)
+    assert found[20] == RECORDS[20]
+    found.path.unlink()
+    with pytest.raises(DamagedFileError, match="was changed or removed"):
+        pickle.loads(packed)
+    found = stored(tmp_path)
+    with found.path.open("r+b") as stream:
+        stream.truncate(100)
+    with pytest.raises(DamagedFileError, match="was changed or removed"):
+        found[20]
 
 
 def test_blank_lines_and_a_mark_at_the_begin_belong_to_no_record(tmp_path: Path) -> None:

@@ -11,12 +11,15 @@ from typing import Any
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.lookalikes import Looks, Twin, how_near, read_looks, twins
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import GUESSED, Prepared, Record
+from exgra_med.data.records import GUESSED, Prepared, Record, image_names
 from exgra_med.errors import DataError
+from exgra_med.files import is_folder
 from exgra_med.terminal import ProgressCallback
 
 REPHRASED_OVERLAP = 0.5
 """Share of common words from which two questions about one image with one answer are one."""
+
+_NONE = "none"
 
 
 @dataclass
@@ -34,7 +37,8 @@ class Audit:
         duplicate_records: records whose image, question and answer are in training.
         rephrased_questions: records for which training has the same image and answer and a question
             that shares half of its words.
-        rephrased_by_phrase_type: the same by the training record's `phrase_type`, where it has one.
+        rephrased_by_phrase_type: the same by the training record's `phrase_type`; `none` counts
+            those without.
         open_answers_in_train: open test answers that are an answer in training.
         open_answers: how many open test answers there are.
         guessed_types: test records that state no answer type, so that it is taken from the answer.
@@ -61,7 +65,8 @@ class Audit:
         if self.near_duplicate_images is not None:
             near = f"{self.near_duplicate_images} further {test} images look like a {train} image"
             near += f" ({how_near(self.near_pairs)})" if self.near_pairs else ""
-        phrases = ", ".join(f"{n} {name}" for name, n in self.rephrased_by_phrase_type.items())
+        by_type = self.rephrased_by_phrase_type
+        phrases = ", ".join(f"{n} {name}" for name, n in by_type.items() if set(by_type) > {_NONE})
         return [
             f"{self.test_images_in_train} of {self.test_images} {test} images are in {train}",
             near,
@@ -88,11 +93,13 @@ def audit(
         images: folder of the images of both; compared by name only where absent.
 
     Raises:
-        DataError: an image is missing or broken.
+        DataError: the folder or an image is missing, or one is broken.
     """
     looks = None
     if images is not None:
-        names = {name for record in (*train, *test) for name in record.images}
+        if not is_folder(images):
+            raise DataError(f"{images}: no such folder.", "Give the folder of the images.")
+        names = image_names(train) | image_names(test)
         looks = _all_looks(ImageFolder(images, MAX_PIXELS), names, progress)
     return _audit(train, test, looks)
 
@@ -112,11 +119,12 @@ def audit_splits(
     splits = {split: prepared.records(split) for split in prepared.splits}
     splits = {split: records for split, records in splits.items() if records}
     if len(splits) < 2:
+        only = f"{next(iter(splits))} alone" if splits else "no split"
         raise DataError(
-            f"{prepared.path}: has records in {', '.join(splits) or 'no split'} alone.",
+            f"{prepared.path} has records in {only}, so that there is nothing to compare.",
             "Give the training data first: exgra-med data audit TRAIN TEST.",
         )
-    names = {name for records in splits.values() for each in records for name in each.images}
+    names = set().union(*map(image_names, splits.values()))
     looks = _all_looks(prepared.image_folder(MAX_PIXELS), names, progress)
     return {
         (earlier, later): _audit(splits[earlier], splits[later], looks)
@@ -134,9 +142,7 @@ def _all_looks(
 
 
 def _audit(train: Sequence[Record], test: Sequence[Record], looks: Looks | None) -> Audit:
-    trained, tested = (
-        {name for each in records for name in each.images} for records in (train, test)
-    )
+    trained, tested = image_names(train), image_names(test)
     same = tested & trained
     pairs: list[Twin] = []
     if looks is not None:
@@ -171,7 +177,7 @@ def _compare_texts(train: Sequence[Record], test: Sequence[Record]) -> dict[str,
         question, answer = _plain(record.question), _plain(record.answer)
         others = [other for image in record.images for other in by_image_answer[image, answer]]
         kinds = {
-            str(other.meta.get("phrase_type", "none"))
+            str(other.meta.get("phrase_type", _NONE))
             for other in others
             if word_overlap(record.question, other.question) >= REPHRASED_OVERLAP
         }

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Any
 
-from exgra_med.data.records import Prepared, Record
+from exgra_med.data.records import Prepared, Record, image_names
 
 GROUPS = ("organ", "modality", "question_type", "language", "phrase_type", "domain", "dataset")
 """Fields of `meta` that are counted where a data set has them."""
@@ -22,7 +22,7 @@ def _of_records(records: list[Record]) -> dict[str, Any]:
     }
     return {
         "records": len(records),
-        "images": len({name for record in records for name in record.images}),
+        "images": len(image_names(records)),
         "turns": sum(len(record.turns) for record in records),
         "with_extended_answers": sum(record.extended is not None for record in records),
         "answer_types": dict(Counter(record.known_type for record in records)),

@@ -54,8 +54,8 @@ def collect_parquet(name: str, source: Path, options: PrepareOptions) -> Collect
 
 
 def _image_names(paths: list[Path], images: RowImages) -> Iterator[str]:
-    for path, number, row in iterate_rows(paths, ["image"]):
-        yield from images.names(row["image"], f"{path.name}: row {number}")
+    for where, row in iterate_rows(paths, ["image"]):
+        yield from images.names(row["image"], where)
 
 
 def _records(
@@ -66,8 +66,8 @@ def _records(
     held: set[str] | None,
     dropped: list[Dropped],
 ) -> Iterator[Record]:
-    for count, (path, number, row) in enumerate(iterate_rows(paths, _COLUMNS)):
-        where, name_of_row = f"{path.name}: row {number}", f"{name}/{split}/{count}"
+    for count, (where, row) in enumerate(iterate_rows(paths, _COLUMNS)):
+        name_of_row = f"{name}/{split}/{count}"
         names = images.names(row["image"], where)
         if held is not None and split != "test":
             inside = [each in held for each in names]

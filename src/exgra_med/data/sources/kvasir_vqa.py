@@ -84,8 +84,8 @@ def _is_of(split: str, path: Path) -> bool:
 def _shown(paths: list[Path], images: RowImages) -> Counter[str]:
     """Picture -> how many questions show it."""
     return Counter(
-        _image(row, f"{path.name}: row {number}", images, keep=False)
-        for path, number, row in iterate_rows(paths, ["img_id"], ["image"])
+        _image(row, where, images, keep=False)
+        for where, row in iterate_rows(paths, ["img_id"], ["image"])
     )
 
 
@@ -105,8 +105,7 @@ def _records(
     images: RowImages,
     dropped: list[Dropped],
 ) -> Iterator[Record]:
-    for count, (path, number, row) in enumerate(iterate_rows(paths, _COLUMNS, _OPTIONAL)):
-        where = f"{path.name}: row {number}"
+    for count, (where, row) in enumerate(iterate_rows(paths, _COLUMNS, _OPTIONAL)):
         image = _image(row, where, images, keep=False)
         if places is not None and places[image] != split:
             continue

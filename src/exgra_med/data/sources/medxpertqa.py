@@ -6,6 +6,7 @@ asked once more from `options`; the whole text is `raw_question`.
 
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from exgra_med.data.sources.rows import (
     text_fields,
 )
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
-from exgra_med.data.sources.tables import Row, read_rows
+from exgra_med.data.sources.tables import read_rows
+from exgra_med.data.sources.values import Row
 from exgra_med.errors import DataError
 
 NAME = "medxpertqa"
@@ -88,10 +90,9 @@ def _records(
     dropped: list[Dropped],
     found: Counter[Any],
 ) -> Iterator[Record]:
-    rows = (row for path in paths for row in read_rows(path))
-    for where, row in rows:
+    for row in chain.from_iterable(map(read_rows, paths)):
         found[split,] += 1
-        if (record := _record(split, (where, row), images, dropped)) is not None:
+        if (record := _record(split, row, images, dropped)) is not None:
             yield record
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from exgra_med.data.images import MAX_IMAGE_BYTES, stored_image
 from exgra_med.data.sources.source import ImageBytes
+from exgra_med.data.sources.values import Row
 from exgra_med.errors import DataError
 from exgra_med.plugins import import_extra
 
@@ -18,8 +19,8 @@ BATCH_ROWS = 64
 
 def iterate_rows(
     paths: list[Path], columns: list[str] | None = None, optional: Sequence[str] = ()
-) -> Iterator[tuple[Path, int, dict[str, Any]]]:
-    """Yield (path, row number, row) of parquet files without holding a file.
+) -> Iterator[Row]:
+    """Yield where each row of parquet files stands, and the row, without holding a file.
 
     Args:
         columns: names that are read; all of them where absent.
@@ -61,7 +62,7 @@ def iterate_rows(
                     f"{path}: damaged behind row {number}.", "Download it again."
                 ) from error
             for row in rows:
-                yield path, number, row
+                yield f"{path.name}: row {number}", row
                 number += 1
 
 

@@ -14,16 +14,13 @@ from exgra_med.data.records import AnswerType, Record, read_json_list, type_by_a
 from exgra_med.data.sources.hub_copies import collect_parquet
 from exgra_med.data.sources.rows import vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
-from exgra_med.data.sources.values import plain_text
+from exgra_med.data.sources.values import Row, plain_text
 from exgra_med.errors import DataError
 
 NAME = "pathvqa"
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 MAX_PICKLE_BYTES = 256 * 2**20
 """Larger files are refused; the largest of PathVQA has some megabytes."""
-
-Row = tuple[str, dict[str, Any]]
-"""Where it stands; and `img_id`, question, answer, kind of answer, and what else is published."""
 
 
 def collect(source: Path, options: PrepareOptions) -> Collected:
@@ -64,6 +61,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
 
 
 def _rows(layout: str, path: Path) -> Iterator[Row]:
+    """Rows with `img_id`, question, answer, kind of answer, and what else is published."""
     if layout == "lxmert json":
         for number, entry in enumerate(read_json_list(path)):
             where = f"{path.name}: entry {number}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record
+from exgra_med.data.records import Record, image_names
 from exgra_med.data.sources.options import option_columns, plain_option
 from exgra_med.data.sources.pictures import RowImages
 from exgra_med.data.sources.rows import choice_record, facts, find_path, text_field
@@ -67,7 +67,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
                 splits[split].append(record)
     # No validation is published: whole images of train that no test question shows.
     shown = Counter(image for record in splits["train"] for image in record.images)
-    tested = {image for record in splits["test"] for image in record.images}
+    tested = image_names(splits["test"])
     held = untested_images(shown, tested, VALIDATION_SHARE, options.seed)
     whole, splits["train"] = splits["train"], []
     for record in whole:

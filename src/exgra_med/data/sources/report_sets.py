@@ -25,7 +25,7 @@ from exgra_med.data.sources.rows import (
 )
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.data.sources.tables import read_rows
-from exgra_med.data.sources.values import is_null, plain_text
+from exgra_med.data.sources.values import plain_text
 from exgra_med.errors import DataError
 from exgra_med.reading import read_object
 
@@ -153,8 +153,7 @@ def _tables(reports: Path, projections: Path) -> Iterator[_Study]:
 
 def _section(row: Mapping[str, Any], key: str, where: str) -> str:
     """A text that may be missing."""
-    value = row.get(key)
-    return "" if is_null(value) else plain_text(value, f"{where}: {key!r}")
+    return plain_text(row.get(key), f"{where}: {key!r}")
 
 
 def _names(row: Mapping[str, Any], key: str, where: str) -> list[str]:

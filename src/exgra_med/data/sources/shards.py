@@ -15,7 +15,7 @@ from exgra_med.data.sources.parquet import iterate_rows
 from exgra_med.data.sources.pictures import RowImages
 from exgra_med.data.sources.rows import check_mapping, image_folder, vqa_record
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
-from exgra_med.data.sources.values import plain_text
+from exgra_med.data.sources.values import Row, plain_text
 from exgra_med.data.subset import seeded_key
 from exgra_med.errors import DataError
 from exgra_med.reading import decode_json
@@ -61,14 +61,16 @@ def _records(
         [column[field] for field in fields] for fields in (("image", "answer"), ("question", "id"))
     )
     rows = (
-        ((path, *each) for path in paths for each in enumerate(_webdataset(path, column)))
-        if paths[0].suffix == ".tar"
-        else iterate_rows(paths, needed, optional)
+        (f"{NAME}/{split}/{path.stem}/{number}", *each)
+        for path in paths
+        for number, each in enumerate(
+            _webdataset(path, column)
+            if path.suffix == ".tar"
+            else iterate_rows([path], needed, optional)
+        )
     )
-    for shard, number, row in rows:
-        where = f"{shard.name}: row {number}"
+    for name, where, row in rows:
         names = images.names(row.get(column["image"]), where)
-        name = f"{NAME}/{split}/{shard.stem}/{number}"
         held = [_share(options.seed, each) < VALIDATION_SHARE for each in names]
         if not names or any(held) != all(held):
             if split == "train":
@@ -101,24 +103,24 @@ def _share(seed: int, image: str) -> float:
     return int(seeded_key(seed, image)[:12], 16) / 16**12
 
 
-def _webdataset(path: Path, column: dict[str, str]) -> Iterator[dict[str, Any]]:
+def _webdataset(path: Path, column: dict[str, str]) -> Iterator[Row]:
     """Samples of a tar: neighbouring members whose names agree up to the first full stop."""
     row: dict[str, Any] = {}
-    current = None
+    number, current = 0, None
     with path.open("rb") as stream:
         # Nothing is written, so a shard may be as large as it wants.
         for member in tar_members(stream, str(path), max_bytes=max(path.stat().st_size, 2**30)):
             name = PurePosixPath(member.name).name
             key, _, ending = name.partition(".")
             if current not in (None, key):
-                yield row
-                row = {}
+                yield f"{path.name}: row {number}", row
+                number, row = number + 1, {}
             current = key
             content = member.content(MAX_IMAGE_BYTES)
             row |= _member(content, ending.lower(), f"{path}: {name}", column)
             row.setdefault(column["id"], key)
     if row:
-        yield row
+        yield f"{path.name}: row {number}", row
 
 
 def _member(content: bytes, ending: str, where: str, column: dict[str, str]) -> dict[str, Any]:

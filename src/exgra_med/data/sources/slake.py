@@ -12,7 +12,7 @@ from typing import Any
 
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.lookalikes import NEAR_BITS, with_a_twin
-from exgra_med.data.records import Record, read_json_list
+from exgra_med.data.records import Record, image_names, read_json_list
 from exgra_med.data.sources.rows import (
     answer_type_field,
     check_counts,
@@ -58,8 +58,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     Raises:
         DataError: a file is missing or a row cannot be understood; names file and row.
     """
-    hint = "Get SLAKE 1.0 from the hub: BoKelvin/SLAKE."
-    files = {split: find_path(source, names, hint) for split, names in FILES.items()}
+    files, root = find_release(source)
     languages = _LANGUAGES[options.variant]
     dropped: list[Dropped] = []
     found: Counter[tuple[str, str]] = Counter()
@@ -95,17 +94,13 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
             if record:
                 splits[split].append(record)
     notes: dict[str, Any] = {"completeness": check_counts(NAME, found, EXPECTED)}
-    root = find_path(source, ("imgs", "images"), "Unpack imgs.zip beside the JSON.", is_folder=True)
     images = ImageFolder(root, options.max_pixels, within=source)
-    trained, tested = (
-        {image for record in splits[split] for image in record.images}
-        for split in ("train", "test")
-    )
+    trained, tested = image_names(splits["train"]), image_names(splits["test"])
     notes["test_images_in_train"] = len(trained & tested)
     if options.variant == "both-disjoint":
         reason = "its image is in validation or test of the other language"
         for split, later in (("train", ("validation", "test")), ("validation", ("test",))):
-            taken = {image for name in later for record in splits[name] for image in record.images}
+            taken = set().union(*(image_names(splits[name]) for name in later))
             splits[split] = without_images(splits[split], taken, reason, dropped)
     if options.variant == "en-without-twins":
         nearest = with_a_twin(images, tested, trained)
@@ -114,6 +109,18 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
         notes["test_images_with_twin_in_train"] = nearest
     notes |= facts(splits)
     return Collected(splits, images, list(files.values()), dropped, notes)
+
+
+def find_release(source: Path) -> tuple[dict[str, Path], Path]:
+    """The file of each split, and the folder of the pictures.
+
+    Raises:
+        DataError: one is missing.
+    """
+    hint = "Get SLAKE 1.0 from the hub: BoKelvin/SLAKE."
+    files = {split: find_path(source, names, hint) for split, names in FILES.items()}
+    hint = "Unpack imgs.zip beside the JSON."
+    return files, find_path(source, ("imgs", "images"), hint, is_folder=True)
 
 
 SOURCE = Source(

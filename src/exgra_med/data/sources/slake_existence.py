@@ -15,8 +15,8 @@ from typing import Any
 from exgra_med.data.existence import MOST_PRESENT, Asked, Truth, existence_questions
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, Turn, read_json_list
-from exgra_med.data.sources.rows import find_path, text_field
-from exgra_med.data.sources.slake import FILES
+from exgra_med.data.sources.rows import text_field
+from exgra_med.data.sources.slake import find_release
 from exgra_med.data.sources.source import Collected, Dropped, PrepareOptions, Source
 from exgra_med.errors import DataError
 from exgra_med.reading import inside, read_json
@@ -58,9 +58,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     Raises:
         DataError: a file is missing or cannot be understood; names it.
     """
-    hint = "Get SLAKE 1.0 from the hub: BoKelvin/SLAKE."
-    files = {split: find_path(source, names, hint) for split, names in FILES.items()}
-    root = find_path(source, ("imgs", "images"), "Unpack imgs.zip beside the JSON.", is_folder=True)
+    files, root = find_release(source)
     dropped: list[Dropped] = []
     splits: dict[str, list[Record]] = {}
     counts: dict[str, dict[str, int]] = {}

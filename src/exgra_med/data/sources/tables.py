@@ -14,7 +14,7 @@ from typing import Any
 from exgra_med.data.records import iterate_lines
 from exgra_med.data.sources.parquet import iterate_rows
 from exgra_med.data.sources.spreadsheets import sheet_rows
-from exgra_med.data.sources.values import is_null, plain_text
+from exgra_med.data.sources.values import Row, is_null, plain_text
 from exgra_med.data.talks import MESSAGE_LISTS
 from exgra_med.errors import DataError
 from exgra_med.reading import decode_json, read_text
@@ -25,9 +25,6 @@ SEPARATORS = ",;\t|"
 _SNIFFED_ROWS = 200
 _LONGEST_CELL = 512 * 2**20
 """Characters; a cell may hold a picture as base64, and Python's own limit is 131,072."""
-
-Row = tuple[str, dict[str, Any]]
-"""Where it stands, for errors; and its values by name."""
 
 
 def read_rows(path: Path, known: Iterable[str] = (), sheet: str | None = None) -> Iterator[Row]:
@@ -47,7 +44,7 @@ def read_rows(path: Path, known: Iterable[str] = (), sheet: str | None = None) -
     if ending == ".xlsx":
         return _sheet(path, sheet)
     if ending == ".parquet":
-        return ((f"{file.name}: row {number}", row) for file, number, row in iterate_rows([path]))
+        return iterate_rows([path])
     return _json_rows(path) if ending in (".json", ".jsonl") else _table_rows(path, known)
 
 

@@ -17,6 +17,9 @@ from typing import Any
 
 from exgra_med.errors import DataError
 
+Row = tuple[str, dict[str, Any]]
+"""Where it stands, for errors; and its values by name."""
+
 
 def is_null(value: Any) -> bool:
     """Whether a value is null or NaN."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from exgra_med.data.inspect.statistics import GROUPS, statistics
 from exgra_med.data.prepare import MAX_PIXELS
-from exgra_med.data.records import GUESSED, Prepared, Record, numbered_images
+from exgra_med.data.records import GUESSED, Prepared, Record, image_names, numbered_images
 from exgra_med.data.subset import seeded_key
 from exgra_med.evaluation.report.page import jpeg, template_environment, template_text
 from exgra_med.page_style import PAGE_CSS
@@ -142,9 +142,7 @@ def _bars(numbers: dict[str, Any]) -> list[tuple[str, list[tuple[str, int, float
 def _remarks(prepared: Prepared, records: list[Record]) -> list[str]:
     """What a person should know before training: shared images, rows that were left out."""
     train, test = (
-        {name for record in prepared.iterate(split) for name in record.images}
-        if split in prepared.splits
-        else set()
+        image_names(prepared.iterate(split)) if split in prepared.splits else set()
         for split in ("train", "test")
     )
     remarks = []

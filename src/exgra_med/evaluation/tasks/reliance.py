@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record
+from exgra_med.data.records import Record, image_names
 from exgra_med.errors import DataError, RunError
 from exgra_med.evaluation.answer_spread import said_and_right
 from exgra_med.evaluation.answers import (
@@ -77,7 +77,7 @@ def shuffled_records(records: Sequence[Record], seed: int = 0) -> list[Record]:
         DataError: there is only one image, or a record shows all there are, so none can be
             exchanged.
     """
-    names = sorted({name for record in records for name in record.images})
+    names = sorted(image_names(records))
     if len(names) == 1:
         raise DataError("There is only one image, so images cannot be exchanged.")
     shuffled = names[:]

@@ -163,6 +163,20 @@ def with_needs(nodes: list[Node], names: Sequence[str]) -> list[Node]:
     return [node for node in nodes if not names or node.id in wanted]
 
 
+def seed_after_seed(nodes: Sequence[Node]) -> list[Node]:
+    """The nodes in the order of work: all cells of the first seed, each behind what it needs, then
+    those of the second. A study that is stopped early can then compare all its methods."""
+    seeds = list(dict.fromkeys(node.cell.seed for node in nodes if node.cell))
+    turns: dict[str, int] = {}
+    for node in nodes:
+        if node.cell:
+            turn = seeds.index(node.cell.seed)
+            for name in (node.id, *node.needs):
+                turns[name] = min(turn, turns.get(name, turn))
+    # What no cell needs by itself is needed by what comes next: data, parts.
+    return sorted(nodes, key=lambda node: turns.get(node.id, -1))
+
+
 def _made_nodes(study: Study, folder: Path) -> list[Node]:
     nodes = []
     if study.make.data is not None:

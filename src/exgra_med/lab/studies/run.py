@@ -27,7 +27,7 @@ from exgra_med.lab.studies.folder import (
     write_attempt,
     write_status,
 )
-from exgra_med.lab.studies.plan import Node
+from exgra_med.lab.studies.plan import Node, seed_after_seed
 from exgra_med.lab.studies.schema import Study
 from exgra_med.terminal import Reporter
 
@@ -165,7 +165,7 @@ class _Scheduler:
     def run(self, signals: Sequence[int]) -> None:
         """Run until all is done, or one of the growing `signals` asks to stop, a second to kill."""
         self.finished = {each.id for each in self.nodes if self._is_done(each)}
-        waiting = [each for each in self.nodes if each.id not in self.finished]
+        waiting = [each for each in seed_after_seed(self.nodes) if each.id not in self.finished]
         self.reporter.start(self.study.name, len(self.nodes), len(self.finished), "nodes")
         self._tell()  # a damaged report of an attempt is said before anything begins
         asked = 0

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from exgra_med import files, reading
 from exgra_med.errors import RunError
-from exgra_med.lab.studies.plan import Node
+from exgra_med.lab.studies.plan import Node, seed_after_seed
 
 FOLDER = "slurm"
 _SCRIPT = """\
@@ -34,10 +34,10 @@ exec {python} -m exgra_med study node {folder} "$node"
 
 
 def levels(nodes: Sequence[Node], finished: set[str]) -> list[list[str]]:
-    """Unfinished nodes by what has to be finished before them."""
+    """Unfinished nodes by what has to be finished before them, in each level seed after seed."""
     depth = dict.fromkeys(finished, -1)
     found: list[list[str]] = []
-    for node in nodes:
+    for node in seed_after_seed(nodes):
         if node.id in finished:
             continue
         level = 1 + max((depth[need] for need in node.needs), default=-1)

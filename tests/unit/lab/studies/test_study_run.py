@@ -114,6 +114,24 @@ def test_everything_runs_once_and_only_what_is_missing_runs_again(tmp_path: Path
     assert status["counts"] == {"finished": len(names)}
 
 
+def test_cells_are_taken_seed_after_seed_and_tables_keep_the_order_of_the_file(
+    tmp_path: Path,
+) -> None:
+    work = Work(tmp_path, SMALL.replace("fractions: [1.0]", "fractions: [0.5, 1.0]"))
+    work.run(jobs=1)
+    of_a_seed = [
+        f"cells/{method}/{fraction}"
+        for method in ("instruct", "exgra-med", "equal-tokens")
+        for fraction in ("0.5", "1")
+    ]
+    assert [each["node"] for each in work.told()] == [
+        f"{place}/seed-{seed}" for seed in (0, 1) for place in ("shared", *of_a_seed)
+    ]
+    assert list(work.state())[2:] == [
+        f"{each}/seed-{seed}" for each in of_a_seed for seed in (0, 1)
+    ]
+
+
 class Told(Silent):
     """Keeps what a person would see."""
 
@@ -312,7 +330,11 @@ def test_slurm_arrays_follow_one_another(tmp_path: Path) -> None:
     work = Work(place)
     assert [len(level) for level in levels(work.nodes, set())] == [2, 6]
     assert levels(work.nodes, {"shared/seed-0", "shared/seed-1"}) == [
-        [node.id for node in work.nodes if node.cell]
+        [
+            f"cells/{method}/1/seed-{seed}"
+            for seed in (0, 1)
+            for method in ("instruct", "exgra-med", "equal-tokens")
+        ]
     ]
     commands = write_arrays(work.folder, "try", work.nodes, set(), jobs=3, threads=2)
     assert [command[2] for command in commands] == ["--array=0-1%3", "--array=0-5%3"]
@@ -321,7 +343,7 @@ def test_slurm_arrays_follow_one_another(tmp_path: Path) -> None:
     script = work.folder / "slurm" / "array.sh"
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
     listed = (work.folder / "slurm" / "nodes-1.txt").read_text().splitlines()
-    assert listed == [node.id for node in work.nodes if node.cell]
+    assert listed == levels(work.nodes, set())[1]
 
 
 def nodes_of(study: Study, nodes: list[Node]) -> list[Node]:
