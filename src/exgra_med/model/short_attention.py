@@ -52,9 +52,10 @@ def attention(
     blocks = [] if attention_mask is None else _blocks(attention_mask, query.dtype)
     if len(blocks) > 1:
         sizes = [len(block[0, 0]) for block in blocks]
-        pieces = zip(*(each.split(sizes, 2) for each in (query, key, value)), blocks, strict=True)
-        # Without pieces of the backward pass: `split` joins them, where slices would add them up.
-        return torch.cat([_block(module, *own, scale) for own in pieces], 1), None
+        # In the backward pass `split` joins the pieces, where slices would add up whole rows.
+        queries, keys, values = (each.split(sizes, 2) for each in (query, key, value))
+        pieces = zip(queries, keys, values, blocks, strict=True)
+        return torch.cat([_block(module, q, k, v, m, scale) for q, k, v, m in pieces], 1), None
     if not (query.requires_grad and length < LONGEST):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
@@ -120,7 +121,7 @@ _found: Any = WeakIdKeyDictionary()
 
 def _blocks(mask: Tensor, dtype: torch.dtype) -> list[Tensor]:
     """Parts [1, 1, l, l] of the mask of one row, outside of which no position sees another; as
-    what is added to scores of a type. None where there are several rows, or the mask is not of
+    what is added to scores of a type. Nothing where there are several rows, or the mask is not of
     true and false."""
     if mask.shape[0] != 1 or mask.dtype != torch.bool or mask.shape[2] != mask.shape[3]:
         return []

@@ -1,0 +1,94 @@
+"""Keep what is finished of the study `real-small` in the repository, and go on from it elsewhere.
+
+    PYTHONPATH=src python tools/claim_state.py keep runs/real-small runs/small/connector
+    PYTHONPATH=src python tools/claim_state.py restore runs/real-small runs/small/connector
+
+`keep` packs every finished cell (results, answers, log, recipe, versions; no weights) and the
+trained connector, without which a cell cannot be repeated. `restore` unpacks them; the rest of the
+model that the cells start from is made anew out of the two pretrained parts.
+"""
+
+import argparse
+import io
+import json
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+
+from exgra_med.digests import write_digests
+from exgra_med.files import new_folder, write_bytes
+from exgra_med.lab.studies.folder import is_finished
+from exgra_med.lab.studies.plan import plan_study
+from exgra_med.lab.studies.schema import STUDY_FILE, read_study
+from exgra_med.model.any_model import AnyBundle
+from exgra_med.model.bundle import save_bundle
+from exgra_med.model.join import join_parts
+from exgra_med.recipe.load import load_recipe
+from exgra_med.recipe.run_folder import last_checkpoint_of
+
+KEPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "studies" / "real-small"
+CONNECTOR = "connector.safetensors"
+PART = "multi_modal_projector"
+
+
+def keep(study: Path, connector: Path) -> None:
+    """Write what is not kept yet."""
+    weights = load_file(last_checkpoint_of(str(connector)) / "model.safetensors")
+    own = {name: value for name, value in weights.items() if PART in name}
+    known = load_file(KEPT / CONNECTOR) if (KEPT / CONNECTOR).is_file() else own
+    if any(not value.equal(known[name]) for name, value in own.items()):
+        raise SystemExit(f"{connector} is not the connector that is kept; its cells are others.")
+    KEPT.mkdir(parents=True, exist_ok=True)
+    write_bytes(KEPT / CONNECTOR, save(own))
+    (KEPT / STUDY_FILE).write_bytes((study / STUDY_FILE).read_bytes())
+    known_study = read_study(study)
+    for node in plan_study(known_study, study):
+        out = KEPT / f"{node.id.replace('/', '__')}.tar.xz"
+        if out.exists() or not is_finished(study, node, known_study):
+            continue
+        attempt = study / "logs" / f"{node.id.replace('/', '__')}.json"
+        if json.loads(attempt.read_bytes())["state"] != "finished":
+            continue  # it still removes its weights
+        raw = io.BytesIO()
+        with tarfile.open(fileobj=raw, mode="w:xz") as archive:
+            for path in (attempt, *_files(study / node.id)):
+                archive.add(path, path.relative_to(study).as_posix())
+        write_bytes(out, raw.getvalue())
+        print(f"kept {node.id}, {len(raw.getvalue()) // 1000} kB")
+
+
+def _files(cell: Path) -> Iterator[Path]:
+    for path in sorted(cell.rglob("*")):
+        if path.is_file() and "checkpoints" not in path.relative_to(cell).parts:
+            yield path
+
+
+def restore(study: Path, connector: Path) -> None:
+    """Unpack what is kept into two folders, of which neither exists."""
+    for folder in (study, connector):
+        if folder.exists():
+            raise SystemExit(f"{folder} is there. Move it away, or go on with it.")
+    parts = load_recipe("small/connector").recipe.model.parts
+    assert parts is not None
+    bundle = AnyBundle(*join_parts(parts, seed=0))
+    names = {name.removeprefix("model."): name for name in bundle.model.state_dict()}
+    trained = {names[name]: value for name, value in load_file(KEPT / CONNECTOR).items()}
+    bundle.model.load_state_dict(trained, strict=False)
+    save_bundle(bundle, connector, write_digests)
+    with new_folder(study) as folder:
+        (folder / STUDY_FILE).write_bytes((KEPT / STUDY_FILE).read_bytes())
+        for path in sorted(KEPT.glob("*.tar.xz")):
+            with tarfile.open(path) as archive:
+                archive.extractall(folder, filter="data")
+            print(f"restored {path.name}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("what", choices=["keep", "restore"])
+    parser.add_argument("study", type=Path)
+    parser.add_argument("connector", type=Path)
+    given = parser.parse_args()
+    {"keep": keep, "restore": restore}[given.what](given.study, given.connector)
