@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install --quiet
 
-.PHONY: help demo test test-all test-browser check format docs notebooks bench-gpu docs-links sbom audit clean-tree release clean pins
+.PHONY: help demo test test-all test-browser check format docs notebooks bench-gpu bench-peers docs-links sbom audit clean-tree release clean pins
 
 help:  ## say what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,6 +61,9 @@ notebooks: .venv/.ready-test  ## run the documentation's notebooks anew and keep
 # In the environment of PYTHON, which has a torch for the card: the pinned set is one for any machine.
 bench-gpu:  ## measure one GPU in ten minutes (ARGS=--miniature: the same, tiny, on a CPU)
 	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py --out runs/bench-gpu.json $(ARGS)
+
+bench-peers: .venv/.ready-test  ## measure this package beside what one would use instead (DATA=a prepared SLAKE)
+	OMP_NUM_THREADS=1 PYTHONPATH=src $(BIN)/python benchmarks/peers/run.py --data $(or $(DATA),data/slake) --out runs/bench-peers.json $(ARGS)
 
 docs-links: .venv/.ready-docs  ## also look up external links (needs the internet)
 	$(BIN)/python -m sphinx -b linkcheck -q docs docs/_build/links
