@@ -28,7 +28,7 @@ from exgra_med.model.join import join_parts
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import last_checkpoint_of
 
-KEPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "studies" / "real-small"
+KEPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "real-small-runs"
 CONNECTOR = "connector.safetensors"
 PART = "multi_modal_projector"
 
