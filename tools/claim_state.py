@@ -17,8 +17,9 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save
 
+from exgra_med.data.records import file_sha256
 from exgra_med.digests import write_digests
-from exgra_med.files import new_folder, write_bytes
+from exgra_med.files import new_folder, write_bytes, write_text
 from exgra_med.lab.studies.folder import is_finished
 from exgra_med.lab.studies.plan import plan_study
 from exgra_med.lab.studies.schema import STUDY_FILE, read_study
@@ -30,18 +31,22 @@ from exgra_med.recipe.run_folder import last_checkpoint_of
 
 KEPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "real-small-runs"
 CONNECTOR = "connector.safetensors"
+WHOLE = "model.safetensors.sha256"
+"""Hash of the weights of the whole model that the cells start from."""
 PART = "multi_modal_projector"
 
 
 def keep(study: Path, connector: Path) -> None:
     """Write what is not kept yet."""
-    weights = load_file(last_checkpoint_of(str(connector)) / "model.safetensors")
+    file = last_checkpoint_of(str(connector)) / "model.safetensors"
+    weights = load_file(file)
     own = {name: value for name, value in weights.items() if PART in name}
     known = load_file(KEPT / CONNECTOR) if (KEPT / CONNECTOR).is_file() else own
     if any(not value.equal(known[name]) for name, value in own.items()):
         raise SystemExit(f"{connector} is not the connector that is kept; its cells are others.")
     KEPT.mkdir(parents=True, exist_ok=True)
     write_bytes(KEPT / CONNECTOR, save(own))
+    write_text(KEPT / WHOLE, file_sha256(file) + "\n")
     (KEPT / STUDY_FILE).write_bytes((study / STUDY_FILE).read_bytes())
     known_study = read_study(study)
     for node in plan_study(known_study, study):
@@ -77,6 +82,10 @@ def restore(study: Path, connector: Path) -> None:
     trained = {names[name]: value for name, value in load_file(KEPT / CONNECTOR).items()}
     bundle.model.load_state_dict(trained, strict=False)
     save_bundle(bundle, connector, write_digests)
+    if file_sha256(connector / "model.safetensors") != (KEPT / WHOLE).read_text("utf-8").strip():
+        raise SystemExit(
+            f"{connector}: the two parts are not those that the cells were trained on."
+        )
     with new_folder(study) as folder:
         (folder / STUDY_FILE).write_bytes((KEPT / STUDY_FILE).read_bytes())
         for path in sorted(KEPT.glob("*.tar.xz")):

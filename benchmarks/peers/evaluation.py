@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import asked, load, main, opened
+from job import asked, load, main, opened
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from common import main
+from job import main
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

@@ -109,30 +109,37 @@ def compared(rounds: dict[str, list[dict[str, Any]]], count: int) -> dict[str, A
     """What a row says of its ways: how much a second, and ours over theirs, round by round."""
     table = {}
     speeds = {
-        way: [count / statistics.median(each["seconds"]) for each in found if "seconds" in each]
+        way: [
+            count / statistics.median(each["seconds"]) if "seconds" in each else None
+            for each in found
+        ]
         for way, found in rounds.items()
     }
     for way, found in rounds.items():
-        if not speeds[way]:
+        good = [each for each in found if "seconds" in each]
+        if not good:
             table[way] = {"message": found[0]["message"]}
             continue
         table[way] = {
-            "per_second": round(statistics.median(speeds[way]), 3),
-            "peak_gigabytes": max(each["peak_gigabytes"] for each in found),
-            "version": found[0]["version"],
+            "per_second": round(statistics.median(filter(None, speeds[way])), 3),
+            "rounds": len(good),
+            "peak_gigabytes": max(each["peak_gigabytes"] for each in good),
+            "version": good[0]["version"],
         }
-        if way != "ours":
-            ratios = [a / b for a, b in zip(speeds["ours"], speeds[way], strict=False)]
+        pairs = zip(speeds["ours"], speeds[way], strict=True)
+        ratios = [ours / own for ours, own in pairs if ours and own]
+        if way != "ours" and ratios:
             table[way] |= {
                 "ours_over_it": round(statistics.median(ratios), 2),
                 "lowest": round(min(ratios), 2),
                 "highest": round(max(ratios), 2),
             }
-        if "answers" in found[0]:
-            pairs = zip(rounds["ours"][0]["answers"], found[0]["answers"], strict=True)
-            table[way]["answers_as_ours"] = sum(a == b for a, b in pairs)
-        if "values" in found[0]:
-            table[way]["value"] = round(sum(found[0]["values"]), 3)
+        first = rounds["ours"][0]
+        if "answers" in good[0] and "answers" in first:
+            same = zip(first["answers"], good[0]["answers"], strict=True)
+            table[way]["answers_as_ours"] = sum(a == b for a, b in same)
+        if "values" in good[0]:
+            table[way]["value"] = round(sum(good[0]["values"]), 3)
     return table
 
 
@@ -149,7 +156,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     asked = parser.parse_args()
     began = time.monotonic()
-    asked.environments.mkdir(parents=True, exist_ok=True)
+    for folder in (asked.environments, asked.out.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         start = asked.start or _joined(asked.data, Path(scratch))
         data = _extended(asked.data, Path(scratch))
@@ -173,9 +181,11 @@ def _extended(data: Path, scratch: Path) -> Path:
 def _row(row: str, asked: argparse.Namespace, start: Path, data: Path) -> dict[str, Any]:
     prepared = open_prepared(data)
     images = prepared.image_folder(10**8)
-    train = list(prepared.records("train"))
+    train, test = (
+        [each for each in prepared.records(split) if each.images] for split in ("train", "test")
+    )
     # Questions of whole pictures, as a test has them; of training every so manieth.
-    test = list(prepared.records("test"))[: 8 if asked.quick else 96]
+    test = test[: 8 if asked.quick else 96]
     steps = 2 if asked.quick else 6
     job = {
         "start": str(start.resolve()),

@@ -4,7 +4,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from common import Clock, asked, collate, connector_of, load, lora, main, opened
+from job import Clock, asked, collate, connector_of, load, lora, main, opened
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:

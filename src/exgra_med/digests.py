@@ -148,15 +148,15 @@ def iterate_checked(lines: Iterable[bytes], path: Path, hint: str = "") -> Itera
     """
     before, has_digests = hashlib.sha256(), False
     for number, line in enumerate(lines, start=1):
-        # Line ends of Windows, as git may make them, are other bytes than were written: the digests
-        # of a file that has them say nothing.
-        match = None if line.endswith(b"\r\n") else _LINE_DIGEST.search(line)
+        # Line ends of Windows, as git may make them, count as those that were written.
+        written = line.removesuffix(b"\r\n") + b"\n" if line.endswith(b"\r\n") else line
+        match = _LINE_DIGEST.search(written)
         if match:
-            before.update(line[: match.start()])
+            before.update(written[: match.start()])
             is_whole = before.hexdigest()[:_LINE_DIGITS].encode() == match[1]
-            before.update(line[match.start() :])
+            before.update(written[match.start() :])
         else:
-            before.update(line)
+            before.update(written)
             is_whole = not has_digests or not line.endswith(b"\n") or not line.strip()
         if not is_whole:
             where = f"holds a line {number} that is not what was written there, or stands after one"

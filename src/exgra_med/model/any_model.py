@@ -215,8 +215,9 @@ class AnyBundle(Bundle):
         shows = [tuple(id(picture) for picture in own) for own in images]
         if len(set(shows)) == len(shows) or not all(sizes):
             return single_blocks(sizes)
-        # As for training, but for the rounding of half precision.
-        if self.facts.sharing_difference > self.tolerance:
+        # As for training, but for the rounding of half precision, which may hide other positions.
+        other_positions = hasattr(self.model.base_model, "get_rope_index")
+        if other_positions or self.facts.sharing_difference > self.tolerance:
             return single_blocks(sizes)
         ids = torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
         silent = torch.full_like(ids, IGNORED)

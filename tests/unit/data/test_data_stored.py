@@ -59,6 +59,10 @@ def test_line_ends_of_windows_change_no_record(tmp_path: Path, with_digests: boo
     stored(tmp_path, with_digests)
     path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
     assert list(StoredRecords(path)) == RECORDS == read_records(path)
+    if with_digests:
+        path.write_bytes(path.read_bytes().replace(b'"3.png"', b'"4.png"', 1))
+        with pytest.raises(DamagedFileError, match="not what was written"):
+            read_records(path)
 
 
 def test_records_of_a_file_that_was_changed_meanwhile_are_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What all ways share: the job, one clock, and a model that trains what the small recipes train.
+"""A job that every way is given: its records, its model with what is trained of it, and one clock.
 
 A job is a JSON file: `start` (a checkpoint that transformers loads), `train` and `test` (lists of
 records: picture, question as it is shown, answer), `batch_size`, `warm_up`, `steps`, `half`
