@@ -391,7 +391,10 @@ def _estimate_stage(
 ) -> StageEstimate:
     stage, hardware = recipe.stages[name], find_gpu(gpu)
     work = measure_workload(recipe, name, planned)
-    row_length = None if planned.packs else work.conversation * PADDED
+    # A packed row is no longer than all conversations of a batch together.
+    row_length = min(stage.tokens_per_row, stage.batch_size * work.conversation * FILLER)
+    if not planned.packs:
+        row_length = work.conversation * PADDED
     shape = shape_of(model.config, work.image, row_length)
     parameters = count_parameters(model, stage)
     per_record = (work.conversation + work.alignment) * (FILLER if planned.packs else PADDED)

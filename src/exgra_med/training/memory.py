@@ -75,7 +75,7 @@ class Shape:
     """What the projector reads for each token of an image."""
     image: ImageCost
     row_length: float | None
-    """L of rows with one sequence each; packed rows have the stage's `tokens_per_row`."""
+    """L; of packed rows the stage's `tokens_per_row` where nothing is said."""
 
 
 def shape_of(config: Any, image: ImageCost | None = None, row_length: float | None = None) -> Shape:
