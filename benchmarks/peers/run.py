@@ -5,16 +5,16 @@
 Each way runs in a process of its own, and each library of others in an environment of its own, made
 from the package index by this command and kept in `--environments`; what it shares with this
 package's environment, PyTorch above all, is taken from there, so that all ways run on the same. The
-ways of a row take turns, round after round; a ratio is of two neighbours in time. What cannot be
-installed or run is written down with its message. `--start` is any LLaVA of transformers; without
-it, the small model's two pretrained parts are joined. `--quick` runs everything with few steps, to
-see that it runs.
+ways of a row take turns, round after round; a ratio is of two ways in one round. What cannot be
+installed or run is written down with its message. `--start` is any LLaVA of transformers, the small
+model without it. `--quick` runs everything with few steps, to see that it runs.
 """
 
 import argparse
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -29,9 +29,7 @@ from exgra_med.captions.merge import merge_captions
 from exgra_med.data.chat_template import options_suffix
 from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Record, open_prepared
-from exgra_med.model.bundle import load_bundle
-from exgra_med.recipe.load import load_recipe
-from exgra_med.training.stages import begin_run, starting_checkpoint
+from exgra_med.model.small_model import small_model
 
 HERE = Path(__file__).resolve().parent
 ENVIRONMENTS = {
@@ -56,7 +54,7 @@ ROWS = {
         "pipeline": None,
         "lmms-eval": "lmms-eval",
     },
-    "matching": {"ours": None, "pylibmgm": "pylibmgm"},
+    "matching": {"ours": None, "ours-thorough": None, "pylibmgm": "pylibmgm"},
 }
 """Row -> way -> its environment; None is this package's own."""
 
@@ -101,7 +99,9 @@ def run_way(row: str, way: str, python: Path, job: dict[str, Any]) -> dict[str, 
         quiet = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | quiet)
     if done.returncode:
-        return {"message": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+        lines = done.stderr.strip().splitlines() or ["no message"]
+        errors = [each for each in lines if re.match(r"[\w.]+(Error|Exception): ", each)]
+        return {"message": (errors or lines)[-1]}
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
@@ -135,6 +135,10 @@ def compared(rounds: dict[str, list[dict[str, Any]]], count: int) -> dict[str, A
                 "highest": round(max(ratios), 2),
             }
         first = rounds["ours"][0]
+        if "products_share" in good[0]:
+            shares = [each["products_share"] for each in good]
+            table[way]["products_share"] = statistics.median(shares)
+            table[way]["step_gigaflops"] = good[0]["step_gigaflops"]
         if "answers" in good[0] and "answers" in first:
             same = zip(first["answers"], good[0]["answers"], strict=True)
             table[way]["answers_as_ours"] = sum(a == b for a, b in same)
@@ -159,13 +163,13 @@ def main() -> None:
     for folder in (asked.environments, asked.out.parent):
         folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        start = asked.start or _joined(asked.data, Path(scratch))
+        start = asked.start or small_model()
         data = _extended(asked.data, Path(scratch))
         result: dict[str, Any] = {"rows": {}}
         for row in asked.rows:
             result["rows"][row] = _row(row, asked, start, data)
             print(json.dumps(result["rows"][row], indent=2), flush=True)
-        result["metadata"] = _metadata(asked, start) | {
+        result["metadata"] = _metadata(asked) | {
             "minutes": round((time.monotonic() - began) / 60, 1)
         }
     asked.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
@@ -185,15 +189,15 @@ def _row(row: str, asked: argparse.Namespace, start: Path, data: Path) -> dict[s
         [each for each in prepared.records(split) if each.images] for split in ("train", "test")
     )
     # Questions of whole pictures, as a test has them; of training every so manieth.
-    test = test[: 8 if asked.quick else 96]
-    steps = 2 if asked.quick else 6
+    test = test[: 8 if asked.quick else 64]
+    steps = 2 if asked.quick else 3
     job = {
         "start": str(start.resolve()),
         "prepared": str(data),
         "train": [shown(each, images) for each in train[:: max(1, len(train) // 400)]],
         "test": [shown(each, images) for each in test],
-        "batch_size": 4 if asked.quick else 16,
-        "warm_up": 1 if asked.quick else 2,
+        "batch_size": 4 if asked.quick else 8,
+        "warm_up": 1,
         "steps": steps,
         "half": asked.half,
         "learning_rate": 1e-4,
@@ -218,24 +222,13 @@ def _row(row: str, asked: argparse.Namespace, start: Path, data: Path) -> dict[s
     return compared(rounds, job["batch_size"] if row == "training" else 1)
 
 
-def _joined(data: Path, scratch: Path) -> Path:
-    parts = load_recipe("small/connector").recipe.model.parts
-    assert parts is not None
-    changes = [f"data.folder={data}", "model.start=null"]
-    changes += [f"model.parts.{name}={v}" for name, v in parts.model_dump().items() if v]
-    recipe = load_recipe("small/instruct", changes).recipe
-    start = starting_checkpoint(begin_run(scratch / "parts", recipe, False))
-    load_bundle(start)  # measured once, outside of the clocks
-    return start
-
-
-def _metadata(asked: argparse.Namespace, start: Path) -> dict[str, Any]:
+def _metadata(asked: argparse.Namespace) -> dict[str, Any]:
     return {
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "threads": int(os.environ.get("OMP_NUM_THREADS", "0")) or None,
         "precision": "bfloat16" if asked.half else "float32",
-        "model": start.name if asked.start else "small, untrained connector",
+        "model": asked.start.name if asked.start else "small",
         "rounds": 1 if asked.quick else asked.rounds,
         "quick": asked.quick,
     }

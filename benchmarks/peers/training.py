@@ -1,10 +1,11 @@
 """One way to train, in a process of its own: `python training.py WAY JOB.json`."""
 
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
-from job import Clock, asked, collate, connector_of, load, lora, main, opened
+from job import Clock, asked, collate, connector_of, load, lora, main, opened, peak_memory
 
 
 def ours(job: dict[str, Any]) -> dict[str, Any]:
@@ -24,17 +25,24 @@ def ours_aligned(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ours(job: dict[str, Any], changes: list[str]) -> dict[str, Any]:
+    from products import Products
+
     from exgra_med.recipe.load import load_recipe
     from exgra_med.training.stages import begin_run, train_run
 
-    clock = Clock()
+    clock, products, counting = Clock(), Products(), []
+    measured = job["warm_up"] + job["steps"]
 
     class Reporter:
         def start(self, *told: Any, **more: Any) -> None:
-            clock.times = []
+            clock.times = [time.process_time()]
+            counting.append(told[-1])
 
         def advance(self, *told: Any, **more: Any) -> None:
             clock.tick()
+            # One more step is for counting its products, which takes time too.
+            if counting[-1] == "steps" and len(clock.times) == measured + 1:
+                products.__enter__()
 
         def finish(self) -> None:
             pass
@@ -45,7 +53,7 @@ def _ours(job: dict[str, Any], changes: list[str]) -> dict[str, Any]:
         "data.fraction=1",
         "data.held_out_split=null",
         "stages.instruct.epochs=100",
-        f"stages.instruct.max_steps={job['warm_up'] + job['steps']}",
+        f"stages.instruct.max_steps={measured + 1}",
         f"stages.instruct.batch_size={job['batch_size']}",
         f"stages.instruct.precision={'bfloat16' if job['half'] else 'float32'}",
         f"stages.instruct.lora.rank={job['rank']}",
@@ -56,7 +64,15 @@ def _ours(job: dict[str, Any], changes: list[str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         recipe = load_recipe("small/aligned", changes).recipe
         train_run(begin_run(Path(scratch) / "run", recipe, False), Reporter())
-    return {"seconds": clock.seconds(job["warm_up"]), "version": _version("exgra-med")}
+    products.__exit__(None, None, None)
+    peak = peak_memory()
+    return {
+        "seconds": clock.seconds(job["warm_up"])[: job["steps"]],
+        "version": _version("exgra-med"),
+        "peak_gigabytes": round(peak / 1e9, 2),
+        "products_share": round(products.seconds() / clock.seconds(measured)[0], 3),
+        "step_gigaflops": round(products.flops() / 1e9, 1),
+    }
 
 
 def trainer(job: dict[str, Any]) -> dict[str, Any]:
@@ -117,14 +133,27 @@ def trl(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def swift(job: dict[str, Any]) -> dict[str, Any]:
-    """ms-swift's fine-tuning, told that the model is a LLaVA of transformers."""
+    """ms-swift's fine-tuning; the model is registered as its documentation shows, with the
+    template and the parts of a LLaVA of transformers."""
     import json
 
+    from swift.model import ModelGroup, ModelMeta, register_model
+    from swift.model.model_arch import ModelArch
+    from swift.model.models.llava import LlavahfLoader
     from swift.pipelines import sft_main
-    from transformers import TrainerCallback
+    from transformers import AutoModelForImageTextToText, TrainerCallback
     from transformers.trainer import DEFAULT_CALLBACKS
 
     clock = Clock()
+
+    class Loader(LlavahfLoader):
+        def get_model(self, *told: Any, **more: Any) -> Any:
+            self.auto_model_cls = AutoModelForImageTextToText
+            return super().get_model(*told, **more)
+
+    template, parts = "llava1_5_hf", ModelArch.llava_hf
+    meta = ModelMeta("here", [ModelGroup([])], Loader, template, parts, is_multimodal=True)
+    register_model(meta)
 
     class Ticks(TrainerCallback):
         def on_step_end(self, *told: Any, **more: Any) -> None:
@@ -142,7 +171,7 @@ def swift(job: dict[str, Any]) -> dict[str, Any]:
                 file.write(json.dumps({"messages": told, "images": [record["picture"]]}) + "\n")
         arguments = _arguments(job) | {
             "model": job["start"],
-            "model_type": "llava1_5_hf",
+            "model_type": "here",
             "dataset": str(rows),
             "output_dir": scratch,
             "tuner_type": "lora",
@@ -170,6 +199,7 @@ def _option(name: str, value: Any) -> list[str]:
 def _arguments(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "per_device_train_batch_size": job["batch_size"],
+        "gradient_accumulation_steps": 1,
         "max_steps": job["warm_up"] + job["steps"],
         "learning_rate": job["learning_rate"],
         "bf16": job["half"],

@@ -29,7 +29,7 @@ def benchmark_page(results: Path) -> str:
     rest = sorted(
         {path.stem for path in results.glob("*.json") if not path.stem.startswith("run-")}
         - set(TABLES)
-        - {"matching"}
+        - {"matching", "peers"}
     )
     if rest:
         parts += ["## Further results", "", "Committed, and without a table here yet:", ""]

@@ -13,6 +13,7 @@ from benchmark_pages import benchmark_page
 from command_page import command_pages, command_table
 from model_page import model_page
 from notebook_pages import notebook_page
+from peers_page import peers_page
 from picture_page import picture_page
 from protocol_page import protocol_page
 from recipe_page import recipe_page
@@ -42,6 +43,7 @@ def generate(docs: Path, results: Path) -> list[Path]:
         "architecture.svg": architecture_svg(imported_folders(SOURCE)),
         "benchmarks.md": benchmark_page(results),
         "models.md": model_page(results),
+        "peers.md": peers_page(results),
         "results.md": result_page(results),
     }
     texts = {docs / "generated" / name: text for name, text in pages.items()}

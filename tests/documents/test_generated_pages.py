@@ -28,6 +28,7 @@ from benchmark_pages import TABLES, benchmark_page  # noqa: E402
 from command_page import command_pages, command_table, commands, shown  # noqa: E402
 from keep_results import recipe_digest  # noqa: E402
 from model_page import model_page  # noqa: E402
+from peers_page import WAYS, peers_page  # noqa: E402
 from picture_page import CASES, picture_page  # noqa: E402
 from recipe_page import recipe_page, sections  # noqa: E402
 from result_pages import result_page  # noqa: E402
@@ -71,6 +72,19 @@ def test_every_benchmark_with_results_has_its_figures() -> None:
     for name, (title, _, _) in TABLES.items():
         assert (RESULTS / f"{name}.json").is_file()
         assert f"## {title}\n" in page
+
+
+def test_every_way_beside_ours_has_its_ratio_with_its_spread() -> None:
+    page = peers_page(RESULTS)
+    rows = json.loads((RESULTS / "peers.json").read_text(encoding="utf-8"))["rows"]
+    assert set(rows) == {"training", "evaluation", "matching"}
+    for ways in rows.values():
+        for way, found in ways.items():
+            middle, *ends = (found.get(each) for each in ("ours_over_it", "lowest", "highest"))
+            spread = f"{middle} ({ends[0]} to {ends[1]})"
+            told = "1" if way == "ours" else found.get("message", spread)
+            lines = [each for each in page.splitlines() if each.startswith(f"| {WAYS[way]} |")]
+            assert any(told in each for each in lines), way
 
 
 def test_every_model_that_went_the_road_has_its_row() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from exgra_med.errors import MissingExtraError, RecipeError
 from exgra_med.model.bundle import Bundle
-from exgra_med.model.lora import attach_adapter, detach_adapter
+from exgra_med.model.lora import attach_adapter, detach_adapter, fused_linear
 from exgra_med.recipe.schema import LoraSettings
 from exgra_med.training.trainable import set_trainable
 
@@ -121,3 +121,52 @@ def test_adapters_on_4_bit_layers_merge_to_what_they_answered(
     detach_adapter(bundle, small)
     # Measured on a CPU with bitsandbytes 0.50.2: 2e-7.
     assert (logits(bundle.model, bundle) - with_adapter).abs().max() <= 1e-5
+
+
+@needs_peft
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_fused_layer_is_that_of_peft_with_its_gradients(dropout: float, bias: bool) -> None:
+    fused, plain = _layers(dropout, bias)
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    found = [_values_and_gradients(layer, x) for layer in (fused, plain)]
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.abs().max() > 1e-3
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=1e-12)
+
+
+@needs_peft
+def test_the_fused_layer_is_no_worse_in_half_precision() -> None:
+    fused, plain = _layers(0.0, False)
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    exact = _values_and_gradients(plain, x)
+    with torch.autocast("cpu", torch.bfloat16):
+        halves = [_values_and_gradients(layer.float(), x.float()) for layer in (fused, plain)]
+    for right, ours, theirs in zip(exact, *halves, strict=True):
+        error, usual = ((each - right).abs().max() for each in (ours, theirs))
+        assert error <= 2 * usual + 1e-3
+
+
+def _layers(dropout: float, bias: bool) -> list[torch.nn.Module]:
+    """The same adapted layer of 6 to 7 twice: ours, and peft's."""
+    from peft import LoraConfig, inject_adapter_in_model
+
+    torch.manual_seed(0)
+    settings = LoraConfig(r=2, lora_alpha=3, lora_dropout=dropout, target_modules=["0"])
+    layers: list[torch.nn.Module] = []
+    for _ in range(2):
+        model = torch.nn.Sequential(torch.nn.Linear(6, 7, bias=bias))
+        inject_adapter_in_model(settings, model)
+        layers.append(model[0].double())
+    layers[0].get_submodule("lora_B.default").weight.data.normal_()
+    layers[1].load_state_dict(layers[0].state_dict())
+    layers[0].__class__ = fused_linear()
+    return layers
+
+
+def _values_and_gradients(layer: torch.nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
+    torch.manual_seed(1)
+    x = x.clone().requires_grad_()
+    out = layer(x)
+    learning = [x, *(each for each in layer.parameters() if each.requires_grad)]
+    return [out.double(), *(g.double() for g in torch.autograd.grad(out.sin().sum(), learning))]

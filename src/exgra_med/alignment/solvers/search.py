@@ -60,7 +60,8 @@ class Schedule:
         runs_few: the same where few pairs are left.
         sweeps: how often one run judges each pair of node and label.
         sweeps_few: the same where few pairs are left.
-        nodes_in_full: above this size sweeps fall with 1 / n.
+        nodes_in_full: above this size sweeps fall with n, `sweeps_few` with 1 / n.
+        fall: power of 1 / n with which `sweeps` fall.
         hot: temperature at the start of every other run.
         hot_few: that of the runs between, and of all where few pairs are left.
         cold: temperature at the end.
@@ -72,6 +73,7 @@ class Schedule:
     sweeps: int
     sweeps_few: int
     nodes_in_full: int
+    fall: float = 1.0
     hot: float = 0.35
     hot_few: float = 0.7
     cold: float = 0.07
@@ -80,7 +82,7 @@ class Schedule:
 
 SCHEDULES = {
     "fast": Schedule(
-        runs=1, runs_few=2, sweeps=300, sweeps_few=80, nodes_in_full=28,
+        runs=1, runs_few=2, sweeps=400, sweeps_few=80, nodes_in_full=32, fall=1.6,
         hot=0.3, hot_few=1.2, cold=0.15,
     ),
     "thorough": Schedule(
@@ -272,9 +274,9 @@ def _solve(problems: Problems, schedule: Schedule, from_nothing: bool) -> Soluti
     if from_nothing:
         starts.append(np.full_like(starts[0], -1))
     stacked = np.stack(starts, axis=1)
-    # The work of a sweep grows with n^2 by itself; above `nodes_in_full` that of all only with n.
+    # The work of a sweep grows with n^2 by itself; above `nodes_in_full` that of all grows less.
     share = min(1.0, schedule.nodes_in_full / num_nodes)
-    sweeps = schedule.sweeps * share, schedule.sweeps_few * share
+    sweeps = schedule.sweeps * share**schedule.fall, schedule.sweeps_few * share
     assignment = np.empty((num_problems, num_nodes), np.int64)
     certified = np.empty(num_problems, np.bool_)
     lengths = problems.seed, schedule.runs, schedule.runs_few, *sweeps
