@@ -50,7 +50,7 @@ def peers_page(results: Path) -> str:
         if row == "evaluation":
             last += ", same answers"
         parts += [
-            f"### {title}",
+            f"## {title}",
             "",
             f"| way | {unit} | takes times as long | {last} | version |",
             "| --- | --: | --: | --: | --- |",
