@@ -108,7 +108,8 @@ def fused_linear() -> Any:
     class FusedLinear(Linear):
         def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
             """[..., in] -> [..., out]."""
-            first, second = (each[ADAPTER_NAME] for each in (self.lora_A, self.lora_B))
+            first: Any = self.lora_A[ADAPTER_NAME]
+            second: Any = self.lora_B[ADAPTER_NAME]
             # In rows, because autograd copies where a view is changed in place.
             rows = x.flatten(0, -2)
             out = self.base_layer(rows)
