@@ -60,8 +60,8 @@ class Schedule:
         runs_few: the same where few pairs are left.
         sweeps: how often one run judges each pair of node and label.
         sweeps_few: the same where few pairs are left.
-        nodes_in_full: above this size sweeps fall with n, `sweeps_few` with 1 / n.
-        fall: power of 1 / n with which `sweeps` fall.
+        nodes_in_full: above this size N `sweeps` fall with (N / n)^fall, `sweeps_few` with N / n.
+        fall: see above.
         hot: temperature at the start of every other run.
         hot_few: that of the runs between, and of all where few pairs are left.
         cold: temperature at the end.
