@@ -2,10 +2,13 @@
 
     PYTHONPATH=src python tools/claim_state.py keep runs/real-small runs/small/connector
     PYTHONPATH=src python tools/claim_state.py restore runs/real-small runs/small/connector
+    PYTHONPATH=src python tools/claim_state.py publish runs/real-small
 
 `keep` packs every finished cell (results, answers, log, recipe, versions; no weights) and the
 trained connector, without which a cell cannot be repeated. `restore` unpacks them; the rest of the
-model that the cells start from is made anew out of the two pretrained parts.
+model that the cells start from is made anew out of the two pretrained parts. `publish` reports what
+is finished and copies numbers, table and figures to where the page of the study takes them from; it
+needs the folder with the study's data as working folder.
 """
 
 import argparse
@@ -22,6 +25,7 @@ from exgra_med.digests import write_digests
 from exgra_med.files import new_folder, write_bytes, write_text
 from exgra_med.lab.studies.folder import is_finished
 from exgra_med.lab.studies.plan import plan_study
+from exgra_med.lab.studies.report import RESULTS_FILE, TABLE_FILE, write_outcome
 from exgra_med.lab.studies.schema import STUDY_FILE, read_study
 from exgra_med.model.any_model import AnyBundle
 from exgra_med.model.bundle import save_bundle
@@ -29,7 +33,10 @@ from exgra_med.model.join import join_parts
 from exgra_med.recipe.load import load_recipe
 from exgra_med.recipe.run_folder import last_checkpoint_of
 
-KEPT = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "real-small-runs"
+PROJECT = Path(__file__).resolve().parents[1]
+KEPT = PROJECT / "benchmarks" / "results" / "real-small-runs"
+PUBLISHED = PROJECT / "benchmarks" / "results" / "studies" / "real-small"
+FIGURES = {"figure.svg": "study-real-small.svg", "figure-2.svg": "study-real-small-difference.svg"}
 CONNECTOR = "connector.safetensors"
 WHOLE = "model.safetensors.sha256"
 """Hash of the weights of the whole model that the cells start from."""
@@ -94,10 +101,25 @@ def restore(study: Path, connector: Path) -> None:
             print(f"restored {path.name}")
 
 
+def publish(study: Path) -> None:
+    """Write the report of the study, and take its numbers, table and figures into the project."""
+    write_outcome(study)
+    PUBLISHED.mkdir(parents=True, exist_ok=True)
+    for name in (STUDY_FILE, RESULTS_FILE, TABLE_FILE):
+        write_bytes(PUBLISHED / name, (study / name).read_bytes())
+    for name, published in FIGURES.items():
+        write_bytes(PROJECT / "docs" / "figures" / published, (study / name).read_bytes())
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=["keep", "restore"])
+    parser.add_argument("what", choices=["keep", "restore", "publish"])
     parser.add_argument("study", type=Path)
-    parser.add_argument("connector", type=Path)
+    parser.add_argument("connector", type=Path, nargs="?")
     given = parser.parse_args()
-    {"keep": keep, "restore": restore}[given.what](given.study, given.connector)
+    if given.what == "publish":
+        publish(given.study)
+    elif given.connector is None:
+        parser.error("The folder of the connector is missing.")
+    else:
+        {"keep": keep, "restore": restore}[given.what](given.study, given.connector)

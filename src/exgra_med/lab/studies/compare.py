@@ -186,10 +186,11 @@ def reached_fraction(
 def compare_arms(study: Study, collected: Collected) -> dict[str, Any]:
     """Everything that a study concludes from, ready for JSON: `arms` (curves), `comparisons` (every
     arm against the baseline at each fraction, and overall with fraction None, p-values adjusted
-    by Holm over all of them), `efficiency`.
+    by Holm over all of them), `efficiency`, and `rise`: what the baseline gains from its least data
+    to its most, None with one fraction.
     """
     if not collected.values:
-        return {"arms": {}, "comparisons": [], "efficiency": None}
+        return {"arms": {}, "comparisons": [], "efficiency": None, "rise": None}
     grid = _grid(study, collected)
     arms = list(grid.cells)
     comparisons = [
@@ -200,6 +201,7 @@ def compare_arms(study: Study, collected: Collected) -> dict[str, Any]:
         "arms": arm_curves(study, collected),
         "comparisons": comparisons,
         "efficiency": grid.efficiency(arms, study.baseline),
+        "rise": grid.rise(study.baseline),
     }
 
 
@@ -285,6 +287,27 @@ class _Grid:
             "detectable": detectable(mean),
             # No spread is not certainty: there is nothing that could have varied.
             "same_scores": not np.nan_to_num(each).any(),
+        }
+
+    def rise(self, arm: str) -> dict[str, Any] | None:
+        """An arm with its most data minus the same arm with its least, in pairs of equal seed and
+        question: without a gain here nothing can be said of data that a method saves."""
+        fractions = self.fractions(arm)
+        if len(fractions) < 2:
+            return None
+        least, most = fractions[0], fractions[-1]
+        seeds = sorted(set(self.cells[arm][least]) & set(self.cells[arm][most]))
+        if not seeds:
+            return None
+        differences = self.stacked(arm, most, seeds) - self.stacked(arm, least, seeds)
+        mean = mean_over_seeds(differences, self.resampling, -1.0)
+        return {
+            "arm": arm,
+            "fractions": [least, most],
+            "seeds": seeds,
+            **asdict(mean),
+            **p_values(mean, differences, self.resampling),
+            "detectable": detectable(mean),
         }
 
     def efficiency(self, arms: Sequence[str], baseline: str) -> dict[str, Any] | None:

@@ -46,11 +46,11 @@ def conclude(
         sentences += _about(study, arm, rows, titles, num_tests)
         for name, outcome in others.items():
             own = [row for row in outcome["comparisons"] if row["arm"] == arm]
-            sentences += [f"{name}: {_sentence(row, titles, num_tests)}" for row in _by_size(own)]
+            sentences += [f"{name}: {each}" for each in _sentences(own, titles, num_tests)]
     if not statistics["comparisons"]:
         sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
     sentences += _efficiency(statistics["efficiency"], titles, lacking)
-    sentences += _rise(statistics["arms"].get(study.baseline))
+    sentences += _rise(statistics.get("rise"), titles)
     sentences += _above_baseline(statistics, baseline)
     sentences += _seeds(statistics)
     if missing:
@@ -69,7 +69,7 @@ def _about(
     study: Study, arm: str, rows: list[dict[str, Any]], titles: dict[str, str], num_tests: int
 ) -> list[str]:
     """An arm against the baseline: overall first, then fraction by fraction."""
-    sentences = [_sentence(row, titles, num_tests) for row in _by_size(rows)]
+    sentences = _sentences(rows, titles, num_tests)
     method = arm.partition("+")[0]
     for row in rows:
         gain = _published_gain(study, method, row["fraction"]) if arm == method else None
@@ -83,14 +83,39 @@ def _about(
     return sentences
 
 
-def _by_size(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The comparison over all fractions first."""
-    return sorted(rows, key=lambda row: row["fraction"] is not None)
+def _sentences(rows: list[dict[str, Any]], titles: dict[str, str], num_tests: int) -> list[str]:
+    """An arm against the baseline, over all fractions first; what was not found is one sentence."""
+    said, nothing = [], []
+    for row in sorted(rows, key=lambda row: row["fraction"] is not None):
+        if _is_nothing(row):
+            nothing.append(f"{_where(row)} {_numbers(row)}")
+        else:
+            said.append(_sentence(row, titles, num_tests))
+    if nothing:
+        names = " and ".join(titles[rows[0][each]] for each in ("arm", "baseline"))
+        said.append(f"No difference was found between {names} {', '.join(nothing)}.")
+    return said
+
+
+def _where(row: dict[str, Any]) -> str:
+    return "over all fractions" if row["fraction"] is None else f"at {percent(row['fraction'])}"
+
+
+def _numbers(row: dict[str, Any]) -> str:
+    bounds = row["interval"]
+    size = f", the interval is {_points(bounds[0])} to {_points(bounds[1])}" if bounds else ""
+    return f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})"
+
+
+def _is_nothing(row: dict[str, Any]) -> bool:
+    """Whether neither the test alone nor the interval tells the two apart."""
+    bounds = row["interval"]
+    holds_0 = bounds is not None and bounds[0] <= 0 <= bounds[1]
+    return not row["same_scores"] and not told_apart(row) and (row["p"] >= LEVEL or holds_0)
 
 
 def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> str:
-    arm, baseline = titles[row["arm"]], titles[row["baseline"]]
-    where = "over all fractions" if row["fraction"] is None else f"at {percent(row['fraction'])}"
+    arm, baseline, where = titles[row["arm"]], titles[row["baseline"]], _where(row)
     bounds = row["interval"]
     if row["same_scores"]:
         return (
@@ -98,15 +123,10 @@ def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> st
             "tell nothing about a difference there."
         )
     if not told_apart(row):
-        holds_0 = bounds is not None and bounds[0] <= 0 <= bounds[1]
-        size = f", the interval is {_points(bounds[0])} to {_points(bounds[1])}" if bounds else ""
-        numbers = f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})"
-        if row["p"] < LEVEL and not holds_0:
-            return (
-                f"The difference between {arm} and {baseline} {where} does not stand up to the "
-                f"correction for {num_tests} comparisons {numbers}."
-            )
-        return f"No difference was found between {arm} and {baseline} {where} {numbers}."
+        return (
+            f"The difference between {arm} and {baseline} {where} does not stand up to the "
+            f"correction for {num_tests} comparisons {_numbers(row)}."
+        )
     better = "better" if row["value"] > 0 else "worse"
     size = f"{abs(row['value']):.1f} points"
     if bounds is not None:
@@ -161,18 +181,19 @@ def _efficiency(
     return sentences
 
 
-def _rise(baseline: dict[str, Any] | None) -> list[str]:
+def _rise(rise: dict[str, Any] | None, titles: dict[str, str]) -> list[str]:
     """Whether more data helps the baseline at all; where it does not, there is nothing to save."""
-    points = [] if baseline is None else baseline["points"]
-    if baseline is None or len(points) < 2 or not all(p["interval"] for p in points):
+    if rise is None or rise["interval"] is None:
         return []
-    least, most = points[0], points[-1]
-    if most["interval"][0] > least["interval"][1]:
-        return []
+    least, most = map(percent, rise["fractions"])
+    low, high = rise["interval"]
+    about = f"{titles[rise['arm']]} {{}} from {least} to {most} of the data"
+    if low > 0:
+        return [f"{about.format('rises')} by {low:.1f} to {high:.1f} points."]
     return [
-        f"{baseline['title']} does not surely rise from {percent(least['fraction'])} "
-        f"({least['value']:.1f}) to {percent(most['fraction'])} of the data ({most['value']:.1f}): "
-        "where more data does not help, this study cannot show that a method saves any."
+        f"{about.format('does not surely rise')} ({_points(rise['value'])} points, the interval is "
+        f"{_points(low)} to {_points(high)}): where more data does not help, this study cannot "
+        "show that a method saves any."
     ]
 
 

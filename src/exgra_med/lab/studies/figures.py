@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
-from exgra_med.evaluation.published import CURVES
+from exgra_med.evaluation.published import CURVES, curves_of
 from exgra_med.evaluation.report.page import GRID, INK, STYLE, inline_svg, pyplot
 from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.compare import told_apart
@@ -72,7 +72,7 @@ def curve_figure(results: dict[str, Any]) -> Drawing | None:
         axes.set_ylabel(f"{scorer} {name.replace('_', ' ')}, %")
         axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, borderaxespad=0.1)
         if paper:
-            _draw_paper(panels[0][1], paper)
+            _draw_paper(panels[0][1], paper, CURVES[results["published"]["dataset"]].title)
         return _drawing(figure, "curve", "Score over the share of data", _curve_note(results))
 
 
@@ -162,26 +162,25 @@ def _paper_curves(results: dict[str, Any]) -> list[tuple[str, str, dict[float, f
     if named is None:
         return []
     styles = looks(results)
-    known = CURVES.get(named["dataset"], {})
     return [
-        (styles[method][0] if method in styles else INK, *known[model])
-        for method, model in named["methods"].items()
-        if model in known
+        (styles[method][0] if method in styles else INK, name, curve)
+        for method, name, curve in curves_of(named["dataset"], named["methods"])
     ]
 
 
-def _draw_paper(axes: Any, curves: list[tuple[str, str, dict[float, float]]]) -> None:
+def _draw_paper(axes: Any, curves: list[tuple[str, str, dict[float, float]]], dataset: str) -> None:
+    highest = max(curve[max(curve)] for *_, curve in curves)
     shares = sorted({share for _, _, curve in curves for share in curve})
     for colour, name, curve in curves:
         places = [shares.index(share) for share in curve]
         axes.plot(places, list(curve.values()), color=colour, marker="o", markersize=3.5)
         axes.annotate(
             name.replace(" (paper)", ""), (places[-1], list(curve.values())[-1]),
-            xytext=(0, 5 if curve[shares[0]] > 60 else -12), textcoords="offset points",
+            xytext=(0, 5 if curve[max(curve)] == highest else -12), textcoords="offset points",
             ha="right", fontsize=8, color=colour,
         )  # fmt: skip
     _label_fractions(axes, shares)
-    axes.set_title("paper: VQA-RAD, legacy score,\none run each — another scale", fontsize=8.5)
+    axes.set_title(f"paper: {dataset}, legacy score,\none run each — another scale", fontsize=8.5)
 
 
 def _label_fractions(axes: Any, fractions: list[float]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from exgra_med import files
 from exgra_med.digests import DIGEST, read_document, write_document
 from exgra_med.errors import DamagedFileError, ExgraMedError, RecipeError, RunError
+from exgra_med.evaluation.published import curves_of
 from exgra_med.evaluation.report.page import NOTICE, template_environment
 from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
@@ -141,7 +142,8 @@ def limits(results: dict[str, Any]) -> list[str]:
             f"The data is made ({results['makes_data']}), not medical: its questions are balanced "
             "and its truth is known, which real data never offers."
         )
-    if results["published"] is not None:
+    named = results["published"]
+    if named is not None and curves_of(named["dataset"], named["methods"]):
         sentences.append(
             "The published numbers are of other models, other data and another score. They stand "
             "beside this study to show what was claimed; no difference between the two is formed."

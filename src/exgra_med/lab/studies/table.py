@@ -11,7 +11,7 @@ from typing import Any
 
 from exgra_med.errors import ScoreError
 from exgra_med.evaluation.answers import SHORT_DIGEST
-from exgra_med.evaluation.published import CURVE_METRIC, CURVE_SOURCE, CURVES
+from exgra_med.evaluation.published import CURVE_METRIC, CURVES, curves_of
 from exgra_med.evaluation.report.page import plain
 from exgra_med.evaluation.tables import Cell, bounded
 from exgra_med.lab.studies.compare import told_apart
@@ -154,18 +154,17 @@ def _block(caption: str, results: dict[str, Any], arms: dict[str, Any]) -> Block
 
 def _published(results: dict[str, Any], fractions: Sequence[float]) -> list[Block]:
     named = results["published"]
-    if named is None:
+    chosen = [] if named is None else curves_of(named["dataset"], named["methods"])
+    if not chosen:
         return []
-    curves = CURVES.get(named["dataset"], {})
-    chosen = [curves[model] for model in named["methods"].values() if model in curves]
-    shares = sorted({*fractions, *(share for _, curve in chosen for share in curve)})
+    shares = sorted({*fractions, *(share for *_, curve in chosen for share in curve)})
     rows = [
         Row(name, [Cell(curve.get(share)) for share in shares], [""] * len(shares))
-        for name, curve in chosen
+        for _, name, curve in chosen
     ]
     caption = (
         f"Published on {named['dataset']}, another score and not comparable with the table above: "
-        f"{CURVE_SOURCE}"
+        f"{CURVES[named['dataset']].source}"
     )
     return [Block(caption, CURVE_METRIC, shares, rows)]
 

@@ -28,7 +28,7 @@ from exgra_med.lab.studies.conclude import conclude
 from exgra_med.lab.studies.figures import difference_figure
 from exgra_med.lab.studies.folder import Attempt, log_path, open_study, start_study, write_attempt
 from exgra_med.lab.studies.plan import plan_study
-from exgra_med.lab.studies.report import write_outcome, write_results
+from exgra_med.lab.studies.report import limits, write_outcome, write_results
 from exgra_med.lab.studies.schema import load_study, read_study
 from exgra_med.lab.studies.table import blocks, comparison_rows, one_block, render
 from exgra_med.web.run_view import FoundRun, run_html
@@ -136,15 +136,16 @@ def said(
     seeds: int = 3,
     missing: int = 0,
     floor: float = 30.0,
-    later: float | None = None,
+    gain: float | None = None,
 ) -> str:
     study = read_study(folder)
     points = [{"seeds": list(range(seeds)), "interval": (40.0, 60.0), "fraction": 0.1, "value": 50}]
-    if later is not None:
-        edges = (later - 10, later + 10)
-        points.append(points[0] | {"interval": edges, "fraction": 1.0, "value": later})
     arms = {name: {"title": name, "points": points} for name in ("instruct", "exgra-med")}
     statistics = {"arms": arms, "comparisons": list(rows), "efficiency": None}
+    if gain is not None:
+        edges = (gain - 2, gain + 2)
+        fractions = {"fractions": [0.1, 1.0], "arm": "instruct"}
+        statistics["rise"] = {"value": gain, "interval": edges} | fractions
     return "\n".join(conclude(study, statistics, [""] * missing, floor))
 
 
@@ -182,10 +183,19 @@ def test_every_branch_of_the_conclusion(folder: Path) -> None:
         "Not surely above the 41.0 % of the strongest baseline that sees no picture, at any share "
         "of the data: instruct, exgra-med."
     )
-    assert "instruct does not surely rise from 10 % (50.0) to 100 % of the data (69.0)" in said(
-        folder, row(1, 0.4), later=69.0
+    assert (
+        "instruct does not surely rise from 10 % to 100 % of the data (+1.0 points, the interval "
+        "is −1.0 to +3.0): where more data"
+    ) in said(folder, row(1, 0.4), gain=1.0)
+    assert said(folder, row(5, 0.01), gain=5.0).endswith(
+        "instruct rises from 10 % to 100 % of the data by 3.0 to 7.0 points."
     )
-    assert "rise" not in said(folder, row(1, 0.4), later=71.0) + said(folder, row(1, 0.4))
+    assert "rise" not in said(folder, row(1, 0.4))
+    assert said(folder, row(1, 0.4), row(5, 0.01, fraction=1.0), row(1, 0.2, fraction=0.4)) == (
+        "exgra-med is better than instruct by 3.0 to 7.0 points at 100 % (p = 0.01).\n"
+        "No difference was found between exgra-med and instruct at 10 % (+1.0 points, the interval "
+        "is −1.0 to +3.0; p = 0.4), at 40 % (+1.0 points, the interval is −1.0 to +3.0; p = 0.2)."
+    )
     nothing = {"arms": {}, "comparisons": [], "efficiency": None}
     assert conclude(read_study(folder), nothing, []) == [
         "No run is finished, so there is nothing to conclude."
@@ -291,6 +301,19 @@ def test_comparable_scores_pass(folder: Path) -> None:
     check_comparable(collect(folder, *open_study(folder)).scores)
 
 
+def test_the_rise_of_the_baseline_is_paired(results: dict[str, Any]) -> None:
+    rise, points = results["rise"], results["arms"]["instruct"]["points"]
+    assert rise["fractions"] == [0.1, 1.0] and rise["seeds"] == [0, 1]
+    gains = [more - less for less, more in zip(points[0]["each"], points[1]["each"], strict=True)]
+    assert rise["each"] == pytest.approx(gains)
+    # Of the same questions: narrower than the two intervals apart would have it.
+    low, high = rise["interval"]
+    assert 0 < low < rise["value"] < high
+    widths = [point["interval"][1] - point["interval"][0] for point in points]
+    assert high - low < sum(widths)
+    assert any("rises from 10 % to 100 %" in each for each in results["conclusion"])
+
+
 def test_published_numbers_stand_apart(results: dict[str, Any]) -> None:
     own, published = blocks(results)
     assert [row.title for row in published.rows] == ["ExGra-Med (paper)", "LLaVA-Med (paper)"]
@@ -299,7 +322,12 @@ def test_published_numbers_stand_apart(results: dict[str, Any]) -> None:
     with pytest.raises(ScoreError, match="not the published one"):
         one_block(results)
     assert published_curve("vqa-rad", "llava-med")[0.1] == 52.4
-    assert published_curve("slake", "llava-med") == {}
+    assert published_curve("slake", "llava-med")[0.1] == 80.62
+    assert published_curve("pathvqa", "llava-med") == published_curve("slake", "other") == {}
+    unknown = results | {"published": results["published"] | {"dataset": "pathvqa"}}
+    assert len(blocks(unknown)) == 1 and one_block(unknown).rows == own.rows
+    assert any("published" in sentence for sentence in limits(results))
+    assert not any("published" in sentence for sentence in limits(unknown))
 
 
 def test_published_numbers_join_only_the_same_score_of_the_same_data(
