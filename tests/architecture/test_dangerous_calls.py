@@ -24,6 +24,7 @@ HOMES = {
     # Elsewhere files are read within bounds, by `reading.py`. These read what a model, a service or
     # a client sent, whose bytes are counted there, a cell of a table, or what this process wrote.
     "json.loads": {
+        "data/on_demand.py",
         "data/sources/options.py",
         "evaluation/reading.py",
         "digests.py",

@@ -4,7 +4,8 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from exgra_med.data.records import OnDemand, Record
+from exgra_med.data.on_demand import OnDemand
+from exgra_med.data.records import Record
 from exgra_med.data.subset import nested_subset
 
 

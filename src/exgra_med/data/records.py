@@ -10,18 +10,17 @@ Every dataset and every stage reads and writes this. On disk a record is one JSO
 import hashlib
 import json
 import os
-import tempfile
-from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Literal, Self, TypeVar, overload
+from typing import IO, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, ValidationError, model_validator
 
 from exgra_med.data.images import ImageFolder
+from exgra_med.data.on_demand import OnDemand, SetAside
 from exgra_med.digests import (
     DIGEST,
     iterate_checked,
@@ -30,7 +29,7 @@ from exgra_med.digests import (
     without_digest,
 )
 from exgra_med.errors import DamagedFileError, DataError
-from exgra_med.files import disk_errors, is_file, is_folder, new_file
+from exgra_med.files import is_file, is_folder, new_file
 from exgra_med.reading import decode_json, inside, read_json, short, stray
 from exgra_med.terminal import ProgressCallback
 
@@ -408,28 +407,6 @@ def image_names(records: Iterable[Record]) -> set[str]:
     return {name for record in records for name in record.images}
 
 
-Item = TypeVar("Item")
-
-
-class OnDemand(Sequence[Item]):
-    """A sequence whose items are made, or read, each time that they are asked for."""
-
-    @abstractmethod
-    def _at(self, row: int) -> Item:
-        """The item at 0 <= row < len(self)."""
-
-    @overload
-    def __getitem__(self, number: int) -> Item: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Item]: ...
-    def __getitem__(self, number: int | slice) -> Item | list[Item]:
-        found = range(len(self))[number]
-        return self._at(found) if isinstance(found, int) else list(map(self._at, found))
-
-    def __iter__(self) -> Iterator[Item]:
-        return map(self._at, range(len(self)))
-
-
 class StoredRecords(OnDemand[Record]):
     """The records of a file, each read again when it is asked for: 8 bytes a record in memory.
 
@@ -456,25 +433,6 @@ class StoredRecords(OnDemand[Record]):
         self._stream: IO[bytes] = path.open("rb")
         self._starts.append(os.fstat(self._stream.fileno()).st_size)
 
-    @classmethod
-    def aside(cls) -> Self:
-        """None yet, in a nameless file of the folder for temporary files; see `add`."""
-        made = cls.__new__(cls)
-        made.path, made._starts = Path(tempfile.gettempdir()), array("q", [0])
-        made._stream = tempfile.TemporaryFile()  # noqa: SIM115  # it lasts as long as the records
-        return made
-
-    def add(self, record: Record) -> None:
-        """Put a record behind those that are set aside.
-
-        Raises:
-            WriteError: the disk is full.
-        """
-        with disk_errors(self.path):
-            line = json_line(record.model_dump())
-            self._stream.write(line)
-        self._starts.append(self._starts[-1] + len(line))
-
     def __getstate__(self) -> "tuple[Path, array[int]]":
         # What a process that reads ahead gets where it is started anew.
         return self.path, self._starts
@@ -498,8 +456,6 @@ class StoredRecords(OnDemand[Record]):
         return len(self._starts) - 1
 
     def _at(self, row: int) -> Record:
-        if self._stream.writable():
-            self._stream.flush()
         begin, end = self._starts[row], self._starts[row + 1]
         raw = _read_at(self._stream, end - begin, begin).partition(b"\n")[0]
         if _HAS_DIGEST in raw[-64:]:
@@ -509,6 +465,18 @@ class StoredRecords(OnDemand[Record]):
         except ValidationError as error:
             # It was read before with every check.
             raise self._changed() from error
+
+
+class RecordsAside(SetAside[Record]):
+    """Records that are not to stay in memory, and have no file yet."""
+
+    @staticmethod
+    def _value(item: Record) -> Any:
+        return item.model_dump()
+
+    @staticmethod
+    def _item(value: Any) -> Record:
+        return Record.model_validate(value)
 
 
 def _read_at(stream: IO[bytes], size: int, place: int) -> bytes:

@@ -1,11 +1,11 @@
 """Seeded choices that do not depend on order: nested subsets, and splits by whole images."""
 
 import hashlib
-from array import array
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
-from exgra_med.data.records import OnDemand, Record
+from exgra_med.data.on_demand import Picked
+from exgra_med.data.records import Record
 from exgra_med.errors import DataError
 
 
@@ -39,19 +39,6 @@ def nested_subset(
     count = max(1, round(len(records) * fraction))
     ranked = sorted(range(len(records)), key=lambda row: (seeded_key(seed, records[row].id), row))
     return Picked(records, sorted(ranked[:count]))
-
-
-class Picked(OnDemand[Record]):
-    """Some rows of other records, which are read there when they are asked for."""
-
-    def __init__(self, records: Sequence[Record], rows: Iterable[int]) -> None:
-        self.records, self.rows = records, array("q", rows)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def _at(self, row: int) -> Record:
-        return self.records[self.rows[row]]
 
 
 def group_of(record: Record, group: str) -> str:

@@ -14,7 +14,6 @@ from exgra_med.evaluation.measures import read_closed
 from exgra_med.evaluation.statistics import (
     MANY_CLUSTERS,
     NUM_SAMPLES_OF_MANY,
-    cluster_codes,
     mean_interval,
     scored_share,
 )
@@ -181,14 +180,20 @@ def same_questions(
         `changed` (in percent; the interval redraws pictures, and with them all their pairs;
         `count` is of questions), `num_pairs`, `num_wordings`, `num_images`. None without a pair.
     """
+    # Only wordings that come again can form a pair; of the others nothing is kept.
+    seen, again = Met(), Met()
+    for question in pairing.questions:
+        if not seen.add(_wording(question)):
+            again.add(_wording(question))
     cells: Counter[tuple[tuple[str, tuple[str, ...]], str, str, int]] = Counter()
     seen = Met()
-    clusters = cluster_codes([question.cluster for question in pairing.questions])
     for question, answer, code in zip(
-        pairing.questions, pairing.answers, clusters.tolist(), strict=True
+        pairing.questions, pairing.answers, pairing.clusters.tolist(), strict=True
     ):
-        text = (question.text.strip(), question.options)
-        if answer is None or not question.images or not seen.add((text, question.images)):
+        text = _wording(question)
+        if answer is None or not question.images or text not in again:
+            continue
+        if not seen.add((text, question.images)):
             continue
         said, right = said_and_right(question, answer)
         cells[text, right, said, code] += 1
@@ -243,6 +248,10 @@ def same_questions(
         "num_wordings": len(np.unique(texts)),
         "num_images": num_images,
     }
+
+
+def _wording(question: Question) -> tuple[str, tuple[str, ...]]:
+    return question.text.strip(), question.options
 
 
 def _codes(values: Iterable[Any]) -> NDArray[np.int64]:

@@ -10,19 +10,23 @@ everything before it in the file, so whatever else is not as it was written is a
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from itertools import chain, islice
+from functools import cached_property, partial
+from itertools import chain, islice, repeat
 from pathlib import Path
-from sys import intern
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from exgra_med.data.chat_template import has_thoughts
 from exgra_med.data.llava_format import CONVERSATION_KEYS
+from exgra_med.data.on_demand import OnDemand, SetAside
 from exgra_med.data.records import (
     AnswerType,
+    Met,
     Record,
     iterate_lines,
     parse_record,
@@ -73,11 +77,30 @@ class Question:
         return "\n".join(self.images) or f"question {self.id}"
 
 
+class QuestionsAside(SetAside[Question]):
+    """Questions of which a few bytes each stay in memory."""
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Self:
+        """The first question of each record."""
+        return cls(map(question_of, records))
+
+    @staticmethod
+    def _value(item: Question) -> Any:
+        return [getattr(item, name) for name in Question.__slots__]
+
+    @staticmethod
+    def _item(value: Any) -> Question:
+        name, text, answer, answer_type, images, options, had_blanks, meta = value
+        pictures, given = tuple(images), tuple(options)
+        return Question(name, text, answer, answer_type, pictures, given, had_blanks, meta)
+
+
 @dataclass(frozen=True, slots=True)
 class Reference:
     """The questions of a file and how often something in it was out of order."""
 
-    questions: list[Question]
+    questions: Sequence[Question]
     oddities: Counter[str]
 
 
@@ -89,16 +112,16 @@ def read_reference(path: Path) -> Reference:
     """
     oddities: Counter[str] = Counter()
     if _begins_a_list(path):
-        questions = [
+        questions = (
             _original_question(item, f"{path}: item {number}", oddities)
             for number, item in enumerate(read_json_list(path))
-        ]
+        )
     else:
-        questions = [
+        questions = (
             question_of(parse_record(decode_json(text, where), where), oddities)
             for where, text in iterate_lines(path)
-        ]
-    return Reference(questions, oddities)
+        )
+    return Reference(QuestionsAside(questions), oddities)
 
 
 def _begins_a_list(path: Path) -> bool:
@@ -125,17 +148,12 @@ def question_of(record: Record, oddities: Counter[str] | None = None) -> Questio
     return Question(
         id=record.id,
         text=record.question,
-        answer=_shared(record.answer),
+        answer=record.answer,
         answer_type=record.known_type,
-        images=tuple(map(_shared, record.question_images)),
-        options=tuple(_shared(str(option)) for option in record.meta.get("options") or ()),
-        # Of equal names and values, such as those of organs, a million questions share one.
-        meta={_shared(key): _shared(value) for key, value in record.meta.items()},
+        images=tuple(record.question_images),
+        options=tuple(str(option) for option in record.meta.get("options") or ()),
+        meta=record.meta,
     )
-
-
-def _shared(value: Any) -> Any:
-    return intern(value) if type(value) is str else value
 
 
 def read_candidates(path: Path) -> list[str | int]:
@@ -240,11 +258,23 @@ class Prediction:
     """Of a file of another tool alone: by this, and not by `id`, its question is found."""
 
 
+class PredictionsAside(SetAside[Prediction]):
+    """Predictions of no other tool (without `asked`); a few bytes of each stay in memory."""
+
+    @staticmethod
+    def _value(item: Prediction) -> Any:
+        return [getattr(item, name) for name in Prediction.__slots__]
+
+    @staticmethod
+    def _item(value: Any) -> Prediction:
+        return Prediction(*value)
+
+
 @dataclass(frozen=True, slots=True)
 class PredictionFile:
     """What a file of predictions holds, and what was out of order in it."""
 
-    predictions: list[Prediction]
+    predictions: Sequence[Prediction]
     oddities: Counter[str]
     """`prediction_not_text` (numbers became strings), `torn_last_line` (it was dropped), and of
     other tools `tool_got_no_answer`, `answer_is_null`."""
@@ -357,7 +387,8 @@ def _parse_all(first: Any, values: Iterable[tuple[str, Any]]) -> PredictionFile:
         from exgra_med.evaluation.other_tools import read_other_lines
 
         return read_other_lines([*values])
-    return PredictionFile([_parse(value, where, oddities) for where, value in values], oddities)
+    predictions = (_parse(value, where, oddities) for where, value in values)
+    return PredictionFile(PredictionsAside(predictions), oddities)
 
 
 def _is_around(value: Any) -> bool:
@@ -410,14 +441,20 @@ def _parse(value: Any, where: str, oddities: Counter[str]) -> Prediction:
         field: value.get(field) for field in ("finish_reason", "num_tokens", "option_scores")
     }
     prompt = value.get("prompt") if isinstance(value.get("prompt"), str) else None
-    if isinstance(optional["finish_reason"], str):
-        optional["finish_reason"] = intern(optional["finish_reason"])
-    return Prediction(
-        str(name),
-        _shared(str(text)),
-        prompt=prompt if isinstance(prompt, str) else None,
-        **optional,
-    )
+    return Prediction(str(name), str(text), prompt=prompt, **optional)
+
+
+def answered_ids(path: Path) -> Met:
+    """The ids that a file of answers has; none where there is no file.
+
+    Raises:
+        DataError, DamagedFileError: see `read_predictions`.
+    """
+    done = Met()
+    if os.path.lexists(path):
+        for each in read_predictions(path).predictions:
+            done.add(each.id)
+    return done
 
 
 @dataclass
@@ -429,7 +466,7 @@ class PredictionWriter:
     """
 
     path: Path
-    done: set[str] = field(default_factory=set)
+    done: Met = field(default_factory=Met)
 
     def __enter__(self) -> Self:
         with disk_errors(self.path):
@@ -437,7 +474,7 @@ class PredictionWriter:
         self._before = hashlib.sha256()
         if os.path.lexists(self.path):
             self._drop_torn_line()
-            self.done = {each.id for each in read_predictions(self.path).predictions}
+            self.done = answered_ids(self.path)
             with self.path.open("rb") as stream:
                 for part in iter(partial(stream.read, 2**20), b""):
                     self._before.update(part)
@@ -459,7 +496,8 @@ class PredictionWriter:
         """
         rows = [{k: v for k, v in asdict(each).items() if v is not None} for each in predictions]
         append(self.path, with_digests(rows, self._before))
-        self.done.update(each.id for each in predictions)
+        for each in predictions:
+            self.done.add(each.id)
 
     def _drop_torn_line(self) -> None:
         with disk_errors(self.path):
@@ -491,15 +529,57 @@ class PredictionWriter:
 
 
 # An answer of another tool is joined by what its file says of the question (`question_matching`).
-_COUNTED = ("questions", "predictions", "missing", "extra", "duplicate", "contradictory", "empty")
 
 
-@dataclass(frozen=True, slots=True)
+class Joined(OnDemand[Prediction | None]):
+    """Each question's prediction, by the row that it has among all of them; -1 is for none."""
+
+    def __init__(self, predictions: Sequence[Prediction], rows: NDArray[np.int64]) -> None:
+        self._predictions, self._rows = predictions, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _at(self, row: int) -> Prediction | None:
+        place = int(self._rows[row])
+        return None if place < 0 else self._predictions[place]
+
+    def __iter__(self) -> Iterator[Prediction | None]:
+        # Most files are in the order of the questions, and are read from begin to end.
+        read, following = 0, iter(self._predictions)
+        for place in map(int, self._rows):
+            if place < 0:
+                yield None
+            elif place < read:
+                yield self._predictions[place]
+            else:
+                yield next(islice(following, place - read, None))
+                read = place + 1
+
+
+class _Texts(OnDemand[str | None]):
+    """What each of some predictions says."""
+
+    def __init__(self, predictions: Sequence[Prediction | None]) -> None:
+        self._predictions = predictions
+
+    def __len__(self) -> int:
+        return len(self._predictions)
+
+    def _at(self, row: int) -> str | None:
+        each = self._predictions[row]
+        return None if each is None else each.text
+
+    def __iter__(self) -> Iterator[str | None]:
+        return (None if each is None else each.text for each in self._predictions)
+
+
+@dataclass(frozen=True)
 class Pairing:
     """Every question with its answer, or with None, and what did not fit."""
 
-    questions: list[Question]
-    predictions: list[Prediction | None]
+    questions: Sequence[Question]
+    predictions: Sequence[Prediction | None]
     """Each question's prediction; None where it is missing or contradictory."""
     counts: dict[str, int]
     """`questions, predictions, missing, extra, duplicate, contradictory, empty`."""
@@ -509,16 +589,22 @@ class Pairing:
     """How each answer found its question."""
     examples: dict[str, list[str]] = field(default_factory=dict)
     """Of answers of another tool that found none: why -> the first ones."""
-    answers: list[str | None] = field(init=False, repr=False, compare=False)
-    """Text of each question's prediction, as stored."""
 
-    def __post_init__(self) -> None:
-        # Made once: who asks for the answers one by one would make all of them each time.
-        texts = [None if each is None else each.text for each in self.predictions]
-        object.__setattr__(self, "answers", texts)
+    @property
+    def answers(self) -> Sequence[str | None]:
+        """Text of each question's prediction, as stored."""
+        return _Texts(self.predictions)
+
+    @cached_property
+    def clusters(self) -> NDArray[np.int64]:
+        """(questions,) codes of their images, see `cluster_codes`."""
+        # Who writes answers does without scipy, which this would load.
+        from exgra_med.evaluation.statistics import cluster_codes
+
+        return cluster_codes(question.cluster for question in self.questions)
 
 
-def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
+def pair(predictions: Sequence[Prediction], questions: Sequence[Question]) -> Pairing:
     """Join by id.
 
     Answers that carry the published id of a record (`meta["published_id"]`) are joined by that.
@@ -526,76 +612,98 @@ def pair(predictions: list[Prediction], questions: list[Question]) -> Pairing:
     must have the same ids in the same order, and are joined by position. Answers of other tools,
     and those whose ids fit no question, are joined by `question_matching`.
 
+    Ids and texts are compared by hashes of 64 bits, so that few bytes of each stay in memory.
+
     Raises:
         ScoreError: no question, no common id, or repeated question ids in another order.
     """
     if not questions:
         raise ScoreError("The reference has no questions.")
-    question_ids = [question.id for question in questions]
-    prediction_ids = [prediction.id for prediction in predictions]
-    has_prompts = any(each.prompt for each in predictions)
-    if any(each.asked for each in predictions) or (
-        has_prompts and set(question_ids).isdisjoint(prediction_ids)
-    ):
+    asked = _hashes(each.id for each in questions)
+    said = _Said.of(predictions)
+    if said.is_of_another_tool or (said.has_prompts and not np.isin(said.ids, asked).any()):
         return _paired_by_what_is_told(predictions, questions)
-    num_repeated = len(question_ids) - len(set(question_ids))
+    num_repeated = len(asked) - len(np.unique(asked))
     if num_repeated:
-        if question_ids != prediction_ids:
+        if not np.array_equal(asked, said.ids):
             raise ScoreError(
                 "Ids repeat in the reference, and the predictions do not have the same ids in the "
                 "same order, so nothing says which answer belongs to which question.",
                 "Prepare the data with unique ids, or answer this reference again.",
             )
-        return _paired(
-            questions, [*predictions], len(predictions), 0, 0, num_repeated, 0, same_order=True
-        )
-    if known_by := _published_ids(questions, prediction_ids):
-        question_ids = known_by
-    texts: dict[str, dict[str, Prediction]] = {}
-    for prediction in predictions:
-        texts.setdefault(prediction.id, {}).setdefault(prediction.text, prediction)
-    known = set(question_ids)
-    common = known & texts.keys()
-    if not common:
-        raise ScoreError(
-            f"No prediction has the id of a question: {prediction_ids[:3]} against "
-            f"{[question.id for question in questions[:3]]}.",
-            "Score against the reference that was answered.",
-        )
-    contradictory = {name for name in common if len(texts[name]) > 1}
-    found = [
-        None if name not in texts or name in contradictory else next(iter(texts[name].values()))
-        for name in question_ids
-    ]
-    first_seen = list(dict.fromkeys(name for name in prediction_ids if name in known))
-    repeats = Counter(prediction_ids)
+        rows = np.arange(len(questions))
+        return _paired(questions, predictions, rows, said.blank, 0, 0, num_repeated, 0, True)
+    if not np.isin(asked, said.ids).any():
+        asked = _published_ids(questions, predictions, said.ids)
+    # Of each id the first answer, how many there are, and whether another says something else.
+    ids, first, which, times = np.unique(
+        said.ids, return_index=True, return_inverse=True, return_counts=True
+    )
+    contradicts = np.bincount(which, said.texts != said.texts[first][which]) > 0
+    place = np.minimum(np.searchsorted(ids, asked), len(ids) - 1)
+    is_answered = ids[place] == asked
+    is_known = np.isin(ids, asked)
+    order = first[place[is_answered]]
     return _paired(
         questions,
-        found,
-        len(predictions),
-        len(known - texts.keys()),
-        sum(name not in known for name in texts),
-        sum(count > 1 for name, count in repeats.items() if name in known),
-        len(contradictory),
-        same_order=first_seen == [name for name in question_ids if name in texts],
+        predictions,
+        np.where(is_answered & ~contradicts[place], first[place], -1),
+        said.blank,
+        int((~is_answered).sum()),
+        int((~is_known).sum()),
+        int((is_known & (times > 1)).sum()),
+        int((is_known & contradicts).sum()),
+        same_order=bool((order[1:] > order[:-1]).all()),
     )
 
 
-def _paired_by_what_is_told(predictions: list[Prediction], questions: list[Question]) -> Pairing:
+def _hashes(values: Iterable[str]) -> NDArray[np.int64]:
+    return np.fromiter(map(hash, values), np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What is compared of predictions, one value each."""
+
+    ids: NDArray[np.int64]
+    """Hashes."""
+    texts: NDArray[np.int64]
+    """Hashes."""
+    blank: NDArray[np.bool_]
+    """Whether nothing is said."""
+    has_prompts: bool
+    is_of_another_tool: bool
+
+    @classmethod
+    def of(cls, predictions: Sequence[Prediction]) -> "_Said":
+        number = len(predictions)
+        ids, texts = (np.empty(number, np.int64) for _ in range(2))
+        blank = np.empty(number, bool)
+        has_prompts = is_of_another_tool = False
+        for row, each in enumerate(predictions):
+            ids[row], texts[row], blank[row] = hash(each.id), hash(each.text), not each.text.strip()
+            has_prompts = has_prompts or bool(each.prompt)
+            is_of_another_tool = is_of_another_tool or each.asked is not None
+        return cls(ids, texts, blank, has_prompts, is_of_another_tool)
+
+
+def _paired_by_what_is_told(
+    predictions: Sequence[Prediction], questions: Sequence[Question]
+) -> Pairing:
     """Answers of another tool: joined, then counted as any others."""
     from exgra_med.evaluation.question_matching import examples, match
 
     found = match(predictions, questions)
-    texts: dict[int, dict[str, Prediction]] = {}
+    rows: dict[int, dict[str, int]] = {}
     told: Counter[int] = Counter()
     first_seen: dict[int, None] = {}
-    for prediction, place in zip(predictions, found.places, strict=True):
+    for row, (prediction, place) in enumerate(zip(predictions, found.places, strict=True)):
         if place is not None:
-            texts.setdefault(place, {}).setdefault(prediction.text, prediction)
+            rows.setdefault(place, {}).setdefault(prediction.text, row)
             told[place] += 1
             first_seen.setdefault(place)
     joined = [
-        next(iter(texts[place].values())) if len(texts.get(place, ())) == 1 else None
+        next(iter(rows[place].values())) if len(rows.get(place, ())) == 1 else -1
         for place in range(len(questions))
     ]
     unplaced = {
@@ -605,12 +713,13 @@ def _paired_by_what_is_told(predictions: list[Prediction], questions: list[Quest
     }
     pairing = _paired(
         questions,
-        joined,
-        len(predictions),
-        len(questions) - len(texts),
+        predictions,
+        np.array(joined),
+        _Said.of(predictions).blank,
+        len(questions) - len(rows),
         found.places.count(None) - sum(unplaced.values()),
         sum(count > 1 for count in told.values()),
-        sum(len(each) > 1 for each in texts.values()),
+        sum(len(each) > 1 for each in rows.values()),
         same_order=[*first_seen] == sorted(first_seen),
     )
     return replace(
@@ -622,30 +731,51 @@ def _paired_by_what_is_told(predictions: list[Prediction], questions: list[Quest
 
 
 def _paired(
-    questions: list[Question],
-    predictions: list[Prediction | None],
-    *counts: int,
+    questions: Sequence[Question],
+    predictions: Sequence[Prediction],
+    rows: NDArray[np.int64],
+    blank: NDArray[np.bool_],
+    missing: int,
+    extra: int,
+    duplicate: int,
+    contradictory: int,
     same_order: bool,
 ) -> Pairing:
-    """With the counts of `Pairing` between those of the questions and of the empty answers."""
-    empty = sum(each is not None and not each.text.strip() for each in predictions)
-    numbers = (len(questions), *counts, empty)
-    return Pairing(questions, predictions, dict(zip(_COUNTED, numbers, strict=True)), same_order)
+    """With the row of each question's prediction, or -1, and which predictions say nothing."""
+    counts = {
+        "questions": len(questions),
+        "predictions": len(predictions),
+        "missing": missing,
+        "extra": extra,
+        "duplicate": duplicate,
+        "contradictory": contradictory,
+        "empty": int(blank[rows[rows >= 0]].sum()),
+    }
+    return Pairing(questions, Joined(predictions, rows), counts, same_order)
 
 
-def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list[str] | None:
-    """Ids under which the data set was published, where those, and only those, fit the answers."""
-    if {question.id for question in questions} & set(prediction_ids):
-        return None
-    published = [str(question.meta.get("published_id", "")) for question in questions]
-    unique = len(set(published)) == len(published) and "" not in published
-    if not unique or not set(published) & set(prediction_ids):
-        return None
-    rows = {str(number) for number in range(len(questions))}
-    if set(prediction_ids) == rows != set(published):
+def _published_ids(
+    questions: Sequence[Question], predictions: Sequence[Prediction], said: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Hashes of the ids under which the data set was published, where those fit the answers.
+
+    Raises:
+        ScoreError: they do not, or answers are numbered as rows are.
+    """
+    first = [str(each.meta.get("published_id", "")) for each in questions[:3]]
+    published = _hashes(str(each.meta.get("published_id", "")) for each in questions)
+    is_unique = len(np.unique(published)) == len(published) and hash("") not in published
+    if not is_unique or not np.isin(published, said).any():
+        raise ScoreError(
+            f"No prediction has the id of a question: {[each.id for each in predictions[:3]]} "
+            f"against {[each.id for each in questions[:3]]}.",
+            "Score against the reference that was answered.",
+        )
+    rows = np.unique(_hashes(map(str, range(len(questions)))))
+    if np.array_equal(np.unique(said), rows) and not np.array_equal(np.unique(published), rows):
         raise ScoreError(
             "The predictions are numbered from 0 as rows are, and the questions were published "
-            f"under other numbers ({published[:3]}), so that they would be mixed up.",
+            f"under other numbers ({first}), so that they would be mixed up.",
             "Give each prediction the id of its record.",
         )
     return published
@@ -656,14 +786,14 @@ def _published_ids(questions: list[Question], prediction_ids: list[str]) -> list
 
 
 def answer_counts(
-    predictions: Sequence[Prediction | None], is_read: Callable[[int], bool | None]
+    predictions: Iterable[Prediction | None], were_read: Iterable[bool | None] = repeat(None)
 ) -> dict[str, int]:
     """Count what became of the answers to so many questions.
 
     Args:
         predictions: one a question; None where there is none.
-        is_read: whether an option was read in the answer of that place; None for a free answer,
-            which has nothing to be read.
+        were_read: for each of them whether an option was read in it; None for a free answer,
+            which has nothing to be read. All are free answers where it is absent.
 
     Returns:
         `questions`; `missing`; `empty` (thoughts alone are empty too); `cut` at the token limit;
@@ -673,7 +803,7 @@ def answer_counts(
     counts = dict.fromkeys(
         ("questions", "missing", "empty", "cut", "unparsed", "usable", "with_thoughts"), 0
     )
-    for place, prediction in enumerate(predictions):
+    for prediction, read in zip(predictions, were_read, strict=False):
         counts["questions"] += 1
         if prediction is None:
             counts["missing"] += 1
@@ -684,7 +814,6 @@ def answer_counts(
         if not answer_text(prediction.text):
             counts["empty"] += 1
             continue
-        read = is_read(place)
         counts["unparsed"] += read is False
         counts["usable"] += read is True or (read is None and not is_cut)
     return counts

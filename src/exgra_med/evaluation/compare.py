@@ -239,7 +239,7 @@ def _measure(
             "Use --scorer strict or legacy.",
         )
     asked = list(questions)
-    one, other = (pair(list(answers), asked) for answers in (first, second))
+    one, other = (pair(answers, asked) for answers in (first, second))
     chosen = measures("compare")
     columns = with_functions(chosen)
     values = PairedValues.of(one, other, scorer, columns)
@@ -248,7 +248,7 @@ def _measure(
             f"{names[0]} and {names[1]} have no question that both answered.",
             "Let both answer the same questions.",
         )
-    clusters = cluster_codes([question.cluster for question in asked])
+    clusters = cluster_codes(question.cluster for question in asked)
     tests = paired(values.answered, chosen, clusters, seed)
     edges = (tests, tests)
     if not values.both.all():
@@ -557,7 +557,7 @@ def _common_entry(runs: Sequence[Path], data_folder: str | None, split: str | No
 
 def _questions(
     entries: dict[Path, Entry], data_folder: str | None
-) -> tuple[list[Question], ImageFolder]:
+) -> tuple[Sequence[Question], ImageFolder]:
     """From whichever run still finds them, so that the order of the runs decides nothing."""
     problem: ExgraMedError | None = None
     for run, entry in entries.items():

@@ -9,7 +9,7 @@ import asyncio
 import base64
 import io
 import os
-from collections import Counter
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,14 +17,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 from PIL import Image
 
 from exgra_med.data.chat_template import question_pieces, question_text
 from exgra_med.data.images import ImageFolder
-from exgra_med.data.records import Record, file_sha256
+from exgra_med.data.on_demand import Picked
+from exgra_med.data.records import Met, Record, file_sha256
 from exgra_med.digests import read_document, write_document
 from exgra_med.errors import DataError, RunError, ServiceError
-from exgra_med.evaluation.answers import Prediction, PredictionWriter, read_predictions
+from exgra_med.evaluation.answers import (
+    Prediction,
+    PredictionWriter,
+    answered_ids,
+    read_predictions,
+)
 from exgra_med.files import disk_errors
 from exgra_med.llm.endpoint import Endpoint, require_allowed
 from exgra_med.llm.identifiers import find_identifiers
@@ -573,28 +580,16 @@ def predict_all(
         DataError: two records have the same id.
         WriteError: the disk is full; whole lines are kept.
     """
-    ids = [record.id for record in records]
-    if len(set(ids)) < len(ids):
+    met = Met()
+    if not all(met.add(record.id) for record in records):
         raise DataError(f"{out.name}: record ids repeat.", "Every question needs its own id.")
     processes = launched_processes()
     if processes.is_first:
         _same_facts(out, about)
         join_parts(out)
     processes.wait()
-    stored = read_predictions(out).predictions if out.exists() else []
-    done = {each.id for each in stored}
-    pending = [record for record in records if record.id not in done]
-    # An image is hundreds of tokens: with and without do not share a batch where it can be helped.
-    # Questions about one image share one, so that the image is looked at once.
-    asked = Counter(record.image_group for record in pending)
-    pending.sort(
-        key=lambda record: (
-            len(record.question_images),
-            record.image_group if asked[record.image_group] > 1 else "",
-            len(shown_question(record)),
-        )
-    )
-    own = pending[processes.index :: processes.count]
+    pending = _in_order_of_batches(records, answered_ids(out))
+    own = Picked(records, pending[processes.index :: processes.count])
     num_done = len(records) - len(pending)
     if progress:
         progress(num_done, len(records))
@@ -610,6 +605,34 @@ def predict_all(
         join_parts(out)
     processes.wait()
     return len(own)
+
+
+def _in_order_of_batches(records: Sequence[Record], done: Met) -> list[int]:
+    """The rows of records that are not done, so that those of a batch follow one another.
+
+    An image is hundreds of tokens: with and without do not share a batch where it can be helped.
+    Questions about one image share one, so that the image is looked at once. Else they are sorted
+    by length.
+    """
+    rows, num_images, pictures, lengths = (array("q") for _ in range(4))
+    codes: dict[str, int] = {"": 0}
+    for row, record in enumerate(records):
+        if record.id in done:
+            continue
+        rows.append(row)
+        num_images.append(len(record.question_images))
+        picture = record.image_group if record.images else ""
+        pictures.append(codes.setdefault(picture, len(codes)))
+        lengths.append(len(shown_question(record)))
+    if not rows:
+        return []
+    names = sorted(codes)
+    rank = np.empty(len(names), np.int64)
+    rank[[codes[name] for name in names]] = range(len(names))
+    asked = np.bincount(pictures, minlength=len(names))
+    rank[asked == 1] = 0
+    order = np.lexsort([np.asarray(lengths), rank[pictures], np.asarray(num_images)])
+    return np.asarray(rows)[order].tolist()
 
 
 def shown_question(record: Record) -> str:

@@ -4,6 +4,7 @@ POPE (Li et al. 2023, arXiv 2305.10355) asks whether objects are in a picture, h
 not: drawn at random, the most frequent ones, or those that often come together with what is there.
 """
 
+from array import array
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from exgra_med.evaluation import metrics, reading
-from exgra_med.evaluation.answers import Pairing, Question
+from exgra_med.evaluation.answers import Pairing
 from exgra_med.evaluation.measures import Measure, read_closed, summary
 from exgra_med.evaluation.statistics import (
     FEWEST_HITS,
     cluster_bootstrap,
-    cluster_codes,
     interval,
     mean_interval,
+    renumbered,
     scored,
     scored_share,
 )
@@ -52,21 +53,21 @@ def existence(pairing: Pairing, num_samples: int = 2000, seed: int = 0) -> dict[
         `told_apart` is `true_claims` minus `false_claims`, 0 for who does not look. Without an
         answer, or with neither word, nothing is claimed. None without such questions.
     """
-    rows, kinds = [], []
-    for row, question in enumerate(pairing.questions):
+    rows, kinds, right, said = array("q"), [], [], []
+    for row, (question, answer) in enumerate(zip(pairing.questions, pairing.answers, strict=True)):
         marked = question.meta.get("existence")
         asked = marked or metrics.asks_existence(question.text)
-        if asked and question.answer_type == "CLOSED" and metrics.yes_or_no(question.answer):
+        expected = metrics.yes_or_no(question.answer)
+        if asked and question.answer_type == "CLOSED" and expected:
             rows.append(row)
             kinds.append(tuple(marked) if isinstance(marked, list) else ())
+            right.append(expected)
+            said.append(None if answer is None else read_closed(answer, question).chosen)
     if not rows:
         return None
-    chosen = [_yes_or_no_said(pairing.questions[row], pairing.answers[row]) for row in rows]
-    is_there = np.array(
-        [metrics.yes_or_no(pairing.questions[r].answer) == reading.YES for r in rows]
-    )
-    said_yes = np.array([each == reading.YES for each in chosen])
-    said_no = np.array([each == reading.NO for each in chosen])
+    is_there = np.array([each == reading.YES for each in right])
+    said_yes = np.array([each == reading.YES for each in said])
+    said_no = np.array([each == reading.NO for each in said])
     columns = [
         np.where(is_there, np.nan, said_yes),
         np.where(is_there, said_yes, np.nan),
@@ -75,7 +76,7 @@ def existence(pairing: Pairing, num_samples: int = 2000, seed: int = 0) -> dict[
         ~(said_yes | said_no),
     ]
     values = np.stack([each.astype(np.float64) for each in columns], axis=1)
-    clusters = cluster_codes([pairing.questions[row].cluster for row in rows])
+    clusters = renumbered(pairing.clusters[rows])
     parts = {"all": np.ones(len(rows), dtype=bool)}
     for kind in ABSENT_KINDS:
         of_kind = np.array([kind in each for each in kinds])
@@ -85,10 +86,6 @@ def existence(pairing: Pairing, num_samples: int = 2000, seed: int = 0) -> dict[
         name: _existence_scores(values[part], is_there[part], clusters[part], num_samples, seed)
         for name, part in parts.items()
     }
-
-
-def _yes_or_no_said(question: Question, answer: str | None) -> str | None:
-    return None if answer is None else read_closed(answer, question).chosen
 
 
 def _existence_scores(

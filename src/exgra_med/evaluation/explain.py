@@ -391,7 +391,7 @@ def _changed(
     old, new = first[1].values, second[1].values
     same = (np.isnan(old) & np.isnan(new)) | (np.abs(old - new) < _EVEN)
     found = []
-    for row in np.flatnonzero(~same):
+    for row in map(int, np.flatnonzero(~same)):
         question, case = answered.questions[row], answered.cases[row]
         hidden = [] if case is None else hidden_in(case.answer, question.answer)
         numbers = (first[0], second[0])

@@ -2,7 +2,7 @@
 
 from exgra_med.data.records import Prepared
 from exgra_med.errors import RecipeError, ScoreError
-from exgra_med.evaluation.answers import Prediction, question_of
+from exgra_med.evaluation.answers import Prediction, QuestionsAside
 from exgra_med.evaluation.engines import greedy_answers, shown_question
 from exgra_med.evaluation.measures import by_name, measures, parts_of
 from exgra_med.evaluation.score import score_vqa
@@ -44,7 +44,7 @@ def held_out_scorer(run: Run, prepared: Prepared, settings: DataSettings) -> Sco
                 strict=True,
             )
         ]
-        questions = [question_of(record) for record in records]
+        questions = QuestionsAside.of(records)
         result = score_vqa(
             predictions, questions, num_bootstrap_samples=0, groups=False, only=chosen
         )

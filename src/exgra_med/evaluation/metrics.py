@@ -137,7 +137,7 @@ def _contractions() -> dict[str, str]:
 _CONTRACTIONS = _contractions()
 
 
-@lru_cache(maxsize=262_144)
+@lru_cache(maxsize=65_536)
 def published_words(text: str) -> str:
     """One pass of the published cleaning: lower-case words joined by single blanks."""
     text = text.lower()
@@ -345,7 +345,7 @@ def yes_or_no(text: str, version: str = NORMALISER_VERSION) -> str | None:
     return None
 
 
-@lru_cache(maxsize=262_144)
+@lru_cache(maxsize=65_536)
 def closed(
     prediction: str,
     reference: str,

@@ -294,7 +294,7 @@ def _without_articles(text: str) -> str:
     return _ARTICLE.sub(keep, text)
 
 
-@lru_cache(maxsize=262_144)
+@lru_cache(maxsize=65_536)
 def words(text: str, version: str = NORMALISER_VERSION) -> tuple[str, ...]:
     """Comparable words of a text: case-folded NFKC, number words as digits, Chinese by character.
 
@@ -558,7 +558,7 @@ def _plain_reply(text: str) -> str:
     return said.strip()
 
 
-@lru_cache(maxsize=262_144)
+@lru_cache(maxsize=65_536)
 def answer_text(text: str) -> str:
     """The answer in a reply: thoughts, wrappers, roles and "The answer is" taken off.
 

@@ -3,6 +3,7 @@
 No torch here: scoring stored answers takes milliseconds, and scoring them again is equal.
 """
 
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
@@ -19,6 +20,7 @@ from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
     Question,
+    QuestionsAside,
     answer_counts,
     pair,
     pairing_facts,
@@ -45,8 +47,6 @@ from exgra_med.evaluation.statistics import (
     MANY_CLUSTERS,
     NUM_SAMPLES_OF_MANY,
     check_count,
-    cluster_codes,
-    rows_by,
 )
 
 # Our name of a grouping -> the fields of a record's `meta` that can hold it.
@@ -99,20 +99,15 @@ def score_vqa(
     scorer = as_scorer(scorer)
     check_count(num_bootstrap_samples, "num_bootstrap_samples")
     oddities = Counter() if oddities is None else Counter(oddities)
-    asked = [
-        each if isinstance(each, Question) else question_of(each, oddities) for each in records
-    ]
-    pairing = pair(list(predictions), asked)
+    asked = _questions(records, oddities)
+    pairing = pair(predictions, asked)
     chosen = measures() if only is None else list(only)
     known = Candidates.of(candidates) if candidates else None
     values = item_values(pairing, scorer, with_functions(chosen), known)
-    clusters = cluster_codes([question.cluster for question in pairing.questions])
+    clusters = pairing.clusters
     is_strict = scorer in STRICT
-    skipped = [not is_strict and each.type_had_blanks for each in pairing.questions]
     kinds = Counter(
-        question.answer_type
-        for question, skip in zip(pairing.questions, skipped, strict=True)
-        if not skip
+        each.answer_type for each in pairing.questions if is_strict or not each.type_had_blanks
     )
     scores = summary(values, chosen, clusters, num_bootstrap_samples, seed)
     if not is_strict and "closed_accuracy" in scores and not kinds["CLOSED"]:
@@ -129,7 +124,7 @@ def score_vqa(
         "pairing": pairing_facts(pairing),
         "answer_counts": counts_of(pairing),
         "oddities": {name: count for name, count in sorted(oddities.items()) if count},
-        "left_out_by_published_rule": sum(skipped),
+        "left_out_by_published_rule": len(asked) - kinds.total(),
         "bootstrap": {"samples": num_bootstrap_samples, "seed": seed, "unit": "image"},
     }
     if is_strict:
@@ -149,6 +144,13 @@ def score_vqa(
             pairing, values, with_functions(chosen), clusters, train_answers, seed
         )
     return result
+
+
+def _questions(records: Iterable[Record | Question], oddities: Counter[str]) -> Sequence[Question]:
+    """The questions; those that are not in memory stay where they are."""
+    if isinstance(records, QuestionsAside):
+        return records
+    return [each if isinstance(each, Question) else question_of(each, oddities) for each in records]
 
 
 def score_files(
@@ -227,7 +229,6 @@ def breakdown(
         Grouping -> group -> `num_open, num_closed, num_images` and `scores`. Groupings with one
         group, or too many to read, are left out.
     """
-    asked = pairing.questions
     groupings: dict[str, Callable[[Question], str]] = {
         name: partial(_known_group, grouping=name) for name in _FIELDS
     }
@@ -236,15 +237,21 @@ def breakdown(
         groupings["answer_in_training"] = lambda question: (
             "seen" if reading.words(question.answer) in seen else "unseen"
         )
+    # Grouping -> group -> rows, in one reading of the questions.
+    rows_of: dict[str, dict[str, array[int]]] = {name: {} for name in groupings}
+    is_open = np.empty(len(pairing.questions), dtype=bool)
+    for row, question in enumerate(pairing.questions):
+        is_open[row] = question.answer_type == "OPEN"
+        for name, group in groupings.items():
+            rows_of[name].setdefault(group(question), array("q")).append(row)
     columns = [place for place, each in enumerate(chosen) if "groups" in each.shown]
     kept = [chosen[place] for place in columns]
-    is_open = np.array([question.answer_type == "OPEN" for question in asked])
     return {
         name: {
             group: _group(values[rows][:, columns], kept, clusters[rows], is_open[rows], seed)
             for group, rows in sorted(members.items())
         }
-        for name, members in ((n, rows_by(map(group, asked))) for n, group in groupings.items())
+        for name, members in rows_of.items()
         if 1 < len(members) <= _MAX_GROUPS
     }
 
@@ -299,14 +306,13 @@ def versions_of(scorer: ScorerName) -> dict[str, str]:
 def counts_of(pairing: Pairing) -> dict[str, int]:
     """See `answer_counts`; a closed answer is read where it chooses one option, or abstains."""
 
-    def is_read(place: int) -> bool | None:
-        question, answer = pairing.questions[place], pairing.answers[place]
+    def is_read(question: Question, answer: str | None) -> bool | None:
         if question.answer_type == "OPEN" or answer is None:
             return None
         verdict = read_closed(answer, question).verdict
         return verdict not in (metrics.Verdict.UNPARSED, metrics.Verdict.SEVERAL)
 
-    return answer_counts(pairing.predictions, is_read)
+    return answer_counts(pairing.predictions, map(is_read, pairing.questions, pairing.answers))
 
 
 def closed_answers(pairing: Pairing, version: str = reading.NORMALISER_VERSION) -> dict[str, Any]:

@@ -16,7 +16,13 @@ from exgra_med.data.images import ImageFolder
 from exgra_med.data.records import Prepared, Record, file_sha256, open_prepared
 from exgra_med.digests import read_yaml_document
 from exgra_med.errors import DamagedFileError, DataError, ExgraMedError, RunError
-from exgra_med.evaluation.answers import Prediction, Question, question_of, read_predictions
+from exgra_med.evaluation.answers import (
+    Prediction,
+    Question,
+    QuestionsAside,
+    answered_ids,
+    read_predictions,
+)
 from exgra_med.evaluation.engines import (
     CHECKPOINT,
     ENGINES,
@@ -200,7 +206,7 @@ def read_recipe(run: Path) -> dict[str, Any]:
 
 def answered_questions(
     run: Path, entry: Entry, data_folder: str | None = None
-) -> tuple[list[Question], ImageFolder]:
+) -> tuple[Sequence[Question], ImageFolder]:
     """Questions and images of an entry, from where it says that they lie or from `data_folder`.
 
     Raises:
@@ -218,7 +224,7 @@ def answered_questions(
             f"Give the prepared folder of {entry.dataset} with --data.",
         )
     max_pixels = int(data.get("max_pixels") or DataSettings(folder="").max_pixels)
-    questions = [question_of(record) for record in prepared.iterate(entry.split)]
+    questions = QuestionsAside.of(prepared.iterate(entry.split))
     return questions, prepared.image_folder(max_pixels)
 
 
@@ -243,7 +249,7 @@ def answers_file(run: Path, entry: Entry, asked: str = "questions") -> Path:
     return inside(run, name, f"{run}: the file {short(name)}", RunError, "the run folder")
 
 
-def stored_answers(run: Path, entry: Entry, asked: str = "questions") -> list[Prediction]:
+def stored_answers(run: Path, entry: Entry, asked: str = "questions") -> Sequence[Prediction]:
     """The answers behind an entry, which are those that were scored.
 
     Raises:
@@ -316,7 +322,7 @@ class Session:
         """
         out = self.path(task)
         check_facts(out, self.engine.facts | self._facts(about))
-        done = {each.id for each in read_predictions(out).predictions} if out.exists() else set()
+        done = answered_ids(out)
         for record in self.records if records is None else records:
             for name in record.question_images if record.id not in done else ():
                 self.images.locate(name, record.id)
@@ -328,7 +334,7 @@ class Session:
         records: Sequence[Record] | None = None,
         images: ImageFolder | None = None,
         **about: Any,
-    ) -> list[Prediction]:
+    ) -> Sequence[Prediction]:
         """Answers on disk: those of an earlier call, and the ones that were still open.
 
         Records and images are those of the session where absent. `about`: what decides these
@@ -359,7 +365,7 @@ class Session:
         records: Sequence[Record],
         make: Callable[[Sequence[Record]], list[Prediction]],
         **about: Any,
-    ) -> list[Prediction]:
+    ) -> Sequence[Prediction]:
         """As `ask`, for what is no answer but is kept and resumed like one."""
         facts = self.engine.facts | self._facts(about)
 
@@ -399,7 +405,7 @@ class Session:
 
     def _with_progress(
         self, task: str, title: str, total: int, work: Callable[[Path, Progress], None]
-    ) -> list[Prediction]:
+    ) -> Sequence[Prediction]:
         out = self.path(task)
         reporter = self.reporter if self.is_first else Silent()
         is_begun = False

@@ -117,7 +117,7 @@ NUM_SAMPLES_OF_MANY = 400
 _CHUNK_NUMBERS = 8_000_000
 
 
-def cluster_codes(clusters: Sequence[str]) -> NDArray[np.int64]:
+def cluster_codes(clusters: Iterable[str]) -> NDArray[np.int64]:
     """Number the clusters in order of first appearance, so that a seed fixes the resamples.
 
     Args:
@@ -128,15 +128,18 @@ def cluster_codes(clusters: Sequence[str]) -> NDArray[np.int64]:
     >>> cluster_codes(["before.png\\nafter.png", "other.png", "after.png"]).tolist()
     [0, 1, 0]
     """
-    # Of names that come again, which is most of them, one is linked.
-    different = list(dict.fromkeys(clusters))
-    roots = linked_images(each.split("\n") for each in different)
+    # Of names that come again, which is most of them, one is kept and linked.
+    different: dict[str, int] = {}
+    rows = np.fromiter((different.setdefault(each, len(different)) for each in clusters), np.int64)
     numbers: dict[str, int] = {}
-    codes = {
-        name: numbers.setdefault(root, len(numbers))
-        for name, root in zip(different, roots, strict=True)
-    }
-    return np.fromiter(map(codes.__getitem__, clusters), np.int64, len(clusters))
+    roots = linked_images(each.split("\n") for each in different)
+    return np.array([numbers.setdefault(each, len(numbers)) for each in roots], np.int64)[rows]
+
+
+def renumbered(codes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Codes of some items as `cluster_codes` would number them: from 0, by first appearance."""
+    _, first, which = np.unique(codes, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[which]
 
 
 def rows_by(names: Iterable[str]) -> dict[str, list[int]]:
@@ -306,8 +309,10 @@ def _cluster_sums(values: Values, clusters: NDArray[np.int64]) -> tuple[Values, 
     counted = ~np.isnan(values)
     sums = np.zeros((num_clusters, values.shape[1]))
     counts = np.zeros_like(sums)
-    np.add.at(sums, clusters, np.where(counted, values, 0.0))
-    np.add.at(counts, clusters, counted.astype(np.float64))
+    # One column after the other: copies of all of them would be the most that scoring holds.
+    for column, (value, counts_here) in enumerate(zip(values.T, counted.T, strict=True)):
+        sums[:, column] = np.bincount(clusters, np.where(counts_here, value, 0.0), num_clusters)
+        counts[:, column] = np.bincount(clusters, counts_here, num_clusters)
     return sums, counts
 
 

@@ -14,7 +14,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.data.records import OnDemand, Record
+from exgra_med.data.on_demand import OnDemand
+from exgra_med.data.records import Record
 
 STEPS_SORTED = 32
 """Steps among whose records those of similar length are brought together."""

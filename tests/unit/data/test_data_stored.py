@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exgra_med.data.conversation import choose_conversations
-from exgra_med.data.records import Met, Record, StoredRecords, Turn, read_records, write_records
+from exgra_med.data.records import (
+    Met,
+    Record,
+    RecordsAside,
+    StoredRecords,
+    Turn,
+    read_records,
+    write_records,
+)
 from exgra_med.data.sources.rows import facts
 from exgra_med.errors import DamagedFileError, DataError
 from exgra_med.training.order import image_groups
@@ -106,7 +114,7 @@ def test_a_fault_is_said_at_first(tmp_path: Path) -> None:
 
 
 def test_records_set_aside_come_back_as_they_are() -> None:
-    aside = StoredRecords.aside()
+    aside = RecordsAside()
     odd = record(50, meta={"nothing": None, "list": [1, "ä"], "options": ["a", "b"]})
     for each in (*RECORDS, odd):
         aside.add(each)

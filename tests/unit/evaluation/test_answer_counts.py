@@ -53,8 +53,8 @@ def test_every_answer_is_counted_once() -> None:
         Prediction("7", "a free answ", "length"),
         Prediction("8", "a free answer"),
     ]
-    read = {3: False, 4: True, 5: True}
-    counts = answer_counts(predictions, lambda place: read.get(place))
+    were_read = [None, None, None, False, True, True, None, None]
+    counts = answer_counts(predictions, were_read)
     assert counts == {
         "questions": 8, "missing": 1, "empty": 2, "cut": 3, "unparsed": 1, "usable": 3,
         "with_thoughts": 2,
@@ -64,9 +64,9 @@ def test_every_answer_is_counted_once() -> None:
         "2 held thoughts, which are no part of an answer."
     )
     require_usable(counts)
-    require_usable(answer_counts([], lambda _: None))
+    require_usable(answer_counts([]))
     with pytest.raises(AnswerError, match="Not one answer can be used") as error:
-        require_usable(answer_counts(predictions[:3], lambda _: None))
+        require_usable(answer_counts(predictions[:3]))
     assert error.value.exit_code == 1 and "--max-new-tokens" in error.value.hint
 
 

@@ -79,7 +79,7 @@ def test_answers_are_stored_with_how_they_were_made(images: ImageFolder, tmp_pat
     out = tmp_path / "run" / "predictions" / "a.jsonl"
     engine = make_engine(tmp_path / "none", batch_size=4, max_new_tokens=6)
     assert answer_all(engine, make_records(9), images, out, {"data": "d"}) == ""
-    found = read_predictions(out).predictions
+    found = list(read_predictions(out).predictions)
     assert len(found) == 9
     assert {each.finish_reason for each in found} <= {"stop", "length"}
     assert all(each.num_tokens and each.num_tokens <= 6 for each in found)
@@ -89,7 +89,7 @@ def test_answers_are_stored_with_how_they_were_made(images: ImageFolder, tmp_pat
     # They are all there, so no model is asked.
     engine.__dict__["bundle"] = None
     answer_all(engine, make_records(9), images, out, {"data": "d"})
-    assert read_predictions(out).predictions == found
+    assert list(read_predictions(out).predictions) == found
 
 
 @pytest.mark.slow

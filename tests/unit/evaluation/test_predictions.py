@@ -21,7 +21,7 @@ def test_answers_come_back_as_they_were_written(tmp_path: Path) -> None:
     written = [Prediction("1", "左", "stop", "Which side?", 3), Prediction("2", "a\nb", "length")]
     with PredictionWriter(path) as writer:
         writer.append(written)
-    assert read_predictions(path).predictions == written
+    assert list(read_predictions(path).predictions) == written
 
 
 def test_a_torn_last_line_is_reported_and_dropped_on_resume(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_a_torn_last_line_is_reported_and_dropped_on_resume(tmp_path: Path) -> N
     assert torn.oddities["torn_last_line"]
     assert [each.id for each in torn.predictions] == ["1"]
     with PredictionWriter(path) as writer:
-        assert writer.done == {"1"}
+        assert "1" in writer.done and "2" not in writer.done
         writer.append([Prediction("2", "no")])
     assert path.read_bytes() == whole
 
@@ -117,5 +117,5 @@ def test_row_numbers_are_not_taken_for_published_ids() -> None:
     with pytest.raises(ScoreError, match=r"numbered from 0 as rows are.*\['1', '2', '3'\]"):
         pair(answers, questions)
     published = [Prediction(str(n + 1), f"A{n}") for n in range(3)]
-    assert pair(published, questions).answers == ["A0", "A1", "A2"]
+    assert list(pair(published, questions).answers) == ["A0", "A1", "A2"]
     assert pair(published[:2], questions).counts["missing"] == 1

@@ -14,6 +14,7 @@ from PIL import Image
 from exgra_med.cli.main import app
 from exgra_med.data.records import Record, file_sha256, open_prepared, write_records
 from exgra_med.errors import DataError, MissingExtraError, ScoreError
+from exgra_med.evaluation.answers import question_of
 from exgra_med.evaluation.cards import model_card
 from exgra_med.evaluation.report import write_report
 from exgra_med.evaluation.report.page import marked, report_card
@@ -183,7 +184,7 @@ def test_intervals_are_over_patients() -> None:
     assert apart["value"] == together["value"]
     few = score_texts(references, texts, np.arange(40) // 10)["mean_rouge_l"]
     assert apart["interval"] and together["interval"] and few["interval"] is None
-    question = reports.question_of(record(1, "Clear.", group=7))
+    question = question_of(record(1, "Clear.", group=7))
     assert report_cluster(question).split("\n") == ["1.png", "1-lateral.png", "group 7"]
 
 
@@ -268,7 +269,7 @@ def test_records_that_are_no_reports_are_left_out_or_refused(ward: Path, tmp_pat
 
 def test_a_card_says_what_became_of_the_findings() -> None:
     def card(reference: str, report: str) -> Any:
-        return report_card(reports.question_of(record(1, reference)), report, None)
+        return report_card(question_of(record(1, reference)), report, None)
 
     assert card("No effusion.", "Effusion.").kind == "wrong"
     assert card("Edema. Mass.", "Edema.").detail == "missed Lung lesion"

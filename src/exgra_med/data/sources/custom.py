@@ -19,7 +19,7 @@ from exgra_med.data.records import (
     SPLITS,
     Met,
     Record,
-    StoredRecords,
+    RecordsAside,
     parse_record,
 )
 from exgra_med.data.sources.identifiers import by_name, identifying, mentions
@@ -490,7 +490,7 @@ def collect(source: Path, options: PrepareOptions) -> Collected:
     if own.approve:
         own.approve(columns)
     places = iter(answers_among(seen.asked))
-    records = {split: StoredRecords.aside() for split in SPLITS}
+    records = {split: RecordsAside() for split in SPLITS}
     split_of_rows = {path: array("b") for path in files}
     has_images = False
     for path, of_file in files.items():

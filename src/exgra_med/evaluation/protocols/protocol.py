@@ -22,7 +22,6 @@ from exgra_med.evaluation.answers import Pairing, Question
 from exgra_med.evaluation.measures import Candidates, Case
 from exgra_med.evaluation.statistics import (
     cluster_bootstrap,
-    cluster_codes,
     interval,
     mean_interval,
 )
@@ -244,7 +243,7 @@ class Answered:
 
     cases: list[Case | None]
     """One a question; None without an answer."""
-    questions: list[Question]
+    questions: Sequence[Question]
     clusters: NDArray[np.int64]
     candidates: Candidates | None = None
     verdicts: Verdicts | None = None
@@ -262,8 +261,7 @@ class Answered:
             None if answer is None else Case(answer, question, candidates)
             for question, answer in zip(pairing.questions, pairing.answers, strict=True)
         ]
-        clusters = cluster_codes([each.cluster for each in pairing.questions])
-        return cls(cases, pairing.questions, clusters, candidates, verdicts)
+        return cls(cases, pairing.questions, pairing.clusters, candidates, verdicts)
 
 
 @dataclass(frozen=True, slots=True)

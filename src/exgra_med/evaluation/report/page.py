@@ -10,6 +10,7 @@ from difflib import SequenceMatcher
 from functools import partial
 from html import escape
 from io import BytesIO, StringIO
+from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal, TypeVar
@@ -111,24 +112,30 @@ def pick_examples(
     generator = random.Random(seed)
     rows = list(range(len(pairing.questions)))
     generator.shuffle(rows)
-    marks = {row: judge(pairing.questions[row], pairing.answers[row]) for row in rows}
-    missed = [row for row in rows if marks[row][1] != "right"]
+    judged = map(judge, pairing.questions, pairing.answers)
+    is_missed = [mark != "right" for _, mark, _ in judged]
     sample = spread(rows, pairing.questions, num_examples)
     shown = set(sample)
-    wrong = spread([row for row in missed if row not in shown], pairing.questions, num_examples)
-    cards = {
-        row: make_card(pairing.questions[row], pairing.answers[row], marks[row], images)
-        for row in [*sample, *wrong]
-    }
-    return Examples([cards[row] for row in sample], [cards[row] for row in wrong], len(missed))
+    missed = [row for row in rows if is_missed[row] and row not in shown]
+    wrong = spread(missed, pairing.questions, num_examples)
+
+    def card(row: int) -> Example:
+        question, answer = pairing.questions[row], pairing.answers[row]
+        return make_card(question, answer, judge(question, answer), images)
+
+    return Examples(list(map(card, sample)), list(map(card, wrong)), sum(is_missed))
 
 
 def spread(rows: Sequence[int], questions: Sequence[Question], number: int) -> list[int]:
     """So many of the rows, the first of each image before all others."""
     first: dict[str, int] = {}
     for row in rows:
+        if len(first) == number:
+            break
         first.setdefault(questions[row].cluster, row)
-    return list(dict.fromkeys((*first.values(), *rows)))[:number]
+    chosen = dict.fromkeys(first.values())
+    further = (row for row in rows if row not in chosen)
+    return [*chosen, *islice(further, number - len(chosen))]
 
 
 def judge(question: Question, answer: str | None) -> tuple[float, str, str]:

@@ -28,10 +28,10 @@ from exgra_med.data.sources.chat_benchmark import read_questions
 from exgra_med.data.sources.source import Dropped
 from exgra_med.errors import AnswerError, DataError, RunError, ScoreError
 from exgra_med.evaluation.answers import (
+    QuestionsAside,
     answer_counts,
     counts_sentence,
     pair,
-    question_of,
     read_predictions,
 )
 from exgra_med.evaluation.engines import CHECKPOINT
@@ -254,7 +254,7 @@ def score_judgements(
             values[row] = [np.mean(ratios), ratios[0], np.mean(wins)]
     if not both and not num_no_answer:
         raise ScoreError("The judge graded no answer.", "Its replies are in the transcripts.")
-    clusters = cluster_codes([question.cluster for question in questions])
+    clusters = cluster_codes(question.cluster for question in questions)
 
     def measure(rows: NDArray[np.int64]) -> dict[str, Any]:
         arguments = (values[rows], MEASURES, clusters[rows], num_bootstrap_samples, seed)
@@ -491,14 +491,14 @@ def chat_answers(
 def _counted(
     path: Path, records: Sequence[Record]
 ) -> tuple[dict[str, str], dict[str, int], dict[str, int]]:
-    questions = [question_of(record) for record in records]
+    questions = QuestionsAside.of(records)
     pairing = pair(read_predictions(path).predictions, questions)
     answers = {
         question.id: answer_of(text)
         for question, text in zip(questions, pairing.answers, strict=True)
         if text is not None
     }
-    return answers, pairing.counts, answer_counts(pairing.predictions, lambda _: None)
+    return answers, pairing.counts, answer_counts(pairing.predictions)
 
 
 def _answer_file(source: Path, chat: ChatSet) -> Path:

@@ -311,16 +311,16 @@ def score_choices(
         every = 100 * float(np.nanmin(values, axis=1).mean())
         result["scores"]["all_orders_right"] = scored(every, len(choices))
 
-    def is_read(row: int) -> bool:
-        prediction, shown = asked_for[row]
-        return prediction is not None and choose_strictly(prediction.text, shown) is not None
-
+    were_read = (
+        prediction is not None and choose_strictly(prediction.text, shown) is not None
+        for prediction, shown in asked_for
+    )
     versions = {"strict": versions_of("strict"), "strict-1": versions_of("strict-1")}
     return result | {
         "protocol": "generation",
         "rule": rule,
         **versions.get(rule, {}),
-        "answer_counts": answer_counts([prediction for prediction, _ in asked_for], is_read),
+        "answer_counts": answer_counts((each for each, _ in asked_for), were_read),
         "num_rotations": num_rotations,
         "missing": num_missing,
     }
@@ -373,7 +373,7 @@ def _same_option(choice: Choice) -> set[int]:
 def _accuracy(
     hits: NDArray[np.float64], choices: Sequence[Choice], num_samples: int, seed: int
 ) -> dict[str, Any]:
-    clusters = cluster_codes([choice.cluster for choice in choices])
+    clusters = cluster_codes(choice.cluster for choice in choices)
     groups: dict[str, dict[str, Any]] = {}
     names = ("accuracy",)
     for field in _GROUPS:

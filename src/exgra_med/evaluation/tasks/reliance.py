@@ -19,9 +19,9 @@ from exgra_med.evaluation.answer_spread import said_and_right
 from exgra_med.evaluation.answers import (
     Prediction,
     Question,
+    QuestionsAside,
     counts_sentence,
     pair,
-    question_of,
     read_predictions,
 )
 from exgra_med.evaluation.engines import stored_template
@@ -140,13 +140,13 @@ def visual_reliance(
         that comparisons show; and `changed_answer`: the share of questions, in percent, whose
         answer says something else then. Nothing is taken off for chance: greedy answers have none.
     """
-    questions = [question_of(record) for record in records]
-    clusters = cluster_codes([question.cluster for question in questions])
+    questions = QuestionsAside.of(records)
+    clusters = cluster_codes(question.cluster for question in questions)
     chosen = measures("compare")
-    with_image = pair(list(seeing), questions)
+    with_image = pair(seeing, questions)
     result: dict[str, dict[str, Any]] = {}
     for kind, predictions in blind.items():
-        without = pair(list(predictions), questions)
+        without = pair(predictions, questions)
         values = PairedValues.of(with_image, without, "strict", with_functions(chosen))
         lost = paired_summary(values.answered, chosen, clusters, seed)
         changed = _changed(questions, with_image.answers, without.answers)
@@ -270,7 +270,7 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
     """
     _same_template(session)
     vqa.evaluate(session)
-    blind: dict[str, list[Prediction]] = {}
+    blind: dict[str, Sequence[Prediction]] = {}
     for kind in kinds or BLINDNESS:
         records, images = blinded(kind, session.records, session.images, session.seed)
         blind[kind] = _ask(session, kind, records, images)
@@ -281,7 +281,7 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
     if not session.is_first:
         return None
     seen = read_predictions(session.path(vqa.NAME)).predictions
-    asked = [question_of(record) for record in session.records]
+    asked = QuestionsAside.of(session.records)
     files = {
         kind: session.relative(session.path(f"{NAME}/{kind}"))
         for kind in (*blind, *(("mirrored",) if sided else ()))
@@ -310,7 +310,7 @@ def evaluate(session: Session, kinds: Sequence[Blindness] | None = None) -> Entr
 
 def _ask(
     session: Session, kind: str, records: Sequence[Record], images: ImageFolder
-) -> list[Prediction]:
+) -> Sequence[Prediction]:
     title = f"answers with {kind} images"
     return session.ask(f"{NAME}/{kind}", title, records, images, **_about(session, kind))
 

@@ -25,10 +25,10 @@ from exgra_med.evaluation.answers import (
     Pairing,
     Prediction,
     Question,
+    QuestionsAside,
     answer_counts,
     counts_sentence,
     pair,
-    question_of,
     read_predictions,
     read_reference,
 )
@@ -319,10 +319,10 @@ def score_reports(
     Raises:
         ScoreError: predictions and questions do not fit, or RadEval fails.
     """
-    pairing = pair(list(predictions), list(questions))
+    pairing = pair(predictions, questions)
     references = [question.answer for question in questions]
     reports = report_texts(pairing)
-    clusters = cluster_codes([report_cluster(each) for each in questions])
+    clusters = cluster_codes(report_cluster(each) for each in questions)
     measure = partial(
         score_texts,
         references,
@@ -333,7 +333,7 @@ def score_reports(
     baselines = baseline_reports(references, clusters, train, seed)
     return {
         "scores": measure(reports, radeval=radeval),
-        "answer_counts": answer_counts(pairing.predictions, lambda _: None),
+        "answer_counts": answer_counts(pairing.predictions),
         "pairing": pairing.counts | {"same_order": pairing.same_order},
         "num_images": int(clusters.max()) + 1,
         "findings": _by_finding(references, reports),
@@ -468,7 +468,7 @@ def score(session: Session, asked: Sequence[Record], radeval: Sequence[str] = ()
         train = [each.answer for each in prepared.iterate("train") if each.is_report]
     details = score_reports(
         read_predictions(file).predictions,
-        [question_of(record) for record in asked],
+        QuestionsAside.of(asked),
         train,
         radeval=radeval,
         num_bootstrap_samples=session.settings.num_bootstrap_samples,

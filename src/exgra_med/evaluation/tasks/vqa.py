@@ -16,10 +16,10 @@ from exgra_med.evaluation.answer_spread import same_questions_sentence, spread_s
 from exgra_med.evaluation.answers import (
     Prediction,
     Question,
+    QuestionsAside,
     counts_sentence,
     pair,
     pairing_sentences,
-    question_of,
     read_predictions,
 )
 from exgra_med.evaluation.claims import CLAIM_RULE, claims_of_model, judge_claims
@@ -192,12 +192,12 @@ def score(session: Session, claims: Sequence[PublishedScore] | None = None) -> E
     """Score the stored answers of a session into `results.json`; see `evaluate`."""
     stored = read_predictions(session.path(NAME))
     prepared = session.prepared
-    train: list[Question] = []
+    train: Sequence[Question] = ()
     if prepared is not None and "train" in prepared.splits:
-        train = [question_of(record) for record in prepared.iterate("train")]
+        train = QuestionsAside.of(prepared.iterate("train"))
     details = score_answers(
         stored.predictions,
-        [question_of(record) for record in session.records],
+        QuestionsAside.of(session.records),
         train,
         num_bootstrap_samples=session.settings.num_bootstrap_samples,
         seed=session.seed,
@@ -278,8 +278,7 @@ def folder_baselines(
     Raises:
         DataError: the folder has no such split.
     """
-    train = [question_of(record) for record in prepared.iterate(train_split)]
-    test = [question_of(record) for record in prepared.iterate(split)]
+    train, test = (QuestionsAside.of(prepared.iterate(each)) for each in (train_split, split))
     return score_baselines(train, test, seed=seed)
 
 
@@ -296,14 +295,16 @@ def score_baselines(
     answered (strict); where some are missing, also `lowest` and `highest`, what the difference over
     all questions would be if all of those were wrong, or right.
     """
+    if not train:
+        return {}
     chosen = measures("compare")
     columns = with_functions(chosen)
-    clusters = cluster_codes([question.cluster for question in test])
+    clusters = cluster_codes(question.cluster for question in test)
     arguments = (chosen, clusters, num_bootstrap_samples, seed)
-    own = pair(list(model), list(test)) if model else None
+    own = pair(model, test) if model else None
     result: dict[str, Any] = {}
     for name, predictions in baseline_predictions(train, test).items():
-        pairing = pair(predictions, list(test))
+        pairing = pair(predictions, test)
         values = {scorer: item_values(pairing, scorer, columns) for scorer in SCORERS}
         result[name] = {
             "scores": {scorer: summary(each, *arguments) for scorer, each in values.items()}

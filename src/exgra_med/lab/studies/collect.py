@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 
 from exgra_med.data.records import file_sha256, open_prepared
 from exgra_med.errors import DamagedFileError, ScoreError
-from exgra_med.evaluation.answers import Question, pair, question_of, read_predictions
+from exgra_med.evaluation.answers import (
+    Question,
+    QuestionsAside,
+    pair,
+    read_predictions,
+)
 from exgra_med.evaluation.measures import (
     Measure,
     PairedValues,
@@ -59,7 +64,7 @@ class Collected:
     scores: list[Score]
     missing: list[str]
     """Cells that are not finished."""
-    questions: list[Question]
+    questions: Sequence[Question]
     clusters: NDArray[np.int64]
     values: dict[Cell, NDArray[np.float64]]
     """Cell -> (questions, parts of the metric) from 0 to 1, NaN where a question does not count."""
@@ -79,7 +84,7 @@ class Collected:
         if rows.all() or not countable:
             return None
         questions = [each for each, kept in zip(self.questions, rows, strict=True) if kept]
-        clusters = cluster_codes([question.cluster for question in questions])
+        clusters = cluster_codes(question.cluster for question in questions)
         return Collected([], [], questions, clusters, values)
 
 
@@ -98,7 +103,7 @@ def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
         return Collected([], missing, [], np.zeros(0, np.int64), {})
     check_comparable(scores)
     questions = _questions(folder, study, scores[0])
-    clusters = cluster_codes([question.cluster for question in questions])
+    clusters = cluster_codes(question.cluster for question in questions)
     values = {each.cell: _values(folder, study.metric, each, questions) for each in scores}
     others = _others(folder, study, finished, questions)
     whole = Collected(scores, missing, questions, clusters, values, others)
@@ -118,7 +123,7 @@ LOST_WITH = {
 
 
 def _others(
-    folder: Path, study: Study, finished: Sequence[Node], own: list[Question]
+    folder: Path, study: Study, finished: Sequence[Node], own: Sequence[Question]
 ) -> dict[str, Collected]:
     """The outcomes beside the score of the main test."""
     outcomes: dict[str, Collected] = {}
@@ -128,10 +133,10 @@ def _others(
         if test:
             prepared = open_prepared(test)
             fingerprint = prepared.fingerprint
-            questions = [question_of(record) for record in prepared.iterate("test")]
+            questions = QuestionsAside.of(prepared.iterate("test"))
             name = prepared.manifest["dataset"]
             name = test if name in outcomes else name
-        clusters = cluster_codes([question.cluster for question in questions])
+        clusters = cluster_codes(question.cluster for question in questions)
         seen: dict[Cell, NDArray[np.float64]] = {}
         lost: dict[str, dict[Cell, NDArray[np.float64]]] = {
             kind: {} for kind in study.evaluation.conditions
@@ -291,7 +296,7 @@ def _diagnostics(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
-def _questions(folder: Path, study: Study, score: Score) -> list[Question]:
+def _questions(folder: Path, study: Study, score: Score) -> Sequence[Question]:
     place = open_run(folder / score.folder).recipe.evaluation_data.folder
     # The folder of a study may have been moved since its runs were trained.
     prepared = open_prepared(folder / DATA_NODE if study.make.data is not None else place)
@@ -300,11 +305,11 @@ def _questions(folder: Path, study: Study, score: Score) -> list[Question]:
             f"{prepared.path} is not the data that {score.folder} was scored on.",
             "Put the prepared folder back, or run the study anew in another folder.",
         )
-    return [question_of(record) for record in prepared.iterate(score.split)]
+    return QuestionsAside.of(prepared.iterate(score.split))
 
 
 def _values(
-    folder: Path, metric: str, score: Score, questions: list[Question]
+    folder: Path, metric: str, score: Score, questions: Sequence[Question]
 ) -> NDArray[np.float64]:
     scorer, columns = _scorer_and_columns(metric)
     answers = read_predictions(folder / score.facts["predictions"]).predictions
