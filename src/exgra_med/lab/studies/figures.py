@@ -169,14 +169,16 @@ def _paper_curves(results: dict[str, Any]) -> list[tuple[str, str, dict[float, f
 
 
 def _draw_paper(axes: Any, curves: list[tuple[str, str, dict[float, float]]], dataset: str) -> None:
-    highest = max(curve[max(curve)] for *_, curve in curves)
     shares = sorted({share for _, _, curve in curves for share in curve})
     for colour, name, curve in curves:
         places = [shares.index(share) for share in curve]
         axes.plot(places, list(curve.values()), color=colour, marker="o", markersize=3.5)
+        # Where the line does not run: above an end that it rises to.
+        *_, before, last = curve.values()
+        rises = last >= before
         axes.annotate(
-            name.replace(" (paper)", ""), (places[-1], list(curve.values())[-1]),
-            xytext=(0, 5 if curve[max(curve)] == highest else -12), textcoords="offset points",
+            name.replace(" (paper)", ""), (places[-1], last),
+            xytext=(0, 5 if rises else -12), textcoords="offset points",
             ha="right", fontsize=8, color=colour,
         )  # fmt: skip
     _label_fractions(axes, shares)
