@@ -70,7 +70,7 @@ def test_the_verbs_by_hand_make_what_the_demo_makes(tmp_path: Path) -> None:
         for scorer in ("strict", "legacy"):
             assert 0 <= entry["scores"][scorer]["average"]["value"] <= 100
     html = (tmp_path / "run" / "report.html").read_text("utf-8")
-    assert "matching accuracy" in html and "alignment loss" in html
+    assert "matched through graph layers" in html and "alignment loss" in html
     predictions = tmp_path / "run" / own["answers"]["questions"]
     assert len(predictions.read_text().splitlines()) == 56
     for name in ("recipe.yaml", "record.json", "log.jsonl", "report.html", "scores.csv"):
