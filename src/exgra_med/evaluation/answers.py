@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -526,8 +526,6 @@ class PredictionWriter:
 
 # A missing answer is wrong and counted apart. An answer given twice with different texts cannot be
 # told right from wrong, so it is wrong and counted apart. Extra answers are counted and left out.
-
-
 # An answer of another tool is joined by what its file says of the question (`question_matching`).
 
 
@@ -622,7 +620,7 @@ def pair(predictions: Sequence[Prediction], questions: Sequence[Question]) -> Pa
     asked = _hashes(each.id for each in questions)
     said = _Said.of(predictions)
     if said.is_of_another_tool or (said.has_prompts and not np.isin(said.ids, asked).any()):
-        return _paired_by_what_is_told(predictions, questions)
+        return _paired_by_what_is_told(predictions, questions, said.blank)
     num_repeated = len(asked) - len(np.unique(asked))
     if num_repeated:
         if not np.array_equal(asked, said.ids):
@@ -688,7 +686,7 @@ class _Said:
 
 
 def _paired_by_what_is_told(
-    predictions: Sequence[Prediction], questions: Sequence[Question]
+    predictions: Sequence[Prediction], questions: Sequence[Question], blank: NDArray[np.bool_]
 ) -> Pairing:
     """Answers of another tool: joined, then counted as any others."""
     from exgra_med.evaluation.question_matching import examples, match
@@ -715,7 +713,7 @@ def _paired_by_what_is_told(
         questions,
         predictions,
         np.array(joined),
-        _Said.of(predictions).blank,
+        blank,
         len(questions) - len(rows),
         found.places.count(None) - sum(unplaced.values()),
         sum(count > 1 for count in told.values()),
@@ -786,7 +784,7 @@ def _published_ids(
 
 
 def answer_counts(
-    predictions: Iterable[Prediction | None], were_read: Iterable[bool | None] = repeat(None)
+    predictions: Iterable[Prediction | None], were_read: Iterable[bool | None] | None = None
 ) -> dict[str, int]:
     """Count what became of the answers to so many questions.
 
@@ -803,7 +801,8 @@ def answer_counts(
     counts = dict.fromkeys(
         ("questions", "missing", "empty", "cut", "unparsed", "usable", "with_thoughts"), 0
     )
-    for prediction, read in zip(predictions, were_read, strict=False):
+    free = ((each, None) for each in predictions)
+    for prediction, read in free if were_read is None else zip(predictions, were_read, strict=True):
         counts["questions"] += 1
         if prediction is None:
             counts["missing"] += 1

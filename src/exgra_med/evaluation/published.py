@@ -9,6 +9,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +94,18 @@ CURVES = {
 """Data set -> what is known of it."""
 
 
-def curves_of(dataset: str, models: Mapping[str, str]) -> list[tuple[str, str, dict[float, float]]]:
-    """Of each method whose model has a curve: method, name of the model, share -> average."""
-    known = CURVES[dataset].of if dataset in CURVES else {}
-    return [(method, *known[model]) for method, model in models.items() if model in known]
+def curves_of(named: Mapping[str, Any] | None) -> list[tuple[str, str, dict[float, float]]]:
+    """Of each method whose model has a curve: method, name of the model, share -> average.
+
+    `named`: the section `published` of a study, with `dataset` and `methods` (method -> model).
+    """
+    if named is None or named["dataset"] not in CURVES:
+        return []
+    known = CURVES[named["dataset"]].of
+    return [(method, *known[model]) for method, model in named["methods"].items() if model in known]
 
 
 def published_curve(dataset: str, model: str) -> dict[float, float]:
     """Share of the data -> published average in percent; empty where nothing is known."""
-    found = curves_of(dataset, {"": model})
+    found = curves_of({"dataset": dataset, "methods": {"": model}})
     return dict(found[0][2]) if found else {}

@@ -1159,7 +1159,7 @@ def _part(
     except (DataError, RunError, ScoreError) as error:
         problem = f"The questions are not at hand: {_within(run, error.message)}"
         return replace(part, examples_problem=problem)
-    number = int((recipe.get("evaluation") or {}).get("num_report_images", 12))
+    number = max(0, int((recipe.get("evaluation") or {}).get("num_report_images", 12)))
     seed = int(recipe.get("seed") or 0)
     if entry.task == "vqa":
         return replace(part, examples=pick_examples(pairing, images, number, seed))

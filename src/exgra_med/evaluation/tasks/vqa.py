@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from exgra_med.data.records import Prepared
+from exgra_med.data.on_demand import Picked
+from exgra_med.data.records import Met, Prepared
 from exgra_med.evaluation.answer_spread import same_questions_sentence, spread_sentence
 from exgra_med.evaluation.answers import (
     Prediction,
+    PredictionsAside,
     Question,
     QuestionsAside,
     counts_sentence,
@@ -79,7 +81,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 def baseline_predictions(
     train: Sequence[Question], test: Sequence[Question]
-) -> dict[str, list[Prediction]]:
+) -> dict[str, Sequence[Prediction]]:
     """Answers of each baseline to the test questions.
 
     Similarity is the cosine between the sets of lower-case words; the first of equally similar
@@ -107,7 +109,7 @@ def baseline_predictions(
     if not any(image in train_images for each in test for image in each.images):
         del answers["same_image_nearest"]
     return {
-        name: [Prediction(each.id, text) for each, text in zip(test, texts, strict=True)]
+        name: PredictionsAside(Prediction(q.id, text) for q, text in zip(test, texts, strict=True))
         for name, texts in answers.items()
     }
 
@@ -354,9 +356,12 @@ def score_clean(
         comparisons show, and counts; None where no question is clean.
     """
     leaks = find_leaks(train, test)
-    clean = [each for each, leaked in zip(test, leaks["image"], strict=True) if not leaked]
-    names = {each.id for each in clean}
-    answered = [each for each in predictions if each.id in names]
+    rows = [row for row, leaked in enumerate(leaks["image"]) if not leaked]
+    clean = QuestionsAside(Picked(test, rows))
+    names = Met()
+    for each in clean:
+        names.add(each.id)
+    answered = Picked(predictions, (n for n, each in enumerate(predictions) if each.id in names))
     score = None
     if answered:
         score = score_vqa(

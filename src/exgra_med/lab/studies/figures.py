@@ -158,13 +158,10 @@ def _draw_baseline(axes: Any, results: dict[str, Any]) -> None:
 
 
 def _paper_curves(results: dict[str, Any]) -> list[tuple[str, str, dict[float, float]]]:
-    named = results["published"]
-    if named is None:
-        return []
     styles = looks(results)
     return [
         (styles[method][0] if method in styles else INK, name, curve)
-        for method, name, curve in curves_of(named["dataset"], named["methods"])
+        for method, name, curve in curves_of(results["published"])
     ]
 
 

@@ -142,8 +142,7 @@ def limits(results: dict[str, Any]) -> list[str]:
             f"The data is made ({results['makes_data']}), not medical: its questions are balanced "
             "and its truth is known, which real data never offers."
         )
-    named = results["published"]
-    if named is not None and curves_of(named["dataset"], named["methods"]):
+    if curves_of(results["published"]):
         sentences.append(
             "The published numbers are of other models, other data and another score. They stand "
             "beside this study to show what was claimed; no difference between the two is formed."

@@ -154,7 +154,7 @@ def _block(caption: str, results: dict[str, Any], arms: dict[str, Any]) -> Block
 
 def _published(results: dict[str, Any], fractions: Sequence[float]) -> list[Block]:
     named = results["published"]
-    chosen = [] if named is None else curves_of(named["dataset"], named["methods"])
+    chosen = curves_of(named)
     if not chosen:
         return []
     shares = sorted({*fractions, *(share for *_, curve in chosen for share in curve)})
