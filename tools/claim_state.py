@@ -23,7 +23,10 @@ from safetensors.torch import load_file, save
 from exgra_med.data.records import file_sha256
 from exgra_med.digests import write_digests
 from exgra_med.files import new_folder, write_bytes, write_text
-from exgra_med.lab.studies.folder import is_finished
+from exgra_med.lab.studies.collect import collect
+from exgra_med.lab.studies.differing import find_differing
+from exgra_med.lab.studies.figures import questions_figure
+from exgra_med.lab.studies.folder import is_finished, open_study
 from exgra_med.lab.studies.plan import plan_study
 from exgra_med.lab.studies.report import RESULTS_FILE, TABLE_FILE, write_outcome
 from exgra_med.lab.studies.schema import STUDY_FILE, read_study
@@ -36,7 +39,14 @@ from exgra_med.recipe.run_folder import last_checkpoint_of
 PROJECT = Path(__file__).resolve().parents[1]
 KEPT = PROJECT / "benchmarks" / "results" / "real-small-runs"
 PUBLISHED = PROJECT / "benchmarks" / "results" / "studies" / "real-small"
-FIGURES = {"figure.svg": "study-real-small.svg", "figure-2.svg": "study-real-small-difference.svg"}
+DRAWN = PROJECT / "docs" / "figures"
+FIGURES = {
+    "figure.svg": "study-real-small.svg",
+    "figure-differences.svg": "study-real-small-difference.svg",
+}
+QUESTIONS = "study-real-small-questions.svg"
+MAY_BE_SHOWN = {("X-Ray", "Lung"), ("MRI", "Brain"), ("MRI", "Brain_Tissue")}
+"""Of SLAKE's pictures those whose source is known and may be published anew."""
 CONNECTOR = "connector.safetensors"
 WHOLE = "model.safetensors.sha256"
 """Hash of the weights of the whole model that the cells start from."""
@@ -103,12 +113,22 @@ def restore(study: Path, connector: Path) -> None:
 
 def publish(study: Path) -> None:
     """Write the report of the study, and take its numbers, table and figures into the project."""
-    write_outcome(study)
+    results = write_outcome(study)
     PUBLISHED.mkdir(parents=True, exist_ok=True)
     for name in (STUDY_FILE, RESULTS_FILE, TABLE_FILE):
         write_bytes(PUBLISHED / name, (study / name).read_bytes())
     for name, published in FIGURES.items():
-        write_bytes(PROJECT / "docs" / "figures" / published, (study / name).read_bytes())
+        write_bytes(DRAWN / published, (study / name).read_bytes())
+    planned, nodes = open_study(study)
+    differing = find_differing(
+        study,
+        planned,
+        collect(study, planned, nodes),
+        lambda question: (question.meta["modality"], question.meta["organ"]) in MAY_BE_SHOWN,
+    )
+    drawing = None if differing is None else questions_figure(results, differing)
+    if drawing is not None:
+        write_text(DRAWN / QUESTIONS, drawing.alone)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exgra_med.data.records import file_sha256, open_prepared
+from exgra_med.data.records import Prepared, file_sha256, open_prepared
 from exgra_med.errors import DamagedFileError, ScoreError
 from exgra_med.evaluation.answers import (
     Question,
@@ -102,7 +102,8 @@ def collect(folder: Path, study: Study, nodes: Sequence[Node]) -> Collected:
     if not scores:
         return Collected([], missing, [], np.zeros(0, np.int64), {})
     check_comparable(scores)
-    questions = _questions(folder, study, scores[0])
+    prepared = tested_data(folder, study, scores[0])
+    questions = QuestionsAside.of(prepared.iterate(scores[0].split))
     clusters = cluster_codes(question.cluster for question in questions)
     values = {each.cell: _values(folder, study.metric, each, questions) for each in scores}
     others = _others(folder, study, finished, questions)
@@ -296,7 +297,13 @@ def _diagnostics(events: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     return list(entries.values())
 
 
-def _questions(folder: Path, study: Study, score: Score) -> Sequence[Question]:
+def tested_data(folder: Path, study: Study, score: Score) -> Prepared:
+    """The prepared folder of the study's main test.
+
+    Raises:
+        DataError: it is not there.
+        ScoreError: it is not the data that the score is of.
+    """
     place = open_run(folder / score.folder).recipe.evaluation_data.folder
     # The folder of a study may have been moved since its runs were trained.
     prepared = open_prepared(folder / DATA_NODE if study.make.data is not None else place)
@@ -305,7 +312,7 @@ def _questions(folder: Path, study: Study, score: Score) -> Sequence[Question]:
             f"{prepared.path} is not the data that {score.folder} was scored on.",
             "Put the prepared folder back, or run the study anew in another folder.",
         )
-    return QuestionsAside.of(prepared.iterate(score.split))
+    return prepared
 
 
 def _values(

@@ -51,6 +51,7 @@ def conclude(
         sentences.append(f"There is nothing to compare with {titles.get(study.baseline, '')} yet.")
     sentences += _efficiency(statistics["efficiency"], titles, lacking)
     sentences += _rise(statistics.get("rise"), titles)
+    sentences += _changed(statistics.get("differing"), study.baseline, titles, lacking)
     sentences += _above_baseline(statistics, baseline)
     sentences += _seeds(statistics)
     if missing:
@@ -179,6 +180,24 @@ def _efficiency(
         )
         sentences.append(f"{titles[arm]} {reached} (95 % interval: {low} to {high}){itself}.")
     return sentences
+
+
+def _changed(
+    differing: dict[str, Any] | None,
+    baseline: str,
+    titles: dict[str, str],
+    lacking: Mapping[str, int],
+) -> list[str]:
+    """How many answers an arm changes, beside what another seed changes."""
+    if differing is None or differing["arm"] in lacking:
+        return []
+    own, other = titles[differing["arm"]], titles[baseline]
+    return [
+        f"At {percent(differing['fraction'])}, in a pair of equal seed, "
+        f"{differing['only_arm']:.0f} of {differing['num_questions']} questions are answered "
+        f"rightly by {own} alone and {differing['only_baseline']:.0f} by {other} alone; between "
+        f"two seeds of {other} {differing['other_seed']:.0f} change."
+    ]
 
 
 def _rise(rise: dict[str, Any] | None, titles: dict[str, str]) -> list[str]:

@@ -1,11 +1,12 @@
 """The figures of a study: score over the share of data, and differences from the baseline."""
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
+from textwrap import shorten, wrap
 from typing import Any
 
 from exgra_med.evaluation.published import CURVES, curves_of
@@ -13,6 +14,7 @@ from exgra_med.evaluation.report.page import GRID, INK, STYLE, inline_svg, pyplo
 from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.compare import told_apart
 from exgra_med.lab.studies.conclude import percent
+from exgra_med.lab.studies.differing import Differing, Shown
 
 _COLOURS = "#5d6875 #0b6e69 #b4540a #4b5fb0 #a83279 #6d7f12 #8a5a3c #2f7fb5".split()
 PALETTE = [
@@ -32,6 +34,7 @@ WIDTH = 7.6
 class Drawing:
     """One figure: for a page, and alone."""
 
+    name: str
     title: str
     note: str
     inline: str
@@ -209,7 +212,59 @@ def _drawing(figure: Any, name: str, title: str, note: str) -> Drawing:
     for drawn, white in (_ON_WHITE | {drawn: white for drawn, _, white in PALETTE}).items():
         svg = svg.replace(drawn, white)
     alone = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return Drawing(title, note, inline, alone)
+    return Drawing(name, title, note, inline, alone)
+
+
+_LINE = 31
+"""Letters in a line under a picture."""
+_PICTURE_PIXELS = 168
+
+
+def questions_figure(results: dict[str, Any], differing: Differing) -> Drawing | None:
+    """Questions that one arm answers rightly and the other does not, with pictures; None where
+    there are none."""
+    rows = [side for side in (0, 1) if differing.shown[side]]
+    if not rows:
+        return None
+    titles = [results["arms"][arm]["title"] for arm in differing.arms]
+    columns = max(len(each) for each in differing.shown)
+    with _panels(len(rows), columns, 3.35 * len(rows)) as (figure, panels):
+        for line, side in zip(panels, rows, strict=True):
+            for axes in line:
+                axes.set_axis_off()
+            line[0].set_title(
+                f"Right only with {titles[side]}: {differing.alone[side]:.0f}",
+                loc="left", fontsize=9.5, fontweight="bold",
+            )  # fmt: skip
+            for axes, shown in zip(line, differing.shown[side], strict=False):
+                _draw_question(axes, shown, titles)
+        return _drawing(
+            figure,
+            "questions",
+            "Where the answers differ",
+            f"{percent(differing.fraction)} of the data, {differing.num_questions} questions, mean "
+            f"over {differing.num_pairs} pairs of equal seed. Between two seeds of "
+            f"{titles[0]} {differing.other_seed:.0f} change. Shown are those with most pairs on "
+            "one side, of equal ones by a hash: nobody chose them. In brackets: how many runs say "
+            "so.",
+        )
+
+
+def _draw_question(axes: Any, shown: Shown, titles: Sequence[str]) -> None:
+    if shown.picture is not None:
+        small = shown.picture.convert("RGB")
+        small.thumbnail((_PICTURE_PIXELS, _PICTURE_PIXELS))
+        axes.imshow(small, interpolation="none")
+        axes.set_anchor("N")
+    lines = [*wrap(shown.question.text, _LINE), f"truth: {shorten(shown.question.answer, _LINE)}"]
+    for title, answers in zip(titles, shown.answers, strict=True):
+        counts = Counter(answers).most_common()
+        said = ", ".join(f"{text}\u00a0({n})" if n > 1 else text for text, n in counts)
+        lines += wrap(f"{title}: {said}", _LINE, max_lines=3, placeholder=" …")
+    axes.annotate(
+        "\n".join(lines), (0, 0), xycoords="axes fraction", xytext=(0, -4),
+        textcoords="offset points", va="top", fontsize=7.5, linespacing=1.25,
+    )  # fmt: skip
 
 
 _MEASURES = (

@@ -15,12 +15,14 @@ from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.collect import Collected, collect
 from exgra_med.lab.studies.compare import TOLD_APART, adjust, arm_curves, compare_arms
 from exgra_med.lab.studies.conclude import conclude, percent
+from exgra_med.lab.studies.differing import Differing, count_differing, find_differing
 from exgra_med.lab.studies.figures import (
     Drawing,
     along_training_figure,
     curve_figure,
     difference_figure,
     histogram_figure,
+    questions_figure,
 )
 from exgra_med.lab.studies.folder import open_study, states
 from exgra_med.lab.studies.plan import Node
@@ -37,9 +39,13 @@ from exgra_med.page_style import PAGE_CSS
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def render_report(results: dict[str, Any], failed: Sequence[tuple[str, str]] = ()) -> str:
-    """The page, with a sentence for each failed node; it needs no network, no other file and no
-    script.
+def render_report(
+    results: dict[str, Any],
+    failed: Sequence[tuple[str, str]] = (),
+    differing: Differing | None = None,
+) -> str:
+    """The page, with a sentence for each failed node and pictures of questions where they are at
+    hand; it needs no network, no other file and no script.
 
     Raises:
         MissingExtraError: jinja2 or matplotlib is not installed.
@@ -47,6 +53,7 @@ def render_report(results: dict[str, Any], failed: Sequence[tuple[str, str]] = (
     return _render(
         "study.html.j2",
         results,
+        differing,
         failed=failed,
         css=PAGE_CSS,
         study_css=study_css(),
@@ -82,7 +89,9 @@ def study_css() -> str:
     return (_TEMPLATES / "study.css").read_text(encoding="utf-8")
 
 
-def _render(template: str, results: dict[str, Any], **values: Any) -> str:
+def _render(
+    template: str, results: dict[str, Any], differing: Differing | None = None, **values: Any
+) -> str:
     return (
         template_environment(True, _TEMPLATES)
         .get_template(template)
@@ -93,7 +102,7 @@ def _render(template: str, results: dict[str, Any], **values: Any) -> str:
             columns=COMPARISON_COLUMNS,
             comparisons=comparison_rows(results),
             told_apart=TOLD_APART,
-            figures=figures(results),
+            figures=figures(results, differing),
             budgets=budget_sentences(results),
             limits=limits(results),
             **values,
@@ -101,11 +110,13 @@ def _render(template: str, results: dict[str, Any], **values: Any) -> str:
     )
 
 
-def figures(results: dict[str, Any]) -> list[Drawing]:
-    """Every figure that the results allow."""
+def figures(results: dict[str, Any], differing: Differing | None = None) -> list[Drawing]:
+    """Every figure that the results allow; pictures of questions only where `differing` has some,
+    because results hold nothing of a picture."""
     drawn = [
         curve_figure(results),
         difference_figure(results),
+        None if differing is None else questions_figure(results, differing),
         along_training_figure(results),
         histogram_figure(results),
     ]
@@ -229,6 +240,12 @@ def write_results(folder: Path) -> dict[str, Any]:
         DamagedFileError: the stored results, or what a run is read from, are not what was written.
         ScoreError: the cells' numbers are not of one kind.
     """
+    return _write_results(folder)[0]
+
+
+def _write_results(folder: Path) -> tuple[dict[str, Any], Differing | None]:
+    """See `write_results`; beside them the questions that arms answer differently, where the
+    results are of the runs in the folder."""
     # Damaged ones are not written over: the folder may lack runs that they have.
     is_first = not os.path.lexists(folder / RESULTS_FILE)
     stored: dict[str, Any] = {"cells": []} if is_first else read_study_results(folder)
@@ -239,8 +256,9 @@ def write_results(folder: Path) -> dict[str, Any]:
             raise
         reason = error.message.replace(f"{folder / STUDY_FILE}: ", "").rstrip(".")
         kept = f"{STUDY_FILE} cannot be read by this version ({reason}): "
-        return stored | {"kept": f"{kept}all this is of the numbers in {RESULTS_FILE}."}
-    results = study_results(study, nodes, collect(folder, study, nodes))
+        return stored | {"kept": f"{kept}all this is of the numbers in {RESULTS_FILE}."}, None
+    collected = collect(folder, study, nodes)
+    results = study_results(study, nodes, collected)
     known, found = ({cell["folder"] for cell in each["cells"]} for each in (stored, results))
     if known - found:
         lost = sorted(known - found)
@@ -256,9 +274,9 @@ def write_results(folder: Path) -> dict[str, Any]:
             f"{len(known - found)} of {len(known)} runs of {RESULTS_FILE} are not in this folder "
             f"({gone}): it was kept as it is, and all this is of the numbers in it."
         )
-        return stored | {"kept": kept}
+        return stored | {"kept": kept}, None
     write_document(folder / RESULTS_FILE, results)
-    return results
+    return results, find_differing(folder, study, collected)
 
 
 def read_study_results(folder: Path) -> dict[str, Any]:
@@ -284,6 +302,7 @@ def read_study_results(folder: Path) -> dict[str, Any]:
 def study_results(study: Study, nodes: list[Node], collected: Collected) -> dict[str, Any]:
     """Everything about a study that its table, figures and report are made of."""
     statistics = compare_arms(study, collected)
+    statistics["differing"] = count_differing(study, collected)
     others = {name: compare_arms(study, each) for name, each in collected.others.items()}
     adjust([row for each in (statistics, *others.values()) for row in each["comparisons"]])
     first = collected.scores[0] if collected.scores else None
@@ -360,10 +379,10 @@ def write_outcome(folder: Path) -> dict[str, Any]:
         RunError, ScoreError: see `write_results`.
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    results = write_results(folder)
+    results, differing = _write_results(folder)
     kept = results.pop("kept", None)
     files.write_text(folder / TABLE_FILE, render(results, "markdown"))
-    write_figures(folder, results)
+    write_figures(folder, results, differing)
     failed = []
     if kept is None:
         failed = [
@@ -373,15 +392,17 @@ def write_outcome(folder: Path) -> dict[str, Any]:
         ]
     else:
         results = results | {"conclusion": [kept, *results["conclusion"]]}
-    files.write_text(folder / PAGE_FILE, render_report(results, failed))
+    files.write_text(folder / PAGE_FILE, render_report(results, failed, differing))
     return results | {"report": folder / PAGE_FILE}
 
 
-def write_figures(folder: Path, results: dict[str, Any]) -> list[Path]:
+def write_figures(
+    folder: Path, results: dict[str, Any], differing: Differing | None = None
+) -> list[Path]:
     """Write every figure as an SVG of its own; `figure.svg` is the first one."""
     written = []
-    for number, drawing in enumerate(figures(results)):
-        path = folder / ("figure.svg" if number == 0 else f"figure-{number + 1}.svg")
+    for number, drawing in enumerate(figures(results, differing)):
+        path = folder / ("figure.svg" if number == 0 else f"figure-{drawing.name}.svg")
         files.write_text(path, drawing.alone)
         written.append(path)
     return written

@@ -7,6 +7,7 @@ from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
 
+import numpy as np
 import pytest
 from fake_study import STUDY, fake_cell, fake_study
 from typer.testing import CliRunner
@@ -23,8 +24,9 @@ from exgra_med.errors import (
 )
 from exgra_med.evaluation.published import published_curve
 from exgra_med.evaluation.results import Score, put_result, read_results
-from exgra_med.lab.studies.collect import check_comparable
+from exgra_med.lab.studies.collect import check_comparable, collect
 from exgra_med.lab.studies.conclude import conclude
+from exgra_med.lab.studies.differing import find_differing
 from exgra_med.lab.studies.figures import difference_figure
 from exgra_med.lab.studies.folder import Attempt, log_path, open_study, start_study, write_attempt
 from exgra_med.lab.studies.plan import plan_study
@@ -366,12 +368,13 @@ def test_the_page_is_whole_by_itself(folder: Path, results: dict[str, Any]) -> N
     page = (folder / "report.html").read_text()
     assert "Research use only" in page and "What this does not show" in page
     assert not re.findall(r"(?:src|href)=\"(?!#|data:)", page)
-    assert page.count("<figure tabindex") == 4
+    assert page.count("<figure tabindex") == 5
     assert "7 steps instead of 4" in page
     assert "another scale" in page
     for sentence in results["conclusion"]:
         assert sentence.replace("'", "&#39;") in page
-    for name in ("figure.svg", "figure-2.svg", "figure-3.svg", "figure-4.svg"):
+    others = ("differences", "questions", "along-training", "cosines")
+    for name in ("figure.svg", *(f"figure-{each}.svg" for each in others)):
         ElementTree.fromstring((folder / name).read_text())
     assert "best without the picture" in (folder / "figure.svg").read_text()
 
@@ -557,3 +560,40 @@ def test_nothing_is_concluded_of_runs_that_lack_answers(tmp_path: Path) -> None:
         "pictures: no verdict on it until they are answered."
     )
     assert "is better" not in "\n".join(found) and "reaches" not in "\n".join(found)
+
+
+def test_answers_that_an_arm_changes_stand_beside_those_of_another_seed(
+    folder: Path, results: dict[str, Any]
+) -> None:
+    study, nodes = open_study(folder)
+    collected = collect(folder, study, nodes)
+    right = {
+        (cell.arm, cell.seed): np.nansum(own, axis=1) == 1
+        for cell, own in collected.values.items()
+        if cell.fraction == 0.1
+    }
+    pairs = [(right["instruct", seed], right["exgra-med", seed]) for seed in (0, 1)]
+    counts = results["differing"]
+    assert (counts["arm"], counts["fraction"], counts["num_pairs"]) == ("exgra-med", 0.1, 2)
+    assert counts["only_arm"] == np.mean([(b & ~a).sum() for a, b in pairs]) > 0
+    assert counts["only_baseline"] == np.mean([(a & ~b).sum() for a, b in pairs]) == 0
+    assert counts["other_seed"] == (right["instruct", 0] != right["instruct", 1]).sum() > 0
+    (told,) = [each for each in results["conclusion"] if "between two seeds" in each]
+    assert f"{counts['only_arm']:.0f} of {len(collected.questions)} questions" in told
+    found = find_differing(folder, study, collected)
+    assert found is not None and found.alone == (0, counts["only_arm"])
+    assert found.shown[0] == [] and len(found.shown[1]) == 4
+    assert len({each.question.cluster for each in found.shown[1]}) == 4
+    for each in found.shown[1]:
+        assert each.picture is not None and set(each.answers[0]) != {each.question.answer}
+    svg = (folder / "figure-questions.svg").read_text()
+    assert "Right only with ExGra-Med" in svg and "Right only with LLaVA-Med" not in svg
+    assert svg.count("<image") == 4
+    # Results can be published: they hold no text and no picture of the data.
+    assert found.shown[1][0].question.text not in (folder / "results.json").read_text()
+
+
+def test_one_pair_of_runs_says_nothing_about_changed_answers(tmp_path: Path) -> None:
+    text = SMALL.replace("[0, 1]", "[0]").replace("[0.1, 1.0]", "[0.1]")
+    folder = fake_study(tmp_path, SKILL, text)
+    assert write_results(folder)["differing"] is None
