@@ -252,17 +252,24 @@ def report(
     `html` writes report.html with results.json, table.md and the figures into the folder, `svg`
     the figures alone. `markdown`, `latex` and `csv` print the table.
     """
-    from exgra_med.lab.studies.report import write_figures, write_results
+    from exgra_med.lab.studies.report import (
+        write_figures,
+        write_results,
+        write_results_and_pick,
+    )
     from exgra_med.lab.studies.table import render
 
     if output_format == "html":
         _write_outcome(folder, as_json)
         return
-    results = write_results(folder)
+    is_drawn = output_format == "svg"
+    results, differing = (
+        write_results_and_pick(folder) if is_drawn else (write_results(folder), None)
+    )
     if kept := results.pop("kept", None):
         typer.echo(kept, err=True)
-    if output_format == "svg":
-        lines = [f"Written: {path}" for path in write_figures(folder, results)]
+    if is_drawn:
+        lines = [f"Written: {path}" for path in write_figures(folder, results, differing)]
     else:
         lines = [render(results, output_format, together).rstrip("\n")]
     show(results, as_json, lines)

@@ -240,12 +240,16 @@ def write_results(folder: Path) -> dict[str, Any]:
         DamagedFileError: the stored results, or what a run is read from, are not what was written.
         ScoreError: the cells' numbers are not of one kind.
     """
-    return _write_results(folder)[0]
+    return _write_results(folder, with_pictures=False)[0]
 
 
-def _write_results(folder: Path) -> tuple[dict[str, Any], Differing | None]:
-    """See `write_results`; beside them the questions that arms answer differently, where the
-    results are of the runs in the folder."""
+def write_results_and_pick(folder: Path) -> tuple[dict[str, Any], Differing | None]:
+    """See `write_results`; beside them questions that arms answer differently, with pictures, where
+    the results are of the runs in the folder."""
+    return _write_results(folder, with_pictures=True)
+
+
+def _write_results(folder: Path, with_pictures: bool) -> tuple[dict[str, Any], Differing | None]:
     # Damaged ones are not written over: the folder may lack runs that they have.
     is_first = not os.path.lexists(folder / RESULTS_FILE)
     stored: dict[str, Any] = {"cells": []} if is_first else read_study_results(folder)
@@ -276,7 +280,7 @@ def _write_results(folder: Path) -> tuple[dict[str, Any], Differing | None]:
         )
         return stored | {"kept": kept}, None
     write_document(folder / RESULTS_FILE, results)
-    return results, find_differing(folder, study, collected)
+    return results, find_differing(folder, study, collected) if with_pictures else None
 
 
 def read_study_results(folder: Path) -> dict[str, Any]:
@@ -379,7 +383,7 @@ def write_outcome(folder: Path) -> dict[str, Any]:
         RunError, ScoreError: see `write_results`.
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
-    results, differing = _write_results(folder)
+    results, differing = write_results_and_pick(folder)
     kept = results.pop("kept", None)
     files.write_text(folder / TABLE_FILE, render(results, "markdown"))
     write_figures(folder, results, differing)

@@ -390,7 +390,8 @@ def test_the_verbs(folder: Path) -> None:
     assert counts == {"finished": 12, "waiting": 2}
     assert "12 finished" in invoke("status", str(folder))
     assert invoke("report", str(folder), "--format", "csv").startswith("method,metric")
-    assert "figure.svg" in invoke("report", str(folder), "--format", "svg")
+    written = invoke("report", str(folder), "--format", "svg")
+    assert "figure.svg" in written and "figure-questions.svg" in written
     assert "report.html" in invoke("report", str(folder))
     assert "data-efficiency" in invoke("list")
     assert "fraction_stage: instruct" in invoke("show", "data-efficiency")
