@@ -1,6 +1,7 @@
 """The figures of a study: score over the share of data, and differences from the baseline."""
 
 import re
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from exgra_med.evaluation.tasks.vqa import strongest_blind
 from exgra_med.lab.studies.compare import told_apart
 from exgra_med.lab.studies.conclude import percent
 from exgra_med.lab.studies.differing import Differing, Shown
+from exgra_med.terminal import printable
 
 _COLOURS = "#5d6875 #0b6e69 #b4540a #4b5fb0 #a83279 #6d7f12 #8a5a3c #2f7fb5".split()
 PALETTE = [
@@ -228,13 +230,18 @@ def questions_figure(results: dict[str, Any], differing: Differing) -> Drawing |
         return None
     titles = [results["arms"][arm]["title"] for arm in differing.arms]
     columns = max(len(each) for each in differing.shown)
-    with _panels(len(rows), columns, 3.35 * len(rows)) as (figure, panels):
+    with (
+        warnings.catch_warnings(),
+        _panels(len(rows), columns, 3.35 * len(rows)) as (figure, panels),
+    ):
+        # The page has a font of its own for letters that the one which is measured with lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         for line, side in zip(panels, rows, strict=True):
             for axes in line:
                 axes.set_axis_off()
             line[0].set_title(
                 f"Right only with {titles[side]}: {differing.alone[side]:.0f}",
-                loc="left", fontsize=9.5, fontweight="bold",
+                loc="left", fontsize=9.5, fontweight="bold", parse_math=False,
             )  # fmt: skip
             for axes, shown in zip(line, differing.shown[side], strict=False):
                 _draw_question(axes, shown, titles)
@@ -262,8 +269,8 @@ def _draw_question(axes: Any, shown: Shown, titles: Sequence[str]) -> None:
         said = ", ".join(f"{text}\u00a0({n})" if n > 1 else text for text, n in counts)
         lines += wrap(f"{title}: {said}", _LINE, max_lines=3, placeholder=" …")
     axes.annotate(
-        "\n".join(lines), (0, 0), xycoords="axes fraction", xytext=(0, -4),
-        textcoords="offset points", va="top", fontsize=7.5, linespacing=1.25,
+        printable("\n".join(lines)), (0, 0), xycoords="axes fraction", xytext=(0, -4),
+        textcoords="offset points", va="top", fontsize=7.5, linespacing=1.25, parse_math=False,
     )  # fmt: skip
 
 

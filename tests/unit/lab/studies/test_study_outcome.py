@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
 from typing import Any
@@ -22,12 +23,13 @@ from exgra_med.errors import (
     RunError,
     ScoreError,
 )
+from exgra_med.evaluation.answers import Question
 from exgra_med.evaluation.published import published_curve
 from exgra_med.evaluation.results import Score, put_result, read_results
 from exgra_med.lab.studies.collect import check_comparable, collect
 from exgra_med.lab.studies.conclude import conclude
-from exgra_med.lab.studies.differing import find_differing
-from exgra_med.lab.studies.figures import difference_figure
+from exgra_med.lab.studies.differing import Differing, Shown, find_differing
+from exgra_med.lab.studies.figures import difference_figure, questions_figure
 from exgra_med.lab.studies.folder import Attempt, log_path, open_study, start_study, write_attempt
 from exgra_med.lab.studies.plan import plan_study
 from exgra_med.lab.studies.report import limits, write_outcome, write_results
@@ -592,6 +594,19 @@ def test_answers_that_an_arm_changes_stand_beside_those_of_another_seed(
     assert svg.count("<image") == 4
     # Results can be published: they hold no text and no picture of the data.
     assert found.shown[1][0].question.text not in (folder / "results.json").read_text()
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_text_of_data_and_models_can_be_drawn(results: dict[str, Any]) -> None:
+    text = "$a_{b$ <b>5</b> & 6\x00 \u8d28 " + 60 * "x"
+    question = Question("1", text, "", "OPEN")
+    shown = Shown(question, None, ([text, ""], [text, text]))
+    found = Differing(("instruct", "exgra-med"), 0.1, 2, 1, (1, 0), 1, ([shown], []))
+    drawing = questions_figure(results, found)
+    assert drawing is not None
+    words = "".join(ElementTree.fromstring(drawing.alone).itertext())
+    assert "$a_{b$ <b>5</b> & 6\ufffd \u8d28" in words
+    assert questions_figure(results, replace(found, shown=([], []))) is None
 
 
 def test_one_pair_of_runs_says_nothing_about_changed_answers(tmp_path: Path) -> None:
