@@ -46,7 +46,7 @@ FIGURES = {
 }
 QUESTIONS = "study-real-small-questions.svg"
 MAY_BE_SHOWN = {("X-Ray", "Lung"), ("MRI", "Brain"), ("MRI", "Brain_Tissue")}
-"""Of SLAKE's pictures those whose source is known and may be published anew."""
+"""Of SLAKE's pictures those that may be published anew, by what their kind says of their source."""
 CONNECTOR = "connector.safetensors"
 WHOLE = "model.safetensors.sha256"
 """Hash of the weights of the whole model that the cells start from."""
@@ -127,6 +127,7 @@ def publish(study: Path) -> None:
         lambda question: (question.meta["modality"], question.meta["organ"]) in MAY_BE_SHOWN,
     )
     drawing = None if differing is None else questions_figure(results, differing)
+    (DRAWN / QUESTIONS).unlink(missing_ok=True)  # rather none than one of older numbers
     if drawing is not None:
         write_text(DRAWN / QUESTIONS, drawing.alone)
 

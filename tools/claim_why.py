@@ -24,6 +24,7 @@ conversations with extended answers, in graphs as in training. Told of each are,
 
 import argparse
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -43,7 +44,7 @@ from exgra_med.data.records import open_prepared
 from exgra_med.files import write_text
 from exgra_med.model.batch import Layout, StageDataset
 from exgra_med.model.bundle import load_bundle
-from exgra_med.recipe.run_folder import open_run
+from exgra_med.recipe.run_folder import git_commit, open_run
 from exgra_med.recipe.schema import Recipe
 from exgra_med.training.held_out import unrelated
 from exgra_med.training.objective import Objective
@@ -294,5 +295,13 @@ if __name__ == "__main__":
     named = dict(each.split("=", 1) for each in given.checkpoints)
     recipe = open_run(given.study / CELL).recipe
     found = {name: look(Path(path), recipe, given.batches) for name, path in named.items()}
-    write_text(given.out, json.dumps(found, indent=1) + "\n")
+    about = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "git_commit": git_commit(),
+        "cell_of_the_recipe": CELL,
+        "num_batches": given.batches,
+        "draws_of_noise": DRAWS,
+        "checkpoints": named,
+    }
+    write_text(given.out, json.dumps({"measured": about, "found": found}, indent=1) + "\n")
     write_text(given.out.with_suffix(".md"), tables(found))

@@ -250,7 +250,7 @@ def report(
     """Report what is finished of a study.
 
     `html` writes report.html with results.json, table.md and the figures into the folder, `svg`
-    the figures alone. `markdown`, `latex` and `csv` print the table.
+    the figures alone. Both show a few test pictures. `markdown`, `latex` and `csv` print the table.
     """
     from exgra_med.lab.studies.report import (
         write_figures,

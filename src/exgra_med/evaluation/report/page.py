@@ -1358,6 +1358,9 @@ def _smoothed(curve: Curve) -> Curve:
     return _thinned(smooth)
 
 
+_DECIMALS = re.compile(r"(\d+\.\d\d)\d+")
+
+
 def inline_svg(
     figure: Any, name: str, variables: Mapping[str, str] | None = None, label: str = ""
 ) -> str:
@@ -1388,7 +1391,8 @@ def inline_svg(
     svg = head + svg[svg.index(">") + 1 :]
     svg = re.sub(r" font-family: [^;]*;", "", svg)
     svg = re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)
-    return re.sub(r"(\d+\.\d\d)\d+", r"\1", svg).strip()
+    # Of places alone: what is written between the tags stays as it is.
+    return re.sub(r"<[^>]*>", lambda tag: _DECIMALS.sub(r"\1", tag[0]), svg).strip()
 
 
 def pyplot() -> Any:

@@ -192,11 +192,13 @@ def _changed(
     if differing is None or differing["arm"] in lacking:
         return []
     own, other = titles[differing["arm"]], titles[baseline]
+    both = differing["only_arm"] + differing["only_baseline"]
+    also = ", which also train on other pictures," if differing["fraction"] < 1 else ""
     return [
         f"At {percent(differing['fraction'])}, in a pair of equal seed, "
         f"{differing['only_arm']:.0f} of {differing['num_questions']} questions are answered "
-        f"rightly by {own} alone and {differing['only_baseline']:.0f} by {other} alone; between "
-        f"two seeds of {other} {differing['other_seed']:.0f} change."
+        f"rightly by {own} alone and {differing['only_baseline']:.0f} by {other} alone, together "
+        f"{both:.0f}; between two seeds of {other}{also} {differing['other_seed']:.0f} change."
     ]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from exgra_med.data.images import ImageFolder
-from exgra_med.errors import DataError
+from exgra_med.errors import DataError, MissingExtraError
 from exgra_med.evaluation.answers import Question, pair, read_predictions
 from exgra_med.evaluation.report.page import spread
 from exgra_med.lab.studies.collect import Collected, Score, tested_data
@@ -46,19 +46,21 @@ class Differing:
     num_pairs: int
     num_questions: int
     alone: tuple[float, float]
-    """Questions that only the first, only the second answers rightly; mean over pairs."""
+    """Questions that only the first, only the second answers with the full value of the score;
+    mean over pairs."""
     other_seed: float
-    """Questions that one of two seeds of the baseline answers rightly; mean over all two seeds."""
+    """Questions that only one of two seeds of the baseline answers so; mean over all two seeds.
+    Below all of the data seeds also differ in their pictures."""
     shown: tuple[list[Shown], list[Shown]]
-    """Those that most pairs answer so, none the other way; of equal ones in the order of the hashes
-    of their names, so that nobody chooses them."""
+    """One a picture as far as there are enough: first those that most pairs answer so, none the
+    other way; equal ones in the order of the hashes of their names, so that nobody chooses."""
 
 
 def count_differing(study: Study, collected: Collected) -> dict[str, Any] | None:
     """How many answers an arm changes, and how many another seed does.
 
-    Of the first arm beside the baseline, at the smallest fraction that has two pairs of runs; None
-    where there is none.
+    Of the first method beside the baseline, at the smallest fraction that has two pairs of runs;
+    None where there is none, or where no answer has the full value of the score.
 
     Returns:
         `arm`, `fraction`, `num_pairs`, `num_questions`, `only_baseline`, `only_arm`, `other_seed`;
@@ -68,12 +70,15 @@ def count_differing(study: Study, collected: Collected) -> dict[str, Any] | None
     if pairs is None:
         return None
     first, second = _right(pairs, collected)
+    if not (first.any() or second.any()):
+        return None  # a score whose full value no answer reaches
+    counted = [~np.isnan(collected.values[run.cell]).all(axis=1) for run in pairs[0]]
     between = [(one != two).sum() for one, two in combinations(first, 2)]
     return {
         "arm": pairs[0][1].cell.arm,
         "fraction": pairs[0][0].cell.fraction,
         "num_pairs": len(pairs),
-        "num_questions": len(collected.questions),
+        "num_questions": int((counted[0] | counted[1]).sum()),
         "only_baseline": float((first & ~second).sum(axis=1).mean()),
         "only_arm": float((second & ~first).sum(axis=1).mean()),
         "other_seed": float(np.mean(between)),
@@ -150,7 +155,9 @@ def _pairs(study: Study, collected: Collected) -> list[tuple[Score, Score]] | No
     """Runs of the baseline and of another arm at one fraction, in pairs of equal seed."""
     runs = {(s.cell.arm, s.cell.fraction, s.cell.seed): s for s in collected.scores}
     baseline = study.baseline
-    for arm in dict.fromkeys(arm for arm, _, _ in runs if arm != baseline):
+    others = dict.fromkeys(arm for arm, _, _ in runs if arm != baseline)
+    # A setting of a method, such as `instruct+SETTING`, only where there is no other method.
+    for arm in sorted(others, key=lambda arm: "+" in arm):
         for fraction in sorted(study.fractions):
             both = [
                 (runs[baseline, fraction, seed], runs[arm, fraction, seed])
@@ -165,7 +172,7 @@ def _pairs(study: Study, collected: Collected) -> list[tuple[Score, Score]] | No
 def _picture(images: ImageFolder, question: Question) -> Image.Image | None:
     try:
         return images.open(question.images[0], question.id) if question.images else None
-    except DataError:
+    except (DataError, MissingExtraError):
         return None
 
 

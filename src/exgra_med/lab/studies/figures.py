@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import StringIO
-from textwrap import shorten, wrap
+from textwrap import wrap
 from typing import Any
 
+from exgra_med.data.records import numbered_images
 from exgra_med.evaluation.published import CURVES, curves_of
 from exgra_med.evaluation.report.page import GRID, INK, STYLE, inline_svg, pyplot
 from exgra_med.evaluation.tasks.vqa import strongest_blind
@@ -250,10 +251,9 @@ def questions_figure(results: dict[str, Any], differing: Differing) -> Drawing |
             "questions",
             "Where the answers differ",
             f"{percent(differing.fraction)} of the data, {differing.num_questions} questions, mean "
-            f"over {differing.num_pairs} pairs of equal seed. Between two seeds of "
-            f"{titles[0]} {differing.other_seed:.0f} change. Shown are those with most pairs on "
-            "one side, of equal ones by a hash: nobody chose them. In brackets: how many runs say "
-            "so.",
+            f"over {differing.num_pairs} pairs of equal seed; between two seeds of {titles[0]} "
+            f"{differing.other_seed:.0f} change. One a picture: first those where most pairs "
+            "agree, none the other way; ties by a hash. (2): two runs answered so.",
         )
 
 
@@ -263,15 +263,23 @@ def _draw_question(axes: Any, shown: Shown, titles: Sequence[str]) -> None:
         small.thumbnail((_PICTURE_PIXELS, _PICTURE_PIXELS))
         axes.imshow(small, interpolation="none")
         axes.set_anchor("N")
-    lines = [*wrap(shown.question.text, _LINE), f"truth: {shorten(shown.question.answer, _LINE)}"]
+    num_pictures = len(shown.question.images)
+    lines = ["(no picture)"] if shown.picture is None else []
+    lines += [f"(first of {num_pictures} pictures)"] if num_pictures > 1 else []
+    lines += _few_lines(numbered_images(shown.question.text))
+    lines += _few_lines(f"truth: {shown.question.answer}")
     for title, answers in zip(titles, shown.answers, strict=True):
         counts = Counter(answers).most_common()
         said = ", ".join(f"{text}\u00a0({n})" if n > 1 else text for text, n in counts)
-        lines += wrap(f"{title}: {said}", _LINE, max_lines=3, placeholder=" …")
+        lines += _few_lines(f"{title}: {said}")
     axes.annotate(
         printable("\n".join(lines)), (0, 0), xycoords="axes fraction", xytext=(0, -4),
         textcoords="offset points", va="top", fontsize=7.5, linespacing=1.25, parse_math=False,
     )  # fmt: skip
+
+
+def _few_lines(text: str) -> list[str]:
+    return wrap(text, _LINE, max_lines=3, placeholder=" …")
 
 
 _MEASURES = (

@@ -598,7 +598,7 @@ def test_answers_that_an_arm_changes_stand_beside_those_of_another_seed(
 
 @pytest.mark.filterwarnings("error")
 def test_any_text_of_data_and_models_can_be_drawn(results: dict[str, Any]) -> None:
-    text = "$a_{b$ <b>5</b> & 6\x00 \u8d28 " + 60 * "x"
+    text = "$a_{b$ <b>5</b> & 6\x00 \u8d28 1.23456 cm " + 60 * "x"
     question = Question("1", text, "", "OPEN")
     shown = Shown(question, None, ([text, ""], [text, text]))
     found = Differing(("instruct", "exgra-med"), 0.1, 2, 1, (1, 0), 1, ([shown], []))
@@ -606,6 +606,7 @@ def test_any_text_of_data_and_models_can_be_drawn(results: dict[str, Any]) -> No
     assert drawing is not None
     words = "".join(ElementTree.fromstring(drawing.alone).itertext())
     assert "$a_{b$ <b>5</b> & 6\ufffd \u8d28" in words
+    assert "1.23456 cm" in drawing.inline and "(no picture)" in drawing.inline
     assert questions_figure(results, replace(found, shown=([], []))) is None
 
 
