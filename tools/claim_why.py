@@ -2,7 +2,7 @@
 
     PYTHONPATH=src python tools/claim_why.py runs/real-small "start=runs/small/connector" \
         "without alignment=CHECKPOINT" "ExGra-Med=CHECKPOINT" \
-        --out benchmarks/results/claim_why.json
+        --out benchmarks/results/studies/real-small/why.json
 
 writes the JSON and, beside it, its tables in Markdown. Each checkpoint (the connector's run, and
 final checkpoints of cells, which a study keeps with `keep_weights: true`) gets the same held-out
@@ -37,7 +37,7 @@ from torch import Tensor
 
 from exgra_med.alignment.controls import cosines
 from exgra_med.alignment.cost import matching_costs
-from exgra_med.alignment.diagnostics import NAMES
+from exgra_med.alignment.diagnostics import NAMES, view_diagnostics
 from exgra_med.alignment.loss import MultiGraphAlignment, barycenter
 from exgra_med.alignment.matching import solve_matching
 from exgra_med.data.records import open_prepared
@@ -53,6 +53,7 @@ from exgra_med.training.trainable import build_objective
 
 CELL = "cells/exgra-med/0.1/seed-0"
 STAGE = "instruct"
+RANK_1 = "image_answer/recall_1"
 
 
 def by_view(alignment: MultiGraphAlignment, views: Sequence[Tensor]) -> list[float]:
@@ -63,15 +64,6 @@ def by_view(alignment: MultiGraphAlignment, views: Sequence[Tensor]) -> list[flo
         found = solve_matching(*costs, edges).assignment
     own = (found == torch.arange(found.shape[1])).float().mean(dim=1)
     return own.view(len(views), 2).mean(dim=1).tolist()
-
-
-def recall(first: Tensor, second: Tensor) -> float:
-    """Share of rows whose partner is the most similar, mean of both directions."""
-    similarity = cosines(first, second)
-    own = torch.arange(len(similarity))
-    return fmean(
-        float((each.argmax(1) == own).float().mean()) for each in (similarity, similarity.T)
-    )
 
 
 def pulls(objective: Objective, losses: dict[str, Tensor], views: list[Tensor]) -> dict[str, Any]:
@@ -217,8 +209,10 @@ def look(checkpoint: Path, recipe: Recipe, num_batches: int) -> dict[str, Any]:
         image, answer = bare[:2]
         rows["image_answer"].append(
             {
-                "as it is": recall(image, answer),
-                "means off": recall(image - image.mean(0), answer - answer.mean(0)),
+                "as it is": view_diagnostics(image, answer, None)[RANK_1],
+                "means off": view_diagnostics(image - image.mean(0), answer - answer.mean(0), None)[
+                    RANK_1
+                ],
                 "chance": 1 / len(image),
             }
         )

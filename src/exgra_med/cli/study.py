@@ -252,20 +252,14 @@ def report(
     `html` writes report.html with results.json, table.md and the figures into the folder, `svg`
     the figures alone. Both show a few test pictures. `markdown`, `latex` and `csv` print the table.
     """
-    from exgra_med.lab.studies.report import (
-        write_figures,
-        write_results,
-        write_results_and_pick,
-    )
+    from exgra_med.lab.studies.report import write_figures, write_results_and_pick
     from exgra_med.lab.studies.table import render
 
     if output_format == "html":
         _write_outcome(folder, as_json)
         return
     is_drawn = output_format == "svg"
-    results, differing = (
-        write_results_and_pick(folder) if is_drawn else (write_results(folder), None)
-    )
+    results, differing = write_results_and_pick(folder, pick=is_drawn)
     if kept := results.pop("kept", None):
         typer.echo(kept, err=True)
     if is_drawn:

@@ -44,7 +44,7 @@ def vlmevalkit() -> list[dict]:
             "index": n,
             "question": text,
             "answer": answer,
-            "image_path": f"/root/LMUData/images/SLAKE/{n}.jpg",
+            "image_path": f"/data/LMUData/images/SLAKE/{n}.jpg",
             "prediction": said,
             "thinking": "",
         }

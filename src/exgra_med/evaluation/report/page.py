@@ -172,13 +172,18 @@ def make_card(
         id=question.id,
         question=numbered_images(question.text),
         reference=question.answer,
-        prediction="(no answer)" if answer is None else answer.strip() or "(empty)",
+        prediction=shown_answer(answer),
         score=score,
         mark=mark,
         detail=detail,
         images=pictures,
         image_problem=problem,
     )
+
+
+def shown_answer(answer: str | None) -> str:
+    """An answer for a reader, who has to see that there is none, or an empty one."""
+    return "(no answer)" if answer is None else answer.strip() or "(empty)"
 
 
 def _pictures(question: Question, images: ImageFolder | None) -> tuple[list[str], str]:

@@ -14,7 +14,7 @@ from PIL import Image
 from exgra_med.data.images import ImageFolder
 from exgra_med.errors import DataError, MissingExtraError
 from exgra_med.evaluation.answers import Question, pair, read_predictions
-from exgra_med.evaluation.report.page import spread
+from exgra_med.evaluation.report.page import shown_answer, spread
 from exgra_med.lab.studies.collect import Collected, Score, tested_data
 from exgra_med.lab.studies.schema import Study
 from exgra_med.recipe.run_folder import open_run
@@ -123,7 +123,7 @@ def find_differing(
     images = tested_data(folder, study, pairs[0][0]).image_folder(settings.max_pixels)
 
     def show(row: int) -> Shown:
-        said = [[_told(each[row]) for each in side] for side in answers]
+        said = [[shown_answer(each[row]) for each in side] for side in answers]
         return Shown(questions[row], _picture(images, questions[row]), (said[0], said[1]))
 
     return Differing(
@@ -174,7 +174,3 @@ def _picture(images: ImageFolder, question: Question) -> Image.Image | None:
         return images.open(question.images[0], question.id) if question.images else None
     except (DataError, MissingExtraError):
         return None
-
-
-def _told(answer: str | None) -> str:
-    return "(no answer)" if answer is None else " ".join(answer.split()) or "(empty)"

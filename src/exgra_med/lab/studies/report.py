@@ -240,16 +240,14 @@ def write_results(folder: Path) -> dict[str, Any]:
         DamagedFileError: the stored results, or what a run is read from, are not what was written.
         ScoreError: the cells' numbers are not of one kind.
     """
-    return _write_results(folder, with_pictures=False)[0]
+    return write_results_and_pick(folder, pick=False)[0]
 
 
-def write_results_and_pick(folder: Path) -> tuple[dict[str, Any], Differing | None]:
+def write_results_and_pick(
+    folder: Path, *, pick: bool = True
+) -> tuple[dict[str, Any], Differing | None]:
     """See `write_results`; beside them questions that arms answer differently, with pictures, where
-    the results are of the runs in the folder."""
-    return _write_results(folder, with_pictures=True)
-
-
-def _write_results(folder: Path, with_pictures: bool) -> tuple[dict[str, Any], Differing | None]:
+    they are to be picked and the results are of the runs in the folder."""
     # Damaged ones are not written over: the folder may lack runs that they have.
     is_first = not os.path.lexists(folder / RESULTS_FILE)
     stored: dict[str, Any] = {"cells": []} if is_first else read_study_results(folder)
@@ -280,7 +278,7 @@ def _write_results(folder: Path, with_pictures: bool) -> tuple[dict[str, Any], D
         )
         return stored | {"kept": kept}, None
     write_document(folder / RESULTS_FILE, results)
-    return results, find_differing(folder, study, collected) if with_pictures else None
+    return results, find_differing(folder, study, collected) if pick else None
 
 
 def read_study_results(folder: Path) -> dict[str, Any]:
