@@ -105,7 +105,12 @@ def _where(row: dict[str, Any]) -> str:
 def _numbers(row: dict[str, Any]) -> str:
     bounds = row["interval"]
     size = f", the interval is {_points(bounds[0])} to {_points(bounds[1])}" if bounds else ""
-    return f"({_points(row['value'])} points{size}; p = {row['p_holm']:.2g})"
+    return f"({_points(row['value'])} points{size}; {_one_seed(row)}p = {row['p_holm']:.2g})"
+
+
+def _one_seed(row: dict[str, Any]) -> str:
+    """What interval and test rest on, where it is less than the reader expects."""
+    return "one seed, " if len(row["seeds"]) == 1 else ""
 
 
 def _is_nothing(row: dict[str, Any]) -> bool:
@@ -133,7 +138,8 @@ def _sentence(row: dict[str, Any], titles: dict[str, str], num_tests: int) -> st
     if bounds is not None:
         low, high = sorted(abs(edge) for edge in bounds)
         size = f"{low:.1f} to {high:.1f} points"
-    return f"{arm} is {better} than {baseline} by {size} {where} (p = {row['p_holm']:.2g})."
+    basis = f"{_one_seed(row)}p = {row['p_holm']:.2g}"
+    return f"{arm} is {better} than {baseline} by {size} {where} ({basis})."
 
 
 def _points(value: float) -> str:

@@ -3,6 +3,7 @@
 import json
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from shutil import copytree, rmtree
@@ -106,12 +107,13 @@ def row(
     detectable: float = 1.0,
     fraction: float = 0.1,
     alone: float | None = None,
+    seeds: Sequence[int] = (0, 1),
 ) -> dict[str, Any]:
     return {
         "p": p if alone is None else alone,
         "arm": "exgra-med", "baseline": "instruct", "fraction": fraction, "value": value,
         "interval": (value - 2, value + 2), "p_holm": p, "detectable": detectable,
-        "same_scores": False,
+        "same_scores": False, "seeds": seeds,
     }  # fmt: skip
 
 
@@ -181,6 +183,9 @@ def test_every_branch_of_the_conclusion(folder: Path) -> None:
     assert "too small" not in said(folder, row(1, 0.01, detectable=25.0))
     assert "too small" not in said(folder, row(1, 0.4, detectable=25.0, fraction=0.2))
     assert "rest on one seed" in said(folder, row(1, 0.4), seeds=1)
+    assert "; one seed, p = 0.4)" in said(folder, row(1, 0.4, seeds=[0]))
+    assert "(one seed, p = 0.01)" in said(folder, row(5, 0.01, seeds=[0]))
+    assert "one seed" not in said(folder, row(5, 0.01))
     assert "4 runs of the study are not finished" in said(folder, row(1, 0.4), missing=4)
     assert "nothing to compare" in said(folder)
     assert said(folder, row(5, 0.01), floor=41.0).endswith(
