@@ -8,7 +8,14 @@ are a few operations on whole vectors. It is for small graphs.
 
 import numpy as np
 
-from exgra_med.alignment.solvers.state import EXPONENTIAL, advance, between, compiled, set_label
+from exgra_med.alignment.solvers.state import (
+    EXPONENTIAL,
+    advance,
+    between,
+    compiled,
+    compiled_into_callers,
+    set_label,
+)
 
 BLOCK = 32
 """Proposals at one temperature; cooling after every single one would be one more multiplication in
@@ -104,23 +111,33 @@ def anneal(
 #
 # When i goes from label a to label b, every neighbour's row of M changes by C[slot, b] - C[slot,
 # a], without a look at the second graph. Row n of C is that of "unmatched": zeros. The table takes
-# 4 S n^2 bytes for S linked pairs, so it suits small graphs only.
+# 2 S n^2 bytes for S linked pairs, so it suits small graphs only.
 #
-# Costs are whole numbers, multiples of 64 of a unit so small that 2^27 of them are more than a node
-# can pay. Sums of them have no rounding that could pile up, eight fit a vector, and the six bits
-# that are left carry the label, so that one minimum finds the least cost and whose it is. What a
-# run finds is loaded again in double precision and descended from (search.py): no cost that is
-# reported has the error of the unit.
+# M knows every other node where it is now. Where i takes the label b of a linked node j, what the
+# two cost together, now[i, b] = C[slot, a, b], is part of what i saves and of what j saves, and was
+# taken off twice; and if j takes label a in exchange, they cost swapped[i, b] = C[slot, b, a]
+# together. Most draws change nothing, so both are kept for all nodes and brought up to date by each
+# move, and a draw is vectors alone.
+#
+# Costs are whole numbers. Sums of them have no rounding that could pile up, sixteen fit a vector of
+# 512 bits, and six bits are left below a cost for the label, so that one minimum finds the least
+# cost and whose it is. What a run finds is loaded again in double precision and descended from
+# (search.py): no cost that is reported has the error of the unit.
+#
+# All tables are flat and their places unsigned: a view of a row counts references, and a place that
+# may be negative is looked at once more. Both together took a draw longer than its labels.
 
 LANES = 16
 """Rows are padded to multiples of it: numbers in a vector of 512 bits, or in two of 256."""
-LABEL_BITS = 63
-"""The bits of a cost that carry a label."""
-REACH = 1 << 27
-"""More than a node can pay, in units."""
+LABEL_BITS = 6
+"""A place for each of 64 labels below a cost."""
+LARGEST = 16_000
+"""The largest cost in units: two of them, there and back, fit 16 bits, which halves C."""
 LEVELS = 20
 """Temperatures of a run, each with a table of noise of its own."""
 NOISE_BITS = 11
+MOST_NOISE = np.float32(1 << 20)
+"""Of a temperature that no schedule has; 64 times of it are still a whole number of 32 bits."""
 GUMBEL = np.random.default_rng(0).permutation(
     -np.log(-np.log((np.arange(1 << NOISE_BITS) + 0.5) / (1 << NOISE_BITS)))
 )
@@ -130,21 +147,15 @@ GUMBEL = np.concatenate([GUMBEL, GUMBEL[:128]]).astype(np.float32)
 
 
 @compiled
-def whole_cost(cost, unit):
-    """A cost as a multiple of 64 of the unit."""
-    return np.int32(cost * unit) & np.int32(~LABEL_BITS)
-
-
-@compiled
 def dense_pair_costs(U, Q, edges, edges2, table, largest, num_edges):
     """Linked pairs and their costs; empty where `num_edges` is 0 instead of E.
 
     Returns:
         first [n + 1] and other [S]: neighbours of node i lie from first_i to first_{i+1};
-        slot [n, n]: the number of a linked pair, or -1;
         unit: how many units a cost of one is;
-        W [n, n]: U in units; what is more than any node can pay becomes twice that;
-        C [S, n + 1, L]: in units; L is n rounded up to whole vectors.
+        W [n, L]: U in units, L is n rounded up to whole vectors; what is more than any node can pay
+        becomes twice that, and so do labels that do not exist;
+        C [S, n + 1, L]: in units.
     """
     n = table.shape[0]
     width = (n + LANES - 1) // LANES * LANES
@@ -161,14 +172,14 @@ def dense_pair_costs(U, Q, edges, edges2, table, largest, num_edges):
                 count += 1
         first[i + 1] = count
         most = max(most, count - first[i])
-    # An edge and its reverse for every neighbour, and the node's own cost.
-    reach = largest * (1 + 2 * most)
-    unit = REACH / reach
-    W = np.empty((n, n), np.int32)
+    unit = LARGEST / largest
+    # An edge and its reverse for every neighbour, and the node's own cost, twice.
+    forbidden = 2 * largest * (1 + 2 * most)
+    W = np.full((n, width), np.int32(forbidden * unit), np.int32)
     for i in range(n):
         for k in range(n):
-            W[i, k] = whole_cost(min(U[i, k], 2 * reach), unit)
-    C = np.zeros((count, n + 1, width), np.int32)
+            W[i, k] = np.int32(min(U[i, k], forbidden) * unit)
+    C = np.zeros((count, n + 1, width), np.int16)
     for e in range(num_edges):
         i, j = edges[0, e], edges[1, e]
         if i < 0:
@@ -176,128 +187,159 @@ def dense_pair_costs(U, Q, edges, edges2, table, largest, num_edges):
         there, back = C[slot[i, j]], C[slot[j, i]]
         row = Q[e]
         for f in range(edges2.shape[1]):
-            k, m = edges2[0, f], edges2[1, f]
             # Both places: whichever of the two nodes moves finds its row lying in one piece.
-            if k >= 0:
-                cost = whole_cost(row[f], unit)
+            if edges2[0, f] >= 0:
+                k, m = np.uint64(edges2[0, f]), np.uint64(edges2[1, f])
+                cost = np.int16(row[f] * unit)
                 there[k, m] += cost
                 back[m, k] += cost
-    return first, other[:count], slot, unit, W, C
+    return first, other[:count], unit, W, C
 
 
-@compiled
-def relabel(M, C, first, other, node, old, new):
-    """Change the rows of M for a node that goes from label `old` to `new` (n: unmatched)."""
+@compiled_into_callers
+def relabel(M, pair, now, swapped, first, other, width, node, old, new):
+    """Change the rows of M for a node that goes from label `old` to `new` (n: unmatched).
+
+    Nobody has the old label any more, until a next call says otherwise.
+    """
+    n = first.shape[0] - 1
     for s in range(first[node], first[node + 1]):
-        row = M[other[s]]
-        gone, come = C[s, old], C[s, new]
-        for l in range(row.shape[0]):  # noqa: E741
-            row[l] += come[l] - gone[l]
+        j = other[s] * width
+        row = np.uint64(j)
+        gone = np.uint64((s * (n + 1) + old) * width)
+        come = np.uint64((s * (n + 1) + new) * width)
+        for k in range(width):
+            x = np.uint64(k)
+            M[row + x] += np.int32(pair[come + x]) - np.int32(pair[gone + x])
+        if old < n:
+            now[j + old] = 0
+            swapped[j + old] = 0
+
+
+@compiled_into_callers
+def tie(M, pair, now, swapped, own, first, other, matching, width, node, label):
+    """What a node and its neighbours cost together, with its new label, and what they pay."""
+    n = first.shape[0] - 1
+    for s in range(first[node], first[node + 1]):
+        j = np.int64(other[s])
+        m = np.int64(matching[j])
+        together, exchanged = np.int32(0), np.int32(0)
+        if m < n:
+            own[m] = M[j * width + m]
+            if label < n:
+                together = np.int32(pair[(s * (n + 1) + label) * width + m])
+                exchanged = np.int32(pair[(s * (n + 1) + m) * width + label])
+            now[node * width + m] = together
+            swapped[node * width + m] = exchanged
+        if label < n:
+            now[j * width + label] = together
+            swapped[j * width + label] = exchanged
+    if label < n:
+        own[label] = M[node * width + label]
 
 
 @compiled
 def anneal_rows(
-    W, C, unit, first, other, slot, start, matching, owner, sweeps, hot, cold, stream, found
-):
+    W, C, unit, first, other, start, matching, owner, sweeps, hot, cold, stream, found
+):  # fmt: skip
     """Cool from temperature `hot` to `cold` over a number of sweeps, from matching `start`.
 
-    A sweep draws a label for each node. What i would pay at label b, less what others save by it,
-    is `value[b]`; staying is what it pays now, and being unmatched zero. `own[b]` is what the owner
-    of b pays. `matching` and `owner` are scratch with a place for each node and one more.
+    A sweep draws a label for each node. `row[b]` is what i pays at label b, `own[b]` what the owner
+    of b pays, `place[b]` where the owner's row of M begins. `matching` and `owner` are scratch with
+    a place for each node and one more.
 
     Returns the state of the random stream; `found` is the best matching on the way.
     """
-    n = W.shape[0]
-    width = C.shape[2]
+    n, width = W.shape
     # "Unmatched" is label n inside this loop, so that it has a row of C (of zeros) like any other,
     # and "nobody" is node n, who pays nothing for any label; -1 comes back at the end.
-    M = np.zeros((n + 1, width), np.int32)
-    M[:n, n:] = 4 * REACH
-    M[:n, :n] = W
+    M = np.zeros((n + 1) * width, np.int32)
+    M[: n * width] = W.reshape(-1)
+    pair = C.reshape(-1)
     matching[:] = n
     owner[:] = n
+    place = np.full(width, n * width, np.int32)
+    now = np.zeros((n + 1) * width, np.int32)
+    swapped = np.zeros((n + 1) * width, np.int32)
     for i in range(n):
         if start[i] >= 0:
             matching[i] = start[i]
             owner[start[i]] = i
-            relabel(M, C, first, other, i, n, start[i])
+            place[start[i]] = i * width
+            relabel(M, pair, now, swapped, first, other, width, i, n, start[i])
     own = np.zeros(width, np.int32)
-    for b in range(n):
-        own[b] = M[owner[b], b]
-    column = np.zeros(width, np.int32)
-    value = np.empty(width, np.int32)
+    for i in range(n):
+        tie(M, pair, now, swapped, own, first, other, matching, width, i, np.int64(matching[i]))
     noise = np.empty(GUMBEL.shape[0], np.int32)
     levels = max(1, min(LEVELS, sweeps))
     factor = (cold / hot) ** (1.0 / max(1, levels - 1))  # Geometric cooling.
     temperature = hot * unit
     current, best = 0, 0  # Costs relative to the start.
     found[:] = matching[:n]
+    nothing = np.int32(0)
     for level in range(levels):
+        heat = np.float32(temperature)
         for x in range(noise.shape[0]):
-            noise[x] = whole_cost(min(GUMBEL[x] * temperature, 0.5 * REACH), 1.0)
+            noise[x] = np.int32(min(GUMBEL[x] * heat, MOST_NOISE))
         temperature *= factor
         for _ in range(sweeps * level // levels, sweeps * (level + 1) // levels):
             for i in range(n):
                 stream = advance(stream)
                 offset = stream >> np.uint64(64 - NOISE_BITS)
-                a = matching[i]
-                row = M[i]
-                # What the owner of each label would pay for i's in exchange.
-                if a < n:
-                    for b in range(n):
-                        column[b] = M[owner[b], a]
-                else:
-                    column[:] = 0
-                for b in range(width):
-                    value[b] = row[b] - own[b] + min(np.int32(0), column[b])
-                # A neighbour's costs know i where it is now. What the two cost together is part of
-                # both and was taken off twice; and its cost at label a does not know i at b yet.
-                for s in range(first[i], first[i + 1]):
-                    b = matching[other[s]]
-                    if b < n:
-                        value[b] = row[b] - own[b] + C[s, a, b]
-                        if a < n:
-                            value[b] += min(0, column[b] + C[s, b, a])
-                stay = 0
-                if a < n:
-                    stay = row[a]
-                    value[a] = row[a]
+                a = np.int64(matching[i])
+                row = np.uint64(i * width)
                 low = np.int32(2**31 - 1)
-                for b in range(width):
-                    # Unsigned: an index that might be negative is no straight run over memory.
-                    x = np.uint64(b)
-                    low = min(low, np.int32(value[x] - noise[offset + x] + np.int32(b)))
-                label = np.int64(low & LABEL_BITS)
-                if low > -noise[offset + np.uint64(width)]:
+                # Every sum is cut to 32 bits again, or half as many labels would fit a vector.
+                # Staying is judged like any other label: what i pays now, or nothing.
+                if a < n:
+                    for b in range(width):
+                        x = np.uint64(b)
+                        cost = np.int32(np.int32(M[row + x] - own[x]) + now[row + x])
+                        exchange = np.int32(
+                            M[np.uint64(place[x]) + np.uint64(a)] + swapped[row + x]
+                        )
+                        cost = np.int32(cost + min(nothing, exchange))
+                        cost = np.int32(np.int32(cost - noise[offset + x]) << LABEL_BITS)
+                        low = min(low, np.int32(cost + np.int32(b)))
+                else:
+                    for b in range(width):
+                        x = np.uint64(b)
+                        cost = np.int32(np.int32(M[row + x] - own[x]) - noise[offset + x])
+                        low = min(low, np.int32(np.int32(cost << LABEL_BITS) + np.int32(b)))
+                label = np.int64(low & ((1 << LABEL_BITS) - 1))
+                if low >> LABEL_BITS > -noise[offset + np.uint64(width)]:
                     label = n
                 if label == a:
                     continue
-                current -= stay
+                # Who has that label now, and what it gets instead.
                 j, left = n, n
+                if a < n:
+                    current -= own[a]
                 if label < n:
-                    current += value[label]
-                    j = owner[label]
-                if j < n and a < n:
-                    swap = M[j, a]
-                    s = slot[i, j]
-                    if s >= 0:
-                        swap += C[s, label, a]
-                    if swap < 0:
-                        left = a
-                relabel(M, C, first, other, i, a, label)
+                    current += M[i * width + label] - own[label] + now[i * width + label]
+                    j = np.int64(owner[label])
+                    if j < n and a < n:
+                        exchange = M[j * width + a] + swapped[i * width + label]
+                        if exchange < 0:
+                            current += exchange
+                            left = a
                 matching[i] = label
-                owner[a] = n
-                owner[label] = i
+                if a < n:
+                    owner[a], place[a], own[a] = n, n * width, 0
+                relabel(M, pair, now, swapped, first, other, width, i, a, label)
                 if j < n:
-                    relabel(M, C, first, other, j, label, left)
                     matching[j] = left
-                    owner[left] = j
-                owner[n] = n
-                for b in range(n):
-                    own[b] = M[owner[b], b]
+                    if left < n:
+                        owner[left], place[left] = j, j * width
+                    relabel(M, pair, now, swapped, first, other, width, j, label, left)
+                    tie(M, pair, now, swapped, own, first, other, matching, width, j, left)
+                if label < n:
+                    owner[label], place[label] = i, i * width
+                tie(M, pair, now, swapped, own, first, other, matching, width, i, label)
                 if current < best:
                     best = current
-                    found[:] = matching[:n]
+                    for k in range(n):
+                        found[k] = matching[k]
     for i in range(n):
         if found[i] == n:
             found[i] = -1

@@ -77,13 +77,13 @@ class Schedule:
     hot: float = 0.35
     hot_few: float = 0.7
     cold: float = 0.07
-    work: int = 400_000
+    work: int = 100_000
 
 
 SCHEDULES = {
     "fast": Schedule(
-        runs=1, runs_few=2, sweeps=400, sweeps_few=80, nodes_in_full=32, fall=1.6,
-        hot=0.3, hot_few=1.2, cold=0.15,
+        runs=1, runs_few=4, sweeps=400, sweeps_few=80, nodes_in_full=32, fall=1.6,
+        hot=0.3, hot_few=0.6, cold=0.15,
     ),
     "thorough": Schedule(
         runs=8, runs_few=16, sweeps=600, sweeps_few=200, nodes_in_full=64, work=40_000_000
@@ -110,15 +110,23 @@ def cost_scales(U, Q):
     perturbed costs alike. Never zero, as both are divided by.
     """
     largest = 1e-30
-    total_unary, total_quadratic = 0.0, 0.0
+    total_unary = 0.0
     for row in U:
         for cost in row:
             largest = max(largest, abs(cost))
             total_unary += cost * cost
-    for row in Q:
-        for cost in row:
-            largest = max(largest, abs(cost))
-            total_quadratic += cost * cost
+    # One sum for each place of a row: a single one would wait for itself at every addition.
+    squares = np.zeros(Q.shape[1], np.float32)
+    most = np.zeros(Q.shape[1], np.float32)
+    for e in range(Q.shape[0]):
+        for x in range(Q.shape[1]):
+            f = np.uint64(x)
+            squares[f] += Q[e, f] * Q[e, f]
+            most[f] = max(most[f], abs(Q[e, f]))
+    total_quadratic = 0.0
+    for f in range(Q.shape[1]):
+        total_quadratic += squares[f]
+        largest = max(largest, most[f])
     if total_quadratic > 0.0:
         return largest, np.sqrt(total_quadratic / Q.size)
     return largest, np.sqrt(total_unary / U.size) + 1e-30
@@ -165,7 +173,7 @@ def search(
     stream = seeded(seed)
     dense = n <= DENSE
     linked = edges.shape[1] if dense else 0
-    first, other, slot, unit, W, C = dense_pair_costs(U, Q, edges, edges2, table, largest, linked)
+    first, other, unit, W, C = dense_pair_costs(U, Q, edges, edges2, table, largest, linked)
     places = np.empty(n + 1, np.int32)
     owners = np.empty(n + 1, np.int32)
     for run in range(runs):
@@ -173,7 +181,7 @@ def search(
         heat = hot_others if run % 2 else hot
         if dense:
             stream = anneal_rows(
-                W, C, unit, first, other, slot, best_matching, places, owners, length,
+                W, C, unit, first, other, best_matching, places, owners, length,
                 heat, cold, stream, found,
             )  # fmt: skip
         else:

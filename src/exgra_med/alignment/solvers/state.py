@@ -58,6 +58,16 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         return numba.njit(**settings)(function)
 
 
+def compiled_into_callers(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile as a part of whatever calls it: handing over ten arrays takes longer than a short
+    loop over them."""
+    if not HAS_NUMBA:
+        return function
+    import numba
+
+    return numba.njit(inline="always", error_model="numpy")(function)
+
+
 _first_call = threading.Event()
 
 

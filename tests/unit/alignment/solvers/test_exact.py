@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from exgra_med.alignment import MultiGraphAlignment, solve_matching
-from exgra_med.alignment.solvers.annealing import anneal_rows, dense_pair_costs, relabel
+from exgra_med.alignment.solvers.annealing import (
+    GUMBEL,
+    LEVELS,
+    NOISE_BITS,
+    anneal_rows,
+    dense_pair_costs,
+    relabel,
+)
 from exgra_med.alignment.solvers.descent import prune
 from exgra_med.alignment.solvers.proof import (
     FORBIDDEN,
@@ -144,27 +151,35 @@ def test_pruned_pairs_are_those_that_cannot_pay(seed: int) -> None:
         assert (pruned[i, k] == unary[i, k]) == (worth < 0)
 
 
+def dense_problem(unary, quadratic, edges):
+    table = build_graph(edges, len(unary))[1]
+    largest = max(np.abs(unary).max(), np.abs(quadratic).max())
+    return dense_pair_costs(unary, quadratic, edges, edges, table, largest, edges.shape[1])
+
+
 def test_dense_rows_give_the_table_of_the_sparse_state() -> None:
     unary, quadratic, edges = random_problem(3)
-    graph, table = build_graph(edges, NODES)
-    largest = max(np.abs(unary).max(), np.abs(quadratic).max())
-    given = (unary, quadratic, edges, edges, table, largest, edges.shape[1])
-    first, other, _, unit, whole, rows = dense_pair_costs(*given)
-    dense = np.zeros((NODES, rows.shape[2]), np.int32)
-    dense[:, :NODES] = whole
+    graph, _ = build_graph(edges, NODES)
+    first, other, unit, whole, rows = dense_problem(unary, quadratic, edges)
+    width = rows.shape[2]
+    dense = whole.reshape(-1).copy()
+    ties = np.zeros((2, NODES * width), np.int32)
+    given = dense, rows.reshape(-1), *ties, first, other, width
     matching = np.array([3, -1, 0, 6, 1, 5, -1], np.int32)
-    for node, label in enumerate(matching):
+    for node, label in enumerate(matching.tolist()):
         if label >= 0:
-            relabel(dense, rows, first, other, node, NODES, label)
-    relabel(dense, rows, first, other, 0, 3, 4)
+            relabel(*given, node, NODES, label)
+    relabel(*given, 0, 3, 4)
     matching[0] = 4
     slow = np.empty((NODES, NODES))
     load(
         slow, unary, quadratic, graph, graph,
         np.empty(NODES, np.int32), np.empty(NODES, np.int32), matching,
     )  # fmt: skip
-    assert dense[:, :NODES] / unit == pytest.approx(slow, abs=2e-4)
-    assert (dense % 64 == 0).all() and np.abs(dense).max() < 2**27
+    # Each of up to a dozen costs of a sum is less than a unit off.
+    found = dense.reshape(NODES, width)[:, :NODES]
+    assert found / unit == pytest.approx(slow, abs=12 / unit)
+    assert 12 / unit < 2e-3
 
 
 @pytest.mark.parametrize("regime", ["random", "aniso", "aligned"])
@@ -212,18 +227,83 @@ def test_annealing_of_rows_is_the_same_for_a_seed_and_another_for_another() -> N
 def annealed_rows(unary, quadratic, edges, sweeps: int, seed: int = 0):
     """What a run from nobody matched finds, and its cost counted anew."""
     nodes = len(unary)
-    graph, table = build_graph(edges, nodes)
-    largest = max(np.abs(unary).max(), np.abs(quadratic).max())
-    given = (unary, quadratic, edges, edges, table, largest, edges.shape[1])
-    first, other, slot, unit, whole, rows = dense_pair_costs(*given)
+    graph, _ = build_graph(edges, nodes)
+    first, other, unit, whole, rows = dense_problem(unary, quadratic, edges)
     start, found = np.full(nodes, -1, np.int32), np.empty(nodes, np.int32)
     scratch = np.empty(nodes + 1, np.int32), np.empty(nodes + 1, np.int32)
-    anneal_rows(
-        whole, rows, unit, first, other, slot, start, *scratch, sweeps, 0.3, 0.07,
-        seeded(seed), found,
-    )  # fmt: skip
+    stream = np.uint64(seeded(seed))
+    anneal_rows(whole, rows, unit, first, other, start, *scratch, sweeps, 0.3, 0.07, stream, found)
     state = np.empty((nodes, nodes)), unary, quadratic, graph, graph
     return found, load(*state, np.empty(nodes, np.int32), np.empty(nodes, np.int32), found)
+
+
+@pytest.mark.parametrize(("nodes", "edge_share"), [(7, 0.4), (15, 0.15), (16, 0.3), (18, 0.2)])
+def test_a_run_draws_what_costs_counted_anew_for_each_label_would_draw(
+    nodes: int, edge_share: float
+) -> None:
+    for seed in range(4):
+        problem = random_problem(seed, nodes, edge_share)
+        slow, moves = drawn_one_by_one(*problem, sweeps=12, seed=seed)
+        assert annealed_rows(*problem, sweeps=12, seed=seed)[0].tolist() == slow
+        assert moves > nodes
+
+
+def drawn_one_by_one(unary, quadratic, edges, sweeps: int, seed: int) -> tuple[list[int], int]:
+    """The slow twin of `anneal_rows`: the whole matching is paid for again for every label of every
+    node. What it finds, and how many moves it made."""
+    n = len(unary)
+    first, other, unit, whole, rows = dense_problem(unary, quadratic, edges)
+    links = [(i, s, other[s]) for i in range(n) for s in range(first[i], first[i + 1])]
+    links = [(i, s, j) for i, s, j in links if i < j]
+
+    def cost(labels: list[int]) -> int:
+        paid = sum(int(whole[i, label]) for i, label in enumerate(labels) if label >= 0)
+        for i, s, j in links:
+            if labels[i] >= 0 and labels[j] >= 0:
+                paid += int(rows[s, labels[i], labels[j]])
+        return paid
+
+    matching = [-1] * n
+    best, found = 0, list(matching)
+    stream = int(seeded(seed))
+    moves = 0
+    levels = min(LEVELS, sweeps)
+    for level in range(levels):
+        heat = np.float32(0.3 * unit * (0.07 / 0.3) ** (level / (levels - 1)))
+        noise = (GUMBEL * heat).astype(np.int32)
+        for _ in range(sweeps * level // levels, sweeps * (level + 1) // levels):
+            for i in range(n):
+                stream = (stream ^ (stream << 13)) % 2**64
+                stream ^= stream >> 7
+                stream = (stream ^ (stream << 17)) % 2**64
+                offset = stream >> (64 - NOISE_BITS)
+                without = list(matching)
+                without[i] = -1
+                # What each label leads to, dearest noise last; being unmatched is the last label.
+                draws = []
+                for label in range(n):
+                    after = list(without)
+                    after[i] = label
+                    if label in without:
+                        j = without.index(label)
+                        after[j] = -1
+                        exchanged = list(after)
+                        exchanged[j] = matching[i]
+                        if matching[i] >= 0 and cost(exchanged) < cost(after):
+                            after = exchanged
+                    price = cost(after) - cost(without)
+                    if label == matching[i]:
+                        price = min(0, price)
+                    draws.append((price - int(noise[offset + label]), label, after))
+                draws.sort(key=lambda draw: draw[:2])
+                after = draws[0][2]
+                if draws[0][0] > -int(noise[offset + rows.shape[2]]):
+                    after = without
+                moves += after != matching
+                matching = after
+                if cost(matching) < best:
+                    best, found = cost(matching), list(matching)
+    return found, moves
 
 
 @pytest.mark.parametrize("nodes", [64, 65])
