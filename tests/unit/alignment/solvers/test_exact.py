@@ -268,9 +268,10 @@ def drawn_one_by_one(unary, quadratic, edges, sweeps: int, seed: int) -> tuple[l
     stream = int(seeded(seed))
     moves = 0
     levels = min(LEVELS, sweeps)
+    temperature = 0.3 * unit
     for level in range(levels):
-        heat = np.float32(0.3 * unit * (0.07 / 0.3) ** (level / (levels - 1)))
-        noise = (GUMBEL * heat).astype(np.int32)
+        noise = (GUMBEL * np.float32(temperature)).astype(np.int32)
+        temperature *= (0.07 / 0.3) ** (1 / (levels - 1))
         for _ in range(sweeps * level // levels, sweeps * (level + 1) // levels):
             for i in range(n):
                 stream = (stream ^ (stream << 13)) % 2**64
@@ -279,7 +280,7 @@ def drawn_one_by_one(unary, quadratic, edges, sweeps: int, seed: int) -> tuple[l
                 offset = stream >> (64 - NOISE_BITS)
                 without = list(matching)
                 without[i] = -1
-                # What each label leads to, dearest noise last; being unmatched is the last label.
+                # The price of each label, less its noise, and the matching that it leads to.
                 draws = []
                 for label in range(n):
                     after = list(without)
