@@ -10,8 +10,8 @@
 
 The rule, in this order:
 
-1. Another data set, split, protocol or number of questions, or a question without an answer: the
-   claim is *not compared*, and why is told.
+1. Another data set, split, protocol or number of questions, a question without an answer, or a
+   fraction where percent are meant: the claim is *not compared*, and why is told.
 2. *pass*: the score, rounded to the decimals of the claim, is the claim.
 3. *fail*: no number that rounds to the claim lies within the 95 % interval over pictures.
 4. Else the two *cannot be told apart*: on as many other pictures the same model may reach it.
@@ -41,6 +41,8 @@ CLAIM_RULE = (
     "Pass: the score rounds to the claim. Fail: nothing that rounds to the claim lies within the "
     "95 % interval over pictures. Else the two cannot be told apart."
 )
+MOST = 200
+"""Percent. The counts of `legacy` can reach more than 100."""
 _EDGE = 1e-9
 """Half a step is met with this tolerance, since scores are binary fractions."""
 
@@ -64,6 +66,8 @@ class _ClaimInFile(Section):
         # No exponent: `1e2` does not say how many of its digits were measured.
         if not re.fullmatch(r"[-+]?\d{1,9}(\.\d{1,12})?", digits, re.ASCII):
             raise ValueError(f"not a number such as 75.25: {value!r}")
+        if abs(Decimal(digits)) > MOST:
+            raise ValueError(f"{digits} is no score, which are in percent")
         return digits
 
 
@@ -193,6 +197,10 @@ def _verdict(
     if num_unanswered:
         return NOT_COMPARED, f"{num_unanswered} questions have no answer"
     claimed_digits = Decimal(claim.value)
+    # A fraction would fail beside any score, though it may say the same.
+    as_percent = claimed_digits.scaleb(2)
+    if 0 < claimed_digits <= 1 and abs(score.value - float(as_percent)) < score.value / 2:
+        return NOT_COMPARED, f"{claim.value} reads as a fraction; in percent it is {as_percent:f}"
     if rounds_to(score.value, claimed_digits):
         return PASS, ""
     if score.interval is None:

@@ -58,6 +58,12 @@ def test_the_rounding_of_the_claim_and_the_interval_decide(
     assert verdict(scores=scored(value, interval)) == (expected, "")
 
 
+def test_a_claim_below_one_percent_is_one_where_the_score_is() -> None:
+    tiny = replace(CLAIM, value="0.7")
+    assert verdict(tiny, scored(0.68, [0.0, 1.5]))[0] == "pass"
+    assert verdict(tiny, scored(3.0, [2.0, 4.5]))[0] == "fail"
+
+
 def test_a_claim_with_more_decimals_is_held_more_strictly() -> None:
     assert verdict(replace(CLAIM, value="75.20"))[0] == "pass"
     assert verdict(replace(CLAIM, value="75.21"))[0] == "cannot be told apart"
@@ -75,6 +81,8 @@ def test_a_claim_with_more_decimals_is_held_more_strictly() -> None:
         (replace(CLAIM, questions=2248), {}, "claimed of 2248 questions, scored 451"),
         (CLAIM, {"num_unanswered": 3}, "3 questions have no answer"),
         (CLAIM, {"scores": scored(70.0, None)}, "too few pictures for an interval"),
+        (replace(CLAIM, value="0.752"), {}, "0.752 reads as a fraction; in percent it is 75.2"),
+        (replace(CLAIM, value="0.60"), {}, "0.60 reads as a fraction; in percent it is 60"),
     ],
 )
 def test_a_claim_under_another_protocol_is_told_and_not_compared(
@@ -175,6 +183,10 @@ def test_a_zero_at_the_end_of_an_unquoted_claim_decides(tmp_path: Path) -> None:
         (
             "claims: [{dataset: a, protocol: b, measure: c, value: 1, source: d, sauce: e}]\n",
             "sauce: unknown key",
+        ),
+        (
+            "claims: [{dataset: a, protocol: b, measure: c, value: 7520, source: d}]\n",
+            r"claims\.0\.value: 7520 is no score, which are in percent",
         ),
         ("claims: [\n", "not valid YAML|YAML"),
     ],
