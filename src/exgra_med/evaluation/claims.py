@@ -10,8 +10,8 @@
 
 The rule, in this order:
 
-1. Another data set, split, protocol or number of questions, a question without an answer, or a
-   fraction where percent are meant: the claim is *not compared*, and why is told.
+1. Another data set, split, protocol or number of questions, or a question without an answer: the
+   claim is *not compared*, and why is told. So is a fraction that would not fail as percent.
 2. *pass*: the score, rounded to the decimals of the claim, is the claim.
 3. *fail*: no number that rounds to the claim lies within the 95 % interval over pictures.
 4. Else the two *cannot be told apart*: on as many other pictures the same model may reach it.
@@ -67,7 +67,7 @@ class _ClaimInFile(Section):
         if not re.fullmatch(r"[-+]?\d{1,9}(\.\d{1,12})?", digits, re.ASCII):
             raise ValueError(f"not a number such as 75.25: {value!r}")
         if abs(Decimal(digits)) > MOST:
-            raise ValueError(f"{digits} is no score, which are in percent")
+            raise ValueError(f"{digits} is no score: scores are in percent")
         return digits
 
 
@@ -197,18 +197,21 @@ def _verdict(
     if num_unanswered:
         return NOT_COMPARED, f"{num_unanswered} questions have no answer"
     claimed_digits = Decimal(claim.value)
-    # A fraction would fail beside any score, though it may say the same.
-    as_percent = claimed_digits.scaleb(2)
-    if 0 < claimed_digits <= 1 and abs(score.value - float(as_percent)) < score.value / 2:
-        return NOT_COMPARED, f"{claim.value} reads as a fraction; in percent it is {as_percent:f}"
     if rounds_to(score.value, claimed_digits):
         return PASS, ""
     if score.interval is None:
         return NOT_COMPARED, "too few pictures for an interval"
-    low, high = rounding_range(claimed_digits)
-    if high < score.interval[0] or score.interval[1] < low:
-        return FAIL, ""
-    return OPEN, ""
+    if not _is_outside(claimed_digits, score.interval):
+        return OPEN, ""
+    as_percent = claimed_digits.scaleb(2)
+    if 0 < claimed_digits <= 1 and not _is_outside(as_percent, score.interval):
+        return NOT_COMPARED, f"{claim.value} reads as a fraction; in percent it is {as_percent:f}"
+    return FAIL, ""
+
+
+def _is_outside(digits: Decimal, interval: Sequence[float]) -> bool:
+    low, high = rounding_range(digits)
+    return high < interval[0] or interval[1] < low
 
 
 def rounding_range(digits: Decimal) -> tuple[float, float]:

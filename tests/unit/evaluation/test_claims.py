@@ -62,6 +62,10 @@ def test_a_claim_below_one_percent_is_one_where_the_score_is() -> None:
     tiny = replace(CLAIM, value="0.7")
     assert verdict(tiny, scored(0.68, [0.0, 1.5]))[0] == "pass"
     assert verdict(tiny, scored(3.0, [2.0, 4.5]))[0] == "fail"
+    assert (
+        verdict(replace(CLAIM, value="0.01"), scored(0.7, [0.0, 2.0]))[0] == "cannot be told apart"
+    )
+    assert verdict(replace(CLAIM, value="0.60"))[0] == "fail"
 
 
 def test_a_claim_with_more_decimals_is_held_more_strictly() -> None:
@@ -82,7 +86,7 @@ def test_a_claim_with_more_decimals_is_held_more_strictly() -> None:
         (CLAIM, {"num_unanswered": 3}, "3 questions have no answer"),
         (CLAIM, {"scores": scored(70.0, None)}, "too few pictures for an interval"),
         (replace(CLAIM, value="0.752"), {}, "0.752 reads as a fraction; in percent it is 75.2"),
-        (replace(CLAIM, value="0.60"), {}, "0.60 reads as a fraction; in percent it is 60"),
+        (replace(CLAIM, value="0.73"), {}, "0.73 reads as a fraction; in percent it is 73"),
     ],
 )
 def test_a_claim_under_another_protocol_is_told_and_not_compared(
@@ -186,7 +190,7 @@ def test_a_zero_at_the_end_of_an_unquoted_claim_decides(tmp_path: Path) -> None:
         ),
         (
             "claims: [{dataset: a, protocol: b, measure: c, value: 7520, source: d}]\n",
-            r"claims\.0\.value: 7520 is no score, which are in percent",
+            r"claims\.0\.value: 7520 is no score: scores are in percent",
         ),
         ("claims: [\n", "not valid YAML|YAML"),
     ],

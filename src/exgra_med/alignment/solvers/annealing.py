@@ -133,6 +133,8 @@ LABEL_BITS = 6
 """A place for each of 64 labels below a cost."""
 LARGEST = 16_000
 """The largest cost in units: two of them, there and back, fit 16 bits, which halves C."""
+NO_LABEL = np.int32(1 << 24)
+"""Above what any noise takes off; with a place for the label it is still a number of 32 bits."""
 LEVELS = 20
 """Temperatures of a run, each with a table of noise of its own."""
 NOISE_BITS = 11
@@ -154,7 +156,7 @@ def dense_pair_costs(U, Q, edges, edges2, table, largest, num_edges):
         first [n + 1] and other [S]: neighbours of node i lie from first_i to first_{i+1};
         unit: how many units a cost of one is;
         W [n, L]: U in units, L is n rounded up to whole vectors; what is more than any node can pay
-        becomes twice that, and so do labels that do not exist;
+        becomes twice that, and labels that do not exist cost `NO_LABEL`;
         C [S, n + 1, L]: in units.
     """
     n = table.shape[0]
@@ -175,7 +177,7 @@ def dense_pair_costs(U, Q, edges, edges2, table, largest, num_edges):
     unit = LARGEST / largest
     # An edge and its reverse for every neighbour, and the node's own cost, twice.
     forbidden = 2 * largest * (1 + 2 * most)
-    W = np.full((n, width), np.int32(forbidden * unit), np.int32)
+    W = np.full((n, width), NO_LABEL, np.int32)
     for i in range(n):
         for k in range(n):
             W[i, k] = np.int32(min(U[i, k], forbidden) * unit)
@@ -244,9 +246,9 @@ def anneal_rows(
 ):  # fmt: skip
     """Cool from temperature `hot` to `cold` over a number of sweeps, from matching `start`.
 
-    A sweep draws a label for each node. `row[b]` is what i pays at label b, `own[b]` what the owner
-    of b pays, `place[b]` where the owner's row of M begins. `matching` and `owner` are scratch with
-    a place for each node and one more.
+    A sweep draws a label for each node. `M[row + b]` is what i pays at label b, `own[b]` what the
+    owner of b pays, `place[b]` where the owner's row of M begins. `matching` and `owner` are
+    scratch with a place for each node and one more.
 
     Returns the state of the random stream; `found` is the best matching on the way.
     """
@@ -290,7 +292,7 @@ def anneal_rows(
                 row = np.uint64(i * width)
                 low = np.int32(2**31 - 1)
                 # Every sum is cut to 32 bits again, or half as many labels would fit a vector.
-                # Staying is judged like any other label: what i pays now, or nothing.
+                # Staying costs what i pays now, but never more than being unmatched.
                 if a < n:
                     for b in range(width):
                         x = np.uint64(b)

@@ -33,8 +33,10 @@ CHAIN_DEPTH = 6
 annealing."""
 DENSE = 64
 """Nodes up to which costs of pairs of labels are kept in dense rows. The table grows with the cube
-of the nodes: at 64 with 5 neighbours it takes about 10 MB, and a larger one falls out of the
+of the nodes: at 64 with 5 neighbours it takes about 5 MB, and a larger one falls out of the
 cache."""
+USUAL = (2.0**-10, 2.0**10)
+"""Costs are scaled where the largest is not between these."""
 FIRST_WORK = 100_000
 """Candidates looked at before the first descent: the start is often optimal, but where it is not, a
 long exact search around it is wasted."""
@@ -77,13 +79,13 @@ class Schedule:
     hot: float = 0.35
     hot_few: float = 0.7
     cold: float = 0.07
-    work: int = 100_000
+    work: int = 400_000
 
 
 SCHEDULES = {
     "fast": Schedule(
         runs=1, runs_few=4, sweeps=400, sweeps_few=80, nodes_in_full=32, fall=1.6,
-        hot=0.3, hot_few=0.6, cold=0.15,
+        hot=0.3, hot_few=0.6, cold=0.15, work=100_000,
     ),
     "thorough": Schedule(
         runs=8, runs_few=16, sweeps=600, sweeps_few=200, nodes_in_full=64, work=40_000_000
@@ -109,19 +111,20 @@ def cost_scales(U, Q):
     The second is the unit of temperature: a schedule in units of the costs serves cosines and
     perturbed costs alike. Never zero, as both are divided by.
     """
-    largest = 1e-30
+    largest = 1e-300
     total_unary = 0.0
     for row in U:
         for cost in row:
             largest = max(largest, abs(cost))
-            total_unary += cost * cost
-    # One sum for each place of a row: a single one would wait for itself at every addition.
-    squares = np.zeros(Q.shape[1], np.float32)
+            total_unary += np.float64(cost) ** 2
+    # One sum for each place of a row: a single one would wait for itself at every addition. Double
+    # precision, in which no square of a single one is infinite.
+    squares = np.zeros(Q.shape[1], np.float64)
     most = np.zeros(Q.shape[1], np.float32)
     for e in range(Q.shape[0]):
         for x in range(Q.shape[1]):
             f = np.uint64(x)
-            squares[f] += Q[e, f] * Q[e, f]
+            squares[f] += np.float64(Q[e, f]) ** 2
             most[f] = max(most[f], abs(Q[e, f]))
     total_quadratic = 0.0
     for f in range(Q.shape[1]):
@@ -129,7 +132,17 @@ def cost_scales(U, Q):
         largest = max(largest, most[f])
     if total_quadratic > 0.0:
         return largest, np.sqrt(total_quadratic / Q.size)
-    return largest, np.sqrt(total_unary / U.size) + 1e-30
+    return largest, np.sqrt(total_unary / U.size) + 1e-300
+
+
+@compiled
+def scaled(costs, factor):
+    """Costs [n, m] times a power of two, which is exact."""
+    result = np.empty(costs.shape, np.float32)
+    for i in range(costs.shape[0]):
+        for k in range(costs.shape[1]):
+            result[i, k] = np.float32(costs[i, k] * factor)
+    return result
 
 
 @compiled
@@ -219,6 +232,11 @@ def solve_one(
         best_matching[:] = enumerate_matchings(U, Q, table, table2)
         return best_matching, True
     largest, scale = cost_scales(U, Q)
+    if not USUAL[0] < largest < USUAL[1]:
+        # What counts as rounding, here and in all steps, is said for costs near one.
+        factor = 2.0 ** -np.floor(np.log2(largest))
+        U, Q = scaled(U, factor), scaled(Q, factor)
+        largest, scale = largest * factor, scale * factor
     low = cheapest_ends(Q, edges, edges2, n)
     U, pairs = prune(U, edges, low, largest)
     # Double precision: M is changed thousands of times in place, and rounding must not add up.

@@ -153,7 +153,7 @@ def test_pruned_pairs_are_those_that_cannot_pay(seed: int) -> None:
 
 def dense_problem(unary, quadratic, edges):
     table = build_graph(edges, len(unary))[1]
-    largest = max(np.abs(unary).max(), np.abs(quadratic).max())
+    largest = float(max(np.abs(unary).max(), np.abs(quadratic).max(initial=0)))
     return dense_pair_costs(unary, quadratic, edges, edges, table, largest, edges.shape[1])
 
 
@@ -224,7 +224,33 @@ def test_annealing_of_rows_is_the_same_for_a_seed_and_another_for_another() -> N
     assert len({tuple(annealed_rows(*problem, 3, seed)[0].tolist()) for seed in range(4)}) > 1
 
 
-def annealed_rows(unary, quadratic, edges, sweeps: int, seed: int = 0):
+@pytest.mark.parametrize("nodes", [9, 17])
+def test_no_noise_draws_a_label_that_does_not_exist(nodes: int) -> None:
+    no_edges = np.empty((2, 0), np.int32)
+    for seed in range(8):
+        unary = np.random.default_rng(seed).choice([-1.0, 1.0], (nodes, nodes)).astype(np.float32)
+        problem = unary, np.empty((0, 0), np.float32), no_edges
+        found, _ = annealed_rows(*problem, sweeps=200, seed=seed, hot=1.2)
+        assert found.max() < nodes
+
+
+@pytest.mark.parametrize("exponent", [-140, -70, -20, 20, 70, 120])
+@pytest.mark.parametrize("solver", ["anneal", "local-search"])
+def test_costs_of_any_size_are_matched_as_those_near_one(solver: str, exponent: int) -> None:
+    rng = np.random.default_rng(0)
+    _, _, edges = random_problem(2, nodes=12, edge_share=0.3)
+    # Eighths below two: the smallest that a number of 32 bits can hold at all keeps their digits.
+    unary = rng.integers(-15, 16, (1, 12, 12)).astype(np.float32) / 8
+    quadratic = rng.integers(-15, 16, (1, edges.shape[1], edges.shape[1])).astype(np.float32) / 8
+    given = solve_matching(unary, quadratic, edges[None], solver)
+    factor = np.float32(2.0**exponent)
+    found = solve_matching(factor * unary, factor * quadratic, edges[None], solver)
+    assert found.assignment.tolist() == given.assignment.tolist()
+    assert found.certified.tolist() == given.certified.tolist()
+    assert found.objective[0] == pytest.approx(float(factor) * given.objective[0])
+
+
+def annealed_rows(unary, quadratic, edges, sweeps: int, seed: int = 0, hot: float = 0.3):
     """What a run from nobody matched finds, and its cost counted anew."""
     nodes = len(unary)
     graph, _ = build_graph(edges, nodes)
@@ -232,7 +258,7 @@ def annealed_rows(unary, quadratic, edges, sweeps: int, seed: int = 0):
     start, found = np.full(nodes, -1, np.int32), np.empty(nodes, np.int32)
     scratch = np.empty(nodes + 1, np.int32), np.empty(nodes + 1, np.int32)
     stream = np.uint64(seeded(seed))
-    anneal_rows(whole, rows, unit, first, other, start, *scratch, sweeps, 0.3, 0.07, stream, found)
+    anneal_rows(whole, rows, unit, first, other, start, *scratch, sweeps, hot, 0.07, stream, found)
     state = np.empty((nodes, nodes)), unary, quadratic, graph, graph
     return found, load(*state, np.empty(nodes, np.int32), np.empty(nodes, np.int32), found)
 
