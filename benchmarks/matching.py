@@ -3,8 +3,7 @@
     PYTHONPATH=src python benchmarks/matching.py --out benchmarks/results/matching.json
 
 The measuring is in `exgra_med.lab.benchmarks.matching`; `exgra-med bench matching` is the same
-without the solvers of others, which take part here where they are installed. The stored result is
-older than the removal of the solver `torch` (annealing in plain torch), whose rows it still has.
+without the solvers of others, which take part here where they are installed.
 """
 
 import argparse
