@@ -41,8 +41,8 @@ CLAIM_RULE = (
     "Pass: the score rounds to the claim. Fail: nothing that rounds to the claim lies within the "
     "95 % interval over pictures. Else the two cannot be told apart."
 )
-MOST = 200
-"""Percent. The counts of `legacy` can reach more than 100."""
+MOST_PERCENT = 200
+"""Percent. A claim above it is a slip, whatever was counted."""
 _EDGE = 1e-9
 """Half a step is met with this tolerance, since scores are binary fractions."""
 
@@ -66,7 +66,7 @@ class _ClaimInFile(Section):
         # No exponent: `1e2` does not say how many of its digits were measured.
         if not re.fullmatch(r"[-+]?\d{1,9}(\.\d{1,12})?", digits, re.ASCII):
             raise ValueError(f"not a number such as 75.25: {value!r}")
-        if abs(Decimal(digits)) > MOST:
+        if abs(Decimal(digits)) > MOST_PERCENT:
             raise ValueError(f"{digits} is no score: scores are in percent")
         return digits
 

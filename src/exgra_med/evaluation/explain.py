@@ -25,7 +25,7 @@ from exgra_med.evaluation.answers import (
     read_predictions,
     read_reference,
 )
-from exgra_med.evaluation.claims import rounding_range, rounds_to
+from exgra_med.evaluation.claims import MOST_PERCENT, rounding_range, rounds_to
 from exgra_med.evaluation.measures import Candidates, Case
 from exgra_med.evaluation.protocols import protocols
 from exgra_med.evaluation.protocols.protocol import (
@@ -91,7 +91,7 @@ class ClaimedNumber:
         """
         found = re.fullmatch(r"(\d{1,3})(?:[.,](\d{1,12}))?\s*%?", text.strip())
         digits = None if found is None else Decimal(".".join(filter(None, found.groups())))
-        if digits is None or digits > 200:
+        if digits is None or digits > MOST_PERCENT:
             raise ScoreError(
                 f"{text!r} is no score.", "Give it in percent, such as 81.4, or as a share, 0.814."
             )
